@@ -1,0 +1,71 @@
+package spec
+
+import "github.com/clusterplan/clusterplan/lang/addr"
+
+// Impact is what a change of an attribute does to what runs.
+type Impact string
+
+const (
+	ImpactNone            Impact = "none"
+	ImpactRestartResource Impact = "restart_resource"
+	ImpactRestartGroup    Impact = "restart_group"
+	ImpactRestartAgent    Impact = "restart_agent"
+	ImpactReboot          Impact = "reboot"
+	ImpactReplace         Impact = "replace"
+	ImpactMembership      Impact = "membership"
+	ImpactTimings         Impact = "timings"
+)
+
+// ValueType is the type of an attribute's value, as data.
+type ValueType string
+
+const (
+	TypeString     ValueType = "string"
+	TypeNumber     ValueType = "number"
+	TypeBool       ValueType = "bool"
+	TypeDuration   ValueType = "duration" // a string that ParseDuration reads; kept canonical
+	TypeStrings    ValueType = "list(string)"
+	TypeStringMap  ValueType = "map(string)"
+	TypeQuantities ValueType = "map(quantity)" // numbers or sizes, by name
+	TypeNodeRefs   ValueType = "list(node)"    // kept as node names
+	TypeGroupRefs  ValueType = "list(group)"   // kept as group names
+)
+
+// Attribute is one attribute of an object, a block or a resource type.
+type Attribute struct {
+	Name        string
+	Type        ValueType
+	Required    bool
+	Computed    bool     // the provider knows it once the object is there
+	Default     any      // JSON value; nil: none
+	Values      []string // the only ones allowed, for strings
+	KnownAtPlan bool
+	Sensitive   bool
+	Impact      Impact
+	Doc         string
+}
+
+// Block is a nested block that stands at most once.
+type Block struct {
+	Name       string
+	Attributes []Attribute
+	Blocks     []Block
+	Doc        string
+}
+
+// Schema is the shape of an object or of a resource type's own attributes.
+type Schema struct {
+	Name       string
+	Attributes []Attribute
+	Blocks     []Block
+	Doc        string
+}
+
+// Problem is a broken semantic rule. Sources are resolved by address.
+type Problem struct {
+	Addr      addr.Address
+	Attribute string // the attribute or block at fault, "" for the object
+	Warning   bool
+	Summary   string // no full stop
+	Detail    string // full sentences that say what to do
+}

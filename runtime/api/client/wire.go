@@ -1,0 +1,211 @@
+// Package client speaks the agents' API: HTTP/JSON with mutual TLS (or the
+// node's local Unix socket), version /v1. It holds the wire types as well, so
+// that server and clients can't differ.
+package client
+
+import (
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// FormatVersion stands in every JSON object of the API and the CLI.
+const FormatVersion = "1.0"
+
+// Roles of client certificates (the subject's organizational unit).
+const (
+	RoleReader   = "reader"
+	RoleOperator = "operator"
+	RoleAdmin    = "admin"
+	RoleNode     = "node"
+)
+
+// Paths.
+const (
+	PathSelf      = "/v1/self"      // GET Self
+	PathStatus    = "/v1/status"    // GET Status
+	PathConfig    = "/v1/config"    // GET Config; ?fresh=1 after a barrier (503 without quorum)
+	PathCluster   = "/v1/cluster"   // PUT spec.Cluster (admin)
+	PathBootstrap = "/v1/bootstrap" // POST Bootstrap (admin): the first node of a new cluster
+	PathMembers   = "/v1/members"   // POST MemberRequest (admin): join; PUT /{id}: settings; POST /{id}/promote; DELETE /{id}: leave
+	PathNodes     = "/v1/nodes"     // POST /{id}/pause, /{id}/drain, /{id}/resume (operator) with Order
+	PathGroups    = "/v1/groups"    // PUT /{id} spec.Group, DELETE /{id} (admin); POST /{id}/move, /{id}/online, /{id}/offline (operator) with Order
+	PathEvents    = "/v1/events"    // GET []Event, ?since=ID; text/event-stream with Accept: text/event-stream
+	PathLogs      = "/v1/logs"      // GET /{group id}/{resource}?bytes=N&follow=1: this node's log of the resource, text
+)
+
+// Headers. If-Match carries a config_revision; Clusterplan-Command a unique id
+// that makes a retry harmless; Clusterplan-Author who asks, where the
+// certificate names a program.
+const (
+	HeaderIfMatch = "If-Match"
+	HeaderCommand = "Clusterplan-Command"
+	HeaderAuthor  = "Clusterplan-Author"
+	HeaderReason  = "Clusterplan-Reason"
+)
+
+// Self is what a node says of itself, member or not.
+type Self struct {
+	FormatVersion string    `json:"format_version"`
+	ClusterID     string    `json:"cluster_id"`
+	NodeID        string    `json:"node_id"`
+	Name          string    `json:"name"`
+	ServerID      uint64    `json:"server_id,string"`
+	Endpoint      string    `json:"endpoint"`
+	Membership    string    `json:"membership"` // waiting | learner | voter | removed
+	Leader        string    `json:"leader"`     // node name, "": unknown
+	Quorum        bool      `json:"quorum"`
+	Revision      uint64    `json:"revision"`
+	Version       string    `json:"version"`
+	Program       string    `json:"program"` // sha256 of the running program's file, hex
+	CertNotAfter  time.Time `json:"cert_not_after"`
+	PID           int       `json:"pid"`
+	MonitorPID    int       `json:"monitor_pid"` // 0: none now
+}
+
+// Bootstrap makes a waiting node the first of a new cluster.
+type Bootstrap struct {
+	Cluster spec.Cluster  `json:"cluster"`
+	Member  MemberRequest `json:"member"`
+}
+
+// MemberRequest is a node as the cluster is to know it.
+type MemberRequest struct {
+	Spec     spec.Node `json:"spec"`
+	ServerID uint64    `json:"server_id,string"`
+	Endpoint string    `json:"endpoint"`
+	Version  string    `json:"version"`
+}
+
+// Order is an operator's order.
+type Order struct {
+	Node   string `json:"node,omitempty"` // move: id or name of the new owner, "": any other
+	Reason string `json:"reason,omitempty"`
+}
+
+// Done answers a write that was committed.
+type Done struct {
+	FormatVersion  string `json:"format_version"`
+	Revision       uint64 `json:"revision"`
+	ConfigRevision uint64 `json:"config_revision"`
+}
+
+// Error is the body of every answer from 400 on. Status codes: 400 bad
+// request, 401 no or a foreign certificate, 403 role, 404, 409 conflict,
+// 412 If-Match, 421 not the leader (Leader says who is), 503 no quorum or no leader.
+type Error struct {
+	FormatVersion string `json:"format_version"`
+	Status        int    `json:"status"`
+	Code          string `json:"code"` // bad_request | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | unknown_outcome | busy
+	Message       string `json:"message"`
+	Hint          string `json:"hint,omitempty"`
+	Leader        string `json:"leader,omitempty"` // endpoint
+}
+
+// Config is the database as the planner reads it.
+type Config struct {
+	FormatVersion  string         `json:"format_version"`
+	Revision       uint64         `json:"revision"`
+	ConfigRevision uint64         `json:"config_revision"`
+	Quorum         bool           `json:"quorum"` // false: a copy that may be behind
+	Cluster        spec.Cluster   `json:"cluster"`
+	Members        []ConfigMember `json:"members"`
+	Groups         []ConfigGroup  `json:"groups"`
+}
+
+// ConfigMember is a member with what operators ordered.
+type ConfigMember struct {
+	MemberRequest
+	State   string  `json:"state"`      // joining | learner | voter
+	Node    string  `json:"node_state"` // spec.Node*
+	Paused  *Intent `json:"paused,omitempty"`
+	Drained bool    `json:"drained,omitempty"`
+}
+
+// ConfigGroup is a group with its life.
+type ConfigGroup struct {
+	Spec   spec.Group `json:"spec"`
+	Want   string     `json:"want"`
+	WantBy *Intent    `json:"want_by,omitempty"`
+	Move   *Intent    `json:"move,omitempty"`
+	Owner  string     `json:"owner"` // node name, "" nobody
+	Epoch  uint64     `json:"epoch"`
+	State  string     `json:"state"`
+}
+
+// Intent is an operator's wish.
+type Intent struct {
+	Author string    `json:"author"`
+	Reason string    `json:"reason,omitempty"`
+	Time   time.Time `json:"time"`
+	To     string    `json:"to,omitempty"` // of a move: node name
+}
+
+// Status is `clusterplan status --json`.
+type Status struct {
+	FormatVersion string        `json:"format_version"`
+	Cluster       string        `json:"cluster"`
+	Revision      uint64        `json:"revision"`
+	Time          time.Time     `json:"time"`
+	Leader        string        `json:"leader"`
+	Quorum        StatusQuorum  `json:"quorum"`
+	Nodes         []StatusNode  `json:"nodes"`
+	Groups        []StatusGroup `json:"groups"`
+}
+
+// StatusQuorum counts votes.
+type StatusQuorum struct {
+	Model  spec.QuorumModel `json:"model"`
+	Have   bool             `json:"have"`
+	Votes  int              `json:"votes"`
+	Up     int              `json:"up"`
+	Needed int              `json:"needed"`
+}
+
+// StatusNode is one node. PID and MonitorPID are the agent's own report (0
+// where this answer's node does not know: the CLI asks each node itself).
+type StatusNode struct {
+	Name       string `json:"name"`
+	State      string `json:"state"`
+	Address    string `json:"address"`
+	Zone       string `json:"zone"`
+	Role       string `json:"role"`
+	Votes      int    `json:"votes"`
+	Version    string `json:"version"`
+	Spare      bool   `json:"spare"`
+	PID        int    `json:"pid"`
+	MonitorPID int    `json:"monitor_pid"`
+	Reason     string `json:"reason,omitempty"` // of paused, quarantined, unknown
+}
+
+// StatusGroup is one group.
+type StatusGroup struct {
+	Name      string           `json:"name"`
+	State     string           `json:"state"`
+	Owner     string           `json:"owner"`
+	Epoch     uint64           `json:"epoch"`
+	Since     time.Time        `json:"since"`
+	Reason    string           `json:"reason,omitempty"`
+	Resources []StatusResource `json:"resources"`
+}
+
+// StatusResource is one resource of a group.
+type StatusResource struct {
+	Name   string `json:"name"`
+	Type   string `json:"type"`
+	State  string `json:"state"`
+	Reason string `json:"reason"`
+}
+
+// Event is one line of the event log.
+type Event struct {
+	FormatVersion string    `json:"format_version"`
+	ID            uint64    `json:"id"`
+	Time          time.Time `json:"time"`
+	Node          string    `json:"node,omitempty"`
+	Object        string    `json:"object,omitempty"`
+	Kind          string    `json:"kind"`
+	Text          string    `json:"text"`
+	Cause         uint64    `json:"cause,omitempty"`
+	Author        string    `json:"author,omitempty"`
+}

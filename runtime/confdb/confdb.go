@@ -1,0 +1,217 @@
+// Package confdb is the configuration database: the state that every node
+// holds a copy of, the commands that change it, and the interface of the
+// drivers that agree on their order.
+//
+// The state machine (State.Apply) is pure and deterministic: the same commands
+// in the same order give equal states, byte for byte, on every node. Whether a
+// command is committed is the driver's matter: boltdb (one node), raftdb
+// (majority). Start reading at Command, then State, then Driver.
+package confdb
+
+import (
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// State is the database's content. It is changed by Apply alone; who reads it
+// between two applies may keep no pointer into it.
+type State struct {
+	Revision       uint64            `json:"revision"`        // updates applied so far
+	ConfigRevision uint64            `json:"config_revision"` // updates of the definition among them
+	Cluster        spec.Cluster      `json:"cluster"`
+	Nodes          map[string]*Node  `json:"nodes"`  // by node id
+	Groups         map[string]*Group `json:"groups"` // by group id
+	View           View              `json:"view"`
+	Events         []Event           `json:"events"` // the newest maxEvents, oldest first
+	Done           []Done            `json:"done"`   // the newest maxDone command ids with their results: a retried command is applied once
+}
+
+// View is what the leader holds for the membership: one agreed picture, with
+// an epoch that grows with each change.
+type View struct {
+	Epoch uint64   `json:"epoch"`
+	Up    []string `json:"up"` // node ids, sorted
+}
+
+// Node is a member (or one that is joining).
+type Node struct {
+	Spec     spec.Node `json:"spec"`
+	ServerID uint64    `json:"server_id"` // of node id and data directory; Raft's id
+	Endpoint string    `json:"endpoint"`  // host:port, TCP (API, Raft) and UDP (frames)
+	Version  string    `json:"version"`   // of the agent
+	Paused   *Intent   `json:"paused,omitempty"`
+	Drained  bool      `json:"drained,omitempty"` // paused, and its groups are to leave as well
+	Joined   bool      `json:"joined"`            // caught up once: it may own groups and count
+}
+
+// Intent is an operator's wish, with who and why.
+type Intent struct {
+	Author string    `json:"author"`
+	Reason string    `json:"reason,omitempty"`
+	Time   time.Time `json:"time"`
+}
+
+// Ownership says which node runs a group. Timings recorded here are the ones
+// that a takeover from this owner counts with.
+type Ownership struct {
+	Node       string        `json:"node"`  // node id; "" is nobody
+	Epoch      uint64        `json:"epoch"` // only grows over the group's life
+	Lease      spec.Duration `json:"lease"`
+	StopWithin spec.Duration `json:"stop_within"`
+	Kill       spec.Duration `json:"kill"`
+	Since      time.Time     `json:"since"`
+}
+
+// Group is a group with what runs of it.
+type Group struct {
+	Spec       spec.Group      `json:"spec"`
+	Want       string          `json:"want"` // online | offline; from persistent_state, then from operators
+	WantBy     *Intent         `json:"want_by,omitempty"`
+	Move       *Move           `json:"move,omitempty"` // under way
+	Owner      Ownership       `json:"owner"`
+	State      string          `json:"state"`                 // spec.State*, as the owner reported under Owner.Epoch
+	Resources  []ResourceState `json:"resources"`             // in the spec's order
+	Failovers  []time.Time     `json:"failovers,omitempty"`   // within the period
+	LeftFailed string          `json:"left_failed,omitempty"` // why no further failover is tried; online or a changed definition clears it
+	HomeFrom   string          `json:"home_from,omitempty"`   // node id that failure took it from: where failback looks
+}
+
+// Move is an operator's order to change the owner; To may be "" for "anywhere else".
+type Move struct {
+	To     string `json:"to"`
+	Intent Intent `json:"intent"`
+}
+
+// ResourceState is what an owner reported of one resource.
+type ResourceState struct {
+	Name   string `json:"name"`
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Event is one line of the replicated event log. Ids are 1, 2, 3, ... and
+// equal on every node.
+type Event struct {
+	ID     uint64    `json:"id"`
+	Time   time.Time `json:"time"`             // the proposer's time of day, for people
+	Node   string    `json:"node,omitempty"`   // node name
+	Object string    `json:"object,omitempty"` // an address, as group.web
+	Kind   string    `json:"kind"`             // a closed, documented list: eventlog.Kind*
+	Text   string    `json:"text"`             // for a person
+	Cause  uint64    `json:"cause,omitempty"`  // id of the event that this one follows from
+	Author string    `json:"author,omitempty"`
+}
+
+// Done is a command that was applied.
+type Done struct {
+	ID     string `json:"id"`
+	Result Result `json:"result"`
+}
+
+// Result is what became of a command. It is part of the replicated state.
+type Result struct {
+	Revision uint64 `json:"revision"`
+	Code     string `json:"code,omitempty"` // "" is success; else one of the Code constants
+	Detail   string `json:"detail,omitempty"`
+}
+
+// Codes of results.
+const (
+	CodeConflict = "conflict"  // IfMatch or an expected epoch doesn't hold any more
+	CodeNotFound = "not_found" // no such object
+	CodeInvalid  = "invalid"   // against a semantic rule
+)
+
+// Command is one update: exactly one of the pointers is set.
+type Command struct {
+	ID      string    `json:"id"`   // unique; a second one with the same id changes nothing
+	Time    time.Time `json:"time"` // of the proposer
+	Author  string    `json:"author,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+	IfMatch uint64    `json:"if_match,omitempty"` // ConfigRevision that the sender saw; 0: any
+	Cause   uint64    `json:"cause,omitempty"`    // event that it follows from
+
+	PutCluster  *spec.Cluster `json:"put_cluster,omitempty"`
+	PutNode     *PutNode      `json:"put_node,omitempty"`
+	DeleteNode  *NodeRef      `json:"delete_node,omitempty"`
+	NodeJoined  *NodeRef      `json:"node_joined,omitempty"`
+	PauseNode   *PauseNode    `json:"pause_node,omitempty"` // pause, drain
+	ResumeNode  *NodeRef      `json:"resume_node,omitempty"`
+	PutGroup    *spec.Group   `json:"put_group,omitempty"`
+	DeleteGroup *GroupRef     `json:"delete_group,omitempty"` // the owner stops it first: the leader finishes it
+	SetWant     *SetWant      `json:"set_want,omitempty"`
+	MoveGroup   *MoveGroup    `json:"move_group,omitempty"`
+	Assign      *Assign       `json:"assign,omitempty"`
+	Report      *Report       `json:"report,omitempty"`
+	SetView     *SetView      `json:"set_view,omitempty"`
+	Event       *Event        `json:"event,omitempty"`   // only an event; id given by Apply
+	Nothing     bool          `json:"nothing,omitempty"` // a barrier
+}
+
+// PutNode adds a node or changes its settings.
+type PutNode struct {
+	Spec     spec.Node `json:"spec"`
+	ServerID uint64    `json:"server_id"` // 0: unchanged
+	Endpoint string    `json:"endpoint"`
+	Version  string    `json:"version"`
+}
+
+// NodeRef names a node by id.
+type NodeRef struct {
+	Node string `json:"node"`
+}
+
+// PauseNode keeps groups from coming to a node; Drain makes its own leave too.
+type PauseNode struct {
+	Node  string `json:"node"`
+	Drain bool   `json:"drain,omitempty"`
+}
+
+// GroupRef names a group by id.
+type GroupRef struct {
+	Group string `json:"group"`
+}
+
+// SetWant is an operator's online or offline.
+type SetWant struct {
+	Group string `json:"group"`
+	Want  string `json:"want"`
+}
+
+// MoveGroup is an operator's move; To is a node id or "".
+type MoveGroup struct {
+	Group string `json:"group"`
+	To    string `json:"to"`
+}
+
+// Assign gives a group to a node ("" is nobody). It holds only while the
+// group's epoch is still From; the new epoch is From+1.
+type Assign struct {
+	Group      string    `json:"group"`
+	From       uint64    `json:"from"`
+	Node       string    `json:"node"`
+	Why        string    `json:"why"`                // closed list: core.Why*
+	Failover   bool      `json:"failover,omitempty"` // counts against the threshold
+	LeftFailed string    `json:"left_failed,omitempty"`
+	Text       string    `json:"text"`    // for the event log
+	Timings    Ownership `json:"timings"` // Lease, StopWithin, Kill
+}
+
+// Report is what the owner says of its group; it counts only under Epoch.
+type Report struct {
+	Group     string          `json:"group"`
+	Epoch     uint64          `json:"epoch"`
+	Node      string          `json:"node"`
+	State     string          `json:"state"`
+	Resources []ResourceState `json:"resources"`
+	GiveUp    bool            `json:"give_up,omitempty"` // failed here past the restart threshold: fail over
+	Text      string          `json:"text,omitempty"`    // for the event log, where it is worth a line
+	Kind      string          `json:"kind,omitempty"`
+}
+
+// SetView is a regroup. It holds only while the view's epoch is From.
+type SetView struct {
+	From uint64   `json:"from"`
+	Up   []string `json:"up"`
+}

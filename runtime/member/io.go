@@ -1,0 +1,215 @@
+// Package member is one node's decisions, whole and pure: the core
+// (runtime/core), the database's driver and state (runtime/confdb), and the
+// frames (runtime/heartbeat's codec) wired into one machine.
+//
+//	outputs := m.Step(now, input)
+//
+// runtime/agent runs it over real sockets, disks and a monitor process;
+// runtime/sim runs hundreds of it from one seed. So what the simulation proves
+// is what the agent does. There is no goroutine, clock, socket or disk in here.
+//
+// The order of outputs is a promise that their reader keeps: they are carried
+// out one after the other, and what follows a Persist waits until it is
+// durable (Persisted says so). Lease renewals and frames never stand behind
+// a Persist.
+package member
+
+import (
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/heartbeat"
+)
+
+// Input is what happened. The set is closed.
+type Input interface{ input() }
+
+// FrameIn is a frame that came in, authenticated and not a replay. SentBy is
+// the frame's From; From is where answers go (host:port).
+type FrameIn struct {
+	From  string
+	Frame heartbeat.Frame
+}
+
+// MessageIn is a driver's message that came over TLS.
+type MessageIn struct{ Message confdb.Message }
+
+// Persisted says that the Persist with this number is durable.
+type Persisted struct{ N uint64 }
+
+// PersistFailed says that it could not be written; Err is for people.
+type PersistFailed struct {
+	N   uint64
+	Err string
+}
+
+// Submit asks for a command to be committed. Reply with the same Token follows
+// once its id is applied, or when that can't be known (Code "unknown").
+type Submit struct {
+	Token   uint64
+	Command confdb.Command
+}
+
+// Membership asks for a change of membership (from the API). Reply follows.
+type Membership struct {
+	Token    uint64
+	Op       string // bootstrap | add_learner | promote | remove | transfer
+	Server   uint64
+	Endpoint string // add_learner: where that server is
+}
+
+// MonitorUp says that this node's monitor runs, holds the node's lock, and has
+// cleaned up what an earlier one left.
+type MonitorUp struct{}
+
+// MonitorDown says that the monitor process is gone (and with it all that it
+// hosted, which the kernel and the guardians saw to).
+type MonitorDown struct{}
+
+// ResourceChanged is the monitor's report on one resource.
+type ResourceChanged struct {
+	Group    string // id
+	Epoch    uint64
+	Resource string
+	State    string // spec.StateOnline, StateOffline, StateFailed, StateOnlinePending
+	Reason   string
+}
+
+// GroupDown is the monitor's proof that nothing of the group under this epoch
+// (or an older one) is left on this host: what a release rests on.
+type GroupDown struct {
+	Group string
+	Epoch uint64
+}
+
+// Shutdown asks the node to stop its groups, release them, hand leadership
+// over and end; Stopped follows.
+type Shutdown struct{}
+
+// Tick says that NextDeadline has come.
+type Tick struct{}
+
+func (FrameIn) input()         {}
+func (MessageIn) input()       {}
+func (Persisted) input()       {}
+func (PersistFailed) input()   {}
+func (Submit) input()          {}
+func (Membership) input()      {}
+func (MonitorUp) input()       {}
+func (MonitorDown) input()     {}
+func (ResourceChanged) input() {}
+func (GroupDown) input()       {}
+func (Shutdown) input()        {}
+func (Tick) input()            {}
+
+// Output is work for the shell. The set is closed.
+type Output interface{ output() }
+
+// SendFrame sends a frame to host:port, now.
+type SendFrame struct {
+	To    string
+	Frame heartbeat.Frame
+}
+
+// SendMessage sends a driver's message over TLS to host:port, in order; it may be lost.
+type SendMessage struct {
+	To      string
+	Message confdb.Message
+}
+
+// Persist writes to the store and syncs; Persisted{N} or PersistFailed{N} follows.
+type Persist struct {
+	N    uint64
+	What confdb.Persist
+}
+
+// Renew passes a lease to the monitor. It ends at End on this host's boot
+// clock; groups without a newer one are stopped then.
+type Renew struct{ End spec.Instant }
+
+// StartResource has the monitor start a resource (or start it again). The
+// monitor refuses an epoch older than it has seen for the group.
+type StartResource struct {
+	Group      string // id
+	GroupName  string
+	Epoch      uint64
+	StopWithin spec.Duration
+	Resource   spec.Resource
+}
+
+// StopResource has the monitor stop one; ResourceChanged follows.
+type StopResource struct {
+	Group    string
+	Epoch    uint64
+	Resource string
+}
+
+// EndGroup has the monitor make sure that nothing of the group is left;
+// GroupDown follows.
+type EndGroup struct {
+	Group string
+	Epoch uint64
+}
+
+// Reply answers a Submit or Membership.
+type Reply struct {
+	Token  uint64
+	Result confdb.Result // Code also: "no_leader", "not_leader" (Detail: the leader's node id), "busy", "unknown"
+}
+
+// Applied says that the state moved on, for watchers; Events are the new ones.
+type Applied struct {
+	Revision uint64
+	Events   []confdb.Event
+}
+
+// Log is a line for the agent's own log.
+type Log struct {
+	Level string // info | warn | error
+	Text  string
+	Args  []any // slog's key, value, ...
+}
+
+// Stopped says that Shutdown is done.
+type Stopped struct{}
+
+func (SendFrame) output()     {}
+func (SendMessage) output()   {}
+func (Persist) output()       {}
+func (Renew) output()         {}
+func (StartResource) output() {}
+func (StopResource) output()  {}
+func (EndGroup) output()      {}
+func (Reply) output()         {}
+func (Applied) output()       {}
+func (Log) output()           {}
+func (Stopped) output()       {}
+
+// Config is what a member is made from.
+type Config struct {
+	ClusterID   string
+	NodeID      string
+	NodeName    string
+	Endpoint    string // own host:port
+	Version     string
+	ServerID    uint64
+	Incarnation uint64       // random at each start of the agent
+	Seed        uint64       // of the node's own jitter
+	Timings     spec.Timings // until the database says otherwise
+	Driver      confdb.Driver
+	State       *confdb.State // restored from the store; nil: empty
+	StateIndex  uint64        // log index that State stands at
+}
+
+// The machine itself: New(cfg Config, now spec.Instant) *Member;
+// (*Member) Step(now spec.Instant, in Input) []Output; NextDeadline() spec.Instant;
+// State() *confdb.State (read-only, until the next Step); Status() Status.
+
+// Status is what the member knows, for the API and for tests.
+type Status struct {
+	Driver     confdb.Status
+	LeaderNode string       // node id, "": unknown
+	LeaseEnd   spec.Instant // 0: none
+	MonitorUp  bool
+	Quorum     bool     // a majority of the votes answers: known by the leader from frames, by others from a fresh lease
+	UpNodes    []string // node ids that this node holds for up
+}

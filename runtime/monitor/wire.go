@@ -1,0 +1,75 @@
+package monitor
+
+import (
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// The agent and its monitor talk over an inherited socket pair: JSON values,
+// one a line, in order. Exactly one field of each is set.
+
+// Order is the agent's word to the monitor.
+type Order struct {
+	Configure *Configure    `json:"configure,omitempty"` // first, once
+	Renew     *spec.Instant `json:"renew,omitempty"`     // lease end on this host's boot clock
+	Start     *Start        `json:"start,omitempty"`
+	Stop      *ResourceRef  `json:"stop,omitempty"`
+	End       *GroupRef     `json:"end,omitempty"`
+}
+
+// Configure says whom the monitor works for.
+type Configure struct {
+	Cluster string `json:"cluster"` // name
+	Node    string `json:"node"`    // name
+	Dir     string `json:"dir"`     // the node's directory: lock, record, logs
+	Program string `json:"program"` // this program's file; its directory comes first in the resources' PATH
+	Socket  string `json:"socket"`  // the local API
+}
+
+// Start starts a resource.
+type Start struct {
+	Group      string        `json:"group"` // id
+	GroupName  string        `json:"group_name"`
+	Epoch      uint64        `json:"epoch"`
+	StopWithin spec.Duration `json:"stop_within"`
+	Resource   spec.Resource `json:"resource"`
+}
+
+// ResourceRef names a resource of a group under an epoch.
+type ResourceRef struct {
+	Group    string `json:"group"`
+	Epoch    uint64 `json:"epoch"`
+	Resource string `json:"resource"`
+}
+
+// GroupRef names a group under an epoch.
+type GroupRef struct {
+	Group string `json:"group"`
+	Epoch uint64 `json:"epoch"`
+}
+
+// Word is the monitor's word to the agent.
+type Word struct {
+	Ready   *ReadyWord `json:"ready,omitempty"` // holds the node's lock, has cleaned up
+	Changed *Changed   `json:"changed,omitempty"`
+	Down    *GroupRef  `json:"down,omitempty"` // nothing of the group is left under this epoch or an older one
+	Log     *LogWord   `json:"log,omitempty"`
+}
+
+// ReadyWord is the first word.
+type ReadyWord struct {
+	PID int `json:"pid"`
+}
+
+// Changed is a resource's new state.
+type Changed struct {
+	ResourceRef
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// LogWord is a line for the agent's log.
+type LogWord struct {
+	Level string         `json:"level"`
+	Text  string         `json:"text"`
+	Args  map[string]any `json:"args,omitempty"`
+}
