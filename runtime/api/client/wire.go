@@ -96,7 +96,7 @@ type Done struct {
 type Error struct {
 	FormatVersion string `json:"format_version"`
 	Status        int    `json:"status"`
-	Code          string `json:"code"` // bad_request | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | unknown_outcome | busy
+	Code          string `json:"code"` // bad_request | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | unknown_outcome | busy | waiting (no member: waits to be bootstrapped or joined)
 	Message       string `json:"message"`
 	Hint          string `json:"hint,omitempty"`
 	Leader        string `json:"leader,omitempty"` // endpoint
