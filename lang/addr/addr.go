@@ -110,6 +110,25 @@ func (a Address) Owner() Address {
 // IsResource tells whether a names a resource in a group.
 func (a Address) IsResource() bool { return a.Resource != "" }
 
+// DefaultName is the name of an object whose definition gives none: its label,
+// with the key behind it (`n1`, `n-a`), modules in front. Of a resource it is
+// the name within the group.
+func (a Address) DefaultName() string {
+	name, key := a.Name, a.Key
+	if a.IsResource() {
+		name, key = a.Resource, a.ResourceKey
+	}
+	if !key.IsNone() {
+		name += "-" + key.Plain()
+	}
+	if a.Module != "" && !a.IsResource() {
+		name = moduleName.Replace(a.Module) + "-" + name
+	}
+	return name
+}
+
+var moduleName = strings.NewReplacer(".module.", "-", "module.", "", "[", "-", "]", "", `"`, "")
+
 // WithoutKey is the address of the block that a is an instance of.
 func (a Address) WithoutKey() Address {
 	if a.IsResource() {

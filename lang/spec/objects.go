@@ -146,7 +146,7 @@ func ResourceTypes() map[string]Schema {
 				{Name: "environment", Type: TypeStringMap, Impact: ImpactRestartResource, Doc: "Added to the environment."},
 				{Name: "directory", Type: TypeString, Impact: ImpactRestartResource, Doc: "Working directory; default: the node's."},
 				{Name: "user", Type: TypeString, Impact: ImpactRestartResource, Doc: "User that it runs as; default: the agent's."},
-				{Name: "log_max_size", Type: TypeString, Default: "10MiB", Impact: ImpactNone, Doc: "Size at which its log of stdout and stderr is rotated. A size, as 10MiB."},
+				{Name: "log_max_size", Type: TypeSize, Default: "10MiB", Impact: ImpactNone, Doc: "Size at which its log of stdout and stderr is rotated. A size, as 10MiB."},
 				{Name: "log_keep", Type: TypeNumber, Default: int64(3), Impact: ImpactNone, Doc: "Rotated logs that are kept."},
 				{Name: "stop_signal", Type: TypeString, Default: "TERM", Impact: ImpactNone, Doc: "Signal that asks it to stop.",
 					Values: []string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"}},

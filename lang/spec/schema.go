@@ -24,6 +24,7 @@ const (
 	TypeNumber     ValueType = "number"
 	TypeBool       ValueType = "bool"
 	TypeDuration   ValueType = "duration" // a string that ParseDuration reads; kept canonical
+	TypeSize       ValueType = "size"     // a string that ParseSize reads; kept canonical
 	TypeStrings    ValueType = "list(string)"
 	TypeStringMap  ValueType = "map(string)"
 	TypeQuantities ValueType = "map(quantity)" // numbers or sizes, by name

@@ -71,9 +71,36 @@ func ParseSize(s string) (int64, error) {
 			break
 		}
 	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 0 && n <= math.MaxInt64/int64(factor) {
+		return n * int64(factor), nil // exact, where a float has 53 bits
+	}
 	n, err := strconv.ParseFloat(text, 64)
 	if err != nil || n < 0 || n*factor >= math.MaxInt64 || math.IsNaN(n) {
 		return 0, fmt.Errorf("%q is no size; write a number and a unit, as 512MiB or 2GiB", s)
 	}
 	return int64(n * factor), nil
+}
+
+// FormatSize is the canonical text of a size in bytes: the largest binary
+// unit that divides it (`10MiB`, `1536B`). ParseSize(FormatSize(n)) == n.
+func FormatSize(n int64) string {
+	for i, u := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		if unit := int64(1) << (40 - 10*i); n >= unit && n%unit == 0 {
+			return strconv.FormatInt(n/unit, 10) + u
+		}
+	}
+	return strconv.FormatInt(n, 10) + "B"
+}
+
+// ParseQuantity reads one entry of a capacity or a demand: cpu in thousandths
+// of a core (`4`, `0.5`), everything else as ParseSize does.
+func ParseQuantity(name, text string) (int64, error) {
+	if name != "cpu" {
+		return ParseSize(text)
+	}
+	n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil || n < 0 || n*1000 >= math.MaxInt64 || math.IsNaN(n) {
+		return 0, fmt.Errorf("%q is no number of processors; write 4 or 0.5", text)
+	}
+	return int64(math.Round(n * 1000)), nil
 }
