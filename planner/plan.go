@@ -25,11 +25,11 @@ const (
 type Plan struct {
 	FormatVersion  string                  `json:"format_version"`
 	Mode           string                  `json:"mode"`
-	Complete       bool                    `json:"complete"`   // false: something could not be seen (Unreachable, AsOf)
-	Applyable      bool                    `json:"applyable"`  // there is something to do, and it may be done
-	Errored        bool                    `json:"errored"`    // Diagnostics hold an error
-	Cluster        string                  `json:"cluster"`    // name
-	Serial         uint64                  `json:"serial"`     // of the state that it rests on
+	Complete       bool                    `json:"complete"`  // false: something could not be seen (Unreachable, AsOf)
+	Applyable      bool                    `json:"applyable"` // there is something to do, and it may be done
+	Errored        bool                    `json:"errored"`   // Diagnostics hold an error
+	Cluster        string                  `json:"cluster"`   // name
+	Serial         uint64                  `json:"serial"`    // of the state that it rests on
 	ConfigRevision uint64                  `json:"config_revision"`
 	AsOf           *AsOf                   `json:"as_of"` // null: read with quorum, or there is no cluster yet
 	Definition     DefinitionVersion       `json:"definition"`
@@ -215,9 +215,9 @@ type Guarantee struct {
 type Step struct {
 	N       int          `json:"n"` // from 1
 	Address addr.Address `json:"address"`
-	Phase   string       `json:"phase"`  // providers.Phase*
-	Up      int          `json:"up"`     // votes that are up while it is done
-	Needed  int          `json:"needed"` // votes that are needed then
+	Phase   string       `json:"phase"`             // providers.Phase*
+	Up      int          `json:"up"`                // votes that are up while it is done
+	Needed  int          `json:"needed"`            // votes that are needed then
 	Refused bool         `json:"refused,omitempty"` // it would leave the cluster without quorum
 	Why     string       `json:"why,omitempty"`
 }
