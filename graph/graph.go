@@ -1,0 +1,222 @@
+// Package graph is a directed acyclic graph over comparable keys: who depends
+// on whom, in which order things can be done, and what hangs on what.
+//
+// An edge runs from what depends to what it depends on: AddEdge(group, node,
+// Hard) says that the group needs the node. Order puts dependencies first.
+//
+// Edges are of two kinds. A hard edge says that the dependent can't be done
+// when its dependency fails; a soft edge orders the two and nothing else. Two
+// edges between the same vertices are one, and hard if either was.
+//
+// Vertices have the order in which they were added, and everything that is
+// told of a graph follows it: the same calls give the same answers, byte for
+// byte. All of it is linear in vertices and edges, but for Reduce, whose cost
+// stands there. The package is pure: it imports the standard library only, has
+// no goroutines and no effects. A Graph may be read by many at once while
+// nobody adds to it. The walk in parallel is planner/apply's.
+package graph
+
+import (
+	"fmt"
+	"iter"
+	"strings"
+)
+
+// Kind of an edge.
+type Kind uint8
+
+const (
+	Soft Kind = iota // orders only
+	Hard             // orders, and a failure skips what depends
+)
+
+// String is "soft" or "hard".
+func (k Kind) String() string {
+	if k == Hard {
+		return "hard"
+	}
+	return "soft"
+}
+
+// Graph of keys K. The zero value is empty and ready to use.
+type Graph[K comparable] struct {
+	index map[K]int32
+	keys  []K
+	out   [][]half // to dependencies
+	in    [][]half // to dependents
+	edges map[[2]int32]Kind
+}
+
+// half is an edge as one of its ends sees it. Its kind is kept in edges, the
+// only place where it can change.
+type half struct {
+	other int32
+}
+
+// New returns an empty graph.
+func New[K comparable]() *Graph[K] { return new(Graph[K]) }
+
+// AddVertex adds k and tells whether it was new.
+func (g *Graph[K]) AddVertex(k K) bool {
+	n := len(g.keys)
+	g.vertex(k)
+	return len(g.keys) > n
+}
+
+func (g *Graph[K]) vertex(k K) int32 {
+	if i, ok := g.index[k]; ok {
+		return i
+	}
+	if g.index == nil {
+		g.index = make(map[K]int32)
+		g.edges = make(map[[2]int32]Kind)
+	}
+	i := int32(len(g.keys))
+	g.index[k] = i
+	g.keys = append(g.keys, k)
+	g.out = append(g.out, nil)
+	g.in = append(g.in, nil)
+	return i
+}
+
+// AddEdge says that from depends on to, and adds either where it is missing.
+func (g *Graph[K]) AddEdge(from, to K, kind Kind) {
+	f, t := g.vertex(from), g.vertex(to)
+	e := [2]int32{f, t}
+	old, ok := g.edges[e]
+	if !ok {
+		g.out[f] = append(g.out[f], half{t})
+		g.in[t] = append(g.in[t], half{f})
+	}
+	g.edges[e] = max(old, kind)
+}
+
+// Len is the number of vertices.
+func (g *Graph[K]) Len() int { return len(g.keys) }
+
+// Edges is the number of edges.
+func (g *Graph[K]) Edges() int { return len(g.edges) }
+
+// Has tells whether k is a vertex.
+func (g *Graph[K]) Has(k K) bool { _, ok := g.index[k]; return ok }
+
+// Edge tells whether from depends directly on to, and how.
+func (g *Graph[K]) Edge(from, to K) (Kind, bool) {
+	f, ok1 := g.index[from]
+	t, ok2 := g.index[to]
+	if !ok1 || !ok2 {
+		return Soft, false
+	}
+	k, ok := g.edges[[2]int32{f, t}]
+	return k, ok
+}
+
+// Vertices yields all vertices in the order in which they were added.
+func (g *Graph[K]) Vertices() iter.Seq[K] {
+	return func(yield func(K) bool) {
+		for _, k := range g.keys {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// Dependencies yields what k depends on directly, in the order of AddEdge.
+func (g *Graph[K]) Dependencies(k K) iter.Seq2[K, Kind] {
+	return func(yield func(K, Kind) bool) {
+		i, ok := g.index[k]
+		if !ok {
+			return
+		}
+		for _, h := range g.out[i] {
+			if !yield(g.keys[h.other], g.edges[[2]int32{i, h.other}]) {
+				return
+			}
+		}
+	}
+}
+
+// Dependents yields what depends directly on k, in the order of AddEdge.
+func (g *Graph[K]) Dependents(k K) iter.Seq2[K, Kind] {
+	return func(yield func(K, Kind) bool) {
+		i, ok := g.index[k]
+		if !ok {
+			return
+		}
+		for _, h := range g.in[i] {
+			if !yield(g.keys[h.other], g.edges[[2]int32{h.other, i}]) {
+				return
+			}
+		}
+	}
+}
+
+// AllDependencies is what the roots depend on, directly or not, over edges of
+// at least the given kind (Soft: all edges, Hard: hard ones only). Roots are
+// in it only where a root depends on them. In vertex order.
+func (g *Graph[K]) AllDependencies(kind Kind, roots ...K) []K {
+	return g.reach(kind, roots, g.out, func(at, other int32) [2]int32 { return [2]int32{at, other} })
+}
+
+// AllDependents is what depends on the roots, directly or not, over edges of
+// at least the given kind; with Hard it is what a failure of the roots skips.
+func (g *Graph[K]) AllDependents(kind Kind, roots ...K) []K {
+	return g.reach(kind, roots, g.in, func(at, other int32) [2]int32 { return [2]int32{other, at} })
+}
+
+func (g *Graph[K]) reach(kind Kind, roots []K, next [][]half, edge func(at, other int32) [2]int32) []K {
+	seen := make([]bool, len(g.keys))
+	var stack []int32
+	for _, k := range roots {
+		if i, ok := g.index[k]; ok {
+			stack = append(stack, i)
+		}
+	}
+	for len(stack) > 0 {
+		at := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		for _, h := range next[at] {
+			if !seen[h.other] && g.edges[edge(at, h.other)] >= kind {
+				seen[h.other] = true
+				stack = append(stack, h.other)
+			}
+		}
+	}
+	var all []K
+	for i, is := range seen {
+		if is {
+			all = append(all, g.keys[i])
+		}
+	}
+	return all
+}
+
+// Reverse is a new graph with every edge turned round, its vertices in the
+// same order: what a destroy walks.
+func (g *Graph[K]) Reverse() *Graph[K] {
+	r := New[K]()
+	for _, k := range g.keys {
+		r.AddVertex(k)
+	}
+	for i := range g.keys {
+		for _, h := range g.out[i] {
+			r.AddEdge(g.keys[h.other], g.keys[i], g.edges[[2]int32{int32(i), h.other}])
+		}
+	}
+	return r
+}
+
+// CycleError says that a graph is not acyclic. Each vertex of Cycle depends on
+// the next, the last on the first.
+type CycleError[K comparable] struct{ Cycle []K }
+
+func (e *CycleError[K]) Error() string {
+	var b strings.Builder
+	b.WriteString("cycle: ")
+	for _, k := range e.Cycle {
+		fmt.Fprintf(&b, "%v -> ", k)
+	}
+	fmt.Fprintf(&b, "%v", e.Cycle[0])
+	return b.String()
+}
