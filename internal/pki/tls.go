@@ -28,9 +28,9 @@ func ServerConfig(caPEM []byte, clusterID string, cert tls.Certificate, protos .
 		Certificates: []tls.Certificate{cert},
 		NextProtos:   protos,
 		ClientCAs:    roots,
-		// Any certificate is taken here and verified below, where what is wrong
-		// with it is said in words.
-		ClientAuth: tls.RequireAnyClientCert,
+		// crypto/tls verifies the chain first, so that the client is sent an alert
+		// that says what is wrong (Explain reads it).
+		ClientAuth: tls.RequireAndVerifyClientCert,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			_, err := verify(cs.PeerCertificates, roots, clusterID, x509.ExtKeyUsageClientAuth, time.Now())
 			return err

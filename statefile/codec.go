@@ -1,0 +1,181 @@
+package statefile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+)
+
+// Errors, wrapped with what and where.
+var (
+	ErrDamaged = errors.New("damaged")
+	ErrNewer   = errors.New("written by a newer clusterplan")
+	ErrLineage = errors.New("another lineage")
+)
+
+// A snapshot is JSON laid out in lines of our own: what is small field by field,
+// then one line an object, then the checksum over every byte before its line.
+// So a damaged place has a line number, and a version control system shows what
+// an apply changed.
+const (
+	checksumStart = "  \"checksum\": \"sha256:"
+	checksumEnd   = "\"\n}\n"
+)
+
+// Marshal writes s as a snapshot. FormatVersion and Checksum are filled in;
+// Objects have to be in address order, each once.
+func Marshal(s *State) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(1024 + 512*len(s.Objects))
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	var err error
+	field := func(name string, v any) {
+		if err == nil {
+			fmt.Fprintf(&b, "  %q: ", name)
+			err = enc.Encode(v)
+			b.Truncate(b.Len() - 1) // Encode's new line
+			b.WriteString(",\n")
+		}
+	}
+	b.WriteString("{\n")
+	field("format_version", FormatVersion)
+	field("program", s.Program)
+	field("serial", s.Serial)
+	field("lineage", s.Lineage)
+	if s.Cluster != nil {
+		field("cluster", s.Cluster)
+	}
+	if len(s.Outputs) > 0 {
+		field("outputs", s.Outputs)
+	}
+	field("definition", s.Definition)
+	b.WriteString("  \"objects\": [\n")
+	for i := range s.Objects {
+		o := &s.Objects[i]
+		if i > 0 && addr.Compare(s.Objects[i-1].Addr, o.Addr) >= 0 {
+			return nil, fmt.Errorf("write state: %s stands after %s, or twice", o.Addr, s.Objects[i-1].Addr)
+		}
+		if err == nil {
+			b.WriteString("    ")
+			err = enc.Encode(o)
+		}
+		if i < len(s.Objects)-1 {
+			b.Truncate(b.Len() - 1)
+			b.WriteString(",\n")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write state: %w", err)
+	}
+	b.WriteString("  ],\n")
+	sum := sha256.Sum256(b.Bytes())
+	b.WriteString(checksumStart)
+	b.WriteString(hex.EncodeToString(sum[:]))
+	b.WriteString(checksumEnd)
+	return b.Bytes(), nil
+}
+
+// Unmarshal reads a snapshot. Its errors wrap ErrDamaged, with the line, or
+// ErrNewer.
+func Unmarshal(data []byte) (*State, error) {
+	var s State
+	if err := json.Unmarshal(data, &s); err != nil {
+		if err := newer(data); err != nil {
+			return nil, err
+		}
+		return nil, damaged(data, err)
+	}
+	if err := checkVersion(s.FormatVersion, s.Program); err != nil {
+		return nil, err
+	}
+	at := bytes.LastIndex(data, []byte(checksumStart))
+	if at < 0 {
+		return nil, fmt.Errorf("%w: no checksum stands at its end; it was written or laid out anew by another program", ErrDamaged)
+	}
+	sum := sha256.Sum256(data[:at])
+	if want := checksumStart + hex.EncodeToString(sum[:]) + checksumEnd; string(data[at:]) != want {
+		return nil, fmt.Errorf("%w: the checksum in line %d is not that of the lines before it; they were changed by something other than clusterplan",
+			ErrDamaged, line(data, int64(at)))
+	}
+	for i := 1; i < len(s.Objects); i++ {
+		if addr.Compare(s.Objects[i-1].Addr, s.Objects[i].Addr) >= 0 {
+			return nil, fmt.Errorf("%w: %s stands after %s, or twice", ErrDamaged, s.Objects[i].Addr, s.Objects[i-1].Addr)
+		}
+	}
+	return &s, nil
+}
+
+// newer tells whether data, which this program can't read, is of a newer
+// version: its shape may be anything then but for these two fields.
+func newer(data []byte) error {
+	var v struct {
+		FormatVersion string `json:"format_version"`
+		Program       string `json:"program"`
+	}
+	if json.Unmarshal(data, &v) != nil {
+		return nil
+	}
+	err := checkVersion(v.FormatVersion, v.Program)
+	if errors.Is(err, ErrNewer) {
+		return err
+	}
+	return nil
+}
+
+// checkVersion refuses what a newer program wrote: even a minor version more
+// may hold fields that this one would lose when it writes.
+func checkVersion(format, program string) error {
+	major, minor, ok := version(format)
+	if !ok {
+		return fmt.Errorf("%w: its format_version is %q", ErrDamaged, format)
+	}
+	ownMajor, ownMinor, _ := version(FormatVersion)
+	if major > ownMajor || major == ownMajor && minor > ownMinor {
+		return fmt.Errorf("%w: %s wrote it in format %s, this program reads up to %s; use that version or a newer one",
+			ErrNewer, strings.TrimSpace("clusterplan "+program), format, FormatVersion)
+	}
+	if major < ownMajor {
+		return fmt.Errorf("its format %s is older than this program reads (%s)", format, FormatVersion)
+	}
+	return nil
+}
+
+func version(s string) (major, minor int, ok bool) {
+	n, err := fmt.Sscanf(s, "%d.%d", &major, &minor)
+	return major, minor, n == 2 && err == nil && s == fmt.Sprintf("%d.%d", major, minor)
+}
+
+func damaged(data []byte, err error) error {
+	var syntax *json.SyntaxError
+	var typ *json.UnmarshalTypeError
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		return fmt.Errorf("%w: it is empty", ErrDamaged)
+	case errors.As(err, &syntax):
+		return fmt.Errorf("%w in line %d, byte %d: %w", ErrDamaged, line(data, syntax.Offset), syntax.Offset, err)
+	case errors.As(err, &typ):
+		return fmt.Errorf("%w in line %d, byte %d: %s holds a %s", ErrDamaged, line(data, typ.Offset), typ.Offset, typ.Field, typ.Value)
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+func line(data []byte, offset int64) int {
+	return 1 + bytes.Count(data[:min(offset, int64(len(data)))], []byte("\n"))
+}
+
+// Find is the object at a, or nil.
+func (s *State) Find(a addr.Address) *Object {
+	i, ok := slices.BinarySearchFunc(s.Objects, a, func(o Object, a addr.Address) int { return addr.Compare(o.Addr, a) })
+	if !ok {
+		return nil
+	}
+	return &s.Objects[i]
+}
