@@ -68,11 +68,13 @@ type Group struct {
 	Spec       spec.Group      `json:"spec"`
 	Want       string          `json:"want"` // online | offline; from persistent_state, then from operators
 	WantBy     *Intent         `json:"want_by,omitempty"`
-	Move       *Move           `json:"move,omitempty"` // under way
+	Deleting   *Intent         `json:"deleting,omitempty"` // to go: its owner stops it, and the Assign to nobody takes it out of the state
+	Move       *Move           `json:"move,omitempty"`     // under way
 	Owner      Ownership       `json:"owner"`
 	State      string          `json:"state"`                 // spec.State*, as the owner reported under Owner.Epoch
 	Resources  []ResourceState `json:"resources"`             // in the spec's order
 	Failovers  []time.Time     `json:"failovers,omitempty"`   // within the period
+	GaveUp     bool            `json:"gave_up,omitempty"`     // the owner reported GiveUp under Owner.Epoch
 	LeftFailed string          `json:"left_failed,omitempty"` // why no further failover is tried; online or a changed definition clears it
 	HomeFrom   string          `json:"home_from,omitempty"`   // node id that failure took it from: where failback looks
 }
@@ -97,7 +99,7 @@ type Event struct {
 	Time   time.Time `json:"time"`             // the proposer's time of day, for people
 	Node   string    `json:"node,omitempty"`   // node name
 	Object string    `json:"object,omitempty"` // an address, as group.web
-	Kind   string    `json:"kind"`             // a closed, documented list: eventlog.Kind*
+	Kind   string    `json:"kind"`             // one of the Kind constants (kinds.go), or core's
 	Text   string    `json:"text"`             // for a person
 	Cause  uint64    `json:"cause,omitempty"`  // id of the event that this one follows from
 	Author string    `json:"author,omitempty"`
@@ -110,6 +112,8 @@ type Done struct {
 }
 
 // Result is what became of a command. It is part of the replicated state.
+// Revision grows with every command that is new, refused ones too, so that
+// equal revisions mean equal states; a retried one gets its first Result.
 type Result struct {
 	Revision uint64 `json:"revision"`
 	Code     string `json:"code,omitempty"` // "" is success; else one of the Code constants
