@@ -157,6 +157,7 @@ type folder struct {
 	run     string
 	objects []Object // Type "": deleted
 	at      map[addr.Address]int
+	parts   map[addr.Address][]addr.Address // resources by group, made when first asked for
 	pending map[addr.Address]Pending
 }
 
@@ -169,15 +170,16 @@ func (f *folder) result(r *Result) {
 		} else {
 			f.at[r.Addr] = len(f.objects)
 			f.objects = append(f.objects, *r.Object)
+			if f.parts != nil {
+				f.parts[r.Addr.Owner()] = append(f.parts[r.Addr.Owner()], r.Addr)
+			}
 		}
 	case r.Gone:
 		delete(f.pending, r.Addr)
 		f.remove(r.Addr)
 		if r.Addr.Type == addr.TypeGroup && !r.Addr.IsResource() {
-			for i := range f.objects {
-				if a := f.objects[i].Addr; a.IsResource() && a.Owner() == r.Addr {
-					f.remove(a)
-				}
+			for _, a := range f.resources(r.Addr) {
+				f.remove(a)
 			}
 		}
 	default:
@@ -192,6 +194,16 @@ func (f *folder) result(r *Result) {
 		p.Error = r.Error
 		f.pending[r.Addr] = p
 	}
+}
+
+func (f *folder) resources(group addr.Address) []addr.Address {
+	if f.parts == nil {
+		f.parts = map[addr.Address][]addr.Address{}
+		for _, o := range f.objects {
+			f.parts[o.Addr.Owner()] = append(f.parts[o.Addr.Owner()], o.Addr)
+		}
+	}
+	return f.parts[group]
 }
 
 func (f *folder) remove(a addr.Address) {

@@ -1,0 +1,226 @@
+// Package localstore keeps a state on this machine's disk: a snapshot, the
+// journal beside it, a backup of the last good snapshot, and the lock.
+//
+//	state.json           the snapshot
+//	state.json.backup    the one before it
+//	state.json.journal   what was done since; gone when a run has finished
+//	state.json.lock      who is changing it; gone when nobody is
+//
+// # Use
+//
+// Open, then Read for a look that needs no lock. To change: Lock; Read again;
+// Append a Begin, intents and results, each durable when Append returns; Finish
+// with the state at the end; Release. A run that can't finish just releases (or
+// dies): the next Read folds its journal in.
+//
+// # Guarantees
+//
+// Between any two writes the files say the truth: the snapshot is replaced as
+// a whole, and a journal names the snapshot that it rests on, so one that was
+// folded in already is known for that and not folded in twice. Append costs the
+// same however large the state is. Append and Finish check, while nobody can
+// take the lock over, that it is still theirs: a run that was suspended, and
+// whose lock was taken over or broken, can't write any more (ErrLockLost).
+// All files are 0600.
+package localstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// DefaultPath is where the state of the definition in dir lies.
+func DefaultPath(dir string) string { return filepath.Join(dir, ".clusterplan", "state.json") }
+
+// Options of a store. The zero value is the default.
+type Options struct {
+	Program   string        // version that is written into the snapshot
+	Lease     time.Duration // a lock of another host that was not renewed for so long is dead; default 60s
+	Heartbeat time.Duration // how often a lock is renewed; default 10s
+}
+
+func (o *Options) validate() error {
+	if o.Lease == 0 {
+		o.Lease = time.Minute
+	}
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 10 * time.Second
+	}
+	if o.Heartbeat < 0 || o.Lease < 2*o.Heartbeat {
+		return fmt.Errorf("the lock's lease %v has to be at least two heartbeats of %v", o.Lease, o.Heartbeat)
+	}
+	return nil
+}
+
+// Store is a state on disk.
+type Store struct {
+	path string
+	opts Options
+	step func(string) // called before each effect; tests look at the disk there
+}
+
+// Open makes a store of the snapshot at path. Nothing has to be there yet, and
+// nothing is made before Lock.
+func Open(path string, o Options) (*Store, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	if fi, err := os.Stat(abs); err == nil && !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("open state: %s is not a file", abs)
+	}
+	return &Store{path: abs, opts: o, step: func(string) {}}, nil
+}
+
+// Path of the snapshot.
+func (s *Store) Path() string { return s.path }
+
+func (s *Store) backup() string  { return s.path + ".backup" }
+func (s *Store) journal() string { return s.path + ".journal" }
+func (s *Store) lock() string    { return s.path + ".lock" }
+
+// Snapshot is what is known: the state with the journal folded in.
+type Snapshot struct {
+	State   statefile.State
+	Pending []statefile.Pending // begun by a run that did not finish, and its end unknown
+	// Unfinished is the number of journal records of runs that did not finish.
+	Unfinished int
+}
+
+// Read reads the state. It needs no lock: what a run is writing meanwhile is
+// seen up to some record of it. Without any file it is the empty state. Errors
+// wrap statefile.ErrDamaged, ErrNewer, ErrLineage, or fs.ErrPermission.
+func (s *Store) Read() (*Snapshot, error) {
+	l, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	snap := &Snapshot{Unfinished: len(l.entries)}
+	snap.State, snap.Pending = statefile.Fold(l.base, l.entries)
+	return snap, nil
+}
+
+// loaded is what lies on disk.
+type loaded struct {
+	base    statefile.State
+	entries []statefile.Entry // resting on base
+	journal *statefile.Journal
+	stale   bool // the journal rests on an older snapshot: it is folded in already
+}
+
+func (s *Store) load() (*loaded, error) {
+	// The journal first: when a run finishes in between, it is the journal that
+	// is too old then, which is seen; the other way round records would be lost.
+	j, err := s.readJournal()
+	if err != nil {
+		return nil, err
+	}
+	base, err := s.readSnapshot(j)
+	if err != nil {
+		return nil, err
+	}
+	l := &loaded{base: *base, journal: j}
+	if len(j.Entries) == 0 {
+		return l, nil
+	}
+	first := j.Entries[0].Begin
+	if first == nil {
+		return nil, fmt.Errorf("journal %s: %w in record 1: it is not the begin of a run", s.journal(), statefile.ErrDamaged)
+	}
+	for i, e := range j.Entries {
+		if b := e.Begin; b != nil && (b.Lineage != first.Lineage || b.Serial != first.Serial) {
+			return nil, fmt.Errorf("journal %s: %w in record %d: that run rests on another state than the first", s.journal(), statefile.ErrDamaged, i+1)
+		}
+	}
+	switch {
+	case base.Lineage != "" && base.Lineage != first.Lineage:
+		return nil, fmt.Errorf("state %s: %w: it is %s, the journal beside it was written for %s; one of the two was copied here from elsewhere: put the right one back",
+			s.path, statefile.ErrLineage, base.Lineage, first.Lineage)
+	case first.Serial < base.Serial:
+		l.stale = true
+	case first.Serial > base.Serial:
+		return nil, fmt.Errorf("state %s: %w: it has serial %d, but the journal beside it rests on serial %d; an older state was put back. Put the newer one back, or move %s away to go on from the older one (objects made since are then unknown)",
+			s.path, statefile.ErrDamaged, base.Serial, first.Serial, s.journal())
+	default:
+		l.entries = j.Entries
+	}
+	return l, nil
+}
+
+func (s *Store) readJournal() (*statefile.Journal, error) {
+	data, err := os.ReadFile(s.journal())
+	if errors.Is(err, fs.ErrNotExist) {
+		return new(statefile.Journal), nil
+	}
+	if err != nil {
+		return nil, s.fileError("read", err)
+	}
+	j, err := statefile.DecodeJournal(data)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w. Mend it from a copy, or move it away to go on from the snapshot (%s); what was made since is then unknown",
+			s.journal(), err, s.describe(s.path))
+	}
+	return j, nil
+}
+
+func (s *Store) readSnapshot(j *statefile.Journal) (*statefile.State, error) {
+	data, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		fresh := len(j.Entries) == 0 || j.Entries[0].Begin != nil && j.Entries[0].Begin.Serial == 0
+		if _, err := os.Stat(s.backup()); err == nil || !fresh {
+			return nil, fmt.Errorf("state %s: %w: it is missing, though there was one (%s). Copy the backup over it, or move backup and journal away to begin anew",
+				s.path, statefile.ErrDamaged, s.describe(s.backup()))
+		}
+		st := new(statefile.State)
+		if len(j.Entries) > 0 {
+			st.Lineage = j.Entries[0].Begin.Lineage
+		}
+		return st, nil
+	}
+	if err != nil {
+		return nil, s.fileError("read", err)
+	}
+	st, err := statefile.Unmarshal(data)
+	if errors.Is(err, statefile.ErrDamaged) {
+		return nil, fmt.Errorf("state %s: %w. The last good one is the backup (%s); to go back to it: cp %s %s",
+			s.path, err, s.describe(s.backup()), s.backup(), s.path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state %s: %w", s.path, err)
+	}
+	return st, nil
+}
+
+// describe says what a snapshot holds, in a few words.
+func (s *Store) describe(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return filepath.Base(path) + ": none can be read"
+	}
+	st, err := statefile.Unmarshal(data)
+	if err != nil {
+		return filepath.Base(path) + ": " + err.Error()
+	}
+	when := ""
+	if fi, err := os.Stat(path); err == nil {
+		when = ", written " + fi.ModTime().UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s: serial %d, %d objects%s", filepath.Base(path), st.Serial, len(st.Objects), when)
+}
+
+// fileError says what to do where the cause is known.
+func (s *Store) fileError(what string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s state: %w; run as the user that owns %s, or give it to uid %d", what, err, filepath.Dir(s.path), os.Geteuid())
+	}
+	return fmt.Errorf("%s state: %w", what, err)
+}
