@@ -18,7 +18,7 @@ import (
 // between two applies may keep no pointer into it.
 type State struct {
 	Revision       uint64            `json:"revision"`        // updates applied so far
-	ConfigRevision uint64            `json:"config_revision"` // updates of the definition among them
+	ConfigRevision uint64            `json:"config_revision"` // the Revision at which the definition changed last
 	Cluster        spec.Cluster      `json:"cluster"`
 	Nodes          map[string]*Node  `json:"nodes"`  // by node id
 	Groups         map[string]*Group `json:"groups"` // by group id

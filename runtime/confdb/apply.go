@@ -1,0 +1,207 @@
+package confdb
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Bounds of what the state remembers. Both are part of the state machine: to
+// change one is to change the format.
+const (
+	maxEvents = 2000
+	maxDone   = 1000
+)
+
+// Apply carries out a committed command and returns what became of it. It is
+// deterministic: it reads nothing but s and c. A command whose id is among the
+// newest maxDone changes nothing and gets its first Result. s takes over what
+// c points to; nothing in there is changed in place later on.
+func (s *State) Apply(c Command) Result {
+	// Newest first: a retry comes soon.
+	for i := len(s.Done) - 1; i >= 0; i-- {
+		if s.Done[i].ID == c.ID {
+			return s.Done[i].Result
+		}
+	}
+	c.Time = c.Time.UTC().Round(0) // what a snapshot would read back
+	s.Revision++
+	r := s.do(c)
+	r.Revision = s.Revision
+	s.Done = append(s.Done, Done{ID: c.ID, Result: r})
+	if len(s.Done) > maxDone {
+		s.Done = s.Done[len(s.Done)-maxDone:]
+	}
+	return r
+}
+
+// do checks first and changes after: a refused command leaves no trace but its
+// place in Done.
+func (s *State) do(c Command) Result {
+	if err := c.check(); err != nil {
+		return refuse(CodeInvalid, "the command is refused: %v", err)
+	}
+	if c.IfMatch != 0 && c.IfMatch != s.ConfigRevision {
+		return refuse(CodeConflict, "the definition is at revision %d now, not %d: someone else changed it; plan again", s.ConfigRevision, c.IfMatch)
+	}
+	switch {
+	case c.PutCluster != nil:
+		return s.putCluster(c)
+	case c.PutNode != nil:
+		return s.putNode(c)
+	case c.DeleteNode != nil:
+		return s.deleteNode(c)
+	case c.NodeJoined != nil:
+		return s.nodeJoined(c)
+	case c.PauseNode != nil:
+		return s.pauseNode(c)
+	case c.ResumeNode != nil:
+		return s.resumeNode(c)
+	case c.PutGroup != nil:
+		return s.putGroup(c)
+	case c.DeleteGroup != nil:
+		return s.deleteGroup(c)
+	case c.SetWant != nil:
+		return s.setWant(c)
+	case c.MoveGroup != nil:
+		return s.moveGroup(c)
+	case c.Assign != nil:
+		return s.assign(c)
+	case c.Report != nil:
+		return s.report(c)
+	case c.SetView != nil:
+		return s.setView(c)
+	case c.Event != nil:
+		s.event(c, *c.Event)
+	}
+	return Result{} // an event, or a barrier
+}
+
+func refuse(code, format string, args ...any) Result {
+	return Result{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// configured counts a change of the definition.
+func (s *State) configured() { s.ConfigRevision = s.Revision }
+
+// event appends e with the next id; time, cause and author are the command's
+// where e has none.
+func (s *State) event(c Command, e Event) {
+	e.ID = s.LastEvent() + 1
+	if e.Time = e.Time.UTC().Round(0); e.Time.IsZero() {
+		e.Time = c.Time
+	}
+	if e.Cause == 0 {
+		e.Cause = c.Cause
+	}
+	if e.Author == "" {
+		e.Author = c.Author
+	}
+	s.Events = append(s.Events, e)
+	if len(s.Events) > maxEvents {
+		s.Events = s.Events[len(s.Events)-maxEvents:]
+	}
+}
+
+// LastEvent is the id of the newest event, 0 if there is none yet.
+func (s *State) LastEvent() uint64 {
+	if len(s.Events) == 0 {
+		return 0
+	}
+	return s.Events[len(s.Events)-1].ID
+}
+
+// EventsSince are the events after id that are still kept, oldest first. Who
+// keeps them copies them.
+func (s *State) EventsSince(id uint64) []Event {
+	last := s.LastEvent()
+	if id >= last {
+		return nil
+	}
+	if n := last - id; n < uint64(len(s.Events)) {
+		return s.Events[len(s.Events)-int(n):]
+	}
+	return s.Events
+}
+
+// NodeName is the name of the node with that id, or the id.
+func (s *State) NodeName(id string) string {
+	if n := s.Nodes[id]; n != nil {
+		return n.Spec.Name
+	}
+	return id
+}
+
+func (c *Command) intent() *Intent {
+	return &Intent{Author: c.Author, Reason: c.Reason, Time: c.Time}
+}
+
+// because ends an event's text with the reason that a person gave.
+func (c *Command) because(text string) string {
+	if c.Reason != "" {
+		return text + ": " + c.Reason
+	}
+	return text
+}
+
+func (s *State) putCluster(c Command) Result {
+	next := *c.PutCluster
+	if s.Cluster.ID != "" && next.ID != s.Cluster.ID {
+		return refuse(CodeInvalid, "this is cluster %s (id %s); its id never changes, and %q is another one's", s.Cluster.Name, s.Cluster.ID, next.ID)
+	}
+	if same(s.Cluster, next) {
+		return Result{}
+	}
+	text := "the cluster's settings changed"
+	if s.Cluster.ID == "" {
+		text = "cluster " + next.Name + " was made"
+	}
+	s.Cluster = next
+	s.configured()
+	s.event(c, Event{Object: "cluster", Kind: KindClusterChanged, Text: c.because(text)})
+	return Result{}
+}
+
+func (s *State) setView(c Command) Result {
+	v := c.SetView
+	if v.From != s.View.Epoch {
+		return refuse(CodeConflict, "the view is at epoch %d, not %d", s.View.Epoch, v.From)
+	}
+	var up []string
+	for _, id := range v.Up {
+		if s.Nodes[id] != nil {
+			up = append(up, id)
+		}
+	}
+	slices.Sort(up)
+	up = slices.Compact(up)
+	if slices.Equal(up, s.View.Up) {
+		return Result{}
+	}
+	was := s.View.Up
+	s.View = View{Epoch: s.View.Epoch + 1, Up: up}
+	for _, id := range was {
+		if _, ok := slices.BinarySearch(up, id); !ok {
+			n := s.Nodes[id]
+			s.event(c, Event{Node: n.Spec.Name, Object: n.Spec.Addr.String(), Kind: KindNodeDown, Text: c.because("node " + n.Spec.Name + " is down")})
+		}
+	}
+	for _, id := range up {
+		if _, ok := slices.BinarySearch(was, id); !ok {
+			n := s.Nodes[id]
+			s.event(c, Event{Node: n.Spec.Name, Object: n.Spec.Addr.String(), Kind: KindNodeUp, Text: c.because("node " + n.Spec.Name + " is up")})
+		}
+	}
+	return Result{}
+}
+
+// trim drops what is older than period before now.
+func trim(times []time.Time, now time.Time, period time.Duration) []time.Time {
+	var kept []time.Time
+	for _, t := range times {
+		if now.Sub(t) < period {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}

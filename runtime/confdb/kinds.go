@@ -1,0 +1,26 @@
+package confdb
+
+// Kinds of the events that Apply writes itself. What the leader proposes with
+// words of its own (Assign, Report, Event) has core's kinds.
+const (
+	KindClusterChanged = "cluster_changed"
+	KindNodeAdded      = "node_added"
+	KindNodeChanged    = "node_changed"
+	KindNodeRemoved    = "node_removed"
+	KindNodeJoined     = "node_joined" // caught up: it may own groups now
+	KindNodePaused     = "node_paused"
+	KindNodeDrained    = "node_drained"
+	KindNodeResumed    = "node_resumed"
+	KindNodeUp         = "node_up"   // in the view
+	KindNodeDown       = "node_down" // out of the view
+	KindGroupAdded     = "group_added"
+	KindGroupChanged   = "group_changed"
+	KindGroupDeleting  = "group_deleting" // its owner is to stop it first
+	KindGroupRemoved   = "group_removed"
+	KindGroupWanted    = "group_wanted"   // an operator's online or offline
+	KindGroupMove      = "group_move"     // an operator's move, ordered
+	KindGroupAssigned  = "group_assigned" // a new owner
+	KindGroupReleased  = "group_released" // nobody owns it now
+	KindGroupLeft      = "group_left_failed"
+	KindGroupState     = "group_state" // a report, where it is worth a line
+)
