@@ -37,6 +37,9 @@ func appendJSON(b []byte, v cty.Value, path cty.Path) ([]byte, error) {
 		if f.IsInf() {
 			return nil, path.NewErrorf("%s is infinite", PathString(path))
 		}
+		if f.IsInt() && f.MantExp(nil) < 1024 {
+			return f.Append(b, 'f', 0), nil
+		}
 		return f.Append(b, 'g', -1), nil
 	case ty == cty.Bool:
 		return strconv.AppendBool(b, v.True()), nil
