@@ -63,7 +63,10 @@ type Env struct {
 	Identity func() *pki.Identity
 	// Cluster is what the node lifecycle asks of the running cluster.
 	Cluster Cluster
-	Log     *slog.Logger
+	// Nodes is where the run's nodes can be reached. Whoever makes the Env fills
+	// it from the state's nodes (AddStored); never nil.
+	Nodes *Directory
+	Log   *slog.Logger
 }
 
 // Phases of a node's action. A create is install, start, join, promote; a
@@ -95,8 +98,25 @@ type Cluster interface {
 	Resume(ctx context.Context, nodeID string) error
 	Leave(ctx context.Context, nodeID string) error
 	Update(ctx context.Context, m Member) error // settings: zone, capacity, labels, spare, votes, role
-	// MemberState is "" (no member), "joining", "learner" or "voter", with the server id that the cluster knows.
-	MemberState(ctx context.Context, nodeID string) (state string, serverID uint64, err error)
+	// MemberState is what the cluster knows of the node.
+	MemberState(ctx context.Context, nodeID string) (MemberState, error)
+}
+
+// States of members.
+const (
+	MemberNone    = ""        // no member
+	MemberJoining = "joining" // not caught up yet
+	MemberLearner = "learner"
+	MemberVoter   = "voter"
+)
+
+// MemberState is a member as the cluster knows it.
+type MemberState struct {
+	State          string // Member*
+	ServerID       uint64
+	Endpoint       string
+	Spec           spec.Node
+	DrainedByApply bool // Drain, without Resume since
 }
 
 // Member is a node as the cluster is to know it.

@@ -1,0 +1,88 @@
+package providers
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Directory is where a run's nodes can be reached: filled from the state
+// before anything is read (AddStored), kept up by the node lifecycle as nodes
+// are read, installed and started, and asked by the provider that talks to the
+// cluster. Safe for concurrent use; the zero value is empty and ready.
+type Directory struct {
+	mu    sync.Mutex
+	nodes map[string]Entry
+}
+
+// Entry is one node of the directory.
+type Entry struct {
+	NodeID   string
+	Name     string
+	Endpoint string // host:port
+	// ServerID is of the data directory that last answered; 0: the node never
+	// answered. A node that did may hold the cluster's database.
+	ServerID uint64
+}
+
+// Put adds a node or replaces what is known of it; fields without a value
+// leave what was known.
+func (d *Directory) Put(e Entry) {
+	if e.NodeID == "" {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.nodes == nil {
+		d.nodes = map[string]Entry{}
+	}
+	old := d.nodes[e.NodeID]
+	d.nodes[e.NodeID] = Entry{
+		NodeID:   e.NodeID,
+		Name:     cmp.Or(e.Name, old.Name),
+		Endpoint: cmp.Or(e.Endpoint, old.Endpoint),
+		ServerID: cmp.Or(e.ServerID, old.ServerID),
+	}
+}
+
+// AddStored adds a node as the state holds it: its attributes, JSON. A node
+// without an endpoint is left out.
+func (d *Directory) AddStored(nodeID string, attributes json.RawMessage) error {
+	var attrs struct {
+		Name     string `json:"name"`
+		Endpoint string `json:"endpoint"`
+		ServerID uint64 `json:"server_id"`
+	}
+	if err := json.Unmarshal(attributes, &attrs); err != nil {
+		return fmt.Errorf("read node %s of the state: %w", nodeID, err)
+	}
+	if attrs.Endpoint != "" {
+		d.Put(Entry{NodeID: nodeID, Name: attrs.Name, Endpoint: attrs.Endpoint, ServerID: attrs.ServerID})
+	}
+	return nil
+}
+
+// Remove forgets a node that is gone.
+func (d *Directory) Remove(nodeID string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.nodes, nodeID)
+}
+
+// All are the nodes with an endpoint, by name.
+func (d *Directory) All() []Entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []Entry
+	for _, e := range d.nodes {
+		if e.Endpoint != "" {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b Entry) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.NodeID, b.NodeID))
+	})
+	return out
+}

@@ -1,0 +1,301 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// marker stands in the environment of an agent and of all that it starts, with
+// the node's directory: so that Stop finds what belongs to a node even where
+// its parents are gone.
+const marker = "CLUSTERPLAN_NODE_DIR"
+
+const (
+	processPoll = 20 * time.Millisecond
+	// orphanWait is how long a monitor whose agent is gone may take to stop its
+	// groups at its lease's end, before it is killed.
+	orphanWait = 15 * time.Second
+	// killWait is how long killed processes may take to be gone.
+	killWait = 10 * time.Second
+	keepLogs = 3 // agent.log.1 and on
+)
+
+// Start runs the agent in a session of its own, so that it outlives this
+// program and its terminal.
+func (h *host) Start(ctx context.Context, dir string) error {
+	if pid, err := h.Alive(ctx, dir); err != nil || pid != 0 {
+		return err
+	}
+	abs := filepath.Join(h.root, filepath.FromSlash(dir))
+	for _, d := range []string{"run", "log"} {
+		if err := os.MkdirAll(filepath.Join(abs, d), 0o700); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	log, err := newLog(filepath.Join(abs, filepath.FromSlash(providers.AgentLog)))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(abs, filepath.FromSlash(providers.AgentLink)), "agent", "--dir", abs)
+	cmd.Dir = abs
+	cmd.Env = append(agentEnv(), marker+"="+abs)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	pid := cmd.Process.Pid
+	// Nobody waits for it here: alive reaps it if it ends while this program
+	// runs, init does later.
+	if err := cmd.Process.Release(); err != nil {
+		return err
+	}
+	p, ok := look(pid)
+	if !ok {
+		return nil // gone already; Alive says so
+	}
+	text := fmt.Sprintf("%d %s\n", p.pid, p.start)
+	return atomicfile.Write(filepath.Join(abs, filepath.FromSlash(providers.AgentPIDFile)), []byte(text), 0o600)
+}
+
+// agentEnv is this program's environment without what is meant for it alone.
+func agentEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "CLUSTERPLAN_") })
+}
+
+// newLog begins a log file and keeps the last few.
+func newLog(file string) (*os.File, error) {
+	for i := keepLogs; i > 0; i-- {
+		older := file
+		if i > 1 {
+			older = file + "." + strconv.Itoa(i-1)
+		}
+		if err := os.Rename(older, file+"."+strconv.Itoa(i)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("rotate the agent's log: %w", err)
+		}
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the agent's log: %w", err)
+	}
+	return f, nil
+}
+
+// Alive finds the agent by what Start wrote down, else among all processes:
+// Start may have been cut off before it wrote.
+func (h *host) Alive(ctx context.Context, dir string) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	abs := filepath.Join(h.root, filepath.FromSlash(dir))
+	if data, err := os.ReadFile(filepath.Join(abs, filepath.FromSlash(providers.AgentPIDFile))); err == nil {
+		fields := strings.Fields(string(data))
+		if len(fields) > 0 {
+			pid, _ := strconv.Atoi(fields[0])
+			if p, ok := look(pid); ok && (len(fields) == 1 || p.start == fields[1]) && isAgent(p, abs) {
+				return pid, nil
+			}
+		}
+	}
+	all, err := processesOf(abs)
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range all {
+		if isAgent(p, abs) {
+			return p.pid, nil
+		}
+	}
+	return 0, nil
+}
+
+// Stop ends the agent and makes sure that nothing of the node is left.
+func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error {
+	abs := filepath.Join(h.root, filepath.FromSlash(dir))
+	pid, err := h.Alive(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if p, ok := look(pid); ok {
+		signal(p, unix.SIGTERM)
+		signal(p, unix.SIGCONT) // one that was stopped hears it too
+		gone, err := waitGone(ctx, grace, func() ([]process, error) {
+			if q, ok := look(p.pid); ok && q.start == p.start {
+				return []process{q}, nil
+			}
+			return nil, nil
+		})
+		if err != nil {
+			return err
+		}
+		if !gone {
+			signal(p, unix.SIGKILL)
+		}
+	}
+	left := func() ([]process, error) { return processesOf(abs) }
+	gone, err := waitGone(ctx, orphanWait, func() ([]process, error) {
+		all, err := left()
+		for _, p := range all {
+			if isAgent(p, abs) { // killed, or started twice
+				signal(p, unix.SIGKILL)
+			}
+		}
+		return all, err
+	})
+	if err != nil {
+		return err
+	}
+	if !gone {
+		gone, err = waitGone(ctx, killWait, func() ([]process, error) {
+			all, err := left()
+			for _, p := range all {
+				signal(p, unix.SIGKILL)
+			}
+			return all, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if !gone {
+		all, _ := left()
+		var pids []string
+		for _, p := range all {
+			pids = append(pids, strconv.Itoa(p.pid))
+		}
+		return fmt.Errorf("processes %s of %s can't be killed; they wait in the kernel, perhaps for a disk", strings.Join(pids, ", "), abs)
+	}
+	err = os.Remove(filepath.Join(abs, filepath.FromSlash(providers.AgentPIDFile)))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return err
+}
+
+// waitGone polls until left is empty, for at most wait.
+func waitGone(ctx context.Context, wait time.Duration, left func() ([]process, error)) (bool, error) {
+	deadline := time.Now().Add(wait)
+	tick := time.NewTicker(processPoll)
+	defer tick.Stop()
+	for {
+		all, err := left()
+		if err != nil {
+			return false, err
+		}
+		if len(all) == 0 {
+			return true, nil
+		}
+		if time.Now().After(deadline) {
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// process is a process that runs (a zombie does not).
+type process struct {
+	pid   int
+	start string // in clock ticks since boot: with pid it names a process for ever
+	args  []string
+}
+
+// look finds a process. One of our own children that has ended is reaped.
+func look(pid int) (process, bool) {
+	if pid <= 0 {
+		return process{}, false
+	}
+	dir := "/proc/" + strconv.Itoa(pid)
+	stat, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return process{}, false
+	}
+	// pid (comm) state ppid ...: comm may hold anything, so from its last ).
+	_, rest, ok := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')'):]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return process{}, false
+	}
+	if state := fields[0]; state == "Z" || state == "X" {
+		if fields[1] == strconv.Itoa(os.Getpid()) {
+			var status unix.WaitStatus
+			_, _ = unix.Wait4(pid, &status, unix.WNOHANG, nil) // someone else may have been faster
+		}
+		return process{}, false
+	}
+	cmdline, err := os.ReadFile(dir + "/cmdline")
+	if err != nil {
+		return process{}, false
+	}
+	return process{pid: pid, start: fields[19], args: strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")}, true
+}
+
+// isAgent tells whether p is the agent of the node directory abs.
+func isAgent(p process, abs string) bool {
+	i := slices.Index(p.args, "agent")
+	return i >= 1 && i+2 < len(p.args) && p.args[i+1] == "--dir" && filepath.Clean(p.args[i+2]) == abs
+}
+
+// processesOf are the processes that belong to the node directory abs: those
+// with our mark in their environment, and agents that someone started by hand.
+func processesOf(abs string) ([]process, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var out []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		// Processes of other users can't be read, and are none of ours.
+		environ, err := os.ReadFile("/proc/" + e.Name() + "/environ")
+		if err != nil {
+			continue
+		}
+		marked := strings.Contains("\x00"+string(environ), "\x00"+marker+"="+abs+"\x00")
+		if !marked && !mentions(e.Name(), abs) {
+			continue
+		}
+		if p, ok := look(pid); ok && (marked || isAgent(p, abs)) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+func mentions(pid, abs string) bool {
+	cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline")
+	return err == nil && strings.Contains(string(cmdline), abs)
+}
+
+// signal sends to exactly this process, never to a later one with its number.
+func signal(p process, sig unix.Signal) {
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	if err != nil {
+		return // gone
+	}
+	defer unix.Close(fd)
+	if q, ok := look(p.pid); ok && q.start == p.start {
+		_ = unix.PidfdSendSignal(fd, sig, nil, 0) // gone in between: what was wanted
+	}
+}

@@ -1,0 +1,293 @@
+package providers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// NodesConfig makes a node provider out of what is special about its hosts.
+type NodesConfig struct {
+	Name   string      // as definitions name it
+	Config spec.Schema // of its provider block
+	// Open checks the provider block and returns the host of a node's address.
+	// It has no effects.
+	Open func(config cty.Value, env Env) (func(address string) (Host, error), error)
+	// SameHost tells whether a node's new address is on the host that holds it
+	// now; address changes that are not make the node anew.
+	SameHost func(old, address string) bool
+	// Ports from First to Last are given to nodes whose address names none.
+	FirstPort, LastPort int
+	// StartWait bounds how long an agent may take until its API answers. Default 15 s.
+	StartWait time.Duration
+	// StopGrace bounds how long an agent may take to stop its groups and end. Default 35 s.
+	StopGrace time.Duration
+	// CertLife of nodes' certificates. Default 90 days.
+	CertLife time.Duration
+}
+
+// Nodes is a provider of nodes: the node lifecycle over hosts. Nothing here
+// knows what kind of host it is.
+//
+// Every phase looks at what is there, does what is missing, and may be called
+// again after a crash at any moment. Read has no effects.
+type Nodes struct {
+	cfg  NodesConfig
+	env  Env
+	open func(address string) (Host, error)
+
+	program func() (string, error) // sha256 of Env.Program, hex
+	install sync.Mutex             // one install at a time: ports, programs
+}
+
+// NewNodes is a provider of nodes; it needs Configure before use.
+func NewNodes(cfg NodesConfig) *Nodes {
+	if cfg.StartWait == 0 {
+		cfg.StartWait = 15 * time.Second
+	}
+	if cfg.StopGrace == 0 {
+		cfg.StopGrace = 35 * time.Second
+	}
+	if cfg.CertLife == 0 {
+		cfg.CertLife = 90 * 24 * time.Hour
+	}
+	return &Nodes{cfg: cfg}
+}
+
+// Schema is the provider block's and the node's.
+func (p *Nodes) Schema() Schema {
+	return Schema{Config: p.cfg.Config, Objects: map[string]spec.Schema{addr.TypeNode: spec.NodeSchema()}}
+}
+
+// Configure checks the provider block.
+func (p *Nodes) Configure(config cty.Value, env Env) error {
+	open, err := p.cfg.Open(config, env)
+	if err != nil {
+		return err
+	}
+	if env.Nodes == nil {
+		env.Nodes = new(Directory)
+	}
+	p.env, p.open = env, open
+	p.program = sync.OnceValues(func() (string, error) { return fileDigest(env.Program) })
+	return nil
+}
+
+// Close has nothing to let go.
+func (p *Nodes) Close() error { return nil }
+
+// node is a node's value as Go.
+type node struct {
+	spec.Node
+	Port     int    `json:"port"`
+	Endpoint string `json:"endpoint"`
+	ServerID uint64 `json:"server_id"`
+	Program  string `json:"program"`
+}
+
+// NodePrivate is what the node lifecycle keeps in state beside a node's value.
+type NodePrivate struct {
+	// Dir is the node's directory under NodesDir: its name when it was made,
+	// which may have changed since.
+	Dir string `json:"dir"`
+}
+
+// decodeNode reads a node's value. What is unknown is taken from prior, or
+// left empty.
+func decodeNode(v cty.Value, prior *Object) (node, error) {
+	var n node
+	if v == cty.NilVal || v.IsNull() {
+		return n, nil
+	}
+	attrs := v.AsValueMap()
+	for name, a := range attrs {
+		if a.IsWhollyKnown() {
+			continue
+		}
+		attrs[name] = cty.NullVal(a.Type())
+		if prior != nil && prior.Value != cty.NilVal && prior.Value.Type().HasAttribute(name) {
+			attrs[name] = prior.Value.GetAttr(name)
+		}
+	}
+	v = cty.ObjectVal(attrs)
+	data, err := ctyjson.Marshal(v, v.Type())
+	if err == nil {
+		err = json.Unmarshal(data, &n)
+	}
+	if err != nil {
+		return n, fmt.Errorf("read the node's value: %w", err)
+	}
+	return n, nil
+}
+
+// object is n as an Object: v with what is computed.
+func object(id, dir string, v cty.Value, n node) (*Object, error) {
+	attrs := map[string]cty.Value{}
+	if v != cty.NilVal && !v.IsNull() {
+		attrs = v.AsValueMap()
+	}
+	known := func(name string, value cty.Value, ok bool) {
+		attrs[name] = value
+		if !ok {
+			attrs[name] = cty.NullVal(value.Type())
+		}
+	}
+	known("endpoint", cty.StringVal(n.Endpoint), n.Endpoint != "")
+	known("server_id", cty.NumberUIntVal(n.ServerID), n.ServerID != 0)
+	known("program", cty.StringVal(n.Program), n.Program != "")
+	for name, a := range attrs {
+		if !a.IsWhollyKnown() {
+			attrs[name] = cty.NullVal(a.Type())
+		}
+	}
+	private, err := json.Marshal(NodePrivate{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	return &Object{ID: id, Value: cty.ObjectVal(attrs), Private: private}, nil
+}
+
+func privateDir(o *Object) string {
+	var own NodePrivate
+	if o != nil && len(o.Private) > 0 {
+		_ = json.Unmarshal(o.Private, &own) // damaged: as if it had none; the directory is looked for
+	}
+	return own.Dir
+}
+
+// site is one node's place: its host and its directory there.
+type site struct {
+	host Host
+	id   string
+	dir  string // NodesDir/name
+	conf *AgentConfig
+}
+
+func (s *site) path(name string) string { return path.Join(s.dir, name) }
+
+// abs is a path for people.
+func (s *site) abs(name string) string { return path.Join(s.host.Root(), s.dir, name) }
+
+var (
+	errOtherNode = errors.New("the directory belongs to another node")
+	errDamaged   = errors.New("the node's configuration is damaged")
+)
+
+// locate finds the directory of the node id: where it was put, else by its
+// name, else wherever its id is. conf is nil where there is none.
+func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*site, error) {
+	host, err := p.open(n.Address)
+	if err != nil {
+		return nil, err
+	}
+	s := &site{host: host, id: id}
+	for _, name := range []string{privateDir(prior), n.Name} {
+		if name == "" {
+			continue
+		}
+		s.dir = path.Join(NodesDir, name)
+		s.conf, err = readAgentConfig(ctx, host, s.dir)
+		if errors.Is(err, errDamaged) && name == privateDir(prior) {
+			s.conf, err = &AgentConfig{NodeID: id}, nil // ours by the state; install writes the file again
+		}
+		if err != nil {
+			return nil, err
+		}
+		if s.conf != nil && s.conf.NodeID == id {
+			return s, nil
+		}
+	}
+	names, err := host.Files().List(ctx, NodesDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		dir := path.Join(NodesDir, name)
+		conf, err := readAgentConfig(ctx, host, dir)
+		if err == nil && conf != nil && conf.NodeID == id {
+			s.dir, s.conf = dir, conf
+			return s, nil
+		}
+	}
+	return s, p.vacant(s, n)
+}
+
+// vacant decides where a node without a directory goes: s.conf is what stands
+// at its name, of another node if anything.
+func (p *Nodes) vacant(s *site, n node) error {
+	if s.conf == nil {
+		return nil
+	}
+	other := *s.conf
+	s.conf = nil
+	for _, e := range p.env.Nodes.All() {
+		if e.NodeID == other.NodeID { // renamed: it keeps its directory
+			s.dir += "-" + s.id
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s holds node %s of cluster %s (%s), which this state does not know; move it away, or remove it if nothing in it is needed",
+		errOtherNode, s.abs(""), other.NodeID, other.ClusterID, other.Name)
+}
+
+func readAgentConfig(ctx context.Context, host Host, dir string) (*AgentConfig, error) {
+	data, err := host.Files().Read(ctx, path.Join(dir, AgentConfigFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	conf := &AgentConfig{}
+	if err := json.Unmarshal(data, conf); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w; remove the file, apply writes it again", errDamaged, path.Join(host.Root(), dir, AgentConfigFile), err)
+	}
+	return conf, nil
+}
+
+// listenAddress is where a node's definition wants it to listen; port 0: any.
+func listenAddress(n node) (host string, port int, err error) {
+	host, port = n.Address, n.Port
+	if h, text, splitErr := net.SplitHostPort(n.Address); splitErr == nil {
+		host = h
+		if port, err = strconv.Atoi(text); err != nil || port < 1 || port > 65535 {
+			return "", 0, cty.GetAttrPath("address").NewErrorf("%q is no port; write address = \"host:port\" with a port from 1 to 65535", text)
+		}
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return host, port, nil
+}
+
+func fileDigest(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("read this program's file: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read this program's file: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// programFile is where a program lies under a host's root.
+func programFile(digest string) string { return path.Join(BinDir, "clusterplan-"+digest[:16]) }

@@ -1,0 +1,198 @@
+package providers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"path"
+	"strconv"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// Apply does one phase of a node's action.
+func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, error) {
+	v := req.Planned
+	if (v == cty.NilVal || v.IsNull()) && req.Prior != nil {
+		v = req.Prior.Value
+	}
+	n, err := decodeNode(v, req.Prior)
+	if err != nil {
+		return ApplyResponse{}, err
+	}
+	if req.Progress == nil {
+		req.Progress = func(string) {}
+	}
+	if req.Phase == PhaseInstall {
+		p.install.Lock() // the port and the programs in use are looked at and written as one
+		defer p.install.Unlock()
+	}
+	s, err := p.locate(ctx, req.ID, n, req.Prior)
+	if err != nil {
+		if errors.Is(err, errOtherNode) && req.Phase != PhaseInstall && req.Phase != PhaseStart {
+			s, err = &site{host: s.host, id: req.ID, dir: s.dir}, nil // nothing of ours is there
+			if req.Phase == PhaseStop || req.Phase == PhaseRemove {
+				p.env.Nodes.Remove(req.ID)
+				return ApplyResponse{}, nil
+			}
+		} else {
+			return ApplyResponse{}, fmt.Errorf("%s: %w", req.Phase, err)
+		}
+	}
+	identity := p.identity()
+	if identity == nil && req.Phase != PhaseStop && req.Phase != PhaseRemove {
+		return ApplyResponse{}, fmt.Errorf("%s %s: the state does not hold the cluster's identity", req.Phase, n.Name)
+	}
+	if s.conf != nil {
+		n.Endpoint = s.conf.Address
+	}
+	// What is read of the host stands against what the definition aims at.
+	n.Program, n.ServerID = "", 0
+	if prior, err := decodeNode(priorValue(req.Prior), nil); err == nil {
+		n.Program, n.ServerID = prior.Program, prior.ServerID
+	}
+
+	if err := p.phase(ctx, req, s, identity, &n); err != nil {
+		return ApplyResponse{}, err
+	}
+	if req.Phase == PhaseRemove {
+		return ApplyResponse{}, nil
+	}
+	o, err := object(req.ID, path.Base(s.dir), v, n)
+	return ApplyResponse{Object: o}, err
+}
+
+func priorValue(o *Object) cty.Value {
+	if o == nil {
+		return cty.NilVal
+	}
+	return o.Value
+}
+
+func (p *Nodes) phase(ctx context.Context, req ApplyRequest, s *site, identity *pki.Identity, n *node) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	switch req.Phase {
+	case PhaseInstall:
+		return p.doInstall(ctx, s, identity, n)
+	case PhaseStart:
+		return p.doStart(ctx, s, identity, n)
+	case PhaseStop:
+		if err := s.host.Stop(ctx, s.dir, p.cfg.StopGrace); err != nil {
+			return fmt.Errorf("stop node %s: %w", n.Name, err)
+		}
+		return nil
+	case PhaseRemove:
+		return p.doRemove(ctx, s, n)
+	}
+	if p.env.Cluster == nil {
+		return fmt.Errorf("%s %s: no provider of this run talks to the cluster", req.Phase, n.Name)
+	}
+	var err error
+	switch c := p.env.Cluster; req.Phase {
+	case PhaseJoin:
+		err = p.doJoin(ctx, s, identity, n)
+	case PhasePromote:
+		req.Progress("catching up")
+		err = c.Promote(ctx, s.id)
+	case PhaseDemote, PhaseUpdate:
+		err = c.Update(ctx, p.member(s, n, 0))
+	case PhaseDrain:
+		req.Progress("groups leave")
+		err = c.Drain(ctx, s.id, "apply works on "+req.Addr.String())
+	case PhaseResume:
+		err = c.Resume(ctx, s.id)
+	case PhaseLeave:
+		err = c.Leave(ctx, s.id)
+	default:
+		return fmt.Errorf("a node has no phase %q", req.Phase)
+	}
+	if err != nil {
+		return fmt.Errorf("%s node %s: %w", req.Phase, n.Name, err)
+	}
+	return nil
+}
+
+// member is the node as the cluster is to know it.
+func (p *Nodes) member(s *site, n *node, serverID uint64) Member {
+	m := Member{Spec: n.Node, ServerID: serverID, Endpoint: n.Endpoint, Version: p.env.Version}
+	m.Spec.ID = s.id
+	m.Spec.Address = n.Endpoint
+	return m
+}
+
+// doJoin has the cluster take the node in, with the data directory that its
+// agent uses now. One that the cluster has let go starts over with an empty one.
+func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
+	self, err := p.self(ctx, s, identity, readWait)
+	if err != nil {
+		return fmt.Errorf("%w: its agent does not answer: %w", ErrUnreachable, err)
+	}
+	if self.Membership == "removed" {
+		if err := s.host.Stop(ctx, s.dir, p.cfg.StopGrace); err != nil {
+			return err
+		}
+		if err := s.host.Files().Remove(ctx, s.path(DataDirName)); err != nil {
+			return err
+		}
+		if err := p.doStart(ctx, s, identity, n); err != nil {
+			return err
+		}
+		if self, err = p.self(ctx, s, identity, readWait); err != nil {
+			return err
+		}
+	}
+	n.ServerID = self.ServerID
+	return p.env.Cluster.Join(ctx, p.member(s, n, self.ServerID))
+}
+
+func (p *Nodes) doRemove(ctx context.Context, s *site, n *node) error {
+	if pid, err := s.host.Alive(ctx, s.dir); err != nil {
+		return err
+	} else if pid != 0 {
+		return fmt.Errorf("remove %s: its agent still runs (pid %d)", s.abs(""), pid)
+	}
+	p.install.Lock()
+	defer p.install.Unlock()
+	if s.conf != nil || privateDirIs(s) {
+		if err := s.host.Files().Remove(ctx, s.dir); err != nil {
+			return fmt.Errorf("remove node %s: %w", n.Name, err)
+		}
+	}
+	p.env.Nodes.Remove(s.id)
+	return p.prune(ctx, s.host)
+}
+
+// privateDirIs: a directory that an earlier remove left half gone has no
+// agent.json any more, but is still the node's.
+func privateDirIs(s *site) bool { return s.dir != NodesDir && s.dir != "" }
+
+// identity is the cluster's, nil before there is one.
+func (p *Nodes) identity() *pki.Identity {
+	if p.env.Identity == nil {
+		return nil
+	}
+	return p.env.Identity()
+}
+
+func joinPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+
+func hostOf(endpoint string) string {
+	host, _, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return endpoint
+	}
+	return host
+}
+
+// sameSettings compares what the cluster keeps of a node with what it should.
+func sameSettings(a, b spec.Node) bool {
+	return a.Name == b.Name && a.Zone == b.Zone && a.Spare == b.Spare && a.Votes == b.Votes && a.Role == b.Role &&
+		maps.Equal(a.Capacity, b.Capacity) && maps.Equal(a.Labels, b.Labels)
+}

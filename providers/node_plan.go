@@ -1,0 +1,191 @@
+package providers
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// What Read finds that is not as it should be. A plan shows the words as they
+// are; those of certificates go on after the prefix.
+const (
+	HealthGone       = "directory gone"
+	HealthNotRunning = "agent not running"
+	HealthNoAnswer   = "agent does not answer"
+	HealthProgram    = "agent program differs"
+	HealthConfig     = "agent.json differs"
+	HealthCert       = "certificate " // ... expires in 3 days, expired, missing, of another authority
+	HealthKeys       = "cluster key or authority differs"
+	HealthNotMember  = "not a member"
+	HealthNotCaught  = "not caught up yet"
+	HealthServer     = "a new data directory, not the one that joined"
+	HealthDrained    = "still drained by an earlier apply"
+	HealthSettings   = "settings in the cluster differ"
+)
+
+// has tells whether one of the findings begins with what.
+func has(health []string, what ...string) bool {
+	return slices.ContainsFunc(health, func(h string) bool {
+		return slices.ContainsFunc(what, func(w string) bool { return strings.HasPrefix(h, w) })
+	})
+}
+
+// Plan works out what an apply would leave and its phases.
+func (p *Nodes) Plan(req PlanRequest) (PlanResponse, error) {
+	if req.Config == cty.NilVal || req.Config.IsNull() {
+		return PlanResponse{Phases: []string{PhaseDrain, PhaseLeave, PhaseStop, PhaseRemove}, Planned: cty.NilVal}, nil
+	}
+	planned, err := p.planned(req)
+	if err != nil {
+		return PlanResponse{}, err
+	}
+	if req.Prior == nil || req.Prior.Value == cty.NilVal {
+		return PlanResponse{Planned: planned, Phases: []string{PhaseInstall, PhaseStart, PhaseJoin, PhasePromote}}, nil
+	}
+	res := PlanResponse{Planned: planned, Drift: req.Prior.Health}
+	want := changesOf(req.Prior.Value, planned)
+	if want.provider || (want.listen && !p.sameHost(req.Prior.Value, planned)) {
+		at := "address"
+		if want.provider {
+			at = "provider"
+		}
+		res.Replace, res.Impact = []cty.Path{cty.GetAttrPath(at)}, spec.ImpactReplace
+		return res, nil
+	}
+	res.Phases, res.Impact = want.phases(req.Prior.Health)
+	return res, nil
+}
+
+// planned is the definition's value with the computed attributes.
+func (p *Nodes) planned(req PlanRequest) (cty.Value, error) {
+	attrs := req.Config.AsValueMap()
+	prior := func(name string) cty.Value {
+		if req.Prior != nil && req.Prior.Value != cty.NilVal && req.Prior.Value.Type().HasAttribute(name) {
+			return req.Prior.Value.GetAttr(name)
+		}
+		return cty.NilVal
+	}
+	attrs["endpoint"] = cty.UnknownVal(cty.String)
+	if attrs["address"].IsWhollyKnown() && attrs["port"].IsWhollyKnown() {
+		n, err := decodeNode(cty.ObjectVal(attrs), nil)
+		if err != nil {
+			return cty.NilVal, err
+		}
+		host, port, err := listenAddress(n)
+		if err != nil {
+			return cty.NilVal, err
+		}
+		if port != 0 {
+			attrs["endpoint"] = cty.StringVal(joinPort(host, port))
+		} else if v := prior("endpoint"); v != cty.NilVal && !v.IsNull() && v.IsKnown() && hostOf(v.AsString()) == host {
+			attrs["endpoint"] = v // the port that it was given stays its own
+		}
+	}
+	attrs["server_id"] = cty.UnknownVal(cty.Number)
+	if v := prior("server_id"); v != cty.NilVal && !v.IsNull() && !has(req.Prior.Health, HealthGone) {
+		attrs["server_id"] = v
+	}
+	digest, err := p.program()
+	if err != nil {
+		return cty.NilVal, err
+	}
+	attrs["program"] = cty.StringVal(digest)
+	return cty.ObjectVal(attrs), nil
+}
+
+func (p *Nodes) sameHost(prior, planned cty.Value) bool {
+	a, b := prior.GetAttr("address"), planned.GetAttr("address")
+	if !a.IsWhollyKnown() || !b.IsWhollyKnown() {
+		return p.cfg.SameHost("", "")
+	}
+	text := func(v cty.Value) string {
+		if v.IsNull() {
+			return ""
+		}
+		return v.AsString()
+	}
+	return p.cfg.SameHost(text(a), text(b))
+}
+
+// changes is which kinds of attributes differ.
+type changes struct {
+	provider, listen, program, name, role, settings bool
+	witness                                         bool // its role becomes witness
+	votes                                           int  // -1: takes its vote, 1: gives it one
+}
+
+func changesOf(prior, planned cty.Value) changes {
+	var c changes
+	same := func(name string) bool {
+		if !prior.Type().HasAttribute(name) {
+			return true
+		}
+		a, b := prior.GetAttr(name), planned.GetAttr(name)
+		return a.IsWhollyKnown() && b.IsWhollyKnown() && (a.RawEquals(b) || (a.IsNull() && b.IsNull()) || equal(a, b))
+	}
+	c.provider, c.name, c.program = !same("provider"), !same("name"), !same("program")
+	c.listen = !same("endpoint")
+	c.role = !same("role")
+	c.witness = c.role && known(planned, "role") && planned.GetAttr("role").AsString() == spec.RoleWitness
+	if !same("votes") {
+		c.votes = 1
+		if known(planned, "votes") && planned.GetAttr("votes").Equals(cty.Zero).True() {
+			c.votes = -1
+		}
+	}
+	for _, name := range []string{"zone", "capacity", "spare", "labels"} {
+		c.settings = c.settings || !same(name)
+	}
+	return c
+}
+
+func known(v cty.Value, name string) bool {
+	return v.GetAttr(name).IsWhollyKnown() && !v.GetAttr(name).IsNull()
+}
+
+func equal(a, b cty.Value) bool {
+	if a.IsNull() || b.IsNull() || !a.Type().Equals(b.Type()) {
+		return false
+	}
+	return a.Equals(b).True()
+}
+
+// phases are what mends the findings and brings the changes about, in order.
+func (c changes) phases(health []string) ([]string, spec.Impact) {
+	var out []string
+	add := func(when bool, phase ...string) {
+		if when {
+			out = append(out, phase...)
+		}
+	}
+	gone := has(health, HealthGone)
+	down := gone || has(health, HealthNotRunning)
+	hung := has(health, HealthNoAnswer)
+	restart := c.listen || c.program || has(health, HealthProgram, HealthConfig, HealthKeys)
+	install := gone || restart || c.name || has(health, HealthCert)
+	rejoin := gone || has(health, HealthNotMember, HealthServer)
+	drained := (restart && !down && !hung) || c.witness
+
+	add(drained, PhaseDrain)
+	add(c.votes < 0, PhaseDemote)
+	add((restart && !down) || hung, PhaseStop)
+	add(install, PhaseInstall)
+	add(down || hung || restart, PhaseStart)
+	add(rejoin, PhaseJoin)
+	add(!rejoin && (c.listen || c.name || c.role || c.settings || c.votes > 0 || has(health, HealthSettings)), PhaseUpdate)
+	add(rejoin || c.votes > 0 || has(health, HealthNotCaught), PhasePromote)
+	add(drained || has(health, HealthDrained), PhaseResume)
+
+	switch {
+	case len(out) == 0:
+		return nil, spec.ImpactNone
+	case slices.Contains(out, PhaseStop) || slices.Contains(out, PhaseStart):
+		return out, spec.ImpactRestartAgent
+	case c.votes != 0 || c.role || rejoin:
+		return out, spec.ImpactMembership
+	}
+	return out, spec.ImpactNone
+}

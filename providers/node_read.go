@@ -1,0 +1,225 @@
+package providers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+)
+
+// Read says what is there of a node: nothing, or its value with what is not as
+// it should be. It asks the host, the agent and, where it can be had, the
+// cluster; it changes nothing.
+func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error) {
+	var v cty.Value
+	if req.Prior != nil {
+		v = req.Prior.Value
+	}
+	n, err := decodeNode(v, nil)
+	if err != nil {
+		return ReadResponse{}, err
+	}
+	s, err := p.locate(ctx, req.ID, n, req.Prior)
+	if errors.Is(err, errOtherNode) {
+		err = nil
+		s.conf = nil
+	}
+	if err != nil {
+		return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
+	}
+	var health []string
+	if s.conf == nil {
+		if n.ServerID == 0 { // it never got so far that anyone could know it
+			return ReadResponse{}, nil
+		}
+		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint})
+		health = []string{HealthGone}
+	} else {
+		n.Name = firstOf(n.Name, s.conf.Name)
+		n.Endpoint = firstOf(n.Endpoint, s.conf.Address)
+		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: s.conf.Address, ServerID: n.ServerID})
+		if health, err = p.inspect(ctx, s, &n); err != nil {
+			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
+		}
+	}
+	o, err := object(req.ID, path.Base(s.dir), v, n)
+	if err != nil {
+		return ReadResponse{}, err
+	}
+	if req.Prior == nil || req.Prior.Value == cty.NilVal {
+		attrs := o.Value.AsValueMap()
+		attrs["name"] = cty.StringVal(n.Name)
+		o.Value = cty.ObjectVal(attrs)
+	}
+	o.Health = health
+	return ReadResponse{Object: o}, nil
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// inspect looks at a node whose directory is there. n gets what it learns.
+func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error) {
+	identity := p.identity()
+	if identity == nil {
+		return nil, errors.New("the state does not hold the cluster's identity")
+	}
+	var health []string
+	want := s.config(identity, *n)
+	want.Version = s.conf.Version
+	if *s.conf != want {
+		health = append(health, HealthConfig)
+	}
+	digest, err := p.installedProgram(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := p.program()
+	if err != nil {
+		return nil, err
+	}
+	words, err := p.inspectKeys(ctx, s, identity)
+	if err != nil {
+		return nil, err
+	}
+
+	pid, err := s.host.Alive(ctx, s.dir)
+	if err != nil {
+		return nil, err
+	}
+	n.Program = wanted
+	differs := digest != wanted[:16]
+	if differs {
+		n.Program = ""
+	}
+	if pid == 0 {
+		health = append(health, HealthNotRunning)
+	} else if self, err := p.self(ctx, s, identity, readWait); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		health = append(health, HealthNoAnswer)
+	} else {
+		if self.Program != "" && self.Program != wanted {
+			differs = true
+		}
+		n.Program = self.Program
+		if n.ServerID != self.ServerID {
+			n.ServerID = self.ServerID
+			p.env.Nodes.Put(Entry{NodeID: s.id, ServerID: self.ServerID})
+		}
+		if !self.CertNotAfter.IsZero() && words == "" && self.CertNotAfter.Before(time.Now()) {
+			words = HealthCert + "in use has expired"
+		}
+	}
+	if differs {
+		health = append(health, HealthProgram)
+	}
+	if words != "" {
+		health = append(health, words)
+	}
+	member, err := p.inspectMember(ctx, s, n)
+	return append(health, member...), err
+}
+
+// readWait bounds how long Read waits for an agent that runs.
+const readWait = 5 * time.Second
+
+// installedProgram is the first 16 digits of the installed program's digest; "": none.
+func (p *Nodes) installedProgram(ctx context.Context, s *site) (string, error) {
+	target, err := s.host.Files().ReadLink(ctx, s.path(AgentLink))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	name := path.Base(target)
+	if len(name) < 16 {
+		return "", nil
+	}
+	present, err := s.host.Files().List(ctx, BinDir)
+	if err != nil {
+		return "", err
+	}
+	for _, other := range present {
+		if other == name {
+			return name[len(name)-16:], nil
+		}
+	}
+	return "", nil
+}
+
+// inspectKeys looks at certificate and keys; "": as they should be.
+func (p *Nodes) inspectKeys(ctx context.Context, s *site, identity *pki.Identity) (string, error) {
+	read := func(name string) ([]byte, error) {
+		data, err := s.host.Files().Read(ctx, s.path(name))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
+		return data, err
+	}
+	ca, err := read(CACertFile)
+	if err != nil {
+		return "", err
+	}
+	key, err := read(ClusterKeyFile)
+	if err != nil {
+		return "", err
+	}
+	if !bytes.Equal(ca, identity.CACert) || string(key) != identity.KeyText() {
+		return HealthKeys, nil
+	}
+	cert, err := read(NodeCertFile)
+	if err != nil {
+		return "", err
+	}
+	private, err := read(NodeKeyFile)
+	if err != nil {
+		return "", err
+	}
+	return certHealth(cert, private, identity, s.id, time.Now()), nil
+}
+
+// inspectMember compares with what the cluster knows of the node, where it can
+// be asked: what it can't tell is no finding.
+func (p *Nodes) inspectMember(ctx context.Context, s *site, n *node) ([]string, error) {
+	if p.env.Cluster == nil {
+		return nil, nil
+	}
+	m, err := p.env.Cluster.MemberState(ctx, s.id)
+	switch {
+	case errors.Is(err, ErrUnreachable), errors.Is(err, ErrNoQuorum):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	switch {
+	case m.State == "":
+		return []string{HealthNotMember}, nil
+	case n.ServerID != 0 && m.ServerID != n.ServerID:
+		return []string{HealthServer}, nil
+	}
+	var health []string
+	if m.State == MemberJoining || (m.State == MemberLearner && n.Votes > 0) {
+		health = append(health, HealthNotCaught)
+	}
+	if m.DrainedByApply {
+		health = append(health, HealthDrained)
+	}
+	if m.Endpoint != n.Endpoint || !sameSettings(m.Spec, n.Node) {
+		health = append(health, HealthSettings)
+	}
+	return health, nil
+}

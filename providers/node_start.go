@@ -1,0 +1,153 @@
+package providers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+)
+
+// Self is what the lifecycle reads of an agent's GET /v1/self: a part of
+// runtime/api/client's Self, which this room may not import.
+type Self struct {
+	ClusterID    string    `json:"cluster_id"`
+	NodeID       string    `json:"node_id"`
+	ServerID     uint64    `json:"server_id,string"`
+	Membership   string    `json:"membership"`
+	Version      string    `json:"version"`
+	Program      string    `json:"program"`
+	CertNotAfter time.Time `json:"cert_not_after"`
+}
+
+// self asks the agent at the node's endpoint who it is, over mutual TLS.
+func (p *Nodes) self(ctx context.Context, s *site, identity *pki.Identity, wait time.Duration) (Self, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	cert, err := identity.ClientCert("clusterplan", "reader", pki.ClientLife)
+	if err != nil {
+		return Self{}, err
+	}
+	pair, err := cert.TLS()
+	if err != nil {
+		return Self{}, err
+	}
+	conf, err := pki.ClientConfig(identity.CACert, identity.ID, pair, s.id, "http/1.1")
+	if err != nil {
+		return Self{}, err
+	}
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig:   conf,
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return s.host.Dial(ctx, network, s.conf.Address)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+pki.ServerName(s.id)+"/v1/self", nil)
+	if err != nil {
+		return Self{}, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return Self{}, pki.Explain(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return Self{}, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return Self{}, fmt.Errorf("GET /v1/self at %s: %s: %.200s", s.conf.Address, res.Status, body)
+	}
+	var self Self
+	if err := json.Unmarshal(body, &self); err != nil {
+		return Self{}, fmt.Errorf("GET /v1/self at %s: %w", s.conf.Address, err)
+	}
+	if self.NodeID != s.id || self.ClusterID != identity.ID {
+		return Self{}, fmt.Errorf("at %s answers node %s of cluster %s, wanted %s of %s", s.conf.Address, self.NodeID, self.ClusterID, s.id, identity.ID)
+	}
+	return self, nil
+}
+
+// Waiting for an agent: how often its API is tried.
+const (
+	startPoll    = 50 * time.Millisecond
+	startAttempt = 2 * time.Second
+)
+
+// doStart has the agent run, and waits until its API answers as this node.
+func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
+	fail := func(err error) error { return fmt.Errorf("start node %s: %w", n.Name, err) }
+	if s.conf == nil {
+		return fail(fmt.Errorf("%s is not there; apply installs it first", s.abs(AgentConfigFile)))
+	}
+	pid, err := s.host.Alive(ctx, s.dir)
+	if err != nil {
+		return fail(err)
+	}
+	if pid == 0 {
+		free, err := s.host.FreePort(ctx, s.conf.Address)
+		if err != nil {
+			return fail(err)
+		}
+		if !free {
+			return fail(fmt.Errorf("its port is taken: something else listens on %s (TCP or UDP); stop that, or give the node another address", s.conf.Address))
+		}
+		if err := s.host.Start(ctx, s.dir); err != nil {
+			return fail(fmt.Errorf("its agent can't be executed: %w; the program is %s", err, s.abs(AgentLink)))
+		}
+	}
+	deadline := time.Now().Add(p.cfg.StartWait)
+	poll := time.NewTicker(startPoll)
+	defer poll.Stop()
+	for {
+		self, err := p.self(ctx, s, identity, startAttempt)
+		if err == nil {
+			n.ServerID = self.ServerID
+			if self.Program != "" {
+				n.Program = self.Program
+			}
+			p.env.Nodes.Put(Entry{NodeID: s.id, Name: n.Name, Endpoint: s.conf.Address, ServerID: self.ServerID})
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fail(ctx.Err())
+		}
+		pid, aliveErr := s.host.Alive(ctx, s.dir)
+		switch {
+		case aliveErr != nil:
+			return fail(aliveErr)
+		case pid == 0:
+			return fail(fmt.Errorf("its agent ended at once%s", p.tail(ctx, s)))
+		case time.Now().After(deadline):
+			return fail(fmt.Errorf("its agent (pid %d) does not answer at %s within %s: %w%s", pid, s.conf.Address, p.cfg.StartWait, err, p.tail(ctx, s)))
+		}
+		select {
+		case <-ctx.Done():
+			return fail(ctx.Err())
+		case <-poll.C:
+		}
+	}
+}
+
+// tail is the end of the agent's log, for an error's text.
+func (p *Nodes) tail(ctx context.Context, s *site) string {
+	data, err := s.host.Files().Read(ctx, s.path(AgentLog))
+	if errors.Is(err, os.ErrNotExist) || (err == nil && len(bytes.TrimSpace(data)) == 0) {
+		return "; its log " + s.abs(AgentLog) + " is empty"
+	}
+	if err != nil {
+		return "; its log can't be read: " + err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	lines = lines[max(0, len(lines)-5):]
+	return "; the last lines of its log " + s.abs(AgentLog) + ":\n  " + strings.Join(lines, "\n  ")
+}
