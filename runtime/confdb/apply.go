@@ -65,6 +65,8 @@ func (s *State) do(c Command) Result {
 		return s.setWant(c)
 	case c.MoveGroup != nil:
 		return s.moveGroup(c)
+	case c.Handover != nil:
+		return s.handOver(c)
 	case c.Assign != nil:
 		return s.assign(c)
 	case c.Report != nil:

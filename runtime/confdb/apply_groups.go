@@ -183,6 +183,28 @@ func (s *State) moveGroup(c Command) Result {
 	return Result{}
 }
 
+// handOver has the owner stop the group. The owner stays the owner until an
+// Assign: only its release, or the wait, lets another start.
+func (s *State) handOver(c Command) Result {
+	h := c.Handover
+	g := s.Groups[h.Group]
+	switch {
+	case g == nil:
+		return refuse(CodeNotFound, "no group has id %s", h.Group)
+	case g.Owner.Node == "" || h.From != g.Owner.Epoch:
+		return refuse(CodeConflict, "group %s is at epoch %d, not %d, or nobody owns it", g.Spec.Name, g.Owner.Epoch, h.From)
+	case h.To != "" && s.Nodes[h.To] == nil:
+		return refuse(CodeNotFound, "no node has id %s", h.To)
+	}
+	g.Handover = &Handover{To: h.To, Why: h.Why}
+	text := h.Text
+	if text == "" {
+		text = "group " + g.Spec.Name + " is stopped to go elsewhere"
+	}
+	s.event(c, s.aboutGroup(g, KindGroupHandover, text))
+	return Result{}
+}
+
 // assign changes the owner: the one place where an epoch grows. It holds only
 // for the epoch that the leader saw, and never against an operator's newer order.
 func (s *State) assign(c Command) Result {
@@ -206,18 +228,18 @@ func (s *State) assign(c Command) Result {
 		Node: a.Node, Epoch: a.From + 1, Since: c.Time,
 		Lease: a.Timings.Lease, StopWithin: a.Timings.StopWithin, Kill: a.Timings.Kill,
 	}
-	g.GaveUp = false
+	g.GaveUp, g.Handover = false, nil
 	g.LeftFailed = a.LeftFailed
 	period := g.Spec.Failover.Period.D()
 	if period == 0 {
 		period = 6 * time.Hour
 	}
 	g.Failovers = trim(g.Failovers, c.Time, period)
-	if a.Failover {
+	if a.Counts {
 		g.Failovers = append(g.Failovers, c.Time)
-		if g.HomeFrom == "" && was != a.Node {
-			g.HomeFrom = was
-		}
+	}
+	if a.Failover && g.HomeFrom == "" && was != a.Node {
+		g.HomeFrom = was
 	}
 	e := Event{Node: s.NodeName(was), Kind: KindGroupReleased, Text: "group " + g.Spec.Name + " is offline: nobody owns it"}
 	switch {

@@ -70,6 +70,7 @@ type Group struct {
 	WantBy     *Intent         `json:"want_by,omitempty"`
 	Deleting   *Intent         `json:"deleting,omitempty"` // to go: its owner stops it, and the Assign to nobody takes it out of the state
 	Move       *Move           `json:"move,omitempty"`     // under way
+	Handover   *Handover       `json:"handover,omitempty"` // its owner is to stop and release it; until the next Assign
 	Owner      Ownership       `json:"owner"`
 	State      string          `json:"state"`                 // spec.State*, as the owner reported under Owner.Epoch
 	Resources  []ResourceState `json:"resources"`             // in the spec's order
@@ -77,6 +78,13 @@ type Group struct {
 	GaveUp     bool            `json:"gave_up,omitempty"`     // the owner reported GiveUp under Owner.Epoch
 	LeftFailed string          `json:"left_failed,omitempty"` // why no further failover is tried; online or a changed definition clears it
 	HomeFrom   string          `json:"home_from,omitempty"`   // node id that failure took it from: where failback looks
+}
+
+// Handover asks a healthy owner to stop a group and release it, before the
+// group goes elsewhere. Only the leader sets it, once it knows where to.
+type Handover struct {
+	To  string `json:"to"`  // node id; "": it makes room for others
+	Why string `json:"why"` // core.Why*
 }
 
 // Move is an operator's order to change the owner; To may be "" for "anywhere else".
@@ -146,6 +154,7 @@ type Command struct {
 	DeleteGroup *GroupRef     `json:"delete_group,omitempty"` // the owner stops it first: the leader finishes it
 	SetWant     *SetWant      `json:"set_want,omitempty"`
 	MoveGroup   *MoveGroup    `json:"move_group,omitempty"`
+	Handover    *HandOver     `json:"handover,omitempty"`
 	Assign      *Assign       `json:"assign,omitempty"`
 	Report      *Report       `json:"report,omitempty"`
 	SetView     *SetView      `json:"set_view,omitempty"`
@@ -189,6 +198,16 @@ type MoveGroup struct {
 	To    string `json:"to"`
 }
 
+// HandOver sets a group's Handover. It holds only while the group's epoch is
+// still From and it has an owner.
+type HandOver struct {
+	Group string `json:"group"`
+	From  uint64 `json:"from"`
+	To    string `json:"to"`
+	Why   string `json:"why"`
+	Text  string `json:"text"` // for the event log
+}
+
 // Assign gives a group to a node ("" is nobody). It holds only while the
 // group's epoch is still From; the new epoch is From+1.
 type Assign struct {
@@ -196,7 +215,8 @@ type Assign struct {
 	From       uint64    `json:"from"`
 	Node       string    `json:"node"`
 	Why        string    `json:"why"`                // closed list: core.Why*
-	Failover   bool      `json:"failover,omitempty"` // counts against the threshold
+	Failover   bool      `json:"failover,omitempty"` // failure took it from its owner: failback looks there
+	Counts     bool      `json:"counts,omitempty"`   // and the group itself failed: against its failover threshold
 	LeftFailed string    `json:"left_failed,omitempty"`
 	Text       string    `json:"text"`    // for the event log
 	Timings    Ownership `json:"timings"` // Lease, StopWithin, Kill

@@ -19,6 +19,7 @@ const (
 	KindGroupRemoved   = "group_removed"
 	KindGroupWanted    = "group_wanted"   // an operator's online or offline
 	KindGroupMove      = "group_move"     // an operator's move, ordered
+	KindGroupHandover  = "group_handover" // its owner is to stop it: it goes elsewhere
 	KindGroupAssigned  = "group_assigned" // a new owner
 	KindGroupReleased  = "group_released" // nobody owns it now
 	KindGroupLeft      = "group_left_failed"

@@ -24,6 +24,10 @@ type Frame struct {
 	AckIncarnation uint64
 	AckSeq         uint64
 
+	// Ready says that the sender's monitor runs, holds the node's lock and has
+	// cleaned up, and that the sender is not shutting down: it asks for a lease.
+	Ready bool
+
 	Revision uint64        // database revision applied
 	UpSince  time.Duration // how long the agent has run: a restart is seen at once
 

@@ -15,6 +15,8 @@
 package member
 
 import (
+	"time"
+
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
@@ -85,6 +87,11 @@ type GroupDown struct {
 // over and end; Stopped follows.
 type Shutdown struct{}
 
+// Clock tells the time of day, once in a while (a minute is often enough) and
+// when it was set: for people, failback windows and the failover period; it
+// never decides a lease.
+type Clock struct{ Wall time.Time }
+
 // Tick says that NextDeadline has come.
 type Tick struct{}
 
@@ -99,6 +106,7 @@ func (MonitorDown) input()     {}
 func (ResourceChanged) input() {}
 func (GroupDown) input()       {}
 func (Shutdown) input()        {}
+func (Clock) input()           {}
 func (Tick) input()            {}
 
 // Output is work for the shell. The set is closed.
@@ -195,9 +203,12 @@ type Config struct {
 	Incarnation uint64       // random at each start of the agent
 	Seed        uint64       // of the node's own jitter
 	Timings     spec.Timings // until the database says otherwise
-	Driver      confdb.Driver
-	State       *confdb.State // restored from the store; nil: empty
-	StateIndex  uint64        // log index that State stands at
+	Wall        time.Time    // the time of day at New's now
+	// Location finds a time zone for failback windows; nil: all are UTC.
+	Location   func(name string) (*time.Location, error)
+	Driver     confdb.Driver
+	State      *confdb.State // restored from the store; nil: empty
+	StateIndex uint64        // log index that State stands at
 }
 
 // The machine itself: New(cfg Config, now spec.Instant) *Member;
