@@ -17,7 +17,7 @@ func (g *Graph[K]) DOT(name string, label func(K) string) string {
 	for i := range int32(len(g.keys)) {
 		for _, to := range s.of(i) {
 			style := ""
-			if g.edges[[2]int32{i, to}] == Soft {
+			if g.edges[pair(i, to)] == Soft {
 				style = " [style = \"dashed\"]"
 			}
 			fmt.Fprintf(&b, "  v%d -> v%d%s\n", i, to, style)
@@ -38,7 +38,7 @@ func (g *Graph[K]) Mermaid(label func(K) string) string {
 	for i := range int32(len(g.keys)) {
 		for _, to := range s.of(i) {
 			arrow := "-->"
-			if g.edges[[2]int32{i, to}] == Soft {
+			if g.edges[pair(i, to)] == Soft {
 				arrow = "-.->"
 			}
 			fmt.Fprintf(&b, "  v%d %s v%d\n", i, arrow, to)

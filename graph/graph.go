@@ -44,8 +44,11 @@ type Graph[K comparable] struct {
 	keys  []K
 	out   [][]half // to dependencies
 	in    [][]half // to dependents
-	edges map[[2]int32]Kind
+	edges map[uint64]Kind // by pair
 }
+
+// pair is an edge as one number, which a map hashes fastest.
+func pair(from, to int32) uint64 { return uint64(uint32(from))<<32 | uint64(uint32(to)) }
 
 // half is an edge as one of its ends sees it. Its kind is kept in edges, the
 // only place where it can change.
@@ -69,7 +72,7 @@ func (g *Graph[K]) vertex(k K) int32 {
 	}
 	if g.index == nil {
 		g.index = make(map[K]int32)
-		g.edges = make(map[[2]int32]Kind)
+		g.edges = make(map[uint64]Kind)
 	}
 	i := int32(len(g.keys))
 	g.index[k] = i
@@ -82,7 +85,7 @@ func (g *Graph[K]) vertex(k K) int32 {
 // AddEdge says that from depends on to, and adds either where it is missing.
 func (g *Graph[K]) AddEdge(from, to K, kind Kind) {
 	f, t := g.vertex(from), g.vertex(to)
-	e := [2]int32{f, t}
+	e := pair(f, t)
 	old, ok := g.edges[e]
 	if !ok {
 		g.out[f] = append(g.out[f], half{t})
@@ -107,7 +110,7 @@ func (g *Graph[K]) Edge(from, to K) (Kind, bool) {
 	if !ok1 || !ok2 {
 		return Soft, false
 	}
-	k, ok := g.edges[[2]int32{f, t}]
+	k, ok := g.edges[pair(f, t)]
 	return k, ok
 }
 
@@ -130,7 +133,7 @@ func (g *Graph[K]) Dependencies(k K) iter.Seq2[K, Kind] {
 			return
 		}
 		for _, h := range g.out[i] {
-			if !yield(g.keys[h.other], g.edges[[2]int32{i, h.other}]) {
+			if !yield(g.keys[h.other], g.edges[pair(i, h.other)]) {
 				return
 			}
 		}
@@ -145,7 +148,7 @@ func (g *Graph[K]) Dependents(k K) iter.Seq2[K, Kind] {
 			return
 		}
 		for _, h := range g.in[i] {
-			if !yield(g.keys[h.other], g.edges[[2]int32{h.other, i}]) {
+			if !yield(g.keys[h.other], g.edges[pair(h.other, i)]) {
 				return
 			}
 		}
@@ -156,16 +159,16 @@ func (g *Graph[K]) Dependents(k K) iter.Seq2[K, Kind] {
 // at least the given kind (Soft: all edges, Hard: hard ones only). Roots are
 // in it only where a root depends on them. In vertex order.
 func (g *Graph[K]) AllDependencies(kind Kind, roots ...K) []K {
-	return g.reach(kind, roots, g.out, func(at, other int32) [2]int32 { return [2]int32{at, other} })
+	return g.reach(kind, roots, g.out, func(at, other int32) uint64 { return pair(at, other) })
 }
 
 // AllDependents is what depends on the roots, directly or not, over edges of
 // at least the given kind; with Hard it is what a failure of the roots skips.
 func (g *Graph[K]) AllDependents(kind Kind, roots ...K) []K {
-	return g.reach(kind, roots, g.in, func(at, other int32) [2]int32 { return [2]int32{other, at} })
+	return g.reach(kind, roots, g.in, func(at, other int32) uint64 { return pair(other, at) })
 }
 
-func (g *Graph[K]) reach(kind Kind, roots []K, next [][]half, edge func(at, other int32) [2]int32) []K {
+func (g *Graph[K]) reach(kind Kind, roots []K, next [][]half, edge func(at, other int32) uint64) []K {
 	seen := make([]bool, len(g.keys))
 	var stack []int32
 	for _, k := range roots {
@@ -201,7 +204,7 @@ func (g *Graph[K]) Reverse() *Graph[K] {
 	}
 	for i := range g.keys {
 		for _, h := range g.out[i] {
-			r.AddEdge(g.keys[h.other], g.keys[i], g.edges[[2]int32{int32(i), h.other}])
+			r.AddEdge(g.keys[h.other], g.keys[i], g.edges[pair(int32(i), h.other)])
 		}
 	}
 	return r

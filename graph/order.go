@@ -126,10 +126,10 @@ func (g *Graph[K]) order() ([]int32, error) {
 // a failure skips stays the same. The error is a *CycleError.
 //
 // Cost: no algorithm is known that is linear for every graph. This one looks
-// only at edges that skip a level (the longest way down counts the levels) and
-// only at what lies above such an edge's target. A graph in few layers, as
-// definitions make them, costs about one pass over its edges; the worst case is
-// vertices times edges.
+// only for the targets of edges that skip a level (the longest way down counts
+// the levels), not below them, and no further than it takes to find them. A
+// graph in few layers, as definitions make them, costs about a pass over its
+// edges for each level; the worst case is vertices times edges.
 func (g *Graph[K]) Reduce() (*Graph[K], error) {
 	order, err := g.order()
 	if err != nil {
@@ -145,22 +145,13 @@ func (g *Graph[K]) Reduce() (*Graph[K], error) {
 	for _, k := range g.keys {
 		r.AddVertex(k)
 	}
-	x := explorer{mark: make([]int32, len(g.keys))}
+	x := explorer{mark: make([]int32, len(g.keys)), want: make([]int32, len(g.keys))}
 	for i := range g.keys {
 		v := int32(i)
-		lowest := [2]int32{level[v], level[v]} // by kind, of the edges that skip a level
-		for _, h := range g.out[v] {
-			kind := g.edges[[2]int32{v, h.other}]
-			if l := level[h.other]; l < level[v]-1 {
-				lowest[kind] = min(lowest[kind], l)
-			}
-		}
-		for kind, low := range lowest {
-			if low < level[v] {
-				g.explore(&x, v, low, Kind(kind), level)
-			}
+		for _, kind := range []Kind{Soft, Hard} {
+			g.explore(&x, v, kind, level)
 			for _, h := range g.out[v] {
-				if e := g.edges[[2]int32{v, h.other}]; e == Kind(kind) && (low == level[v] || x.mark[h.other] != x.now) {
+				if e := g.edges[pair(v, h.other)]; e == kind && x.mark[h.other] != x.now {
 					r.AddEdge(g.keys[v], g.keys[h.other], e)
 				}
 			}
@@ -169,20 +160,32 @@ func (g *Graph[K]) Reduce() (*Graph[K], error) {
 	return r, nil
 }
 
-// explorer marks what was reached: mark[v] == now.
+// explorer marks what was reached, and what it looks for: mark[v] == now.
 type explorer struct {
 	mark  []int32
+	want  []int32
 	now   int32
 	stack []int32
 }
 
-// explore marks all that v reaches over two or more edges of at least the
-// kind, down to the level low.
-func (g *Graph[K]) explore(x *explorer, v, low int32, kind Kind, level []int32) {
+// explore marks what v reaches over two or more edges of at least the kind,
+// until it has found all of v's own edges of the kind that skip a level.
+func (g *Graph[K]) explore(x *explorer, v int32, kind Kind, level []int32) {
 	x.now++
 	x.stack = x.stack[:0]
+	missing, low := 0, level[v]
 	for _, h := range g.out[v] {
-		if level[h.other] > low && g.edges[[2]int32{v, h.other}] >= kind {
+		if l := level[h.other]; l < level[v]-1 && g.edges[pair(v, h.other)] == kind {
+			x.want[h.other] = x.now
+			missing++
+			low = min(low, l)
+		}
+	}
+	if missing == 0 {
+		return
+	}
+	for _, h := range g.out[v] {
+		if level[h.other] > low && g.edges[pair(v, h.other)] >= kind {
 			x.stack = append(x.stack, h.other)
 		}
 	}
@@ -192,10 +195,15 @@ func (g *Graph[K]) explore(x *explorer, v, low int32, kind Kind, level []int32) 
 		at := x.stack[len(x.stack)-1]
 		x.stack = x.stack[:len(x.stack)-1]
 		for _, h := range g.out[at] {
-			if x.mark[h.other] == x.now || level[h.other] < low || g.edges[[2]int32{at, h.other}] < kind {
+			if x.mark[h.other] == x.now || level[h.other] < low || g.edges[pair(at, h.other)] < kind {
 				continue
 			}
 			x.mark[h.other] = x.now
+			if x.want[h.other] == x.now {
+				if missing--; missing == 0 {
+					return
+				}
+			}
 			if level[h.other] > low {
 				x.stack = append(x.stack, h.other)
 			}
