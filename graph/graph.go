@@ -42,8 +42,8 @@ func (k Kind) String() string {
 type Graph[K comparable] struct {
 	index map[K]int32
 	keys  []K
-	out   [][]half // to dependencies
-	in    [][]half // to dependents
+	out   [][]half        // to dependencies
+	in    [][]half        // to dependents
 	edges map[uint64]Kind // by pair
 }
 

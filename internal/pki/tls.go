@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 	"time"
 )
 
@@ -128,16 +130,17 @@ func PeerOfConn(cs tls.ConnectionState) (Peer, error) {
 // Explain puts what the other end said of our certificate in words, wrapping
 // ErrNoCertificate, ErrForeign or ErrExpired; any other error it returns as it is.
 func Explain(err error) error {
-	var alert tls.AlertError
-	if !errors.As(err, &alert) {
+	// crypto/tls has no type of its own for alerts over TCP, only texts.
+	var remote *net.OpError
+	if !errors.As(err, &remote) || remote.Op != "remote error" || remote.Err == nil {
 		return err
 	}
-	switch alert {
-	case 116: // certificate_required
+	switch strings.TrimPrefix(remote.Err.Error(), "tls: ") {
+	case "certificate required":
 		return fmt.Errorf("%w: the node asks for a certificate of its cluster (%w)", ErrNoCertificate, err)
-	case 45: // certificate_expired
-		return fmt.Errorf("%w: the node refuses this certificate; mint a new one, and compare the clocks (%w)", ErrExpired, err)
-	case 42, 46, 48: // bad_certificate, certificate_unknown, unknown_ca
+	case "expired certificate":
+		return fmt.Errorf("%w: the node refuses this certificate; mint a new one, and compare the clocks of both hosts (%w)", ErrExpired, err)
+	case "bad certificate", "unknown certificate", "unknown certificate authority":
 		return fmt.Errorf("%w, or a damaged one: the node refuses this certificate; is this the state of the cluster that listens there? (%w)", ErrForeign, err)
 	}
 	return err
