@@ -1,0 +1,247 @@
+package raftdb
+
+import (
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+)
+
+const (
+	maxRank      = 5
+	stuckAfter   = time.Second     // a leader that commits nothing for so long hands over
+	snapshotLost = 3 * time.Second // a snapshot without an answer is sent again
+	homeRetry    = 2 * time.Second // between a witness's tries to hand over
+)
+
+// stuck watches that a leader gets on.
+type stuck struct {
+	since  spec.Instant
+	commit uint64
+	ready  *raft.Ready
+}
+
+// Step takes a message. What isn't well-formed, not for this server, or can't
+// be true of the log that is here is dropped: Raft would panic on it.
+func (d *Driver) Step(now spec.Instant, in confdb.Message) {
+	d.now = max(d.now, now)
+	m, ok := d.accept(in)
+	if !ok {
+		return
+	}
+	d.heard[m.GetFrom()] = d.now
+	_ = d.rn.Step(m) // from a server that is no member (any more), or a proposal in vain: nothing is promised
+	d.watch()
+	if d.seen.lead == m.GetFrom() && m.GetTerm() == d.seen.term {
+		switch m.GetType() {
+		case pb.MsgApp, pb.MsgSnap, pb.MsgHeartbeat:
+			d.lastHeard = d.now
+			d.suspectAt = d.now.Add(d.set.Suspicion)
+		}
+		if m.GetType() == pb.MsgHeartbeat {
+			d.send(&pb.Message{Type: pb.MsgHeartbeatResp.Enum(), To: m.From, From: new(d.id), Term: new(d.seen.term)})
+		}
+	}
+}
+
+// Tick suspects a silent leader, and campaigns.
+func (d *Driver) Tick(now spec.Instant) {
+	d.now = max(d.now, now)
+	if d.suspectAt != 0 && d.now >= d.suspectAt {
+		// From here on this server grants votes: Raft refuses them, without a
+		// word, while it knows a leader.
+		_ = d.rn.ForgetLeader()
+		d.suspectAt = 0
+		if d.isVoter(d.id) {
+			d.campaignAt = d.now.Add(d.rank())
+		}
+	}
+	if d.campaignAt != 0 && d.now >= d.campaignAt {
+		d.campaignAt = d.now.Add(d.again())
+		_ = d.rn.Campaign()
+	}
+	d.watch()
+}
+
+// Deadline is when Tick is due.
+func (d *Driver) Deadline() spec.Instant {
+	if d.suspectAt == 0 || d.campaignAt != 0 && d.campaignAt < d.suspectAt {
+		return d.campaignAt
+	}
+	return d.suspectAt
+}
+
+// rank is how long this server lets others go first: the voters less the
+// silent leader in id order, witnesses last, no more than maxRank. Even the
+// first waits once, so that the others have missed the leader too.
+func (d *Driver) rank() time.Duration {
+	rank := 1
+	mine := d.isWitness(d.id)
+	for _, id := range d.status.Voters {
+		if id == d.id || id == d.lastLeader {
+			continue
+		}
+		if w := d.isWitness(id); w == mine && id < d.id || mine && !w {
+			rank++
+		}
+	}
+	return time.Duration(min(rank, maxRank)) * d.set.RankDelay
+}
+
+// again is the wait before the next campaign, should this one win nothing.
+func (d *Driver) again() time.Duration {
+	return d.set.Suspicion/2 + d.jitter(4*d.set.RankDelay)
+}
+
+// jitter is from 0 to below, from the server's own seed (splitmix64).
+func (d *Driver) jitter(below time.Duration) time.Duration {
+	d.rng += 0x9e3779b97f4a7c15
+	z := d.rng
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	z ^= z >> 31
+	return time.Duration(z % uint64(below))
+}
+
+// yield lets the server that just got this one's (pre-)vote win first.
+func (d *Driver) yield(vote bool) {
+	wait := 2 * d.set.RankDelay
+	if vote {
+		wait = d.again()
+	}
+	if d.campaignAt != 0 && d.seen.vote != d.id {
+		d.campaignAt = max(d.campaignAt, d.now.Add(wait))
+	}
+}
+
+func (d *Driver) isWitness(id uint64) bool { return slices.Contains(d.set.Witnesses, id) }
+
+// watch looks at what the last call did to Raft's state, and plans what this
+// server does about it.
+func (d *Driver) watch() {
+	b := d.rn.BasicStatus()
+	was := d.seen
+	d.seen = seen{term: b.GetTerm(), vote: b.GetVote(), lead: b.Lead, commit: b.GetCommit(), state: b.RaftState}
+	leads := d.seen.state == raft.StateLeader
+	if leads != (was.state == raft.StateLeader) || d.seen.term != was.term {
+		d.confPending, d.muted = false, false
+		d.stuck = stuck{since: d.now, commit: d.seen.commit}
+		clear(d.snapSent)
+	}
+	switch {
+	case leads:
+		d.suspectAt, d.campaignAt, d.lastLeader = 0, 0, d.id
+		return
+	case d.seen.lead != 0:
+		if d.seen.lead != was.lead || d.suspectAt == 0 {
+			d.lastHeard, d.lastLeader = d.now, d.seen.lead
+			d.suspectAt = d.now.Add(d.set.Suspicion)
+		}
+		d.campaignAt = 0
+		return
+	}
+	d.suspectAt = 0
+	switch {
+	case !d.isVoter(d.id):
+		d.campaignAt = 0
+	case len(d.status.Voters) == 1:
+		// Nobody to wait for; but what is committed has to be applied first.
+		if d.seen.state == raft.StateFollower && d.applied == d.seen.commit {
+			d.campaignAt = d.now
+		} else if d.campaignAt == 0 {
+			d.campaignAt = d.now.Add(d.again())
+		}
+	case was.state == raft.StateLeader:
+		// It was deposed, or saw no majority: others go first.
+		d.campaignAt = d.now.Add(d.set.Suspicion + d.rank())
+	case d.seen.state == raft.StateCandidate && d.seen.term != was.term:
+		d.campaignAt = d.now.Add(d.again())
+	case d.seen.term != was.term && d.seen.vote != 0:
+		d.campaignAt = d.now.Add(d.again() + d.rank()) // someone has this server's vote
+	case d.seen.term != was.term:
+		d.campaignAt = d.now.Add(d.rank() + d.jitter(d.set.RankDelay))
+	case d.campaignAt == 0:
+		d.campaignAt = d.now.Add(d.set.Suspicion + d.rank())
+	}
+}
+
+// Beat is a leader's tick: heartbeats, and its chores.
+func (d *Driver) Beat(now spec.Instant) {
+	d.now = max(d.now, now)
+	if d.seen.state != raft.StateLeader {
+		return
+	}
+	d.rn.Tick() // checks that a majority answers
+	d.watch()
+	if d.seen.state != raft.StateLeader {
+		return
+	}
+	d.getOn()
+	d.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) {
+		if id == d.id || d.muted {
+			return
+		}
+		// Never more than the follower is known to have: it would panic.
+		commit := min(pr.Match, d.seen.commit)
+		d.send(&pb.Message{Type: pb.MsgHeartbeat.Enum(), To: new(id), From: new(d.id), Term: new(d.seen.term), Commit: new(commit)})
+	})
+	for _, id := range d.unanswered() {
+		d.rn.ReportSnapshot(id, raft.SnapshotFailure)
+		delete(d.snapSent, id)
+	}
+	if d.isWitness(d.id) && d.now.Sub(d.triedHome) >= homeRetry {
+		if to := d.heir(false); to != 0 {
+			d.triedHome = d.now
+			d.rn.TransferLeader(to)
+		}
+	}
+	d.watch()
+}
+
+// unanswered are the servers that got a snapshot long ago, in id order. Those
+// that answered are forgotten here.
+func (d *Driver) unanswered() []uint64 {
+	if len(d.snapSent) == 0 {
+		return nil
+	}
+	var late []uint64
+	d.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) {
+		at, sent := d.snapSent[id]
+		switch {
+		case !sent:
+		case pr.PendingSnapshot == 0:
+			delete(d.snapSent, id)
+		case d.now.Sub(at) >= snapshotLost:
+			late = append(late, id)
+		}
+	})
+	return late
+}
+
+// getOn hands over when nothing was committed for long although something
+// waits: proposals, or a disk that doesn't answer. If there is no heir, or it
+// didn't take over, the leader falls silent, and the others elect.
+func (d *Driver) getOn() {
+	waits := d.ready != nil || d.lastIndex > d.seen.commit
+	if !waits || d.stuck.commit != d.seen.commit || d.stuck.ready != d.ready || len(d.status.Voters) < 2 {
+		d.stuck = stuck{since: d.now, commit: d.seen.commit, ready: d.ready}
+		return
+	}
+	long := d.now.Sub(d.stuck.since)
+	if long < stuckAfter {
+		return
+	}
+	if long >= stuckAfter+2*d.set.Suspicion {
+		d.muted = true
+		return
+	}
+	if d.ready == nil {
+		if to := d.heir(true); to != 0 {
+			d.rn.TransferLeader(to)
+		}
+	}
+}

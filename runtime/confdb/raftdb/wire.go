@@ -1,0 +1,175 @@
+package raftdb
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+)
+
+// marshal writes a message of Raft's. Its messages have no part that could fail.
+func marshal(m proto.Message) []byte {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("raftdb: %T can't be written: %v", m, err))
+	}
+	return data
+}
+
+func encodeMessage(m *pb.Message) confdb.Message {
+	out := confdb.Message{To: m.GetTo(), From: m.GetFrom(), Data: marshal(m)}
+	switch m.GetType() {
+	case pb.MsgHeartbeat, pb.MsgHeartbeatResp, pb.MsgVote, pb.MsgVoteResp, pb.MsgPreVote, pb.MsgPreVoteResp:
+		out.InFrame = true
+	}
+	return out
+}
+
+// accept reads a message and checks it against what this server holds.
+func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
+	m := &pb.Message{}
+	if proto.Unmarshal(in.Data, m) != nil {
+		return nil, false
+	}
+	if m.GetFrom() == 0 || m.GetFrom() == d.id || m.GetFrom() != in.From || m.GetTo() != d.id || raft.IsLocalMsgTarget(m.GetFrom()) {
+		return nil, false
+	}
+	switch m.GetType() {
+	case pb.MsgProp:
+		// Once forwarded is enough: a former leader doesn't send it round.
+		if d.seen.state != raft.StateLeader || m.GetTerm() != 0 || len(m.GetEntries()) == 0 {
+			return nil, false
+		}
+		for _, e := range m.GetEntries() {
+			if e.GetType() != pb.EntryNormal || len(e.GetData()) == 0 || len(e.GetData()) > maxCommand {
+				return nil, false
+			}
+		}
+		return m, true
+	case pb.MsgHeartbeat:
+		// A leader names no more than this server acknowledged, so more means
+		// that the log here is not what it was.
+		if last, _ := d.log.LastIndex(); m.GetCommit() > last {
+			return nil, false
+		}
+	case pb.MsgApp:
+		if !checkEntries(m) {
+			return nil, false
+		}
+	case pb.MsgSnap:
+		if !checkSnapshot(m.GetSnapshot()) {
+			return nil, false
+		}
+	case pb.MsgAppResp:
+		if last := d.lastIndex; !m.GetReject() && m.GetIndex() > last && d.seen.state == raft.StateLeader {
+			return nil, false
+		}
+	case pb.MsgHeartbeatResp, pb.MsgVote, pb.MsgVoteResp, pb.MsgPreVote, pb.MsgPreVoteResp, pb.MsgTimeoutNow:
+	default:
+		return nil, false
+	}
+	return m, m.GetTerm() != 0 // without a term Raft takes it for a local one
+}
+
+func checkEntries(m *pb.Message) bool {
+	term := m.GetLogTerm()
+	for i, e := range m.GetEntries() {
+		if e.GetIndex() != m.GetIndex()+1+uint64(i) || e.GetTerm() < term || e.GetTerm() > m.GetTerm() {
+			return false
+		}
+		term = e.GetTerm()
+		if !checkChange(e) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkChange refuses an entry that Raft would panic on when it applies it.
+func checkChange(e *pb.Entry) bool {
+	switch e.GetType() {
+	case pb.EntryNormal:
+		return true
+	case pb.EntryConfChange:
+		return proto.Unmarshal(e.GetData(), &pb.ConfChange{}) == nil
+	case pb.EntryConfChangeV2:
+		return proto.Unmarshal(e.GetData(), &pb.ConfChangeV2{}) == nil
+	}
+	return false
+}
+
+func checkSnapshot(s *pb.Snapshot) bool {
+	meta := s.GetMetadata()
+	if meta.GetIndex() == 0 || meta.GetTerm() == 0 || len(meta.GetConfState().GetVoters()) == 0 {
+		return false
+	}
+	_, err := confdb.Decode(s.GetData())
+	return err == nil
+}
+
+func encodeSnapshot(s *pb.Snapshot) []byte { return marshal(s) }
+
+// An entry in the store: a byte for its type, then its data.
+func encodeEntry(e *pb.Entry) confdb.LogEntry {
+	data := make([]byte, 0, 1+len(e.GetData()))
+	data = append(data, byte(e.GetType()))
+	return confdb.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Data: append(data, e.GetData()...)}
+}
+
+func decodeEntry(e confdb.LogEntry) (*pb.Entry, error) {
+	if len(e.Data) == 0 {
+		return nil, fmt.Errorf("%w: entry %d is empty", confdb.ErrDamaged, e.Index)
+	}
+	out := &pb.Entry{Index: new(e.Index), Term: new(e.Term), Type: pb.EntryType(e.Data[0]).Enum()}
+	if len(e.Data) > 1 {
+		out.Data = e.Data[1:]
+	}
+	if !checkChange(out) {
+		return nil, fmt.Errorf("%w: entry %d can't be read", confdb.ErrDamaged, e.Index)
+	}
+	return out, nil
+}
+
+// A hard state in the store: term, vote and commit index, 8 bytes each.
+func encodeHardState(hs *pb.HardState) []byte {
+	data := make([]byte, 0, 24)
+	data = binary.BigEndian.AppendUint64(data, hs.GetTerm())
+	data = binary.BigEndian.AppendUint64(data, hs.GetVote())
+	return binary.BigEndian.AppendUint64(data, hs.GetCommit())
+}
+
+func decodeHardState(data []byte) (*pb.HardState, error) {
+	if data == nil {
+		return &pb.HardState{}, nil
+	}
+	if len(data) != 24 {
+		return nil, fmt.Errorf("%w: its term and vote have %d bytes, not 24", confdb.ErrDamaged, len(data))
+	}
+	return &pb.HardState{
+		Term:   new(binary.BigEndian.Uint64(data)),
+		Vote:   new(binary.BigEndian.Uint64(data[8:])),
+		Commit: new(binary.BigEndian.Uint64(data[16:])),
+	}, nil
+}
+
+// quiet is Raft's logger: cores have none. What it takes for impossible still
+// stops the program, with its words.
+type quiet struct{}
+
+func (quiet) Debug(...any)            {}
+func (quiet) Debugf(string, ...any)   {}
+func (quiet) Error(...any)            {}
+func (quiet) Errorf(string, ...any)   {}
+func (quiet) Info(...any)             {}
+func (quiet) Infof(string, ...any)    {}
+func (quiet) Warning(...any)          {}
+func (quiet) Warningf(string, ...any) {}
+
+func (quiet) Fatal(v ...any)            { panic("raft: " + fmt.Sprint(v...)) }
+func (quiet) Fatalf(f string, v ...any) { panic("raft: " + fmt.Sprintf(f, v...)) }
+func (quiet) Panic(v ...any)            { panic("raft: " + fmt.Sprint(v...)) }
+func (quiet) Panicf(f string, v ...any) { panic("raft: " + fmt.Sprintf(f, v...)) }
