@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // Directory is where a run's nodes can be reached: filled from the state
@@ -25,6 +27,7 @@ type Entry struct {
 	// ServerID is of the data directory that last answered; 0: the node never
 	// answered. A node that did may hold the cluster's database.
 	ServerID uint64
+	Spec     spec.Node // settings, as far as they are known
 }
 
 // Put adds a node or replaces what is known of it; fields without a value
@@ -39,27 +42,27 @@ func (d *Directory) Put(e Entry) {
 		d.nodes = map[string]Entry{}
 	}
 	old := d.nodes[e.NodeID]
+	if e.Spec.Name == "" {
+		e.Spec = old.Spec
+	}
 	d.nodes[e.NodeID] = Entry{
 		NodeID:   e.NodeID,
 		Name:     cmp.Or(e.Name, old.Name),
 		Endpoint: cmp.Or(e.Endpoint, old.Endpoint),
 		ServerID: cmp.Or(e.ServerID, old.ServerID),
+		Spec:     e.Spec,
 	}
 }
 
 // AddStored adds a node as the state holds it: its attributes, JSON. A node
 // without an endpoint is left out.
 func (d *Directory) AddStored(nodeID string, attributes json.RawMessage) error {
-	var attrs struct {
-		Name     string `json:"name"`
-		Endpoint string `json:"endpoint"`
-		ServerID uint64 `json:"server_id"`
-	}
+	var attrs node
 	if err := json.Unmarshal(attributes, &attrs); err != nil {
 		return fmt.Errorf("read node %s of the state: %w", nodeID, err)
 	}
 	if attrs.Endpoint != "" {
-		d.Put(Entry{NodeID: nodeID, Name: attrs.Name, Endpoint: attrs.Endpoint, ServerID: attrs.ServerID})
+		d.Put(Entry{NodeID: nodeID, Name: attrs.Name, Endpoint: attrs.Endpoint, ServerID: attrs.ServerID, Spec: attrs.Node})
 	}
 	return nil
 }

@@ -115,6 +115,7 @@ func decodeNode(v cty.Value, prior *Object) (node, error) {
 	if v == cty.NilVal || v.IsNull() {
 		return n, nil
 	}
+	v, _ = v.UnmarkDeep()
 	attrs := v.AsValueMap()
 	for name, a := range attrs {
 		if a.IsWhollyKnown() {

@@ -25,6 +25,7 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	if err != nil {
 		return ApplyResponse{}, err
 	}
+	n.Addr = req.Addr
 	if req.Progress == nil {
 		req.Progress = func(string) {}
 	}

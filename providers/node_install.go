@@ -43,7 +43,7 @@ func (p *Nodes) doInstall(ctx context.Context, s *site, identity *pki.Identity, 
 	err = p.writeChanged(ctx, s, AgentConfigFile, append(text, '\n'))
 	if err == nil {
 		s.conf = &conf
-		p.env.Nodes.Put(Entry{NodeID: s.id, Name: n.Name, Endpoint: endpoint})
+		p.env.Nodes.Put(Entry{NodeID: s.id, Name: n.Name, Endpoint: endpoint, Spec: n.Node})
 		err = p.installProgram(ctx, s, n)
 	}
 	if err == nil {

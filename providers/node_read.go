@@ -26,6 +26,7 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 	if err != nil {
 		return ReadResponse{}, err
 	}
+	n.Addr = req.Addr
 	s, err := p.locate(ctx, req.ID, n, req.Prior)
 	if errors.Is(err, errOtherNode) {
 		err = nil
@@ -39,12 +40,13 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		if n.ServerID == 0 { // it never got so far that anyone could know it
 			return ReadResponse{}, nil
 		}
-		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint})
+		p.env.Nodes.Remove(req.ID) // its data is gone: it holds no database any more
+		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint, Spec: n.Node})
 		health = []string{HealthGone}
 	} else {
 		n.Name = firstOf(n.Name, s.conf.Name)
 		n.Endpoint = firstOf(n.Endpoint, s.conf.Address)
-		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: s.conf.Address, ServerID: n.ServerID})
+		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: s.conf.Address, ServerID: n.ServerID, Spec: n.Node})
 		if health, err = p.inspect(ctx, s, &n); err != nil {
 			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
 		}

@@ -115,7 +115,7 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 			if self.Program != "" {
 				n.Program = self.Program
 			}
-			p.env.Nodes.Put(Entry{NodeID: s.id, Name: n.Name, Endpoint: s.conf.Address, ServerID: self.ServerID})
+			p.env.Nodes.Put(Entry{NodeID: s.id, Name: n.Name, Endpoint: s.conf.Address, ServerID: self.ServerID, Spec: n.Node})
 			return nil
 		}
 		if ctx.Err() != nil {

@@ -1,0 +1,310 @@
+// Package confdb brings about what lives in the cluster's own database: the
+// cluster, and each group with its resources, through the agents' API. It is
+// also what the node lifecycle asks of the cluster (providers.Cluster) and how
+// a plan sees the cluster's own life (providers.LiveReader).
+//
+// Whom to call stands in providers.Directory: any node that answers will do.
+// The database is read once a run and kept (indexed by id) until this provider
+// writes. Without quorum the newest copy that can be reached is read, and
+// marked as such. Start reading at Provider.database.
+package confdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+// Name is the provider's name in plans and states. Definitions don't name it.
+const Name = "confdb"
+
+// patience is how long a write waits for a quorum or a leader: long enough for
+// an election, and for agents that were started a moment ago.
+const patience = 20 * time.Second
+
+// Provider is the cluster's database as a provider. It is safe for concurrent
+// use after Configure.
+type Provider struct {
+	env providers.Env
+
+	mu     sync.Mutex
+	client *client.Client
+	asked  []string // endpoints of client
+	cached *database
+}
+
+// database is one reading of the cluster's database.
+type database struct {
+	client.Config
+	none    bool // no node holds a cluster yet, for sure
+	members map[string]*client.ConfigMember
+	groups  map[string]*client.ConfigGroup
+}
+
+var (
+	_ providers.Provider   = (*Provider)(nil)
+	_ providers.Cluster    = (*Provider)(nil)
+	_ providers.LiveReader = (*Provider)(nil)
+)
+
+// New is the provider; it needs Configure before use.
+func New() *Provider { return &Provider{} }
+
+// Schema is of cluster, group and the resource types.
+func (p *Provider) Schema() providers.Schema {
+	return providers.Schema{
+		Config: spec.Schema{Name: Name},
+		Objects: map[string]spec.Schema{
+			addr.TypeCluster: spec.ClusterSchema(),
+			addr.TypeGroup:   spec.GroupSchema(),
+		},
+		Resources: spec.ResourceTypes(),
+	}
+}
+
+// Configure takes the run's environment; there is nothing to configure.
+func (p *Provider) Configure(_ cty.Value, env providers.Env) error {
+	if env.Nodes == nil {
+		env.Nodes = new(providers.Directory)
+	}
+	p.env = env
+	return nil
+}
+
+// Close lets connections go.
+func (p *Provider) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client != nil {
+		p.client.Close()
+		p.client = nil
+	}
+	return nil
+}
+
+// api is a client for the nodes that are known now.
+func (p *Provider) api() (*client.Client, error) {
+	var identity *pki.Identity
+	if p.env.Identity != nil {
+		identity = p.env.Identity()
+	}
+	if identity == nil {
+		return nil, fmt.Errorf("%w: there is no cluster yet: the state does not hold its identity", providers.ErrUnreachable)
+	}
+	var endpoints []string
+	for _, e := range p.env.Nodes.All() {
+		endpoints = append(endpoints, e.Endpoint)
+	}
+	if len(endpoints) == 0 {
+		return nil, fmt.Errorf("%w: the state knows no node with an endpoint", providers.ErrUnreachable)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client != nil && slices.Equal(p.asked, endpoints) {
+		return p.client, nil
+	}
+	cert, err := identity.ClientCert("clusterplan", client.RoleAdmin, pki.ClientLife)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := cert.TLS()
+	if err != nil {
+		return nil, err
+	}
+	conf, err := pki.ClientConfig(identity.CACert, identity.ID, pair, "")
+	if err != nil {
+		return nil, err
+	}
+	// An older client goes on for the calls that use it; its idle connections
+	// close by themselves.
+	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Author: author(), Patience: patience})
+	p.asked = endpoints
+	return p.client, nil
+}
+
+// author is who applies, for the event log.
+func author() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}
+
+// forget drops what was read: it has changed.
+func (p *Provider) forget() {
+	p.mu.Lock()
+	p.cached = nil
+	p.mu.Unlock()
+}
+
+// wrap puts the client's errors in the providers' terms.
+func wrap(err error) error {
+	var e *client.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, client.ErrUnreachable):
+		return fmt.Errorf("%w: %w", providers.ErrUnreachable, err)
+	case errors.As(err, &e):
+		switch e.Code {
+		case "no_quorum", "not_leader", "waiting":
+			return fmt.Errorf("%w: %w", providers.ErrNoQuorum, err)
+		case "busy", "unknown_outcome", "precondition":
+			return fmt.Errorf("%w: %w", providers.ErrRetry, err)
+		}
+	}
+	return err
+}
+
+func code(err error) string {
+	var e *client.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// database reads the cluster's database, or returns what was read before.
+func (p *Provider) database(ctx context.Context) (*database, error) {
+	p.mu.Lock()
+	db := p.cached
+	p.mu.Unlock()
+	if db != nil {
+		return db, nil
+	}
+	c, err := p.api()
+	if err != nil {
+		return nil, err
+	}
+	// A copy with quorum may be a moment behind its leader; a barrier makes
+	// sure of what is committed, where there is someone to commit it.
+	conf, err := c.Config(ctx, false)
+	if err == nil && conf.Quorum {
+		fresh, freshErr := c.Config(ctx, true)
+		if freshErr == nil {
+			conf = fresh
+		} else if ctx.Err() != nil {
+			return nil, ctx.Err()
+		} else {
+			conf.Quorum = false // it was lost in between
+		}
+	}
+	if code(err) == "waiting" {
+		if db, err = p.nobody(ctx, c); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, wrap(err)
+	} else {
+		db = index(conf)
+	}
+	p.mu.Lock()
+	p.cached = db
+	p.mu.Unlock()
+	return db, nil
+}
+
+func index(conf client.Config) *database {
+	db := &database{Config: conf, members: make(map[string]*client.ConfigMember, len(conf.Members)), groups: make(map[string]*client.ConfigGroup, len(conf.Groups))}
+	for i := range conf.Members {
+		db.members[conf.Members[i].Spec.ID] = &conf.Members[i]
+	}
+	for i := range conf.Groups {
+		db.groups[conf.Groups[i].Spec.ID] = &conf.Groups[i]
+	}
+	return db
+}
+
+// nobody makes sure that no node holds the cluster: each answers that it
+// waits, or never ran at all.
+func (p *Provider) nobody(ctx context.Context, c *client.Client) (*database, error) {
+	var silent []string
+	for _, n := range p.ask(ctx, c) {
+		if n.err != nil && n.ServerID != 0 {
+			silent = append(silent, n.Name)
+		}
+	}
+	if len(silent) > 0 {
+		return nil, fmt.Errorf("%w: the nodes that answer are no members, and %s may hold the cluster's database but does not answer",
+			providers.ErrUnreachable, strings.Join(silent, ", "))
+	}
+	return &database{none: true}, nil
+}
+
+// answer is what one node said of itself.
+type answer struct {
+	providers.Entry
+	self client.Self
+	err  error
+}
+
+// ask has every node say who it is, in parallel; answers are in name order.
+func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
+	nodes := p.env.Nodes.All()
+	answers := make([]answer, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		answers[i].Entry = n
+		wg.Go(func() { answers[i].self, answers[i].err = c.Self(ctx, n.Endpoint) })
+	}
+	wg.Wait()
+	return answers
+}
+
+// Live is the cluster's own life, for a plan.
+func (p *Provider) Live(ctx context.Context) (*providers.Live, error) {
+	db, err := p.database(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if db.none {
+		return nil, fmt.Errorf("%w: no node holds a cluster yet", providers.ErrUnreachable)
+	}
+	l := &providers.Live{Revision: db.Revision, ConfigRevision: db.ConfigRevision, Quorum: db.Quorum, Cluster: db.Cluster}
+	names := map[string]string{}
+	for i := range db.Members {
+		m := &db.Members[i]
+		names[m.Spec.Name] = m.Spec.ID
+		l.Members = append(l.Members, providers.LiveMember{Spec: m.Spec, State: m.State, Node: m.Node, Paused: order(m.Paused), Drained: m.Drained})
+	}
+	for i := range db.Groups {
+		g := &db.Groups[i]
+		l.Groups = append(l.Groups, providers.LiveGroup{Spec: g.Spec, Owner: names[g.Owner], State: g.State, Want: g.Want, WantBy: order(g.WantBy), Move: order(g.Move)})
+	}
+	if db.Quorum {
+		if c, err := p.api(); err == nil {
+			for _, m := range db.Members {
+				if self, err := c.Self(ctx, m.Endpoint); err == nil && self.Quorum {
+					l.Leader = names[self.Leader]
+					break
+				}
+			}
+		}
+	}
+	return l, nil
+}
+
+func order(i *client.Intent) *providers.Order {
+	if i == nil {
+		return nil
+	}
+	return &providers.Order{Author: i.Author, Reason: i.Reason, Time: i.Time, To: i.To}
+}

@@ -1,0 +1,201 @@
+package confdb
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+// Waits for the cluster: how often it is asked, and how long nothing may
+// change before the wait is given up.
+const (
+	pollEvery   = 150 * time.Millisecond
+	catchUpWait = 2 * time.Minute
+	leaveWait   = 15 * time.Second
+)
+
+// drainMark begins the reason of a drain that the node lifecycle asked for, so
+// that Resume undoes only those; pausedMark keeps an operator's pause that it
+// replaced.
+const (
+	drainMark  = "apply: "
+	pausedMark = "; before: paused by "
+)
+
+func request(m providers.Member) client.MemberRequest {
+	return client.MemberRequest{Spec: m.Spec, ServerID: m.ServerID, Endpoint: m.Endpoint, Version: m.Version}
+}
+
+// write does one write and drops what was read.
+func (p *Provider) write(what func(c *client.Client) error) error {
+	c, err := p.api()
+	if err != nil {
+		return err
+	}
+	err = what(c)
+	p.forget()
+	return wrap(err)
+}
+
+// Join makes the node a learner, with the data directory that it has now.
+func (p *Provider) Join(ctx context.Context, m providers.Member) error {
+	return p.write(func(c *client.Client) error {
+		_, err := c.Join(ctx, request(m))
+		return err
+	})
+}
+
+// Promote waits until the node has caught up and takes part in full.
+func (p *Provider) Promote(ctx context.Context, nodeID string) error {
+	return p.write(func(c *client.Client) error {
+		deadline := time.Now().Add(catchUpWait)
+		for {
+			_, err := c.Promote(ctx, nodeID)
+			if code(err) != "busy" || time.Now().After(deadline) || ctx.Err() != nil {
+				return err
+			}
+		}
+	})
+}
+
+// Update changes what the cluster keeps of the node.
+func (p *Provider) Update(ctx context.Context, m providers.Member) error {
+	return p.write(func(c *client.Client) error {
+		_, err := c.UpdateMember(ctx, request(m), 0)
+		return err
+	})
+}
+
+// Leave takes the node out. Twice is fine.
+func (p *Provider) Leave(ctx context.Context, nodeID string) error {
+	return p.write(func(c *client.Client) error {
+		_, err := c.Leave(ctx, nodeID)
+		return err
+	})
+}
+
+// MemberState is what the cluster knows of the node.
+func (p *Provider) MemberState(ctx context.Context, nodeID string) (providers.MemberState, error) {
+	db, err := p.database(ctx)
+	if err != nil {
+		return providers.MemberState{}, err
+	}
+	m := db.members[nodeID]
+	if m == nil {
+		if !db.none && !db.Quorum {
+			return providers.MemberState{}, fmt.Errorf("%w: the copy that answers may be behind", providers.ErrNoQuorum)
+		}
+		return providers.MemberState{}, nil
+	}
+	return providers.MemberState{
+		State: m.State, ServerID: m.ServerID, Endpoint: m.Endpoint, Spec: m.Spec,
+		DrainedByApply: m.Drained && ours(m.Paused),
+	}, nil
+}
+
+func ours(i *client.Intent) bool { return i != nil && strings.HasPrefix(i.Reason, drainMark) }
+
+// Drain waits until the node owns no group. Groups that no other node may own
+// stay; the plan has said so, and they stop with the node.
+func (p *Provider) Drain(ctx context.Context, nodeID, reason string) error {
+	p.forget()
+	db, err := p.database(ctx)
+	if err != nil {
+		return err
+	}
+	m := db.members[nodeID]
+	if m == nil {
+		return nil // owns nothing
+	}
+	if !m.Drained {
+		text := drainMark + reason
+		if m.Paused != nil && !ours(m.Paused) {
+			text += pausedMark + m.Paused.Author + ": " + m.Paused.Reason
+		}
+		if err := p.write(func(c *client.Client) error {
+			_, err := c.Drain(ctx, nodeID, client.Order{Reason: text})
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	_, err = p.watch(ctx, leaveWait, func(st *client.Status) (bool, string) {
+		var owned []string
+		for _, g := range st.Groups {
+			if g.Owner == m.Spec.Name {
+				owned = append(owned, fmt.Sprintf("%s %s", g.Name, g.State))
+			}
+		}
+		return len(owned) == 0, strings.Join(owned, ", ")
+	})
+	p.forget()
+	return err
+}
+
+// Resume undoes Drain; what an operator ordered stays, and comes back where
+// Drain had replaced it.
+func (p *Provider) Resume(ctx context.Context, nodeID string) error {
+	p.forget()
+	db, err := p.database(ctx)
+	if err != nil {
+		return err
+	}
+	m := db.members[nodeID]
+	if m == nil || !ours(m.Paused) {
+		return nil
+	}
+	_, before, wasPaused := strings.Cut(m.Paused.Reason, pausedMark)
+	return p.write(func(c *client.Client) error {
+		if _, err := c.Resume(ctx, nodeID, client.Order{Reason: "apply is done"}); err != nil || !wasPaused {
+			return err
+		}
+		who, why, _ := strings.Cut(before, ": ")
+		_, err := c.Pause(ctx, nodeID, client.Order{Reason: strings.TrimSpace(fmt.Sprintf("%s (ordered by %s, before an apply)", why, who))})
+		return err
+	})
+}
+
+// watch asks for the cluster's status until done says so (true), or until what
+// it tells has not changed for quiet (false). Nodes that go silent meanwhile
+// are borne with for as long.
+func (p *Provider) watch(ctx context.Context, quiet time.Duration, done func(*client.Status) (bool, string)) (bool, error) {
+	c, err := p.api()
+	if err != nil {
+		return false, err
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	last, since := "", time.Now()
+	for {
+		st, err := c.Status(ctx)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		now := "?"
+		if err == nil && st.Quorum.Have {
+			ok, text := done(&st)
+			if ok {
+				return true, nil
+			}
+			now = text
+		}
+		if now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) > quiet {
+			if err == nil && !st.Quorum.Have {
+				err = fmt.Errorf("%w: none of the nodes that answer has a quorum", providers.ErrNoQuorum)
+			}
+			return false, wrap(err)
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
