@@ -45,6 +45,9 @@ type Provider struct {
 	client *client.Client
 	asked  []string // endpoints of client
 	cached *database
+	stale  bool // something was written since
+
+	reading sync.Mutex // one reading at a time: who waits gets what the first one read
 }
 
 // database is one reading of the cluster's database.
@@ -148,11 +151,22 @@ func author() string {
 	return name
 }
 
-// forget drops what was read: it has changed.
+// forget has the database read again: it has changed.
 func (p *Provider) forget() {
 	p.mu.Lock()
-	p.cached = nil
+	p.stale = true
 	p.mu.Unlock()
+}
+
+// recent is what was read last in this run, whatever was written since.
+func (p *Provider) recent(ctx context.Context) (*database, error) {
+	p.mu.Lock()
+	db := p.cached
+	p.mu.Unlock()
+	if db != nil {
+		return db, nil
+	}
+	return p.database(ctx)
 }
 
 // wrap puts the client's errors in the providers' terms.
@@ -184,12 +198,30 @@ func code(err error) string {
 
 // database reads the cluster's database, or returns what was read before.
 func (p *Provider) database(ctx context.Context) (*database, error) {
+	p.reading.Lock()
+	defer p.reading.Unlock()
 	p.mu.Lock()
 	db := p.cached
+	if p.stale {
+		db = nil
+	}
+	p.stale = false // what is written from here on is not in what is read
 	p.mu.Unlock()
 	if db != nil {
 		return db, nil
 	}
+	db, err := p.read(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.stale = true
+		return nil, err
+	}
+	p.cached = db
+	return db, nil
+}
+
+func (p *Provider) read(ctx context.Context) (*database, error) {
 	c, err := p.api()
 	if err != nil {
 		return nil, err
@@ -208,18 +240,12 @@ func (p *Provider) database(ctx context.Context) (*database, error) {
 		}
 	}
 	if code(err) == "waiting" {
-		if db, err = p.nobody(ctx, c); err != nil {
-			return nil, err
-		}
-	} else if err != nil {
-		return nil, wrap(err)
-	} else {
-		db = index(conf)
+		return p.nobody(ctx, c)
 	}
-	p.mu.Lock()
-	p.cached = db
-	p.mu.Unlock()
-	return db, nil
+	if err != nil {
+		return nil, wrap(err)
+	}
+	return index(conf), nil
 }
 
 func index(conf client.Config) *database {

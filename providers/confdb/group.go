@@ -76,9 +76,11 @@ func (p *Provider) applyGroup(ctx context.Context, req providers.ApplyRequest) (
 	if err != nil {
 		return providers.ApplyResponse{}, err
 	}
-	before, err := p.oldGroup(ctx, g)
-	if err != nil {
-		return providers.ApplyResponse{}, err
+	var before *client.ConfigGroup
+	if req.Prior != nil {
+		if before, err = p.oldGroup(ctx, g); err != nil {
+			return providers.ApplyResponse{}, err
+		}
 	}
 	if err := p.write(func(c *client.Client) error {
 		_, err := c.PutGroup(ctx, g, 0) // its id is its own: parallel puts don't meet
@@ -101,7 +103,7 @@ func (p *Provider) applyGroup(ctx context.Context, req providers.ApplyRequest) (
 // oldGroup is the group as it was before this change; nil: it is new. One that
 // someone else manages is refused.
 func (p *Provider) oldGroup(ctx context.Context, g spec.Group) (*client.ConfigGroup, error) {
-	db, err := p.database(ctx)
+	db, err := p.recent(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -206,12 +208,8 @@ const (
 
 // settle waits until a group that was put is online, or has failed for good.
 func (p *Provider) settle(ctx context.Context, g spec.Group, before *client.ConfigGroup, progress func(string)) error {
-	db, err := p.database(ctx)
-	if err != nil {
-		return err
-	}
-	now := db.groups[g.ID]
-	if g.Priority == 0 || g.PersistentState == spec.WantOffline || (now != nil && now.Want == spec.WantOffline) {
+	ordered := before != nil && before.Want == spec.WantOffline && before.Spec.PersistentState == g.PersistentState
+	if g.Priority == 0 || g.PersistentState == spec.WantOffline || ordered {
 		return nil // nobody starts it
 	}
 	touched := before != nil && before.State == spec.StateOnline && restarts(before.Spec, g)
