@@ -76,32 +76,38 @@ func Marshal(s *State) ([]byte, error) {
 		return nil, fmt.Errorf("write state: %w", err)
 	}
 	b.WriteString("  ],\n")
-	sum := sha256.Sum256(b.Bytes())
-	b.WriteString(checksumStart)
-	b.WriteString(hex.EncodeToString(sum[:]))
-	b.WriteString(checksumEnd)
+	b.WriteString(checksumOf(b.Bytes()))
 	return b.Bytes(), nil
+}
+
+// checksumOf is the end of a snapshot that begins with data.
+func checksumOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return checksumStart + hex.EncodeToString(sum[:]) + checksumEnd
 }
 
 // Unmarshal reads a snapshot. Its errors wrap ErrDamaged, with the line, or
 // ErrNewer.
 func Unmarshal(data []byte) (*State, error) {
 	var s State
-	if err := json.Unmarshal(data, &s); err != nil {
-		if err := newer(data); err != nil {
-			return nil, err
+	at := bytes.LastIndex(data, []byte(checksumStart))
+	whole := at >= 0 && string(data[at:]) == checksumOf(data[:at])
+	if !whole || !unmarshalFast(data, &s) {
+		s = State{}
+		if err := json.Unmarshal(data, &s); err != nil {
+			if err := newer(data); err != nil {
+				return nil, err
+			}
+			return nil, damaged(data, err)
 		}
-		return nil, damaged(data, err)
 	}
 	if err := checkVersion(s.FormatVersion, s.Program); err != nil {
 		return nil, err
 	}
-	at := bytes.LastIndex(data, []byte(checksumStart))
 	if at < 0 {
 		return nil, fmt.Errorf("%w: no checksum stands at its end; it was written or laid out anew by another program", ErrDamaged)
 	}
-	sum := sha256.Sum256(data[:at])
-	if want := checksumStart + hex.EncodeToString(sum[:]) + checksumEnd; string(data[at:]) != want {
+	if !whole {
 		return nil, fmt.Errorf("%w: the checksum in line %d is not that of the lines before it; they were changed by something other than clusterplan",
 			ErrDamaged, line(data, int64(at)))
 	}
