@@ -2,6 +2,8 @@ package localstore
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
-	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -137,7 +138,7 @@ func (s *Store) tryLock(r LockRequest) (*Lock, error) {
 		return nil, err
 	}
 	l := &Lock{s: s, took: old, base: on.base, sum: on.journal.Sum, lost: make(chan struct{}),
-		info: Info{ID: pki.NewID(), Generation: generation + 1, Who: r.Who, What: r.What, Since: time.Now().UTC().Truncate(time.Millisecond), process: me}}
+		info: Info{ID: newID(), Generation: generation + 1, Who: r.Who, What: r.What, Since: time.Now().UTC().Truncate(time.Millisecond), process: me}}
 	data, err := json.MarshalIndent(l.info, "", "  ")
 	if err != nil {
 		return nil, err
@@ -293,6 +294,9 @@ func (s *Store) Holder() (*Info, error) {
 // not there, or another is.
 func (s *Store) ForceUnlock(id string) (*Info, error) {
 	unlock, err := s.guard()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: the state %s is not locked", ErrNoLock, s.path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -339,4 +343,11 @@ func (s *Store) guard() (unlock func(), err error) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// newID is the id of a lock or a lineage.
+func newID() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
-	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -38,7 +37,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 		}
 		if e.Begin != nil {
 			if lineage == "" {
-				lineage = pki.NewID()
+				lineage = newID()
 			}
 			b := *e.Begin
 			b.Serial, b.Lineage, b.Generation = l.base.Serial, lineage, l.info.Generation
@@ -111,7 +110,7 @@ func (l *Lock) Finish(st statefile.State) error {
 	}
 	st.Program, st.Serial, st.Lineage = l.s.opts.Program, l.base.Serial+1, l.base.Lineage
 	if st.Lineage == "" {
-		st.Lineage = pki.NewID()
+		st.Lineage = newID()
 	}
 	data, err := statefile.Marshal(&st)
 	if err != nil {
