@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -63,8 +64,20 @@ func open(config cty.Value, env providers.Env) (func(string) (providers.Host, er
 	if env.DataDir == "" {
 		return nil, errors.New("provider local: no directory to put nodes in")
 	}
-	h := &host{root: env.DataDir}
+	h := &host{root: resolve(env.DataDir)}
 	return func(string) (providers.Host, error) { return h, nil }, nil
+}
+
+// resolve is dir without symbolic links: processes are found by it, whatever
+// way the definition was reached.
+func resolve(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil {
+		return filepath.Join(parent, filepath.Base(dir))
+	}
+	return dir
 }
 
 // host is this machine, under one definition's .clusterplan.

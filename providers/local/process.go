@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,14 +16,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
-// marker stands in the environment of an agent and of all that it starts, with
-// the node's directory: so that Stop finds what belongs to a node even where
-// its parents are gone.
-const marker = "CLUSTERPLAN_NODE_DIR"
+// What belongs to a node is found by its environment, even where its parents
+// are gone: agent and monitor have marker with the node's directory, all that a
+// monitor starts has token, with a number that the monitor's record names.
+const (
+	marker     = "CLUSTERPLAN_NODE_DIR"
+	token      = "CLUSTERPLAN_MONITOR"
+	recordFile = "run/record.json"
+)
 
 const (
 	processPoll = 20 * time.Millisecond
@@ -59,18 +63,9 @@ func (h *host) Start(ctx context.Context, dir string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	pid := cmd.Process.Pid
-	// Nobody waits for it here: alive reaps it if it ends while this program
+	// Nobody waits for it here: look reaps it if it ends while this program
 	// runs, init does later.
-	if err := cmd.Process.Release(); err != nil {
-		return err
-	}
-	p, ok := look(pid)
-	if !ok {
-		return nil // gone already; Alive says so
-	}
-	text := fmt.Sprintf("%d %s\n", p.pid, p.start)
-	return atomicfile.Write(filepath.Join(abs, filepath.FromSlash(providers.AgentPIDFile)), []byte(text), 0o600)
+	return cmd.Process.Release()
 }
 
 // agentEnv is this program's environment without what is meant for it alone.
@@ -96,20 +91,17 @@ func newLog(file string) (*os.File, error) {
 	return f, nil
 }
 
-// Alive finds the agent by what Start wrote down, else among all processes:
-// Start may have been cut off before it wrote.
+// Alive finds the agent by its pid file, else among all processes: it may not
+// have written one yet.
 func (h *host) Alive(ctx context.Context, dir string) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	abs := filepath.Join(h.root, filepath.FromSlash(dir))
 	if data, err := os.ReadFile(filepath.Join(abs, filepath.FromSlash(providers.AgentPIDFile))); err == nil {
-		fields := strings.Fields(string(data))
-		if len(fields) > 0 {
-			pid, _ := strconv.Atoi(fields[0])
-			if p, ok := look(pid); ok && (len(fields) == 1 || p.start == fields[1]) && isAgent(p, abs) {
-				return pid, nil
-			}
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+		if p, ok := look(pid); ok && isAgent(p, abs) {
+			return pid, nil
 		}
 	}
 	all, err := processesOf(abs)
@@ -180,11 +172,7 @@ func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error 
 		}
 		return fmt.Errorf("processes %s of %s can't be killed; they wait in the kernel, perhaps for a disk", strings.Join(pids, ", "), abs)
 	}
-	err = os.Remove(filepath.Join(abs, filepath.FromSlash(providers.AgentPIDFile)))
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return err
+	return nil
 }
 
 // waitGone polls until left is empty, for at most wait.
@@ -255,8 +243,12 @@ func isAgent(p process, abs string) bool {
 }
 
 // processesOf are the processes that belong to the node directory abs: those
-// with our mark in their environment, and agents that someone started by hand.
+// that are marked so, and agents that someone started by hand.
 func processesOf(abs string) ([]process, error) {
+	record, err := os.ReadFile(filepath.Join(abs, filepath.FromSlash(recordFile)))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read what the monitor has started: %w", err)
+	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
@@ -272,7 +264,8 @@ func processesOf(abs string) ([]process, error) {
 		if err != nil {
 			continue
 		}
-		marked := strings.Contains("\x00"+string(environ), "\x00"+marker+"="+abs+"\x00")
+		started := variable(environ, token)
+		marked := variable(environ, marker) == abs || (started != "" && bytes.Contains(record, []byte(`"`+started+`"`)))
 		if !marked && !mentions(e.Name(), abs) {
 			continue
 		}
@@ -281,6 +274,16 @@ func processesOf(abs string) ([]process, error) {
 		}
 	}
 	return out, nil
+}
+
+// variable is a variable's value in an environment as /proc has it.
+func variable(environ []byte, name string) string {
+	for _, kv := range strings.Split(string(environ), "\x00") {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 func mentions(pid, abs string) bool {
