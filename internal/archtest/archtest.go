@@ -1,0 +1,186 @@
+// Package archtest holds who may import whom, as text, and a test that the
+// code keeps to it. Changing the text to mend a build is a decision to defend:
+// the reason stands on its line.
+package archtest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Rules: `a < b` means that b may import a and all that a may import; a list
+// on either side means each of it; `NONE < a` that a imports nothing of ours and
+// nothing from other modules. `x/...` is a room with all packages below it.
+// Modules of others have the short names below. Tests may import anything.
+const Rules = `
+hcl      = github.com/hashicorp/hcl/v2
+cty      = github.com/zclconf/go-cty
+cty-yaml = github.com/zclconf/go-cty-yaml
+cobra    = github.com/spf13/cobra
+raft     = go.etcd.io/raft/v3
+protobuf = google.golang.org/protobuf
+bbolt    = go.etcd.io/bbolt
+sync     = golang.org/x/sync
+sys      = golang.org/x/sys
+term     = golang.org/x/term
+
+NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
+NONE < graph                          # generic, knows nothing of clusters
+NONE < internal/atomicfile
+NONE < internal/pki                   # certificates, for both ends
+lang/spec, sys < internal/boottime    # the boot clock gives the model's instants
+
+lang/spec, cty < lang/schema                              # values to the model and back
+lang/spec, lang/schema, graph, hcl, cty, cty-yaml < lang  # the language
+
+lang/addr, cty < statefile                                # types and codecs, no files
+statefile, internal/atomicfile, sys < statefile/localstore # files and locks
+
+lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
+lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
+providers, internal/atomicfile, sys < providers/local     # places know no other place, and never the planner
+providers, runtime/api/client, sync < providers/confdb    # through the agents' API only
+providers < providers/providertest                        # what every provider is held to
+
+lang/spec < runtime/quorum, runtime/placement             # pure: the planner asks them as well
+lang/spec < runtime/confdb                                # interface and state machine
+runtime/confdb < runtime/confdb/boltdb                    # pure drivers
+runtime/confdb, raft, protobuf < runtime/confdb/raftdb
+runtime/confdb, bbolt, sys < runtime/confdb/store         # the disk below the drivers
+lang/spec < runtime/heartbeat, runtime/eventlog           # frames; what happened
+lang/spec, sys, internal/atomicfile < runtime/resource    # one file a resource type
+runtime/resource, internal/boottime < runtime/monitor     # a process of its own, which counts its lease on the boot clock
+runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
+runtime/core < runtime/member                             # pure: core, driver and frames as one
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb < runtime/sim            # many members in one process, nothing of the shell
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, runtime/eventlog, internal/pki, internal/boottime, sync < runtime/agent   # wires the runtime
+runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
+
+lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
+planner, sync < planner/refresh                           # asks providers
+planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
+
+lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, cobra, term < cmd/clusterplan/...   # everything meets here
+runtime/api/client, lang, planner, planner/refresh, statefile/localstore, sync, sys < bench/...   # they measure from outside
+`
+
+// Pure rooms have no effects: neither these packages of the standard library
+// nor the clock nor goroutines. What is given is all that they know.
+var (
+	Pure = []string{"lang/addr", "lang/spec", "graph", "planner", "runtime/core", "runtime/member",
+		"runtime/placement", "runtime/quorum", "runtime/confdb"}
+	Effects = []string{"os", "os/exec", "os/signal", "os/user", "net", "net/http", "syscall", "context",
+		"log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand"}
+	Clock = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
+)
+
+const module = "github.com/clusterplan/clusterplan/"
+
+// rules is the text, read.
+type rules struct {
+	modules map[string]string          // short name by path
+	may     map[string]map[string]bool // what a room may import: rooms and short names
+}
+
+func parse(text string) (*rules, error) {
+	r := &rules{modules: map[string]string{}, may: map[string]map[string]bool{}}
+	for i, line := range strings.Split(text, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		if name, path, ok := strings.Cut(line, "="); ok {
+			r.modules[strings.TrimSpace(path)] = strings.TrimSpace(name)
+			continue
+		}
+		sides := strings.Split(line, "<")
+		if len(sides) < 2 {
+			return nil, fmt.Errorf("rule %d: %q is no a < b", i+1, line)
+		}
+		for s := 1; s < len(sides); s++ {
+			for _, b := range names(sides[s]) {
+				if r.may[b] == nil {
+					r.may[b] = map[string]bool{}
+				}
+				for _, a := range names(sides[s-1]) {
+					if a == "NONE" {
+						continue
+					}
+					if r.may[a] == nil && !slices.Contains(r.shortNames(), a) {
+						return nil, fmt.Errorf("rule %d: %s has no rule of its own above", i+1, a)
+					}
+					r.may[b][a] = true
+					for c := range r.may[a] {
+						r.may[b][c] = true
+					}
+				}
+			}
+		}
+	}
+	return r, nil
+}
+
+func (r *rules) shortNames() []string {
+	var all []string
+	for _, name := range r.modules {
+		all = append(all, name)
+	}
+	return all
+}
+
+func names(side string) []string {
+	all := strings.Split(side, ",")
+	for i := range all {
+		all[i] = strings.TrimSpace(all[i])
+	}
+	return all
+}
+
+// room is the rule's name for a package of ours.
+func (r *rules) room(pkg string) (string, bool) {
+	if _, ok := r.may[pkg]; ok {
+		return pkg, true
+	}
+	for at := pkg; at != ""; {
+		if _, ok := r.may[at+"/..."]; ok {
+			return at + "/...", true
+		}
+		i := strings.LastIndexByte(at, '/')
+		at = at[:max(i, 0)]
+	}
+	return "", false
+}
+
+// check tells what is wrong with an import, or "".
+func (r *rules) check(pkg, imported string) string {
+	from, ok := r.room(pkg)
+	if !ok {
+		return fmt.Sprintf("%s has no rule: say in archtest.go what it may import, and why", pkg)
+	}
+	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
+		if slices.Contains(Pure, from) && slices.Contains(Effects, imported) {
+			return fmt.Sprintf("%s is pure and may not import %s", from, imported)
+		}
+		return ""
+	}
+	var to string
+	if ours, is := strings.CutPrefix(imported, module); is {
+		if to, ok = r.room(ours); !ok {
+			return fmt.Sprintf("%s has no rule: say in archtest.go what it may import, and why", ours)
+		}
+	} else {
+		for path, name := range r.modules {
+			if imported == path || strings.HasPrefix(imported, path+"/") {
+				to = name
+			}
+		}
+		if to == "" {
+			return fmt.Sprintf("%s imports %s, a module without a short name in archtest.go", pkg, imported)
+		}
+	}
+	if to != from && !r.may[from][to] {
+		return fmt.Sprintf("%s may not import %s: no rule says %s < %s", pkg, imported, to, from)
+	}
+	return ""
+}
