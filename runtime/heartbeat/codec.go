@@ -26,6 +26,8 @@ var (
 // refused: a node with one has to be upgraded before it is heard.
 const payloadVersion = 1
 
+const flagReady = 1
+
 // AppendPayload writes what the seal hides and protects: all of the frame but
 // From, Incarnation and Seq, which stand in the packet's header.
 func AppendPayload(b []byte, f *Frame) ([]byte, error) {
@@ -33,7 +35,11 @@ func AppendPayload(b []byte, f *Frame) ([]byte, error) {
 		return nil, ErrTooLarge
 	}
 	start := len(b)
-	b = append(b, payloadVersion)
+	flags := byte(0)
+	if f.Ready {
+		flags |= flagReady
+	}
+	b = append(b, payloadVersion, flags)
 	b = binary.AppendUvarint(b, f.To)
 	b = appendText(b, f.NodeID)
 	for _, v := range [...]uint64{
@@ -72,6 +78,11 @@ func ParsePayload(b []byte, f *Frame) error {
 	if v := r.byte(); v != payloadVersion {
 		return fmt.Errorf("%w: version %d, this program speaks %d", ErrMalformed, v, payloadVersion)
 	}
+	flags := r.byte()
+	if flags&^flagReady != 0 {
+		return fmt.Errorf("%w: flags %x", ErrMalformed, flags)
+	}
+	f.Ready = flags&flagReady != 0
 	f.To = r.uint()
 	if id := r.text(); f.NodeID != string(id) { // the comparison allocates nothing
 		f.NodeID = string(id)
