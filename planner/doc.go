@@ -8,6 +8,3 @@
 // the steps stand in the order they do. Start reading at plan.go (the result),
 // then build.go (the way there).
 package planner
-
-// Work is what planner/apply needs of a plan and its JSON does not show.
-type Work struct{}

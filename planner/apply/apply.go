@@ -1,0 +1,227 @@
+// Package apply carries a plan out: in parallel, within a bound, in the order
+// that the plan's graph gives. Each object's intent is in the journal before
+// its provider is called, and its result after, so that the next run knows
+// what was done, what was begun and what was not, whatever moment this one
+// dies at.
+//
+// One failed object stops what hangs on it (hard edges) and nothing else. A
+// step that takes a node away looks at the votes again just before it does.
+// Closing Config.Stop ends the run softly: what is under way is finished,
+// nothing new is begun; cancelling the context ends it at once.
+//
+// Start reading at Run, then walk.go (who may start when) and unit.go (what is
+// done to one object).
+package apply
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// DefaultParallelism is how many units are worked on at once.
+const DefaultParallelism = 10
+
+// Journal is where entries become durable; statefile's stores have one. Append
+// returns once they are on disk; after an error nothing more is begun.
+type Journal interface {
+	Append(entries ...statefile.Entry) error
+}
+
+// Config is a run. Plan, State, Providers and Journal must be set.
+type Config struct {
+	Plan      *planner.Plan
+	State     statefile.State // that the plan was made from
+	Pending   []statefile.Pending
+	Providers *providers.Registry // configured
+	Journal   Journal
+	Begin     statefile.Begin // the first entry
+
+	Parallelism int             // 0: DefaultParallelism
+	Stop        <-chan struct{} // closed: finish what is under way, begin nothing
+	Events      func(Event)     // never called by two at once; nil: none
+	// Identity is told the cluster's identity before anything else is done:
+	// that of the state, or the new one.
+	Identity func(*pki.Identity)
+	// QuorumWait bounds how long the database steps wait for a quorum. Default 60 s.
+	QuorumWait time.Duration
+	Poll       time.Duration // between two looks at the quorum. Default 200 ms.
+	NewID      func() string // default pki.NewID
+	Now        func() time.Time
+	// NewIdentity makes the cluster's identity at its first apply. Default pki.NewIdentity.
+	NewIdentity func(name string) (*pki.Identity, error)
+}
+
+// Result is what became of a run. State is to be written by the store, also
+// after a failure.
+type Result struct {
+	State       statefile.State
+	Done        planner.Summary // objects, resources on their own
+	Failed      []Failure
+	Skipped     []Skip         // what hangs on a failure, in plan order
+	NotStarted  []addr.Address // for the run was interrupted
+	Interrupted bool
+}
+
+// Failure is one unit that failed.
+type Failure struct {
+	Addr   addr.Address
+	Action string
+	Phase  string
+	Err    error
+}
+
+// Skip is a unit that was not tried, for Because failed.
+type Skip struct {
+	Addr    addr.Address
+	Because string
+}
+
+// runner is a run under way.
+type runner struct {
+	cfg  Config
+	work *planner.Work
+	now  func() time.Time
+
+	mu      sync.Mutex // guards all below, and orders events and entries
+	entries []statefile.Entry
+	fatal   error                      // the journal can't be written
+	known   map[addr.Address]cty.Value // values of objects that are applied
+	nodes   map[string]string          // node name -> id
+	ids     map[addr.Address]string    // given in this run
+	done    map[addr.Address][]string  // phases of creates
+	priors  map[addr.Address]*providers.Object
+	left    []addr.Address // groups that end with their nodes
+	summary planner.Summary
+	cluster *statefile.Cluster
+}
+
+// Run applies the plan. The error is about the run as a whole (the journal
+// can't be written, there is nothing to apply); what became of objects is in
+// the Result, which is there also with an error.
+func Run(ctx context.Context, cfg Config) (*Result, error) {
+	work := cfg.Plan.Work()
+	if work == nil || cfg.Plan.Errored {
+		return &Result{State: cfg.State}, errors.New("apply: the plan has errors; mend them and plan again")
+	}
+	if cfg.Parallelism <= 0 {
+		cfg.Parallelism = DefaultParallelism
+	}
+	if cfg.QuorumWait == 0 {
+		cfg.QuorumWait = time.Minute
+	}
+	if cfg.Poll == 0 {
+		cfg.Poll = 200 * time.Millisecond
+	}
+	if cfg.NewID == nil {
+		cfg.NewID = pki.NewID
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.NewIdentity == nil {
+		cfg.NewIdentity = pki.NewIdentity
+	}
+	if cfg.Events == nil {
+		cfg.Events = func(Event) {}
+	}
+	r := &runner{
+		cfg: cfg, work: work, now: cfg.Now,
+		known: map[addr.Address]cty.Value{}, nodes: map[string]string{}, ids: map[addr.Address]string{},
+		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
+	}
+	res := &Result{}
+	err := r.begin()
+	if err == nil {
+		r.learn()
+		r.announce()
+		r.walk(ctx, res)
+		err = r.fatal
+	}
+	if err == nil && work.Destroy && len(res.Failed) == 0 && !res.Interrupted {
+		err = r.leftovers()
+	}
+	res.Done = r.summary
+	r.fold(res)
+	r.emit(Event{Type: EventSummary, Summary: r.summary})
+	return res, err
+}
+
+// begin opens the journal, and makes the cluster's identity durable before
+// anything rests on it.
+func (r *runner) begin() error {
+	begin := r.cfg.Begin
+	if err := r.append(statefile.Entry{Begin: &begin}); err != nil {
+		return err
+	}
+	r.cluster = r.cfg.State.Cluster
+	if r.cluster == nil {
+		if r.work.Destroy {
+			return nil
+		}
+		identity, err := r.cfg.NewIdentity(r.cfg.Plan.Cluster)
+		if err != nil {
+			return fmt.Errorf("make the cluster's identity: %w", err)
+		}
+		r.cluster = &statefile.Cluster{
+			ID: identity.ID, Name: identity.Name, CACert: string(identity.CACert), CAKey: string(identity.CAKey),
+			Key: base64.StdEncoding.EncodeToString(identity.Key),
+		}
+		if err := r.append(statefile.Entry{Cluster: r.cluster}); err != nil {
+			return err
+		}
+		if r.cfg.Identity != nil {
+			r.cfg.Identity(identity)
+		}
+		return nil
+	}
+	if r.cfg.Identity != nil {
+		key, err := base64.StdEncoding.DecodeString(r.cluster.Key)
+		if err != nil {
+			return fmt.Errorf("the state's cluster key: %w", err)
+		}
+		r.cfg.Identity(&pki.Identity{
+			ID: r.cluster.ID, Name: r.cluster.Name, CACert: []byte(r.cluster.CACert), CAKey: []byte(r.cluster.CAKey), Key: key,
+		})
+	}
+	return nil
+}
+
+// fold makes the new state out of the old one and what was journaled.
+func (r *runner) fold(res *Result) {
+	state := r.cfg.State
+	state.Cluster = r.cluster
+	res.State, _ = statefile.Fold(state, r.entries)
+	if r.work.Destroy && len(res.State.Objects) == 0 && len(res.Failed) == 0 && !res.Interrupted {
+		res.State.Cluster, res.State.Outputs = nil, nil
+	}
+}
+
+// append makes entries durable. After an error nothing more is begun.
+func (r *runner) append(entries ...statefile.Entry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fatal != nil {
+		return r.fatal
+	}
+	for i := range entries {
+		entries[i].Time = r.now().UTC()
+	}
+	if err := r.cfg.Journal.Append(entries...); err != nil {
+		r.fatal = fmt.Errorf("write the journal: %w", err)
+		return r.fatal
+	}
+	r.entries = append(r.entries, entries...)
+	return nil
+}

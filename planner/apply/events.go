@@ -1,0 +1,50 @@
+package apply
+
+import (
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+)
+
+// Types of events, as `apply --json` names them.
+const (
+	EventPlanned  = "planned_change"
+	EventStart    = "apply_start"
+	EventProgress = "apply_progress"
+	EventComplete = "apply_complete"
+	EventErrored  = "apply_errored"
+	EventSkipped  = "apply_skipped"
+	EventSummary  = "change_summary"
+)
+
+// Event is one step of a run's progress.
+type Event struct {
+	Type    string
+	Time    time.Time
+	Addr    addr.Address
+	Action  string // create | update | replace | delete | forget
+	Phase   string // of a node or the cluster
+	Text    string // for people: what is going on, why it was skipped
+	ID      string // of the object, once it is given
+	Elapsed time.Duration
+	Err     error
+	Summary planner.Summary // of EventSummary
+}
+
+func (r *runner) emit(e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.Time = r.now()
+	r.cfg.Events(e)
+}
+
+// announce tells the changes before the first of them.
+func (r *runner) announce() {
+	for i := range r.cfg.Plan.Changes {
+		c := &r.cfg.Plan.Changes[i]
+		if c.Action() != "no-op" {
+			r.emit(Event{Type: EventPlanned, Addr: c.Address, Action: c.Action()})
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/refresh"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/runtime/quorum"
+)
+
+// awaitQuorum waits until the cluster can commit. It is what the database
+// steps stand behind: agents that were just started need an election first.
+func (r *runner) awaitQuorum(ctx context.Context) error {
+	if !r.hasLive() {
+		return nil
+	}
+	deadline := r.now().Add(r.cfg.QuorumWait)
+	for {
+		var world planner.World
+		refresh.Live(ctx, r.cfg.Providers, &world)
+		why := world.LiveErr
+		if world.Live != nil {
+			if world.Live.Quorum {
+				return nil
+			}
+			why = fmt.Sprintf("the nodes that answer hold revision %d and are no majority", world.Live.Revision)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !r.now().Before(deadline) {
+			return fmt.Errorf("%w within %s: %s; start the other nodes' hosts and apply again", providers.ErrNoQuorum, r.cfg.QuorumWait, why)
+		}
+		if !sleep(ctx, r.cfg.Poll) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *runner) hasLive() bool {
+	for _, name := range r.cfg.Providers.Names() {
+		if p, err := r.cfg.Providers.Provider(name); err == nil {
+			if _, ok := p.(providers.LiveReader); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mayTake refuses a phase that takes a vote away and would leave the cluster
+// without quorum now, whatever the plan thought: nodes may have failed since.
+func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
+	if j.u.Key.Addr.Type != addr.TypeNode || r.work.Destroy || r.work.First || r.work.AllowQuorumLoss || !r.hasLive() {
+		return nil
+	}
+	if phase != providers.PhaseStop && phase != providers.PhaseDemote && phase != providers.PhaseLeave {
+		return nil
+	}
+	var world planner.World
+	refresh.Live(ctx, r.cfg.Providers, &world)
+	if world.Live == nil {
+		return fmt.Errorf("%w: %s may take the quorum away, and the cluster can't be asked: %s", providers.ErrUnreachable, phase, world.LiveErr)
+	}
+	if world.Live.Cluster.Quorum.Model == spec.SingleNode {
+		return nil
+	}
+	votes, up, mine := 0, 0, false
+	for _, m := range world.Live.Members {
+		if m.State != "voter" {
+			continue
+		}
+		self := m.Spec.ID == j.id
+		mine = mine || self && m.Spec.Votes > 0
+		if self && phase != providers.PhaseStop {
+			continue
+		}
+		votes += m.Spec.Votes
+		if !self && (m.Node == spec.NodeUp || m.Node == spec.NodePaused) {
+			up += m.Spec.Votes
+		}
+	}
+	if !mine || votes == 0 {
+		return nil
+	}
+	if needed := quorum.Needed(world.Live.Cluster.Quorum.Model, votes); up < needed {
+		return fmt.Errorf("%w: after %q only %d votes would be up, and %d are needed; other nodes failed since the plan was made: apply again once they are back", providers.ErrNoQuorum, phase, up, needed)
+	}
+	return nil
+}

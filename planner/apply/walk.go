@@ -1,0 +1,220 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/clusterplan/clusterplan/graph"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+)
+
+type status byte
+
+const (
+	waiting status = iota
+	running
+	done
+	failed
+	skipped
+)
+
+// vertex is a unit on its way.
+type vertex struct {
+	unit    *planner.Unit
+	status  status
+	open    int // dependencies that are not settled, but for those in Of
+	anyDone int // of Of: done
+	anyOpen int // of Of: not settled
+	because string
+}
+
+type outcome struct {
+	v     *vertex
+	phase string
+	err   error
+}
+
+// walk starts every unit whose time has come, until none is left. One
+// goroutine decides; the units' own only work.
+func (r *runner) walk(ctx context.Context, res *Result) {
+	vertices := make(map[planner.Key]*vertex, len(r.work.Units))
+	for _, u := range r.work.Units {
+		vertices[u.Key] = &vertex{unit: u}
+	}
+	for _, u := range r.work.Units {
+		v := vertices[u.Key]
+		for dep := range r.work.Graph.Dependencies(u.Key) {
+			if inOf(u, dep) {
+				v.anyOpen++
+			} else {
+				v.open++
+			}
+		}
+	}
+	results := make(chan outcome)
+	slots := r.cfg.Parallelism
+	active, stopped := 0, false
+	var ready []*vertex
+	// settled tells the dependents of v. It works off a list of its own, for
+	// a chain of skipped units can be long.
+	settle := func(v *vertex) {
+		list := []*vertex{v}
+		for len(list) > 0 {
+			v := list[0]
+			list = list[1:]
+			for dep, kind := range r.work.Graph.Dependents(v.unit.Key) {
+				d := vertices[dep]
+				if d.status != waiting {
+					continue
+				}
+				if inOf(d.unit, v.unit.Key) {
+					d.anyOpen--
+					if v.status == done {
+						d.anyDone++
+					}
+				} else {
+					d.open--
+					if kind == graph.Hard && v.status != done && d.because == "" {
+						d.because = v.unit.Key.String()
+						if v.because != "" {
+							d.because = v.because
+						}
+					}
+				}
+				switch {
+				case d.because != "" && d.open == 0:
+					d.status = skipped
+					if d.unit.Action != "" {
+						res.Skipped = append(res.Skipped, Skip{Addr: d.unit.Key.Addr, Because: d.because})
+						r.emit(Event{Type: EventSkipped, Addr: d.unit.Key.Addr, Action: d.unit.Action, Text: d.because + " failed"})
+					}
+					list = append(list, d)
+				case d.open == 0 && d.anyDone+d.anyOpen < d.unit.Any:
+					d.status = failed
+					d.because = d.unit.Key.String()
+					err := tooFew(d)
+					if d.unit.Action != "" {
+						r.emit(Event{Type: EventErrored, Addr: d.unit.Key.Addr, Action: d.unit.Action, Err: err})
+					}
+					res.Failed = append(res.Failed, Failure{Addr: d.unit.Key.Addr, Action: d.unit.Action, Err: err})
+					list = append(list, d)
+				case d.open == 0 && d.anyDone >= d.unit.Any && d.because == "":
+					d.status = running // it is in the list of the ready, once
+					ready = append(ready, d)
+				}
+			}
+		}
+	}
+	for _, u := range r.work.Units {
+		if v := vertices[u.Key]; v.status == waiting && v.open == 0 && v.anyDone >= u.Any && v.because == "" {
+			v.status = running
+			ready = append(ready, v)
+		} else if v.open == 0 && v.anyOpen < u.Any {
+			v.status, v.because = failed, v.unit.Key.String()
+			res.Failed = append(res.Failed, Failure{Addr: u.Key.Addr, Action: u.Action, Err: tooFew(v)})
+			settle(v)
+		}
+	}
+	stop := r.cfg.Stop
+	for active > 0 || len(ready) > 0 {
+		select {
+		case <-stop:
+			stopped, stop = true, nil
+		default:
+		}
+		stopped = stopped || ctx.Err() != nil || r.broken()
+		for !stopped && len(ready) > 0 && active < slots {
+			v := ready[0]
+			ready = ready[1:]
+			if v.unit.Key.Stage == planner.StageMark {
+				v.status = done
+				settle(v)
+				continue
+			}
+			active++
+			go func() {
+				phase, err := r.run(ctx, v.unit)
+				results <- outcome{v, phase, err}
+			}()
+		}
+		if active == 0 {
+			if stopped {
+				break
+			}
+			continue
+		}
+		select {
+		case <-stop:
+			stopped, stop = true, nil
+		case out := <-results:
+			active--
+			if out.err != nil {
+				out.v.status = failed
+				res.Failed = append(res.Failed, Failure{Addr: out.v.unit.Key.Addr, Action: out.v.unit.Action, Phase: out.phase, Err: out.err})
+			} else {
+				out.v.status = done
+			}
+			settle(out.v)
+		}
+	}
+	if !stopped {
+		return
+	}
+	res.Interrupted = !r.broken()
+	seen := map[addr.Address]bool{}
+	for _, u := range r.work.Units {
+		if v := vertices[u.Key]; (v.status == waiting || contains(ready, v)) && u.Action != "" && !seen[u.Key.Addr] {
+			seen[u.Key.Addr] = true
+			res.NotStarted = append(res.NotStarted, u.Key.Addr)
+		}
+	}
+}
+
+func contains(list []*vertex, v *vertex) bool {
+	for _, x := range list {
+		if x == v {
+			return true
+		}
+	}
+	return false
+}
+
+func inOf(u *planner.Unit, k planner.Key) bool {
+	for _, o := range u.Of {
+		if o == k {
+			return true
+		}
+	}
+	return false
+}
+
+func tooFew(v *vertex) error {
+	if v.unit.Key.Stage == planner.StageGate {
+		return fmt.Errorf("only %d of %d voting nodes joined, and a majority takes %d; mend the nodes that failed and apply again", v.anyDone, len(v.unit.Of), v.unit.Any)
+	}
+	return fmt.Errorf("no node's agent was started; mend what is said of the nodes and apply again")
+}
+
+func (r *runner) broken() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fatal != nil
+}
+
+// run does a unit and tells its progress.
+func (r *runner) run(ctx context.Context, u *planner.Unit) (string, error) {
+	if u.Key.Stage == planner.StageGate {
+		return "", r.awaitQuorum(ctx)
+	}
+	start := time.Now()
+	r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: u.Action, ID: u.ID})
+	phase, err := r.unit(ctx, u)
+	e := Event{Type: EventComplete, Addr: u.Key.Addr, Action: u.Action, Phase: phase, ID: r.idOf(u), Elapsed: time.Since(start), Err: err}
+	if err != nil {
+		e.Type = EventErrored
+	}
+	r.emit(e)
+	return phase, err
+}

@@ -1,0 +1,192 @@
+package planner
+
+import (
+	"slices"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/placement"
+)
+
+// startEstimate is how long a program that starts at once takes to its first
+// answer (runtime.md: 10 to 45 ms).
+const startEstimate = 45 * time.Millisecond
+
+// commitBound is how long a decision takes to reach its node: up to a frame,
+// and a commit.
+func commitBound(t spec.Timings) time.Duration { return t.Interval.D() + 10*time.Millisecond }
+
+// failoverTimes are the groups' worst failover times, term by term: the
+// takeover wait, the new owner's commit, its start. Groups that do not fail
+// over by themselves have none.
+func failoverTimes(def spec.Definition) []FailoverTime {
+	out := []FailoverTime{}
+	if def.Cluster.Quorum.Model == spec.SingleNode {
+		return out
+	}
+	t := def.Cluster.Heartbeat.WithDefaults()
+	for i := range def.Groups {
+		g := &def.Groups[i]
+		if g.Failover.Mode == spec.FailoverNone || g.Failover.Mode == spec.FailoverManual {
+			continue
+		}
+		s := g.StopWithin.D()
+		if s == 0 {
+			s = t.StopWithin.D()
+		}
+		terms := FailoverTerms{
+			Lease: ms(t.Lease.D()), StopWithin: ms(s), Kill: ms(t.Kill.D()),
+			Commit: ms(commitBound(t)), Start: ms(startEstimate),
+		}
+		wait := ms(t.TakeoverWait(spec.Duration(s)))
+		terms.Drift = wait - terms.Lease - terms.StopWithin - terms.Kill
+		out = append(out, FailoverTime{
+			Group: g.Addr, WorstMS: wait + terms.Commit + terms.Start,
+			// Every resource type of this version lives and dies with the monitor's lease.
+			Exclusive: true, Terms: terms,
+		})
+	}
+	return out
+}
+
+// ms rounds up.
+func ms(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// moveBound is the longest that a move may keep a group down: its resources
+// stop one after the other as their dependencies say, each within its
+// stop_timeout; then the new owner is agreed on, and starts.
+func moveBound(g *spec.Group, t spec.Timings) int64 {
+	t = t.WithDefaults()
+	return ms(stopBound(g) + t.Kill.D() + commitBound(t) + startEstimate)
+}
+
+// stopBound is the longest way through the resources' dependencies, each
+// resource as long as it may take to stop.
+func stopBound(g *spec.Group) time.Duration {
+	memo := make(map[string]time.Duration, len(g.Resources))
+	var longest func(r *spec.Resource) time.Duration
+	longest = func(r *spec.Resource) time.Duration {
+		if d, ok := memo[r.Name]; ok {
+			return d
+		}
+		memo[r.Name] = 0 // a cycle was refused by validate; harmless here
+		var below time.Duration
+		for _, dep := range slices.Concat(r.DependsOn, r.DependsOnAny) {
+			if other, ok := g.Resource(dep); ok {
+				below = max(below, longest(other))
+			}
+		}
+		own := time.Duration(0)
+		if text, ok := r.Attributes["stop_timeout"].(string); ok {
+			if d, err := spec.ParseDuration(text); err == nil {
+				own = d.D()
+			}
+		}
+		memo[r.Name] = below + own
+		return below + own
+	}
+	var all time.Duration
+	for i := range g.Resources {
+		all = max(all, longest(&g.Resources[i]))
+	}
+	return all
+}
+
+// voyage follows the groups through an apply: who owns them, and how often
+// each is interrupted.
+type voyage struct {
+	scene scene
+	trips map[string]*trip // by group name
+}
+
+type trip struct {
+	from, to string
+	times    int
+	why      string
+	maxMS    int64
+}
+
+func (v *voyage) record(g *spec.Group, from, to, why string, bound int64) {
+	t := v.trips[g.Name]
+	if t == nil {
+		t = &trip{from: from, why: why}
+		v.trips[g.Name] = t
+	}
+	t.to = to
+	t.times++
+	if bound < 0 || t.maxMS < 0 {
+		t.maxMS = -1
+	} else {
+		t.maxMS = max(t.maxMS, bound)
+	}
+}
+
+// settle lets the groups go where they go now. Groups that had no owner and
+// get one are starting, not interrupted.
+func (v *voyage) settle(why string, failback bool) {
+	in := v.scene.placementInput()
+	for i := range in.Groups {
+		if failback && in.Groups[i].Spec.Failback.Mode == spec.FailbackImmediate {
+			in.Groups[i].Failback = true
+		}
+	}
+	for i, o := range placement.Settle(in) {
+		g := &v.scene.def.Groups[i]
+		if o.From == o.To {
+			continue
+		}
+		if o.From != "" {
+			bound := moveBound(g, v.scene.def.Cluster.Heartbeat)
+			if o.To == "" {
+				bound = -1
+			}
+			v.record(g, o.From, o.To, why, bound)
+		} else if t := v.trips[g.Name]; t != nil {
+			t.to = o.To
+		}
+		if o.To == "" {
+			delete(v.scene.owner, g.Name)
+		} else {
+			v.scene.owner[g.Name] = o.To
+		}
+	}
+}
+
+// roll takes nodes out together and brings them back.
+func (v *voyage) roll(names []string, why string, back bool) {
+	if v.scene.drain == nil {
+		v.scene.drain = map[string]bool{}
+	}
+	for _, n := range names {
+		v.scene.drain[n] = true
+	}
+	v.settle(why, false)
+	if !back {
+		return
+	}
+	for _, n := range names {
+		delete(v.scene.drain, n)
+	}
+	v.settle(why, true)
+}
+
+// availability is the interruptions in address order.
+func (v *voyage) availability(nodeAt map[string]addr.Address) []Availability {
+	out := []Availability{}
+	place := func(name string) *addr.Address {
+		if a, ok := nodeAt[name]; ok && name != "" {
+			return &a
+		}
+		return nil
+	}
+	for i := range v.scene.def.Groups {
+		g := &v.scene.def.Groups[i]
+		if t := v.trips[g.Name]; t != nil {
+			out = append(out, Availability{Group: g.Addr, From: place(t.from), To: place(t.to), Interruptions: t.times, MaxMS: t.maxMS, Why: t.why})
+		}
+	}
+	return out
+}

@@ -1,0 +1,564 @@
+package planner
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// wanted is one object of the definition.
+type wanted struct {
+	addr     addr.Address
+	typ      string // node, cluster, group; a resource's own type
+	provider string
+	config   cty.Value
+	hard     []addr.Address // what it needs
+	soft     []addr.Address // what only comes first
+	prevent  bool
+	subject  *hcl.Range
+}
+
+// item is one object on the way from what is to what is to be.
+type item struct {
+	addr    addr.Address
+	want    *wanted
+	old     *statefile.Object // nil: the state has none
+	id      string            // "": not given yet
+	prior   *providers.Object // what is there, or is taken to be there
+	applied cty.Value         // what the last apply left
+	change  *Change           // in plan.Changes
+	remove  []string          // phases that take the old object away
+	phases  []string          // phases that bring the new one about
+	partial bool              // a create or delete that was cut off
+	silent  bool              // could not be read
+}
+
+func (it *item) acts() bool { return it.change.Action() != "no-op" }
+
+type builder struct {
+	in      Input
+	plan    *Plan
+	diags   hcl.Diagnostics
+	wanted  []wanted // in address order
+	shapes  map[string]shape
+	types   map[string]cty.Type
+	state   map[addr.Address]*statefile.Object
+	pending map[addr.Address]*statefile.Pending
+	items   []*item // in address order
+	at      map[addr.Address]*item
+	parts   map[addr.Address][]*item // a group's resources
+	after   spec.Definition
+	before  spec.Definition
+	destroy bool
+	fresh   bool // there is no cluster yet: quorum rules do not apply
+}
+
+// Build works out the plan. Diagnostics with an error come with a plan that
+// shows what could be worked out and is not applyable.
+func Build(in Input) (*Plan, hcl.Diagnostics) {
+	if in.Mode == "" {
+		in.Mode = ModeNormal
+	}
+	b := &builder{
+		in: in, shapes: map[string]shape{}, types: map[string]cty.Type{},
+		state: make(map[addr.Address]*statefile.Object, len(in.State.Objects)), pending: map[addr.Address]*statefile.Pending{},
+		parts: map[addr.Address][]*item{}, destroy: in.Mode == ModeDestroy,
+		plan: &Plan{
+			FormatVersion: FormatVersion, Mode: in.Mode, Complete: true, Serial: in.State.Serial, Definition: in.Version,
+			Drift: []Drift{}, Operator: []Operator{}, Unreachable: []Unreachable{}, Unmanaged: []Unmanaged{},
+			OutputChanges: map[string]OutputChange{}, Checks: []Check{}, Steps: []Step{}, Availability: []Availability{},
+			FailoverTimes: []FailoverTime{}, FailureMatrix: FailureMatrix{Regressions: []string{}}, Guarantees: []Guarantee{},
+		},
+	}
+	b.learn()
+	b.collect()
+	b.changes()
+	b.settings()
+	b.world()
+	b.order()
+	b.outputs()
+	b.finish()
+	return b.plan, b.diags
+}
+
+// learn reads the providers' schemas.
+func (b *builder) learn() {
+	schemas := b.in.Providers.Schemas()
+	for _, name := range b.in.Providers.Names() {
+		s := schemas[name]
+		for typ, object := range s.Objects {
+			if _, known := b.types[typ]; !known {
+				b.shapes[typ], b.types[typ] = shapeOf(object), schema.Type(object)
+			}
+		}
+		for typ, resource := range s.Resources {
+			whole := resource.WithCommon()
+			b.shapes[typ], b.types[typ] = shapeOf(whole), schema.Type(whole)
+		}
+	}
+}
+
+// collect brings definition, state and what was seen together, by address.
+func (b *builder) collect() {
+	for i := range b.in.State.Objects {
+		o := &b.in.State.Objects[i]
+		b.state[o.Addr] = o
+	}
+	for i := range b.in.Pending {
+		p := &b.in.Pending[i]
+		b.pending[p.Addr] = p
+	}
+	if b.in.Definition != nil {
+		b.readDefinition()
+	}
+	want := make(map[addr.Address]*wanted, len(b.wanted))
+	addrs := make([]addr.Address, 0, len(b.wanted)+8)
+	for i := range b.wanted {
+		want[b.wanted[i].addr] = &b.wanted[i]
+		addrs = append(addrs, b.wanted[i].addr)
+	}
+	for i := range b.in.State.Objects {
+		if a := b.in.State.Objects[i].Addr; want[a] == nil {
+			addrs = append(addrs, a)
+		}
+	}
+	for a, p := range b.pending {
+		// A create that was cut off before its first result, of something that
+		// the definition does not have any more.
+		if want[a] == nil && b.state[a] == nil && p.Object != nil {
+			addrs = append(addrs, a)
+		}
+	}
+	slices.SortFunc(addrs, addr.Compare)
+	b.items = make([]*item, len(addrs))
+	b.at = make(map[addr.Address]*item, len(addrs))
+	b.plan.Changes = make([]Change, len(addrs))
+	all := make([]item, len(addrs))
+	for i, a := range addrs {
+		it := &all[i]
+		*it = item{addr: a, want: want[a], old: b.state[a], change: &b.plan.Changes[i]}
+		if b.destroy {
+			it.want = nil
+		}
+		b.items[i], b.at[a] = it, it
+		if a.IsResource() {
+			b.parts[a.Owner()] = append(b.parts[a.Owner()], it)
+		}
+	}
+}
+
+// changes works out every object's change; a group before its resources, for
+// what was read of a group holds them.
+func (b *builder) changes() {
+	for _, it := range b.items {
+		b.see(it)
+	}
+	for _, it := range b.items {
+		b.change(it)
+		c := it.change
+		switch c.Action() {
+		case "no-op":
+			b.plan.Summary.NoOp++
+		case "create":
+			b.plan.Summary.Create++
+		case "update":
+			b.plan.Summary.Update++
+		case "replace":
+			b.plan.Summary.Replace++
+		case "delete":
+			b.plan.Summary.Delete++
+		case "forget":
+			b.plan.Summary.Forget++
+		}
+	}
+}
+
+// see finds out what is there of an object.
+func (b *builder) see(it *item) {
+	if it.old != nil {
+		it.id = it.old.ID
+	} else if p := b.pending[it.addr]; p != nil && p.Object != nil {
+		it.id, it.partial = p.Object.ID, true
+	}
+	if it.addr.IsResource() {
+		b.seePart(it)
+		return
+	}
+	if b.in.World.Objects == nil {
+		it.prior = b.stored(it)
+		return
+	}
+	seen, looked := b.in.World.Objects[it.addr]
+	switch {
+	case !looked && it.old == nil:
+	case !looked || seen.Err != "":
+		it.silent = true
+		it.prior = b.stored(it)
+		if it.prior != nil || seen.Err != "" {
+			reason := seen.Err
+			if !looked {
+				reason = "it was not read"
+			}
+			b.plan.Unreachable = append(b.plan.Unreachable, Unreachable{Address: it.addr, Reason: reason})
+			b.plan.Complete = false
+		}
+	default:
+		it.prior = seen.Object
+		if it.old != nil && len(it.old.Phases) > 0 {
+			it.partial = true
+		}
+	}
+}
+
+func (b *builder) seePart(it *item) {
+	group := b.at[it.addr.Owner()]
+	seen, looked := b.in.World.Objects[it.addr.Owner()]
+	if b.in.World.Objects == nil || group == nil || group.silent || !looked {
+		if it.old != nil {
+			it.prior = b.stored(it)
+			it.silent = group != nil && group.silent
+		}
+		return
+	}
+	if seen.Object == nil {
+		return
+	}
+	for i := range seen.Resources {
+		r := &seen.Resources[i]
+		if r.Addr == it.addr || it.id != "" && r.ID == it.id {
+			it.prior = &providers.Object{ID: r.ID, Value: r.Value}
+			if it.id == "" {
+				it.id = r.ID
+			}
+			return
+		}
+	}
+}
+
+// stored is what the state has of an object.
+func (b *builder) stored(it *item) *providers.Object {
+	if it.old == nil {
+		return nil
+	}
+	return &providers.Object{ID: it.old.ID, Value: b.attributes(it), Private: it.old.Private}
+}
+
+// attributes is the value that the last apply left.
+func (b *builder) attributes(it *item) cty.Value {
+	if it.applied != cty.NilVal || it.old == nil {
+		return it.applied
+	}
+	ty, ok := b.types[it.old.Type]
+	if !ok || len(it.old.Attributes) == 0 {
+		return cty.NilVal
+	}
+	v, err := schema.FromJSON(it.old.Attributes, ty)
+	if err != nil {
+		b.diags = append(b.diags, problem(hcl.DiagWarning, "State of "+it.addr.String()+" doesn't fit its type",
+			fmt.Sprintf("What the state holds of it could not be read (%s). It is taken for changed, and written anew by the next apply.", err)))
+		return cty.NilVal
+	}
+	it.applied = v
+	return v
+}
+
+// change decides what happens to one object.
+func (b *builder) change(it *item) {
+	c := it.change
+	c.Address = it.addr
+	switch {
+	case it.want != nil:
+		c.Type = it.want.typ
+	case it.old != nil:
+		c.Type = it.old.Type
+	default:
+		c.Type = b.pending[it.addr].Object.Type
+	}
+	there := it.prior != nil
+	switch {
+	case it.want == nil && !there && it.old != nil:
+		b.takeAway(it, ActionForget, ReasonGone)
+		c.Why = []string{"it is gone already"}
+		b.drift(it, true, nil, nil)
+	case it.want == nil:
+		reason := ReasonNotInDefinition
+		if b.destroy {
+			reason = ReasonDestroy
+		}
+		b.takeAway(it, ActionDelete, reason)
+		c.Why = []string{"not in the definition"}
+		if b.destroy {
+			c.Why = []string{"destroy"}
+		}
+	case !there:
+		b.bringAbout(it)
+	default:
+		b.compare(it)
+	}
+	if it.want != nil && it.acts() {
+		c.DependsOn = it.want.hard
+	}
+	b.protect(it)
+}
+
+func (b *builder) takeAway(it *item, actions []string, reason string) {
+	c := it.change
+	c.Actions, c.Reason, c.Impact = actions, reason, spec.ImpactReplace
+	if it.prior != nil {
+		c.Before = b.shapes[c.Type].guard(it.prior.Value)
+	} else {
+		c.Before = b.shapes[c.Type].guard(b.attributes(it))
+	}
+	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+		return
+	}
+	resp, ok := b.ask(it, it.prior, cty.NilVal)
+	if ok {
+		it.remove = resp.Phases
+		c.Phases = resp.Phases
+	}
+	if !b.destroy {
+		return
+	}
+	// The cluster ends as a whole: no one drains to no one.
+	it.remove = slices.DeleteFunc(slices.Clone(it.remove), func(p string) bool { return p != providers.PhaseStop && p != providers.PhaseRemove })
+	c.Phases = it.remove
+}
+
+func (b *builder) bringAbout(it *item) {
+	c := it.change
+	c.Actions, c.Reason = ActionCreate, ReasonNotInState
+	c.Why = []string{"not in state"}
+	if it.old != nil {
+		c.Reason = ReasonGone
+		c.Why = []string{"it is gone"}
+		b.drift(it, true, nil, nil)
+	}
+	if it.partial {
+		c.Reason = ReasonCutOff
+		c.Why = []string{"an apply that was cut off had begun to make it"}
+	}
+	planned := it.want.config
+	if !it.addr.IsResource() {
+		resp, ok := b.ask(it, nil, it.want.config)
+		if ok {
+			planned, it.phases = likeMarks(resp.Planned, it.want.config), resp.Phases
+		}
+	}
+	c.Phases = it.phases
+	c.After = b.shapes[c.Type].guard(planned)
+	c.Attributes = b.shapes[c.Type].diff(cty.NilVal, c.After, cty.NilVal)
+}
+
+// compare plans an object that is there and is wanted.
+func (b *builder) compare(it *item) {
+	c, s := it.change, b.shapes[it.want.typ]
+	resp := providers.PlanResponse{Planned: it.want.config}
+	if !it.addr.IsResource() {
+		var ok bool
+		if resp, ok = b.ask(it, it.prior, it.want.config); !ok {
+			resp.Planned = it.want.config
+		}
+	}
+	it.phases = resp.Phases
+	c.Actions = ActionNoOp
+	equal := same(it.prior.Value, resp.Planned)
+	words := slices.Clone(resp.Drift)
+	for _, h := range it.prior.Health {
+		if !slices.Contains(words, h) {
+			words = append(words, h)
+		}
+	}
+	otherType := it.old != nil && it.old.Type != it.want.typ
+	tainted := it.old != nil && it.old.Tainted != ""
+	requested := slices.Contains(b.in.Replace, it.addr)
+	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested {
+		return // Before and After of a no-op are left out: nothing is to be shown, and there are many
+	}
+	if it.partial {
+		b.goOn(it)
+	}
+	c.Before = likeMarks(s.guard(it.prior.Value), it.want.config)
+	c.After = s.guard(likeMarks(resp.Planned, it.want.config))
+	if !equal {
+		c.Attributes = s.diff(c.Before, c.After, b.attributes(it))
+	}
+	c.Impact = resp.Impact
+	changed := false
+	var drifted []string
+	for _, a := range c.Attributes {
+		c.Impact = stronger(c.Impact, a.Impact)
+		if a.Cause == CauseDrift {
+			drifted = append(drifted, a.Path)
+		} else {
+			changed = true
+		}
+	}
+	for _, path := range resp.Replace {
+		c.ReplacePaths = append(c.ReplacePaths, schema.PathString(path))
+	}
+	for _, a := range c.Attributes {
+		if a.Impact == spec.ImpactReplace && !slices.Contains(c.ReplacePaths, a.Path) {
+			c.ReplacePaths = append(c.ReplacePaths, a.Path)
+		}
+	}
+	switch {
+	case otherType:
+		c.Reason, c.ReplacePaths = ReasonCannotUpdate, []string{"type"}
+		c.Why = append(c.Why, "type: forces replacement")
+	case len(c.ReplacePaths) > 0:
+		c.Reason = ReasonCannotUpdate
+		for _, p := range c.ReplacePaths {
+			c.Why = append(c.Why, p+": forces replacement")
+		}
+	case tainted:
+		c.Reason, c.Why = ReasonTainted, append(c.Why, "an earlier apply left it broken: "+it.old.Tainted)
+	case requested:
+		c.Reason, c.Why = ReasonRequested, append(c.Why, "asked for")
+	case it.partial && len(it.phases) > 0:
+		c.Reason, c.Actions = ReasonCutOff, ActionUpdate
+		if it.old == nil || len(it.old.Phases) > 0 {
+			c.Actions = ActionCreate
+		}
+		c.Why = append(c.Why, "an apply was cut off before it was done")
+	case it.partial && it.old == nil:
+		c.Reason, c.Actions = ReasonCutOff, ActionCreate // it is there; the state has to learn of it
+		c.Why = append(c.Why, "an apply that was cut off had made it")
+	case changed:
+		c.Reason, c.Actions = ReasonChanged, ActionUpdate
+	case len(drifted) > 0 || len(words) > 0 && len(resp.Phases) > 0 || len(resp.Phases) > 0:
+		c.Reason, c.Actions = ReasonDrifted, ActionUpdate
+	}
+	if c.Reason == ReasonCannotUpdate || c.Reason == ReasonTainted || c.Reason == ReasonRequested {
+		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
+		b.replace(it)
+	}
+	for _, w := range words {
+		c.Why = append(c.Why, "drifted: "+w)
+	}
+	for _, p := range drifted {
+		c.Why = append(c.Why, "drifted: "+p)
+	}
+	c.Phases = slices.Concat(it.remove, it.phases)
+	if len(words) > 0 || len(drifted) > 0 {
+		b.drift(it, false, words, drifted)
+	}
+}
+
+// goOn adds what a cut-off create has not done yet, where the provider does
+// not ask for it by itself.
+func (b *builder) goOn(it *item) {
+	if it.old == nil || it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+		return
+	}
+	whole, ok := b.ask(it, nil, it.want.config)
+	if !ok {
+		return
+	}
+	var rest []string
+	for _, p := range whole.Phases {
+		if !slices.Contains(it.old.Phases, p) || slices.Contains(it.phases, p) {
+			rest = append(rest, p)
+		}
+	}
+	for _, p := range it.phases {
+		if !slices.Contains(rest, p) {
+			rest = append(rest, p)
+		}
+	}
+	it.phases = rest
+}
+
+// replace asks for the phases of the way out and of the way back in.
+func (b *builder) replace(it *item) {
+	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+		return
+	}
+	if out, ok := b.ask(it, it.prior, cty.NilVal); ok {
+		it.remove = out.Phases
+	}
+	if in, ok := b.ask(it, nil, it.want.config); ok {
+		it.phases = in.Phases
+		it.change.After = b.shapes[it.want.typ].guard(likeMarks(in.Planned, it.want.config))
+	}
+}
+
+// ask is the provider's Plan. Marks are ours: providers never see them.
+func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (providers.PlanResponse, bool) {
+	name, typ := "", it.change.Type
+	switch {
+	case it.want != nil:
+		name = it.want.provider
+	case it.old != nil:
+		name = it.old.Provider
+	default:
+		name = b.pending[it.addr].Object.Provider
+	}
+	if config == cty.NilVal && it.old != nil {
+		name = it.old.Provider // it goes where it is
+	}
+	p, err := b.in.Providers.Provider(name)
+	if err != nil {
+		b.fail(it, "No such provider", err.Error()+".")
+		return providers.PlanResponse{}, false
+	}
+	resp, err := p.Plan(providers.PlanRequest{Addr: it.addr, Type: typ, Prior: prior, Config: unmark(config)})
+	if err != nil {
+		b.fail(it, "Can't plan "+it.addr.String(), sentence(err.Error()))
+		return providers.PlanResponse{}, false
+	}
+	return resp, true
+}
+
+func (b *builder) fail(it *item, summary, detail string) {
+	d := problem(hcl.DiagError, summary, detail)
+	if it.want != nil {
+		d.Subject = it.want.subject
+	}
+	b.diags = append(b.diags, d)
+}
+
+func (b *builder) protect(it *item) {
+	action := it.change.Action()
+	if action != "delete" && action != "replace" {
+		return
+	}
+	if it.old != nil && it.old.PreventDestroy || it.want != nil && it.want.prevent {
+		b.fail(it, it.addr.String()+" may not be destroyed",
+			"Its lifecycle says prevent_destroy, also where the block is gone by now. Take that out and apply first, or leave the object as it is.")
+	}
+}
+
+func (b *builder) drift(it *item, gone bool, words, paths []string) {
+	what := slices.Clone(words)
+	for _, p := range paths {
+		what = append(what, p+" differs")
+	}
+	if gone {
+		what = append(what, "gone")
+	}
+	b.plan.Drift = append(b.plan.Drift, Drift{
+		Address: it.addr, Type: it.change.Type, Gone: gone, What: what, Paths: orEmpty(paths), Actions: it.change.Actions,
+	})
+}
+
+// sentence begins with a capital letter and ends with a full stop.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if !strings.HasSuffix(s, ".") {
+		s += "."
+	}
+	return s
+}

@@ -1,0 +1,87 @@
+package planner
+
+import (
+	"slices"
+
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// Definition is
+type Definition struct {
+	Objects []lang.Object
+	Outputs []lang.Output
+	Spec    spec.Definition
+}
+
+// readDefinition takes the definition's objects over.
+func (b *builder) readDefinition() {
+	def := b.in.Definition
+	b.after = def.Spec
+	b.wanted = make([]wanted, 0, len(def.Objects))
+	for i := range def.Objects {
+		o := &def.Objects[i]
+		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, subject: &o.Range}
+		if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() {
+			w.hard = append(w.hard, addr.Cluster())
+		}
+		for _, e := range o.DependsOn {
+			if e.Hard {
+				w.hard = append(w.hard, e.To)
+			} else {
+				w.soft = append(w.soft, e.To)
+			}
+		}
+		b.wanted = append(b.wanted, w)
+	}
+	slices.SortStableFunc(b.wanted, func(x, y wanted) int { return addr.Compare(x.addr, y.addr) })
+}
+
+// outputs compares the outputs with the last apply's.
+func (b *builder) outputs() {
+	old := b.in.State.Outputs
+	seen := map[string]bool{}
+	if b.in.Definition != nil && !b.destroy {
+		for _, o := range b.in.Definition.Outputs {
+			seen[o.Name] = true
+			before, had := b.storedOutput(o.Name)
+			change := OutputChange{Actions: ActionCreate, Before: before, After: o.Value, Sensitive: o.Sensitive}
+			switch {
+			case had && o.Runtime, had && before != cty.NilVal && same(before, o.Value):
+				change.Actions = ActionNoOp
+			case had:
+				change.Actions = ActionUpdate
+			}
+			if change.Actions[0] != "no-op" {
+				b.plan.OutputChanges[o.Name] = change
+			}
+		}
+	}
+	for name, o := range old {
+		if !seen[name] {
+			before, _ := b.storedOutput(name)
+			b.plan.OutputChanges[name] = OutputChange{Actions: ActionDelete, Before: before, After: cty.NilVal, Sensitive: o.Sensitive}
+		}
+	}
+}
+
+// storedOutput is an output's value as the state has it.
+func (b *builder) storedOutput(name string) (cty.Value, bool) {
+	o, ok := b.in.State.Outputs[name]
+	if !ok {
+		return cty.NilVal, false
+	}
+	ty, err := ctyjson.UnmarshalType(o.Type)
+	if err != nil {
+		return cty.NilVal, true
+	}
+	v, err := ctyjson.Unmarshal(o.Value, ty)
+	if err != nil {
+		return cty.NilVal, true
+	}
+	return v, true
+}

@@ -1,0 +1,263 @@
+package planner
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// impacts from the weakest to the strongest.
+var impacts = []spec.Impact{
+	"", spec.ImpactNone, spec.ImpactTimings, spec.ImpactMembership, spec.ImpactRestartResource,
+	spec.ImpactRestartGroup, spec.ImpactRestartAgent, spec.ImpactReboot, spec.ImpactReplace,
+}
+
+// stronger is the stronger of two impacts.
+func stronger(a, b spec.Impact) spec.Impact {
+	if slices.Index(impacts, a) >= slices.Index(impacts, b) {
+		return a
+	}
+	return b
+}
+
+// shape tells impact and sensitivity by an attribute's top-level path.
+type shape struct {
+	attrs  map[string]spec.Attribute
+	blocks map[string]shape
+}
+
+func shapeOf(s spec.Schema) shape { return shapeOfBlock(s.Attributes, s.Blocks) }
+
+func shapeOfBlock(attrs []spec.Attribute, blocks []spec.Block) shape {
+	out := shape{attrs: make(map[string]spec.Attribute, len(attrs)), blocks: make(map[string]shape, len(blocks))}
+	for _, a := range attrs {
+		out.attrs[a.Name] = a
+	}
+	for _, b := range blocks {
+		out.blocks[b.Name] = shapeOfBlock(b.Attributes, b.Blocks)
+	}
+	return out
+}
+
+// diff lists the attributes in which before and after differ, in the order of
+// their names. applied is what the last apply left (cty.NilVal: unknown): an
+// attribute that is there as it should be after, and isn't now, has drifted.
+func (s shape) diff(before, after, applied cty.Value) []AttributeChange {
+	d := differ{}
+	d.object(s, "", before, after, applied)
+	return d.out
+}
+
+type differ struct{ out []AttributeChange }
+
+func (d *differ) object(s shape, prefix string, before, after, applied cty.Value) {
+	for _, name := range attributeNames(before, after) {
+		path := name
+		if prefix != "" {
+			path = prefix + "." + name
+		}
+		b, a, p := attribute(before, name), attribute(after, name), attribute(applied, name)
+		if block, ok := s.blocks[name]; ok {
+			if same(b, a) {
+				continue
+			}
+			d.object(block, path, b, a, p)
+			continue
+		}
+		attr := s.attrs[name]
+		d.value(path, attr, attr.Sensitive, b, a, p)
+	}
+}
+
+// value compares two values of one attribute; maps by key, lists of one
+// length by element, all else as a whole.
+func (d *differ) value(path string, attr spec.Attribute, sensitive bool, before, after, applied cty.Value) {
+	if same(before, after) {
+		return
+	}
+	sensitive = sensitive || marked(before) || marked(after)
+	b, a, p := unmark(before), unmark(after), unmark(applied)
+	if b != cty.NilVal && a != cty.NilVal && b.IsKnown() && a.IsKnown() && !b.IsNull() && !a.IsNull() {
+		if b.Type().IsMapType() && a.Type().IsMapType() {
+			bm, am := b.AsValueMap(), a.AsValueMap()
+			var pm map[string]cty.Value
+			if p != cty.NilVal && p.IsKnown() && !p.IsNull() && p.Type().IsMapType() {
+				pm = p.AsValueMap()
+			}
+			for _, k := range sortedKeys(bm, am) {
+				d.value(path+"["+strconv.Quote(k)+"]", attr, sensitive, element(bm, k), element(am, k), element(pm, k))
+			}
+			return
+		}
+		if b.Type().IsListType() && a.Type().IsListType() && b.LengthInt() == a.LengthInt() {
+			for i, n := 0, b.LengthInt(); i < n; i++ {
+				idx := cty.NumberIntVal(int64(i))
+				pv := cty.NilVal
+				if p != cty.NilVal && p.IsKnown() && !p.IsNull() && p.LengthInt() == n {
+					pv = p.Index(idx)
+				}
+				d.value(path+"["+strconv.Itoa(i)+"]", attr, sensitive, b.Index(idx), a.Index(idx), pv)
+			}
+			return
+		}
+	}
+	cause := CauseDefinition
+	if applied != cty.NilVal && same(applied, after) {
+		cause = CauseDrift
+	}
+	impact := attr.Impact
+	if impact == "" {
+		impact = spec.ImpactNone
+	}
+	d.out = append(d.out, AttributeChange{
+		Path: path, Before: mask(before, sensitive), After: mask(after, sensitive),
+		Sensitive: sensitive, Impact: impact, Cause: cause,
+	})
+}
+
+// mask marks a sensitive value, so that it is never printed.
+func mask(v cty.Value, sensitive bool) cty.Value {
+	if v == cty.NilVal || !sensitive {
+		return v
+	}
+	return v.Mark(schema.Sensitive)
+}
+
+// guard marks what the schema calls sensitive within an object's value.
+func (s shape) guard(v cty.Value) cty.Value {
+	if v == cty.NilVal || !s.hides() || !v.IsKnown() || v.IsNull() {
+		return v
+	}
+	u, marks := v.Unmark()
+	attrs := u.AsValueMap()
+	for name, e := range attrs {
+		if s.attrs[name].Sensitive && !e.IsNull() {
+			attrs[name] = e.Mark(schema.Sensitive)
+		}
+		if block, ok := s.blocks[name]; ok {
+			attrs[name] = block.guard(e)
+		}
+	}
+	return cty.ObjectVal(attrs).WithMarks(marks)
+}
+
+func (s shape) hides() bool {
+	for _, a := range s.attrs {
+		if a.Sensitive {
+			return true
+		}
+	}
+	for _, b := range s.blocks {
+		if b.hides() {
+			return true
+		}
+	}
+	return false
+}
+
+// likeMarks gives v the marks that like has, for what a definition calls
+// sensitive is so in the value before as well.
+func likeMarks(v, like cty.Value) cty.Value {
+	if v == cty.NilVal || like == cty.NilVal || !like.ContainsMarked() {
+		return v
+	}
+	_, pvm := like.UnmarkDeepWithPaths()
+	out, _ := cty.Transform(v, func(path cty.Path, e cty.Value) (cty.Value, error) {
+		for _, pm := range pvm {
+			if pm.Path.Equals(path) {
+				return e.WithMarks(pm.Marks), nil
+			}
+		}
+		return e, nil
+	})
+	return out
+}
+
+func same(a, b cty.Value) bool {
+	if a == cty.NilVal || b == cty.NilVal {
+		return isAbsent(a) && isAbsent(b)
+	}
+	if a.ContainsMarked() {
+		a, _ = a.UnmarkDeep()
+	}
+	if b.ContainsMarked() {
+		b, _ = b.UnmarkDeep()
+	}
+	return a.RawEquals(b) || isAbsent(a) && isAbsent(b)
+}
+
+// isAbsent: "nothing" can be written in several ways.
+func isAbsent(v cty.Value) bool {
+	if v == cty.NilVal {
+		return true
+	}
+	v, _ = v.Unmark()
+	if !v.IsKnown() {
+		return false
+	}
+	if v.IsNull() {
+		return true
+	}
+	ty := v.Type()
+	return ty == cty.String && v.AsString() == "" || (ty.IsListType() || ty.IsMapType()) && v.LengthInt() == 0
+}
+
+func marked(v cty.Value) bool { return v != cty.NilVal && v.ContainsMarked() }
+
+func unmark(v cty.Value) cty.Value {
+	if v == cty.NilVal || !v.ContainsMarked() {
+		return v
+	}
+	v, _ = v.UnmarkDeep()
+	return v
+}
+
+func attribute(v cty.Value, name string) cty.Value {
+	if v == cty.NilVal {
+		return cty.NilVal
+	}
+	u, marks := v.Unmark()
+	if !u.Type().IsObjectType() || !u.Type().HasAttribute(name) {
+		return cty.NilVal
+	}
+	if u.IsNull() {
+		return cty.NilVal
+	}
+	return u.GetAttr(name).WithMarks(marks)
+}
+
+func element(m map[string]cty.Value, key string) cty.Value {
+	if v, ok := m[key]; ok {
+		return v
+	}
+	return cty.NilVal
+}
+
+func attributeNames(values ...cty.Value) []string {
+	var names []string
+	for _, v := range values {
+		if v == cty.NilVal || !v.Type().IsObjectType() {
+			continue
+		}
+		for name := range v.Type().AttributeTypes() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func sortedKeys(maps ...map[string]cty.Value) []string {
+	var keys []string
+	for _, m := range maps {
+		for k := range m {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}

@@ -1,0 +1,45 @@
+package planner
+
+import (
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// Input is all that a plan is made from.
+type Input struct {
+	// Definition is evaluated with State's values; nil only with ModeDestroy,
+	// which then takes everything from the state.
+	Definition *Definition
+	Version    DefinitionVersion
+	State      statefile.State // with its journal folded in
+	Pending    []statefile.Pending
+	World      World
+	Providers  *providers.Registry // only Schema and Plan are called
+	Mode       string              // "" is ModeNormal
+	Replace    []addr.Address      // to be made again
+	// AllowQuorumLoss plans steps that leave the cluster without quorum.
+	AllowQuorumLoss bool
+}
+
+// World is what planner/refresh saw. The zero value is a world that was not
+// looked at (--refresh=false): the state is taken for it.
+type World struct {
+	Objects map[addr.Address]Seen // by address of the state (or of the pending intent)
+	Live    *providers.Live       // nil: no agent answers, or there is no cluster yet
+	LiveErr string                // why, where there should be one
+}
+
+// Seen is what was read of one object.
+type Seen struct {
+	Object    *providers.Object // nil with Err "": it is gone for sure
+	Resources []providers.Resource
+	Err       string // it can't be seen: the state's values are kept
+}
+
+// Problem makes a diagnostic without a place in the definition.
+func problem(severity hcl.DiagnosticSeverity, summary, detail string) *hcl.Diagnostic {
+	return &hcl.Diagnostic{Severity: severity, Summary: summary, Detail: detail}
+}

@@ -1,0 +1,522 @@
+package planner
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/graph"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// Marks: vertices without work, so that "all of these after all of those"
+// costs one edge each and not one a pair.
+var (
+	markUp      = Key{addr.Address{Name: "agents started"}, StageMark}
+	markMembers = Key{addr.Address{Name: "nodes joined"}, StageMark}
+	markRolled  = Key{addr.Address{Name: "nodes rolled"}, StageMark}
+	markGroups  = Key{addr.Address{Name: "groups settled"}, StageMark}
+	gateQuorum  = Key{addr.Address{Name: "of the cluster"}, StageGate}
+)
+
+// orderer makes the units and their edges.
+type orderer struct {
+	*builder
+	g     *graph.Graph[Key]
+	units map[Key]*Unit
+
+	ups, joins, rolls, leaves []*Unit // of nodes
+	groups                    []*Unit
+	cluster                   *Unit
+}
+
+// order turns the changes into units, orders them, and tells the steps.
+func (b *builder) order() {
+	o := &orderer{builder: b, g: graph.New[Key](), units: map[Key]*Unit{}}
+	for _, it := range b.items {
+		switch {
+		case it.addr.IsResource():
+		case it.addr.Type == addr.TypeNode:
+			o.node(it)
+		case it.addr.Type == addr.TypeGroup:
+			o.group(it)
+		case it.acts():
+			o.cluster = o.add(it, StageWhole)
+		}
+	}
+	o.leaderLast(o.leaves)
+	batches := o.rollOrder()
+	if b.destroy {
+		o.destroyEdges()
+	} else {
+		o.nodeEdges(batches)
+		o.groupEdges()
+	}
+	keys, err := o.g.Order()
+	var cycle *graph.CycleError[Key]
+	if errors.As(err, &cycle) {
+		names := make([]string, 0, len(cycle.Cycle)+1)
+		for _, k := range append(cycle.Cycle, cycle.Cycle[0]) {
+			names = append(names, k.String())
+		}
+		b.diags = append(b.diags, problem(hcl.DiagError, "Changes wait for each other",
+			"None of these can be the first: "+strings.Join(names, " -> ")+". Do it in two applies: first take away what they exchange, then give it."))
+		return
+	}
+	w := &Work{Graph: o.g, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy}
+	for _, k := range keys {
+		w.Units = append(w.Units, o.units[k])
+	}
+	b.plan.work = w
+	b.steps(o, batches)
+}
+
+func (o *orderer) add(it *item, stage Stage) *Unit {
+	u := &Unit{
+		Key: Key{it.addr, stage}, Action: it.change.Action(), Type: it.change.Type, ID: it.id,
+		Prior: it.prior, Old: it.old, Last: true,
+	}
+	if it.old != nil {
+		u.Provider = it.old.Provider
+	}
+	if it.want != nil {
+		u.Provider, u.Config, u.Prevent = it.want.provider, it.want.config, it.want.prevent
+		u.DependsOn = it.want.hard
+	} else if p := o.pending[it.addr]; it.old == nil && p != nil && p.Object != nil {
+		u.Provider = p.Object.Provider
+	}
+	if u.Action == "create" || u.Action == "update" || u.Action == "replace" {
+		u.Phases = it.phases
+	}
+	if u.Action == "replace" || u.Action == "delete" {
+		u.Remove = it.remove
+	}
+	o.units[u.Key] = u
+	o.g.AddVertex(u.Key)
+	return u
+}
+
+func (o *orderer) mark(k Key) *Unit {
+	if u := o.units[k]; u != nil {
+		return u
+	}
+	u := &Unit{Key: k}
+	o.units[k] = u
+	o.g.AddVertex(k)
+	return u
+}
+
+// takesOut are the phases that take a node away, for a while or for good.
+var takesOut = []string{providers.PhaseDrain, providers.PhaseStop, providers.PhaseDemote, providers.PhaseLeave, providers.PhaseRemove}
+
+// node splits a node's phases into stages.
+func (o *orderer) node(it *item) {
+	if !it.acts() {
+		return
+	}
+	votes := o.votesOf(it)
+	switch it.change.Action() {
+	case "delete", "forget":
+		u := o.add(it, StageLeave)
+		u.Votes = votes
+		o.leaves = append(o.leaves, u)
+		return
+	case "replace":
+		u := o.add(it, StageRoll)
+		u.Votes = votes
+		o.rolls = append(o.rolls, u)
+		return
+	}
+	out := slices.ContainsFunc(it.phases, func(p string) bool { return slices.Contains(takesOut, p) })
+	if out {
+		u := o.add(it, StageRoll)
+		u.Votes = votes
+		o.rolls = append(o.rolls, u)
+		return
+	}
+	n := 0
+	for n < len(it.phases) && (it.phases[n] == providers.PhaseInstall || it.phases[n] == providers.PhaseStart) {
+		n++
+	}
+	if n > 0 || len(it.phases) == 0 {
+		u := o.add(it, StageUp)
+		u.Phases, u.Last = it.phases[:n], n == len(it.phases)
+		o.ups = append(o.ups, u)
+	}
+	if n < len(it.phases) {
+		u := o.add(it, StageJoin)
+		u.Phases, u.Votes = it.phases[n:], votes
+		o.joins = append(o.joins, u)
+		if n > 0 {
+			o.g.AddEdge(u.Key, Key{it.addr, StageUp}, graph.Hard)
+		}
+	}
+}
+
+// group makes one unit of a group and its resources.
+func (o *orderer) group(it *item) {
+	parts := o.parts[it.addr]
+	acts := it.acts()
+	for _, p := range parts {
+		acts = acts || p.acts()
+	}
+	if !acts {
+		return
+	}
+	u := o.add(it, StageWhole)
+	if u.Action == "no-op" {
+		u.Action = "update"
+	}
+	for _, p := range parts {
+		if p.want == nil {
+			u.Gone = append(u.Gone, p.addr)
+			continue
+		}
+		part := Part{Addr: p.addr, ID: p.id, Type: p.want.typ, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard, Prevent: p.want.prevent}
+		if p.change.Action() == "replace" {
+			part.ID = ""
+		}
+		u.Parts = append(u.Parts, part)
+	}
+	o.groups = append(o.groups, u)
+}
+
+// votesOf is what a node counts for now, or will.
+func (o *orderer) votesOf(it *item) int {
+	v := cty.NilVal
+	if it.prior != nil {
+		v = it.prior.Value
+	} else if it.want != nil {
+		v = it.want.config
+	}
+	if n := unmark(attribute(v, "votes")); n != cty.NilVal && n.IsKnown() && !n.IsNull() {
+		i, _ := n.AsBigFloat().Int64()
+		return int(i)
+	}
+	return 1
+}
+
+// nodeEdges: agents first, then the cluster, then joins one after the other,
+// then what takes votes away.
+func (o *orderer) nodeEdges(batches [][]*Unit) {
+	if len(o.ups) > 0 {
+		o.mark(markUp)
+		for _, u := range o.ups {
+			o.g.AddEdge(markUp, u.Key, graph.Soft)
+		}
+	}
+	creates := o.cluster != nil && o.cluster.Action == "create"
+	if o.cluster != nil {
+		if creates {
+			// One started agent is enough to begin with; the cluster is made
+			// there, and the others join it.
+			o.cluster.Any = 1
+			for _, u := range o.ups {
+				o.cluster.Of = append(o.cluster.Of, u.Key)
+				o.g.AddEdge(o.cluster.Key, u.Key, graph.Soft)
+			}
+		} else {
+			o.needQuorum(o.cluster.Key)
+		}
+	}
+	members := append(slices.Clone(o.joins), o.rolls...)
+	if len(members) > 0 {
+		o.mark(markMembers)
+	}
+	var last Key
+	for i, u := range o.joins {
+		switch {
+		case creates:
+			o.g.AddEdge(u.Key, o.cluster.Key, graph.Hard)
+		default:
+			o.needQuorum(u.Key)
+			if o.cluster != nil {
+				o.g.AddEdge(u.Key, o.cluster.Key, graph.Soft)
+			}
+		}
+		if i > 0 {
+			o.g.AddEdge(u.Key, last, graph.Soft) // the membership changes by one at a time
+		}
+		last = u.Key
+		o.g.AddEdge(markMembers, u.Key, graph.Soft)
+	}
+	for i, batch := range batches {
+		for _, u := range batch {
+			o.needQuorum(u.Key)
+			for _, j := range o.joins {
+				o.g.AddEdge(u.Key, j.Key, graph.Soft)
+			}
+			if o.cluster != nil {
+				o.g.AddEdge(u.Key, o.cluster.Key, graph.Soft)
+			}
+			if i > 0 {
+				for _, before := range batches[i-1] {
+					o.g.AddEdge(u.Key, before.Key, graph.Hard) // a node that does not come back ends the rolling
+				}
+			}
+			o.mark(markRolled)
+			o.g.AddEdge(markRolled, u.Key, graph.Soft)
+		}
+	}
+	for i, u := range o.leaves {
+		if u.Action == "forget" {
+			continue
+		}
+		o.needQuorum(u.Key)
+		for _, k := range []Key{markMembers, markRolled} {
+			if o.units[k] != nil {
+				o.g.AddEdge(u.Key, k, graph.Soft)
+			}
+		}
+		if len(o.groups) > 0 {
+			o.mark(markGroups)
+			o.g.AddEdge(u.Key, markGroups, graph.Soft)
+		}
+		if i > 0 {
+			o.g.AddEdge(u.Key, o.leaves[i-1].Key, graph.Soft)
+		}
+	}
+}
+
+// needQuorum has what writes to the database wait until it can commit.
+func (o *orderer) needQuorum(k Key) {
+	gate := o.units[gateQuorum]
+	if gate == nil {
+		gate = o.mark(gateQuorum)
+		if o.units[markUp] != nil {
+			o.g.AddEdge(gateQuorum, markUp, graph.Soft)
+		}
+		if o.cluster != nil && o.cluster.Action == "create" {
+			// Enough joins make a majority of what is planned; one that fails
+			// keeps nobody else from going on.
+			o.g.AddEdge(gateQuorum, o.cluster.Key, graph.Hard)
+			votes := 0
+			for _, u := range o.joins {
+				if u.Votes > 0 {
+					votes++
+					gate.Of = append(gate.Of, u.Key)
+				}
+			}
+			if o.after.Cluster.Quorum.Model == spec.MajorityNodeSet {
+				gate.Any = votes/2 + 1
+			} else {
+				gate.Any = min(1, votes)
+			}
+			for _, k := range gate.Of {
+				o.g.AddEdge(gateQuorum, k, graph.Soft)
+			}
+		}
+	}
+	o.g.AddEdge(k, gateQuorum, graph.Hard)
+}
+
+// groupEdges: after the nodes that may own them, what they depend on, and
+// what gives up an address that they take.
+func (o *orderer) groupEdges() {
+	byName := map[string][]Key{}
+	for _, u := range slices.Concat(o.joins, o.rolls) {
+		byName[nameOf(u)] = append(byName[nameOf(u)], u.Key)
+	}
+	unit := make(map[addr.Address]*Unit, len(o.groups))
+	for _, u := range o.groups {
+		unit[u.Key.Addr] = u
+	}
+	release := o.releases(unit)
+	for _, u := range o.groups {
+		o.needQuorum(u.Key)
+		if o.units[markRolled] != nil {
+			o.g.AddEdge(u.Key, markRolled, graph.Soft)
+		}
+		if u.Config != cty.NilVal {
+			for _, name := range ownerNames(u.Config) {
+				for _, k := range byName[name] {
+					o.g.AddEdge(u.Key, k, graph.Soft)
+				}
+			}
+		}
+		if o.units[markGroups] != nil {
+			o.g.AddEdge(markGroups, u.Key, graph.Soft)
+		}
+		it := o.at[u.Key.Addr]
+		if it.want != nil {
+			for _, dep := range append(slices.Clone(it.want.hard), o.partNeeds(it)...) {
+				d := unit[dep.Owner()]
+				if d == nil || d == u || d.Config == cty.NilVal {
+					continue
+				}
+				// Two groups that are there already can change in any order;
+				// one that waits for an address of the other goes last.
+				if u.Action != "create" && d.Action != "create" && (release[[2]addr.Address{d.Key.Addr, u.Key.Addr}]) {
+					continue
+				}
+				o.g.AddEdge(u.Key, d.Key, graph.Hard)
+			}
+		}
+		if u.Old != nil {
+			for _, dep := range u.Old.DependsOn {
+				// A group goes only once nothing depends on it any more.
+				if d := unit[dep.Owner()]; d != nil && d != u && d.Action == "delete" {
+					o.g.AddEdge(d.Key, u.Key, graph.Hard)
+				}
+			}
+		}
+	}
+	for pair := range release {
+		o.g.AddEdge(Key{pair[0], StageWhole}, Key{pair[1], StageWhole}, graph.Hard)
+	}
+	o.nodeNeeds()
+}
+
+// nodeNeeds adds what the definition says a node depends on.
+func (o *orderer) nodeNeeds() {
+	for _, u := range slices.Concat(o.ups, o.joins, o.rolls) {
+		it := o.at[u.Key.Addr]
+		if it.want == nil {
+			continue
+		}
+		for _, dep := range it.want.hard {
+			for _, stage := range []Stage{StageUp, StageRoll} {
+				if k := (Key{dep, stage}); o.units[k] != nil && k != u.Key && u.Key.Stage != StageJoin {
+					o.g.AddEdge(u.Key, k, graph.Hard)
+				}
+			}
+		}
+	}
+}
+
+// partNeeds is what a group's resources refer to outside of it.
+func (o *orderer) partNeeds(it *item) []addr.Address {
+	var out []addr.Address
+	for _, p := range o.parts[it.addr] {
+		if p.want == nil {
+			continue
+		}
+		for _, dep := range p.want.hard {
+			if dep.Owner() != it.addr {
+				out = append(out, dep)
+			}
+		}
+	}
+	return out
+}
+
+// unique are the attributes that are unique in the cluster, by resource type.
+var unique = map[string]string{"ip_address": "address", "network_name": "name"}
+
+// releases finds addresses that change their group: {who gets it, who gives it up}.
+func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool {
+	type holding struct{ typ, value string }
+	held := map[holding]addr.Address{}
+	value := func(typ string, v cty.Value) (holding, bool) {
+		attr, ok := unique[typ]
+		if !ok || v == cty.NilVal {
+			return holding{}, false
+		}
+		text := unmark(attribute(v, attr))
+		if text == cty.NilVal || !text.IsKnown() || text.IsNull() {
+			return holding{}, false
+		}
+		host, _, _ := strings.Cut(text.AsString(), "/")
+		return holding{typ, host}, true
+	}
+	for _, it := range o.items {
+		if it.addr.IsResource() && it.prior != nil {
+			if h, ok := value(it.change.Type, it.prior.Value); ok {
+				held[h] = it.addr.Owner()
+			}
+		}
+	}
+	out := map[[2]addr.Address]bool{}
+	for _, it := range o.items {
+		if !it.addr.IsResource() || it.want == nil {
+			continue
+		}
+		h, ok := value(it.want.typ, it.want.config)
+		if !ok {
+			continue
+		}
+		to := it.addr.Owner()
+		if from, ok := held[h]; ok && from != to && unit[from] != nil && unit[to] != nil {
+			out[[2]addr.Address{to, from}] = true
+		}
+	}
+	return out
+}
+
+// destroyEdges: groups go dependents first, then every node, then what is left.
+func (o *orderer) destroyEdges() {
+	unit := make(map[addr.Address]*Unit, len(o.groups))
+	for _, u := range o.groups {
+		unit[u.Key.Addr] = u
+	}
+	for _, u := range o.groups {
+		if u.Old != nil {
+			for _, dep := range u.Old.DependsOn {
+				if d := unit[dep.Owner()]; d != nil && d != u {
+					o.g.AddEdge(d.Key, u.Key, graph.Soft)
+				}
+			}
+		}
+	}
+	if len(o.groups) > 0 {
+		o.mark(markGroups)
+		for _, u := range o.groups {
+			o.g.AddEdge(markGroups, u.Key, graph.Soft)
+		}
+	}
+	for _, u := range o.leaves {
+		if len(o.groups) > 0 {
+			o.g.AddEdge(u.Key, markGroups, graph.Soft)
+		}
+	}
+	if o.cluster != nil {
+		if len(o.groups) > 0 {
+			o.g.AddEdge(o.cluster.Key, markGroups, graph.Soft)
+		}
+		for _, u := range o.leaves {
+			o.g.AddEdge(o.cluster.Key, u.Key, graph.Hard)
+		}
+	}
+}
+
+// ownerNames are the nodes that a group's lists name.
+func ownerNames(config cty.Value) []string {
+	var out []string
+	for _, attr := range []string{"preferred_owners", "possible_owners"} {
+		v := unmark(attribute(config, attr))
+		if v == cty.NilVal || !v.IsKnown() || v.IsNull() {
+			continue
+		}
+		for it := v.ElementIterator(); it.Next(); {
+			if _, e := it.Element(); e.IsKnown() && !e.IsNull() {
+				out = append(out, e.AsString())
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// nameOf is a node's name in the definition, or as it was.
+func nameOf(u *Unit) string {
+	v := u.Config
+	if v == cty.NilVal && u.Prior != nil {
+		v = u.Prior.Value
+	}
+	name := unmark(attribute(v, "name"))
+	if name == cty.NilVal || !name.IsKnown() || name.IsNull() {
+		return u.Key.Addr.DefaultName()
+	}
+	return name.AsString()
+}
+
+func refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {
+	return problem(hcl.DiagError, "The cluster would lose its quorum",
+		fmt.Sprintf("%s: after %q only %d votes would be up, and %d are needed. Bring nodes back or add some first, in an apply of their own; --allow-quorum-loss does it all the same.", a, phase, up, needed))
+}

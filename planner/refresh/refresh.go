@@ -1,0 +1,149 @@
+// Package refresh asks the providers what is there: everything that the state
+// knows, and everything that an apply began and did not finish. It reads in
+// parallel, within a bound, and changes nothing. What can't be seen is no
+// error: the plan keeps the state's values for it and says so.
+package refresh
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// DefaultParallelism is how many objects are read at once.
+const DefaultParallelism = 10
+
+// Config says what to look at.
+type Config struct {
+	State       statefile.State // with its journal folded in
+	Pending     []statefile.Pending
+	Providers   *providers.Registry // configured
+	Parallelism int                 // 0: DefaultParallelism
+}
+
+// target is one object to be read.
+type target struct {
+	addr     addr.Address
+	typ      string
+	provider providers.Provider
+	id       string
+	prior    *providers.Object
+	why      string // it is not asked for, because
+}
+
+// Run looks at the world. The error is about the state or ctx, never about
+// what could not be reached.
+func Run(ctx context.Context, cfg Config) (planner.World, error) {
+	if cfg.Parallelism <= 0 {
+		cfg.Parallelism = DefaultParallelism
+	}
+	world := planner.World{Objects: map[addr.Address]planner.Seen{}}
+	if cfg.State.Cluster != nil {
+		Live(ctx, cfg.Providers, &world)
+	}
+	targets, err := collect(cfg, world)
+	if err != nil {
+		return world, err
+	}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(cfg.Parallelism)
+	for _, t := range targets {
+		if t.why != "" {
+			mu.Lock()
+			world.Objects[t.addr] = planner.Seen{Err: t.why}
+			mu.Unlock()
+			continue
+		}
+		g.Go(func() error {
+			seen := read(ctx, t)
+			mu.Lock()
+			defer mu.Unlock()
+			world.Objects[t.addr] = seen
+			return ctx.Err()
+		})
+	}
+	return world, g.Wait()
+}
+
+// Live fills in the running cluster's life, from the provider that has it.
+func Live(ctx context.Context, registry *providers.Registry, world *planner.World) {
+	for _, name := range registry.Names() {
+		p, err := registry.Provider(name)
+		if err != nil {
+			continue
+		}
+		reader, ok := p.(providers.LiveReader)
+		if !ok {
+			continue
+		}
+		live, err := reader.Live(ctx)
+		if err != nil {
+			world.LiveErr = err.Error()
+			continue
+		}
+		world.Live = live
+		return
+	}
+}
+
+// collect lists what to read. Without anyone to answer for the cluster's
+// database, what is in it is not asked for one by one.
+func collect(cfg Config, world planner.World) ([]target, error) {
+	var out []target
+	add := func(o *statefile.Object) error {
+		if o.Addr.IsResource() {
+			return nil // comes with its group
+		}
+		p, err := cfg.Providers.Provider(o.Provider)
+		if err != nil {
+			return fmt.Errorf("refresh %s: %w", o.Addr, err)
+		}
+		t := target{addr: o.Addr, typ: o.Type, provider: p, id: o.ID, prior: &providers.Object{ID: o.ID, Private: o.Private}}
+		if _, holds := p.(providers.LiveReader); holds {
+			if world.Live == nil && world.LiveErr != "" {
+				t.why = world.LiveErr
+			}
+		} else if s, ok := p.Schema().Objects[o.Type]; ok && len(o.Attributes) > 0 {
+			v, err := schema.FromJSON(o.Attributes, schema.Type(s))
+			if err != nil {
+				return fmt.Errorf("refresh %s: its attributes in the state: %w", o.Addr, err)
+			}
+			t.prior.Value = v
+		}
+		out = append(out, t)
+		return nil
+	}
+	known := make(map[addr.Address]bool, len(cfg.State.Objects))
+	for i := range cfg.State.Objects {
+		known[cfg.State.Objects[i].Addr] = true
+		if err := add(&cfg.State.Objects[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range cfg.Pending {
+		if p.Object == nil || known[p.Addr] {
+			continue
+		}
+		if err := add(p.Object); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func read(ctx context.Context, t target) planner.Seen {
+	resp, err := t.provider.Read(ctx, providers.ReadRequest{Addr: t.addr, Type: t.typ, ID: t.id, Prior: t.prior})
+	if err != nil {
+		return planner.Seen{Err: err.Error()}
+	}
+	return planner.Seen{Object: resp.Object, Resources: resp.Resources}
+}

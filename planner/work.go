@@ -1,0 +1,95 @@
+package planner
+
+import (
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/graph"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// Work is what planner/apply needs of a plan and its JSON does not show: the
+// units of work and what each waits for.
+type Work struct {
+	Units []*Unit           // in an order that keeps every edge
+	Graph *graph.Graph[Key] // who waits for whom
+	Moves []statefile.Object
+	// First says that there is no cluster yet.
+	First bool
+	// AllowQuorumLoss as it was planned.
+	AllowQuorumLoss bool
+	Destroy         bool
+}
+
+// Stage is a part of an object's action that is ordered on its own.
+type Stage string
+
+// Stages. A node's agent is up before the cluster is there; it joins after.
+const (
+	StageWhole Stage = ""       // clusters and groups
+	StageUp    Stage = "up"     // install, start: needs no cluster
+	StageJoin  Stage = "join"   // join, promote, settings: adds votes or leaves them
+	StageRoll  Stage = "roll"   // takes the node out and back: a rolling operation
+	StageLeave Stage = "leave"  // drain, leave, stop, remove
+	StageGate  Stage = "quorum" // nothing to do: waits until the cluster can commit
+	StageMark  Stage = "mark"   // nothing to do: one vertex where many edges would be
+)
+
+// Key names a unit: a vertex of the graph.
+type Key struct {
+	Addr  addr.Address
+	Stage Stage
+}
+
+// String is for errors and drawings.
+func (k Key) String() string {
+	if k.Stage == StageWhole {
+		return k.Addr.String()
+	}
+	if k.Addr.Type == "" {
+		return string(k.Stage) + " " + k.Addr.Name
+	}
+	return k.Addr.String() + " (" + string(k.Stage) + ")"
+}
+
+// Unit is one vertex: phases of one object's change that are done one after
+// the other. A group's unit holds its resources: one call, one intent.
+type Unit struct {
+	Key       Key
+	Action    string // create | update | replace | delete | forget; "" for gates and marks
+	Type      string
+	Provider  string
+	ID        string            // "": to be given
+	Config    cty.Value         // cty.NilVal: to be deleted; unknown parts are resolved at apply
+	Prior     *providers.Object // as read; nil: nothing there
+	Old       *statefile.Object // as in state; nil: not there
+	Remove    []string          // phases that take the old object away
+	Phases    []string          // phases that bring the new one about
+	Last      bool              // the object's last unit: its create is done then
+	Parts     []Part            // of a group, in the order of the definition
+	Gone      []addr.Address    // of a group: resources that it loses
+	DependsOn []addr.Address    // for the state
+	Prevent   bool              // prevent_destroy, for the state
+	Votes     int               // of a node: what its taking away costs
+
+	// Any: it starts once this many of Of are done, and fails when too few
+	// are left that could be.
+	Any int
+	Of  []Key
+}
+
+// Part is a resource in a group's unit.
+type Part struct {
+	Addr    addr.Address
+	ID      string // "": to be given
+	Type    string
+	Config  cty.Value
+	Old     *statefile.Object
+	Change  *Change
+	Depends []addr.Address
+	Prevent bool
+}
+
+// Work is what an apply does.
+func (p *Plan) Work() *Work { return p.work }

@@ -1,0 +1,196 @@
+package planner
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// settings works out the cluster before and after as spec's types.
+func (b *builder) settings() {
+	live := b.in.World.Live
+	b.fresh = b.in.State.Cluster == nil || b.at[addr.Cluster()] == nil || b.at[addr.Cluster()].change.Action() == "create"
+	switch {
+	case live != nil:
+		b.before.Cluster = live.Cluster
+		for _, m := range live.Members {
+			b.before.Nodes = append(b.before.Nodes, m.Spec)
+		}
+		for _, g := range live.Groups {
+			b.before.Groups = append(b.before.Groups, g.Spec)
+		}
+	case !b.fresh:
+		b.before = b.fromState()
+	}
+	b.plan.Cluster = b.after.Cluster.Name
+	if b.plan.Cluster == "" && b.in.State.Cluster != nil {
+		b.plan.Cluster = b.in.State.Cluster.Name
+	}
+}
+
+// fromState is the cluster as the state has it, for when nobody answers.
+func (b *builder) fromState() spec.Definition {
+	var def spec.Definition
+	groups := map[addr.Address]int{}
+	for _, it := range b.items {
+		if it.old == nil {
+			continue
+		}
+		v := b.attributes(it)
+		if v == cty.NilVal {
+			continue
+		}
+		switch {
+		case it.addr.IsResource():
+			if i, ok := groups[it.addr.Owner()]; ok {
+				def.Groups[i].Resources = append(def.Groups[i].Resources, spec.Resource{ID: it.old.ID, Addr: it.addr, Type: it.old.Type})
+			}
+		case it.addr.Type == addr.TypeCluster:
+			_ = schema.DecodeKnown(v, &def.Cluster)
+		case it.addr.Type == addr.TypeNode:
+			n := spec.Node{ID: it.old.ID, Addr: it.addr, Provider: it.old.Provider}
+			if schema.DecodeKnown(v, &n) == nil {
+				def.Nodes = append(def.Nodes, n)
+			}
+		case it.addr.Type == addr.TypeGroup:
+			g := spec.Group{ID: it.old.ID, Addr: it.addr}
+			if schema.DecodeKnown(v, &g) == nil {
+				groups[it.addr] = len(def.Groups)
+				def.Groups = append(def.Groups, g)
+			}
+		}
+	}
+	return def
+}
+
+// world tells what the cluster is doing by itself, and what faults do to it.
+func (b *builder) world() {
+	p, live := b.plan, b.in.World.Live
+	if live == nil {
+		if b.in.World.LiveErr != "" && !b.fresh {
+			p.Complete = false
+			p.AsOf = &AsOf{Text: "no agent answers; what the last apply left is taken for the cluster's configuration"}
+			if !b.destroy {
+				b.diags = append(b.diags, problem(hcl.DiagWarning, "The cluster can't be seen", sentence(b.in.World.LiveErr)))
+			}
+		}
+	} else {
+		p.ConfigRevision = live.ConfigRevision
+		if !live.Quorum {
+			p.Complete = false
+			p.AsOf = &AsOf{Revision: live.Revision, Text: fmt.Sprintf("as of revision %d, no quorum", live.Revision)}
+		}
+		b.operators(live)
+		b.strangers(live)
+	}
+	if b.destroy {
+		return
+	}
+	p.FailoverTimes = failoverTimes(b.after)
+	after := b.sceneOf(b.after, true)
+	p.FailureMatrix.After = after.matrix()
+	switch {
+	case b.fresh:
+	case !p.Summary.Any():
+		p.FailureMatrix.Before = p.FailureMatrix.After
+	default:
+		p.FailureMatrix.Before = b.sceneOf(b.before, false).matrix()
+	}
+	p.FailureMatrix.Regressions = regressions(p.FailureMatrix.Before, p.FailureMatrix.After)
+}
+
+// sceneOf is def with the owners and operators' orders of now. Once the apply
+// is done every node is up; before, only those that are.
+func (b *builder) sceneOf(def spec.Definition, done bool) *scene {
+	s := &scene{def: def, owner: map[string]string{}, paused: map[string]bool{}, drain: map[string]bool{}, want: map[string]string{}}
+	live := b.in.World.Live
+	if live == nil {
+		return s
+	}
+	if !done {
+		s.up = map[string]bool{}
+	}
+	names := make(map[string]string, len(live.Members))
+	now := make(map[addr.Address]string, len(def.Nodes)) // today's name may be another one
+	for _, n := range def.Nodes {
+		now[n.Addr] = n.Name
+	}
+	for _, m := range live.Members {
+		name := m.Spec.Name
+		if n, ok := now[m.Spec.Addr]; ok {
+			name = n
+		}
+		names[m.Spec.ID] = name
+		s.paused[name] = m.Paused != nil
+		s.drain[name] = m.Drained
+		if !done {
+			s.up[name] = m.Node == spec.NodeUp || m.Node == spec.NodePaused
+		}
+	}
+	groups := make(map[addr.Address]string, len(def.Groups))
+	for _, g := range def.Groups {
+		groups[g.Addr] = g.Name
+	}
+	for _, g := range live.Groups {
+		name, ok := groups[g.Spec.Addr]
+		if !ok {
+			continue
+		}
+		if owner := names[g.Owner]; owner != "" {
+			s.owner[name] = owner
+		}
+		if g.WantBy != nil {
+			s.want[name] = g.Want
+		}
+	}
+	return s
+}
+
+// operators lists the orders that hold. They are kept.
+func (b *builder) operators(live *providers.Live) {
+	out := []Operator{}
+	add := func(a addr.Address, order string, o *providers.Order) {
+		out = append(out, Operator{Address: a, Order: order, To: o.To, Author: o.Author, Reason: o.Reason, Time: o.Time})
+	}
+	for _, m := range live.Members {
+		if m.Paused != nil {
+			order := "pause"
+			if m.Drained {
+				order = "drain"
+			}
+			add(m.Spec.Addr, order, m.Paused)
+		}
+	}
+	for _, g := range live.Groups {
+		if g.WantBy != nil {
+			add(g.Spec.Addr, g.Want, g.WantBy)
+		}
+		if g.Move != nil {
+			add(g.Spec.Addr, "move", g.Move)
+		}
+	}
+	slices.SortStableFunc(out, func(x, y Operator) int { return addr.Compare(x.Address, y.Address) })
+	b.plan.Operator = out
+}
+
+// strangers lists what others made in the database; it is left alone.
+func (b *builder) strangers(live *providers.Live) {
+	known := make(map[string]bool, len(b.items))
+	for _, it := range b.items {
+		known[it.id] = true
+	}
+	for _, g := range live.Groups {
+		if g.Spec.ManagedBy != spec.ManagedBy && !known[g.Spec.ID] {
+			b.plan.Unmanaged = append(b.plan.Unmanaged, Unmanaged{Type: "group", Name: g.Spec.Name, ID: g.Spec.ID, ManagedBy: g.Spec.ManagedBy})
+		}
+	}
+	slices.SortFunc(b.plan.Unmanaged, func(x, y Unmanaged) int { return strings.Compare(x.Name+x.ID, y.Name+y.ID) })
+}
