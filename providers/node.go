@@ -256,7 +256,11 @@ func readAgentConfig(ctx context.Context, host Host, dir string) (*AgentConfig, 
 		return nil, err
 	}
 	conf := &AgentConfig{}
-	if err := json.Unmarshal(data, conf); err != nil {
+	err = json.Unmarshal(data, conf)
+	if err == nil && conf.NodeID == "" {
+		err = errors.New("it names no node_id")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w; remove the file, apply writes it again", errDamaged, path.Join(host.Root(), dir, AgentConfigFile), err)
 	}
 	return conf, nil

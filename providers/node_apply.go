@@ -49,7 +49,7 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	if identity == nil && req.Phase != PhaseStop && req.Phase != PhaseRemove {
 		return ApplyResponse{}, fmt.Errorf("%s %s: the state does not hold the cluster's identity", req.Phase, n.Name)
 	}
-	if s.conf != nil {
+	if s.conf != nil && s.conf.Address != "" {
 		n.Endpoint = s.conf.Address
 	}
 	// What is read of the host stands against what the definition aims at.
@@ -131,7 +131,7 @@ func (p *Nodes) member(s *site, n *node, serverID uint64) Member {
 // doJoin has the cluster take the node in, with the data directory that its
 // agent uses now. One that the cluster has let go starts over with an empty one.
 func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
-	self, err := p.self(ctx, s, identity, readWait)
+	self, err := p.self(ctx, s, n.Endpoint, identity, readWait)
 	if err != nil {
 		return fmt.Errorf("%w: its agent does not answer: %w", ErrUnreachable, err)
 	}
@@ -145,7 +145,7 @@ func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *
 		if err := p.doStart(ctx, s, identity, n); err != nil {
 			return err
 		}
-		if self, err = p.self(ctx, s, identity, readWait); err != nil {
+		if self, err = p.self(ctx, s, n.Endpoint, identity, readWait); err != nil {
 			return err
 		}
 	}

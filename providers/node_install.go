@@ -146,7 +146,11 @@ func certHealth(cert, key []byte, identity *pki.Identity, nodeID string, now tim
 	case left <= 0:
 		return HealthCert + "expired"
 	case pki.RenewNeeded(peer.NotBefore, peer.NotAfter, now):
-		return fmt.Sprintf("%sexpires in %d days", HealthCert, int(math.Ceil(left.Hours()/24)))
+		days := int(math.Ceil(left.Hours() / 24))
+		if days == 1 {
+			return HealthCert + "expires in 1 day"
+		}
+		return fmt.Sprintf("%sexpires in %d days", HealthCert, days)
 	}
 	return ""
 }

@@ -46,7 +46,7 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 	} else {
 		n.Name = firstOf(n.Name, s.conf.Name)
 		n.Endpoint = firstOf(n.Endpoint, s.conf.Address)
-		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: s.conf.Address, ServerID: n.ServerID, Spec: n.Node})
+		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint, ServerID: n.ServerID, Spec: n.Node})
 		if health, err = p.inspect(ctx, s, &n); err != nil {
 			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
 		}
@@ -107,7 +107,7 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 	}
 	if pid == 0 {
 		health = append(health, HealthNotRunning)
-	} else if self, err := p.self(ctx, s, identity, readWait); err != nil {
+	} else if self, err := p.self(ctx, s, n.Endpoint, identity, readWait); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

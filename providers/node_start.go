@@ -28,8 +28,8 @@ type Self struct {
 	CertNotAfter time.Time `json:"cert_not_after"`
 }
 
-// self asks the agent at the node's endpoint who it is, over mutual TLS.
-func (p *Nodes) self(ctx context.Context, s *site, identity *pki.Identity, wait time.Duration) (Self, error) {
+// self asks the agent at endpoint who it is, over mutual TLS.
+func (p *Nodes) self(ctx context.Context, s *site, endpoint string, identity *pki.Identity, wait time.Duration) (Self, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	cert, err := identity.ClientCert("clusterplan", "reader", pki.ClientLife)
@@ -48,7 +48,7 @@ func (p *Nodes) self(ctx context.Context, s *site, identity *pki.Identity, wait 
 		TLSClientConfig:   conf,
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return s.host.Dial(ctx, network, s.conf.Address)
+			return s.host.Dial(ctx, network, endpoint)
 		},
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+pki.ServerName(s.id)+"/v1/self", nil)
@@ -65,14 +65,14 @@ func (p *Nodes) self(ctx context.Context, s *site, identity *pki.Identity, wait 
 		return Self{}, err
 	}
 	if res.StatusCode != http.StatusOK {
-		return Self{}, fmt.Errorf("GET /v1/self at %s: %s: %.200s", s.conf.Address, res.Status, body)
+		return Self{}, fmt.Errorf("GET /v1/self at %s: %s: %.200s", endpoint, res.Status, body)
 	}
 	var self Self
 	if err := json.Unmarshal(body, &self); err != nil {
-		return Self{}, fmt.Errorf("GET /v1/self at %s: %w", s.conf.Address, err)
+		return Self{}, fmt.Errorf("GET /v1/self at %s: %w", endpoint, err)
 	}
 	if self.NodeID != s.id || self.ClusterID != identity.ID {
-		return Self{}, fmt.Errorf("at %s answers node %s of cluster %s, wanted %s of %s", s.conf.Address, self.NodeID, self.ClusterID, s.id, identity.ID)
+		return Self{}, fmt.Errorf("at %s answers node %s of cluster %s, wanted %s of %s", endpoint, self.NodeID, self.ClusterID, s.id, identity.ID)
 	}
 	return self, nil
 }
@@ -109,7 +109,7 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
 	for {
-		self, err := p.self(ctx, s, identity, startAttempt)
+		self, err := p.self(ctx, s, s.conf.Address, identity, startAttempt)
 		if err == nil {
 			n.ServerID = self.ServerID
 			if self.Program != "" {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -34,8 +35,10 @@ const (
 )
 
 // New is the provider; it needs Configure before use.
-func New() *providers.Nodes {
-	return providers.NewNodes(providers.NodesConfig{
+func New() *providers.Nodes { return providers.NewNodes(nodesConfig()) }
+
+func nodesConfig() providers.NodesConfig {
+	return providers.NodesConfig{
 		Name: Name,
 		Config: spec.Schema{
 			Name: Name,
@@ -48,7 +51,7 @@ func New() *providers.Nodes {
 		SameHost:  func(string, string) bool { return true },
 		FirstPort: firstPort,
 		LastPort:  lastPort,
-	})
+	}
 }
 
 func open(config cty.Value, env providers.Env) (func(string) (providers.Host, error), error) {
@@ -64,7 +67,7 @@ func open(config cty.Value, env providers.Env) (func(string) (providers.Host, er
 	if env.DataDir == "" {
 		return nil, errors.New("provider local: no directory to put nodes in")
 	}
-	h := &host{root: resolve(env.DataDir)}
+	h := &host{root: resolve(env.DataDir), orphanWait: orphanWait}
 	return func(string) (providers.Host, error) { return h, nil }, nil
 }
 
@@ -82,7 +85,8 @@ func resolve(dir string) string {
 
 // host is this machine, under one definition's .clusterplan.
 type host struct {
-	root string
+	root       string
+	orphanWait time.Duration
 }
 
 func (h *host) Root() string           { return h.root }

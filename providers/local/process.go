@@ -124,8 +124,8 @@ func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error 
 		return err
 	}
 	if p, ok := look(pid); ok {
-		signal(p, unix.SIGTERM)
-		signal(p, unix.SIGCONT) // one that was stopped hears it too
+		sendSignal(p, unix.SIGTERM)
+		sendSignal(p, unix.SIGCONT) // one that was stopped hears it too
 		gone, err := waitGone(ctx, grace, func() ([]process, error) {
 			if q, ok := look(p.pid); ok && q.start == p.start {
 				return []process{q}, nil
@@ -136,15 +136,15 @@ func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error 
 			return err
 		}
 		if !gone {
-			signal(p, unix.SIGKILL)
+			sendSignal(p, unix.SIGKILL)
 		}
 	}
 	left := func() ([]process, error) { return processesOf(abs) }
-	gone, err := waitGone(ctx, orphanWait, func() ([]process, error) {
+	gone, err := waitGone(ctx, h.orphanWait, func() ([]process, error) {
 		all, err := left()
 		for _, p := range all {
 			if isAgent(p, abs) { // killed, or started twice
-				signal(p, unix.SIGKILL)
+				sendSignal(p, unix.SIGKILL)
 			}
 		}
 		return all, err
@@ -156,7 +156,7 @@ func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error 
 		gone, err = waitGone(ctx, killWait, func() ([]process, error) {
 			all, err := left()
 			for _, p := range all {
-				signal(p, unix.SIGKILL)
+				sendSignal(p, unix.SIGKILL)
 			}
 			return all, err
 		})
@@ -291,8 +291,8 @@ func mentions(pid, abs string) bool {
 	return err == nil && strings.Contains(string(cmdline), abs)
 }
 
-// signal sends to exactly this process, never to a later one with its number.
-func signal(p process, sig unix.Signal) {
+// sendSignal sends to exactly this process, never to a later one with its number.
+func sendSignal(p process, sig unix.Signal) {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
 		return // gone
