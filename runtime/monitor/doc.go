@@ -1,0 +1,36 @@
+// Package monitor is the process that hosts a node's resources, apart from the
+// agent that decides about them, so that a hanging or crashing resource can't
+// hurt the agent, and so that what serves dies on time though the agent or
+// this very process hangs.
+//
+// Three kinds of processes, one program:
+//
+//	agent ── socket pair, JSON lines (wire.go) ──> monitor ── guardian ── program
+//	                                                      └── guardian ── program
+//
+// The agent starts its monitor with StartProcess and talks to it through a
+// Process. The monitor (Main) takes the node's lock, kills what an earlier
+// monitor left, says Ready, and then starts and stops resources as it is told,
+// each in an instance of its own (instance.go); one loop owns the state
+// (loop.go). Each program runs under a guardian (guard.go).
+//
+// What the monitor promises:
+//
+//   - After Down of a group, nothing of that group under that epoch or an older
+//     one is left on this host, but for what a process can do to escape: below.
+//   - Nothing is started under an epoch older than the newest that was seen for
+//     its group, in this monitor's life or an earlier one's (record.go).
+//   - Nothing outlives the lease by more than its group's stop_within, and the
+//     time that the kernel takes to kill. At the lease's end the monitor stops
+//     all groups, dependents first; shortly before a group's stop_within is over
+//     it kills the rest; when that is over, the kernel kills the monitor
+//     (deadman.go), and with it everything.
+//   - When the agent dies, the monitor serves until its lease's end, stops
+//     everything and exits.
+//   - After Ready, nothing of an earlier monitor is left.
+//
+// What can escape, where there is no cgroup to hold it: a process that
+// another daemon starts on request (systemd, cron, at, docker); and, when the
+// monitor and its guardian are killed at one blow, a grandchild that has wiped
+// the environment it was started with.
+package monitor

@@ -1,0 +1,294 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/runtime/resource"
+)
+
+// host runs programs for resources: resource.Host.
+type host struct {
+	kids    *children
+	record  *record
+	program string // this program's file, for guardians
+	say     func(LogWord)
+}
+
+var _ resource.Host = (*host)(nil)
+
+// ownProgram is the file to start guardians from: the one named, while it is
+// still this process's program, so that ps shows its name; else this very
+// program, though its file be replaced or removed.
+func ownProgram(named string) string {
+	const self = "/proc/self/exe"
+	a, err1 := os.Stat(self)
+	b, err2 := os.Stat(named)
+	if err1 == nil && err2 == nil && os.SameFile(a, b) {
+		return named
+	}
+	return self
+}
+
+// guarded is a program under its guardian, as the monitor sees it.
+type guarded struct {
+	host   *host
+	name   string
+	child  *child // the guardian
+	conn   net.Conn
+	pid    int
+	exited chan struct{}
+	gone   chan struct{}
+
+	mu   sync.Mutex
+	exit error
+}
+
+// Guard starts a program under a guardian. The guardian stands in the record,
+// on disk, before it is told to start the program.
+func (h *host) Guard(ctx context.Context, p resource.Program) (resource.Guarded, error) {
+	mine, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := net.FileConn(mine)
+	mine.Close()
+	if err != nil {
+		theirs.Close()
+		return nil, err
+	}
+	p.Env = append(p.Env, tokenVariable+"="+h.record.token)
+	monitor := fmt.Sprint(os.Getpid())
+	ch, err := h.kids.start(h.program,
+		func(thread int) []string {
+			return []string{"clusterplan", "guard", p.Name, monitor, fmt.Sprint(thread)}
+		},
+		&syscall.ProcAttr{
+			Dir:   "/",
+			Env:   []string{"GOMAXPROCS=1", tokenVariable + "=" + h.record.token},
+			Files: []uintptr{0, 1, 2, theirs.Fd()},
+			Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: guardDeathSignal},
+		})
+	theirs.Close()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("its guardian: %w", err)
+	}
+	g := &guarded{host: h, name: p.Name, child: ch, conn: conn, exited: make(chan struct{}), gone: make(chan struct{})}
+	err = h.record.started(ch.pid, ch.start)
+	var first guardWord
+	in := newLineReader(conn)
+	if err == nil {
+		g.send(guardOrder{Go: &p})
+		// When the wait is given up, the guardian is told to kill what it may
+		// have started, and it is waited for below.
+		stop := context.AfterFunc(ctx, func() { g.send(guardOrder{Kill: true}) })
+		err = in.read(&first)
+		stop()
+		switch {
+		case err != nil:
+			err = errors.New("its guardian died")
+		case first.Error != "":
+			err = errors.New(first.Error)
+		case first.Running == 0:
+			err = errors.New("its guardian spoke out of turn")
+		}
+	}
+	g.pid = first.Running
+	if err != nil {
+		conn.Close() // the guardian kills what it has, and ends
+		g.end()
+		return nil, err
+	}
+	go g.listen(in)
+	return g, nil
+}
+
+// listen takes the guardian's words until it has ended.
+func (g *guarded) listen(in *lineReader) {
+	var proved bool
+	for {
+		var w guardWord
+		err := in.read(&w)
+		if errors.Is(err, errLine) {
+			continue
+		}
+		if err != nil {
+			break
+		}
+		if w.Exit != nil {
+			g.ended(exitError(w.Exit))
+		}
+		if w.Gone {
+			proved = true
+			close(g.gone) // before its guardian's end, which may take a moment
+			break
+		}
+	}
+	if !proved {
+		g.end()
+		g.ended(errors.New("its guardian was killed, and so was the program"))
+		close(g.gone)
+	} else {
+		g.ended(errors.New("ended"))
+		<-g.child.ended
+		g.host.record.ended(g.child.pid)
+	}
+	g.conn.Close()
+}
+
+// end waits for the guardian's end, then kills what it leaves behind.
+func (g *guarded) end() {
+	select {
+	case <-g.child.ended:
+	case <-time.After(time.Second):
+		// It closed its socket and still lives: no guardian of ours.
+		g.host.kids.signal(g.child, unix.SIGKILL, false)
+		<-g.child.ended
+	}
+	g.host.kids.sweep(func(since time.Duration) {
+		g.host.say(LogWord{Level: "error", Text: "processes that a guardian left behind can't be killed yet",
+			Args: map[string]any{"resource": g.name, "since": since.Round(time.Second).String()}})
+	})
+	g.host.record.ended(g.child.pid)
+}
+
+// ended keeps the first account of the program's end.
+func (g *guarded) ended(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.exit == nil {
+		g.exit = err
+		close(g.exited)
+	}
+}
+
+func (g *guarded) send(o guardOrder) {
+	line, err := encodeLine(o)
+	if err != nil {
+		return // a start too long for a line: the guardian hears the socket close
+	}
+	_ = g.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := g.conn.Write(line); err != nil {
+		// A guardian that takes no orders hangs or is stopped: killing it
+		// kills the program, and its orphans become ours.
+		g.host.kids.signal(g.child, unix.SIGKILL, false)
+	}
+}
+
+func (g *guarded) PID() int                { return g.pid }
+func (g *guarded) Exited() <-chan struct{} { return g.exited }
+func (g *guarded) Gone() <-chan struct{}   { return g.gone }
+func (g *guarded) Stop(sig int)            { g.send(guardOrder{Stop: sig}) }
+
+func (g *guarded) ExitError() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.exit
+}
+
+// killPatience is how long a guardian has to prove that all is gone before it
+// is killed itself: then the program dies by PDEATHSIG, and its orphans are
+// the monitor's to kill. A hanging guardian must not outlive a lease.
+const killPatience = 20 * time.Millisecond
+
+// Kill kills all of it.
+func (g *guarded) Kill() {
+	g.send(guardOrder{Kill: true})
+	g.host.kids.signal(g.child, unix.SIGCONT, false) // a stopped guardian wakes
+	time.AfterFunc(killPatience, func() {
+		select {
+		case <-g.gone:
+		default:
+			g.host.kids.signal(g.child, unix.SIGKILL, false)
+		}
+	})
+}
+
+// exitError is an exit in words.
+func exitError(e *guardExit) error {
+	text := fmt.Sprintf("ended with exit status %d", e.Status)
+	if e.Signal != 0 {
+		text = "was ended by " + signalName(unix.Signal(e.Signal))
+	}
+	if e.LastLine != "" {
+		text += fmt.Sprintf("; its last line: %s", e.LastLine)
+	}
+	return errors.New(text)
+}
+
+// Run runs a check's command. Its own error says what it printed last.
+func (h *host) Run(ctx context.Context, p resource.Program) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	ch, err := h.kids.start(p.Path, func(int) []string { return p.Args }, &syscall.ProcAttr{
+		Dir:   p.Dir,
+		Env:   append(p.Env, tokenVariable+"="+h.record.token),
+		Files: []uintptr{null.Fd(), w.Fd(), w.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: credential(p.User)},
+	})
+	w.Close()
+	if err != nil {
+		return execError(filepath.Base(p.Path), err)
+	}
+	last := make(chan string, 1)
+	go func() { last <- lastLineOf(r) }()
+	select {
+	case <-ch.ended:
+	case <-ctx.Done():
+		h.kids.signal(ch, unix.SIGKILL, true)
+		<-ch.ended
+	}
+	// What it left in the background would hold the pipe, and is a stray.
+	_ = r.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	line := <-last
+	if h.kids.strays() {
+		h.kids.sweep(func(time.Duration) {})
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	ws := ch.status
+	if ws.Exited() && ws.ExitStatus() == 0 {
+		return nil
+	}
+	e := &guardExit{Status: ws.ExitStatus(), LastLine: line}
+	if ws.Signaled() {
+		e.Signal = int(ws.Signal())
+	}
+	return exitError(e)
+}
+
+// lastLineOf reads r to its end and returns its last line that holds more
+// than space.
+func lastLineOf(r *os.File) string {
+	var p pump
+	for {
+		n, err := r.Read(p.buf[:])
+		p.note(p.buf[:n])
+		if err != nil {
+			break
+		}
+	}
+	return p.line()
+}

@@ -1,0 +1,413 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/boottime"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/resource"
+)
+
+// monitor is the monitor's loop and its state. Only the loop's goroutine
+// touches it, and it never blocks: not on the disk, the agent, or a resource.
+// What may take time happens in the instances' goroutines.
+type monitor struct {
+	conf    Configure
+	host    *host
+	record  *record
+	deadman *deadman
+	out     *speaker
+	lock    *os.File // the node's; kept open, for it goes when it is closed
+
+	orders  <-chan Order    // closed when the agent is gone
+	ready   <-chan error    // the lock is taken and all is cleaned up
+	quit    <-chan struct{} // this process was asked to end
+	reports chan report
+
+	isReady bool
+	alone   bool         // the agent is gone: serve until the lease's end, then exit
+	lease   spec.Instant // its end
+	groups  map[string]*group
+	early   []Order // Ends that came before all was cleaned up
+}
+
+// alonePatience bounds how long the monitor serves without an agent, however
+// long its lease is: a new agent's monitor waits for the lock.
+const alonePatience = 30 * time.Second
+
+// loop runs until the agent is gone and nothing runs any more, or until the
+// monitor can't do its work.
+func (m *monitor) loop() error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	failed := m.out.failed
+	for {
+		m.lapse()
+		if err := m.arm(timer); err != nil {
+			return err
+		}
+		if m.alone && m.idle() {
+			return nil
+		}
+		select {
+		case o, ok := <-m.orders:
+			if !ok {
+				m.orders = nil
+				m.leave(alonePatience)
+				continue
+			}
+			m.order(o)
+		case <-m.quit:
+			m.quit = nil
+			m.leave(0)
+		case <-failed:
+			failed = nil
+			m.leave(alonePatience) // it doesn't read: it hangs or is gone
+		case err := <-m.ready:
+			m.ready = nil
+			if err != nil {
+				return err
+			}
+			m.begin()
+		case r := <-m.reports:
+			m.report(r)
+		case <-timer.C:
+		}
+	}
+}
+
+// leave makes the monitor end within that time, or its lease if that ends
+// sooner.
+func (m *monitor) leave(within time.Duration) {
+	m.alone = true
+	m.lease = min(m.lease, boottime.Now().Add(within))
+}
+
+// idle tells whether nothing runs.
+func (m *monitor) idle() bool {
+	for _, g := range m.groups {
+		if len(g.live) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// begin is after the clean-up.
+func (m *monitor) begin() {
+	m.isReady = true
+	m.out.say(Word{Ready: &ReadyWord{PID: os.Getpid()}})
+	for _, o := range m.early {
+		m.order(o)
+	}
+	m.early = nil
+}
+
+// order carries out an order.
+func (m *monitor) order(o Order) {
+	switch {
+	case o.Renew != nil:
+		if !m.alone {
+			m.lease = *o.Renew
+		}
+	case o.Start != nil:
+		m.start(*o.Start)
+	case !m.isReady && (o.Stop != nil || o.End != nil):
+		m.early = append(m.early, o)
+	case o.Stop != nil:
+		m.stop(*o.Stop)
+	case o.End != nil:
+		m.end(*o.End)
+	default:
+		m.out.log("warn", "an order that this version doesn't know was left out", nil)
+	}
+}
+
+func (m *monitor) group(id string) *group {
+	g := m.groups[id]
+	if g == nil {
+		g = &group{id: id, epoch: m.record.epoch(id), live: map[string]*instance{}}
+		m.groups[id] = g
+	}
+	return g
+}
+
+// refuse answers a start that is not carried out.
+func (m *monitor) refuse(s Start, format string, args ...any) {
+	m.out.say(Word{Changed: &Changed{
+		ResourceRef: ResourceRef{Group: s.Group, Epoch: s.Epoch, Resource: s.Resource.ID},
+		State:       spec.StateFailed,
+		Reason:      fmt.Sprintf(format, args...),
+	}})
+}
+
+// start starts a resource, or puts that off until what is in its way is gone.
+func (m *monitor) start(s Start) {
+	if !m.isReady {
+		m.refuse(s, "the monitor isn't ready: it still cleans up after an earlier one")
+		return
+	}
+	if s.Group == "" || s.Resource.ID == "" {
+		m.refuse(s, "a start without a group's or a resource's id")
+		return
+	}
+	g := m.group(s.Group)
+	switch {
+	case s.Epoch < g.epoch:
+		m.refuse(s, "refused: epoch %d of group %s is older than %d, which this node has seen", s.Epoch, s.GroupName, g.epoch)
+		return
+	case !boottime.Now().Before(m.lease):
+		m.refuse(s, "refused: this node holds no lease")
+		return
+	}
+	g.epoch, g.name = s.Epoch, s.GroupName
+	if g.ending {
+		g.wait(s)
+		return
+	}
+	if s.Epoch > 0 && g.lives(s.Epoch-1) {
+		// A newer ownership: all of the older one goes first.
+		g.wait(s)
+		m.stopAll(g)
+		return
+	}
+	if in := g.live[s.Resource.ID]; in != nil {
+		if !in.stopping && !in.failed && sameResource(in.spec, s.Resource) {
+			m.changed(in)
+			return
+		}
+		g.wait(s)
+		m.ask(in)
+		return
+	}
+	m.launch(g, s)
+}
+
+func sameResource(a, b spec.Resource) bool {
+	x, err1 := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && string(x) == string(y)
+}
+
+// launch starts an instance.
+func (m *monitor) launch(g *group, s Start) {
+	g.stopWithin = s.StopWithin.D()
+	if g.stopWithin <= 0 {
+		g.stopWithin = defaultStopWithin
+	}
+	stop, ask := context.WithCancelCause(context.Background())
+	kill, end := context.WithCancel(context.Background())
+	in := &instance{
+		ref:   ResourceRef{Group: s.Group, Epoch: s.Epoch, Resource: s.Resource.ID},
+		spec:  s.Resource,
+		group: g,
+		state: spec.StateOnlinePending,
+		stop:  ask,
+		kill:  end,
+	}
+	g.live[s.Resource.ID] = in
+	m.changed(in)
+	env := resource.Env{
+		Cluster: m.conf.Cluster,
+		Node:    m.conf.Node,
+		Group:   s.GroupName,
+		Epoch:   s.Epoch,
+		Dir:     m.conf.Dir,
+		BinDir:  filepath.Dir(m.conf.Program),
+		Socket:  m.conf.Socket,
+	}
+	// The kernel's timer is armed before anything runs (loop: arm follows each
+	// order; the instance's goroutine needs it for the first one only).
+	if err := m.deadman.set(m.deadline()); err != nil {
+		m.out.log("error", err.Error(), nil)
+	}
+	go m.run(stop, kill, in, env)
+}
+
+// changed says an instance's state.
+func (m *monitor) changed(in *instance) {
+	m.out.say(Word{Changed: &Changed{ResourceRef: in.ref, State: in.state, Reason: in.reason}})
+}
+
+// ask asks an instance to stop.
+func (m *monitor) ask(in *instance) {
+	if in.stopping {
+		return
+	}
+	in.stopping = true
+	in.stop(errStopped)
+	if !in.failed {
+		in.state, in.reason = spec.StateOfflinePending, ""
+		m.changed(in)
+	}
+	if in.group.killAt != 0 && !boottime.Now().Before(in.group.killAt) {
+		in.killing = true
+		in.kill()
+	}
+}
+
+// stop stops one resource.
+func (m *monitor) stop(ref ResourceRef) {
+	g := m.group(ref.Group)
+	g.dropWaiting(func(s Start) bool { return s.Resource.ID == ref.Resource && s.Epoch <= ref.Epoch })
+	in := g.live[ref.Resource]
+	if in == nil || in.ref.Epoch > ref.Epoch {
+		m.out.say(Word{Changed: &Changed{ResourceRef: ref, State: spec.StateOffline}})
+		return
+	}
+	if in.stopping {
+		m.changed(in)
+	}
+	m.ask(in)
+}
+
+// end makes sure that nothing of a group is left; Down follows.
+func (m *monitor) end(ref GroupRef) {
+	g := m.group(ref.Group)
+	g.dropWaiting(func(s Start) bool { return s.Epoch <= ref.Epoch })
+	if !g.lives(ref.Epoch) {
+		m.out.say(Word{Down: &ref})
+		return
+	}
+	g.ends = append(g.ends, ref.Epoch)
+	m.stopAll(g)
+}
+
+// stopAll stops all of a group, dependents first.
+func (m *monitor) stopAll(g *group) {
+	g.ending = true
+	for _, in := range g.stoppable() {
+		m.ask(in)
+	}
+}
+
+// report takes what an instance tells.
+func (m *monitor) report(r report) {
+	in, g := r.in, r.in.group
+	if !r.gone {
+		if in.stopping {
+			return // overtaken
+		}
+		in.state, in.reason = r.state, r.reason
+		in.failed = r.state == spec.StateFailed
+		m.changed(in)
+		if g.ending {
+			m.stopAll(g)
+		}
+		return
+	}
+	in.stop(errStopped)
+	in.kill()
+	delete(g.live, in.ref.Resource)
+	again := !g.ending && slices.ContainsFunc(g.waiting, func(s Start) bool { return s.Resource.ID == in.ref.Resource })
+	if !again && (in.stopping || !in.failed) {
+		in.state, in.reason = spec.StateOffline, ""
+		m.changed(in)
+	}
+	if g.ending && len(g.live) > 0 {
+		m.stopAll(g)
+		return
+	}
+	if g.ending {
+		lapsed := g.killAt != 0
+		g.ending, g.killAt = false, 0
+		if lapsed && !slices.Contains(g.ends, g.epoch) {
+			g.ends = append(g.ends, g.epoch)
+		}
+		for _, e := range g.ends {
+			m.out.say(Word{Down: &GroupRef{Group: g.id, Epoch: e}})
+		}
+		g.ends = nil
+	}
+	waiting := g.waiting
+	g.waiting = nil
+	for _, s := range waiting {
+		m.start(s)
+	}
+}
+
+// lapse stops what has no lease any more, and kills what has not stopped in
+// its time.
+func (m *monitor) lapse() {
+	now := boottime.Now()
+	for _, g := range m.groups {
+		if len(g.live) == 0 {
+			continue
+		}
+		if g.killAt == 0 && !now.Before(m.lease) {
+			g.waiting = nil
+			g.killAt = later(m.lease, int64(g.stopWithin-g.killMargin()))
+			m.out.log("warn", "the lease has ended: stopping the group", map[string]any{"group": g.name, "epoch": g.epoch})
+			m.stopAll(g)
+		}
+		if g.killAt != 0 && !now.Before(g.killAt) {
+			for _, in := range g.live {
+				m.ask(in)
+				if !in.killing {
+					in.killing = true
+					in.kill()
+				}
+			}
+		}
+	}
+}
+
+// deadline is when the kernel is to kill this process: at the lease's end and
+// the least stop_within of what runs; 0: nothing runs.
+func (m *monitor) deadline() spec.Instant {
+	var at spec.Instant
+	for _, g := range m.groups {
+		if len(g.live) == 0 {
+			continue
+		}
+		if t := later(m.lease, int64(g.stopWithin)); at == 0 || t < at {
+			at = t
+		}
+	}
+	return at
+}
+
+// arm sets the kernel's timer, and the loop's own for the next moment at which
+// it has something to do.
+func (m *monitor) arm(timer *time.Timer) error {
+	if err := m.deadman.set(m.deadline()); err != nil {
+		return err
+	}
+	var next spec.Instant
+	for _, g := range m.groups {
+		if len(g.live) == 0 {
+			continue
+		}
+		at := m.lease
+		if g.killAt != 0 {
+			at = g.killAt
+			if g.allKilled() {
+				continue
+			}
+		}
+		if next == 0 || at < next {
+			next = at
+		}
+	}
+	if next == 0 {
+		timer.Stop()
+		return nil
+	}
+	timer.Reset(max(0, min(next.Sub(boottime.Now()), time.Hour)))
+	return nil
+}
+
+func (g *group) allKilled() bool {
+	for _, in := range g.live {
+		if !in.killing {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,155 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Main is the monitor's main: the hidden command `clusterplan monitor`, started
+// by an agent (StartProcess) with a socket as fd 3. It returns the exit status.
+func Main(args []string) int {
+	var st unix.Stat_t
+	if err := unix.Fstat(3, &st); len(args) != 0 || err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		fmt.Fprintln(os.Stderr, "clusterplan monitor is started by clusterplan agent")
+		return 2
+	}
+	unix.CloseOnExec(3)
+	file := os.NewFile(3, "agent")
+	conn, err := net.FileConn(file)
+	file.Close()
+	if err == nil {
+		err = serve(conn)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "clusterplan monitor:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve is a monitor's life on its connection to the agent.
+func serve(conn net.Conn) error {
+	debug.SetGCPercent(50) // small, rather than quick
+	in := newLineReader(conn)
+	var first Order
+	if err := in.read(&first); err != nil {
+		return fmt.Errorf("the agent's first order: %w", err)
+	}
+	if first.Configure == nil {
+		return errors.New("the agent's first order is no configure")
+	}
+	conf := *first.Configure
+
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	quit := make(chan struct{})
+	go func() {
+		<-signals
+		close(quit)
+	}()
+
+	kids, err := newChildren()
+	if err != nil {
+		return fmt.Errorf("become a subreaper: %w", err)
+	}
+	timer, err := newDeadman()
+	if err != nil {
+		return err
+	}
+	go kids.runStarts()
+	go kids.runReaps()
+
+	out := newSpeaker(conn)
+	go out.run()
+	ready := make(chan error, 1)
+	orders := make(chan Order, 16)
+	m := &monitor{
+		conf:    conf,
+		deadman: timer,
+		out:     out,
+		orders:  orders,
+		ready:   ready,
+		quit:    quit,
+		reports: make(chan report),
+		groups:  map[string]*group{},
+		host:    &host{kids: kids, program: ownProgram(conf.Program), say: func(w LogWord) { out.say(Word{Log: &w}) }},
+	}
+	go m.listen(in, orders)
+	go func() { ready <- m.prepare() }()
+	return m.loop()
+}
+
+// listen reads the agent's orders; the channel closes with its socket.
+func (m *monitor) listen(in *lineReader, orders chan<- Order) {
+	defer close(orders)
+	for {
+		var o Order
+		err := in.read(&o)
+		if errors.Is(err, errLine) {
+			m.out.log("warn", "an order was left out", map[string]any{"err": err.Error()})
+			continue
+		}
+		if err != nil {
+			return
+		}
+		orders <- o
+	}
+}
+
+// prepare takes the node's lock, and sees to it that nothing of an earlier
+// monitor is left. The loop uses the record only after it has returned.
+func (m *monitor) prepare() error {
+	dir := filepath.Join(m.conf.Dir, "run")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the node's run directory: %w", err)
+	}
+	done := make(chan struct{})
+	defer close(done)
+	lock, err := takeLock(dir, func(holder string) {
+		go m.tellWaiting(holder, done)
+	})
+	if err != nil {
+		return err
+	}
+	m.lock = lock
+	record, damage, err := openRecord(dir)
+	if err != nil {
+		return err
+	}
+	if damage != nil {
+		m.out.log("error", "what an earlier monitor left is not known", map[string]any{"err": damage.Error()})
+	}
+	killed := cleanUp(record, func(pids []int) {
+		m.out.log("error", "processes of an earlier monitor can't be killed yet", map[string]any{"pids": fmt.Sprint(pids)})
+	})
+	if killed > 0 {
+		m.out.log("warn", "killed what an earlier monitor had left", map[string]any{"processes": killed})
+	}
+	if err := record.cleaned(); err != nil {
+		return err
+	}
+	m.record, m.host.record = record, record
+	return nil
+}
+
+// tellWaiting says, ever more seldom, that an earlier monitor still lives.
+func (m *monitor) tellWaiting(holder string, done <-chan struct{}) {
+	wait := time.Second
+	for {
+		m.out.log("info", "waiting for the node's lock: an earlier monitor still lives", map[string]any{"pid": holder})
+		select {
+		case <-done:
+			return
+		case <-time.After(wait):
+		}
+		wait = min(wait*2, time.Minute)
+	}
+}

@@ -1,0 +1,204 @@
+package monitor
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
+)
+
+// record is what a monitor leaves on disk for the next one: which processes
+// may be left of it, and the newest epoch of each group that it has seen. It
+// is written and synced before what it tells of is started.
+type record struct {
+	path  string
+	token string // of this monitor: in the environment of all that it starts
+
+	mu   sync.Mutex
+	data recordData
+}
+
+// recordData is record.json.
+type recordData struct {
+	Boot      string            `json:"boot"`      // the boot that the processes belong to
+	Tokens    []string          `json:"tokens"`    // of monitors that may have left something
+	Guardians []processID       `json:"guardians"` // of guardians that may live
+	Epochs    map[string]uint64 `json:"epochs"`    // by group id
+}
+
+// processID names a process for good, within one boot.
+type processID struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // in clock ticks since boot
+}
+
+// openRecord reads the record of the earlier monitors in the directory dir,
+// if there is one. A damaged one is moved aside and told by the second result.
+func openRecord(dir string) (*record, error, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the boot's id: %w", err)
+	}
+	r := &record{path: filepath.Join(dir, "record.json"), token: newToken()}
+	var damage error
+	b, err := os.ReadFile(r.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, nil, fmt.Errorf("read the record of what runs: %w", err)
+	default:
+		if err := json.Unmarshal(b, &r.data); err != nil {
+			damage = fmt.Errorf("%s is damaged (%w); it is kept as record.json.damaged", r.path, err)
+			r.data = recordData{}
+			if err := os.Rename(r.path, r.path+".damaged"); err != nil {
+				return nil, nil, fmt.Errorf("%w: %w", damage, err)
+			}
+		}
+	}
+	if now := strings.TrimSpace(string(boot)); r.data.Boot != now {
+		// No process lives through a boot, and ids begin anew.
+		r.data.Boot, r.data.Tokens, r.data.Guardians = now, nil, nil
+	}
+	if r.data.Epochs == nil {
+		r.data.Epochs = map[string]uint64{}
+	}
+	return r, damage, nil
+}
+
+func newToken() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// cleaned keeps that nothing is left of earlier monitors, and this one's token,
+// on disk. Nothing may be started before.
+func (r *record) cleaned() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Tokens, r.data.Guardians = []string{r.token}, nil
+	return r.save()
+}
+
+// left is what earlier monitors may have left: their tokens and guardians.
+func (r *record) left() (tokens []string, guardians []processID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.data.Tokens, append([]processID(nil), r.data.Guardians...)
+}
+
+// epoch is the newest epoch of a group that was seen.
+func (r *record) epoch(group string) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.data.Epochs[group]
+}
+
+// maxEpochs bounds the groups whose epochs are kept: what a cluster has had
+// over the years, and far less than would slow the writing down.
+const maxEpochs = 4096
+
+// see keeps a group's epoch, on disk.
+func (r *record) see(group string, epoch uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, known := r.data.Epochs[group]
+	if epoch <= old && known {
+		return nil
+	}
+	if !known && len(r.data.Epochs) >= maxEpochs {
+		// Epochs are the cluster's log indexes or alike: the oldest is of a
+		// group long gone.
+		least := group
+		for g, e := range r.data.Epochs {
+			if least == group || e < r.data.Epochs[least] {
+				least = g
+			}
+		}
+		delete(r.data.Epochs, least)
+	}
+	r.data.Epochs[group] = epoch
+	if err := r.save(); err != nil {
+		r.data.Epochs[group] = old
+		return err
+	}
+	return nil
+}
+
+// started keeps a guardian, on disk.
+func (r *record) started(pid int, start uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Guardians = append(r.data.Guardians, processID{pid, start})
+	return r.save()
+}
+
+// ended drops a guardian. The next save writes it: one that is gone does no
+// harm in the record.
+func (r *record) ended(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, g := range r.data.Guardians {
+		if g.PID == pid {
+			r.data.Guardians = append(r.data.Guardians[:i], r.data.Guardians[i+1:]...)
+			return
+		}
+	}
+}
+
+// save writes the record; the caller holds the mutex.
+func (r *record) save() error {
+	b, err := json.Marshal(r.data)
+	if err == nil {
+		err = atomicfile.Write(r.path, append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write the record of what runs: %w", err)
+	}
+	return nil
+}
+
+// takeLock takes the node's lock, which proves that no other monitor of the
+// node lives: it is held by the process alone (no child inherits it) and goes
+// with it. It waits as long as another has it; wait is then called first with
+// that one's process id.
+func takeLock(dir string, wait func(holder string)) (*os.File, error) {
+	path := filepath.Join(dir, "node.lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("take the node's lock: %w", err)
+	}
+	how := unix.LOCK_EX | unix.LOCK_NB
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			b := make([]byte, 32)
+			n, _ := f.ReadAt(b, 0)
+			wait(strings.TrimSpace(string(b[:n])))
+			how = unix.LOCK_EX
+			continue
+		}
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("take the node's lock %s: %w", path, err)
+		}
+		break
+	}
+	// For people only: whose lock it is.
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(fmt.Sprintf("%d\n", os.Getpid())), 0)
+	}
+	return f, nil
+}
