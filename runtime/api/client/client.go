@@ -127,15 +127,14 @@ func New(opt Options) *Client {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	if opt.TLS != nil {
 		conf := opt.TLS.Clone()
-		conf.NextProtos = []string{"h2", "http/1.1"}
+		// Not h2: its transport hides what TLS says of a refused certificate.
+		conf.NextProtos = []string{"http/1.1"}
 		c.http = &http.Client{Transport: &http.Transport{
 			DialContext:         dialer.DialContext,
 			TLSClientConfig:     conf,
 			TLSHandshakeTimeout: dialTimeout,
-			ForceAttemptHTTP2:   true,
 			MaxIdleConnsPerHost: 4,
 			IdleConnTimeout:     30 * time.Second,
-			HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		}}
 	}
 	if opt.Socket != "" {

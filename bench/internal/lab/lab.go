@@ -1,0 +1,201 @@
+// Package lab sets up a quickstart cluster of its own for the programs that
+// measure: the program built from this tree, a copy of the definition in a
+// temporary directory with another address, everything removed at the end. It
+// talks to the cluster through the command line alone, as a user does.
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+// Cluster is a running cluster from the quickstart's definition.
+type Cluster struct {
+	Program string // the built clusterplan
+	Dir     string // the definition's directory
+	URL     string // where the group web answers
+	tmp     string
+	out     io.Writer
+}
+
+// Edit changes the definition's text before it is applied.
+type Edit struct{ Old, New string }
+
+const (
+	definition  = "examples/quickstart/main.cluster.hcl"
+	listen      = "127.77.0.10:8077"
+	settleLimit = 60 * time.Second
+)
+
+// Up builds the program and applies a copy of the quickstart, with the group's
+// service at address (host:port in 127/8). What the commands print goes to out.
+func Up(ctx context.Context, address string, out io.Writer, edits ...Edit) (c *Cluster, err error) {
+	tmp, err := os.MkdirTemp("", "clusterplan-bench-")
+	if err != nil {
+		return nil, err
+	}
+	c = &Cluster{Program: filepath.Join(tmp, "clusterplan"), Dir: filepath.Join(tmp, "quickstart"), tmp: tmp, out: out}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Down())
+		}
+	}()
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return c, fmt.Errorf("find the module (run this in its tree): %w", err)
+	}
+	tree := strings.TrimSpace(string(root))
+	build := exec.CommandContext(ctx, "go", "build", "-o", c.Program, "./cmd/clusterplan")
+	build.Dir, build.Stdout, build.Stderr = tree, out, out
+	if err := build.Run(); err != nil {
+		return c, fmt.Errorf("build clusterplan: %w", err)
+	}
+	text, err := os.ReadFile(filepath.Join(tree, definition))
+	if err != nil {
+		return c, err
+	}
+	for _, e := range append([]Edit{{listen, address}}, edits...) {
+		if !bytes.Contains(text, []byte(e.Old)) {
+			return c, fmt.Errorf("%s has no %q to change", definition, e.Old)
+		}
+		text = bytes.ReplaceAll(text, []byte(e.Old), []byte(e.New))
+	}
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return c, err
+	}
+	if err := os.WriteFile(filepath.Join(c.Dir, filepath.Base(definition)), text, 0o644); err != nil {
+		return c, err
+	}
+	if err := c.Run(ctx, "init", c.Dir); err != nil {
+		return c, err
+	}
+	if err := c.Apply(ctx); err != nil {
+		return c, err
+	}
+	url, err := c.command(ctx, "--chdir", c.Dir, "output", "--raw", "url").Output()
+	if err != nil {
+		return c, fmt.Errorf("clusterplan output: %w", err)
+	}
+	c.URL = strings.TrimSpace(string(url))
+	return c, nil
+}
+
+// Down destroys the cluster and removes its files; twice is fine.
+func (c *Cluster) Down() error {
+	var err error
+	if _, serr := os.Stat(filepath.Join(c.Dir, ".clusterplan")); serr == nil {
+		err = c.Run(context.Background(), "destroy", "--auto-approve", c.Dir)
+		if err != nil {
+			return fmt.Errorf("%w; its files are kept in %s", err, c.tmp)
+		}
+	}
+	return errors.Join(err, os.RemoveAll(c.tmp))
+}
+
+func (c *Cluster) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.Program, args...)
+	cmd.Stderr = c.out
+	return cmd
+}
+
+// Run runs clusterplan.
+func (c *Cluster) Run(ctx context.Context, args ...string) error {
+	cmd := c.command(ctx, args...)
+	cmd.Stdout = c.out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("clusterplan %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// Apply brings the cluster to its definition, from whatever a run has left.
+func (c *Cluster) Apply(ctx context.Context) error {
+	return c.Run(ctx, "apply", "--auto-approve", c.Dir)
+}
+
+// Status asks the cluster.
+func (c *Cluster) Status(ctx context.Context) (s client.Status, err error) {
+	out, err := c.command(ctx, "status", "--json", c.Dir).Output()
+	if jerr := json.Unmarshal(out, &s); jerr != nil {
+		return s, errors.Join(fmt.Errorf("read status: %w", jerr), err)
+	}
+	return s, nil
+}
+
+// Settled waits until every node is up with its processes, and every group is
+// online, and was with the same owner for calm.
+func (c *Cluster) Settled(ctx context.Context, calm time.Duration) (s client.Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	var since time.Time
+	var was string
+	for {
+		s, err = c.Status(ctx)
+		now := ""
+		if err == nil {
+			now = settledAs(s)
+		}
+		if now == "" || now != was {
+			was, since = now, time.Now()
+		}
+		if now != "" && time.Since(since) >= calm {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return s, fmt.Errorf("the cluster did not settle within %s: %+v: %w", settleLimit, s, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// settledAs is who owns what, or "" while something is not as it should be.
+func settledAs(s client.Status) string {
+	var b strings.Builder
+	if !s.Quorum.Have || s.Leader == "" {
+		return ""
+	}
+	for _, n := range s.Nodes {
+		if n.State != "up" || n.PID == 0 || n.MonitorPID == 0 {
+			return ""
+		}
+	}
+	for _, g := range s.Groups {
+		if g.State != "online" || g.Owner == "" {
+			return ""
+		}
+		fmt.Fprintf(&b, "%s=%s/%d ", g.Name, g.Owner, g.Epoch)
+	}
+	return b.String()
+}
+
+// Node finds a node of a status by name.
+func Node(s client.Status, name string) (client.StatusNode, bool) {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return client.StatusNode{}, false
+}
+
+// Owner is the name of a group's owner.
+func Owner(s client.Status, group string) string {
+	for _, g := range s.Groups {
+		if g.Name == group {
+			return g.Owner
+		}
+	}
+	return ""
+}
