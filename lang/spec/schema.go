@@ -67,6 +67,7 @@ type Problem struct {
 	Addr      addr.Address
 	Attribute string // the attribute or block at fault, "" for the object
 	Warning   bool
-	Summary   string // no full stop
-	Detail    string // full sentences that say what to do
+	Cycle     []addr.Address // of a dependency cycle: each depends on the next, the last on the first
+	Summary   string         // no full stop
+	Detail    string         // full sentences that say what to do
 }

@@ -1,0 +1,463 @@
+package lang
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+type local struct {
+	name string
+	rng  hcl.Range
+	expr *expr
+}
+
+type output struct {
+	name, description string
+	rng               hcl.Range
+	expr              *expr // nil after an error
+	sensitive         bool
+}
+
+type providerDecl struct {
+	name string
+	rng  hcl.Range
+	body *body
+}
+
+// block is a cluster, node, group or resource block.
+type block struct {
+	kind   string // addr.TypeCluster, TypeNode, TypeGroup, or "resource"
+	name   string
+	typ    string // a resource's type
+	rng    hcl.Range
+	schema spec.Schema
+	parent *block // a resource's group
+
+	forEach, count *expr
+	body           *body
+	provider       string // a node's keyword
+	preventDestroy bool
+	ranges         map[string]hcl.Range
+
+	resources []*block // a group's, in the order of the file
+	byName    map[string]*block
+	order     []*block // resources in the order of their references to one another
+}
+
+func (b *block) repeated() bool { return b.forEach != nil || b.count != nil }
+
+// ref is how the block is written in an expression.
+func (b *block) ref() string {
+	if b.kind == rootResource {
+		return "resource." + b.name
+	}
+	if b.kind == addr.TypeCluster {
+		return "cluster"
+	}
+	return b.kind + "." + b.name
+}
+
+// body is the contents of a block by a schema: each attribute and each nested
+// block of the schema has its place, given or not.
+type body struct {
+	attrs  []attribute
+	blocks []nested
+}
+
+type attribute struct {
+	spec.Attribute
+	typ   cty.Type
+	deflt cty.Value
+	expr  *expr // nil: not given
+	// identity: a list of groups or resources that orders what runs. Only who
+	// they are counts, so that it is no need of their values.
+	identity bool
+}
+
+type nested struct {
+	spec.Block
+	deflt cty.Value // of an absent one
+	body  *body     // nil: absent
+	rng   hcl.Range
+}
+
+// Names that the language has and this version doesn't run, by block.
+var (
+	laterAttributes = map[string]map[string]string{
+		"resource":  {"separate_monitor": "Leave it out; resources share the node's monitor."},
+		"heartbeat": {"reply_within": "Use suspicion: the silence after which a node is suspected."},
+	}
+	laterBlocks = map[string]map[string]string{
+		"cluster":   {"link": "Leave it out; nodes reach each other at their addresses.", "fence": "Leave it out; leases alone keep two nodes from owning a group."},
+		"node":      {"ssh": "It is for provider ssh; use provider = local.", "fence": "Leave it out."},
+		"group":     {"fence": "Leave it out."},
+		"resource":  {"checkpoint": "Leave it out; keep the files where every node sees them."},
+		"heartbeat": {"probe": "Use interval and suspicion."},
+	}
+)
+
+// compileBody reads a block's contents by a schema. What stands beside the
+// schema (for_each, lifecycle, resource) is named in more, and returned.
+func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, blocks []spec.Block, more *hcl.BodySchema) (*body, *hcl.BodyContent, hcl.Diagnostics) {
+	want := &hcl.BodySchema{Attributes: more.Attributes, Blocks: more.Blocks}
+	want.Attributes = want.Attributes[:len(want.Attributes):len(want.Attributes)]
+	want.Blocks = append(want.Blocks[:len(want.Blocks):len(want.Blocks)], hcl.BlockHeaderSchema{Type: "dynamic", LabelNames: []string{"type"}})
+	for _, a := range attrs {
+		want.Attributes = append(want.Attributes, hcl.AttributeSchema{Name: a.Name, Required: a.Required})
+	}
+	for _, b := range blocks {
+		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: b.Name})
+	}
+	for later := range laterAttributes[name] {
+		want.Attributes = append(want.Attributes, hcl.AttributeSchema{Name: later})
+	}
+	for later := range laterBlocks[name] {
+		var labels []string
+		if later != "ssh" && later != "checkpoint" && later != "probe" {
+			labels = []string{"name"}
+		}
+		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: later, LabelNames: labels})
+	}
+	content, diags := in.Content(want)
+	for i, d := range diags {
+		diags[i] = explain(d, name, content, attrs)
+	}
+	for _, later := range sortedKeys(laterAttributes[name]) {
+		if a, ok := content.Attributes[later]; ok {
+			diags = append(diags, notYet(a.NameRange, later, laterAttributes[name][later]))
+		}
+	}
+	out := &body{attrs: make([]attribute, len(attrs)), blocks: make([]nested, len(blocks))}
+	for i, a := range attrs {
+		at := attribute{Attribute: a, typ: schema.AttributeType(a.Type), deflt: schema.Default(a)}
+		at.identity = a.Type == spec.TypeGroupRefs || name == "resource" && (a.Name == "depends_on" || a.Name == "depends_on_any")
+		if src, ok := content.Attributes[a.Name]; ok {
+			if a.Computed {
+				diags = append(diags, errorAt(src.NameRange, "Attribute can't be set", fmt.Sprintf("%s is worked out by an apply. Remove this line.", a.Name)))
+			} else if name != "node" || a.Name != "provider" { // a keyword
+				wantRef := at.identity || a.Type == spec.TypeNodeRefs
+				e, more := c.compile(src.Expr, wantRef)
+				diags = append(diags, more...)
+				at.expr = e
+			}
+		}
+		out.attrs[i] = at
+	}
+	for i, b := range blocks {
+		out.blocks[i] = nested{Block: b, deflt: schema.BlockDefault(b)}
+	}
+	for _, src := range content.Blocks {
+		if instead, ok := laterBlocks[name][src.Type]; ok {
+			diags = append(diags, notYet(src.DefRange, "A "+src.Type+" block", instead))
+			continue
+		}
+		if src.Type == "dynamic" {
+			diags = append(diags, notYet(src.DefRange, "A dynamic block", "Write the block itself; its attributes can be expressions."))
+			continue
+		}
+		for i := range out.blocks {
+			n := &out.blocks[i]
+			if n.Name != src.Type {
+				continue
+			}
+			if n.body != nil {
+				diags = append(diags, errorAt(src.DefRange, "Duplicate "+src.Type+" block", fmt.Sprintf("A %s block stands here already, at %s. Put both into one.", src.Type, n.rng)))
+				continue
+			}
+			inner, _, more := c.compileBody(src.Type, src.Body, n.Attributes, n.Blocks, &hcl.BodySchema{})
+			diags = append(diags, more...)
+			n.body, n.rng = inner, src.DefRange
+		}
+	}
+	return out, content, diags
+}
+
+// explain says what the words of hcl's own diagnostics leave open.
+func explain(d *hcl.Diagnostic, name string, content *hcl.BodyContent, attrs []spec.Attribute) *hcl.Diagnostic {
+	if d.Summary == "Missing required argument" {
+		for _, a := range attrs {
+			if a.Required && strings.Contains(d.Detail, fmt.Sprintf("%q", a.Name)) {
+				d.Summary = "Missing " + a.Name
+				d.Detail = fmt.Sprintf("A %s block needs %s. %s", name, a.Name, upperFirst(a.Doc))
+			}
+		}
+	}
+	return d
+}
+
+// rangesOf lists where the attributes and blocks stand.
+func rangesOf(b *body, prefix string, into map[string]hcl.Range) {
+	for _, a := range b.attrs {
+		if a.expr != nil {
+			into[prefix+a.Name] = a.expr.Range()
+		}
+	}
+	for _, n := range b.blocks {
+		if n.body != nil {
+			into[prefix+n.Name] = n.rng
+			rangesOf(n.body, prefix+n.Name+".", into)
+		}
+	}
+}
+
+func (b *body) each(f func(*attribute)) {
+	if b == nil {
+		return
+	}
+	for i := range b.attrs {
+		if b.attrs[i].expr != nil {
+			f(&b.attrs[i])
+		}
+	}
+	for i := range b.blocks {
+		b.blocks[i].body.each(f)
+	}
+}
+
+func (b *body) attr(name string) *attribute {
+	for i := range b.attrs {
+		if b.attrs[i].Name == name {
+			return &b.attrs[i]
+		}
+	}
+	return nil
+}
+
+func (c *Config) localsBlock(b *hcl.Block) hcl.Diagnostics {
+	attrs, diags := b.Body.JustAttributes()
+	for _, name := range sortedKeys(attrs) {
+		a := attrs[name]
+		if first, ok := c.locals[name]; ok {
+			diags = append(diags, errorAt(a.NameRange, "Duplicate local value", fmt.Sprintf("local.%s is already defined at %s. Rename one of the two.", name, first.rng)))
+			continue
+		}
+		e, more := c.compile(a.Expr, false)
+		diags = append(diags, more...)
+		c.locals[name] = &local{name: name, rng: a.NameRange, expr: e}
+	}
+	return diags
+}
+
+func (c *Config) output(b *hcl.Block) hcl.Diagnostics {
+	name := b.Labels[0]
+	if first, ok := c.outputs[name]; ok {
+		return hcl.Diagnostics{duplicate(b, "output."+name, first.rng)}
+	}
+	o := &output{name: name, rng: b.DefRange}
+	c.outputs[name] = o
+	content, diags := b.Body.Content(&hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "value", Required: true}, {Name: "description"}, {Name: "sensitive"}},
+	})
+	if a, ok := content.Attributes["value"]; ok {
+		e, more := c.compile(a.Expr, false)
+		diags = append(diags, more...)
+		o.expr = e
+	}
+	if a, ok := content.Attributes["description"]; ok {
+		v, more := a.Expr.Value(nil)
+		diags = append(diags, more...)
+		if !more.HasErrors() {
+			if v.IsNull() || v.Type() != cty.String {
+				diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "description is a literal string."))
+			} else {
+				o.description = v.AsString()
+			}
+		}
+	}
+	if a, ok := content.Attributes["sensitive"]; ok {
+		v, more := a.Expr.Value(nil)
+		diags = append(diags, more...)
+		if !more.HasErrors() {
+			if v.IsNull() || v.Type() != cty.Bool {
+				diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "sensitive is true or false, literally."))
+			} else {
+				o.sensitive = v.True()
+			}
+		}
+	}
+	return diags
+}
+
+func (c *Config) provider(b *hcl.Block) hcl.Diagnostics {
+	name := b.Labels[0]
+	s, ok := c.opts.Providers[name]
+	if !ok {
+		return hcl.Diagnostics{c.unknownProvider(name, b.LabelRanges[0])}
+	}
+	if first, ok := c.providers[name]; ok {
+		return hcl.Diagnostics{duplicate(b, "provider "+name, first.rng)}
+	}
+	body, _, diags := c.compileBody("provider", b.Body, s.Attributes, s.Blocks, &hcl.BodySchema{})
+	c.providers[name] = &providerDecl{name: name, rng: b.DefRange, body: body}
+	return diags
+}
+
+func (c *Config) unknownProvider(name string, rng hcl.Range) *hcl.Diagnostic {
+	known := sortedKeys(c.opts.Providers)
+	if name == "ssh" || name == "libvirt" {
+		return notYet(rng, "Provider "+name, "Use "+strings.Join(known, ", ")+".")
+	}
+	return errorAt(rng, "Unknown provider", fmt.Sprintf("There is no provider %q.%s This version has: %s.", name, didYouMean("", name, known), strings.Join(known, ", ")))
+}
+
+// object reads a cluster, node or group block.
+func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
+	b := &block{kind: src.Type, name: src.Labels[0], rng: src.DefRange}
+	switch b.kind {
+	case addr.TypeCluster:
+		if c.cluster != nil {
+			return hcl.Diagnostics{errorAt(src.DefRange, "More than one cluster", fmt.Sprintf("A definition is one cluster, and cluster %q stands at %s. Put the other one into a directory of its own.", c.cluster.name, c.cluster.rng))}
+		}
+		b.schema, c.cluster = spec.ClusterSchema(), b
+	case addr.TypeNode:
+		if first, ok := c.nodes[b.name]; ok {
+			return hcl.Diagnostics{duplicate(src, "node."+b.name, first.rng)}
+		}
+		b.schema, c.nodes[b.name] = spec.NodeSchema(), b
+	case addr.TypeGroup:
+		if first, ok := c.groups[b.name]; ok {
+			return hcl.Diagnostics{duplicate(src, "group."+b.name, first.rng)}
+		}
+		b.schema, c.groups[b.name] = spec.GroupSchema(), b
+	}
+	return c.objectBody(b, src)
+}
+
+func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
+	more := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "lifecycle"}}}
+	if b.kind != addr.TypeCluster {
+		more.Attributes = []hcl.AttributeSchema{{Name: "for_each"}, {Name: "count"}}
+	}
+	if b.kind == addr.TypeNode {
+		more.Attributes = append(more.Attributes, hcl.AttributeSchema{Name: "depends_on"})
+	}
+	if b.kind == addr.TypeGroup {
+		more.Blocks = append(more.Blocks, hcl.BlockHeaderSchema{Type: "resource", LabelNames: []string{"type", "name"}})
+		b.byName = map[string]*block{}
+	}
+	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, more)
+	b.body = body
+	b.ranges = map[string]hcl.Range{}
+	rangesOf(body, "", b.ranges)
+	for _, r := range []struct {
+		name string
+		into **expr
+	}{{"for_each", &b.forEach}, {"count", &b.count}} {
+		if a, ok := content.Attributes[r.name]; ok {
+			e, more := c.compile(a.Expr, true)
+			diags = append(diags, more...)
+			*r.into = e
+			b.ranges[r.name] = a.Expr.Range()
+		}
+	}
+	if b.forEach != nil && b.count != nil {
+		diags = append(diags, errorAt(b.count.Range(), "Both for_each and count", "A block is repeated by one of the two. Remove count, or for_each."))
+		b.count = nil
+	}
+	switch b.kind {
+	case addr.TypeCluster:
+		if b.body.blocks[0].body == nil { // quorum
+			diags = append(diags, errorAt(b.rng, "Missing quorum", `A cluster says who may run it. Add quorum { model = "majority_node_set" }, or model = "single_node" for one node.`))
+		}
+	case addr.TypeNode:
+		if a, ok := content.Attributes["depends_on"]; ok {
+			diags = append(diags, notYet(a.NameRange, "depends_on of a node", "Refer to an attribute of what it needs."))
+		}
+		if a, ok := content.Attributes["provider"]; ok {
+			b.ranges["provider"] = a.Expr.Range()
+			diags = append(diags, c.nodeProvider(b, a.Expr)...)
+		}
+		if b.count != nil {
+			diags = append(diags, warningAt(b.count.Range(), "Nodes by count", "Taking one out of the middle renumbers those behind it, which deletes and creates nodes. Use for_each with a key for each node."))
+		}
+	}
+	for _, inner := range content.Blocks {
+		switch inner.Type {
+		case "lifecycle":
+			diags = append(diags, b.lifecycle(inner)...)
+		case "resource":
+			diags = append(diags, c.resource(b, inner)...)
+		}
+	}
+	return diags
+}
+
+func (c *Config) nodeProvider(b *block, e hcl.Expression) hcl.Diagnostics {
+	known := strings.Join(sortedKeys(c.opts.Providers), ", ")
+	name := hcl.ExprAsKeyword(e)
+	if name == "" {
+		if v, diags := e.Value(nil); !diags.HasErrors() && v.Type() == cty.String && !v.IsNull() {
+			return hcl.Diagnostics{errorAt(e.Range(), "Provider is a keyword", fmt.Sprintf("Write provider = %s, without quotes.", v.AsString()))}
+		}
+		return hcl.Diagnostics{errorAt(e.Range(), "Provider is a keyword", "The provider of a node is the bare name of one of: "+known+".")}
+	}
+	if _, ok := c.opts.Providers[name]; !ok {
+		return hcl.Diagnostics{c.unknownProvider(name, e.Range())}
+	}
+	b.provider = name
+	return nil
+}
+
+func (b *block) lifecycle(src *hcl.Block) hcl.Diagnostics {
+	content, diags := src.Body.Content(&hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "prevent_destroy"}, {Name: "ignore_changes"}, {Name: "create_before_destroy"}, {Name: "replace_triggered_by"}},
+		Blocks:     []hcl.BlockHeaderSchema{{Type: "precondition"}, {Type: "postcondition"}},
+	})
+	for _, name := range []string{"ignore_changes", "create_before_destroy", "replace_triggered_by"} {
+		if a, ok := content.Attributes[name]; ok {
+			diags = append(diags, notYet(a.NameRange, name, "lifecycle has prevent_destroy."))
+		}
+	}
+	for _, inner := range content.Blocks {
+		diags = append(diags, notYet(inner.DefRange, "A "+inner.Type+" block", "Use a validation block of a variable."))
+	}
+	if a, ok := content.Attributes["prevent_destroy"]; ok {
+		v, more := a.Expr.Value(nil)
+		diags = append(diags, more...)
+		if !more.HasErrors() {
+			if v.IsNull() || v.Type() != cty.Bool {
+				diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "prevent_destroy is true or false, literally."))
+			} else {
+				b.preventDestroy = v.True()
+			}
+		}
+	}
+	return diags
+}
+
+// Resource types that are to come; to be told from typing errors.
+var laterResources = []string{"network_name", "script", "generic_service", "systemd_unit", "file_system", "physical_disk", "file_share"}
+
+func (c *Config) resource(group *block, src *hcl.Block) hcl.Diagnostics {
+	typ, name := src.Labels[0], src.Labels[1]
+	if !hclsyntax.ValidIdentifier(name) || !asciiName(name) {
+		return hcl.Diagnostics{errorAt(src.LabelRanges[1], "Invalid name", fmt.Sprintf("%q can't stand in an address. A name is a letter or _, then letters, digits, _ and -.", name))}
+	}
+	var diags hcl.Diagnostics
+	known := sortedKeys(c.opts.ResourceTypes)
+	b := &block{kind: rootResource, name: name, typ: typ, rng: src.DefRange, parent: group}
+	if first, ok := group.byName[name]; ok {
+		return hcl.Diagnostics{errorAt(src.DefRange, "Duplicate resource", fmt.Sprintf("resource.%s is already defined in this group at %s; names count whatever the type. Rename one of the two.", name, first.rng))}
+	}
+	group.byName[name] = b
+	s, ok := c.opts.ResourceTypes[typ]
+	if !ok {
+		for _, later := range laterResources {
+			if typ == later {
+				return hcl.Diagnostics{notYet(src.LabelRanges[0], "Resource type "+typ, "This version has: "+strings.Join(known, ", ")+".")}
+			}
+		}
+		return hcl.Diagnostics{errorAt(src.LabelRanges[0], "Unknown resource type", fmt.Sprintf("There is no resource type %q.%s This version has: %s.", typ, didYouMean("", typ, known), strings.Join(known, ", ")))}
+	}
+	b.schema = s.WithCommon()
+	group.resources = append(group.resources, b)
+	return append(diags, c.objectBody(b, src)...)
+}

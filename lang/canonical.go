@@ -1,0 +1,229 @@
+package lang
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// canonical brings a value to its attribute's type and form: time spans and
+// sizes in their one text, quantities as whole numbers, objects as names. ids
+// are the objects that a list names, in its order.
+func (ev *evaluation) canonical(a *attribute, v cty.Value, in *instance) (cty.Value, []addr.Address, *hcl.Diagnostic) {
+	rng := a.expr.Range()
+	top, marks := v.Unmark()
+	if top.IsNull() {
+		if a.Required {
+			return cty.NilVal, nil, errorAt(rng, "Missing "+a.Name, fmt.Sprintf("%s is null, and a value is required. %s", a.Name, a.Doc))
+		}
+		return a.deflt, nil, nil
+	}
+	want := a.Type
+	if a.identity && want == spec.TypeStrings {
+		want = "list(resource)"
+	}
+	switch want {
+	case spec.TypeNodeRefs, spec.TypeGroupRefs, "list(resource)":
+		return ev.names(a, top, in, strings.TrimSuffix(strings.TrimPrefix(string(want), "list("), ")"))
+	case spec.TypeQuantities:
+		out, d := quantities(a, v, rng)
+		return out, nil, d
+	}
+	if !top.IsKnown() && top.Type() == cty.DynamicPseudoType {
+		return cty.UnknownVal(a.typ).WithMarks(marks), nil, nil
+	}
+	if hasIdentity(top.Type()) {
+		return cty.NilVal, nil, errorAt(rng, "Wrong type for "+a.Name, fmt.Sprintf("%s is %s, and this refers to a whole object. Ask for one of its attributes.", a.Name, typeText(a.Type)))
+	}
+	v, err := convert.Convert(v, a.typ)
+	if err != nil {
+		return cty.NilVal, nil, errorAt(rng, "Wrong type for "+a.Name, fmt.Sprintf("%s is %s: %s.", a.Name, typeText(a.Type), pathError(err)))
+	}
+	top, marks = v.Unmark()
+	if !top.IsKnown() {
+		return v, nil, nil
+	}
+	if top.IsNull() {
+		return a.deflt, nil, nil
+	}
+	switch a.Type {
+	case spec.TypeString:
+		text := top.AsString()
+		if text == "" && a.Default == nil {
+			if a.Required {
+				return cty.NilVal, nil, errorAt(rng, "Missing "+a.Name, fmt.Sprintf("%s is empty, and a value is required. %s", a.Name, a.Doc))
+			}
+			return a.deflt, nil, nil
+		}
+		if len(a.Values) > 0 && !contains(a.Values, text) {
+			shown := fmt.Sprintf("%q", text)
+			if len(marks) > 0 {
+				shown = "This (a sensitive value)"
+			}
+			return cty.NilVal, nil, errorAt(rng, "Invalid value for "+a.Name, fmt.Sprintf("%s is none of the values of %s.%s It is one of: %s.", shown, a.Name, didYouMean("", text, a.Values), strings.Join(a.Values, ", ")))
+		}
+	case spec.TypeDuration:
+		d, err := spec.ParseDuration(top.AsString())
+		if err != nil {
+			return cty.NilVal, nil, errorAt(rng, "Invalid time span for "+a.Name, upperFirst(err.Error())+".")
+		}
+		v = cty.StringVal(d.String()).WithMarks(marks)
+	case spec.TypeSize:
+		n, err := spec.ParseSize(top.AsString())
+		if err != nil {
+			return cty.NilVal, nil, errorAt(rng, "Invalid size for "+a.Name, upperFirst(err.Error())+".")
+		}
+		v = cty.StringVal(spec.FormatSize(n)).WithMarks(marks)
+	case spec.TypeNumber:
+		if n, acc := top.AsBigFloat().Int64(); acc != 0 || n < 0 {
+			return cty.NilVal, nil, errorAt(rng, "Invalid value for "+a.Name, a.Name+" is a whole number from 0.")
+		}
+	case spec.TypeStrings, spec.TypeStringMap:
+		if !nullFree(top) {
+			return cty.NilVal, nil, errorAt(rng, "Invalid value for "+a.Name, "An element is null. Leave it out, or use an empty string.")
+		}
+		if top.LengthInt() == 0 && a.Required {
+			return cty.NilVal, nil, errorAt(rng, "Missing "+a.Name, fmt.Sprintf("%s is empty, and a value is required. %s", a.Name, a.Doc))
+		}
+	}
+	return v, nil, nil
+}
+
+func nullFree(v cty.Value) bool {
+	for it := v.ElementIterator(); it.Next(); {
+		_, elem := it.Element()
+		if elem, _ = elem.Unmark(); elem.IsNull() {
+			return false
+		}
+	}
+	return true
+}
+
+func contains(list []string, s string) bool {
+	for _, have := range list {
+		if have == s {
+			return true
+		}
+	}
+	return false
+}
+
+func typeText(t spec.ValueType) string {
+	switch t {
+	case spec.TypeString:
+		return "a string"
+	case spec.TypeNumber:
+		return "a number"
+	case spec.TypeBool:
+		return "true or false"
+	case spec.TypeDuration:
+		return `a time span, as "30s"`
+	case spec.TypeSize:
+		return `a size, as "10MiB"`
+	case spec.TypeStrings:
+		return "a list of strings"
+	case spec.TypeStringMap:
+		return "a map of strings"
+	}
+	return string(t)
+}
+
+// quantities reads a capacity or a demand: numbers and sizes by name.
+func quantities(a *attribute, v cty.Value, rng hcl.Range) (cty.Value, *hcl.Diagnostic) {
+	v, marks := v.Unmark()
+	wrong := func(why string) (cty.Value, *hcl.Diagnostic) {
+		return cty.NilVal, errorAt(rng, "Invalid value for "+a.Name, why+fmt.Sprintf(` Write %s = { cpu = 2, memory = "4GiB" }.`, a.Name))
+	}
+	if !v.IsKnown() {
+		return cty.UnknownVal(a.typ).WithMarks(marks), nil
+	}
+	if t := v.Type(); !t.IsMapType() && !t.IsObjectType() || hasIdentity(t) {
+		return wrong(a.Name + " is a map of quantities.")
+	}
+	out := map[string]cty.Value{}
+	for name, q := range v.AsValueMap() {
+		q, m := q.Unmark()
+		if !q.IsKnown() {
+			out[name] = cty.UnknownVal(cty.Number).WithMarks(m)
+			continue
+		}
+		text, err := convert.Convert(q, cty.String)
+		if err != nil || text.IsNull() {
+			return wrong(name + " is no quantity.")
+		}
+		n, err := spec.ParseQuantity(name, text.AsString())
+		if err != nil {
+			return wrong(fmt.Sprintf("%s: %s.", name, err))
+		}
+		out[name] = cty.NumberIntVal(n).WithMarks(m)
+	}
+	if len(out) == 0 {
+		return a.deflt, nil
+	}
+	return cty.MapVal(out).WithMarks(marks), nil
+}
+
+// names reads a list of nodes, groups or resources.
+func (ev *evaluation) names(a *attribute, v cty.Value, in *instance, kind string) (cty.Value, []addr.Address, *hcl.Diagnostic) {
+	rng := a.expr.Range()
+	example := fmt.Sprintf("[%s.NAME, ...]", kind)
+	if id, ok := identityOf(v); ok {
+		return cty.NilVal, nil, errorAt(rng, "Wrong type for "+a.Name, fmt.Sprintf("%s is a list. Write [%s].", a.Name, id))
+	}
+	if !v.IsKnown() {
+		return cty.UnknownVal(a.typ), nil, nil
+	}
+	t := v.Type()
+	if t.IsObjectType() || t.IsMapType() {
+		return cty.NilVal, nil, errorAt(rng, "Wrong type for "+a.Name, fmt.Sprintf("%s is a list, and this is a map. Write values(...) around it.", a.Name))
+	}
+	if !t.IsListType() && !t.IsTupleType() && !t.IsSetType() {
+		return cty.NilVal, nil, errorAt(rng, "Wrong type for "+a.Name, fmt.Sprintf("%s is a list of %ss, as %s.", a.Name, kind, example))
+	}
+	var ids []addr.Address
+	var names []cty.Value
+	seen := map[addr.Address]bool{}
+	for it := v.ElementIterator(); it.Next(); {
+		_, elem := it.Element()
+		elem, _ = elem.Unmark()
+		if !elem.IsKnown() {
+			return cty.UnknownVal(a.typ), nil, nil
+		}
+		id, ok := identityOf(elem)
+		if !ok {
+			detail := fmt.Sprintf("%s is a list of %ss themselves, as %s.", a.Name, kind, example)
+			if elem.Type() == cty.String && !elem.IsNull() {
+				detail += fmt.Sprintf(" Did you mean %s.%s, without quotes?", kind, elem.AsString())
+			}
+			return cty.NilVal, nil, errorAt(rng, "Not a "+kind, detail)
+		}
+		have := id.Type
+		if id.IsResource() {
+			have = rootResource
+		}
+		if have != kind {
+			return cty.NilVal, nil, errorAt(rng, "Not a "+kind, fmt.Sprintf("%s is a list of %ss, and %s is none.", a.Name, kind, id))
+		}
+		if seen[id] {
+			return cty.NilVal, nil, errorAt(rng, "Named twice", fmt.Sprintf("%s has %s twice. Remove one.", a.Name, id))
+		}
+		seen[id] = true
+		ids = append(ids, id)
+		name := id.DefaultName()
+		if target := ev.byAddr[id]; target != nil {
+			name = target.name
+		}
+		names = append(names, cty.StringVal(name))
+	}
+	if len(names) == 0 {
+		return schema.Absent(a.typ), nil, nil
+	}
+	return cty.ListVal(names), ids, nil
+}

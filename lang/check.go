@@ -1,0 +1,80 @@
+package lang
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// check turns the broken semantic rules into diagnostics.
+func (d *Definition) check() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, p := range spec.Check(d.spec) {
+		diags = append(diags, d.Diagnostic(p))
+	}
+	return diags
+}
+
+// Diagnostic gives a problem the range of what it is about.
+func (d *Definition) Diagnostic(p spec.Problem) *hcl.Diagnostic {
+	out := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: p.Summary, Detail: p.Detail}
+	if p.Warning {
+		out.Severity = hcl.DiagWarning
+	}
+	if o, ok := d.Object(p.Addr); ok {
+		out.Subject = o.rangeOf(p.Attribute)
+	}
+	if len(p.Cycle) > 0 {
+		var b strings.Builder
+		b.WriteString(p.Detail)
+		for i, a := range p.Cycle {
+			next := p.Cycle[(i+1)%len(p.Cycle)]
+			where := ""
+			if o, ok := d.Object(a); ok {
+				where = fmt.Sprintf(", at %s", o.rangeOf(p.Attribute))
+			}
+			fmt.Fprintf(&b, "\n  %s depends on %s%s", a, next, where)
+		}
+		out.Detail = b.String()
+	}
+	return out
+}
+
+// rangeOf is where an attribute stands, or the nearest thing around it.
+func (o *Object) rangeOf(attribute string) *hcl.Range {
+	for name := attribute; name != ""; {
+		if r, ok := o.AttrRanges[name]; ok {
+			return &r
+		}
+		i := strings.LastIndexByte(name, '.')
+		name = name[:max(i, 0)]
+	}
+	r := o.Range
+	return &r
+}
+
+// endpointOf joins a node's address and port as far as they are known.
+func endpointOf(v cty.Value) string {
+	host, port := "", ""
+	if a, _ := v.GetAttr("address").Unmark(); a.IsKnown() && !a.IsNull() {
+		host = a.AsString()
+	}
+	if p, _ := v.GetAttr("port").Unmark(); p.IsKnown() && !p.IsNull() {
+		port = p.AsBigFloat().Text('f', 0)
+	}
+	if port == "" {
+		return host
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
+		return "[" + host + "]:" + port
+	}
+	if strings.Contains(host, ":") {
+		return host // has one already
+	}
+	return host + ":" + port
+}

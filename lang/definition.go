@@ -1,0 +1,306 @@
+package lang
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// Definition is a definition with its values. It is safe for concurrent use.
+type Definition struct {
+	Objects   []Object   // cluster, nodes, groups and resources, in address order
+	Outputs   []Output   // by name
+	Providers []Provider // by name: those with a block, and those that nodes ask for
+	Variables []Variable // by name
+
+	index map[addr.Address]int
+	spec  *spec.Definition
+
+	mu sync.Mutex
+	ev *evaluation
+}
+
+// Evaluate works everything out. Attributes that only an apply knows come
+// from known (nil: nothing is known yet). The Definition is complete if there
+// are no errors among the diagnostics, and nil if it can't even be listed.
+func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
+	ev := &evaluation{
+		c:         c,
+		known:     known,
+		memo:      make([]memo, c.exprs),
+		locals:    make(map[*local]cty.Value, len(c.locals)),
+		blocks:    map[*block]*instances{},
+		broken:    map[vertex]bool{},
+		done:      map[vertex]bool{},
+		byAddr:    map[addr.Address]*instance{},
+		localDeps: map[*local][]Edge{},
+		timings:   spec.Timings{}.WithDefaults(),
+		root: &hcl.EvalContext{
+			Functions: c.functions,
+			Variables: map[string]cty.Value{
+				rootVar:  c.varsValue,
+				rootPath: cty.ObjectVal(map[string]cty.Value{"module": cty.StringVal("."), "root": cty.StringVal(".")}),
+			},
+		},
+	}
+	for _, name := range sortedKeys(c.vars) {
+		if v := c.vars[name]; !v.value.IsWhollyKnown() {
+			ev.broken[v] = true // values of variables are known, or an error was told
+		}
+	}
+	ev.run()
+	d := &Definition{ev: ev, Variables: c.Variables()}
+	d.list()
+	d.providers()
+	d.outputs()
+	d.spec = d.typed()
+	if !ev.diags.HasErrors() && c.cluster != nil {
+		ev.diags = append(ev.diags, d.check()...)
+	}
+	diags := dedupe(ev.diags)
+	ev.diags = nil
+	return d, diags
+}
+
+// list makes the objects from the instances.
+func (d *Definition) list() {
+	ev := d.ev
+	all := make([]*instance, 0, len(ev.byAddr))
+	for _, in := range ev.byAddr {
+		if in.value != cty.NilVal {
+			all = append(all, in)
+		}
+	}
+	slices.SortFunc(all, func(a, b *instance) int { return addr.Compare(a.addr, b.addr) })
+	d.Objects = make([]Object, len(all))
+	d.index = make(map[addr.Address]int, len(all))
+	for i, in := range all {
+		o := Object{
+			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps),
+			PreventDestroy: in.block.preventDestroy, Range: in.block.rng, AttrRanges: in.block.ranges,
+		}
+		in.deps = nil
+		switch in.block.kind {
+		case addr.TypeNode:
+			o.Provider = in.block.provider
+		case rootResource:
+			o.Type = in.block.typ
+		}
+		d.Objects[i] = o
+		d.index[in.addr] = i
+	}
+}
+
+// Object finds an object by address.
+func (d *Definition) Object(a addr.Address) (*Object, bool) {
+	i, ok := d.index[a]
+	if !ok {
+		return nil, false
+	}
+	return &d.Objects[i], true
+}
+
+func (d *Definition) providers() {
+	ev := d.ev
+	used := map[string]bool{}
+	for name := range ev.c.providers {
+		used[name] = true
+	}
+	for _, b := range ev.c.nodes {
+		if b.provider != "" {
+			used[b.provider] = true
+		}
+	}
+	for _, name := range sortedKeys(used) {
+		p := Provider{Name: name}
+		var b *body
+		if decl := ev.c.providers[name]; decl != nil {
+			b, p.Range = decl.body, decl.rng
+		} else {
+			s := ev.c.opts.Providers[name]
+			b, _, _ = ev.c.compileBody("provider", hcl.EmptyBody(), s.Attributes, s.Blocks, &hcl.BodySchema{})
+		}
+		in := &instance{block: &block{kind: "provider", body: b}}
+		p.Config = cty.ObjectVal(ev.bodyValues(b, in, "provider", cty.NilVal))
+		d.Providers = append(d.Providers, p)
+	}
+}
+
+func (d *Definition) outputs() {
+	for _, name := range sortedKeys(d.ev.c.outputs) {
+		o := d.ev.c.outputs[name]
+		out := Output{Name: name, Sensitive: o.sensitive, Description: o.description, Range: o.rng, Value: cty.DynamicVal}
+		if o.expr != nil {
+			v, _ := d.ev.outputValue(o)
+			marked := schema.IsSensitive(v)
+			v, _ = v.UnmarkDeep()
+			out.Value = v
+			if marked && !o.sensitive {
+				d.ev.add(errorAt(o.expr.Range(), "Output of a sensitive value", "The value has sensitive parts, and outputs are printed. Add sensitive = true to the output, or use nonsensitive() on what may be shown."))
+				out.Sensitive = true
+			}
+			for i := range o.expr.refs {
+				for _, name := range runtimeAttributes[o.expr.refs[i].root] {
+					out.Runtime = out.Runtime || o.expr.refs[i].attr == name
+				}
+			}
+		}
+		d.Outputs = append(d.Outputs, out)
+	}
+}
+
+// outputValue works out an output. Where it asks for runtime attributes,
+// nodes and groups have them, unknown.
+func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
+	runtime := false
+	for i := range o.expr.refs {
+		for _, name := range runtimeAttributes[o.expr.refs[i].root] {
+			runtime = runtime || o.expr.refs[i].attr == name
+		}
+	}
+	if !runtime {
+		v, bad := ev.eval(o.expr, nil)
+		return withoutIdentity(v), bad
+	}
+	if o.expr.bad {
+		return cty.DynamicVal, true
+	}
+	ctx, ok := ev.context(o.expr, nil)
+	if !ok {
+		return cty.DynamicVal, true
+	}
+	vars := map[string]cty.Value{}
+	for k, v := range ctx.Variables {
+		vars[k] = v
+	}
+	for root, names := range runtimeAttributes {
+		if v, ok := vars[root]; ok {
+			vars[root] = withRuntime(v, root, names)
+		}
+	}
+	child := ev.root.NewChild()
+	child.Variables = vars
+	v, diags := o.expr.Value(child)
+	if diags.HasErrors() && !ev.tainted(o.expr) {
+		ev.add(diags...)
+		return cty.DynamicVal, true
+	}
+	return withoutIdentity(v), diags.HasErrors()
+}
+
+// withRuntime gives the objects of a root their runtime attributes.
+func withRuntime(v cty.Value, root string, names []string) cty.Value {
+	t := v.Type()
+	if !v.IsKnown() || v.IsNull() || v.IsMarked() {
+		return v
+	}
+	if a, ok := identityOf(v); ok && a.Type == root && !a.IsResource() {
+		m := v.AsValueMap()
+		for _, name := range names {
+			m[name] = cty.UnknownVal(cty.String)
+		}
+		return cty.ObjectVal(m)
+	}
+	switch {
+	case t.IsObjectType():
+		m := v.AsValueMap()
+		for k, e := range m {
+			m[k] = withRuntime(e, root, names)
+		}
+		return cty.ObjectVal(m)
+	case t.IsTupleType():
+		l := v.AsValueSlice()
+		for i, e := range l {
+			l[i] = withRuntime(e, root, names)
+		}
+		return cty.TupleVal(l)
+	}
+	return v
+}
+
+// Resolve works out the object a once more, with what is known by now of the
+// objects that it depends on. known may only grow from call to call. Its cost
+// is that of the attributes that were unknown.
+func (d *Definition) Resolve(a addr.Address, known Known) (cty.Value, hcl.Diagnostics) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in := d.ev.byAddr[a]
+	if in == nil || in.value == cty.NilVal {
+		return cty.NilVal, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No such object", Detail: "The definition has no " + a.String() + "."}}
+	}
+	if !in.value.IsWhollyKnown() {
+		d.ev.known = known
+		d.ev.again, d.ev.diags = true, nil
+		d.ev.refresh(in)
+	}
+	diags := d.ev.diags
+	d.ev.diags = nil
+	return in.value, dedupe(diags)
+}
+
+// ResolveOutputs works out the outputs once more.
+func (d *Definition) ResolveOutputs(known Known) []Output {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ev.known, d.ev.again, d.ev.quiet = known, true, true
+	defer func() { d.ev.quiet = false }()
+	out := slices.Clone(d.Outputs)
+	for i := range out {
+		o := d.ev.c.outputs[out[i].Name]
+		if o.expr != nil && !out[i].Value.IsWhollyKnown() {
+			v, _ := d.ev.outputValue(o)
+			out[i].Value, _ = v.UnmarkDeep()
+		}
+	}
+	return out
+}
+
+// Spec is the definition as the semantic rules, the planner and the failure
+// matrix see it. What is unknown is the zero value. Not to be written.
+func (d *Definition) Spec() *spec.Definition { return d.spec }
+
+func (d *Definition) typed() *spec.Definition {
+	out := &spec.Definition{}
+	var group *spec.Group
+	for i := range d.Objects {
+		o := &d.Objects[i]
+		// Decoding can't fail: values have their schemas' types, and whole numbers were checked.
+		switch {
+		case o.Addr.IsResource():
+			if group == nil || group.Addr != o.Addr.Owner() {
+				continue
+			}
+			r := spec.Resource{Addr: o.Addr, Name: o.Addr.DefaultName()}
+			d.decoded(schema.DecodeKnownResource(o.Value, d.ev.c.opts.ResourceTypes[o.Type], &r))
+			group.Resources = append(group.Resources, r)
+		case o.Type == addr.TypeCluster:
+			d.decoded(schema.DecodeKnown(o.Value, &out.Cluster))
+		case o.Type == addr.TypeNode:
+			n := spec.Node{Addr: o.Addr}
+			d.decoded(schema.DecodeKnown(o.Value, &n))
+			n.Address = endpointOf(o.Value)
+			out.Nodes = append(out.Nodes, n)
+		case o.Type == addr.TypeGroup:
+			out.Groups = append(out.Groups, spec.Group{Addr: o.Addr})
+			group = &out.Groups[len(out.Groups)-1]
+			d.decoded(schema.DecodeKnown(o.Value, group))
+			in := d.ev.byAddr[o.Addr]
+			for _, n := range in.block.body.blocks {
+				group.Failover.Stated = group.Failover.Stated || n.Name == "failover" && n.body != nil
+			}
+		}
+	}
+	return out
+}
+
+func (d *Definition) decoded(err error) {
+	if err != nil {
+		d.ev.diags = append(d.ev.diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Value out of range", Detail: upperFirst(err.Error()) + "."})
+	}
+}

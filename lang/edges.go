@@ -1,0 +1,180 @@
+package lang
+
+import (
+	"sort"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// edgesOf finds what an instance's expressions refer to. A reference to an
+// attribute that only an apply knows is hard: without it there is no value.
+// One to what the definition itself says is soft: the value is there whatever
+// becomes of the object. A reference to a whole object is hard, but for the
+// lists of owners, which attribute and lists see to.
+func (ev *evaluation) edgesOf(in *instance) {
+	in.block.body.each(func(a *attribute) {
+		if a.identity || a.Type == spec.TypeNodeRefs || a.expr.bad {
+			return
+		}
+		in.deps = append(in.deps, ev.exprEdges(a.expr, in)...)
+	})
+}
+
+// exprEdges are the objects that an expression refers to, also through local
+// values and each.value.
+func (ev *evaluation) exprEdges(e *expr, in *instance) []Edge {
+	if len(e.refs) == 0 {
+		return nil
+	}
+	m := &ev.memo[e.id]
+	if !m.haveDeps {
+		m.haveDeps = true
+		for i := range e.refs {
+			r := &e.refs[i]
+			switch r.root {
+			case rootLocal:
+				m.edges = append(m.edges, ev.localEdges(ev.c.locals[r.name])...)
+			case rootNode, rootGroup:
+				if !keyedPerInstance(r) {
+					m.edges = ev.refEdges(m.edges, r, nil)
+				}
+			}
+		}
+		m.edges = compact(m.edges)
+	}
+	if in == nil || !e.perInstance {
+		return m.edges
+	}
+	out := append([]Edge(nil), m.edges...)
+	for i := range e.refs {
+		r := &e.refs[i]
+		switch r.root {
+		case rootNode, rootGroup:
+			if keyedPerInstance(r) {
+				out = ev.refEdges(out, r, in)
+			}
+		case rootResource:
+			out = ev.refEdges(out, r, in)
+		case rootEach:
+			if r.name == "value" {
+				out = append(out, ev.eachEdges(in)...)
+			}
+		case rootGroupEach:
+			if r.name == "value" && in.parent != nil {
+				out = append(out, ev.eachEdges(in.parent)...)
+			}
+		}
+	}
+	return out
+}
+
+// localEdges are the objects that a local value refers to.
+func (ev *evaluation) localEdges(l *local) []Edge {
+	edges, ok := ev.localDeps[l]
+	if !ok {
+		ev.localDeps[l] = nil // a cycle ends here
+		if l.expr != nil && !l.expr.bad {
+			edges = ev.exprEdges(l.expr, nil)
+		}
+		ev.localDeps[l] = edges
+	}
+	return edges
+}
+
+// eachEdges are the objects in an instance's each.value.
+func (ev *evaluation) eachEdges(in *instance) []Edge {
+	if in.haveEach {
+		return in.eachDeps
+	}
+	in.haveEach = true
+	each, ok := in.vars[rootEach]
+	if !ok {
+		return nil
+	}
+	value := each.GetAttr("value")
+	for _, a := range identitiesIn(value, nil) {
+		in.eachDeps = append(in.eachDeps, Edge{To: a, Hard: true})
+	}
+	if len(in.eachDeps) == 0 && !value.IsWhollyKnown() && in.block.forEach != nil {
+		in.eachDeps = ev.exprEdges(in.block.forEach, in.parent)
+	}
+	return in.eachDeps
+}
+
+func (ev *evaluation) refEdges(out []Edge, r *ref, in *instance) []Edge {
+	b, is := ev.target(r, in)
+	if is == nil {
+		return out
+	}
+	hard := true
+	if r.attr != "" {
+		if a, ok := b.schema.Attribute(r.attr); ok && a.KnownAtPlan && r.root != rootResource {
+			hard = false
+		}
+		for _, name := range runtimeAttributes[r.root] {
+			hard = hard && name != r.attr
+		}
+	}
+	if b.repeated() && (r.key != cty.NilVal || r.keyExpr != nil) {
+		ctx := ev.root
+		if r.keyExpr != nil {
+			var ok bool
+			if ctx, ok = ev.keyContext(r, in); !ok {
+				return out
+			}
+		}
+		ev.quiet = true
+		target, state := ev.keyed(r, b, is, ctx)
+		ev.quiet = false
+		if state == keyFound {
+			return append(out, Edge{target.addr, hard})
+		}
+		if state == keyWrong {
+			return out
+		}
+	}
+	for _, t := range is.list {
+		out = append(out, Edge{t.addr, hard})
+	}
+	return out
+}
+
+// keyContext is what the key of a reference sees.
+func (ev *evaluation) keyContext(r *ref, in *instance) (*hcl.EvalContext, bool) {
+	key := &expr{Expression: r.keyExpr, refs: findRefs(r.keyExpr)}
+	vars, ok := ev.shared(key)
+	if !ok {
+		return nil, false
+	}
+	ctx := ev.root.NewChild()
+	ctx.Variables = vars
+	if in != nil && len(in.vars) > 0 {
+		ctx = ctx.NewChild()
+		ctx.Variables = in.vars
+	}
+	return ctx, true
+}
+
+// compact puts edges into address order, each object once, hard if any is.
+func compact(edges []Edge) []Edge {
+	if len(edges) < 2 {
+		return edges
+	}
+	sort.Slice(edges, func(i, j int) bool {
+		if c := addr.Compare(edges[i].To, edges[j].To); c != 0 {
+			return c < 0
+		}
+		return edges[i].Hard && !edges[j].Hard
+	})
+	out := edges[:1]
+	for _, e := range edges[1:] {
+		if e.To != out[len(out)-1].To {
+			out = append(out, e)
+		}
+	}
+	return out
+}

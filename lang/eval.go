@@ -1,0 +1,492 @@
+package lang
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// evaluation works out values. Vertices are evaluated in the order that their
+// references ask for, each once; a value that isn't wholly known is worked out
+// again when it is asked for and known has grown (Definition.Resolve).
+//
+// The contexts of expressions are small: an expression sees the variables, and
+// of local values, nodes and groups only those that it names, so that the cost
+// of an object doesn't depend on how many others there are. What is the same
+// for all instances of a block is worked out once.
+type evaluation struct {
+	c     *Config
+	known Known
+	diags hcl.Diagnostics
+	again bool // values that were unknown are being worked out again
+	quiet bool // what is wrong was told before
+
+	root   *hcl.EvalContext
+	memo   []memo // by expr.id
+	locals map[*local]cty.Value
+	blocks map[*block]*instances // nodes, groups, cluster
+	broken map[vertex]bool       // had an error; what hangs on it is unknown for no other reason
+	done   map[vertex]bool
+	byAddr map[addr.Address]*instance
+
+	timings   spec.Timings // the cluster's, complete
+	hotSpare  bool
+	localDeps map[*local][]Edge
+}
+
+// memo is what was worked out for an expression that is the same in every instance.
+type memo struct {
+	vars     map[string]cty.Value // its references to local values and whole blocks
+	haveVars bool
+	value    cty.Value // converted
+	have     bool
+	bad      bool
+	edges    []Edge // of its references
+	haveDeps bool
+	ids      []addr.Address // the objects that a list names
+}
+
+// instances are those of one block.
+type instances struct {
+	list    []*instance
+	byKey   map[addr.Key]*instance
+	unknown bool // for_each failed
+	whole   cty.Value
+}
+
+// instance is one object while it is worked out.
+type instance struct {
+	block     *block
+	addr      addr.Address
+	name      string
+	parent    *instance // a resource's group
+	vars      map[string]cty.Value
+	ctx       *hcl.EvalContext
+	attrs     map[string]cty.Value // until value is made
+	value     cty.Value
+	ref       cty.Value // as other expressions see it
+	deps      []Edge
+	resources map[string]*instances
+	eachDeps  []Edge
+	haveEach  bool
+	broken    bool
+}
+
+func (ev *evaluation) add(d ...*hcl.Diagnostic) {
+	if !ev.quiet {
+		ev.diags = append(ev.diags, d...)
+	}
+}
+
+// run evaluates everything in order.
+func (ev *evaluation) run() {
+	for _, v := range ev.c.order {
+		switch v := v.(type) {
+		case *variable:
+			ev.validate(v)
+		case *local:
+			ev.local(v)
+		case *block:
+			ev.block(v)
+		}
+		ev.done[v] = true
+	}
+	ev.finish()
+}
+
+func (ev *evaluation) validate(v *variable) {
+	for _, check := range v.validations {
+		ok, bad := ev.eval(check.condition, nil)
+		if bad {
+			continue
+		}
+		ok, _ = ok.Unmark()
+		ok, err := convert.Convert(ok, cty.Bool)
+		if err != nil || ok.IsNull() {
+			ev.add(errorAt(check.condition.Range(), "Invalid condition", "The condition of a validation is true or false."))
+			continue
+		}
+		if !ok.IsKnown() || ok.True() {
+			continue
+		}
+		text := "The value doesn't meet the condition."
+		if msg, bad := ev.eval(check.message, nil); !bad {
+			switch m, err := convert.Convert(msg, cty.String); {
+			case err != nil || !m.IsWhollyKnown() || m.IsNull():
+			case schema.IsSensitive(m):
+				text = "The error message has a sensitive value, so it isn't shown."
+			default:
+				text = m.AsString()
+			}
+		}
+		ev.add(errorAt(v.rng, "Invalid value for a variable", fmt.Sprintf("%s\n\nThis was checked by the validation at %s.", text, check.rng)))
+	}
+}
+
+// local is a local value; unknown after an error.
+func (ev *evaluation) local(l *local) cty.Value {
+	v, ok := ev.locals[l]
+	if ok && (!ev.again || v.IsWhollyKnown()) {
+		return v
+	}
+	if !ok && ev.again {
+		return cty.DynamicVal // stands in a cycle
+	}
+	v, bad := ev.eval(l.expr, nil)
+	if bad {
+		ev.broken[l] = true
+	}
+	ev.locals[l] = v
+	return v
+}
+
+// eval works out an expression in an instance's context (nil: none). bad says
+// that it is unknown because of an error.
+func (ev *evaluation) eval(e *expr, in *instance) (v cty.Value, bad bool) {
+	if e.bad {
+		return cty.DynamicVal, true
+	}
+	ctx, ok := ev.context(e, in)
+	if !ok {
+		return cty.DynamicVal, true
+	}
+	v, diags := e.Value(ctx)
+	if diags.HasErrors() {
+		if ev.tainted(e) {
+			return cty.DynamicVal, true
+		}
+		ev.add(diags...)
+		return cty.DynamicVal, true
+	}
+	ev.add(diags...)
+	return v, ev.tainted(e) && !v.IsWhollyKnown()
+}
+
+// tainted tells whether an expression refers to something that had an error.
+func (ev *evaluation) tainted(e *expr) bool {
+	if len(ev.broken) == 0 {
+		return false
+	}
+	for i := range e.refs {
+		switch r := &e.refs[i]; r.root {
+		case rootVar:
+			if ev.broken[ev.c.vars[r.name]] {
+				return true
+			}
+		case rootLocal:
+			if ev.broken[ev.c.locals[r.name]] {
+				return true
+			}
+		case rootNode:
+			if ev.broken[ev.c.nodes[r.name]] {
+				return true
+			}
+		case rootGroup:
+			if ev.broken[ev.c.groups[r.name]] {
+				return true
+			}
+		case rootResource, rootEach, rootGroupEach:
+			return true // told where it broke
+		}
+	}
+	return false
+}
+
+// context is what an expression sees. False: a key was wrong, which was told.
+func (ev *evaluation) context(e *expr, in *instance) (*hcl.EvalContext, bool) {
+	if len(e.refs) == 0 {
+		return ev.root, true
+	}
+	m := &ev.memo[e.id]
+	if !m.haveVars || ev.again {
+		vars, ok := ev.shared(e)
+		if !ok {
+			return nil, false
+		}
+		m.vars, m.haveVars = vars, true
+	}
+	if in == nil || !e.perInstance && !e.resources {
+		if len(m.vars) == 0 {
+			return ev.root, true
+		}
+		ctx := ev.root.NewChild()
+		ctx.Variables = m.vars
+		return ctx, true
+	}
+	if in.ctx == nil {
+		in.ctx = ev.root.NewChild()
+		in.ctx.Variables = in.vars
+	}
+	ctx := in.ctx
+	if len(m.vars) > 0 {
+		ctx = ctx.NewChild()
+		ctx.Variables = m.vars
+	}
+	own, ok := ev.own(e, in, ctx)
+	if !ok {
+		return nil, false
+	}
+	if len(own) > 0 {
+		ctx = ctx.NewChild()
+		ctx.Variables = own
+	}
+	return ctx, true
+}
+
+// keyedPerInstance tells whether a reference's key differs by instance.
+func keyedPerInstance(r *ref) bool {
+	if r.keyExpr == nil {
+		return false
+	}
+	for _, t := range r.keyExpr.Variables() {
+		switch t.RootName() {
+		case rootEach, rootGroupEach, rootCount, rootResource:
+			return true
+		}
+	}
+	return false
+}
+
+// shared are the references that mean the same in every instance.
+func (ev *evaluation) shared(e *expr) (map[string]cty.Value, bool) {
+	var locals, nodes, groups map[string]cty.Value
+	put := func(m *map[string]cty.Value, name string, v cty.Value) {
+		if *m == nil {
+			*m = map[string]cty.Value{}
+		}
+		(*m)[name] = v
+	}
+	out := map[string]cty.Value{}
+	for i := range e.refs {
+		if r := &e.refs[i]; r.root == rootLocal {
+			put(&locals, r.name, ev.local(ev.c.locals[r.name]))
+		}
+	}
+	if locals != nil {
+		out[rootLocal] = cty.ObjectVal(locals)
+	}
+	// A root whose keys differ by instance is seen through own.
+	byInstance := map[string]bool{}
+	for i := range e.refs {
+		if keyedPerInstance(&e.refs[i]) {
+			byInstance[e.refs[i].root] = true
+		}
+	}
+	ctx := ev.root.NewChild()
+	ctx.Variables = out
+	for _, root := range []string{rootNode, rootGroup} {
+		m := &nodes
+		if root == rootGroup {
+			m = &groups
+		}
+		if byInstance[root] {
+			continue
+		}
+		vals, ok := ev.blockVars(e, root, ctx, nil)
+		if !ok {
+			return nil, false
+		}
+		for name, v := range vals {
+			put(m, name, v)
+		}
+	}
+	if nodes != nil {
+		out[rootNode] = cty.ObjectVal(nodes)
+	}
+	if groups != nil {
+		out[rootGroup] = cty.ObjectVal(groups)
+	}
+	return out, true
+}
+
+// own are the references that mean something else in each instance.
+func (ev *evaluation) own(e *expr, in *instance, ctx *hcl.EvalContext) (map[string]cty.Value, bool) {
+	var out map[string]cty.Value
+	for i := range e.refs {
+		r := &e.refs[i]
+		if _, have := out[r.root]; have || r.root != rootResource && !keyedPerInstance(r) {
+			continue
+		}
+		vals, ok := ev.blockVars(e, r.root, ctx, in)
+		if !ok {
+			return nil, false
+		}
+		if out == nil {
+			out = map[string]cty.Value{}
+		}
+		out[r.root] = cty.ObjectVal(vals)
+	}
+	return out, true
+}
+
+// blockVars gives the values of all of an expression's references under one
+// root: whole blocks, or of a for_each block only the instances that are named.
+func (ev *evaluation) blockVars(e *expr, root string, ctx *hcl.EvalContext, in *instance) (map[string]cty.Value, bool) {
+	var out map[string]cty.Value
+	var parts map[string]map[string]cty.Value
+	ok := true
+	for i := range e.refs {
+		r := &e.refs[i]
+		if r.root != root {
+			continue
+		}
+		if out == nil {
+			out = map[string]cty.Value{}
+		}
+		if _, whole := out[r.name]; whole {
+			continue
+		}
+		b, is := ev.target(r, in)
+		if is == nil || is.unknown {
+			out[r.name] = cty.DynamicVal
+			continue
+		}
+		if b.forEach == nil || r.key == cty.NilVal && r.keyExpr == nil {
+			out[r.name] = ev.whole(b, is)
+			continue
+		}
+		target, state := ev.keyed(r, b, is, ctx)
+		switch state {
+		case keyWrong:
+			ok = false
+		case keyUnknown:
+			out[r.name] = ev.whole(b, is)
+		case keyFound:
+			if parts == nil {
+				parts = map[string]map[string]cty.Value{}
+			}
+			if parts[r.name] == nil {
+				parts[r.name] = map[string]cty.Value{}
+			}
+			parts[r.name][target.addrKey().Plain()] = ev.refValue(target)
+		}
+	}
+	for name, insts := range parts {
+		if _, whole := out[name]; !whole {
+			out[name] = cty.ObjectVal(insts)
+		}
+	}
+	return out, ok
+}
+
+func (in *instance) addrKey() addr.Key {
+	if in.addr.IsResource() {
+		return in.addr.ResourceKey
+	}
+	return in.addr.Key
+}
+
+// target finds the block that a reference means, and its instances; nil before
+// they were worked out, which only a cycle leads to.
+func (ev *evaluation) target(r *ref, in *instance) (*block, *instances) {
+	switch r.root {
+	case rootNode:
+		b := ev.c.nodes[r.name]
+		return b, ev.blocks[b]
+	case rootGroup:
+		b := ev.c.groups[r.name]
+		return b, ev.blocks[b]
+	case rootResource:
+		g := in
+		if g.parent != nil {
+			g = g.parent
+		}
+		return g.block.byName[r.name], g.resources[r.name]
+	}
+	return nil, nil
+}
+
+type keyState int
+
+const (
+	keyFound keyState = iota
+	keyUnknown
+	keyWrong // told
+)
+
+// keyed finds the instance that a reference with a key means.
+func (ev *evaluation) keyed(r *ref, b *block, is *instances, ctx *hcl.EvalContext) (*instance, keyState) {
+	key := r.key
+	if r.keyExpr != nil {
+		var diags hcl.Diagnostics
+		if key, diags = r.keyExpr.Value(ctx); diags.HasErrors() {
+			return nil, keyUnknown // the expression around it says the same
+		}
+	}
+	key, _ = key.Unmark()
+	if !key.IsKnown() {
+		return nil, keyUnknown
+	}
+	var k addr.Key
+	if b.forEach != nil {
+		s, err := convert.Convert(key, cty.String)
+		if err != nil || s.IsNull() {
+			ev.add(errorAt(r.rng, "Invalid key", fmt.Sprintf("%s has for_each, so its keys are strings.", b.ref())))
+			return nil, keyWrong
+		}
+		k = addr.StringKey(s.AsString())
+	} else {
+		n, err := convert.Convert(key, cty.Number)
+		if err != nil || n.IsNull() {
+			ev.add(errorAt(r.rng, "Invalid key", fmt.Sprintf("%s has count, so its keys are numbers from 0.", b.ref())))
+			return nil, keyWrong
+		}
+		i, _ := n.AsBigFloat().Int64()
+		k = addr.IntKey(int(i))
+	}
+	if target, ok := is.byKey[k]; ok {
+		return target, keyFound
+	}
+	keys := make([]string, 0, min(len(is.list), 1000))
+	for _, in := range is.list[:min(len(is.list), 1000)] {
+		keys = append(keys, in.addrKey().String())
+	}
+	has := "It has none."
+	if len(keys) > 0 {
+		has = "It has: " + strings.Join(keys[:min(len(keys), 10)], ", ")
+		if len(keys) > 10 {
+			has += fmt.Sprintf(" and %d more", len(is.list)-10)
+		}
+		has += "."
+	}
+	ev.add(errorAt(r.rng, "Unknown instance", fmt.Sprintf("%s has no instance %s.%s %s", b.ref(), k, didYouMean(b.ref(), k.String(), keys), has)))
+	return nil, keyWrong
+}
+
+// whole is a block as expressions see it: its instance, or an object (for_each)
+// or a tuple (count) of its instances.
+func (ev *evaluation) whole(b *block, is *instances) cty.Value {
+	if is.whole != cty.NilVal && (!ev.again || is.whole.IsWhollyKnown()) {
+		return is.whole
+	}
+	is.whole = combine(b, is, ev.refValue)
+	return is.whole
+}
+
+func combine(b *block, is *instances, value func(*instance) cty.Value) cty.Value {
+	switch {
+	case b.forEach != nil:
+		attrs := make(map[string]cty.Value, len(is.list))
+		for _, in := range is.list {
+			attrs[in.addrKey().Plain()] = value(in)
+		}
+		return cty.ObjectVal(attrs)
+	case b.count != nil:
+		elems := make([]cty.Value, len(is.list))
+		for i, in := range is.list {
+			elems[i] = value(in)
+		}
+		return cty.TupleVal(elems)
+	}
+	if len(is.list) == 0 {
+		return cty.DynamicVal
+	}
+	return value(is.list[0])
+}

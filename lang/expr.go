@@ -1,0 +1,216 @@
+package lang
+
+import (
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// expr is an expression of the definition, with what it refers to.
+type expr struct {
+	hclsyntax.Expression
+	id   int // slot in an evaluation's memory
+	refs []ref
+	// perInstance: its value is another one for each instance of its block.
+	perInstance bool
+	resources   bool // refers to resources of its group
+	// bad: something is wrong that was reported at load; it evaluates to an
+	// unknown value, and nothing more is said about it.
+	bad bool
+}
+
+// compile makes one kind of expression of both syntaxes. In JSON a string is a
+// template; where wantRef is set, a string without ${ is an expression, so
+// that "resource.vip" and "node.n[\"a\"]" are references.
+func compile(e hcl.Expression, wantRef bool) (hclsyntax.Expression, hcl.Diagnostics) {
+	if native, ok := e.(hclsyntax.Expression); ok {
+		return native, nil
+	}
+	rng := e.Range()
+	if elems, diags := hcl.ExprList(e); !diags.HasErrors() {
+		tuple := &hclsyntax.TupleConsExpr{SrcRange: rng, OpenRange: e.StartRange()}
+		var all hcl.Diagnostics
+		for _, elem := range elems {
+			c, diags := compile(elem, wantRef)
+			all = append(all, diags...)
+			tuple.Exprs = append(tuple.Exprs, c)
+		}
+		return tuple, all
+	}
+	if pairs, diags := hcl.ExprMap(e); !diags.HasErrors() {
+		obj := &hclsyntax.ObjectConsExpr{SrcRange: rng, OpenRange: e.StartRange()}
+		var all hcl.Diagnostics
+		for _, pair := range pairs {
+			k, diags := compile(pair.Key, false)
+			all = append(all, diags...)
+			v, diags := compile(pair.Value, wantRef)
+			all = append(all, diags...)
+			obj.Items = append(obj.Items, hclsyntax.ObjectConsItem{KeyExpr: k, ValueExpr: v})
+		}
+		return obj, all
+	}
+	v, diags := e.Value(nil) // literally
+	if diags.HasErrors() {
+		return &hclsyntax.LiteralValueExpr{Val: cty.DynamicVal, SrcRange: rng}, diags
+	}
+	if !v.IsKnown() || v.IsNull() || v.Type() != cty.String {
+		return &hclsyntax.LiteralValueExpr{Val: v, SrcRange: rng}, nil
+	}
+	text, start := v.AsString(), rng.Start
+	start.Byte++ // behind the quote
+	start.Column++
+	if wantRef && !strings.Contains(text, "${") {
+		return orUnknown(hclsyntax.ParseExpression([]byte(text), rng.Filename, start))(rng)
+	}
+	return orUnknown(hclsyntax.ParseTemplate([]byte(text), rng.Filename, start))(rng)
+}
+
+// orUnknown gives an unknown value in place of an expression that didn't parse.
+func orUnknown(e hclsyntax.Expression, diags hcl.Diagnostics) func(hcl.Range) (hclsyntax.Expression, hcl.Diagnostics) {
+	return func(rng hcl.Range) (hclsyntax.Expression, hcl.Diagnostics) {
+		if diags.HasErrors() || e == nil {
+			return &hclsyntax.LiteralValueExpr{Val: cty.DynamicVal, SrcRange: rng}, diags
+		}
+		return e, diags
+	}
+}
+
+// Roots of references.
+const (
+	rootVar       = "var"
+	rootLocal     = "local"
+	rootNode      = "node"
+	rootGroup     = "group"
+	rootResource  = "resource"
+	rootEach      = "each"
+	rootGroupEach = "group_each"
+	rootCount     = "count"
+	rootPath      = "path"
+)
+
+var roots = []string{rootVar, rootLocal, rootNode, rootGroup, rootResource, rootEach, rootGroupEach, rootCount, rootPath}
+
+// ref is one reference: `local.x`, `node.n["a"].address`, `each.value`.
+type ref struct {
+	root string
+	name string // second step: x, n, value
+	// The instance that is meant; a node, group or resource without either is
+	// the whole block.
+	key     cty.Value            // a literal key, else cty.NilVal
+	keyExpr hclsyntax.Expression // a key that has to be worked out
+	attr    string               // the step behind it, where it is literal
+	attrRng hcl.Range
+	rng     hcl.Range
+}
+
+// findRefs finds what an expression refers to, in source order. A key that
+// hangs on a name within the expression (`for k in ... : node.n[k]`) means the
+// whole block.
+func findRefs(e hclsyntax.Expression) []ref {
+	w := &refWalker{}
+	_ = hclsyntax.Walk(e, w)
+	return w.refs
+}
+
+type refWalker struct {
+	refs   []ref
+	locals []map[string]struct{}
+	// Index expressions and relative traversals around a traversal tell its key and attribute.
+	keys  map[*hclsyntax.ScopeTraversalExpr]hclsyntax.Expression
+	attrs map[*hclsyntax.ScopeTraversalExpr]hcl.TraverseAttr
+}
+
+func (w *refWalker) Enter(n hclsyntax.Node) hcl.Diagnostics {
+	switch n := n.(type) {
+	case hclsyntax.ChildScope:
+		w.locals = append(w.locals, n.LocalNames)
+	case *hclsyntax.RelativeTraversalExpr:
+		if index, ok := n.Source.(*hclsyntax.IndexExpr); ok {
+			if t, ok := index.Collection.(*hclsyntax.ScopeTraversalExpr); ok && len(n.Traversal) > 0 {
+				if a, ok := n.Traversal[0].(hcl.TraverseAttr); ok {
+					if w.attrs == nil {
+						w.attrs = map[*hclsyntax.ScopeTraversalExpr]hcl.TraverseAttr{}
+					}
+					w.attrs[t] = a
+				}
+			}
+		}
+	case *hclsyntax.IndexExpr:
+		if t, ok := n.Collection.(*hclsyntax.ScopeTraversalExpr); ok && len(t.Traversal) == 2 && !w.usesLocals(n.Key) {
+			if w.keys == nil {
+				w.keys = map[*hclsyntax.ScopeTraversalExpr]hclsyntax.Expression{}
+			}
+			w.keys[t] = n.Key
+		}
+	case *hclsyntax.ScopeTraversalExpr:
+		w.traversal(n)
+	}
+	return nil
+}
+
+func (w *refWalker) Exit(n hclsyntax.Node) hcl.Diagnostics {
+	if _, ok := n.(hclsyntax.ChildScope); ok {
+		w.locals = w.locals[:len(w.locals)-1]
+	}
+	return nil
+}
+
+func (w *refWalker) isLocal(name string) bool {
+	for _, scope := range w.locals {
+		if _, ok := scope[name]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *refWalker) usesLocals(e hclsyntax.Expression) bool {
+	if len(w.locals) == 0 {
+		return false
+	}
+	for _, t := range e.Variables() {
+		if w.isLocal(t.RootName()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *refWalker) traversal(n *hclsyntax.ScopeTraversalExpr) {
+	t := n.Traversal
+	if w.isLocal(t.RootName()) {
+		return
+	}
+	r := ref{root: t.RootName(), key: cty.NilVal, rng: t.SourceRange()}
+	if len(t) > 1 {
+		switch step := t[1].(type) {
+		case hcl.TraverseAttr:
+			r.name = step.Name
+		case hcl.TraverseIndex:
+			if step.Key.Type() == cty.String && step.Key.IsKnown() && !step.Key.IsNull() {
+				r.name = step.Key.AsString() // var["x"]
+			}
+		}
+	}
+	rest := t[min(2, len(t)):]
+	switch r.root {
+	case rootNode, rootGroup, rootResource:
+		if e, ok := w.keys[n]; ok {
+			r.keyExpr = e
+		} else if len(rest) > 0 {
+			if index, ok := rest[0].(hcl.TraverseIndex); ok {
+				r.key, rest = index.Key, rest[1:]
+			}
+		}
+	}
+	if len(rest) > 0 {
+		if a, ok := rest[0].(hcl.TraverseAttr); ok {
+			r.attr, r.attrRng = a.Name, a.SrcRange
+		}
+	} else if a, ok := w.attrs[n]; ok {
+		r.attr, r.attrRng = a.Name, a.SrcRange
+	}
+	w.refs = append(w.refs, r)
+}

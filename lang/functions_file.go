@@ -1,0 +1,194 @@
+package lang
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"sort"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+)
+
+// addFileFunctions adds those that read the definition's directory. Paths are
+// relative to it and can't leave it: a definition is what its directory holds.
+func addFileFunctions(m map[string]function.Function, fsys fs.FS) {
+	read := func(name string) ([]byte, error) {
+		clean := path.Clean(name)
+		if fsys == nil || !fs.ValidPath(clean) {
+			return nil, fmt.Errorf("%s lies outside the definition's directory; put the file into it and name it from there", name)
+		}
+		b, err := fs.ReadFile(fsys, clean)
+		if err != nil {
+			return nil, unreadable(clean, err)
+		}
+		return b, nil
+	}
+	text := func(name string) (string, error) {
+		b, err := read(name)
+		if err != nil {
+			return "", err
+		}
+		if !utf8.Valid(b) {
+			return "", fmt.Errorf("%s is no text in UTF-8; use filebase64", name)
+		}
+		return string(b), nil
+	}
+	m["file"] = stringFunc(text)
+	m["filebase64"] = stringFunc(func(name string) (string, error) {
+		b, err := read(name)
+		return base64.StdEncoding.EncodeToString(b), err
+	})
+	m["filesha256"] = stringFunc(func(name string) (string, error) {
+		b, err := read(name)
+		if err != nil {
+			return "", err
+		}
+		return sha256Hex(string(b))
+	})
+	m["fileexists"] = function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "path", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.Bool),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			clean := path.Clean(args[0].AsString())
+			if fsys == nil || !fs.ValidPath(clean) {
+				return cty.NilVal, function.NewArgErrorf(0, "%s lies outside the definition's directory", clean)
+			}
+			info, err := fs.Stat(fsys, clean)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return cty.NilVal, function.NewArgError(0, unreadable(clean, err))
+			}
+			return cty.BoolVal(err == nil && info.Mode().IsRegular()), nil
+		},
+	})
+	m["fileset"] = function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "path", Type: cty.String}, {Name: "pattern", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.Set(cty.String)),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			names, err := fileSet(fsys, path.Clean(args[0].AsString()), args[1].AsString())
+			if err != nil {
+				return cty.NilVal, err
+			}
+			if len(names) == 0 {
+				return cty.SetValEmpty(cty.String), nil
+			}
+			vals := make([]cty.Value, len(names))
+			for i, n := range names {
+				vals[i] = cty.StringVal(n)
+			}
+			return cty.SetVal(vals), nil
+		},
+	})
+	m["templatefile"] = templateFileFunc(text, m)
+}
+
+// fileSet lists the files under dir whose path from there matches the
+// pattern; ** stands for any number of directories.
+func fileSet(fsys fs.FS, dir, pattern string) ([]string, error) {
+	if fsys == nil || !fs.ValidPath(dir) {
+		return nil, function.NewArgErrorf(0, "%s lies outside the definition's directory", dir)
+	}
+	parts := strings.Split(path.Clean(pattern), "/")
+	for _, p := range parts {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, function.NewArgErrorf(1, "%q is no pattern", pattern)
+		}
+	}
+	var names []string
+	err := fs.WalkDir(fsys, dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name != dir && d.Name() == ".clusterplan" {
+				return fs.SkipDir // what an apply leaves is no part of a definition
+			}
+			return nil
+		}
+		rel := strings.TrimPrefix(name, dir+"/")
+		if d.Type().IsRegular() && matchPath(parts, strings.Split(rel, "/")) {
+			names = append(names, rel)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, function.NewArgError(0, unreadable(dir, err))
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+func matchPath(pattern, name []string) bool {
+	if len(pattern) == 0 {
+		return len(name) == 0
+	}
+	if pattern[0] == "**" {
+		for i := range len(name) + 1 {
+			if matchPath(pattern[1:], name[i:]) {
+				return true
+			}
+		}
+		return false
+	}
+	if len(name) == 0 {
+		return false
+	}
+	ok, _ := path.Match(pattern[0], name[0])
+	return ok && matchPath(pattern[1:], name[1:])
+}
+
+// templateFileFunc renders a file as a template. Within it every function but
+// templatefile can be called.
+func templateFileFunc(read func(string) (string, error), all map[string]function.Function) function.Function {
+	render := func(args []cty.Value) (cty.Value, error) {
+		name := args[0].AsString()
+		src, err := read(name)
+		if err != nil {
+			return cty.NilVal, function.NewArgError(0, err)
+		}
+		tmpl, diags := hclsyntax.ParseTemplate([]byte(src), name, hcl.InitialPos)
+		if diags.HasErrors() {
+			return cty.NilVal, function.NewArgError(0, diags)
+		}
+		vars := args[1]
+		if t := vars.Type(); !t.IsObjectType() && !t.IsMapType() {
+			return cty.NilVal, function.NewArgErrorf(1, "must be an object with the template's variables")
+		}
+		ctx := &hcl.EvalContext{Variables: vars.AsValueMap(), Functions: map[string]function.Function{}}
+		for _, t := range tmpl.Variables() {
+			if _, ok := ctx.Variables[t.RootName()]; !ok {
+				return cty.NilVal, function.NewArgErrorf(1, "lacks %q, which the template uses at %s", t.RootName(), t.SourceRange())
+			}
+		}
+		for fn, f := range all {
+			if fn != "templatefile" {
+				ctx.Functions[fn] = f
+			}
+		}
+		v, diags := tmpl.Value(ctx)
+		if diags.HasErrors() {
+			return cty.NilVal, diags
+		}
+		return v, nil
+	}
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "path", Type: cty.String}, {Name: "vars", Type: cty.DynamicPseudoType}},
+		Type: func(args []cty.Value) (cty.Type, error) {
+			if !args[0].IsKnown() || !args[1].IsKnown() {
+				return cty.DynamicPseudoType, nil
+			}
+			v, err := render(args)
+			if err != nil {
+				return cty.NilType, err
+			}
+			return v.Type(), nil
+		},
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return render(args) },
+	})
+}

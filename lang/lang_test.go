@@ -1,0 +1,67 @@
+package lang
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/fstest"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// localProvider is providers/local's own block, as data.
+var localProvider = map[string]spec.Schema{"local": {Name: "local", Attributes: []spec.Attribute{
+	{Name: "mode", Type: spec.TypeString, Default: "process", Values: []string{"process"}, KnownAtPlan: true},
+}}}
+
+func load(t testing.TB, files map[string]string) (*Config, hcl.Diagnostics) {
+	t.Helper()
+	fsys := fstest.MapFS{}
+	for name, src := range files {
+		fsys[name] = &fstest.MapFile{Data: []byte(src)}
+	}
+	return Load(Options{FS: fsys, Providers: localProvider, Version: "0.1.0"})
+}
+
+func evaluate(t testing.TB, src string) *Definition {
+	t.Helper()
+	c, diags := load(t, map[string]string{"main.cluster.hcl": src})
+	mustHaveNone(t, c, diags)
+	d, diags := c.Evaluate(nil)
+	mustHaveNone(t, c, diags)
+	return d
+}
+
+func mustHaveNone(t testing.TB, c *Config, diags hcl.Diagnostics) {
+	t.Helper()
+	for _, d := range diags {
+		t.Errorf("%s", d)
+	}
+	if len(diags) > 0 {
+		t.FailNow()
+	}
+}
+
+func TestExamples(t *testing.T) {
+	dirs, err := filepath.Glob("../examples/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			c, diags := Load(Options{FS: os.DirFS(dir), Providers: localProvider, Version: "0.1.0"})
+			mustHaveNone(t, c, diags)
+			d, diags := c.Evaluate(nil)
+			mustHaveNone(t, c, diags)
+			if len(d.Objects) < 3 {
+				t.Errorf("only %d objects", len(d.Objects))
+			}
+			for _, o := range d.Objects {
+				t.Logf("%s %#v %v", o.Addr, o.Value, o.DependsOn)
+			}
+			t.Logf("%#v", d.Outputs)
+		})
+	}
+}

@@ -1,0 +1,319 @@
+package lang
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/json"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// Config is a definition that was read: everything that needs no values is
+// checked, variables have theirs. It doesn't change any more.
+type Config struct {
+	Backend         *Backend // nil: none is given
+	RequiredVersion string
+
+	opts      Options
+	files     map[string]*hcl.File
+	functions map[string]function.Function
+	exprs     int // expressions that were compiled
+
+	vars      map[string]*variable
+	locals    map[string]*local
+	outputs   map[string]*output
+	providers map[string]*providerDecl
+	cluster   *block
+	nodes     map[string]*block
+	groups    map[string]*block
+
+	varsValue cty.Value // all variables as one object
+	order     []vertex  // of evaluation
+}
+
+// Files are the files that diagnostics refer to, by name.
+func (c *Config) Files() map[string]*hcl.File { return c.files }
+
+// ClusterName is the cluster block's label, "" without one.
+func (c *Config) ClusterName() string {
+	if c.cluster == nil {
+		return ""
+	}
+	return c.cluster.name
+}
+
+// Variables are the variables with the values that are used, by name.
+func (c *Config) Variables() []Variable {
+	out := make([]Variable, 0, len(c.vars))
+	for _, name := range sortedKeys(c.vars) {
+		v := c.vars[name]
+		value, _ := v.value.UnmarkDeep()
+		out = append(out, Variable{Name: name, Value: value, Sensitive: v.sensitive})
+	}
+	return out
+}
+
+// Load reads the definition in o.FS. The Config is never nil: with errors it
+// holds what could be read, so that Evaluate can find more of them; such a
+// Config gives no Definition to act upon.
+func Load(o Options) (*Config, hcl.Diagnostics) {
+	if o.Dir == "" {
+		o.Dir = "."
+	}
+	if o.ResourceTypes == nil {
+		o.ResourceTypes = spec.ResourceTypes()
+	}
+	c := &Config{
+		opts:      o,
+		files:     map[string]*hcl.File{},
+		vars:      map[string]*variable{},
+		locals:    map[string]*local{},
+		outputs:   map[string]*output{},
+		providers: map[string]*providerDecl{},
+		nodes:     map[string]*block{},
+		groups:    map[string]*block{},
+	}
+	c.functions = functions(o.FS)
+	var diags hcl.Diagnostics
+	bodies, fileDiags := c.readFiles()
+	diags = append(diags, fileDiags...)
+	for _, b := range bodies {
+		diags = append(diags, c.root(b)...)
+	}
+	if c.cluster == nil && !diags.HasErrors() {
+		diags = append(diags, &hcl.Diagnostic{
+			Severity: hcl.DiagError,
+			Summary:  "No cluster block",
+			Detail:   fmt.Sprintf("The definition in %s says nothing about the cluster itself. Add a block cluster \"NAME\" { quorum { model = \"majority_node_set\" } }.", o.Dir),
+		})
+	}
+	diags = append(diags, c.assignVariables()...)
+	diags = append(diags, c.checkRefs()...)
+	diags = append(diags, c.sortVertices()...)
+	return c, dedupe(diags)
+}
+
+// File name endings.
+const (
+	hclSuffix  = ".cluster.hcl"
+	jsonSuffix = ".cluster.json"
+	varsSuffix = ".vars.hcl"
+)
+
+// readFiles parses the definition's files, in the order of their names.
+func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
+	var diags hcl.Diagnostics
+	var names []string
+	if c.opts.FS != nil {
+		entries, err := fs.ReadDir(c.opts.FS, ".")
+		if err != nil {
+			why := err.Error()
+			if errors.Is(err, fs.ErrNotExist) {
+				why = "there is no such directory"
+			}
+			return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Can't read the definition", Detail: fmt.Sprintf("Directory %s: %s.", c.opts.Dir, why)}}
+		}
+		for _, e := range entries {
+			if name := e.Name(); !e.IsDir() && !strings.HasPrefix(name, ".") && (strings.HasSuffix(name, hclSuffix) || strings.HasSuffix(name, jsonSuffix)) {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No definition here",
+			Detail: fmt.Sprintf("Directory %s has no file whose name ends in %s or %s. Name another directory, or write a main%s.", c.opts.Dir, hclSuffix, jsonSuffix, hclSuffix)}}
+	}
+	sort.Strings(names)
+	var bodies []hcl.Body
+	for _, name := range names {
+		src, err := fs.ReadFile(c.opts.FS, name)
+		full := path.Join(c.opts.Dir, name)
+		if err != nil {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Can't read a file of the definition", Detail: fmt.Sprintf("%s: %s.", full, err)})
+			continue
+		}
+		f, fileDiags := parse(src, full)
+		diags = append(diags, fileDiags...)
+		if f != nil && f.Body != nil {
+			c.files[full] = f
+			bodies = append(bodies, f.Body)
+		}
+	}
+	return bodies, diags
+}
+
+func parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
+	if strings.HasSuffix(name, ".json") {
+		return json.Parse(src, name)
+	}
+	return hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+}
+
+// Blocks of the root that this version runs, and those that it doesn't yet.
+var rootSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
+	{Type: "clusterplan"},
+	{Type: "variable", LabelNames: []string{"name"}},
+	{Type: "locals"},
+	{Type: "provider", LabelNames: []string{"name"}},
+	{Type: "cluster", LabelNames: []string{"name"}},
+	{Type: "node", LabelNames: []string{"name"}},
+	{Type: "group", LabelNames: []string{"name"}},
+	{Type: "output", LabelNames: []string{"name"}},
+	{Type: "module", LabelNames: []string{"name"}},
+	{Type: "machine", LabelNames: []string{"name"}},
+	{Type: "network", LabelNames: []string{"name"}},
+	{Type: "volume", LabelNames: []string{"name"}},
+	{Type: "guarantee", LabelNames: []string{"name"}},
+	{Type: "check", LabelNames: []string{"name"}},
+	{Type: "moved"},
+	{Type: "removed"},
+	{Type: "import"},
+}}
+
+var laterRoot = map[string]string{
+	"module":    "Put its blocks into this directory; for_each on nodes and groups repeats them.",
+	"machine":   "Use nodes with provider = local.",
+	"network":   "Nodes with provider = local need none.",
+	"volume":    "Nodes with provider = local need none.",
+	"guarantee": "Leave it out.",
+	"check":     "Leave it out; clusterplan status shows the states of groups.",
+	"moved":     "Leave it out: a new label deletes the old object and creates a new one. To rename without that, keep the label and set name.",
+	"removed":   "Leave it out: an object whose block is gone is deleted.",
+	"import":    "Leave it out.",
+}
+
+// notYet is the diagnostic of everything that the language has and this
+// version doesn't run.
+func notYet(rng hcl.Range, what, instead string) *hcl.Diagnostic {
+	return errorAt(rng, "Not supported yet", what+" is not supported by this version. "+instead)
+}
+
+func (c *Config) root(body hcl.Body) hcl.Diagnostics {
+	content, diags := body.Content(rootSchema)
+	for _, b := range content.Blocks {
+		if instead, later := laterRoot[b.Type]; later {
+			diags = append(diags, notYet(b.DefRange, "A "+b.Type+" block", instead))
+			continue
+		}
+		if len(b.Labels) > 0 && !hclsyntax.ValidIdentifier(b.Labels[0]) || len(b.Labels) > 0 && !asciiName(b.Labels[0]) {
+			diags = append(diags, errorAt(b.LabelRanges[0], "Invalid name", fmt.Sprintf("%q can't stand in an address. A name is a letter or _, then letters, digits, _ and -.", b.Labels[0])))
+			continue
+		}
+		switch b.Type {
+		case "clusterplan":
+			diags = append(diags, c.settings(b)...)
+		case "variable":
+			diags = append(diags, c.variable(b)...)
+		case "locals":
+			diags = append(diags, c.localsBlock(b)...)
+		case "provider":
+			diags = append(diags, c.provider(b)...)
+		case "output":
+			diags = append(diags, c.output(b)...)
+		case "cluster", "node", "group":
+			diags = append(diags, c.object(b)...)
+		}
+	}
+	return diags
+}
+
+func asciiName(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// duplicate is the diagnostic of a name that is already taken.
+func duplicate(b *hcl.Block, what string, first hcl.Range) *hcl.Diagnostic {
+	return errorAt(b.DefRange, "Duplicate "+b.Type, fmt.Sprintf("%s is already defined at %s. Rename one of the two.", what, first))
+}
+
+// settings reads the clusterplan block.
+func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
+	content, diags := b.Body.Content(&hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "required_version"}},
+		Blocks:     []hcl.BlockHeaderSchema{{Type: "backend", LabelNames: []string{"type"}}, {Type: "encryption"}},
+	})
+	if a, ok := content.Attributes["required_version"]; ok {
+		v, more := a.Expr.Value(nil)
+		diags = append(diags, more...)
+		if !more.HasErrors() {
+			if v.IsNull() || v.Type() != cty.String {
+				diags = append(diags, errorAt(a.Expr.Range(), "Invalid version constraint", `required_version is a string, as ">= 0.1.0".`))
+			} else if ok, err := satisfies(c.opts.Version, v.AsString()); err != nil {
+				diags = append(diags, errorAt(a.Expr.Range(), "Invalid version constraint", err.Error()))
+			} else if !ok {
+				diags = append(diags, errorAt(a.Expr.Range(), "Another version is required", fmt.Sprintf("This is clusterplan %s, and the definition asks for %q. Use such a version, or change required_version.", c.opts.Version, v.AsString())))
+			} else {
+				c.RequiredVersion = v.AsString()
+			}
+		}
+	}
+	for _, inner := range content.Blocks {
+		if inner.Type == "encryption" {
+			diags = append(diags, notYet(inner.DefRange, "Encryption of the state", "Leave the block out; the local state is readable by its owner only."))
+			continue
+		}
+		if inner.Labels[0] != "local" {
+			diags = append(diags, notYet(inner.LabelRanges[0], fmt.Sprintf("Backend %q", inner.Labels[0]), `Use backend "local".`))
+			continue
+		}
+		if c.Backend != nil {
+			diags = append(diags, errorAt(inner.DefRange, "Duplicate backend", "A definition has one backend. Remove one of the two."))
+			continue
+		}
+		bc, more := inner.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "path"}}})
+		diags = append(diags, more...)
+		c.Backend = &Backend{Type: "local"}
+		if a, ok := bc.Attributes["path"]; ok {
+			v, more := a.Expr.Value(nil)
+			diags = append(diags, more...)
+			if !more.HasErrors() {
+				if v.IsNull() || v.Type() != cty.String || v.AsString() == "" {
+					diags = append(diags, errorAt(a.Expr.Range(), "Invalid path", "path is the name of the state file, a literal string."))
+				} else {
+					c.Backend.Path = v.AsString()
+				}
+			}
+		}
+	}
+	return diags
+}
+
+// dedupe keeps the first of equal diagnostics: instances of one block often
+// have the same thing to say.
+func dedupe(diags hcl.Diagnostics) hcl.Diagnostics {
+	if len(diags) < 2 {
+		return diags
+	}
+	type key struct {
+		severity        hcl.DiagnosticSeverity
+		summary, detail string
+		subject         hcl.Range
+	}
+	seen := make(map[key]bool, len(diags))
+	out := diags[:0:0]
+	for _, d := range diags {
+		k := key{d.Severity, d.Summary, d.Detail, hcl.Range{}}
+		if d.Subject != nil {
+			k.subject = *d.Subject
+		}
+		if !seen[k] {
+			seen[k] = true
+			out = append(out, d)
+		}
+	}
+	return out
+}

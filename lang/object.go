@@ -1,0 +1,507 @@
+package lang
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// block works out all instances of a cluster, node or group block.
+func (ev *evaluation) block(b *block) {
+	a := addr.Address{Type: b.kind, Name: b.name}
+	if b.kind == addr.TypeCluster {
+		a = addr.Cluster()
+	}
+	is := ev.expand(b, a, nil)
+	ev.blocks[b] = is
+	if is.unknown {
+		ev.broken[b] = true
+	}
+	for _, in := range is.list {
+		ev.object(in)
+		if in.broken {
+			ev.broken[b] = true
+		}
+	}
+	if b.kind == addr.TypeCluster {
+		ev.clusterDone(is.list[0])
+	}
+}
+
+// expand finds the instances of a block, in the order of their keys.
+func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instances {
+	is := &instances{}
+	one := func(key addr.Key, vars map[string]cty.Value) {
+		in := &instance{block: b, addr: at, parent: group, vars: vars}
+		if b.kind == rootResource {
+			in.addr = at.WithResource(b.name, key)
+			if group.block.repeated() {
+				if in.vars == nil {
+					in.vars = map[string]cty.Value{}
+				}
+				in.vars[rootGroupEach] = group.groupEach()
+			}
+		} else {
+			in.addr.Key = key
+		}
+		in.name = in.addr.DefaultName()
+		is.list = append(is.list, in)
+		if b.repeated() {
+			is.byKey[key] = in
+		}
+		ev.byAddr[in.addr] = in
+	}
+	asker := group
+	if group != nil { // a resource's for_each sees its group as group_each
+		asker = &instance{block: b, parent: group}
+		if group.block.repeated() {
+			asker.vars = map[string]cty.Value{rootGroupEach: group.groupEach()}
+		}
+	}
+	switch {
+	case b.forEach != nil:
+		is.byKey = map[addr.Key]*instance{}
+		v, bad := ev.eval(b.forEach, asker)
+		if bad {
+			is.unknown = true
+			return is
+		}
+		keys, values, d := forEachItems(b, v)
+		if d != nil {
+			ev.add(d)
+			is.unknown = true
+			return is
+		}
+		for i, k := range keys {
+			one(addr.StringKey(k), map[string]cty.Value{rootEach: cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(k), "value": values[i]})})
+		}
+	case b.count != nil:
+		is.byKey = map[addr.Key]*instance{}
+		v, bad := ev.eval(b.count, asker)
+		if bad {
+			is.unknown = true
+			return is
+		}
+		n, d := countOf(b, v)
+		if d != nil {
+			ev.add(d)
+			is.unknown = true
+			return is
+		}
+		for i := range n {
+			one(addr.IntKey(i), map[string]cty.Value{rootCount: cty.ObjectVal(map[string]cty.Value{"index": cty.NumberIntVal(int64(i))})})
+		}
+	default:
+		one(addr.NoKey, nil)
+	}
+	return is
+}
+
+// groupEach is what a group's instance is to its resources.
+func (in *instance) groupEach() cty.Value {
+	if each, ok := in.vars[rootEach]; ok {
+		return each
+	}
+	index := in.vars[rootCount].GetAttr("index")
+	return cty.ObjectVal(map[string]cty.Value{"key": index, "value": index})
+}
+
+// whatToTarget says how to come to know what a block is repeated by.
+func whatToTarget(e *expr) string {
+	var first []string
+	for _, r := range e.refs {
+		if r.root == rootNode || r.root == rootGroup {
+			first = append(first, "--target "+r.root+"."+r.name)
+		}
+	}
+	if len(first) == 0 {
+		return "Use keys that the definition itself knows."
+	}
+	return fmt.Sprintf("Use keys that the definition itself knows, or apply first with %s.", strings.Join(first, " "))
+}
+
+const maxInstances = 1_000_000
+
+func forEachItems(b *block, v cty.Value) ([]string, []cty.Value, *hcl.Diagnostic) {
+	e := b.forEach
+	if schema.IsSensitive(v) {
+		top, _ := v.Unmark()
+		if v.HasMark(schema.Sensitive) || top.Type().IsSetType() {
+			return nil, nil, errorAt(e.Range(), "Sensitive for_each", "Keys stand in addresses, which are shown. Use nonsensitive() for the keys, or other keys.")
+		}
+	}
+	v, _ = v.Unmark()
+	t := v.Type()
+	if v.IsNull() {
+		return nil, nil, errorAt(e.Range(), "Invalid for_each", "for_each is null. Use an empty map for no instance.")
+	}
+	if t == cty.DynamicPseudoType || !v.IsKnown() {
+		return nil, nil, errorAt(e.Range(), "Unknown for_each", "How many instances there are must be known when planning. "+whatToTarget(e))
+	}
+	switch {
+	case t.IsMapType(), t.IsObjectType():
+		m := v.AsValueMap()
+		keys := sortedKeys(m)
+		if t.IsObjectType() {
+			if a, ok := identityOf(v); ok {
+				return nil, nil, errorAt(e.Range(), "Invalid for_each", fmt.Sprintf("%s is one object and no collection. Use { KEY = %s }.", a, a))
+			}
+		}
+		values := make([]cty.Value, len(keys))
+		for i, k := range keys {
+			values[i] = m[k]
+		}
+		return keys, values, nil
+	case t.IsSetType():
+		if v.LengthInt() > 0 && !t.ElementType().Equals(cty.String) {
+			return nil, nil, errorAt(e.Range(), "Invalid for_each", "A set in for_each holds strings. Use a map, whose keys name the instances.")
+		}
+		var keys []string
+		var values []cty.Value
+		for it := v.ElementIterator(); it.Next(); {
+			_, elem := it.Element()
+			if !elem.IsKnown() || elem.IsNull() {
+				return nil, nil, errorAt(e.Range(), "Unknown for_each", "Every key must be known when planning, and none null. "+whatToTarget(e))
+			}
+			keys = append(keys, elem.AsString())
+		}
+		sort.Strings(keys)
+		for _, k := range keys {
+			values = append(values, cty.StringVal(k))
+		}
+		return keys, values, nil
+	}
+	return nil, nil, errorAt(e.Range(), "Invalid for_each", fmt.Sprintf("for_each is a map or a set of strings, and this is %s. For a list of strings, write toset(...).", t.FriendlyNameForConstraint()))
+}
+
+func countOf(b *block, v cty.Value) (int, *hcl.Diagnostic) {
+	e := b.count
+	v, _ = v.Unmark()
+	v, err := convert.Convert(v, cty.Number)
+	switch {
+	case err != nil || v.IsNull():
+		return 0, errorAt(e.Range(), "Invalid count", "count is a whole number from 0.")
+	case !v.IsKnown():
+		return 0, errorAt(e.Range(), "Unknown count", "How many instances there are must be known when planning. "+whatToTarget(e))
+	}
+	n, acc := v.AsBigFloat().Int64()
+	if acc != 0 || n < 0 || n > maxInstances {
+		return 0, errorAt(e.Range(), "Invalid count", fmt.Sprintf("count is a whole number from 0 to %d.", maxInstances))
+	}
+	return int(n), nil
+}
+
+// object works out one instance's attributes, and a group's resources.
+func (ev *evaluation) object(in *instance) {
+	in.attrs = ev.bodyValues(in.block.body, in, in.block.kind, cty.NilVal)
+	ev.defaults(in)
+	ev.edgesOf(in)
+	switch in.block.kind {
+	case addr.TypeNode:
+		in.seal()
+		return
+	case addr.TypeGroup:
+	default:
+		return // a cluster's timings and a resource's lists are still to come
+	}
+	in.resources = make(map[string]*instances, len(in.block.order))
+	for _, rb := range in.block.order {
+		is := ev.expand(rb, in.addr, in)
+		in.resources[rb.name] = is
+		if is.unknown {
+			in.broken = true
+		}
+		for _, r := range is.list {
+			ev.object(r)
+			in.broken = in.broken || r.broken
+		}
+	}
+	// What only orders resources can name any of them, also those below.
+	for _, rb := range in.block.order {
+		for _, r := range in.resources[rb.name].list {
+			ev.lists(r)
+			r.seal()
+		}
+	}
+}
+
+// seal makes the value of the attributes.
+func (in *instance) seal() {
+	in.value = cty.ObjectVal(in.attrs)
+	in.attrs = nil
+}
+
+// bodyValues works out the attributes of a body. prev, if given, is the value
+// from before: what is known in it stays.
+func (ev *evaluation) bodyValues(b *body, in *instance, where string, prev cty.Value) map[string]cty.Value {
+	out := make(map[string]cty.Value, len(b.attrs)+len(b.blocks)+1)
+	for i := range b.attrs {
+		a := &b.attrs[i]
+		if prev != cty.NilVal {
+			if old := prev.GetAttr(a.Name); old.IsWhollyKnown() {
+				out[a.Name] = old
+				continue
+			}
+		}
+		switch {
+		case a.Computed:
+			out[a.Name] = ev.computed(in, a)
+		case a.identity:
+			out[a.Name] = a.deflt // filled in by lists
+		case a.expr == nil:
+			out[a.Name] = a.deflt
+		default:
+			v, bad := ev.attribute(a, in)
+			out[a.Name] = v
+			in.broken = in.broken || bad
+		}
+	}
+	for i := range b.blocks {
+		n := &b.blocks[i]
+		if n.body == nil {
+			out[n.Name] = n.deflt
+			continue
+		}
+		old := cty.NilVal
+		if prev != cty.NilVal {
+			old = prev.GetAttr(n.Name)
+			if old.IsWhollyKnown() {
+				out[n.Name] = old
+				continue
+			}
+		}
+		out[n.Name] = cty.ObjectVal(ev.bodyValues(n.body, in, n.Name, old))
+	}
+	return out
+}
+
+// computed is what is known of an attribute that the provider works out.
+func (ev *evaluation) computed(in *instance, a *attribute) cty.Value {
+	if ev.known != nil {
+		if obj, ok := ev.known(in.addr); ok && obj != cty.NilVal {
+			obj, _ := obj.Unmark()
+			if obj.IsKnown() && !obj.IsNull() && obj.Type().IsObjectType() && obj.Type().HasAttribute(a.Name) {
+				if v := obj.GetAttr(a.Name); v.Type().Equals(a.typ) && !v.IsNull() {
+					return v
+				}
+			}
+		}
+	}
+	return cty.UnknownVal(a.typ)
+}
+
+// attribute works out one attribute that the definition gives; of one that is
+// the same in every instance, once.
+func (ev *evaluation) attribute(a *attribute, in *instance) (cty.Value, bool) {
+	m := &ev.memo[a.expr.id]
+	if m.have && !a.expr.perInstance && (!ev.again || m.value.IsWhollyKnown()) {
+		in.ownerEdges(m.ids)
+		return m.value, m.bad
+	}
+	v, bad := ev.eval(a.expr, in)
+	var ids []addr.Address
+	if !bad || v != cty.DynamicVal {
+		var d *hcl.Diagnostic
+		v, ids, d = ev.canonical(a, v, in)
+		if d != nil {
+			ev.add(d)
+			bad = true
+		} else if !bad && a.KnownAtPlan && !v.IsWhollyKnown() {
+			ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does, and this hangs on something that only an apply will know%s. Use a literal, a variable, or an attribute that the definition gives.", a.Name, unknownCause(a.expr))))
+			bad = true
+		}
+	}
+	if bad && (v == cty.DynamicVal || v == cty.NilVal) {
+		v = cty.UnknownVal(a.typ)
+	}
+	if !a.expr.perInstance {
+		m.value, m.bad, m.have, m.ids = v, bad, true, ids
+	}
+	in.ownerEdges(ids)
+	return v, bad
+}
+
+func unknownCause(e *expr) string {
+	for _, r := range e.refs {
+		if r.root == rootNode || r.root == rootGroup {
+			text := r.root + "." + r.name
+			if r.attr != "" {
+				text += "'s " + r.attr
+			}
+			return " (" + text + ")"
+		}
+	}
+	return ""
+}
+
+// ownerEdges: owners order, and never skip.
+func (in *instance) ownerEdges(ids []addr.Address) {
+	for _, a := range ids {
+		in.deps = append(in.deps, Edge{To: a})
+	}
+}
+
+// defaults fills in what an absent attribute takes from elsewhere.
+func (ev *evaluation) defaults(in *instance) {
+	b := in.block
+	switch b.kind {
+	case addr.TypeNode:
+		in.attrs["provider"] = cty.StringVal(b.provider)
+		in.nameAttr()
+	case addr.TypeCluster:
+		if v := in.attrs["name"]; v.IsKnown() && v.IsNull() {
+			in.attrs["name"] = cty.StringVal(b.name)
+		}
+	case addr.TypeGroup:
+		in.nameAttr()
+		if v := in.attrs["stop_within"]; v.IsKnown() && v.IsNull() {
+			in.attrs["stop_within"] = cty.StringVal(ev.timings.StopWithin.String())
+		}
+		for i := range b.body.blocks {
+			n := &b.body.blocks[i]
+			if n.Name != "failback" || !ev.hotSpare || n.body != nil && n.body.attr("mode").expr != nil {
+				continue
+			}
+			m := in.attrs["failback"].AsValueMap()
+			m["mode"] = cty.StringVal(spec.FailbackImmediate)
+			in.attrs["failback"] = cty.ObjectVal(m)
+		}
+	}
+}
+
+func (in *instance) nameAttr() {
+	v, _ := in.attrs["name"].Unmark()
+	switch {
+	case !v.IsKnown(): // told
+	case v.IsNull():
+		in.attrs["name"] = cty.StringVal(in.name)
+	default:
+		in.name = v.AsString()
+	}
+}
+
+// clusterDone completes the cluster's timings, which groups take defaults from.
+func (ev *evaluation) clusterDone(in *instance) {
+	if hb := in.attrs["heartbeat"]; hb.IsWhollyKnown() {
+		if err := schema.Decode(hb, &ev.timings); err == nil {
+			ev.timings = ev.timings.WithDefaults()
+			if v, err := schema.Encode(ev.timings, hb.Type()); err == nil {
+				in.attrs["heartbeat"] = v
+			}
+		}
+	} else {
+		ev.timings = spec.Timings{}.WithDefaults()
+	}
+	conf, _ := in.attrs["configuration"].Unmark()
+	ev.hotSpare = conf.IsKnown() && !conf.IsNull() && conf.AsString() == spec.HotSpare
+	in.seal()
+}
+
+// lists works out the lists that only order what runs: of a group, other
+// groups; of a resource, resources of its group.
+func (ev *evaluation) lists(in *instance) {
+	for i := range in.block.body.attrs {
+		a := &in.block.body.attrs[i]
+		if !a.identity || a.expr == nil {
+			continue
+		}
+		m := &ev.memo[a.expr.id]
+		var ids []addr.Address
+		if m.have && !a.expr.perInstance {
+			ids = m.ids
+			in.attrs[a.Name] = m.value
+		} else {
+			v, bad := ev.eval(a.expr, in)
+			var d *hcl.Diagnostic
+			if !bad {
+				if v, ids, d = ev.canonical(a, v, in); d != nil {
+					ev.add(d)
+					bad = true
+				} else if !v.IsWhollyKnown() {
+					ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does. Name the %ss themselves.", a.Name, in.block.kind)))
+					bad = true
+				}
+			}
+			if bad {
+				v, in.broken = a.deflt, true
+			}
+			in.attrs[a.Name] = v
+			m.have, m.value, m.ids = true, v, ids
+		}
+		if a.Name == "keep_apart" || a.Name == "keep_apart_soft" {
+			continue // no order
+		}
+		for _, id := range ids {
+			if in.parent != nil { // the same resource of this instance of the group
+				id = in.parent.addr.WithResource(id.Resource, id.ResourceKey)
+			}
+			in.deps = append(in.deps, Edge{To: id, Hard: true})
+		}
+	}
+}
+
+// finish works out what needs all groups to be there.
+func (ev *evaluation) finish() {
+	for _, v := range ev.c.order {
+		b, ok := v.(*block)
+		if !ok || b.kind != addr.TypeGroup || ev.blocks[b] == nil {
+			continue
+		}
+		for _, in := range ev.blocks[b].list {
+			ev.lists(in)
+			if in.broken {
+				ev.broken[b] = true
+			}
+			in.seal()
+		}
+	}
+}
+
+// refValue is an object as expressions see it: its attributes but for the
+// lists that only order what runs, and its identity.
+func (ev *evaluation) refValue(in *instance) cty.Value {
+	if in.ref != cty.NilVal && (!ev.again || in.ref.IsWhollyKnown()) {
+		return in.ref
+	}
+	if ev.again && !in.value.IsWhollyKnown() {
+		ev.refresh(in)
+	}
+	attrs := make(map[string]cty.Value, len(in.block.schema.Attributes)+len(in.block.schema.Blocks)+1)
+	get := func(name string) cty.Value {
+		if in.attrs != nil {
+			return in.attrs[name]
+		}
+		return in.value.GetAttr(name)
+	}
+	for _, a := range in.block.schema.Attributes {
+		if !orders(in.block, a) {
+			attrs[a.Name] = get(a.Name)
+		}
+	}
+	for _, n := range in.block.schema.Blocks {
+		attrs[n.Name] = get(n.Name)
+	}
+	attrs[identityAttr] = identityVal(&in.addr)
+	in.ref = cty.ObjectVal(attrs)
+	return in.ref
+}
+
+// refresh works out again what was unknown in an object.
+func (ev *evaluation) refresh(in *instance) {
+	prev := in.value
+	attrs := ev.bodyValues(in.block.body, in, in.block.kind, prev)
+	for i := range in.block.body.attrs {
+		if a := &in.block.body.attrs[i]; a.identity {
+			attrs[a.Name] = prev.GetAttr(a.Name)
+		}
+	}
+	in.value = cty.ObjectVal(attrs)
+}

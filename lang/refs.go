@@ -1,0 +1,485 @@
+package lang
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// Runtime attributes: only the running cluster knows them, and only outputs
+// may ask for them.
+var runtimeAttributes = map[string][]string{
+	rootGroup: {"state", "owner"},
+	rootNode:  {"state"},
+}
+
+// scope is where an expression stands.
+type scope struct {
+	block    *block // cluster, node, group or resource; nil: at the root
+	forEach  bool   // it is the block's own for_each or count
+	identity bool   // see attribute.identity
+	runtime  bool   // an output
+	only     string // what else may not be referred to, "" or why
+}
+
+// checkRefs checks every reference of the definition against what there is,
+// and works out which expressions have a value for each instance.
+func (c *Config) checkRefs() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	check := func(e *expr, s scope) {
+		if e == nil || e.bad {
+			return
+		}
+		for i := range e.refs {
+			r := &e.refs[i]
+			if d := c.checkRef(r, s); d != nil {
+				diags = append(diags, d)
+				e.bad = true
+			}
+			switch r.root {
+			case rootEach, rootGroupEach, rootCount:
+				e.perInstance = true
+			case rootResource:
+				e.resources = true
+				// Of one that isn't repeated, the name is the same in every instance.
+				e.perInstance = e.perInstance || !s.identity || s.block.parent != nil && s.block.parent.byName[r.name] != nil && s.block.parent.byName[r.name].repeated()
+			}
+		}
+	}
+	literalOnly := func(why string) scope { return scope{only: why} }
+	for _, name := range sortedKeys(c.vars) {
+		for _, v := range c.vars[name].validations {
+			check(v.condition, literalOnly("A validation sees variables and local values only."))
+			check(v.message, literalOnly("A validation sees variables and local values only."))
+		}
+	}
+	for _, name := range sortedKeys(c.locals) {
+		check(c.locals[name].expr, scope{})
+	}
+	for _, name := range sortedKeys(c.providers) {
+		c.providers[name].body.each(func(a *attribute) {
+			check(a.expr, literalOnly("A provider is configured before anything is applied, from variables and local values."))
+		})
+	}
+	c.eachBlock(func(b *block) {
+		check(b.forEach, scope{block: b, forEach: true})
+		check(b.count, scope{block: b, forEach: true})
+		b.body.each(func(a *attribute) {
+			check(a.expr, scope{block: b, identity: a.identity})
+		})
+	})
+	for _, name := range sortedKeys(c.outputs) {
+		check(c.outputs[name].expr, scope{runtime: true})
+	}
+	return diags
+}
+
+// eachBlock visits the blocks that are objects, resources behind their group.
+func (c *Config) eachBlock(f func(*block)) {
+	if c.cluster != nil {
+		f(c.cluster)
+	}
+	for _, name := range sortedKeys(c.nodes) {
+		f(c.nodes[name])
+	}
+	for _, name := range sortedKeys(c.groups) {
+		f(c.groups[name])
+		for _, r := range c.groups[name].resources {
+			f(r)
+		}
+	}
+}
+
+func unknownName(r *ref, what string, known []string, detail string) *hcl.Diagnostic {
+	return errorAt(r.rng, "Unknown "+what, fmt.Sprintf("The definition has no %s.%s.%s%s", r.root, r.name, didYouMean(r.root+".", r.name, known), detail))
+}
+
+// checkRef finds what is wrong with one reference, and settles what its steps mean.
+func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
+	incomplete := func(example string) *hcl.Diagnostic {
+		return errorAt(r.rng, "Incomplete reference", fmt.Sprintf("%q alone is nothing; name what is meant, as %s.", r.root, example))
+	}
+	if s.only != "" && r.root != rootVar && r.root != rootLocal && r.root != rootPath {
+		return errorAt(r.rng, "Reference not allowed here", s.only)
+	}
+	switch r.root {
+	case rootVar:
+		if r.name == "" {
+			return incomplete("var.NAME")
+		}
+		if _, ok := c.vars[r.name]; !ok {
+			return unknownName(r, "variable", sortedKeys(c.vars), fmt.Sprintf(" To declare it, add variable %q {}.", r.name))
+		}
+	case rootLocal:
+		if r.name == "" {
+			return incomplete("local.NAME")
+		}
+		if _, ok := c.locals[r.name]; !ok {
+			return unknownName(r, "local value", sortedKeys(c.locals), "")
+		}
+	case rootPath:
+		if r.name != "module" && r.name != "root" {
+			return errorAt(r.rng, "Unknown reference", "There are path.module and path.root.")
+		}
+	case rootNode:
+		if r.name == "" {
+			return incomplete("node.NAME")
+		}
+		b, ok := c.nodes[r.name]
+		if !ok {
+			return unknownName(r, "node", sortedKeys(c.nodes), "")
+		}
+		return c.checkSteps(r, b, s)
+	case rootGroup:
+		if r.name == "" {
+			return incomplete("group.NAME")
+		}
+		b, ok := c.groups[r.name]
+		if !ok {
+			return unknownName(r, "group", sortedKeys(c.groups), "")
+		}
+		return c.checkSteps(r, b, s)
+	case rootResource:
+		g := s.block
+		if g != nil && g.kind == rootResource {
+			g = g.parent
+		}
+		if g == nil || g.kind != addr.TypeGroup || s.block == g {
+			return errorAt(r.rng, "Reference not allowed here", "resource.NAME means a resource of the same group, and stands within the group's resource blocks only.")
+		}
+		if r.name == "" {
+			return incomplete("resource.NAME")
+		}
+		b, ok := g.byName[r.name]
+		if !ok {
+			return errorAt(r.rng, "Unknown resource", fmt.Sprintf("Group %s has no resource.%s.%s A resource and what it depends on are in one group.", g.name, r.name, didYouMean("resource.", r.name, sortedKeys(g.byName))))
+		}
+		return c.checkSteps(r, b, s)
+	case rootEach, rootCount:
+		if s.block == nil || s.forEach {
+			return errorAt(r.rng, "Reference not allowed here", fmt.Sprintf("%s means the instance of a block that has for_each or count.", r.root))
+		}
+		if r.root == rootEach && s.block.forEach == nil {
+			hint := "Add for_each, or remove this."
+			if s.block.parent != nil && s.block.parent.forEach != nil {
+				hint = "For the group's, write group_each."
+			}
+			return errorAt(r.rng, "No for_each here", fmt.Sprintf("each means the instance of a block with for_each, and this %s has none. %s", s.block.kind, hint))
+		}
+		if r.root == rootCount && s.block.count == nil {
+			return errorAt(r.rng, "No count here", fmt.Sprintf("count.index means the instance of a block with count, and this %s has none. Add count, or remove this.", s.block.kind))
+		}
+		if r.root == rootEach && r.name != "key" && r.name != "value" {
+			return errorAt(r.rng, "Unknown reference", "each has each.key and each.value.")
+		}
+		if r.root == rootCount && r.name != "index" {
+			return errorAt(r.rng, "Unknown reference", "count has count.index.")
+		}
+	case rootGroupEach:
+		if s.block == nil || s.block.parent == nil || !s.block.parent.repeated() {
+			return errorAt(r.rng, "Reference not allowed here", "group_each means the instance of the group that a resource stands in, where the group has for_each or count.")
+		}
+		if r.name != "key" && r.name != "value" {
+			return errorAt(r.rng, "Unknown reference", "group_each has group_each.key and group_each.value.")
+		}
+	default:
+		return c.unknownRoot(r)
+	}
+	return nil
+}
+
+func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
+	for _, known := range []struct {
+		root   string
+		exists bool
+	}{
+		{rootNode, c.nodes[r.root] != nil}, {rootGroup, c.groups[r.root] != nil},
+		{rootVar, c.vars[r.root] != nil}, {rootLocal, c.locals[r.root] != nil},
+	} {
+		if known.exists {
+			return errorAt(r.rng, "Unknown reference", fmt.Sprintf("%q alone means nothing. Did you mean %s.%s?", r.root, known.root, r.root))
+		}
+	}
+	switch r.root {
+	case "machine", "network", "module", "volume", "guarantee":
+		return notYet(r.rng, "A reference to a "+r.root, laterRoot[r.root])
+	case "self":
+		return notYet(r.rng, "self", "Refer to the object by its address.")
+	}
+	return errorAt(r.rng, "Unknown reference", fmt.Sprintf("Nothing is called %q.%s References start with %s; text needs quotes.", r.root, didYouMean("", r.root, roots), strings.Join(roots, ", ")))
+}
+
+// checkSteps checks what stands behind node.NAME, group.NAME, resource.NAME.
+func (c *Config) checkSteps(r *ref, b *block, s scope) *hcl.Diagnostic {
+	hasKey := r.key != cty.NilVal || r.keyExpr != nil
+	if hasKey && !b.repeated() {
+		return errorAt(r.rng, "No instances", fmt.Sprintf("%s has no for_each and no count, so it takes no key. Write %s.", b.ref(), b.ref()))
+	}
+	if r.attr == "" {
+		return nil
+	}
+	known := referable(b)
+	if b.repeated() && !hasKey {
+		for _, name := range known {
+			if name == r.attr {
+				return errorAt(r.rng, "Which instance?", fmt.Sprintf("%s has many instances. Write %s[KEY].%s, or [for x in %s : x.%s].", b.ref(), b.ref(), r.attr, b.ref(), r.attr))
+			}
+		}
+		if b.forEach != nil { // node.n.a is node.n["a"]
+			r.key, r.attr = cty.StringVal(r.attr), ""
+		}
+		return nil
+	}
+	if s.identity && (r.root == rootGroup || r.root == rootResource) {
+		return errorAt(r.attrRng, "Reference to an attribute", fmt.Sprintf("A list of %ss names the %ss themselves. Write %s without .%s.", b.kind, b.kind, b.ref(), r.attr))
+	}
+	for _, name := range runtimeAttributes[r.root] {
+		if name == r.attr {
+			if s.runtime {
+				return nil
+			}
+			return errorAt(r.attrRng, "Runtime attribute", fmt.Sprintf("Only the running cluster knows the %s of a %s. It can stand in an output's value, nowhere else.", r.attr, b.kind))
+		}
+	}
+	for _, name := range known {
+		if name == r.attr {
+			return nil
+		}
+	}
+	if b.schema.Name == "" {
+		return nil // of an unknown type, which was told
+	}
+	return errorAt(r.attrRng, "Unknown attribute", fmt.Sprintf("%s has no attribute %q.%s It has: %s.", b.ref(), r.attr, didYouMean("", r.attr, known), strings.Join(known, ", ")))
+}
+
+// referable are the attributes and blocks that an expression may ask for:
+// all but the lists that only order what runs.
+func referable(b *block) []string {
+	var names []string
+	for _, a := range b.schema.Attributes {
+		if !orders(b, a) {
+			names = append(names, a.Name)
+		}
+	}
+	for _, n := range b.schema.Blocks {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+func orders(b *block, a spec.Attribute) bool {
+	return a.Type == spec.TypeGroupRefs || b.kind == rootResource && (a.Name == "depends_on" || a.Name == "depends_on_any")
+}
+
+// vertex is what is evaluated in one go: a *local, a *block that is no
+// resource, a *providerDecl, an *output, or the variables' validations (*variable).
+type vertex interface{}
+
+// sortVertices finds the order of evaluation, and cycles.
+func (c *Config) sortVertices() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	s := sorter[vertex]{
+		needs: c.needs,
+		state: map[vertex]int{},
+		cycle: func(path []step[vertex]) { diags = append(diags, c.cycleDiagnostic(path)) },
+	}
+	for _, name := range sortedKeys(c.vars) {
+		s.visit(c.vars[name])
+	}
+	for _, name := range sortedKeys(c.locals) {
+		s.visit(c.locals[name])
+	}
+	for _, name := range sortedKeys(c.providers) {
+		s.visit(c.providers[name])
+	}
+	c.eachBlock(func(b *block) {
+		if b.kind != rootResource {
+			s.visit(b)
+		}
+	})
+	for _, name := range sortedKeys(c.outputs) {
+		s.visit(c.outputs[name])
+	}
+	c.order = s.order
+	for _, name := range sortedKeys(c.groups) {
+		g := c.groups[name]
+		rs := sorter[*block]{
+			needs: func(b *block) []step[*block] { return resourceNeeds(g, b) },
+			state: map[*block]int{},
+			cycle: func(path []step[*block]) {
+				steps := make([]step[vertex], len(path))
+				for i, p := range path {
+					steps[i] = step[vertex]{p.to, p.at}
+				}
+				diags = append(diags, c.cycleDiagnostic(steps))
+			},
+		}
+		for _, r := range g.resources {
+			rs.visit(r)
+		}
+		g.order = rs.order
+	}
+	return diags
+}
+
+// step is a need of one vertex for another, with the place that says so.
+type step[V any] struct {
+	to V
+	at hcl.Range
+}
+
+// sorter orders vertices depth first, needs before what needs them. On a
+// cycle it calls cycle with the steps around it and goes on as if the last
+// step were not there, so that all cycles are found.
+type sorter[V comparable] struct {
+	needs func(V) []step[V]
+	cycle func([]step[V])
+	state map[V]int // 1: on the path, 2: done
+	order []V
+}
+
+func (s *sorter[V]) visit(start V) {
+	if s.state[start] != 0 {
+		return
+	}
+	type frame struct {
+		v    V
+		at   hcl.Range // how we came here
+		rest []step[V]
+	}
+	s.state[start] = 1
+	stack := []frame{{v: start, rest: s.needs(start)}} // no recursion: chains may be long
+	for len(stack) > 0 {
+		top := &stack[len(stack)-1]
+		if len(top.rest) == 0 {
+			s.state[top.v] = 2
+			s.order = append(s.order, top.v)
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		next := top.rest[0]
+		top.rest = top.rest[1:]
+		switch s.state[next.to] {
+		case 0:
+			s.state[next.to] = 1
+			stack = append(stack, frame{v: next.to, at: next.at, rest: s.needs(next.to)})
+		case 1:
+			var path []step[V]
+			for i := range stack {
+				if len(path) > 0 {
+					path = append(path, step[V]{stack[i].v, stack[i].at})
+				} else if stack[i].v == next.to {
+					path = append(path, step[V]{to: next.to})
+				}
+			}
+			path[0].at = next.at
+			s.cycle(path)
+		}
+	}
+}
+
+func (c *Config) refNeeds(e *expr, identity bool, out []step[vertex]) []step[vertex] {
+	if e == nil || e.bad {
+		return out
+	}
+	for _, r := range e.refs {
+		switch r.root {
+		case rootLocal:
+			out = append(out, step[vertex]{c.locals[r.name], r.rng})
+		case rootNode:
+			out = append(out, step[vertex]{c.nodes[r.name], r.rng})
+		case rootGroup:
+			if !identity {
+				out = append(out, step[vertex]{c.groups[r.name], r.rng})
+			}
+		}
+	}
+	return out
+}
+
+func (c *Config) needs(v vertex) []step[vertex] {
+	var out []step[vertex]
+	switch v := v.(type) {
+	case *variable:
+		for _, check := range v.validations {
+			out = c.refNeeds(check.message, false, c.refNeeds(check.condition, false, out))
+		}
+	case *local:
+		out = c.refNeeds(v.expr, false, out)
+	case *providerDecl:
+		v.body.each(func(a *attribute) { out = c.refNeeds(a.expr, false, out) })
+	case *output:
+		out = c.refNeeds(v.expr, false, out)
+	case *block:
+		if v.kind == addr.TypeGroup && c.cluster != nil {
+			out = append(out, step[vertex]{c.cluster, v.rng}) // its timings are a group's defaults
+		}
+		out = c.refNeeds(v.count, false, c.refNeeds(v.forEach, false, out))
+		each := func(a *attribute) { out = c.refNeeds(a.expr, a.identity, out) }
+		v.body.each(each)
+		for _, r := range v.resources {
+			out = c.refNeeds(r.count, false, c.refNeeds(r.forEach, false, out))
+			r.body.each(each)
+		}
+	}
+	return out
+}
+
+// resourceNeeds are the resources whose attributes r asks for.
+func resourceNeeds(g, r *block) []step[*block] {
+	var out []step[*block]
+	add := func(e *expr) {
+		if e == nil || e.bad {
+			return
+		}
+		for _, ref := range e.refs {
+			if to := g.byName[ref.name]; ref.root == rootResource && to != nil && to.body != nil {
+				out = append(out, step[*block]{to, ref.rng})
+			}
+		}
+	}
+	add(r.forEach)
+	add(r.count)
+	r.body.each(func(a *attribute) {
+		if !a.identity {
+			add(a.expr)
+		}
+	})
+	return out
+}
+
+func (c *Config) cycleDiagnostic(path []step[vertex]) *hcl.Diagnostic {
+	var b strings.Builder
+	if len(path) == 1 {
+		fmt.Fprintf(&b, "%s refers to itself, at %s. Take the reference out.", vertexName(path[0].to), path[0].at)
+	} else {
+		b.WriteString("Each of these needs the next one first:\n")
+		for i := range path {
+			next := path[(i+1)%len(path)]
+			fmt.Fprintf(&b, "  %s needs %s, at %s\n", vertexName(path[i].to), vertexName(next.to), next.at)
+		}
+		b.WriteString("Take one of these references out.")
+	}
+	return errorAt(path[0].at, "Dependency cycle", b.String())
+}
+
+func vertexName(v vertex) string {
+	switch v := v.(type) {
+	case *variable:
+		return "var." + v.name
+	case *local:
+		return "local." + v.name
+	case *providerDecl:
+		return "provider." + v.name
+	case *output:
+		return "output." + v.name
+	case *block:
+		return v.ref()
+	}
+	return "?"
+}

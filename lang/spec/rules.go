@@ -1,0 +1,4 @@
+package spec
+
+// Check finds the broken semantic rules.
+func Check(d *Definition) []Problem { return nil }

@@ -1,0 +1,77 @@
+package lang
+
+import (
+	"sort"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// nearest is the known name most like name, or "" where none is like it.
+func nearest(name string, known []string) string {
+	best, bestDist := "", 3
+	if len(name) < 5 {
+		bestDist = 2
+	}
+	bestDist++
+	for _, k := range known {
+		if d := distance(name, k, bestDist); d < bestDist {
+			best, bestDist = k, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's, given up at limit.
+func distance(a, b string, limit int) int {
+	if d := len(a) - len(b); d >= limit || -d >= limit {
+		return limit
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag, least := row[0], i+1
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diag+1)
+			least = min(least, row[j+1])
+		}
+		if least >= limit {
+			return limit
+		}
+	}
+	return row[len(b)]
+}
+
+// didYouMean is " Did you mean X?", or, with nothing near, what there is.
+func didYouMean(prefix, name string, known []string) string {
+	if n := nearest(name, known); n != "" {
+		return " Did you mean " + prefix + n + "?"
+	}
+	return ""
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+func errorAt(rng hcl.Range, summary, detail string) *hcl.Diagnostic {
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: rng.Ptr()}
+}
+
+func warningAt(rng hcl.Range, summary, detail string) *hcl.Diagnostic {
+	d := errorAt(rng, summary, detail)
+	d.Severity = hcl.DiagWarning
+	return d
+}

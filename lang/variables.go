@@ -1,0 +1,318 @@
+package lang
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/typeexpr"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"github.com/clusterplan/clusterplan/lang/schema"
+)
+
+// EnvPrefix starts the names of environment variables that give values.
+const EnvPrefix = "CLUSTERPLAN_VAR_"
+
+type variable struct {
+	name        string
+	rng         hcl.Range
+	typ         cty.Type
+	defaults    *typeexpr.Defaults
+	deflt       cty.Value // cty.NilVal: required
+	nullable    bool
+	sensitive   bool
+	validations []validation
+
+	value cty.Value // converted and marked; unknown after an error
+}
+
+type validation struct {
+	condition, message *expr
+	rng                hcl.Range
+}
+
+func (c *Config) variable(b *hcl.Block) hcl.Diagnostics {
+	name := b.Labels[0]
+	if first, ok := c.vars[name]; ok {
+		return hcl.Diagnostics{duplicate(b, "var."+name, first.rng)}
+	}
+	v := &variable{name: name, rng: b.DefRange, typ: cty.DynamicPseudoType, nullable: true, value: cty.DynamicVal}
+	c.vars[name] = v
+	content, diags := b.Body.Content(&hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "type"}, {Name: "default"}, {Name: "description"}, {Name: "nullable"}, {Name: "sensitive"}},
+		Blocks:     []hcl.BlockHeaderSchema{{Type: "validation"}},
+	})
+	if a, ok := content.Attributes["type"]; ok {
+		diags = append(diags, v.readType(a.Expr)...)
+	}
+	literalBool := func(name string, into *bool) {
+		a, ok := content.Attributes[name]
+		if !ok {
+			return
+		}
+		val, more := a.Expr.Value(nil)
+		diags = append(diags, more...)
+		if !more.HasErrors() {
+			if val.IsNull() || val.Type() != cty.Bool {
+				diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", name+" is true or false, literally."))
+			} else {
+				*into = val.True()
+			}
+		}
+	}
+	literalBool("nullable", &v.nullable)
+	literalBool("sensitive", &v.sensitive)
+	if a, ok := content.Attributes["description"]; ok {
+		val, more := a.Expr.Value(nil)
+		diags = append(diags, more...)
+		if !more.HasErrors() && (val.IsNull() || val.Type() != cty.String) {
+			diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "description is a literal string."))
+		}
+	}
+	if a, ok := content.Attributes["default"]; ok {
+		val, more := a.Expr.Value(nil)
+		diags = append(diags, more...)
+		v.deflt = cty.DynamicVal
+		if !more.HasErrors() {
+			val, d := v.convert(val, a.Expr.Range(), "The default")
+			v.deflt = val
+			diags = append(diags, d...)
+		}
+	}
+	for _, inner := range content.Blocks {
+		vc, more := inner.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "condition", Required: true}, {Name: "error_message", Required: true}}})
+		diags = append(diags, more...)
+		if more.HasErrors() {
+			continue
+		}
+		condition, more := c.compile(vc.Attributes["condition"].Expr, true)
+		diags = append(diags, more...)
+		message, more := c.compile(vc.Attributes["error_message"].Expr, false)
+		diags = append(diags, more...)
+		v.validations = append(v.validations, validation{condition, message, inner.DefRange})
+	}
+	return diags
+}
+
+// compile compiles an expression and gives it its slot.
+func (c *Config) compile(e hcl.Expression, wantRef bool) (*expr, hcl.Diagnostics) {
+	native, diags := compile(e, wantRef)
+	out := &expr{Expression: native, id: c.exprs, bad: diags.HasErrors()}
+	c.exprs++
+	if !out.bad {
+		out.refs = findRefs(native)
+	}
+	return out, diags
+}
+
+func (v *variable) readType(e hcl.Expression) hcl.Diagnostics {
+	for _, t := range e.Variables() {
+		if root := t.RootName(); root == "node" || root == "group" || root == "network" {
+			return hcl.Diagnostics{notYet(t.SourceRange(), "A variable of type "+root, "Such variables are for modules, which this version doesn't run. Refer to the "+root+" itself.")}
+		}
+	}
+	// JSON and older habits write types as strings.
+	typ, defaults, diags := typeexpr.TypeConstraintWithDefaults(e)
+	if diags.HasErrors() {
+		return diags
+	}
+	v.typ, v.defaults = typ, defaults
+	return nil
+}
+
+// convert brings a value to the variable's type.
+func (v *variable) convert(val cty.Value, rng hcl.Range, what string) (cty.Value, hcl.Diagnostics) {
+	if val.IsNull() && !v.nullable {
+		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value is null", fmt.Sprintf("%s of var.%s is null, which its nullable = false excludes.", what, v.name))}
+	}
+	if v.defaults != nil && !val.IsNull() {
+		val = v.defaults.Apply(val)
+	}
+	out, err := convert.Convert(val, v.typ)
+	if err != nil {
+		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, typeexpr.TypeString(v.typ), pathError(err)))}
+	}
+	return out, nil
+}
+
+// pathError puts a cty path in front of its error's text.
+func pathError(err error) string {
+	var pe cty.PathError
+	if e, ok := err.(cty.PathError); ok {
+		pe = e
+	}
+	if len(pe.Path) > 0 {
+		return schema.PathString(pe.Path) + ": " + err.Error()
+	}
+	return err.Error()
+}
+
+// given is a value for a variable with its source.
+type given struct {
+	name   string
+	expr   hcl.Expression // nil: text or value
+	text   string
+	value  cty.Value
+	source string
+	rng    hcl.Range
+	file   bool // from a vars file: an unknown name is only a warning
+	env    bool // from the environment: unknown names are none of ours
+}
+
+// assignVariables gives each variable its value.
+func (c *Config) assignVariables() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	var all []given
+	for _, kv := range c.opts.Env {
+		key, text, _ := strings.Cut(kv, "=")
+		if name, ok := strings.CutPrefix(key, EnvPrefix); ok {
+			all = append(all, given{name: name, text: text, source: "environment variable " + key, env: true})
+		}
+	}
+	for _, name := range c.autoVarsFiles() {
+		full := path.Join(c.opts.Dir, name)
+		src, err := fs.ReadFile(c.opts.FS, name)
+		if err != nil {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Can't read a vars file", Detail: fmt.Sprintf("%s: %s.", full, err)})
+			continue
+		}
+		g, more := c.varsFile(full, src)
+		diags = append(diags, more...)
+		all = append(all, g...)
+	}
+	for _, in := range c.opts.Vars {
+		switch {
+		case in.File != "":
+			g, more := c.varsFile(in.File, in.Src)
+			diags = append(diags, more...)
+			all = append(all, g...)
+		case in.Value != cty.NilVal:
+			all = append(all, given{name: in.Name, value: in.Value, source: in.Source})
+		default:
+			source := in.Source
+			if source == "" {
+				source = "--var"
+			}
+			all = append(all, given{name: in.Name, text: in.Text, source: source})
+		}
+	}
+	last := map[string]given{}
+	for _, g := range all {
+		if _, ok := c.vars[g.name]; !ok {
+			if g.env {
+				continue
+			}
+			detail := fmt.Sprintf("%s gives a value to %q, and the definition has no such variable.%s", upperFirst(g.source), g.name, didYouMean("", g.name, sortedKeys(c.vars)))
+			d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Undeclared variable", Detail: detail}
+			if g.file {
+				d.Severity, d.Subject = hcl.DiagWarning, g.rng.Ptr()
+			}
+			diags = append(diags, d)
+			continue
+		}
+		last[g.name] = g
+	}
+	attrs := make(map[string]cty.Value, len(c.vars))
+	for _, name := range sortedKeys(c.vars) {
+		v := c.vars[name]
+		val := v.deflt
+		g, ok := last[name]
+		switch {
+		case ok:
+			var more hcl.Diagnostics
+			val, more = c.givenValue(v, g)
+			diags = append(diags, more...)
+		case val == cty.NilVal:
+			diags = append(diags, errorAt(v.rng, "No value for a variable", fmt.Sprintf("var.%s has no default and was given no value. Use --var '%s=...', a line in auto%s, or the environment variable %s%s.", name, name, varsSuffix, EnvPrefix, name)))
+			val = cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep())
+		}
+		if v.sensitive {
+			val = val.Mark(schema.Sensitive)
+		}
+		v.value = val
+		attrs[name] = val
+	}
+	c.varsValue = cty.ObjectVal(attrs)
+	return diags
+}
+
+func upperFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+func (c *Config) autoVarsFiles() []string {
+	var first, rest []string
+	if c.opts.FS == nil {
+		return nil
+	}
+	entries, err := fs.ReadDir(c.opts.FS, ".")
+	if err != nil {
+		return nil // told by readFiles
+	}
+	for _, e := range entries { // in the order of their names
+		switch name := e.Name(); {
+		case e.IsDir():
+		case name == "auto"+varsSuffix:
+			first = append(first, name)
+		case strings.HasSuffix(name, ".auto"+varsSuffix):
+			rest = append(rest, name)
+		}
+	}
+	return append(first, rest...)
+}
+
+func (c *Config) varsFile(name string, src []byte) ([]given, hcl.Diagnostics) {
+	f, diags := parse(src, name)
+	if f == nil || f.Body == nil {
+		return nil, diags
+	}
+	c.files[name] = f
+	attrs, more := f.Body.JustAttributes()
+	diags = append(diags, more...)
+	var out []given
+	for _, key := range sortedKeys(attrs) {
+		a := attrs[key]
+		out = append(out, given{name: key, expr: a.Expr, source: "vars file " + name, rng: a.NameRange, file: true})
+	}
+	return out, diags
+}
+
+func (c *Config) givenValue(v *variable, g given) (cty.Value, hcl.Diagnostics) {
+	unknown := cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep())
+	rng := g.rng
+	val := g.value
+	switch {
+	case g.expr != nil:
+		var diags hcl.Diagnostics
+		rng = g.expr.Range()
+		if val, diags = g.expr.Value(nil); diags.HasErrors() {
+			return unknown, diags
+		}
+	case g.value == cty.NilVal && (v.typ.IsPrimitiveType() || v.typ == cty.DynamicPseudoType):
+		val = cty.StringVal(g.text)
+	case g.value == cty.NilVal:
+		// A made-up file, so that what is wrong within the text can be shown.
+		name := fmt.Sprintf("<%s %s>", g.source, v.name)
+		c.files[name] = &hcl.File{Bytes: []byte(g.text)}
+		e, diags := hclsyntax.ParseExpression([]byte(g.text), name, hcl.InitialPos)
+		if !diags.HasErrors() {
+			rng = e.Range()
+			val, diags = e.Value(nil)
+		}
+		if diags.HasErrors() {
+			return unknown, diags
+		}
+	}
+	if rng.Filename == "" {
+		rng = v.rng // text has no place of its own
+	}
+	return v.convert(val, rng, "The value from "+g.source)
+}
