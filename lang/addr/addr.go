@@ -163,8 +163,12 @@ func (a Address) String() string {
 // MarshalText is the canonical form.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
-// UnmarshalText is Parse.
+// UnmarshalText is Parse; no text is the zero Address, whose text it is.
 func (a *Address) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*a = Address{}
+		return nil
+	}
 	p, err := Parse(string(text))
 	if err != nil {
 		return err
