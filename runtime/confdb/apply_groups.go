@@ -251,6 +251,9 @@ func (s *State) assign(c Command) Result {
 		}
 		g.Move = nil
 		e.Node, e.Kind, e.Text = n.Spec.Name, KindGroupAssigned, "group "+g.Spec.Name+" goes to node "+n.Spec.Name
+		if a.Failover {
+			e.Kind = KindGroupFailover
+		}
 	case a.LeftFailed != "":
 		g.State = spec.StateFailed // resources keep what was wrong with them
 		e.Kind, e.Text = KindGroupLeft, "group "+g.Spec.Name+" is left failed: "+a.LeftFailed

@@ -21,6 +21,7 @@ const (
 	KindGroupMove      = "group_move"     // an operator's move, ordered
 	KindGroupHandover  = "group_handover" // its owner is to stop it: it goes elsewhere
 	KindGroupAssigned  = "group_assigned" // a new owner
+	KindGroupFailover  = "group_failover" // a new owner: the last one's node is lost, or the group failed there
 	KindGroupReleased  = "group_released" // nobody owns it now
 	KindGroupLeft      = "group_left_failed"
 	KindGroupState     = "group_state" // a report, where it is worth a line

@@ -1,0 +1,24 @@
+package raftdb_test
+
+import (
+	"testing"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/confdbtest"
+	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
+)
+
+func open(server, seed uint64, stored confdb.Stored, now spec.Instant) (confdb.Driver, *confdb.State, uint64, error) {
+	return raftdb.New(raftdb.Config{ServerID: server, Seed: seed, Stored: stored, Now: now})
+}
+
+func TestConformance(t *testing.T) { confdbtest.Drivers(t, open) }
+
+func TestForm(t *testing.T) {
+	for seed := range uint64(5) {
+		w := confdbtest.NewWorld(t, confdbtest.Config{Make: open, Seed: seed, Servers: 5})
+		w.Form()
+		t.Log(w.Now)
+	}
+}
