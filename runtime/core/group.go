@@ -1,0 +1,539 @@
+package core
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+)
+
+// phase of a run.
+type phase int
+
+const (
+	phaseDown     phase = iota // nothing of it is on this host, and that is proven
+	phaseUp                    // its resources come up, or are up
+	phaseStopping              // they go down in order
+	phaseEnding                // EndGroup is under way; GroupDown proves it
+)
+
+// run is one group on this node under one epoch.
+type run struct {
+	id         string
+	name       string
+	epoch      uint64
+	stopWithin spec.Duration // as recorded with the ownership: W counts with it
+	kill       spec.Duration
+	object     string // address, for events
+	revision   uint64 // ConfigRevision that resources are of
+
+	phase     phase
+	wanted    bool // by the state, as last looked at
+	resources []resource
+	old       []resource // no longer defined; they only go down
+	gone      bool       // no longer this node's under this epoch
+	gaveUp    bool
+	released  bool // never started again under this epoch
+	stopAt    spec.Instant
+	endAt     spec.Instant
+	stuck     bool
+	dirty     bool
+	deadline  spec.Instant
+
+	notes  []note
+	report struct {
+		inflight string // command id
+		last     string // what was last applied, as text
+		sent     string
+	}
+}
+
+type note struct{ kind, text string }
+
+// resource is one resource of a run.
+type resource struct {
+	spec     spec.Resource
+	state    string
+	reason   string
+	since    spec.Instant   // of the last sign of progress while pending
+	starts   []spec.Instant // restarts within the period
+	retryAt  spec.Instant   // when it is started again after a failure
+	resting  bool           // past its restarts; the group stays
+	failed   bool           // failed and not online since
+	timedOut string         // it is stopped because it came online too slowly: why
+}
+
+func (r *resource) set(state, reason string) { r.state, r.reason = state, reason }
+
+func newRun(id string, g *confdb.Group) *run {
+	r := &run{id: id, name: g.Spec.Name, epoch: g.Owner.Epoch, stopWithin: g.Owner.StopWithin, kill: g.Owner.Kill, object: g.Spec.Addr.String()}
+	r.define(g)
+	return r
+}
+
+// define takes over the group's definition and tells whether its resources
+// differ. What runs and changed is stopped and started again.
+func (r *run) define(g *confdb.Group) bool {
+	r.name, r.object = g.Spec.Name, g.Spec.Addr.String()
+	next := make([]resource, 0, len(g.Spec.Resources))
+	changed := len(g.Spec.Resources) != len(r.resources)
+	for _, s := range g.Spec.Resources {
+		n := resource{spec: s, state: spec.StateOffline}
+		if i := slices.IndexFunc(r.resources, func(x resource) bool { return x.spec.Name == s.Name }); i >= 0 {
+			was := r.resources[i]
+			switch {
+			case sameResource(was.spec, s):
+				was.spec = s
+				n = was
+			case isDown(was.state):
+				changed = true
+			default: // the old one goes down first; both have one name at the monitor
+				changed = true
+				was.spec.DependsOn, was.spec.DependsOnAny = nil, nil
+				r.old = append(r.old, was)
+			}
+		}
+		next = append(next, n)
+	}
+	for _, was := range r.resources {
+		if !isDown(was.state) && !slices.ContainsFunc(next, func(x resource) bool { return x.spec.Name == was.spec.Name }) {
+			changed = true
+			r.old = append(r.old, was)
+		}
+	}
+	r.resources = next
+	return changed
+}
+
+// sameResource tells whether a change from a to b can wait for the next start.
+func sameResource(a, b spec.Resource) bool {
+	return a.Type == b.Type && reflect.DeepEqual(a.Attributes, b.Attributes) && reflect.DeepEqual(a.LooksAlive, b.LooksAlive) && reflect.DeepEqual(a.IsAlive, b.IsAlive)
+}
+
+func isDown(state string) bool { return state == spec.StateOffline || state == spec.StateFailed }
+
+func (r *run) find(name string) *resource {
+	for i := range r.resources {
+		if r.resources[i].spec.Name == name {
+			return &r.resources[i]
+		}
+	}
+	return nil
+}
+
+func (r *run) allDown(reason string) {
+	r.phase, r.stuck, r.old = phaseDown, false, nil
+	for i := range r.resources {
+		if x := &r.resources[i]; x.state != spec.StateFailed {
+			x.set(spec.StateOffline, reason)
+		}
+	}
+}
+
+// stepRun takes a group's next steps.
+func (m *Machine) stepRun(r *run) {
+	g := m.state.Groups[r.id]
+	mine := g != nil && !r.gone
+	r.wanted = mine && m.toRun(r, g)
+	up := r.wanted && m.monitor && m.hasLease() && !m.closing
+	switch r.phase {
+	case phaseDown:
+		if up {
+			r.phase = phaseUp
+			for i := range r.resources {
+				x := &r.resources[i]
+				x.set(spec.StateOffline, "")
+				x.resting, x.retryAt, x.starts, x.failed, x.timedOut = false, 0, nil, false, ""
+			}
+			m.driveUp(r)
+		} else if mine && !r.released && m.monitor && (m.closing || !r.wanted) {
+			// Not for a lost lease alone: with the next one it starts again,
+			// and a release may never be followed by a start.
+			r.released = true
+			m.owner.released = append(m.owner.released, r)
+			m.leadDirty()
+		}
+	case phaseUp:
+		if !up {
+			r.phase, r.stopAt = phaseStopping, m.now.Add(r.stopWithin.D())
+			m.driveDown(r)
+		} else {
+			m.driveUp(r)
+		}
+	case phaseStopping:
+		m.driveDown(r)
+	case phaseEnding:
+		m.watchEnd(r)
+	}
+	if mine {
+		m.reportRun(r, g)
+	}
+}
+
+// driveUp starts what can start, in parallel, along the dependencies; stops
+// what stands on something that is down; and restarts by policy.
+func (m *Machine) driveUp(r *run) {
+	for i := range r.old {
+		m.stopOne(r, &r.old[i], "no longer defined so")
+	}
+	for i := range r.resources {
+		x := &r.resources[i]
+		switch x.state {
+		case spec.StateOffline, spec.StateFailed:
+			if x.retryAt != 0 && m.now < x.retryAt {
+				earliest(&r.deadline, x.retryAt)
+				continue
+			}
+			if x.state == spec.StateFailed && x.retryAt == 0 {
+				continue
+			}
+			if !r.supported(x) || r.oldOf(x.spec.Name) || r.dependentsUp(x) {
+				continue
+			}
+			x.retryAt, x.resting = 0, false
+			x.set(spec.StateOnlinePending, "")
+			x.since = m.now
+			m.emit(StartResource{Group: r.id, GroupName: r.name, Epoch: r.epoch, StopWithin: r.stopWithin, Resource: x.spec})
+			m.pendingDeadline(r, x)
+		case spec.StateOnlinePending:
+			if timeout := x.spec.PendingTimeout.D(); timeout > 0 && m.now >= x.since.Add(timeout) {
+				x.timedOut = fmt.Sprintf("no progress for %s while coming online (pending_timeout)", x.spec.PendingTimeout)
+				m.stopOne(r, x, x.timedOut) // it has failed once it is down
+				continue
+			}
+			m.pendingDeadline(r, x)
+		}
+		// Something it stands on went down: down first, up again after it.
+		if (x.state == spec.StateOnline || x.state == spec.StateOnlinePending) && !r.supported(x) {
+			m.stopOne(r, x, "what it depends on went down")
+		}
+	}
+}
+
+func (m *Machine) pendingDeadline(r *run, x *resource) {
+	if timeout := x.spec.PendingTimeout.D(); timeout > 0 {
+		earliest(&r.deadline, x.since.Add(timeout))
+	}
+}
+
+// supported tells whether what x depends on is online.
+func (r *run) supported(x *resource) bool {
+	for _, name := range x.spec.DependsOn {
+		if d := r.find(name); d != nil && d.state != spec.StateOnline {
+			return false
+		}
+	}
+	if len(x.spec.DependsOnAny) == 0 {
+		return true
+	}
+	for _, name := range x.spec.DependsOnAny {
+		if d := r.find(name); d != nil && d.state == spec.StateOnline {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *run) oldOf(name string) bool {
+	return slices.ContainsFunc(r.old, func(x resource) bool { return x.spec.Name == name })
+}
+
+// dependentsUp tells whether something that stands on x alone is not down
+// yet: x starts again only under nothing.
+func (r *run) dependentsUp(x *resource) bool {
+	for i := range r.resources {
+		if d := &r.resources[i]; !isDown(d.state) && (slices.Contains(d.spec.DependsOn, x.spec.Name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// needed tells whether something that stands on x is not down yet.
+func (r *run) needed(x *resource) bool {
+	for i := range r.resources {
+		d := &r.resources[i]
+		if !isDown(d.state) && (slices.Contains(d.spec.DependsOn, x.spec.Name) || slices.Contains(d.spec.DependsOnAny, x.spec.Name)) {
+			return true
+		}
+	}
+	for i := range r.old {
+		d := &r.old[i]
+		if !isDown(d.state) && (slices.Contains(d.spec.DependsOn, x.spec.Name) || slices.Contains(d.spec.DependsOnAny, x.spec.Name)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Machine) stopOne(r *run, x *resource, reason string) {
+	if isDown(x.state) || x.state == spec.StateOfflinePending {
+		return
+	}
+	x.set(spec.StateOfflinePending, reason)
+	x.since = m.now
+	m.emit(StopResource{Group: r.id, Epoch: r.epoch, Resource: x.spec.Name})
+}
+
+// driveDown stops in reverse; when all is down, or its time is over, the
+// monitor makes sure that nothing is left.
+func (m *Machine) driveDown(r *run) {
+	left := false
+	for _, list := range [][]resource{r.resources, r.old} {
+		for i := range list {
+			x := &list[i]
+			x.retryAt = 0
+			if isDown(x.state) {
+				continue
+			}
+			left = true
+			if !r.needed(x) {
+				m.stopOne(r, x, x.reason)
+			}
+		}
+	}
+	if left && m.now < r.stopAt && m.monitor {
+		earliest(&r.deadline, r.stopAt)
+		return
+	}
+	r.phase, r.endAt = phaseEnding, m.now
+	if m.monitor {
+		m.emit(EndGroup{Group: r.id, Epoch: r.epoch})
+	}
+	m.watchEnd(r)
+}
+
+// watchEnd: a stop that is never proven ends this node's lease, and with it,
+// by the kernel's hand, the monitor.
+func (m *Machine) watchEnd(r *run) {
+	if r.endAt == 0 || r.stuck {
+		return
+	}
+	late := r.endAt.Add(r.stopWithin.D() + stuckAfter*r.kill.D() + time.Second)
+	if m.now < late {
+		earliest(&r.deadline, late)
+		return
+	}
+	r.stuck = true
+	m.say("error", "a stopped group does not go away: this node takes no more leases until it has", "group", r.name, "epoch", r.epoch)
+}
+
+// resourceChanged takes the monitor's word on a resource.
+func (m *Machine) resourceChanged(ev ResourceChanged) {
+	r := m.owner.runs[ev.Group]
+	if r == nil || r.epoch != ev.Epoch || r.phase == phaseDown {
+		return
+	}
+	r.dirty, m.owner.dirty = true, true
+	if isDown(ev.State) {
+		if i := slices.IndexFunc(r.old, func(x resource) bool { return x.spec.Name == ev.Resource }); i >= 0 {
+			r.old = slices.Delete(r.old, i, i+1)
+			return
+		}
+	} else if r.oldOf(ev.Resource) {
+		return
+	}
+	x := r.find(ev.Resource)
+	if x == nil {
+		return
+	}
+	if x.timedOut != "" && isDown(ev.State) {
+		why := x.timedOut
+		x.timedOut = ""
+		if r.phase == phaseUp {
+			m.failed(r, x, why)
+			return
+		}
+	}
+	switch ev.State {
+	case spec.StateOnlinePending:
+		x.since = m.now // a sign of progress
+		if x.state == spec.StateOnlinePending {
+			x.reason = ev.Reason
+		}
+	case spec.StateOnline:
+		if x.state != spec.StateOnlinePending {
+			return // stopped in between
+		}
+		x.set(spec.StateOnline, ev.Reason)
+		if x.failed {
+			x.failed = false
+			r.note(KindResourceRestart, fmt.Sprintf("resource %s of group %s is online again", x.spec.Name, r.name))
+		}
+	case spec.StateOffline:
+		if r.phase == phaseUp && (x.state == spec.StateOnline || x.state == spec.StateOnlinePending) {
+			if !m.hasLease() {
+				x.set(spec.StateOffline, ev.Reason)
+				return
+			}
+			m.failed(r, x, orElse(ev.Reason, "it went offline by itself"))
+			return
+		}
+		if x.state == spec.StateOfflinePending {
+			x.set(spec.StateOffline, "")
+		}
+	case spec.StateFailed:
+		switch {
+		case isDown(x.state):
+		case r.phase == phaseUp && x.state != spec.StateOfflinePending:
+			m.failed(r, x, orElse(ev.Reason, "it failed"))
+		default:
+			x.set(spec.StateOffline, ev.Reason) // on its way down anyway
+		}
+	}
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// failed applies the restart policy.
+func (m *Machine) failed(r *run, x *resource, reason string) {
+	x.set(spec.StateFailed, reason)
+	x.failed = true
+	policy := x.spec.Restart
+	period := policy.Period.D()
+	x.starts = slices.DeleteFunc(x.starts, func(t spec.Instant) bool { return period > 0 && m.now.Sub(t) >= period })
+	what := fmt.Sprintf("resource %s of group %s failed: %s", x.spec.Name, r.name, reason)
+	switch {
+	case policy.Action != spec.RestartNone && len(x.starts) < policy.Threshold:
+		x.starts = append(x.starts, m.now)
+		x.retryAt = max(m.now.Add(policy.Delay.D()), 1)
+		r.note(KindResourceFailed, fmt.Sprintf("%s; restart %d of %d", what, len(x.starts), policy.Threshold))
+	case policy.AffectGroup:
+		r.gaveUp = true
+		r.phase, r.stopAt = phaseStopping, m.now.Add(r.stopWithin.D())
+		r.note(KindGroupFailed, fmt.Sprintf("%s; group %s gives up on this node", what, r.name))
+		m.driveDown(r)
+	default:
+		x.resting = true
+		x.starts = nil
+		x.retryAt = m.now.Add(retryFailed)
+		r.note(KindResourceFailed, fmt.Sprintf("%s; it is tried again in %s", what, spec.Duration(retryFailed)))
+	}
+}
+
+// groupDown takes the monitor's proof.
+func (m *Machine) groupDown(ev GroupDown) {
+	r := m.owner.runs[ev.Group]
+	if r == nil || ev.Epoch < r.epoch || r.phase == phaseDown {
+		return
+	}
+	if r.phase == phaseUp && m.hasLease() && r.wanted {
+		m.say("warn", "the monitor took a group down by itself", "group", r.name)
+	}
+	r.allDown("")
+	r.dirty, m.owner.dirty = true, true
+}
+
+func (r *run) note(kind, text string) { r.notes = append(r.notes, note{kind, text}) }
+
+// summary is the group's state as its resources make it.
+func (r *run) summary() string {
+	if r.gaveUp {
+		return spec.StateFailed
+	}
+	online, pending, failed := 0, 0, 0
+	for i := range r.resources {
+		switch x := &r.resources[i]; x.state {
+		case spec.StateOnline:
+			online++
+		case spec.StateOnlinePending, spec.StateOfflinePending:
+			pending++
+		case spec.StateFailed:
+			if x.resting {
+				failed++
+			} else {
+				pending++
+			}
+		default:
+			if r.phase == phaseUp {
+				pending++
+			}
+		}
+	}
+	switch {
+	case r.phase == phaseStopping || r.phase == phaseEnding:
+		return spec.StatePending
+	case r.phase == phaseDown && r.wanted:
+		return spec.StatePending // it waits for a lease or the monitor
+	case r.phase == phaseDown:
+		return spec.StateOffline
+	case online == len(r.resources):
+		return spec.StateOnline
+	case failed == len(r.resources):
+		return spec.StateFailed
+	case failed > 0 && online > 0:
+		return spec.StatePartialOnline
+	case pending > 0:
+		return spec.StatePending
+	}
+	return spec.StatePartialOnline
+}
+
+// reportRun commits what changed, one report at a time, until it is applied.
+func (m *Machine) reportRun(r *run, g *confdb.Group) {
+	if r.report.inflight != "" {
+		return
+	}
+	state := r.summary()
+	text := state
+	for i := range r.resources {
+		x := &r.resources[i]
+		text += "\x00" + x.state + "\x00" + x.reason
+	}
+	if r.report.last == "" && state == g.State && r.phase == phaseDown && r.wanted && len(r.notes) == 0 {
+		return // a new owner is pending: the state says so already
+	}
+	if text == r.report.last && len(r.notes) == 0 {
+		return
+	}
+	if r.report.last == text || state != g.State || len(r.notes) > 0 {
+		switch {
+		case len(r.notes) > 0:
+		case state == spec.StateOnline:
+			r.note(KindGroupOnline, fmt.Sprintf("group %s is online on node %s", r.name, m.cfg.Name))
+		case state == spec.StateOffline && r.report.last != "":
+			r.note(KindGroupOffline, fmt.Sprintf("group %s is offline on node %s", r.name, m.cfg.Name))
+		}
+	}
+	rep := &confdb.Report{Group: r.id, Epoch: r.epoch, Node: m.cfg.Node, State: state, GiveUp: r.gaveUp}
+	for i := range r.resources {
+		x := &r.resources[i]
+		rep.Resources = append(rep.Resources, confdb.ResourceState{Name: x.spec.Name, State: x.state, Reason: x.reason})
+	}
+	if len(r.notes) > 0 {
+		rep.Kind, rep.Text = r.notes[0].kind, r.notes[0].text
+		r.notes = r.notes[1:]
+	}
+	c := m.command(confdb.Command{Report: rep, Cause: m.newestEvent(func(e *confdb.Event) bool {
+		if e.Object != r.object {
+			return false
+		}
+		switch e.Kind {
+		case confdb.KindGroupAssigned, confdb.KindGroupFailover, KindResourceFailed, confdb.KindGroupHandover, confdb.KindGroupWanted:
+			return true
+		}
+		return false
+	})})
+	r.report.inflight, r.report.sent = c.ID, text
+	m.emit(Propose{Command: c})
+}
+
+// reportDone lets the next report follow.
+func (m *Machine) reportDone(ev Proposed) {
+	for _, id := range m.owner.ids {
+		r := m.owner.runs[id]
+		if r.report.inflight == ev.ID {
+			r.report.inflight, r.report.last = "", r.report.sent
+			r.dirty, m.owner.dirty = true, true
+			return
+		}
+	}
+}

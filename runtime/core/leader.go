@@ -1,0 +1,360 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+)
+
+// leadership is what a node knows as leader of one term; a new term starts
+// from nothing.
+type leadership struct {
+	term     uint64
+	since    spec.Instant
+	ready    bool   // an entry of this term is applied: all that older leaders committed is in the state
+	revision uint64 // the state's then: no node gets a lease before it has applied that much
+
+	takingSelf int
+	selfGone   bool
+	selfUp     spec.Instant
+	inflight   map[string]proposal // by command id
+	busy       map[string]bool     // groups with a proposal under way
+	view       bool                // a SetView is under way
+	wasUp      []string
+
+	nodeIDs  []string // sorted; with groupIDs, of the state
+	groupIDs []string
+	leases   map[string]time.Duration // leaseFor's memory, of the state
+
+	dirty       bool
+	manageAt    spec.Instant // when the failover manager has something to do without an event
+	notBefore   spec.Instant // how soon it may look again
+	retryGrants spec.Instant
+	deadline    spec.Instant
+	waits       map[string]string // group -> why it waits, as last told
+	retries     map[string]spec.Instant
+	nodeLeases  map[string]spec.Instant // node id -> when the last possible lease granted to it began
+	scratch     []spec.Instant
+}
+
+type proposal struct {
+	group  string // "": a view
+	taken  string // node id that a group is taken from, and its server
+	server uint64
+}
+
+// agreement takes the driver's status.
+func (m *Machine) agreement(s confdb.Status) {
+	m.drv = s
+	leads := s.Role == confdb.Leader
+	switch {
+	case leads && (m.lead == nil || m.lead.term != s.Term):
+		for _, p := range m.peers {
+			p.forgetTerm()
+		}
+		m.lead = &leadership{
+			term: s.Term, since: m.now, inflight: map[string]proposal{}, busy: map[string]bool{},
+			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
+			leases: map[string]time.Duration{}, nodeLeases: map[string]spec.Instant{},
+		}
+		m.noteAnswer(s.Term)
+		m.leadDirty()
+	case !leads:
+		m.lead = nil
+	}
+	if m.lead != nil && s.Ready && !m.lead.ready {
+		m.lead.ready, m.lead.revision = true, m.state.Revision
+		m.say("info", "leads the cluster", "term", s.Term)
+		m.leadDirty()
+		m.indexState()
+		m.renewSelf()
+	}
+}
+
+// leadDirty has the failover manager look again, and drops what is remembered
+// of the state.
+func (m *Machine) leadDirty() {
+	if m.lead != nil {
+		m.lead.dirty = true
+		m.indexState()
+	}
+}
+
+func (m *Machine) indexState() {
+	l := m.lead
+	clear(l.leases)
+	l.nodeIDs, l.groupIDs = l.nodeIDs[:0], l.groupIDs[:0]
+	for id := range m.state.Nodes {
+		l.nodeIDs = append(l.nodeIDs, id)
+	}
+	for id := range m.state.Groups {
+		l.groupIDs = append(l.groupIDs, id)
+	}
+	slices.Sort(l.nodeIDs)
+	slices.Sort(l.groupIDs)
+}
+
+// nodeServer is the server id of a node in the state, 0 if it is not there.
+func (m *Machine) nodeServer(node string) uint64 {
+	if n := m.state.Nodes[node]; n != nil {
+		return n.ServerID
+	}
+	return 0
+}
+
+// leadStep does a leader's work that is due.
+func (m *Machine) leadStep() {
+	l := m.lead
+	if l.retryGrants != 0 && m.now >= l.retryGrants {
+		l.retryGrants = 0
+		m.renewSelf()
+	}
+	m.watchPeers()
+	if !l.ready {
+		return
+	}
+	if l.dirty || l.manageAt != 0 && m.now >= l.manageAt {
+		if m.now >= l.notBefore {
+			l.dirty, l.manageAt = false, 0
+			m.proposeView()
+			m.manage()
+			// Some hundred groups that all report within a moment are looked at a few times, not hundreds.
+			l.notBefore = m.now.Add(time.Duration(len(l.groupIDs)) * 40 * time.Microsecond)
+		} else {
+			earliest(&l.manageAt, l.notBefore)
+		}
+	}
+	earliest(&l.deadline, l.manageAt)
+	earliest(&l.deadline, l.retryGrants)
+}
+
+// watchPeers notices who has fallen silent or deaf, and sets the deadline for
+// the next to do so. It runs at every frame, so it only compares.
+func (m *Machine) watchPeers() {
+	l := m.lead
+	l.deadline = 0
+	suspicion := m.timings.Suspicion.D()
+	hold := max(suspicion, 4*m.timings.Interval.D()) // a lease taken is a round old when it is heard of
+	changed := false
+	for _, id := range m.order {
+		p := m.peers[id]
+		if p.fresh != 0 {
+			if silent := p.fresh.Add(suspicion); m.now < silent {
+				earliest(&l.deadline, silent)
+			}
+		}
+		if p.deaf && m.now >= p.deafTill {
+			p.deaf, p.offered, p.heldAt = false, 0, 0
+		}
+		if p.offered != 0 && !p.deaf {
+			if late := max(p.offered, p.heldAt).Add(hold); m.now >= late {
+				p.deaf, p.deafTill, p.offered = true, m.now.Add(m.maxWait()), 0
+				m.say("warn", "a node is offered leases and takes none: it counts as down", "node", m.state.NodeName(p.node))
+			} else {
+				earliest(&l.deadline, late)
+			}
+		}
+		if p.deaf {
+			earliest(&l.deadline, p.deafTill)
+		}
+		up := m.peerUp(p)
+		if up && p.upSince == 0 {
+			p.upSince, changed = m.now, true
+		} else if !up && p.upSince != 0 {
+			p.upSince, changed = 0, true
+		}
+	}
+	if up := m.asksForLease(); up && l.selfUp == 0 {
+		l.selfUp, changed = m.now, true
+	} else if !up && l.selfUp != 0 {
+		l.selfUp, changed = 0, true
+	}
+	if grace := l.since.Add(suspicion); m.now < grace {
+		earliest(&l.deadline, grace)
+	} else if !l.dirty && l.wasUp != nil {
+		changed, l.wasUp = true, nil // the time to find the new leader is over
+	}
+	if changed {
+		l.dirty = true
+	}
+}
+
+// peerUp tells whether a peer answers, asks for leases, and takes them.
+func (m *Machine) peerUp(p *peer) bool {
+	return p.fresh != 0 && p.ready && !p.deaf && m.now.Sub(p.fresh) < m.timings.Suspicion.D()
+}
+
+// isUp tells whether a node counts as up. A new leader gives those that were
+// up the time of a suspicion to find it.
+func (m *Machine) isUp(node string) bool {
+	n := m.state.Nodes[node]
+	if n == nil || !n.Joined {
+		return false
+	}
+	if node == m.cfg.Node {
+		return m.asksForLease()
+	}
+	p := m.peers[n.ServerID]
+	if p != nil && p.node == node && m.peerUp(p) {
+		return true
+	}
+	l := m.lead
+	if p != nil && p.fresh != 0 && (!p.ready || p.deaf) {
+		return false
+	}
+	return m.now.Sub(l.since) < m.timings.Suspicion.D() && slices.Contains(l.wasUp, node)
+}
+
+// canStart tells whether a node that is to get a group can start it: it has
+// answered this leader, which may grant to it (or has).
+func (m *Machine) canStart(node string) bool {
+	if node == m.cfg.Node {
+		return m.asksForLease() && m.hasLease()
+	}
+	p := m.peers[m.nodeServer(node)]
+	return p != nil && p.node == node && m.peerUp(p) && p.granted == p.inc
+}
+
+func (m *Machine) upNodes() []string {
+	var up []string
+	for _, id := range m.lead.nodeIDs {
+		if m.isUp(id) {
+			up = append(up, id)
+		}
+	}
+	return up
+}
+
+// proposeView commits who is up: one view, with an epoch of its own, that
+// every node knows.
+func (m *Machine) proposeView() {
+	l := m.lead
+	if l.view {
+		return
+	}
+	up := m.upNodes()
+	if slices.Equal(up, m.state.View.Up) {
+		return
+	}
+	l.view = true
+	m.propose(confdb.Command{SetView: &confdb.SetView{From: m.state.View.Epoch, Up: up}}, proposal{})
+}
+
+// propose asks for a command that only this leader in this term may commit: a
+// later leader would have to work out for itself whether it is safe.
+func (m *Machine) propose(c confdb.Command, p proposal) {
+	l := m.lead
+	c = m.command(c)
+	if p.group != "" {
+		l.busy[p.group] = true
+	}
+	if p.taken == m.cfg.Node {
+		l.takingSelf++
+	} else if p.server = m.nodeServer(p.taken); p.server != 0 {
+		m.peer(p.server).taking++
+	}
+	l.inflight[c.ID] = p
+	m.emit(Propose{Command: c, Term: l.term})
+}
+
+// proposed learns what became of a command.
+func (m *Machine) proposed(ev Proposed) {
+	m.reportDone(ev)
+	if m.lead == nil {
+		return
+	}
+	p, ok := m.lead.inflight[ev.ID]
+	if !ok {
+		return
+	}
+	delete(m.lead.inflight, ev.ID)
+	if p.group == "" {
+		m.lead.view = false
+	} else {
+		delete(m.lead.busy, p.group)
+	}
+	if p.taken == m.cfg.Node {
+		m.lead.takingSelf--
+	} else if p.server != 0 {
+		q := m.peer(p.server)
+		q.taking--
+		if ev.Result.Code == "" {
+			q.needRev = max(q.needRev, ev.Result.Revision)
+		}
+	}
+	m.leadDirty()
+	if ev.Result.Code == CodeLost {
+		// Whatever kept it from the log (a transfer under way) may last a little.
+		m.lead.notBefore = m.now.Add(m.timings.Interval.D())
+	}
+}
+
+// takeoverWait is W for an ownership.
+func (m *Machine) takeoverWait(o confdb.Ownership) time.Duration {
+	t := m.timings
+	t.Lease, t.Kill = max(t.Lease, o.Lease), max(t.Kill, o.Kill)
+	s := o.StopWithin
+	if s == 0 {
+		s = t.StopWithin
+	}
+	return t.TakeoverWait(s)
+}
+
+// maxWait is the longest takeover wait of all groups, and of none.
+func (m *Machine) maxWait() time.Duration {
+	w := m.timings.TakeoverWait(0)
+	for _, id := range m.lead.groupIDs {
+		w = max(w, m.takeoverWait(m.state.Groups[id].Owner))
+	}
+	return w
+}
+
+// isReleased tells whether a group's owner has released it under its epoch.
+func (m *Machine) isReleased(id string, g *confdb.Group) bool {
+	if g.Owner.Node == m.cfg.Node {
+		r := m.owner.runs[id]
+		return r != nil && r.released && r.epoch == g.Owner.Epoch
+	}
+	p := m.peers[m.nodeServer(g.Owner.Node)]
+	return p != nil && p.releases[id] >= g.Owner.Epoch && g.Owner.Epoch > 0
+}
+
+// mayTake tells whether a group may be taken from its owner now: it released
+// the group, or W has passed since its last possible lease began. else when
+// the latter will be so is a deadline.
+func (m *Machine) mayTake(id string, g *confdb.Group) bool {
+	if g.Owner.Node == "" || m.isReleased(id, g) {
+		return true
+	}
+	wait := m.takeoverWait(g.Owner)
+	free := max(m.oldLeases(), m.lead.nodeLeases[g.Owner.Node]).Add(wait)
+	if g.Owner.Node == m.cfg.Node {
+		// Its own groups: the lease's end is known here, and nothing renews it
+		// while the node asks for none.
+		if m.asksForLease() {
+			return false
+		}
+		free = max(m.start.Add(wait), m.leaseEnd.Add(spec.StretchRho(g.Owner.StopWithin.D()+g.Owner.Kill.D())))
+	}
+	if m.now >= free {
+		return true
+	}
+	earliest(&m.lead.manageAt, free)
+	return false
+}
+
+// clusterStart tells whether the cluster came up moments ago: every node that
+// is up started within that time.
+func (m *Machine) clusterStart(within time.Duration) bool {
+	if m.now.Sub(m.start) >= within {
+		return false
+	}
+	for _, p := range m.peers {
+		if m.peerUp(p) && m.now.Sub(p.started) >= within {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,447 @@
+package core
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/heartbeat"
+)
+
+// peer is what is known of another server.
+type peer struct {
+	server uint64
+	node   string // id
+
+	// Of its newest frame.
+	inc      uint64
+	seq      uint64
+	at       spec.Instant // receipt
+	started  spec.Instant // its agent's start at the latest, on this clock: receipt less UpSince
+	term     uint64
+	leads    bool // it said that it leads term
+	ready    bool
+	revision uint64
+	releases map[string]uint64 // group -> newest epoch, by inc
+
+	sent  [64]sentFrame // own frames to it, newest at sentN-1
+	sentN uint64
+	got   [16]gotFrame // its frames, for Held
+	gotN  uint64
+
+	// As leader, of the current term.
+	fresh    spec.Instant // receipt of its newest answer to a frame of this term
+	answered spec.Instant // send time of the newest own frame that it answered
+	oldTerm  spec.Instant // no older term's frame was answered after this; with told
+	told     bool
+	granted  uint64       // incarnation that was granted one
+	offered  spec.Instant // since when it is offered leases without a gap
+	heldAt   spec.Instant // receipt of the frame that its newest lease was granted for
+	deaf     bool         // it is offered leases and takes none
+	deafTill spec.Instant
+	needRev  uint64 // no grant before it has applied this
+	taking   int    // proposals under way that take a group from it
+	upSince  spec.Instant
+}
+
+type sentFrame struct {
+	seq  uint64
+	at   spec.Instant
+	term uint64 // that this node led when it sent it; 0: none
+}
+
+type gotFrame struct {
+	seq uint64
+	at  spec.Instant
+}
+
+func (p *peer) forgetTerm() {
+	p.fresh, p.answered, p.oldTerm, p.told = 0, 0, 0, false
+	p.granted, p.offered, p.heldAt = 0, 0, 0
+	p.deaf, p.deafTill, p.needRev, p.taking, p.upSince = false, 0, 0, 0, 0
+	clear(p.releases) // others may have granted leases since
+}
+
+func (m *Machine) peer(server uint64) *peer {
+	p := m.peers[server]
+	if p == nil {
+		p = &peer{server: server, releases: map[string]uint64{}}
+		m.peers[server] = p
+		i, _ := slices.BinarySearch(m.order, server)
+		m.order = slices.Insert(m.order, i, server)
+	}
+	return p
+}
+
+// Frame makes the frame for a server, all but the driver's messages. It counts
+// as sent at now: what the lease of a grant in answer to it is counted from.
+func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
+	if now > m.now {
+		m.now = now
+	}
+	p := m.peer(to)
+	m.seq++
+	f := heartbeat.Frame{
+		From: m.cfg.Server, To: to, Incarnation: m.cfg.Incarnation, Seq: m.seq, NodeID: m.cfg.Node,
+		Term: m.drv.Term, Leader: m.drv.Leader, AckIncarnation: p.inc, AckSeq: p.seq,
+		Ready: m.asksForLease(), Revision: m.state.Revision, UpSince: m.now.Sub(m.start), Held: m.held,
+		OldTermAge: m.now.Sub(m.oldTermAnswer(m.drv.Term)), Releases: m.releasesToTell(),
+	}
+	s := sentFrame{seq: m.seq, at: m.now}
+	if m.lead != nil {
+		s.term = m.lead.term
+		m.noteAnswer(m.lead.term)
+		if g := m.grant(p); g > 0 {
+			f.Grant, f.GrantIncarnation, f.GrantSeq = g, p.inc, p.seq
+		}
+	} else if p.leads && p.term == m.drv.Term {
+		m.noteAnswer(p.term)
+	}
+	p.sent[p.sentN%uint64(len(p.sent))] = s
+	p.sentN++
+	return f
+}
+
+// noteAnswer remembers that a leader of that term may count on this node from
+// now. A leader counts on itself.
+func (m *Machine) noteAnswer(term uint64) {
+	a := &m.answered
+	if term > a.term {
+		a.old, a.term = max(a.old, a.at), term
+	}
+	a.at = m.now
+}
+
+// oldTermAnswer is when this node last answered in a term older than that one.
+func (m *Machine) oldTermAnswer(term uint64) spec.Instant {
+	if term > m.answered.term {
+		return max(m.answered.old, m.answered.at)
+	}
+	return m.answered.old
+}
+
+func (m *Machine) asksForLease() bool { return m.monitor && !m.closing && !m.owner.stuck }
+
+// releasesToTell are the releases that the state does not show yet, at most
+// some at a time, in turn.
+func (m *Machine) releasesToTell() []heartbeat.Release {
+	o := &m.owner
+	if len(o.released) == 0 {
+		return nil
+	}
+	const most = 24
+	out := make([]heartbeat.Release, 0, min(most, len(o.released)))
+	for range min(most, len(o.released)) {
+		o.tellNext %= len(o.released)
+		r := o.released[o.tellNext]
+		o.tellNext++
+		out = append(out, heartbeat.Release{Group: r.id, Epoch: r.epoch, Incarnation: m.cfg.Incarnation})
+	}
+	return out
+}
+
+// heard takes a frame.
+func (m *Machine) heard(f *heartbeat.Frame) {
+	if f.From == 0 || f.From == m.cfg.Server || f.To != 0 && f.To != m.cfg.Server || f.Incarnation == 0 {
+		return
+	}
+	p := m.peer(f.From)
+	started := m.now.Add(-spec.ShrinkRho(max(f.UpSince, 0)))
+	if f.Incarnation != p.inc {
+		// An older incarnation's straggler changes nothing, unless the newer
+		// one has been silent (then the guess of who is newer was wrong).
+		if p.inc != 0 && started < p.started && m.now.Sub(p.at) < m.timings.Suspicion.D() {
+			return
+		}
+		p.inc, p.seq, p.gotN = f.Incarnation, 0, 0
+		p.started = started
+		p.offered, p.heldAt, p.deaf = 0, 0, false
+		p.fresh = 0
+		m.leadDirty()
+	}
+	if f.Seq <= p.seq {
+		return // overtaken
+	}
+	p.seq, p.at, p.node, p.term = f.Seq, m.now, f.NodeID, f.Term
+	p.started = min(p.started, started)
+	p.leads = f.Leader == f.From
+	p.revision = f.Revision
+	if p.ready != f.Ready {
+		p.ready = f.Ready
+		m.leadDirty()
+	}
+	p.got[p.gotN%uint64(len(p.got))] = gotFrame{f.Seq, m.now}
+	p.gotN++
+	m.takeGrant(p, f)
+	if m.lead != nil && f.Term == m.lead.term {
+		m.takeAnswer(p, f)
+	}
+}
+
+// takeGrant takes a lease: it ends Grant after this node sent the frame that
+// the grant answers, on this node's own clock.
+func (m *Machine) takeGrant(p *peer, f *heartbeat.Frame) {
+	if f.Grant <= 0 || f.GrantIncarnation != m.cfg.Incarnation || f.Term != m.drv.Term || !p.leads || !m.asksForLease() {
+		return
+	}
+	s := p.sentAs(f.GrantSeq)
+	if s == nil {
+		return // too long ago to matter
+	}
+	m.held = max(m.held, f.GrantSeq)
+	m.renew(s.at.Add(f.Grant))
+}
+
+func (p *peer) sentAs(seq uint64) *sentFrame {
+	n := uint64(len(p.sent))
+	for i := p.sentN; i > 0 && i+n > p.sentN; i-- {
+		if s := &p.sent[(i-1)%n]; s.seq == seq {
+			return s
+		}
+	}
+	return nil
+}
+
+// renew makes the own lease end later; never earlier.
+func (m *Machine) renew(end spec.Instant) {
+	if end <= m.leaseEnd || end <= m.now {
+		return
+	}
+	was := m.leaseEnd
+	m.leaseEnd = end
+	m.emit(Renew{End: end})
+	if was <= m.now {
+		m.wakeGroups()
+	}
+}
+
+// hasLease tells whether this node may run groups now.
+func (m *Machine) hasLease() bool { return m.leaseEnd > m.now }
+
+// checkLease notices the end of the lease.
+func (m *Machine) checkLease() {
+	if had := m.owner.leased; had != m.hasLease() {
+		m.owner.leased = !had
+		if had {
+			m.say("warn", "the lease is over: groups stop", "lease_end", int64(m.leaseEnd))
+		}
+		m.wakeGroups()
+	}
+}
+
+func (m *Machine) leaseDeadline() spec.Instant {
+	if m.owner.leased {
+		return m.leaseEnd
+	}
+	return 0
+}
+
+// takeAnswer counts a peer's answer to one of the leader's frames of this term.
+func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
+	if f.AckIncarnation != m.cfg.Incarnation {
+		return
+	}
+	s := p.sentAs(f.AckSeq)
+	if s == nil || s.term != m.lead.term {
+		return
+	}
+	// Late answers to old frames are no sign of life now.
+	if m.now.Sub(s.at) < m.timings.Suspicion.D() {
+		if p.fresh == 0 || m.now.Sub(p.fresh) >= m.timings.Suspicion.D() {
+			m.leadDirty()
+		}
+		p.fresh = m.now
+	}
+	if !p.told {
+		// Receipt less the age, as short as this clock may have seen it: late is safe.
+		p.told, p.oldTerm = true, m.now.Add(-spec.ShrinkRho(max(f.OldTermAge, 0)))
+		m.leadDirty()
+	}
+	if f.Held != 0 {
+		for i := range p.got {
+			if g := &p.got[i]; g.seq == f.Held && g.at > p.heldAt {
+				p.heldAt = g.at
+			}
+		}
+	}
+	if len(f.Releases) > 0 && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {
+		for _, r := range f.Releases {
+			// Of the incarnation that speaks, and that was the last to get a lease.
+			if r.Incarnation == f.Incarnation && r.Epoch > p.releases[r.Group] {
+				p.releases[r.Group] = r.Epoch
+				m.leadDirty()
+			}
+		}
+	}
+	if s.at > p.answered {
+		p.answered = s.at
+		m.renewSelf()
+	}
+	if a := m.authority(); p.offered == 0 && a != 0 && m.now.Sub(a) < m.timings.Suspicion.D() && m.mayGrant(p) {
+		m.emit(Send{p.server}) // a first lease need not wait for the next frame
+	}
+}
+
+// authority is the q-th newest send time among the voters' answered frames of
+// this term, self being now; 0: none yet. What this leader grants rests on it.
+func (m *Machine) authority() spec.Instant {
+	l := m.lead
+	if l == nil || m.drv.Needed <= 0 {
+		return 0
+	}
+	l.scratch = l.scratch[:0]
+	for _, v := range m.drv.Voters {
+		var t spec.Instant
+		if v == m.cfg.Server {
+			t = m.now
+		} else if p := m.peers[v]; p != nil {
+			t = p.answered
+		}
+		if t != 0 {
+			l.scratch = append(l.scratch, t)
+		}
+	}
+	if len(l.scratch) < m.drv.Needed {
+		return 0
+	}
+	slices.SortFunc(l.scratch, func(a, b spec.Instant) int { return cmp.Compare(b, a) })
+	return l.scratch[m.drv.Needed-1]
+}
+
+// oldLeases is the moment after which no lease of an older term began: the
+// newest answer in an older term among a majority of voters; until they have
+// told, when this term began here.
+func (m *Machine) oldLeases() spec.Instant {
+	l := m.lead
+	l.scratch = l.scratch[:0]
+	for _, v := range m.drv.Voters {
+		if v == m.cfg.Server {
+			l.scratch = append(l.scratch, m.oldTermAnswer(l.term))
+		} else if p := m.peers[v]; p != nil && p.told {
+			l.scratch = append(l.scratch, p.oldTerm)
+		}
+	}
+	if m.drv.Needed <= 0 || len(l.scratch) < m.drv.Needed {
+		return l.since
+	}
+	slices.Sort(l.scratch)
+	return min(l.scratch[m.drv.Needed-1], l.since)
+}
+
+// mayGrant tells whether a peer may get a lease from this leader now.
+func (m *Machine) mayGrant(p *peer) bool {
+	return m.lead.ready && p.ready && !p.deaf && p.taking == 0 && p.inc != 0 && p.node != "" &&
+		p.fresh != 0 && m.now.Sub(p.fresh) < m.timings.Suspicion.D() &&
+		p.revision >= max(p.needRev, m.lead.revision) && m.nodeServer(p.node) == p.server &&
+		m.oldIncarnationGone(p)
+}
+
+// oldIncarnationGone tells whether nothing can run by a lease of an earlier
+// incarnation of that node: it has none of the groups; or had released them;
+// or its last lease, which began before this incarnation's agent did, is over.
+func (m *Machine) oldIncarnationGone(p *peer) bool {
+	if p.granted == p.inc {
+		return true
+	}
+	wait := m.longestWait(p.node)
+	if wait == 0 {
+		return true
+	}
+	if m.now.Sub(p.started) >= wait {
+		return true
+	}
+	if p.granted != 0 && m.now.Sub(max(m.lead.nodeLeases[p.node], m.oldLeases())) >= wait {
+		return true
+	}
+	earliest(&m.lead.retryGrants, p.started.Add(wait))
+	return false
+}
+
+// longestWait is the longest takeover wait among a node's groups that it has
+// not released; 0: there are none.
+func (m *Machine) longestWait(node string) time.Duration {
+	var w time.Duration
+	for _, id := range m.lead.groupIDs {
+		if g := m.state.Groups[id]; g.Owner.Node == node && !m.isReleased(id, g) {
+			w = max(w, m.takeoverWait(g.Owner))
+		}
+	}
+	return w
+}
+
+// grant is the lease for a peer in a frame that leaves now: it ends L after
+// the older of the peer's frame and the authority.
+func (m *Machine) grant(p *peer) time.Duration {
+	if !m.mayGrant(p) {
+		p.offered = 0
+		return 0
+	}
+	a := m.authority()
+	if a == 0 {
+		return 0
+	}
+	d := m.leaseFor(p.node) - m.now.Sub(a)
+	if d <= 0 {
+		p.offered = 0
+		return 0
+	}
+	if p.offered == 0 {
+		p.offered = m.now
+	}
+	if p.granted != p.inc {
+		p.granted = p.inc
+		clear(p.releases) // of the incarnation before
+	}
+	m.lead.nodeLeases[p.node] = max(m.lead.nodeLeases[p.node], min(a, p.at))
+	return d
+}
+
+// leaseFor is L for a node: never longer than the takeover of one of its
+// groups counts with.
+func (m *Machine) leaseFor(node string) time.Duration {
+	l := m.lead
+	if d, ok := l.leases[node]; ok {
+		return d
+	}
+	d := m.timings.Lease.D()
+	for _, id := range l.groupIDs {
+		if o := m.state.Groups[id].Owner; o.Node == node && o.Lease > 0 {
+			d = min(d, o.Lease.D())
+		}
+	}
+	l.leases[node] = d
+	return d
+}
+
+// renewSelf gives the leader's own groups a lease, by the same rules.
+func (m *Machine) renewSelf() {
+	l := m.lead
+	if l == nil || !l.ready || !m.asksForLease() || l.takingSelf > 0 || m.nodeServer(m.cfg.Node) != m.cfg.Server {
+		return
+	}
+	if !l.selfGone {
+		wait := m.longestWait(m.cfg.Node)
+		if m.hasLease() || m.now.Sub(m.start) >= wait {
+			l.selfGone = true // had a lease under this incarnation, or nothing earlier can be left
+		} else {
+			earliest(&l.retryGrants, m.start.Add(wait))
+			return
+		}
+	}
+	if a := m.authority(); a != 0 {
+		m.renew(a.Add(m.leaseFor(m.cfg.Node)))
+	}
+}
+
+// Beaten tells the core that a round of frames goes out: a lone leader's
+// authority is itself.
+func (m *Machine) Beaten(now spec.Instant) []Effect {
+	if now > m.now {
+		m.now = now
+	}
+	m.effects = m.effects[:0]
+	m.renewSelf()
+	m.settle()
+	return m.effects
+}

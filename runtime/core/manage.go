@@ -1,0 +1,498 @@
+package core
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/placement"
+)
+
+const (
+	// startPatience is how long a group waits at a cluster's start for a
+	// preferred owner that is a member and not up yet.
+	startPatience = 120 * time.Second
+	// retryFailed is how long a group that failed, with nowhere else to go,
+	// rests before it is tried again.
+	retryFailed = time.Hour
+)
+
+// manage is the failover manager: it asks placement where every group should
+// rest, and proposes each step there that is safe and due.
+func (m *Machine) manage() {
+	l := m.lead
+	in := placement.Input{Nodes: make([]placement.Node, 0, len(l.nodeIDs)), Groups: make([]placement.Group, 0, len(l.groupIDs))}
+	for _, id := range l.nodeIDs {
+		n := m.state.Nodes[id]
+		in.Nodes = append(in.Nodes, placement.Node{Spec: n.Spec, Up: m.isUp(id), Paused: n.Paused != nil, Drained: n.Drained})
+	}
+	for _, id := range l.groupIDs {
+		in.Groups = append(in.Groups, m.placementGroup(id))
+	}
+	outcomes := placement.Settle(in)
+	leaving := map[string][]string{} // node name -> groups that are to leave it
+	for i, o := range outcomes {
+		if o.From != "" && o.From != o.To {
+			leaving[o.From] = append(leaving[o.From], in.Groups[i].Spec.Name)
+		}
+	}
+	for i, id := range l.groupIDs {
+		if !l.busy[id] {
+			m.act(id, m.state.Groups[id], outcomes[i], leaving)
+		}
+	}
+}
+
+// placementGroup is a group as placement sees it.
+func (m *Machine) placementGroup(id string) placement.Group {
+	g := m.state.Groups[id]
+	p := placement.Group{
+		Spec: g.Spec, Want: m.effectiveWant(g), Asked: g.WantBy != nil, LeftFailed: g.LeftFailed != "",
+		Failed: g.GaveUp,
+	}
+	if n := m.state.Nodes[g.Owner.Node]; n != nil {
+		p.Owner = n.Spec.Name
+	}
+	if n := m.state.Nodes[g.HomeFrom]; n != nil {
+		p.Home = n.Spec.Name
+		if p.Owner == "" {
+			p.Last = p.Home
+		}
+	}
+	switch {
+	case g.Handover != nil && g.Handover.To == "":
+		p.Last, p.Owner = p.Owner, "" // it made room: wherever there is some
+	case g.Handover != nil:
+		p.Move, p.MoveTo = true, m.state.NodeName(g.Handover.To)
+	case g.Move != nil:
+		p.Move = true
+		if g.Move.To != "" {
+			p.MoveTo = m.state.NodeName(g.Move.To)
+		}
+	case g.HomeFrom != "":
+		p.Failback = m.failbackDue(g)
+	}
+	return p
+}
+
+// act does the next step for one group on its way to its outcome.
+func (m *Machine) act(id string, g *confdb.Group, o placement.Outcome, leaving map[string][]string) {
+	owner, to := g.Owner.Node, m.nodeID(o.To)
+	lost := owner != "" && !m.isUp(owner)
+	released := owner != "" && m.isReleased(id, g)
+	switch {
+	case owner == "":
+		m.dueRetry(id, false)
+		if to != "" && m.mayStart(id, g, to, leaving) {
+			m.assign(id, g, to, o.Why, false, fmt.Sprintf("group %s starts on node %s", g.Spec.Name, o.To))
+		}
+		m.tellWait(id, g, o)
+	case m.effectiveWant(g) == spec.WantOffline || g.Deleting != nil:
+		// Its owner stops it by itself (dependents first).
+		if (released || lost) && m.mayTake(id, g) {
+			m.assign(id, g, "", WhyOffline, false, fmt.Sprintf("group %s is offline", g.Spec.Name))
+		}
+	case g.LeftFailed != "":
+	case g.GaveUp && !lost:
+		m.failedOver(id, g, to, released, leaving)
+	case lost:
+		if to == "" || to == owner {
+			m.tellWait(id, g, o)
+			return
+		}
+		if m.mayTake(id, g) && m.mayStart(id, g, to, leaving) {
+			from := m.state.NodeName(owner)
+			text := fmt.Sprintf("group %s fails over from node %s, which is down, to node %s", g.Spec.Name, from, o.To)
+			if released {
+				text = fmt.Sprintf("group %s goes from node %s, which stops, to node %s", g.Spec.Name, from, o.To)
+			}
+			m.assign(id, g, to, WhyFailover, false, text)
+		}
+	case released:
+		// It waits for a new epoch: elsewhere, or where it was.
+		if to == "" && o.Why == WhyShed || to == "" && g.Handover != nil && g.Handover.To == "" {
+			m.assign(id, g, "", WhyShed, false, fmt.Sprintf("group %s makes room for one of higher priority", g.Spec.Name))
+			return
+		}
+		why := o.Why
+		if to == "" {
+			to = owner
+		}
+		if to == owner {
+			why = WhyRetry
+		}
+		if to == owner || m.mayStart(id, g, to, leaving) {
+			if g.Handover != nil && why != WhyRetry {
+				why = g.Handover.Why
+			}
+			m.assign(id, g, to, why, false, fmt.Sprintf("group %s starts on node %s", g.Spec.Name, m.state.NodeName(to)))
+		}
+	case to != owner && g.Handover == nil:
+		m.handOver(id, g, to, o)
+	}
+}
+
+// failedOver deals with a group that failed past its restarts where it is.
+func (m *Machine) failedOver(id string, g *confdb.Group, to string, released bool, leaving map[string][]string) {
+	owner := g.Owner.Node
+	if to == "" || to == owner {
+		if m.dueRetry(id, true) && released {
+			m.assign(id, g, owner, WhyRetry, false, fmt.Sprintf("group %s is tried again on node %s", g.Spec.Name, m.state.NodeName(owner)))
+		}
+		return
+	}
+	if !released {
+		return // the owner stops what is left of it first
+	}
+	if n, limit := m.failovers(g), m.threshold(g); n >= limit {
+		m.propose(confdb.Command{Cause: m.causeOf(g), Assign: &confdb.Assign{
+			Group: id, From: g.Owner.Epoch, Why: WhyLeftFailed, Timings: m.ownership(g),
+			LeftFailed: fmt.Sprintf("it failed over %d times within %s (failover.threshold = %d)", n, failoverPeriod(g), limit),
+			Text:       fmt.Sprintf("group %s is left failed: it failed over %d times within %s already; mend it, then `clusterplan online %s`", g.Spec.Name, n, failoverPeriod(g), g.Spec.Name),
+		}}, proposal{group: id, taken: owner})
+		return
+	}
+	if m.mayStart(id, g, to, leaving) {
+		m.assign(id, g, to, WhyGaveUp, true, fmt.Sprintf("group %s fails over from node %s, where it failed, to node %s",
+			g.Spec.Name, m.state.NodeName(owner), m.state.NodeName(to)))
+	}
+}
+
+// dueRetry tells whether a failed group has rested long enough.
+func (m *Machine) dueRetry(id string, failed bool) bool {
+	l := m.lead
+	if !failed {
+		delete(l.retries, id)
+		return false
+	}
+	at, ok := l.retries[id]
+	if !ok {
+		at = m.now.Add(retryFailed)
+		l.retries[id] = at
+	}
+	if m.now >= at {
+		delete(l.retries, id)
+		return true
+	}
+	earliest(&l.manageAt, at)
+	return false
+}
+
+// mayStart tells whether a group may be given to a node now: what it depends
+// on is online, what must not share the node or its room has left, and the
+// node can start it at once.
+func (m *Machine) mayStart(id string, g *confdb.Group, to string, leaving map[string][]string) bool {
+	for _, name := range g.Spec.DependsOn {
+		if d := m.groupNamed(name); d != nil && d.State != spec.StateOnline {
+			return false
+		}
+	}
+	name := m.state.NodeName(to)
+	for _, other := range leaving[name] {
+		if other == g.Spec.Name {
+			continue
+		}
+		h := m.groupNamed(other)
+		if len(g.Spec.Demand) > 0 && len(h.Spec.Demand) > 0 || slices.Contains(g.Spec.KeepApart, other) || slices.Contains(h.Spec.KeepApart, g.Spec.Name) {
+			return false
+		}
+	}
+	if g.Owner.Node == "" && g.Owner.Epoch == 0 && g.WantBy == nil && m.waitsForPreferred(g, name) {
+		return false
+	}
+	if !m.canStart(to) {
+		earliest(&m.lead.manageAt, m.now.Add(m.timings.Interval.D()))
+		return false
+	}
+	return true
+}
+
+// waitsForPreferred tells whether, at the cluster's start, a group that never
+// ran waits for a preferred owner before name: a member that is not up yet.
+// A node that never joined is no member, so a first apply never waits for it.
+func (m *Machine) waitsForPreferred(g *confdb.Group, name string) bool {
+	if !m.clusterStart(startPatience) {
+		return false
+	}
+	for _, p := range g.Spec.PreferredOwners {
+		if p == name {
+			return false
+		}
+		if id := m.nodeID(p); id != "" && m.state.Nodes[id].Joined && m.state.Nodes[id].Paused == nil && !m.isUp(id) {
+			earliest(&m.lead.manageAt, m.start.Add(startPatience))
+			return true
+		}
+	}
+	return false
+}
+
+// handOver asks a healthy owner to stop the group, once it is known where it goes.
+func (m *Machine) handOver(id string, g *confdb.Group, to string, o placement.Outcome) {
+	if to != "" && !m.canStart(to) {
+		earliest(&m.lead.manageAt, m.now.Add(m.timings.Interval.D()))
+		return
+	}
+	from := m.state.NodeName(g.Owner.Node)
+	text := fmt.Sprintf("group %s is stopped on node %s to go to node %s", g.Spec.Name, from, o.To)
+	switch o.Why {
+	case WhyShed:
+		text = fmt.Sprintf("group %s is stopped on node %s to make room for one of higher priority", g.Spec.Name, from)
+		to = ""
+	case WhyFailback:
+		text = fmt.Sprintf("group %s fails back from node %s to node %s", g.Spec.Name, from, o.To)
+	case WhyDrain:
+		text = fmt.Sprintf("group %s leaves node %s, which is drained, for node %s", g.Spec.Name, from, o.To)
+	case WhyNotPossible:
+		text = fmt.Sprintf("group %s leaves node %s, which may not own it any more, for node %s", g.Spec.Name, from, o.To)
+	}
+	m.propose(confdb.Command{Cause: m.orderEvent(g, o.Why), Handover: &confdb.HandOver{
+		Group: id, From: g.Owner.Epoch, To: to, Why: o.Why, Text: text,
+	}}, proposal{group: id})
+}
+
+// assign proposes a new owner; "" is nobody.
+func (m *Machine) assign(id string, g *confdb.Group, to, why string, counts bool, text string) {
+	taken := g.Owner.Node
+	if taken == to {
+		taken = "" // a new epoch where it was takes nothing away
+	}
+	delete(m.lead.waits, id)
+	m.propose(confdb.Command{Cause: m.causeOf(g), Assign: &confdb.Assign{
+		Group: id, From: g.Owner.Epoch, Node: to, Why: why, Text: text,
+		Failover: g.Owner.Node != to && to != "" && (why == WhyFailover || why == WhyGaveUp) && g.Owner.Node != "",
+		Counts:   counts, Timings: m.ownership(g),
+	}}, proposal{group: id, taken: taken})
+}
+
+// ownership is what a takeover from the next owner counts with.
+func (m *Machine) ownership(g *confdb.Group) confdb.Ownership {
+	s := g.Spec.StopWithin
+	if s == 0 {
+		s = m.timings.StopWithin
+	}
+	return confdb.Ownership{Lease: m.timings.Lease, StopWithin: s, Kill: m.timings.Kill}
+}
+
+// causeOf finds the event that an Assign follows from: the owner's node is
+// down, the group failed there, or it was ordered.
+func (m *Machine) causeOf(g *confdb.Group) uint64 {
+	object, node := g.Spec.Addr.String(), m.state.NodeName(g.Owner.Node)
+	if g.Owner.Node != "" && !m.isUp(g.Owner.Node) {
+		if id := m.newestEvent(func(e *confdb.Event) bool { return e.Kind == confdb.KindNodeDown && e.Node == node }); id != 0 {
+			return id
+		}
+	}
+	return m.newestEvent(func(e *confdb.Event) bool {
+		if e.Object != object {
+			return false
+		}
+		switch e.Kind {
+		case KindGroupFailed, confdb.KindGroupHandover, confdb.KindGroupMove, confdb.KindGroupWanted, confdb.KindGroupAdded, confdb.KindGroupChanged, confdb.KindGroupDeleting:
+			return true
+		}
+		return false
+	})
+}
+
+// orderEvent finds the event that a handover follows from.
+func (m *Machine) orderEvent(g *confdb.Group, why string) uint64 {
+	object, node := g.Spec.Addr.String(), m.state.NodeName(g.Owner.Node)
+	return m.newestEvent(func(e *confdb.Event) bool {
+		switch why {
+		case WhyDrain:
+			return e.Kind == confdb.KindNodeDrained && e.Node == node
+		case WhyMove:
+			return e.Kind == confdb.KindGroupMove && e.Object == object
+		case WhyFailback:
+			return e.Kind == confdb.KindNodeUp && e.Node == m.state.NodeName(g.HomeFrom)
+		}
+		return e.Kind == confdb.KindGroupChanged && e.Object == object
+	})
+}
+
+// tellWait says once why a group that is wanted online can't be.
+func (m *Machine) tellWait(id string, g *confdb.Group, o placement.Outcome) {
+	l := m.lead
+	why := ""
+	switch o.Why {
+	case placement.WhyNoNode:
+		why = "no possible owner is up"
+	case placement.WhyNoRoom:
+		why = "no node that is up has room for it"
+	case placement.WhyApart:
+		why = "the nodes that are up hold groups that it is kept apart from"
+	case placement.WhyManual:
+		why = "its node is down and failover.mode is manual: it waits for `clusterplan move`"
+	case placement.WhyNoFailover:
+		why = "its node is down and failover.mode is none: it waits for its node"
+	}
+	if why == "" || g.Owner.Node == "" && m.now.Sub(l.since) < m.timings.Suspicion.D() {
+		if why == "" {
+			delete(l.waits, id)
+		}
+		return
+	}
+	if l.waits[id] == why {
+		return
+	}
+	l.waits[id] = why
+	m.say("warn", "a group waits", "group", g.Spec.Name, "why", why)
+	if last := m.newestAbout(g); last == nil || last.Kind != KindGroupWaits || !strings.HasSuffix(last.Text, why) {
+		c := m.command(confdb.Command{Cause: m.causeOf(g), Event: &confdb.Event{
+			Object: g.Spec.Addr.String(), Kind: KindGroupWaits, Text: "group " + g.Spec.Name + " is not online: " + why,
+		}})
+		m.emit(Propose{Command: c, Term: l.term})
+	}
+}
+
+func (m *Machine) newestAbout(g *confdb.Group) *confdb.Event {
+	object := g.Spec.Addr.String()
+	for i := range slices.Backward(m.state.Events) {
+		if m.state.Events[i].Object == object {
+			return &m.state.Events[i]
+		}
+	}
+	return nil
+}
+
+// threshold is how many failovers a group gets within its period.
+func (m *Machine) threshold(g *confdb.Group) int {
+	if t := g.Spec.Failover.Threshold; t > 0 {
+		return t
+	}
+	return max(1, len(m.state.Nodes)-1)
+}
+
+func failoverPeriod(g *confdb.Group) spec.Duration {
+	if p := g.Spec.Failover.Period; p > 0 {
+		return p
+	}
+	return spec.Duration(6 * time.Hour)
+}
+
+func (m *Machine) failovers(g *confdb.Group) int {
+	n := 0
+	for _, t := range g.Failovers {
+		if m.wallNow().Sub(t) < failoverPeriod(g).D() {
+			n++
+		}
+	}
+	return n
+}
+
+// failbackDue tells whether a group that failure took from home may go back
+// now: by its mode, its window, and once its home has been up long enough.
+func (m *Machine) failbackDue(g *confdb.Group) bool {
+	fb := g.Spec.Failback
+	mode := fb.Mode
+	if mode == "" && m.state.Cluster.Configuration == spec.HotSpare {
+		mode = spec.FailbackImmediate
+	}
+	if mode != spec.FailbackImmediate && mode != spec.FailbackWindow || g.State != spec.StateOnline {
+		return false
+	}
+	homes := g.Spec.PreferredOwners
+	if len(homes) == 0 {
+		homes = []string{m.state.NodeName(g.HomeFrom)}
+	}
+	stable := false
+	for _, name := range homes {
+		id := m.nodeID(name)
+		if id == "" || id == g.Owner.Node {
+			break // it is as far home as it can be
+		}
+		since := m.lead.selfUp
+		if id != m.cfg.Node {
+			since = 0
+			if p := m.peers[m.nodeServer(id)]; p != nil {
+				since = p.upSince
+			}
+		}
+		if since == 0 {
+			continue
+		}
+		if at := since.Add(fb.Delay.D()); m.now < at {
+			earliest(&m.lead.manageAt, at)
+			continue
+		}
+		stable = true
+		break
+	}
+	if !stable || mode == spec.FailbackImmediate {
+		return stable
+	}
+	if m.inWindow(fb) {
+		return true
+	}
+	earliest(&m.lead.manageAt, m.now.Add(20*time.Second))
+	return false
+}
+
+// inWindow tells whether the time of day lies in "22:00-04:00".
+func (m *Machine) inWindow(fb spec.Failback) bool {
+	from, to, ok := strings.Cut(fb.Window, "-")
+	a, okA := minuteOfDay(from)
+	b, okB := minuteOfDay(to)
+	if !ok || !okA || !okB {
+		return false
+	}
+	now := m.wallNow()
+	if fb.Timezone != "" && m.cfg.Location != nil {
+		if loc, err := m.cfg.Location(fb.Timezone); err == nil {
+			now = now.In(loc)
+		}
+	}
+	t := now.Hour()*60 + now.Minute()
+	if a <= b {
+		return a <= t && t < b
+	}
+	return t >= a || t < b
+}
+
+func minuteOfDay(s string) (int, bool) {
+	h, min, ok := strings.Cut(strings.TrimSpace(s), ":")
+	hour, err1 := strconv.Atoi(h)
+	minute, err2 := strconv.Atoi(min)
+	return hour*60 + minute, ok && err1 == nil && err2 == nil && hour >= 0 && hour < 24 && minute >= 0 && minute < 60
+}
+
+func (m *Machine) nodeID(name string) string {
+	if name == "" {
+		return ""
+	}
+	for _, id := range m.lead.nodeIDs {
+		if m.state.Nodes[id].Spec.Name == name {
+			return id
+		}
+	}
+	return ""
+}
+
+func (m *Machine) groupNamed(name string) *confdb.Group {
+	for _, g := range m.state.Groups {
+		if g.Spec.Name == name {
+			return g
+		}
+	}
+	return nil
+}
+
+// effectiveWant is offline for a group that is being deleted, or whose
+// dependencies are not wanted online.
+func (m *Machine) effectiveWant(g *confdb.Group) string { return m.wantAt(g, 0) }
+
+func (m *Machine) wantAt(g *confdb.Group, depth int) string {
+	if g.Deleting != nil || g.Want == spec.WantOffline || depth > len(m.state.Groups) {
+		return spec.WantOffline
+	}
+	for _, name := range g.Spec.DependsOn {
+		if d := m.groupNamed(name); d != nil && m.wantAt(d, depth+1) == spec.WantOffline {
+			return spec.WantOffline
+		}
+	}
+	return spec.WantOnline
+}
