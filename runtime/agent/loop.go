@@ -1,0 +1,371 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/internal/boottime"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/boltdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/store"
+	"github.com/clusterplan/clusterplan/runtime/member"
+	"github.com/clusterplan/clusterplan/runtime/monitor"
+)
+
+// tellTime is how often the member is told the time of day (for failback
+// windows and the log; it decides no lease).
+const tellTime = 30 * time.Second
+
+// job is one thing for the loop: an input for the member, or a function that
+// needs the loop to itself. Both share one channel, so that their order holds.
+type job struct {
+	in member.Input
+	fn func()
+}
+
+// Node is a running node, as its API sees it.
+type Node struct {
+	cfg   Config
+	log   *slog.Logger
+	files *files
+	facts Facts
+	sum   func() string
+	store *store.Store
+	incar uint64
+	seed  uint64
+	mpid  pid
+	cert  *certificate
+
+	jobs   chan job
+	ended  chan struct{} // closed when the loop has ended
+	writes chan member.Persist
+	timer  *bootTimer
+	udp    *udp
+	peers  *peers
+
+	// The loop's alone.
+	member  *member.Member
+	monitor *monitor.Process // nil: none takes orders now
+	waiting map[uint64]chan confdb.Result
+	token   uint64
+	told    spec.Instant // when the member was last told the time of day
+	stopped bool
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next update; nil: nobody waits
+}
+
+func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
+	n := &Node{
+		cfg: cfg, log: cfg.Log, files: f, store: st,
+		sum:   sync.OnceValue(programSum),
+		incar: random64(), seed: random64(),
+		jobs:    make(chan job, 256),
+		ended:   make(chan struct{}),
+		writes:  make(chan member.Persist, 256),
+		waiting: make(map[uint64]chan confdb.Result),
+	}
+	n.facts = Facts{
+		ClusterID: f.conf.ClusterID, NodeID: f.conf.NodeID, Name: f.conf.Name, ServerID: st.ServerID(),
+		Endpoint: f.conf.Address, Version: cfg.Version, PID: os.Getpid(),
+		LogDir: filepath.Join(f.dir, logDir),
+	}
+	n.cert = newCertificate(f, cfg.Log)
+	n.peers = newPeers(n)
+	stored, err := st.Load()
+	if err != nil {
+		return nil, fmt.Errorf("read the node's database: %w", err)
+	}
+	model, err := os.ReadFile(filepath.Join(f.dir, dataDir, modelFile))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read the node's database: %w", err)
+	}
+	n.member, err = n.newMember(spec.QuorumModel(strings.TrimSpace(string(model))), stored)
+	return n, err
+}
+
+// newMember makes the member over what the store holds.
+func (n *Node) newMember(model spec.QuorumModel, stored confdb.Stored) (*member.Member, error) {
+	now := boottime.Now()
+	conf := member.Config{
+		ClusterID: n.facts.ClusterID, NodeID: n.facts.NodeID, NodeName: n.facts.Name, Endpoint: n.facts.Endpoint,
+		Version: n.facts.Version, ServerID: n.facts.ServerID, Incarnation: n.incar, Seed: n.seed, Timings: spec.Timings{}.WithDefaults(),
+		Wall: time.Now(), Location: time.LoadLocation,
+	}
+	var err error
+	if model == spec.SingleNode {
+		conf.Driver, conf.State, conf.StateIndex, err = boltdb.New(boltdb.Config{ServerID: n.facts.ServerID, Stored: stored})
+	} else {
+		conf.Driver, conf.State, conf.StateIndex, err = raftdb.New(raftdb.Config{ServerID: n.facts.ServerID, Seed: n.seed, Stored: stored, Now: now})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start the node's database: %w", err)
+	}
+	return member.New(conf, now), nil
+}
+
+// loop owns the member until it has stopped. ctx asks it to stop; life ends
+// when another part of the agent has failed.
+func (n *Node) loop(ctx, life context.Context) error {
+	defer close(n.ended)
+	asked := ctx.Done()
+	var late <-chan time.Time
+	for !n.stopped {
+		n.timer.set(n.member.NextDeadline())
+		select {
+		case j := <-n.jobs:
+			if j.fn != nil {
+				j.fn()
+			} else {
+				n.step(j.in)
+			}
+		case <-n.timer.C:
+			n.timer.fired()
+			n.step(member.Tick{})
+		case <-asked:
+			asked = nil
+			late = time.After(n.cfg.StopWithin)
+			n.log.Info("the agent stops: groups go down or elsewhere, then it ends", "within", n.cfg.StopWithin)
+			n.step(member.Shutdown{})
+		case <-late:
+			return fmt.Errorf("the groups of this node did not stop within %s; the kernel stops what they run at the lease's end", n.cfg.StopWithin)
+		case <-life.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// step is one step of the member, and the start of all that it wants done.
+func (n *Node) step(in member.Input) {
+	now := boottime.Now()
+	if now.Sub(n.told) > tellTime {
+		n.told = now
+		n.carry(now, member.Clock{Wall: time.Now()})
+	}
+	n.carry(now, in)
+}
+
+func (n *Node) carry(now spec.Instant, in member.Input) {
+	for _, out := range n.member.Step(now, in) {
+		n.do(out)
+	}
+}
+
+func (n *Node) do(out member.Output) {
+	switch o := out.(type) {
+	case member.SendFrame:
+		n.udp.send(o.To, &o.Frame)
+	case member.SendMessage:
+		n.peers.send(o.To, o.Message)
+	case member.Persist:
+		n.writes <- o // the member has few under way: this never blocks
+	case member.Renew:
+		n.order(monitor.Order{Renew: &o.End})
+	case member.StartResource:
+		n.order(monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource}})
+	case member.StopResource:
+		n.order(monitor.Order{Stop: &monitor.ResourceRef{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource}})
+	case member.EndGroup:
+		n.order(monitor.Order{End: &monitor.GroupRef{Group: o.Group, Epoch: o.Epoch}})
+	case member.Reply:
+		if ch, ok := n.waiting[o.Token]; ok {
+			delete(n.waiting, o.Token)
+			ch <- o.Result // capacity 1
+		}
+	case member.Applied:
+		n.mu.Lock()
+		if n.changed != nil {
+			close(n.changed)
+			n.changed = nil
+		}
+		n.mu.Unlock()
+	case member.Log:
+		n.log.Log(context.Background(), level(o.Level), o.Text, o.Args...)
+	case member.Stopped:
+		n.stopped = true
+	default:
+		panic(fmt.Sprintf("agent: unknown output %T", out))
+	}
+}
+
+func level(name string) slog.Level {
+	switch name {
+	case "debug":
+		return slog.LevelDebug
+	case "warn":
+		return slog.LevelWarn
+	case "error":
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// input hands in to the loop, in order with all else; false when the loop has ended.
+func (n *Node) input(in member.Input) bool { return n.give(job{in: in}) }
+
+func (n *Node) give(j job) bool {
+	select {
+	case n.jobs <- j:
+		return true
+	case <-n.ended:
+		return false
+	}
+}
+
+// write makes the member's writes durable, one after the other.
+func (n *Node) write(ctx context.Context) error {
+	for {
+		select {
+		case p := <-n.writes:
+			if err := n.store.Write(p.What); err != nil {
+				n.input(member.PersistFailed{N: p.N, Err: err.Error()})
+				continue
+			}
+			n.input(member.Persisted{N: p.N})
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// inLoop runs fn in the loop and waits for it.
+func (n *Node) inLoop(ctx context.Context, fn func()) error {
+	done := make(chan struct{})
+	j := job{fn: func() { defer close(done); fn() }}
+	select {
+	case n.jobs <- j:
+	case <-n.ended:
+		return ErrStopping
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-n.ended:
+		return ErrStopping
+	}
+}
+
+// ask steps the member with what input returns for a fresh token, and waits for
+// the Reply.
+func (n *Node) ask(ctx context.Context, input func(token uint64) member.Input) (confdb.Result, error) {
+	ch := make(chan confdb.Result, 1)
+	var token uint64
+	if err := n.inLoop(ctx, func() {
+		n.token++
+		token = n.token
+		n.waiting[token] = ch
+		n.step(input(token))
+	}); err != nil {
+		return confdb.Result{}, err
+	}
+	select {
+	case r := <-ch:
+		return r, nil
+	case <-n.ended:
+		return confdb.Result{}, ErrStopping
+	case <-ctx.Done():
+		n.give(job{fn: func() { delete(n.waiting, token) }})
+		return confdb.Result{}, ctx.Err()
+	}
+}
+
+// Submit has a command committed and waits until it is applied here. When ctx
+// ends before, its error is returned and the outcome is unknown: submitting the
+// same id again finds out.
+func (n *Node) Submit(ctx context.Context, c confdb.Command) (confdb.Result, error) {
+	return n.ask(ctx, func(token uint64) member.Input { return member.Submit{Token: token, Command: c} })
+}
+
+// Membership has the leader (this node; else the result says not_leader) change
+// the membership.
+func (n *Node) Membership(ctx context.Context, m member.Membership) (confdb.Result, error) {
+	return n.ask(ctx, func(token uint64) member.Input {
+		m.Token = token
+		return m
+	})
+}
+
+// Bootstrap makes this node the only voter of a new cluster. With singleNode
+// its database is the one for one node, for good; this is written down first.
+func (n *Node) Bootstrap(ctx context.Context, singleNode bool) (confdb.Result, error) {
+	if singleNode {
+		var err error
+		if lerr := n.inLoop(ctx, func() { err = n.becomeSingle() }); lerr != nil {
+			return confdb.Result{}, lerr
+		}
+		if err != nil {
+			return confdb.Result{}, err
+		}
+	}
+	return n.Membership(ctx, member.Membership{Op: "bootstrap"})
+}
+
+// becomeSingle replaces the member of a waiting node, which holds nothing yet.
+func (n *Node) becomeSingle() error {
+	st := n.member.Status()
+	if st.Driver.Role != confdb.Outside || len(st.Driver.Voters) > 0 {
+		return nil // the member itself refuses what follows
+	}
+	if err := atomicfile.Write(filepath.Join(n.files.dir, dataDir, modelFile), []byte(spec.SingleNode+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write the database's model: %w", err)
+	}
+	stored, err := n.store.Load()
+	if err != nil {
+		return fmt.Errorf("read the node's database: %w", err)
+	}
+	m, err := n.newMember(spec.SingleNode, stored)
+	if err != nil {
+		return err
+	}
+	n.member = m
+	if st.MonitorUp {
+		n.step(member.MonitorUp{})
+	}
+	return nil
+}
+
+// Read calls fn in the loop, between two steps. fn is quick and keeps no pointer
+// into the state; the status is a copy.
+func (n *Node) Read(ctx context.Context, fn func(*confdb.State, member.Status)) error {
+	return n.inLoop(ctx, func() {
+		st := n.member.Status()
+		st.Driver.Voters = slices.Clone(st.Driver.Voters)
+		st.Driver.Learners = slices.Clone(st.Driver.Learners)
+		st.Driver.CaughtUp = maps.Clone(st.Driver.CaughtUp)
+		st.UpNodes = slices.Clone(st.UpNodes)
+		fn(n.member.State(), st)
+	})
+}
+
+// Changed is closed at the next update of the state.
+func (n *Node) Changed() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.changed == nil {
+		n.changed = make(chan struct{})
+	}
+	return n.changed
+}
+
+// Facts are what the node knows of itself.
+func (n *Node) Facts() Facts {
+	f := n.facts
+	f.Program, f.MonitorPID = n.sum(), n.mpid.get()
+	_, f.CertNotAfter = n.cert.current()
+	return f
+}

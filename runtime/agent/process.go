@@ -1,0 +1,39 @@
+package agent
+
+import (
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	priority    = -10      // of the agent's threads, where allowed
+	memoryLimit = 96 << 20 // soft: past it the collector works harder
+)
+
+// tune sets the process up as a quiet neighbour that is on time: a small heap,
+// few threads, and before others when leases are due. What is not allowed is
+// left out.
+func tune(log *slog.Logger) {
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(memoryLimit)
+	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return
+	}
+	for _, t := range tasks { // new threads get the priority of the one that makes them
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			continue
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, priority); err != nil {
+			log.Debug("priority not raised", "nice", priority, "err", err)
+			return
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/clusterplan/clusterplan/runtime/member"
+	"github.com/clusterplan/clusterplan/runtime/monitor"
+)
+
+const (
+	respawnFirst = 50 * time.Millisecond
+	respawnMost  = 5 * time.Second
+	respawnCalm  = 10 * time.Second // a monitor that ran this long was no part of a series
+	lastStop     = 3 * time.Second  // for a monitor to end once the agent ends
+)
+
+// order gives the monitor an order, if there is one: what a dead one does not
+// get, MonitorDown makes up for.
+func (n *Node) order(o monitor.Order) {
+	if n.monitor == nil {
+		return
+	}
+	if err := n.monitor.Send(o); err != nil {
+		n.log.Warn("the monitor did not take an order", "err", err)
+	}
+}
+
+// supervise keeps a monitor process running, and hands its words to the loop.
+// MonitorDown is in the loop before the next monitor is started, so that no
+// order meant for one reaches another.
+func (n *Node) supervise(ctx context.Context) error {
+	pause := respawnFirst
+	for ctx.Err() == nil {
+		began := time.Now()
+		n.watchMonitor(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > respawnCalm {
+			pause = respawnFirst
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, respawnMost)
+	}
+	return nil
+}
+
+// watchMonitor runs one monitor to its end.
+func (n *Node) watchMonitor(ctx context.Context) {
+	p, err := monitor.StartProcess(context.WithoutCancel(ctx), monitor.Options{
+		Configure: monitor.Configure{
+			Cluster: n.files.conf.Cluster, Node: n.facts.Name, Dir: n.files.dir,
+			Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
+		},
+		Args: n.cfg.MonitorArgs, Env: n.cfg.MonitorEnv,
+	})
+	if err != nil {
+		n.log.Error("the monitor does not start; this node can run no group", "program", n.cfg.Program, "err", err)
+		return
+	}
+	n.mpid.set(p.PID())
+	if !n.give(job{fn: func() { n.monitor = p }}) {
+		p.Kill()
+	}
+	for open := true; open; {
+		select {
+		case w, ok := <-p.Words():
+			if open = ok; ok {
+				n.word(w)
+			}
+		case <-ctx.Done():
+			n.endMonitor(p)
+			return
+		}
+	}
+	<-p.Done()
+	n.mpid.set(0)
+	n.give(job{fn: func() {
+		n.monitor = nil
+		n.step(member.MonitorDown{})
+	}})
+	n.log.Error("the monitor ended; another is started", "err", p.Err())
+}
+
+// endMonitor has the monitor end when the agent does: it hangs up, which stops
+// all that still runs; a monitor that does not end is killed.
+func (n *Node) endMonitor(p *monitor.Process) {
+	p.Close()
+	select {
+	case <-p.Done():
+	case <-time.After(lastStop):
+		p.Kill()
+		<-p.Done()
+	}
+	n.mpid.set(0)
+}
+
+// word turns a word of the monitor into an input.
+func (n *Node) word(w monitor.Word) {
+	switch {
+	case w.Ready != nil:
+		n.input(member.MonitorUp{})
+	case w.Changed != nil:
+		n.input(member.ResourceChanged{Group: w.Changed.Group, Epoch: w.Changed.Epoch, Resource: w.Changed.Resource, State: w.Changed.State, Reason: w.Changed.Reason})
+	case w.Down != nil:
+		n.input(member.GroupDown{Group: w.Down.Group, Epoch: w.Down.Epoch})
+	case w.Log != nil:
+		args := make([]any, 0, 2*len(w.Log.Args)+2)
+		for k, v := range w.Log.Args {
+			args = append(args, k, v)
+		}
+		n.log.Log(context.Background(), level(w.Log.Level), w.Log.Text, append(args, "from", "monitor")...)
+	}
+}

@@ -1,0 +1,517 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/agent"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/member"
+)
+
+// fake is a backend over a real state, with an agreement that always agrees,
+// unless it is told otherwise.
+type fake struct {
+	mu      sync.Mutex
+	state   *confdb.State
+	status  member.Status
+	facts   agent.Facts
+	changed chan struct{}
+	submit  func(confdb.Command) (confdb.Result, error)    // nil: Apply
+	members func(member.Membership) (confdb.Result, error) // nil: as Raft would
+	ops     []string
+}
+
+func (f *fake) Submit(_ context.Context, c confdb.Command) (confdb.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.submit != nil {
+		return f.submit(c)
+	}
+	r := f.state.Apply(c)
+	close(f.changed)
+	f.changed = make(chan struct{})
+	return r, nil
+}
+
+func (f *fake) Membership(_ context.Context, m member.Membership) (confdb.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops = append(f.ops, fmt.Sprintf("%s %d", m.Op, m.Server))
+	if f.members != nil {
+		return f.members(m)
+	}
+	d := &f.status.Driver
+	without := func(s []uint64) []uint64 {
+		return slices.DeleteFunc(slices.Clone(s), func(v uint64) bool { return v == m.Server })
+	}
+	voters, learners := without(d.Voters), without(d.Learners)
+	switch m.Op {
+	case "bootstrap":
+		d.Role, d.Ready, voters = confdb.Leader, true, []uint64{f.facts.ServerID}
+		f.status.LeaderNode, f.status.Quorum = f.facts.NodeID, true
+	case "add_learner":
+		learners = append(learners, m.Server)
+	case "promote":
+		voters = append(voters, m.Server)
+	case "transfer":
+		d.Role, voters = confdb.Follower, d.Voters
+		for id, n := range f.state.Nodes {
+			if n.ServerID == m.Server {
+				f.status.LeaderNode = id
+			}
+		}
+	}
+	d.Voters, d.Learners, d.Needed = voters, learners, len(voters)/2+1
+	return confdb.Result{}, nil
+}
+
+func (f *fake) Bootstrap(ctx context.Context, _ bool) (confdb.Result, error) {
+	return f.Membership(ctx, member.Membership{Op: "bootstrap"})
+}
+
+func (f *fake) Read(_ context.Context, fn func(*confdb.State, member.Status)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn(f.state, f.status)
+	return nil
+}
+
+func (f *fake) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+func (f *fake) Facts() agent.Facts { return f.facts }
+
+const cluster = "c0c0c0c0c0c0c0c0"
+
+func newFake(t *testing.T) *fake {
+	return &fake{state: confdb.NewState(), changed: make(chan struct{}),
+		status: member.Status{Driver: confdb.Status{Role: confdb.Outside, Self: 1}},
+		facts:  agent.Facts{ClusterID: cluster, NodeID: "id1", Name: "n1", ServerID: 1, Endpoint: "127.0.0.1:1", PID: 11, MonitorPID: 12, LogDir: t.TempDir()}}
+}
+
+// ask makes a request with a role's certificate, as if the handshake were done.
+func ask(t *testing.T, h http.Handler, role, method, path string, body any, header ...string) (int, string) {
+	t.Helper()
+	var in bytes.Buffer
+	switch b := body.(type) {
+	case nil:
+	case string:
+		in.WriteString(b)
+	default:
+		if err := json.NewEncoder(&in).Encode(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := httptest.NewRequest(method, path, &in)
+	if role != "" {
+		cert := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), Subject: pkix.Name{CommonName: "ann", OrganizationalUnit: []string{role}}}
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code, strings.TrimSpace(w.Body.String())
+}
+
+func nodeSpec(i int) spec.Node {
+	name := fmt.Sprintf("n%d", i)
+	return spec.Node{ID: fmt.Sprintf("id%d", i), Addr: addr.Node(name, addr.Key{}), Name: name, Provider: "local", Votes: 1, Role: spec.RoleMember}
+}
+
+func request(i int) client.MemberRequest {
+	return client.MemberRequest{Spec: nodeSpec(i), ServerID: uint64(i), Endpoint: fmt.Sprintf("127.0.0.1:%d", i), Version: "1"}
+}
+
+func testCluster() spec.Cluster {
+	return spec.Cluster{ID: cluster, Name: "test", Quorum: spec.Quorum{Model: spec.MajorityNodeSet}}
+}
+
+func testGroup() spec.Group {
+	return spec.Group{ID: "g1", Addr: addr.Group("web", addr.Key{}), Name: "web", PersistentState: spec.WantOnline, Priority: 2000,
+		NoQuorum: spec.NoQuorumStop, Failover: spec.Failover{Mode: spec.FailoverAutomatic}, Failback: spec.Failback{Mode: spec.FailbackPrevent},
+		Resources: []spec.Resource{{ID: "r1", Addr: addr.Group("web", addr.Key{}).WithResource("vip", addr.Key{}), Name: "vip", Type: "ip_address",
+			Attributes: map[string]any{"address": "127.1.1.1"}}}}
+}
+
+// formed is a cluster of n1 (leader) and n2, made by the API itself, with a group.
+func formed(t *testing.T) (*fake, http.Handler) {
+	t.Helper()
+	f := newFake(t)
+	h := New(f)
+	do := func(method, path string, body any) {
+		t.Helper()
+		if code, text := ask(t, h, client.RoleAdmin, method, path, body); code != 200 {
+			t.Fatalf("%s %s: %d %s", method, path, code, text)
+		}
+	}
+	do("POST", client.PathBootstrap, client.Bootstrap{Cluster: testCluster(), Member: request(1)})
+	do("POST", client.PathMembers, request(2))
+	f.status.Driver.CaughtUp = map[uint64]bool{1: true, 2: true}
+	do("POST", client.PathMembers+"/id2/promote", nil)
+	do("PUT", client.PathGroups+"/g1", testGroup())
+	f.ops = nil
+	return f, h
+}
+
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	_, h := formed(t)
+	ranks := []string{"", "guest", client.RoleNode, client.RoleReader, client.RoleOperator, client.RoleAdmin}
+	for _, tc := range []struct{ method, path, least string }{
+		{"GET", client.PathSelf, client.RoleNode},
+		{"GET", client.PathStatus, client.RoleNode},
+		{"GET", client.PathConfig, client.RoleNode},
+		{"GET", client.PathEvents, client.RoleNode},
+		{"POST", client.PathGroups + "/web/online", client.RoleOperator},
+		{"POST", client.PathNodes + "/n2/pause", client.RoleOperator},
+		{"POST", client.PathNodes + "/n2/resume", client.RoleOperator},
+		{"PUT", client.PathCluster, client.RoleAdmin},
+		{"PUT", client.PathGroups + "/g1", client.RoleAdmin},
+		{"DELETE", client.PathGroups + "/nothing", client.RoleAdmin},
+		{"POST", client.PathMembers, client.RoleAdmin},
+		{"DELETE", client.PathMembers + "/nobody", client.RoleAdmin},
+	} {
+		for i, role := range ranks {
+			code, text := ask(t, h, role, tc.method, tc.path, nil)
+			refused := code == 401 || code == 403
+			want := i < slices.Index(ranks, tc.least)
+			if refused != want || (role == "" && code != 401) {
+				t.Errorf("%s %s as %q: %d %s", tc.method, tc.path, role, code, text)
+			}
+			var e client.Error
+			if refused && (json.Unmarshal([]byte(text), &e) != nil || e.Message == "" || e.Hint == "" || e.FormatVersion == "") {
+				t.Errorf("%s %s as %q: words are missing: %s", tc.method, tc.path, role, text)
+			}
+		}
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	other := testCluster()
+	other.ID = "ffff"
+	moved := testGroup()
+	moved.ID = "g2"
+	again := request(2)
+	again.ServerID = 99
+	for _, tc := range []struct {
+		name, method, path string
+		body               any
+		header             []string
+		code               int
+		word               string
+	}{
+		{name: "no such path", method: "GET", path: "/v1/nothing", code: 404, word: "docs/api.md"},
+		{name: "wrong method", method: "DELETE", path: client.PathStatus, code: 404, word: "DELETE /v1/status"},
+		{name: "no JSON", method: "PUT", path: client.PathCluster, body: "{", code: 400, word: "can't be read"},
+		{name: "empty", method: "PUT", path: client.PathCluster, code: 400, word: "empty"},
+		{name: "unknown field", method: "POST", path: client.PathGroups + "/web/move", body: `{"nod":"n2"}`, code: 400, word: `unknown field \"nod\"`},
+		{name: "two values", method: "POST", path: client.PathGroups + "/web/move", body: `{} {}`, code: 400, word: "follows"},
+		{name: "too large", method: "PUT", path: client.PathCluster, body: `{"name":"` + strings.Repeat("x", maxBody) + `"}`, code: 413, word: "4 MiB"},
+		{name: "other cluster", method: "PUT", path: client.PathCluster, body: other, code: 409, word: "belongs to"},
+		{name: "id in path and body", method: "PUT", path: client.PathGroups + "/g1", body: moved, code: 400, word: "g2"},
+		{name: "unknown group", method: "POST", path: client.PathGroups + "/wep/online", code: 404, word: "web"},
+		{name: "unknown target", method: "POST", path: client.PathGroups + "/web/move", body: client.Order{Node: "n9"}, code: 404, word: "n9"},
+		{name: "If-Match that is none", method: "PUT", path: client.PathCluster, body: testCluster(), header: []string{client.HeaderIfMatch, "x"}, code: 400, word: "config_revision"},
+		{name: "If-Match passed", method: "PUT", path: client.PathCluster, body: testCluster(), header: []string{client.HeaderIfMatch, "1"}, code: 412, word: "plan again"},
+		{name: "bootstrap again by another", method: "POST", path: client.PathBootstrap, body: client.Bootstrap{Cluster: testCluster(), Member: request(2)}, code: 400, word: "this node is id1"},
+		{name: "settings with another server", method: "PUT", path: client.PathMembers + "/id2", body: again, code: 409, word: "joins anew"},
+		{name: "no server id", method: "POST", path: client.PathMembers, body: client.MemberRequest{Spec: nodeSpec(3)}, code: 400, word: "server_id"},
+		{name: "bad since", method: "GET", path: client.PathEvents + "?since=-1", code: 400, word: "since"},
+		{name: "log of nothing", method: "GET", path: client.PathLogs + "/web/vip", code: 404, word: "keeps no log"},
+		{name: "log out of its directory", method: "GET", path: client.PathLogs + "/web/..%2f..%2fagent", code: 404, word: "no resource"},
+	} {
+		before := f.state.Revision
+		code, text := ask(t, h, client.RoleAdmin, tc.method, tc.path, tc.body, tc.header...)
+		if code != tc.code || !strings.Contains(text, tc.word) {
+			t.Errorf("%s: %d %.300s", tc.name, code, text)
+		}
+		if tc.code != 412 && f.state.Revision != before {
+			t.Errorf("%s: something was committed", tc.name)
+		}
+	}
+}
+
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		result confdb.Result
+		err    error
+		quorum bool
+		code   int
+		name   string
+	}{
+		{result: confdb.Result{Code: "no_leader"}, code: 503, name: "no_quorum"},
+		{result: confdb.Result{Code: "unknown"}, code: 503, name: "unknown_outcome"},
+		{result: confdb.Result{Code: "busy"}, code: 503, name: "busy"},
+		{result: confdb.Result{Code: confdb.CodeConflict, Detail: "x"}, code: 409, name: "conflict"},
+		{result: confdb.Result{Code: confdb.CodeInvalid, Detail: "x"}, code: 400, name: "bad_request"},
+		{err: context.DeadlineExceeded, quorum: true, code: 503, name: "unknown_outcome"},
+		{err: context.DeadlineExceeded, code: 503, name: "no_quorum"},
+		{err: agent.ErrStopping, code: 503, name: "busy"},
+	} {
+		f, h := formed(t)
+		f.submit = func(confdb.Command) (confdb.Result, error) { return tc.result, tc.err }
+		f.status.Quorum = tc.quorum
+		for _, path := range []string{"POST " + client.PathGroups + "/web/online", "GET " + client.PathConfig + "?fresh=1"} {
+			method, path, _ := strings.Cut(path, " ")
+			code, text := ask(t, h, client.RoleAdmin, method, path, nil)
+			var e client.Error
+			if err := json.Unmarshal([]byte(text), &e); err != nil || code != tc.code || e.Code != tc.name || e.Message == "" {
+				t.Errorf("%+v on %s: %d %s", tc, path, code, text)
+			}
+		}
+		// What needs no agreement is answered all the same.
+		var conf client.Config
+		code, text := ask(t, h, client.RoleReader, "GET", client.PathConfig, nil)
+		if json.Unmarshal([]byte(text), &conf) != nil || code != 200 || conf.Quorum != tc.quorum || len(conf.Groups) != 1 {
+			t.Errorf("%+v: config %d %s", tc, code, text)
+		}
+	}
+}
+
+func TestMembershipsLife(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	step := func(name, method, path string, body any, code int, word string, ops ...string) {
+		t.Helper()
+		f.ops = nil
+		got, text := ask(t, h, client.RoleAdmin, method, path, body)
+		if got != code || !strings.Contains(text, word) || !slices.Equal(f.ops, ops) {
+			t.Errorf("%s: %d %s, operations %q", name, got, text, f.ops)
+		}
+	}
+	step("bootstrap done before", "POST", client.PathBootstrap, client.Bootstrap{Cluster: testCluster(), Member: request(1)}, 200, "")
+	step("join", "POST", client.PathMembers, request(3), 200, "", "add_learner 3")
+	step("join again", "POST", client.PathMembers, request(3), 200, "")
+	step("promote too early", "POST", client.PathMembers+"/id3/promote", nil, 503, "caught up")
+	f.status.Driver.CaughtUp[3] = true
+	step("promote", "POST", client.PathMembers+"/id3/promote", nil, 200, "", "promote 3")
+	step("promote again", "POST", client.PathMembers+"/id3/promote", nil, 200, "")
+	if !f.state.Nodes["id3"].Joined {
+		t.Error("n3 has not joined")
+	}
+	emptied := request(3)
+	emptied.ServerID = 33
+	step("join with an emptied directory", "POST", client.PathMembers, emptied, 200, "", "remove 3", "add_learner 33")
+	if n := f.state.Nodes["id3"]; n.Joined || n.ServerID != 33 {
+		t.Errorf("n3 is %+v", n)
+	}
+	f.status.Driver.CaughtUp[33] = true
+	step("promote the new one", "POST", client.PathMembers+"/id3/promote", nil, 200, "", "promote 33")
+	silent := request(3)
+	silent.ServerID, silent.Spec.Votes = 33, 0
+	step("lose the vote", "PUT", client.PathMembers+"/id3", silent, 200, "", "add_learner 33")
+	silent.Spec.Votes = 1
+	step("gain the vote", "PUT", client.PathMembers+"/id3", silent, 200, "", "promote 33")
+	f.state.Apply(confdb.Command{ID: "own", Assign: &confdb.Assign{Group: "g1", Node: "id3"}})
+	step("leave with a group", "DELETE", client.PathMembers+"/id3", nil, 409, "drain")
+	f.state.Apply(confdb.Command{ID: "disown", Assign: &confdb.Assign{Group: "g1", From: 1}})
+	step("leave", "DELETE", client.PathMembers+"/id3", nil, 200, "", "remove 33")
+	step("leave again", "DELETE", client.PathMembers+"/id3", nil, 200, "")
+	step("the leader leaves: it hands over first", "DELETE", client.PathMembers+"/id1", nil, 421, `"leader":"127.0.0.1:2"`, "transfer 2")
+	step("no leader any more", "POST", client.PathMembers, request(4), 421, `"leader":"127.0.0.1:2"`)
+	f.status.LeaderNode = ""
+	step("no leader at all", "POST", client.PathMembers, request(4), 503, "no_quorum")
+}
+
+func TestTheLastVoterStays(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	if code, text := ask(t, h, client.RoleAdmin, "DELETE", client.PathMembers+"/id2", nil); code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
+	if code, text := ask(t, h, client.RoleAdmin, "DELETE", client.PathMembers+"/id1", nil); code != 409 || !strings.Contains(text, "destroy") {
+		t.Errorf("%d %s", code, text)
+	}
+	if len(f.status.Driver.Voters) != 1 {
+		t.Error("it was removed")
+	}
+}
+
+func TestWaitingNode(t *testing.T) {
+	t.Parallel()
+	h := New(newFake(t))
+	for _, path := range []string{client.PathStatus, client.PathConfig, client.PathEvents} {
+		if code, text := ask(t, h, client.RoleReader, "GET", path, nil); code != 503 || !strings.Contains(text, `"waiting"`) {
+			t.Errorf("%s: %d %s", path, code, text)
+		}
+	}
+	code, text := ask(t, h, client.RoleReader, "GET", client.PathSelf, nil)
+	var self client.Self
+	if err := json.Unmarshal([]byte(text), &self); err != nil || code != 200 || self.Membership != "waiting" || self.PID != 11 || self.ServerID != 1 {
+		t.Errorf("%d %s", code, text)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	f.state.Apply(confdb.Command{ID: "v", SetView: &confdb.SetView{Up: []string{"id1", "id2"}}})
+	f.state.Apply(confdb.Command{ID: "a", Assign: &confdb.Assign{Group: "g1", Node: "id2"}})
+	f.state.Apply(confdb.Command{ID: "p", Author: "ann", Reason: "disks", PauseNode: &confdb.PauseNode{Node: "id2"}})
+	look := func() (s client.Status) {
+		t.Helper()
+		code, text := ask(t, h, client.RoleReader, "GET", client.PathStatus, nil)
+		if err := json.Unmarshal([]byte(text), &s); err != nil || code != 200 {
+			t.Fatalf("%d %s", code, text)
+		}
+		return s
+	}
+	states := func(s client.Status) map[string]string {
+		m := map[string]string{"web": s.Groups[0].State + " on " + s.Groups[0].Owner}
+		for _, n := range s.Nodes {
+			m[n.Name] = n.State + " " + n.Reason
+		}
+		return m
+	}
+	s := look()
+	if diff := cmp.Diff(map[string]string{"n1": "up ", "n2": "paused paused by ann: disks", "web": s.Groups[0].State + " on n2"}, states(s)); diff != "" {
+		t.Error(diff)
+	}
+	if s.Quorum != (client.StatusQuorum{Model: spec.MajorityNodeSet, Have: true, Votes: 2, Up: 2, Needed: 2}) || s.Leader != "n1" || s.Nodes[0].PID != 11 {
+		t.Errorf("%+v", s)
+	}
+	f.state.Apply(confdb.Command{ID: "v2", SetView: &confdb.SetView{From: f.state.View.Epoch, Up: []string{"id1"}}})
+	if got := states(look()); got["n2"] != "down " {
+		t.Errorf("%v", got)
+	}
+	f.status.Quorum = false
+	s = look()
+	if got := states(s); !strings.HasPrefix(got["n2"], "unknown") || got["n1"] != "up " || got["web"] != "unknown on n2" || s.Groups[0].Reason == "" {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestAuthors(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	ask(t, h, client.RoleOperator, "POST", client.PathNodes+"/n2/pause", client.Order{Reason: "disks\x1b[31m"}, client.HeaderAuthor, "bob")
+	if p := f.state.Nodes["id2"].Paused; p == nil || p.Author != "bob (ann)" || p.Reason != "disks [31m" {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestEventStream(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	last := f.state.LastEvent()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{NotAfter: time.Now().Add(time.Hour), Subject: pkix.Name{OrganizationalUnit: []string{client.RoleReader}}}}}}
+		h.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+client.PathEvents, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Last-Event-ID", fmt.Sprint(last-1))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	want := func(id uint64) {
+		t.Helper()
+		var text strings.Builder
+		for buf := make([]byte, 1); !strings.HasSuffix(text.String(), "\n\n"); {
+			if _, err := res.Body.Read(buf); err != nil {
+				t.Fatal(err)
+			}
+			text.Write(buf)
+		}
+		if !strings.HasPrefix(text.String(), fmt.Sprintf("id: %d\ndata: {", id)) {
+			t.Errorf("got %q, want event %d", text.String(), id)
+		}
+	}
+	want(last)
+	if _, err := f.Submit(t.Context(), confdb.Command{ID: "e", Event: &confdb.Event{Kind: "k", Text: "t"}}); err != nil {
+		t.Fatal(err)
+	}
+	want(last + 1)
+}
+
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	dir := filepath.Join(f.facts.LogDir, "web")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "vip.log")
+	if err := os.WriteFile(path, []byte("one\ntwo\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := ask(t, h, client.RoleReader, "GET", client.PathLogs+"/g1/vip?bytes=4", nil); code != 200 || text != "two" {
+		t.Errorf("%d %q", code, text)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{NotAfter: time.Now().Add(time.Hour), Subject: pkix.Name{OrganizationalUnit: []string{client.RoleReader}}}}}}
+		h.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+client.PathLogs+"/web/vip?follow=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	got := make([]byte, 0, 64)
+	until := func(want string) {
+		t.Helper()
+		for buf := make([]byte, 64); string(got) != want; {
+			n, err := res.Body.Read(buf)
+			got = append(got, buf[:n]...)
+			if err != nil || !strings.HasPrefix(want, string(got)) {
+				t.Fatalf("got %q, want %q, %v", got, want, err)
+			}
+		}
+	}
+	until("one\ntwo\n")
+	// It is rotated between two looks: what came before belongs to the answer too.
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteString("three\n"); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("four\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	until("one\ntwo\nthree\nfour\n")
+}

@@ -1,0 +1,353 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/member"
+)
+
+// Membership is two things that have to agree: the database's nodes (what the
+// cluster knows of each), and who takes part in the agreement (by server id).
+// Every call below can be repeated after a crash between the two: it looks at
+// both and does what is missing.
+
+// has tells how a server takes part in the agreement.
+func has(st confdb.Status, server uint64) (voter, learner bool) {
+	return slices.Contains(st.Voters, server), slices.Contains(st.Learners, server)
+}
+
+// atLeader answers not_leader unless this node leads.
+func (s *server) atLeader(ctx context.Context, ms member.Status) error {
+	if ms.Driver.Role == confdb.Leader {
+		return nil
+	}
+	return s.refused(ctx, confdb.Result{Code: "not_leader"}, false)
+}
+
+// snapshot is what the membership calls decide on.
+type snapshot struct {
+	ms   member.Status
+	node *confdb.Node // copy; nil: not known
+	owns []string     // names of its groups
+	id   string       // the database's cluster
+}
+
+func (s *server) look(ctx context.Context, node string) (snapshot, error) {
+	var l snapshot
+	err := s.read(ctx, func(st *confdb.State, ms member.Status) {
+		l.ms, l.id = ms, st.Cluster.ID
+		for _, id := range sortedGroups(st) {
+			if g := st.Groups[id]; g.Owner.Node == node {
+				l.owns = append(l.owns, g.Spec.Name)
+			}
+		}
+		if n, ok := st.Nodes[node]; ok {
+			c := *n
+			l.node = &c
+		}
+	})
+	return l, err
+}
+
+func checkMember(m client.MemberRequest) error {
+	switch {
+	case m.Spec.ID == "" || m.Spec.Name == "":
+		return bad("the member has no id or no name")
+	case m.ServerID == 0:
+		return bad("member %s has no server_id; GET %s on the node says it", m.Spec.Name, client.PathSelf)
+	case m.Endpoint == "":
+		return bad("member %s has no endpoint; GET %s on the node says it", m.Spec.Name, client.PathSelf)
+	}
+	return nil
+}
+
+func putNode(m client.MemberRequest) *confdb.PutNode {
+	return &confdb.PutNode{Spec: m.Spec, ServerID: m.ServerID, Endpoint: m.Endpoint, Version: m.Version}
+}
+
+// bootstrap makes this node the first of a new cluster.
+func (s *server) bootstrap(c *call) error {
+	var b client.Bootstrap
+	if err := c.body(&b); err != nil {
+		return err
+	}
+	f := s.b.Facts()
+	if b.Cluster.ID != f.ClusterID {
+		return otherCluster(b.Cluster.ID, f.ClusterID)
+	}
+	if err := checkMember(b.Member); err != nil {
+		return err
+	}
+	if b.Member.Spec.ID != f.NodeID || b.Member.ServerID != f.ServerID {
+		return bad("the first member of the request is %s (server %d), this node is %s (server %d)", b.Member.Spec.ID, b.Member.ServerID, f.NodeID, f.ServerID)
+	}
+	cmd, err := c.command("")
+	if err != nil {
+		return err
+	}
+	l, err := s.look(c.ctx, f.NodeID)
+	if err != nil {
+		return err
+	}
+	switch voters := l.ms.Driver.Voters; {
+	case l.id != "" && l.node != nil && l.node.Joined:
+		return s.done(c, 0) // was done before
+	case l.ms.Driver.Role == confdb.Outside && len(voters) == 0:
+		r, err := s.b.Bootstrap(c.ctx, b.Cluster.Quorum.Model == spec.SingleNode)
+		if err != nil {
+			return s.undone(c.ctx, err)
+		}
+		if r.Code != "" {
+			return s.refused(c.ctx, r, false)
+		}
+	case len(voters) == 1 && voters[0] == f.ServerID: // begun, then interrupted
+	default:
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("%s is a member of a cluster already", f.Name),
+			Hint:    "bootstrap is for the first node of a new cluster; others join"}
+	}
+	leads := func(_ *confdb.State, ms member.Status) bool {
+		return ms.Driver.Role == confdb.Leader && ms.Driver.Ready
+	}
+	if !s.until(c.ctx, leads) {
+		return s.noQuorum(c.ctx)
+	}
+	var last confdb.Result
+	for _, step := range []confdb.Command{
+		{ID: cmd.ID + "/cluster", PutCluster: &b.Cluster},
+		{ID: cmd.ID + "/node", PutNode: putNode(b.Member)},
+		{ID: cmd.ID + "/joined", NodeJoined: &confdb.NodeRef{Node: f.NodeID}},
+	} {
+		step.Time, step.Author, step.Reason = cmd.Time, cmd.Author, cmd.Reason
+		if last, err = s.submit(c.ctx, step); err != nil {
+			return err
+		}
+	}
+	return s.done(c, last.Revision)
+}
+
+// join adds a node as a learner, or brings it back with a new server id.
+func (s *server) join(c *call) error {
+	var m client.MemberRequest
+	if err := c.body(&m); err != nil {
+		return err
+	}
+	if err := checkMember(m); err != nil {
+		return err
+	}
+	cmd, err := c.command("")
+	if err != nil {
+		return err
+	}
+	l, err := s.look(c.ctx, m.Spec.ID)
+	if err != nil {
+		return err
+	}
+	if l.id == "" {
+		return waiting(s.b.Facts().Name)
+	}
+	if err := s.atLeader(c.ctx, l.ms); err != nil {
+		return err
+	}
+	// An emptied directory is a new server: the one it was must not vote any more.
+	if l.node != nil && l.node.ServerID != 0 && l.node.ServerID != m.ServerID {
+		if err := s.remove(c.ctx, l.node.ServerID, l.ms.Driver); err != nil {
+			return err
+		}
+	}
+	cmd.PutNode = putNode(m)
+	r, err := s.submit(c.ctx, cmd)
+	if err != nil {
+		return err
+	}
+	if voter, learner := has(l.ms.Driver, m.ServerID); !voter && !learner {
+		if err := s.membership(c.ctx, member.Membership{Op: "add_learner", Server: m.ServerID, Endpoint: m.Endpoint}); err != nil {
+			return err
+		}
+	}
+	return s.done(c, r.Revision)
+}
+
+func (s *server) remove(ctx context.Context, server uint64, st confdb.Status) error {
+	if voter, learner := has(st, server); !voter && !learner {
+		return nil
+	}
+	return s.membership(ctx, member.Membership{Op: "remove", Server: server})
+}
+
+// promote lets a learner that has caught up vote (where its settings give it a
+// vote) and own groups.
+func (s *server) promote(c *call) error {
+	id := c.r.PathValue("id")
+	cmd, err := c.command("")
+	if err != nil {
+		return err
+	}
+	l, err := s.look(c.ctx, id)
+	if err != nil {
+		return err
+	}
+	if l.id == "" {
+		return waiting(s.b.Facts().Name)
+	}
+	if err := s.atLeader(c.ctx, l.ms); err != nil {
+		return err
+	}
+	if l.node == nil {
+		return unknown("member", id, nil)
+	}
+	voter, learner := has(l.ms.Driver, l.node.ServerID)
+	if !voter && !learner {
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("%s has not been joined with its present data directory", l.node.Spec.Name), Hint: "join it first"}
+	}
+	if !voter {
+		if !l.ms.Driver.CaughtUp[l.node.ServerID] {
+			return busy(l.node.Spec.Name + " has not caught up with the log yet")
+		}
+		if l.node.Spec.Votes > 0 {
+			if err := s.membership(c.ctx, member.Membership{Op: "promote", Server: l.node.ServerID}); err != nil {
+				return err
+			}
+		}
+	}
+	if l.node.Joined {
+		return s.done(c, 0)
+	}
+	cmd.NodeJoined = &confdb.NodeRef{Node: id}
+	return s.commit(c, cmd)
+}
+
+// updateMember changes a member's settings; one that gains or loses its vote
+// changes the agreement too, which is the leader's.
+func (s *server) updateMember(c *call) error {
+	id := c.r.PathValue("id")
+	var m client.MemberRequest
+	if err := c.body(&m); err != nil {
+		return err
+	}
+	if m.Spec.ID != id {
+		return bad("the member's id is %q in the path and %q in the body", id, m.Spec.ID)
+	}
+	cmd, err := c.command("")
+	if err != nil {
+		return err
+	}
+	l, err := s.look(c.ctx, id)
+	if err != nil {
+		return err
+	}
+	if l.id == "" {
+		return waiting(s.b.Facts().Name)
+	}
+	if l.node == nil {
+		return unknown("member", id, nil)
+	}
+	if m.ServerID != 0 && m.ServerID != l.node.ServerID {
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("%s has the server id %d, the request says %d", l.node.Spec.Name, l.node.ServerID, m.ServerID),
+			Hint:    "a new data directory joins anew (POST " + client.PathMembers + ")"}
+	}
+	voter, learner := has(l.ms.Driver, l.node.ServerID)
+	gains, loses := learner && l.node.Joined && m.Spec.Votes > 0, voter && m.Spec.Votes == 0
+	if gains || loses {
+		if err := s.atLeader(c.ctx, l.ms); err != nil {
+			return err
+		}
+		if loses && len(l.ms.Driver.Voters) == 1 {
+			return bad("%s has the only vote left", l.node.Spec.Name)
+		}
+		if loses && l.node.ServerID == l.ms.Driver.Self {
+			return s.handOver(c.ctx, l.ms)
+		}
+	}
+	cmd.PutNode = putNode(m)
+	if cmd.PutNode.Endpoint == "" {
+		cmd.PutNode.Endpoint = l.node.Endpoint
+	}
+	if cmd.PutNode.Version == "" {
+		cmd.PutNode.Version = l.node.Version
+	}
+	r, err := s.submit(c.ctx, cmd)
+	if err != nil {
+		return err
+	}
+	switch {
+	case gains:
+		err = s.membership(c.ctx, member.Membership{Op: "promote", Server: l.node.ServerID})
+	case loses:
+		err = s.membership(c.ctx, member.Membership{Op: "add_learner", Server: l.node.ServerID, Endpoint: cmd.PutNode.Endpoint})
+	}
+	if err != nil {
+		return err
+	}
+	return s.done(c, r.Revision)
+}
+
+// leave takes a node out: first of the agreement, then of the database. A
+// leader that is to leave hands leadership over first and sends the caller on.
+func (s *server) leave(c *call) error {
+	id := c.r.PathValue("id")
+	cmd, err := c.command("")
+	if err != nil {
+		return err
+	}
+	l, err := s.look(c.ctx, id)
+	if err != nil {
+		return err
+	}
+	if l.id == "" {
+		return waiting(s.b.Facts().Name)
+	}
+	if err := s.atLeader(c.ctx, l.ms); err != nil {
+		return err
+	}
+	if l.node == nil {
+		return s.done(c, 0)
+	}
+	voter, _ := has(l.ms.Driver, l.node.ServerID)
+	if voter && len(l.ms.Driver.Voters) == 1 {
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("%s is the last voter of the cluster and can't leave it", l.node.Spec.Name),
+			Hint:    "to end the cluster, stop its agent (clusterplan destroy does)"}
+	}
+	if len(l.owns) > 0 {
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("%s still owns %q", l.node.Spec.Name, l.owns), Hint: "drain it and wait until they have left"}
+	}
+	if l.node.ServerID == l.ms.Driver.Self {
+		return s.handOver(c.ctx, l.ms)
+	}
+	if err := s.remove(c.ctx, l.node.ServerID, l.ms.Driver); err != nil {
+		return err
+	}
+	cmd.DeleteNode = &confdb.NodeRef{Node: id}
+	return s.commit(c, cmd)
+}
+
+// handOver gives leadership to a voter that has caught up, then tells the
+// caller to go there.
+func (s *server) handOver(ctx context.Context, ms member.Status) error {
+	err := error(busy("no other voter has caught up and can lead"))
+	for _, v := range ms.Driver.Voters {
+		if v == ms.Driver.Self || !ms.Driver.CaughtUp[v] {
+			continue
+		}
+		if err = s.membership(ctx, member.Membership{Op: "transfer", Server: v}); err != nil {
+			continue
+		}
+		if s.until(ctx, func(_ *confdb.State, now member.Status) bool {
+			return now.Driver.Role != confdb.Leader && now.LeaderNode != ""
+		}) {
+			return s.refused(ctx, confdb.Result{Code: "not_leader"}, false)
+		}
+		err = busy("leadership has not gone over to another node yet")
+	}
+	return err
+}

@@ -1,0 +1,158 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/clusterplan/clusterplan/runtime/agent"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/member"
+)
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	return hex.EncodeToString(b[:])
+}
+
+// submit has a command committed, or says as an *client.Error why not.
+func (s *server) submit(ctx context.Context, cmd confdb.Command) (confdb.Result, error) {
+	wait, cancel := context.WithTimeout(ctx, commitWithin)
+	defer cancel()
+	r, err := s.b.Submit(wait, cmd)
+	if err != nil {
+		return r, s.undone(ctx, err)
+	}
+	if r.Code == "" {
+		return r, nil
+	}
+	return r, s.refused(ctx, r, cmd.IfMatch != 0)
+}
+
+// commit is submit, then the answer.
+func (s *server) commit(c *call, cmd confdb.Command) error {
+	r, err := s.submit(c.ctx, cmd)
+	if err != nil {
+		return err
+	}
+	return s.done(c, r.Revision)
+}
+
+// membership has the membership changed, or says why not.
+func (s *server) membership(ctx context.Context, m member.Membership) error {
+	wait, cancel := context.WithTimeout(ctx, commitWithin)
+	defer cancel()
+	for {
+		r, err := s.b.Membership(wait, m)
+		switch {
+		case err != nil:
+			return s.undone(ctx, err)
+		case r.Code == "":
+			return nil
+		case r.Code != "busy":
+			return s.refused(ctx, r, false)
+		}
+		select { // one change at a time: the last one may just be ending
+		case <-time.After(pauseBetween):
+		case <-wait.Done():
+			return busy(r.Detail)
+		}
+	}
+}
+
+// undone is what is known of a write whose end this node did not see.
+func (s *server) undone(ctx context.Context, err error) error {
+	if errors.Is(err, agent.ErrStopping) {
+		return stopping(err)
+	}
+	quorum := false
+	_ = s.b.Read(ctx, func(_ *confdb.State, st member.Status) { quorum = st.Quorum })
+	if !quorum {
+		return s.noQuorum(ctx)
+	}
+	return &client.Error{Status: http.StatusServiceUnavailable, Code: "unknown_outcome",
+		Message: "the write was not seen committed within " + commitWithin.String() + "; it may still be",
+		Hint:    "send it again with the same " + client.HeaderCommand + ": it is done once"}
+}
+
+func (s *server) noQuorum(ctx context.Context) *client.Error {
+	e := &client.Error{Status: http.StatusServiceUnavailable, Code: "no_quorum",
+		Message: "the cluster has no quorum or no leader here now",
+		Hint:    "see which nodes are up (clusterplan status) and start those that are not (clusterplan apply)"}
+	_ = s.b.Read(ctx, func(st *confdb.State, ms member.Status) {
+		if n, ok := st.Nodes[ms.LeaderNode]; ok && ms.LeaderNode != s.b.Facts().NodeID {
+			e.Leader = n.Endpoint
+		}
+	})
+	return e
+}
+
+// refused turns a result's code into an answer.
+func (s *server) refused(ctx context.Context, r confdb.Result, ifMatch bool) error {
+	switch r.Code {
+	case confdb.CodeConflict:
+		if ifMatch {
+			return &client.Error{Status: http.StatusPreconditionFailed, Code: "precondition", Message: r.Detail,
+				Hint: "the configuration has changed meanwhile; read it again (plan again)"}
+		}
+		return &client.Error{Status: http.StatusConflict, Code: "conflict", Message: r.Detail}
+	case confdb.CodeNotFound:
+		return &client.Error{Status: http.StatusNotFound, Code: "not_found", Message: r.Detail}
+	case confdb.CodeInvalid:
+		return &client.Error{Status: http.StatusBadRequest, Code: "bad_request", Message: r.Detail}
+	case "no_leader":
+		return s.noQuorum(ctx)
+	case "not_leader":
+		e := s.noQuorum(ctx)
+		if e.Leader != "" {
+			e.Status, e.Code = http.StatusMisdirectedRequest, "not_leader"
+			e.Message, e.Hint = "the membership is changed at the leader, which is another node", "ask "+e.Leader
+		}
+		return e
+	case "busy":
+		return busy(r.Detail)
+	case "unknown":
+		return &client.Error{Status: http.StatusServiceUnavailable, Code: "unknown_outcome",
+			Message: "the leader changed before the write was seen committed; it may still be",
+			Hint:    "send it again with the same " + client.HeaderCommand + ": it is done once"}
+	}
+	return &client.Error{Status: http.StatusInternalServerError, Code: "internal", Message: r.Code + ": " + r.Detail}
+}
+
+func busy(detail string) *client.Error {
+	if detail == "" {
+		detail = "another change of the membership is under way"
+	}
+	return &client.Error{Status: http.StatusServiceUnavailable, Code: "busy", Message: detail, Hint: "try again in a moment"}
+}
+
+// pauseBetween is how long a handler waits before it looks again.
+const pauseBetween = 20 * time.Millisecond
+
+// until looks every pauseBetween, or at the state's next update, whether ok,
+// for commitWithin.
+func (s *server) until(ctx context.Context, ok func(*confdb.State, member.Status) bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, commitWithin)
+	defer cancel()
+	for {
+		changed := s.b.Changed()
+		good := false
+		if s.b.Read(ctx, func(st *confdb.State, ms member.Status) { good = ok(st, ms) }) != nil {
+			return false
+		}
+		if good {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-time.After(pauseBetween):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/member"
+)
+
+func waiting(name string) *client.Error {
+	return &client.Error{Status: http.StatusServiceUnavailable, Code: "waiting",
+		Message: fmt.Sprintf("the node %s is not a member of the cluster (yet); it waits to be bootstrapped or joined", name),
+		Hint:    "clusterplan apply does that"}
+}
+
+func (s *server) self(c *call) error {
+	f := s.b.Facts()
+	out := client.Self{FormatVersion: client.FormatVersion, ClusterID: f.ClusterID, NodeID: f.NodeID, Name: f.Name,
+		ServerID: f.ServerID, Endpoint: f.Endpoint, Version: f.Version, Program: f.Program,
+		CertNotAfter: f.CertNotAfter, PID: f.PID, MonitorPID: f.MonitorPID}
+	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
+		out.Membership = membership(st, ms, f.NodeID, f.ServerID)
+		out.Quorum, out.Revision = ms.Quorum, st.Revision
+		if n, ok := st.Nodes[ms.LeaderNode]; ok {
+			out.Leader = n.Spec.Name
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return c.answer(out)
+}
+
+func membership(st *confdb.State, ms member.Status, node string, server uint64) string {
+	voter, learner := has(ms.Driver, server)
+	n, known := st.Nodes[node]
+	switch {
+	case voter:
+		return "voter"
+	case learner:
+		return "learner"
+	case st.Cluster.ID != "" && (!known || n.ServerID != server || ms.Driver.Role == confdb.Outside):
+		return "removed"
+	}
+	return "waiting"
+}
+
+// config answers the database. Specs are shared with the state while the answer
+// is written: Apply replaces a changed one as a whole and never writes into it.
+func (s *server) config(c *call) error {
+	if fresh := c.r.URL.Query().Get("fresh"); fresh == "1" || fresh == "true" {
+		if _, err := s.submit(c.ctx, confdb.Command{ID: newID(), Time: time.Now().UTC(), Nothing: true}); err != nil {
+			return err
+		}
+	}
+	out := client.Config{FormatVersion: client.FormatVersion}
+	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
+		out.Revision, out.ConfigRevision, out.Quorum, out.Cluster = st.Revision, st.ConfigRevision, ms.Quorum, st.Cluster
+		out.Cluster.Links = slices.Clone(st.Cluster.Links)
+		for _, id := range sortedNodes(st) {
+			n := st.Nodes[id]
+			m := client.ConfigMember{
+				MemberRequest: client.MemberRequest{Spec: n.Spec, ServerID: n.ServerID, Endpoint: n.Endpoint, Version: n.Version},
+				State:         "joining", Paused: intent(n.Paused), Drained: n.Drained}
+			m.Node, _ = nodeState(st, ms, id, s.b.Facts().NodeID)
+			if voter, learner := has(ms.Driver, n.ServerID); voter {
+				m.State = "voter"
+			} else if learner {
+				m.State = "learner"
+			}
+			out.Members = append(out.Members, m)
+		}
+		for _, id := range sortedGroups(st) {
+			g := st.Groups[id]
+			cg := client.ConfigGroup{Spec: g.Spec, Want: g.Want, WantBy: intent(g.WantBy), Owner: nameOf(st, g.Owner.Node), Epoch: g.Owner.Epoch, State: g.State}
+			if g.Move != nil {
+				cg.Move = intent(&g.Move.Intent)
+				cg.Move.To = nameOf(st, g.Move.To)
+			}
+			out.Groups = append(out.Groups, cg)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if out.Cluster.ID == "" {
+		return waiting(s.b.Facts().Name)
+	}
+	return c.answer(out)
+}
+
+func (s *server) status(c *call) error {
+	f := s.b.Facts()
+	out := client.Status{FormatVersion: client.FormatVersion, Time: time.Now().UTC(),
+		Nodes: []client.StatusNode{}, Groups: []client.StatusGroup{}}
+	known := false
+	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
+		known = st.Cluster.ID != ""
+		out.Cluster, out.Revision, out.Leader = st.Cluster.Name, st.Revision, nameOf(st, ms.LeaderNode)
+		out.Quorum = client.StatusQuorum{Model: st.Cluster.Quorum.Model, Have: ms.Quorum, Votes: len(ms.Driver.Voters), Needed: ms.Driver.Needed}
+		for _, id := range sortedNodes(st) {
+			n := st.Nodes[id]
+			sn := client.StatusNode{Name: n.Spec.Name, Address: n.Endpoint, Zone: n.Spec.Zone, Role: n.Spec.Role,
+				Votes: n.Spec.Votes, Version: n.Version, Spare: n.Spec.Spare}
+			sn.State, sn.Reason = nodeState(st, ms, id, f.NodeID)
+			if id == f.NodeID {
+				sn.PID, sn.MonitorPID = f.PID, f.MonitorPID
+			}
+			if voter, _ := has(ms.Driver, n.ServerID); voter && (sn.State == spec.NodeUp || sn.State == spec.NodePaused) {
+				out.Quorum.Up++
+			}
+			out.Nodes = append(out.Nodes, sn)
+		}
+		for _, id := range sortedGroups(st) {
+			out.Groups = append(out.Groups, groupStatus(st, ms, st.Groups[id], f.NodeID))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if !known {
+		return waiting(f.Name)
+	}
+	return c.answer(out)
+}
+
+// nodeState is a node as this one sees it: without quorum it knows of itself only.
+func nodeState(st *confdb.State, ms member.Status, id, self string) (state, reason string) {
+	n := st.Nodes[id]
+	up := slices.Contains(st.View.Up, id)
+	switch {
+	case !ms.Quorum && id != self:
+		return spec.NodeUnknown, "this answer comes from a node without quorum"
+	case !n.Joined:
+		return spec.NodeJoining, ""
+	case !up && id != self:
+		return spec.NodeDown, ""
+	case n.Paused != nil:
+		what := "paused"
+		if n.Drained {
+			what = "drained"
+		}
+		reason = what + " by " + n.Paused.Author
+		if n.Paused.Reason != "" {
+			reason += ": " + n.Paused.Reason
+		}
+		return spec.NodePaused, reason
+	}
+	return spec.NodeUp, ""
+}
+
+func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self string) client.StatusGroup {
+	out := client.StatusGroup{Name: g.Spec.Name, State: g.State, Owner: nameOf(st, g.Owner.Node), Epoch: g.Owner.Epoch,
+		Since: g.Owner.Since, Resources: make([]client.StatusResource, 0, len(g.Spec.Resources))}
+	if out.State == "" {
+		out.State = spec.StateOffline
+	}
+	out.Reason = g.LeftFailed
+	if out.Reason == "" && g.Want == spec.WantOffline && g.WantBy != nil {
+		out.Reason = strings.TrimSuffix("offline by "+g.WantBy.Author+": "+g.WantBy.Reason, ": ")
+	}
+	known := ms.Quorum || g.Owner.Node == self
+	if !known {
+		out.Reason = fmt.Sprintf("no quorum here; last known %s", out.State)
+		out.State = spec.StateUnknown
+	}
+	byName := make(map[string]confdb.ResourceState, len(g.Resources))
+	for _, r := range g.Resources {
+		byName[r.Name] = r
+	}
+	for _, r := range g.Spec.Resources {
+		sr := client.StatusResource{Name: r.Name, Type: r.Type, State: spec.StateOffline}
+		if have, ok := byName[r.Name]; ok && have.State != "" {
+			sr.State, sr.Reason = have.State, have.Reason
+		}
+		if !known {
+			sr.State, sr.Reason = spec.StateUnknown, ""
+		}
+		out.Resources = append(out.Resources, sr)
+	}
+	return out
+}
+
+func nameOf(st *confdb.State, node string) string {
+	if n, ok := st.Nodes[node]; ok {
+		return n.Spec.Name
+	}
+	return node
+}
+
+func intent(i *confdb.Intent) *client.Intent {
+	if i == nil {
+		return nil
+	}
+	return &client.Intent{Author: i.Author, Reason: i.Reason, Time: i.Time}
+}
+
+// sortedNodes are the ids in the order of names, as people look for them.
+func sortedNodes(st *confdb.State) []string {
+	ids := make([]string, 0, len(st.Nodes))
+	for id := range st.Nodes {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b string) int { return strings.Compare(st.Nodes[a].Spec.Name, st.Nodes[b].Spec.Name) })
+	return ids
+}
+
+func sortedGroups(st *confdb.State) []string {
+	ids := make([]string, 0, len(st.Groups))
+	for id := range st.Groups {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b string) int { return strings.Compare(st.Groups[a].Spec.Name, st.Groups[b].Spec.Name) })
+	return ids
+}
