@@ -10,7 +10,8 @@ import (
 // LiveReader is implemented by the provider that holds the cluster's database
 // (confdb). Live is the newest committed copy that can be reached: with quorum
 // a fresh one, else what the reachable nodes hold. The error wraps
-// ErrUnreachable where no node answers, also before there is a cluster.
+// ErrUnreachable where no node answers, also before there is a cluster. Nil
+// without an error: the nodes answer, and none of them holds a cluster.
 type LiveReader interface {
 	Live(ctx context.Context) (*Live, error)
 }

@@ -295,14 +295,16 @@ func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
 	return answers
 }
 
-// Live is the cluster's own life, for a plan.
+// Live is the cluster's own life, for a plan; always what is there now. Nil
+// where no node holds a cluster for sure.
 func (p *Provider) Live(ctx context.Context) (*providers.Live, error) {
+	p.forget()
 	db, err := p.database(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if db.none {
-		return nil, fmt.Errorf("%w: no node holds a cluster yet", providers.ErrUnreachable)
+		return nil, nil
 	}
 	l := &providers.Live{Revision: db.Revision, ConfigRevision: db.ConfigRevision, Quorum: db.Quorum, Cluster: db.Cluster}
 	names := map[string]string{}

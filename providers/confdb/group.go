@@ -128,6 +128,9 @@ func (p *Provider) deleteGroup(ctx context.Context, req providers.ApplyRequest, 
 	if db.none || (old == nil && db.Quorum) {
 		return nil
 	}
+	if !db.Quorum {
+		return fmt.Errorf("delete group %s: %w: the nodes that answer are no majority", req.Addr, providers.ErrNoQuorum)
+	}
 	name := req.ID
 	if old != nil {
 		if name = old.Spec.Name; old.Spec.ManagedBy != spec.ManagedBy {
@@ -156,7 +159,7 @@ func (p *Provider) deleteGroup(ctx context.Context, req providers.ApplyRequest, 
 	})
 	p.forget()
 	if err == nil && !gone {
-		err = fmt.Errorf("%w: its owner has not stopped it for %s; see clusterplan status and logs", providers.ErrRetry, quiet)
+		err = fmt.Errorf("its owner has not stopped it for %s; see clusterplan status and logs", quiet)
 	}
 	if err != nil {
 		return fmt.Errorf("delete group %s: %w", name, err)

@@ -55,8 +55,11 @@ func (p *Provider) Promote(ctx context.Context, nodeID string) error {
 		deadline := time.Now().Add(catchUpWait)
 		for {
 			_, err := c.Promote(ctx, nodeID)
-			if code(err) != "busy" || time.Now().After(deadline) || ctx.Err() != nil {
+			if code(err) != "busy" || ctx.Err() != nil {
 				return err
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("it has not caught up for %s: %s", catchUpWait, err)
 			}
 		}
 	})
