@@ -235,6 +235,16 @@ func (w *World) Form() {
 			return false
 		})
 	}
+	// The last change is known to all with the next heartbeat; until then the
+	// new voter doesn't know that it is one.
+	w.Must("all know the membership", 5*time.Second, func() bool {
+		for _, s := range w.Servers {
+			if len(s.Driver.Status().Voters) != len(w.Servers) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Start brings a server up from its store.
@@ -341,6 +351,7 @@ func (s *Server) pump() {
 			s.pump()
 		})
 	}
+	s.compact(false)
 	s.look()
 	if at := s.Driver.Deadline(); at != 0 && at != s.wake {
 		s.wake = at
@@ -389,19 +400,25 @@ func (s *Server) finish(r confdb.Ready) {
 	}
 	s.busy = false
 	s.Driver.Advance(r)
-	if st := s.Driver.Status(); st.SnapshotWanted && s.Applied > 0 || s.Applied-s.compacted >= s.W.Cfg.CompactEvery {
-		data, err := confdb.Encode(s.State)
-		if err != nil {
-			s.W.T.Fatal(err)
-		}
-		p, err := s.Driver.Compact(s.Applied, data)
-		if err != nil {
-			s.W.T.Fatalf("seed %d: server %d: %v", s.W.Cfg.Seed, s.ID, err)
-		}
-		s.compacted = s.Applied
-		if !p.Empty {
-			s.write(p, func() {})
-		}
+	s.compact(s.Applied-s.compacted >= s.W.Cfg.CompactEvery)
+}
+
+// compact makes a snapshot if it is time, or if a member waits for one.
+func (s *Server) compact(due bool) {
+	if s.busy || s.Applied == 0 || !due && !s.Driver.Status().SnapshotWanted {
+		return
+	}
+	data, err := confdb.Encode(s.State)
+	if err != nil {
+		s.W.T.Fatal(err)
+	}
+	p, err := s.Driver.Compact(s.Applied, data)
+	if err != nil {
+		s.W.T.Fatalf("seed %d: server %d: %v", s.W.Cfg.Seed, s.ID, err)
+	}
+	s.compacted = s.Applied
+	if !p.Empty {
+		s.write(p, func() {})
 	}
 }
 

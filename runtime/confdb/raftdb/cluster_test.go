@@ -1,0 +1,334 @@
+package raftdb_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/confdbtest"
+)
+
+func world(t *testing.T, cfg confdbtest.Config) *confdbtest.World {
+	t.Helper()
+	cfg.Make = open
+	w := confdbtest.NewWorld(t, cfg)
+	w.Form()
+	return w
+}
+
+// settle waits until every server that is up has applied the same.
+func settle(w *confdbtest.World, limit time.Duration) {
+	w.T.Helper()
+	w.Must("all servers are equal", limit, func() bool {
+		l := w.Leader()
+		if l == nil {
+			return false
+		}
+		for _, s := range w.Servers {
+			if s.Driver != nil && (s.Applied != l.Applied || s.Driver.Status().Role == confdb.Outside) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func propose(w *confdbtest.World, id string) {
+	w.T.Helper()
+	i := 0
+	w.Must("command "+id+" is applied", 10*time.Second, func() bool {
+		l := w.Leader()
+		if l == nil {
+			return false
+		}
+		if _, ok := l.Results[id]; ok {
+			return true
+		}
+		if i++; i%200 == 1 {
+			_ = l.Propose(confdbtest.Note(id, id))
+		}
+		return false
+	})
+}
+
+// The leader's crash is over in the time that the timings promise: suspicion,
+// the first rank's delay, votes, the term's first commit.
+func TestElectionAfterACrash(t *testing.T) {
+	var took []time.Duration
+	for seed := range uint64(60) {
+		w := world(t, confdbtest.Config{Seed: seed, Servers: 3 + 2*int(seed%2), Disk: 25 * time.Millisecond})
+		w.Run(time.Duration(w.Rng.Int64N(int64(200 * time.Millisecond))))
+		old := w.Leader()
+		old.Crash()
+		start := w.Now
+		w.Must("a new leader", 5*time.Second, func() bool { l := w.Leader(); return l != nil && l != old })
+		took = append(took, w.Now.Sub(start))
+		// What the first rank is: the lowest id that is left.
+		for _, s := range w.Servers {
+			if s != old {
+				if l := w.Leader(); l != s {
+					t.Logf("seed %d: server %d leads after %v, not the first rank", seed, l.ID, took[len(took)-1])
+				}
+				break
+			}
+		}
+	}
+	slices.Sort(took)
+	t.Logf("median %v, worst %v", took[len(took)/2], took[len(took)-1])
+	if worst := took[len(took)-1]; worst > 470*time.Millisecond {
+		t.Errorf("a change of leader took %v; leases count on 470ms (an unsplit one)", worst)
+	}
+}
+
+// Nobody campaigns while the leader is heard, however lossy the network is
+// within reason, and a server that comes back doesn't depose it.
+func TestALeaderThatIsHeardStays(t *testing.T) {
+	for seed := range uint64(10) {
+		w := world(t, confdbtest.Config{Seed: seed})
+		l := w.Leader()
+		term := l.Driver.Status().Term
+		w.Loss = 0.02
+		other := w.Servers[1]
+		for range 4 {
+			w.Isolate(other.ID, true)
+			w.Run(2 * time.Second)
+			w.Isolate(other.ID, false)
+			w.Run(time.Second)
+		}
+		other.Crash()
+		w.Run(time.Second)
+		other.Start()
+		w.Run(time.Second)
+		if now := w.Leader(); now != l || l.Driver.Status().Term != term {
+			t.Errorf("seed %d: the leader changed without need", seed)
+		}
+	}
+}
+
+// A leader that sees no majority steps down by itself, and the others have one.
+func TestIsolatedLeaderStepsDown(t *testing.T) {
+	w := world(t, confdbtest.Config{Seed: 1})
+	old := w.Leader()
+	w.Isolate(old.ID, true)
+	w.Must("the isolated leader steps down", time.Second, func() bool { return old.Driver.Status().Role != confdb.Leader })
+	w.Must("another leads", time.Second, func() bool { l := w.Leader(); return l != nil && l != old })
+	propose(w, "meanwhile")
+	w.Isolate(old.ID, false)
+	settle(w, 5*time.Second)
+	if got := confdbtest.Notes(old.State); !slices.Equal(got, []string{"meanwhile"}) {
+		t.Errorf("it came back with %v", got)
+	}
+}
+
+// One way is cut: the leader speaks and hears nothing. It must not hold office.
+func TestDeafLeader(t *testing.T) {
+	w := world(t, confdbtest.Config{Seed: 2})
+	old := w.Leader()
+	for _, s := range w.Servers {
+		w.Cut(s.ID, old.ID, true)
+	}
+	w.Must("the deaf leader steps down", time.Second, func() bool { return old.Driver.Status().Role != confdb.Leader })
+	w.Must("another leads", 2*time.Second, func() bool { l := w.Leader(); return l != nil && l != old })
+}
+
+// A server that was away for long, or is new, gets the state and not the log.
+func TestCatchesUpBySnapshot(t *testing.T) {
+	w := world(t, confdbtest.Config{Seed: 3, CompactEvery: 20})
+	away := w.Servers[2]
+	if w.Leader() == away {
+		away.Do(func(d confdb.Driver) { _ = d.Transfer(1) })
+		w.Must("another leads", 5*time.Second, func() bool { return w.Leader() == w.Servers[0] })
+	}
+	away.Crash()
+	for i := range 400 {
+		propose(w, fmt.Sprint("n", i))
+	}
+	away.Start()
+	if away.Applied > 300 {
+		t.Fatal("it was not away")
+	}
+	settle(w, 10*time.Second)
+	if n := len(confdbtest.Notes(away.State)); n != 400 {
+		t.Errorf("it has %d of 400 events", n)
+	}
+	// The message with the snapshot is lost: it is sent again.
+	away.Crash()
+	for i := range 400 {
+		propose(w, fmt.Sprint("m", i))
+	}
+	away.Start()
+	w.Cut(w.Leader().ID, away.ID, true)
+	w.Run(100 * time.Millisecond)
+	w.Loss = 0.3
+	w.Cut(w.Leader().ID, away.ID, false)
+	w.Run(5 * time.Second)
+	w.Loss = 0
+	settle(w, 20*time.Second)
+}
+
+func TestMembership(t *testing.T) {
+	w := confdbtest.NewWorld(t, confdbtest.Config{Make: open, Seed: 4, Servers: 4})
+	one, four := w.Servers[0], w.Servers[3]
+	w.Servers[3].Crash() // not there yet
+	w.Servers = w.Servers[:3]
+	w.Form()
+	l := w.Leader()
+	d := l.Driver
+	follower := w.Servers[1]
+	for name, c := range map[string]struct {
+		got  error
+		want error
+	}{
+		"promote a stranger":          {d.Promote(77), confdb.ErrUnknown},
+		"transfer to a stranger":      {d.Transfer(77), confdb.ErrUnknown},
+		"add a learner on a follower": {follower.Driver.AddLearner(4), confdb.ErrNotLeader},
+		"remove on a follower":        {follower.Driver.Remove(3), confdb.ErrNotLeader},
+		"transfer on a follower":      {follower.Driver.Transfer(1), confdb.ErrNotLeader},
+		"remove a stranger":           {d.Remove(77), nil},
+		"add a voter as learner":      {d.AddLearner(2), nil},
+		"promote a voter":             {d.Promote(2), nil},
+	} {
+		if !errors.Is(c.got, c.want) {
+			t.Errorf("%s: %v, want %v", name, c.got, c.want)
+		}
+	}
+	// One at a time, and no vote before it has caught up.
+	l.Do(func(d confdb.Driver) {
+		if err := d.AddLearner(4); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Remove(3); !errors.Is(err, confdb.ErrBusy) {
+			t.Errorf("a second change at once: %v", err)
+		}
+	})
+	w.Must("the learner is in", time.Second, func() bool { return slices.Equal(d.Status().Learners, []uint64{4}) })
+	w.Run(2 * time.Second)
+	if err := d.Promote(4); !errors.Is(err, confdb.ErrNotCaughtUp) {
+		t.Errorf("promoted a server that doesn't run: %v", err)
+	}
+	if st := d.Status(); st.Needed != 2 || len(st.Voters) != 3 {
+		t.Errorf("a learner counts: %+v", st)
+	}
+	w.Servers = append(w.Servers, four)
+	four.Start()
+	w.Must("it caught up", 10*time.Second, func() bool { return d.Status().CaughtUp[4] })
+	l.Do(func(d confdb.Driver) { _ = d.Promote(4) })
+	w.Must("it votes", time.Second, func() bool { st := d.Status(); return len(st.Voters) == 4 && st.Needed == 3 })
+
+	// The leader removes itself: another leads, and it is outside.
+	l.Do(func(d confdb.Driver) { _ = d.Remove(l.ID) })
+	w.Must("another leads", 5*time.Second, func() bool { n := w.Leader(); return n != nil && n != l })
+	w.Must("it is outside", 5*time.Second, func() bool { return l.Driver.Status().Role == confdb.Outside })
+	if st := w.Leader().Driver.Status(); len(st.Voters) != 3 || slices.Contains(st.Voters, l.ID) {
+		t.Errorf("after the removal: %+v", st)
+	}
+	term := w.Leader().Driver.Status().Term
+	w.Run(5 * time.Second)
+	if got := w.Leader().Driver.Status().Term; got != term {
+		t.Errorf("the removed server went on disturbing: term %d, then %d", term, got)
+	}
+	_ = one
+}
+
+func TestTransfer(t *testing.T) {
+	for seed := range uint64(10) {
+		w := world(t, confdbtest.Config{Seed: seed})
+		l := w.Leader()
+		if err := l.Propose(confdbtest.Note("a", "a")); err != nil {
+			t.Fatal(err)
+		}
+		l.Do(func(d confdb.Driver) {
+			if err := d.Transfer(0); err != nil {
+				t.Fatal(err)
+			}
+		})
+		start := w.Now
+		w.Must("another leads", time.Second, func() bool { n := w.Leader(); return n != nil && n != l })
+		if took := w.Now.Sub(start); took > 100*time.Millisecond {
+			t.Errorf("seed %d: handing over took %v", seed, took)
+		}
+		settle(w, time.Second)
+	}
+}
+
+// A witness leads only while none else can.
+func TestWitnessLeadsLast(t *testing.T) {
+	w := world(t, confdbtest.Config{Seed: 6})
+	for _, s := range w.Servers {
+		s.Do(func(d confdb.Driver) { d.Configure(confdb.Settings{Witnesses: []uint64{1}}) })
+	}
+	w.Must("the witness hands over", 5*time.Second, func() bool { l := w.Leader(); return l != nil && l.ID != 1 })
+	two := w.Leader()
+	two.Crash()
+	w.Must("the other member leads", 5*time.Second, func() bool { l := w.Leader(); return l != nil && l != two })
+	if l := w.Leader(); l.ID == 1 {
+		t.Error("the witness went first")
+	}
+}
+
+// The leader's disk answers no more: another leads within a few seconds,
+// although the old one's heartbeats would go on.
+func TestStuckLeaderHandsOver(t *testing.T) {
+	w := world(t, confdbtest.Config{Seed: 7})
+	old := w.Leader()
+	w.Run(10 * time.Second) // idle is not stuck
+	if w.Leader() != old {
+		t.Fatal("an idle leader handed over")
+	}
+	old.Broken = true
+	if err := old.Propose(confdbtest.Note("a", "a")); err != nil {
+		t.Fatal(err)
+	}
+	w.Must("another leads", 4*time.Second, func() bool { l := w.Leader(); return l != nil && l != old })
+	propose(w, "b")
+}
+
+// Heartbeats don't stand behind the disk: a follower whose disk takes a second
+// stays a follower, and so does a leader's office.
+func TestHeartbeatsPassASlowDisk(t *testing.T) {
+	w := world(t, confdbtest.Config{Seed: 8})
+	l := w.Leader()
+	term := l.Driver.Status().Term
+	w.Servers[1].Broken, w.Servers[2].Broken = true, true
+	if err := l.Propose(confdbtest.Note("a", "a")); err != nil {
+		t.Fatal(err)
+	}
+	w.Run(900 * time.Millisecond) // longer than two suspicions, shorter than a hand-over
+	for _, s := range w.Servers {
+		if st := s.Driver.Status(); st.Term != term || st.Leader != l.ID {
+			t.Errorf("server %d: %+v", s.ID, st)
+		}
+	}
+}
+
+// Equal seeds give equal runs: Raft's own random source decides nothing.
+func TestDeterministic(t *testing.T) {
+	run := func(seed uint64) [32]byte {
+		w := world(t, confdbtest.Config{Seed: seed, Servers: 5, CompactEvery: 10})
+		w.Loss = 0.05
+		for i := range 30 {
+			for _, s := range w.Servers {
+				_ = s.Propose(confdbtest.Note(fmt.Sprint(s.ID, i), "x"))
+			}
+			w.Run(time.Duration(w.Rng.Int64N(int64(300 * time.Millisecond))))
+			s := w.Servers[w.Rng.IntN(5)]
+			if s.Driver == nil {
+				s.Start()
+			} else {
+				s.Crash()
+			}
+		}
+		return w.Trace()
+	}
+	for seed := range uint64(4) {
+		if run(seed) != run(seed) {
+			t.Errorf("seed %d: two runs differ", seed)
+		}
+	}
+	if run(1) == run(2) {
+		t.Error("different seeds give the same run: the test sees nothing")
+	}
+}
