@@ -6,22 +6,13 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
-	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
-	"github.com/clusterplan/clusterplan/lang/spec"
 )
-
-// Definition is
-type Definition struct {
-	Objects []lang.Object
-	Outputs []lang.Output
-	Spec    spec.Definition
-}
 
 // readDefinition takes the definition's objects over.
 func (b *builder) readDefinition() {
 	def := b.in.Definition
-	b.after = def.Spec
+	b.after = *def.Spec()
 	b.wanted = make([]wanted, 0, len(def.Objects))
 	for i := range def.Objects {
 		o := &def.Objects[i]
@@ -50,8 +41,8 @@ func (b *builder) outputs() {
 			seen[o.Name] = true
 			before, had := b.storedOutput(o.Name)
 			change := OutputChange{Actions: ActionCreate, Before: before, After: o.Value, Sensitive: o.Sensitive}
-			switch {
-			case had && o.Runtime, had && before != cty.NilVal && same(before, o.Value):
+			switch { // the state keeps no sensitive value to compare with
+			case had && (o.Runtime || o.Sensitive), had && before != cty.NilVal && same(before, o.Value):
 				change.Actions = ActionNoOp
 			case had:
 				change.Actions = ActionUpdate

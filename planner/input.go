@@ -3,6 +3,7 @@ package planner
 import (
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -12,7 +13,7 @@ import (
 type Input struct {
 	// Definition is evaluated with State's values; nil only with ModeDestroy,
 	// which then takes everything from the state.
-	Definition *Definition
+	Definition *lang.Definition
 	Version    DefinitionVersion
 	State      statefile.State // with its journal folded in
 	Pending    []statefile.Pending

@@ -59,6 +59,7 @@ runtime/agent, runtime/api/client < runtime/api           # the server; the clie
 
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
 planner, sync < planner/refresh                           # asks providers
+planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
 lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, cobra, term < cmd/clusterplan/...   # everything meets here

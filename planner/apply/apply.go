@@ -24,6 +24,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/providers"
@@ -41,12 +42,15 @@ type Journal interface {
 
 // Config is a run. Plan, State, Providers and Journal must be set.
 type Config struct {
-	Plan      *planner.Plan
-	State     statefile.State // that the plan was made from
-	Pending   []statefile.Pending
-	Providers *providers.Registry // configured
-	Journal   Journal
-	Begin     statefile.Begin // the first entry
+	Plan *planner.Plan
+	// Definition that the plan was made from: what it could not know is worked
+	// out as objects become known. nil with a destroy.
+	Definition *lang.Definition
+	State      statefile.State // that the plan was made from
+	Pending    []statefile.Pending
+	Providers  *providers.Registry // configured
+	Journal    Journal
+	Begin      statefile.Begin // the first entry
 
 	Parallelism int             // 0: DefaultParallelism
 	Stop        <-chan struct{} // closed: finish what is under way, begin nothing
@@ -203,6 +207,9 @@ func (r *runner) fold(res *Result) {
 	state := r.cfg.State
 	state.Cluster = r.cluster
 	res.State, _ = statefile.Fold(state, r.entries)
+	if r.cfg.Definition != nil && !r.work.Destroy {
+		res.State.Outputs = r.outputs()
+	}
 	if r.work.Destroy && len(res.State.Objects) == 0 && len(res.Failed) == 0 && !res.Interrupted {
 		res.State.Cluster, res.State.Outputs = nil, nil
 	}

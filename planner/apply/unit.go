@@ -3,7 +3,6 @@ package apply
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -47,19 +46,6 @@ func (r *runner) learnNode(a addr.Address, id string, v cty.Value) {
 	if v != cty.NilVal {
 		r.known[a] = v
 	}
-}
-
-// stored is an object's value as the state has it.
-func (r *runner) stored(o *statefile.Object) (cty.Value, error) {
-	p, err := r.cfg.Providers.Provider(o.Provider)
-	if err != nil {
-		return cty.NilVal, err
-	}
-	s, ok := p.Schema().Objects[o.Type]
-	if !ok {
-		return cty.NilVal, fmt.Errorf("provider %s has no objects of type %s", o.Provider, o.Type)
-	}
-	return schema.FromJSON(o.Attributes, schema.Type(s))
 }
 
 // idOf is the unit's object's id: what it had, or what it was given.
@@ -151,7 +137,7 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 
 // aim works out what the object is to be, now that what it refers to is known.
 func (r *runner) aim(j *job) error {
-	config, err := r.resolve(j.u.Key.Addr, j.u.Config)
+	config, err := r.resolve(j.u.Key.Addr, j.provider.Schema().Objects[j.u.Type], j.u.Config)
 	if err != nil {
 		return err
 	}
@@ -317,9 +303,10 @@ func (r *runner) leftovers(more ...addr.Address) error {
 func (r *runner) group(ctx context.Context, j *job) error {
 	u := j.u
 	parts := make([]providers.Resource, 0, len(u.Parts))
+	types := j.provider.Schema().Resources
 	for i := range u.Parts {
 		p := &u.Parts[i]
-		v, err := r.resolve(p.Addr, p.Config)
+		v, err := r.resolve(p.Addr, types[p.Type], p.Config)
 		if err != nil {
 			return err
 		}
@@ -329,9 +316,9 @@ func (r *runner) group(ctx context.Context, j *job) error {
 	if err := r.append(statefile.Entry{Intent: &statefile.Intent{Addr: u.Key.Addr, Action: u.Action, Object: target}}); err != nil {
 		return err
 	}
-	resp, err := r.call(ctx, j, "", j.planned, parts)
-	if err != nil {
-		return r.failedAt(j, "", err)
+	resp, failure := r.call(ctx, j, "", j.planned, parts)
+	if failure != nil && resp.Object == nil {
+		return r.failedAt(j, "", failure)
 	}
 	if resp.Object != nil {
 		j.prior = resp.Object
@@ -353,8 +340,14 @@ func (r *runner) group(ctx context.Context, j *job) error {
 	for _, a := range u.Gone {
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: a, Gone: true}})
 	}
+	if failure != nil {
+		entries[0].Result.Error = failure.Error() // it is there as planned, but did not come up
+	}
 	if err := r.append(entries...); err != nil {
-		return err
+		return errors.Join(failure, err)
+	}
+	if failure != nil {
+		return failure
 	}
 	if u.Action != "update" || r.changes(u.Key.Addr) {
 		r.count(u.Action)
@@ -482,12 +475,4 @@ func toJSON(v cty.Value) []byte {
 		return []byte("{}") // cannot be: all is known by now
 	}
 	return text
-}
-
-func (r *runner) resolve(_ addr.Address, config cty.Value) (cty.Value, error) {
-	if config == cty.NilVal {
-		return config, nil
-	}
-	config, _ = config.UnmarkDeep()
-	return config, nil
 }

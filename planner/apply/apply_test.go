@@ -1,0 +1,509 @@
+package apply_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/planner/refresh"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// lab is a world with a definition's state and journal beside it.
+type lab struct {
+	t       testing.TB
+	world   *plannertest.World
+	state   statefile.State // the snapshot
+	journal journal
+	ids     int
+	events  []apply.Event
+	stop    chan struct{}
+	conf    func(*apply.Config)
+}
+
+// journal is a store's, in memory: what was appended is what survives.
+type journal struct {
+	entries []statefile.Entry
+	appends int
+	killAt  int  // the process dies at this append, 1 being the first; 0: never
+	after   bool // ... after it was written
+	dead    bool
+}
+
+var errKilled = errors.New("killed")
+
+func (j *journal) Append(entries ...statefile.Entry) error {
+	if j.dead {
+		return errKilled
+	}
+	j.appends++
+	if j.appends == j.killAt {
+		j.dead = true
+		if !j.after {
+			return errKilled
+		}
+	}
+	for _, e := range entries {
+		text, err := json.Marshal(e) // as a disk would have it
+		if err != nil {
+			return err
+		}
+		var back statefile.Entry
+		if err := json.Unmarshal(text, &back); err != nil {
+			return err
+		}
+		j.entries = append(j.entries, back)
+	}
+	if j.dead {
+		return errKilled
+	}
+	return nil
+}
+
+func newLab(t testing.TB) *lab {
+	l := &lab{t: t, world: plannertest.New(), state: statefile.State{Lineage: "L", Objects: []statefile.Object{}}, stop: make(chan struct{})}
+	t.Cleanup(func() {
+		for _, v := range l.world.Violations() {
+			t.Errorf("violated: %s", v)
+		}
+	})
+	return l
+}
+
+func (l *lab) load(src string) *lang.Definition {
+	l.t.Helper()
+	files := fstest.MapFS{"main.cluster.hcl": &fstest.MapFile{Data: []byte(src)}}
+	schemas := l.world.Registry().Schemas()
+	blocks := map[string]spec.Schema{}
+	for name, s := range schemas {
+		blocks[name] = s.Config
+	}
+	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks})
+	if diags.HasErrors() {
+		l.t.Fatalf("load: %v", diags)
+	}
+	def, diags := conf.Evaluate(nil)
+	if diags.HasErrors() {
+		l.t.Fatalf("evaluate: %v", diags)
+	}
+	return def
+}
+
+// current is the state with the journal folded in, as a new run finds it.
+func (l *lab) current() (statefile.State, []statefile.Pending) {
+	return statefile.Fold(l.state, l.journal.entries)
+}
+
+func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
+	l.t.Helper()
+	state, pending := l.current()
+	world, err := refresh.Run(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry()})
+	if err != nil {
+		l.t.Fatalf("refresh: %v", err)
+	}
+	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, World: world, Providers: l.world.Registry(), Mode: mode})
+	return p
+}
+
+// apply plans and applies; a killed run leaves its journal behind.
+func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.Plan, error) {
+	l.t.Helper()
+	p := l.plan(def, mode)
+	if p.Errored {
+		return nil, p, fmt.Errorf("plan: %v", p.Diagnostics)
+	}
+	state, pending := l.current()
+	l.events = nil
+	cfg := apply.Config{
+		Plan: p, Definition: def, State: state, Pending: pending, Providers: l.world.Registry(), Journal: &l.journal,
+		Begin: statefile.Begin{Run: "r", Lineage: "L"}, Stop: l.stop, Poll: time.Millisecond, QuorumWait: 50 * time.Millisecond,
+		Events: func(e apply.Event) { l.events = append(l.events, e) },
+		NewID: func() string {
+			l.ids++
+			return fmt.Sprintf("%016x", l.ids)
+		},
+		NewIdentity: func(name string) (*pki.Identity, error) {
+			l.ids++
+			return &pki.Identity{ID: fmt.Sprintf("%016x", l.ids), Name: name, Key: make([]byte, 32)}, nil
+		},
+	}
+	if l.conf != nil {
+		l.conf(&cfg)
+	}
+	res, err := apply.Run(context.Background(), cfg)
+	if !l.journal.dead {
+		l.state = res.State
+		l.state.Serial++
+		l.journal = journal{}
+	}
+	return res, p, err
+}
+
+func (l *lab) must(def *lang.Definition, mode string) *apply.Result {
+	l.t.Helper()
+	res, _, err := l.apply(def, mode)
+	if err != nil {
+		l.t.Fatalf("apply: %v", err)
+	}
+	if len(res.Failed) > 0 || len(res.Skipped) > 0 {
+		l.t.Fatalf("apply: failed %+v, skipped %+v", res.Failed, res.Skipped)
+	}
+	return res
+}
+
+// settled: a second plan has nothing to do.
+func (l *lab) settled(def *lang.Definition) {
+	l.t.Helper()
+	p := l.plan(def, "")
+	for _, c := range p.Changes {
+		if c.Action() != "no-op" {
+			l.t.Errorf("still to do: %s %s %v %v %v", c.Address, c.Action(), c.Why, c.Phases, paths(c))
+		}
+	}
+	if p.Applyable {
+		l.t.Errorf("the second plan is applyable: outputs %v", p.OutputChanges)
+	}
+}
+
+func paths(c planner.Change) []string {
+	var out []string
+	for _, a := range c.Attributes {
+		out = append(out, fmt.Sprintf("%s(%s): %#v -> %#v", a.Path, a.Cause, a.Before, a.After))
+	}
+	return out
+}
+
+func (l *lab) calls() string {
+	var out []string
+	for _, c := range l.world.Calls {
+		out = append(out, strings.TrimSpace(c.String()))
+	}
+	return strings.Join(out, "\n")
+}
+
+func actions(p *planner.Plan) string {
+	var out []string
+	for _, c := range p.Changes {
+		if c.Action() != "no-op" {
+			out = append(out, c.Address.String()+" "+c.Action()+" "+c.Reason)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+const threeNodes = `
+cluster "c" {
+  quorum { model = "majority_node_set" }
+}
+node "n1" { provider = local }
+node "n2" { provider = local }
+node "n3" { provider = local }
+`
+
+const twoGroups = `
+group "web" {
+  preferred_owners = [node.n1, node.n2]
+  resource "ip_address" "vip" { address = "127.0.0.9" }
+  resource "generic_application" "app" {
+    command    = ["true"]
+    depends_on = [resource.vip]
+  }
+}
+group "worker" {
+  depends_on = [group.web]
+  resource "generic_application" "app" { command = ["true"] }
+}
+output "where" { value = "127.0.0.9" }
+`
+
+func TestFirstApplySecondPlanDestroy(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	res := l.must(def, "")
+	if res.Done.Create != 9 {
+		t.Errorf("created %d objects, want 9", res.Done.Create)
+	}
+	if len(l.world.Members) != 3 || len(l.world.Groups) != 2 {
+		t.Fatalf("%d members, %d groups", len(l.world.Members), len(l.world.Groups))
+	}
+	if string(l.state.Outputs["where"].Value) != `"127.0.0.9"` {
+		t.Errorf("output: %s", l.state.Outputs["where"].Value)
+	}
+	l.settled(def)
+	l.world.Ending = true
+	l.must(nil, planner.ModeDestroy)
+	if len(l.world.Hosts) != 0 || len(l.state.Objects) != 0 || l.state.Cluster != nil || len(l.state.Outputs) != 0 {
+		t.Errorf("left: %d hosts, %v", len(l.world.Hosts), l.state.Objects)
+	}
+}
+
+// A node whose agent does not start loses its own join; the others form the
+// cluster, and groups start.
+func TestNodeThatNeverStarts(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Addr == addr.Node("n2", addr.NoKey) && c.Phase == providers.PhaseStart {
+			return errors.New("the port is taken")
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Failed) != 1 || res.Failed[0].Phase != providers.PhaseStart {
+		t.Errorf("failed: %+v", res.Failed)
+	}
+	if len(res.Skipped) != 1 || res.Skipped[0].Addr.Name != "n2" {
+		t.Errorf("skipped: %+v", res.Skipped)
+	}
+	if len(l.world.Members) != 2 || len(l.world.Groups) != 2 {
+		t.Errorf("%d members, %d groups", len(l.world.Members), len(l.world.Groups))
+	}
+	l.world.Fail = nil
+	p := l.plan(def, "")
+	if got := actions(p); got != "node.n2 create cut_off" {
+		t.Errorf("next plan:\n%s", got)
+	}
+	l.must(def, "")
+	l.settled(def)
+}
+
+// Too few joins: the groups are not tried, and the reason says so.
+func TestNoMajorityJoins(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Addr.Name != "n3" && c.Phase == providers.PhaseStart {
+			return errors.New("no permission")
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.world.Groups) != 0 {
+		t.Errorf("%d groups", len(l.world.Groups))
+	}
+	var words []string
+	for _, f := range res.Failed {
+		words = append(words, f.Err.Error())
+	}
+	if !strings.Contains(strings.Join(words, "; "), "only 1 of 3 voting nodes could join") {
+		t.Errorf("failed: %v", words)
+	}
+	l.world.Fail = nil
+	l.must(def, "")
+	l.settled(def)
+}
+
+func TestDriftAgentsDown(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.must(def, "")
+	down := 0
+	for _, h := range l.world.Hosts {
+		if down++; down <= 2 {
+			h.Running = false
+		}
+	}
+	changed := l.load(threeNodes + strings.Replace(twoGroups, `command = ["true"]`, `command = ["false"]`, 1))
+	p := l.plan(changed, "")
+	if p.Complete || p.AsOf == nil || !strings.Contains(p.AsOf.Text, "no quorum") || len(p.Drift) != 2 {
+		t.Errorf("complete %v, as of %+v, drift %+v", p.Complete, p.AsOf, p.Drift)
+	}
+	l.world.Calls = nil
+	l.must(changed, "")
+	if calls := l.calls(); !strings.HasPrefix(calls, "node.n") || !strings.HasSuffix(calls, "group.worker") {
+		t.Errorf("agents first, then groups:\n%s", calls)
+	}
+	l.settled(changed)
+}
+
+// All agents down: nothing of the database can be read; apply starts them.
+func TestEveryAgentDown(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.must(def, "")
+	for _, h := range l.world.Hosts {
+		h.Running = false
+	}
+	p := l.plan(def, "")
+	if p.Complete || len(p.Unreachable) != 3 {
+		t.Errorf("unreachable: %+v", p.Unreachable)
+	}
+	if got := actions(p); got != "node.n1 update drifted\nnode.n2 update drifted\nnode.n3 update drifted" {
+		t.Errorf("plan:\n%s", got)
+	}
+	l.must(def, "")
+	l.settled(def)
+	// A destroy works on a dead cluster as well.
+	for _, h := range l.world.Hosts {
+		h.Running = false
+	}
+	l.world.Ending = true
+	l.must(nil, planner.ModeDestroy)
+	if len(l.world.Hosts) != 0 || len(l.state.Objects) != 0 {
+		t.Errorf("left: %v", l.state.Objects)
+	}
+}
+
+// A new program: one node at a time, the leader last, never below quorum.
+func TestRollingUpgrade(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.must(def, "")
+	for id, m := range l.world.Members {
+		if m.Spec.Name == "n1" {
+			l.world.Leader = id
+		}
+	}
+	l.world.Program = "p2"
+	p := l.plan(def, "")
+	var steps []string
+	for _, s := range p.Steps {
+		steps = append(steps, fmt.Sprintf("%s %s %d/%d", s.Address, s.Phase, s.Up, s.Needed))
+	}
+	want := []string{}
+	for _, n := range []string{"n2", "n3", "n1"} {
+		for _, s := range []string{"drain 3/2", "stop 2/2", "install 2/2", "start 2/2", "resume 3/2"} {
+			want = append(want, "node."+n+" "+s)
+		}
+	}
+	if !slices.Equal(steps, want) {
+		t.Errorf("steps:\n%s", strings.Join(steps, "\n"))
+	}
+	if p.Quorum.Lowest != 2 || p.Quorum.Lost {
+		t.Errorf("quorum: %+v", p.Quorum)
+	}
+	if len(p.Availability) != 2 {
+		t.Errorf("availability: %+v", p.Availability)
+	}
+	l.must(def, "")
+	l.settled(def)
+}
+
+// Two of three up: the plan refuses to take one more away.
+func TestRefusesToLoseQuorum(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes)
+	l.must(def, "")
+	l.world.Program = "p2"
+	for id, m := range l.world.Members {
+		if m.Spec.Name == "n3" {
+			delete(l.world.Hosts, id) // the host is lost
+		}
+	}
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Addr.Name == "n3" {
+			return errors.New("no route to host")
+		}
+		return nil
+	}
+	res, p, err := l.apply(def, "")
+	if p.Quorum.Lost {
+		return // n3 can't be counted on: refused at plan
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !l.world.Quorum() {
+		t.Error("quorum was lost")
+	}
+	if len(res.Failed) < 2 {
+		t.Errorf("failed: %+v", res.Failed)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	for _, c := range []struct{ name, before, after, plan, calls string }{
+		{"a resource more", "", strings.Replace(twoGroups, `group "worker"`, `group "new" {
+  resource "generic_application" "x" { command = ["x"] }
+}
+group "worker"`, 1), "group.new create not_in_state\ngroup.new.resource.x create not_in_state", "group.new"},
+		{"another preferred owner", "", strings.Replace(twoGroups, "[node.n1, node.n2]", "[node.n2, node.n1]", 1),
+			"group.web update changed", "group.web"},
+		{"a changed attribute", "", strings.Replace(twoGroups, `["true"]`, `["false"]`, 1),
+			"group.web.resource.app update changed", "group.web"},
+		{"a group goes", "", strings.Split(twoGroups, `group "worker"`)[0] + `output "where" { value = "127.0.0.9" }`,
+			"group.worker delete not_in_definition\ngroup.worker.resource.app delete not_in_definition", "group.worker delete"},
+		{"an address changes its group", "", `
+group "web" {
+  preferred_owners = [node.n1, node.n2]
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "worker" {
+  depends_on = [group.web]
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "alone" {
+  resource "ip_address" "vip" { address = "127.0.0.9" }
+}
+output "where" { value = "127.0.0.9" }`,
+			"group.alone create not_in_state\ngroup.alone.resource.vip create not_in_state\ngroup.web.resource.app update changed\ngroup.web.resource.vip delete not_in_definition",
+			"group.web\ngroup.alone"},
+		{"an address goes to a dependent", "", `
+group "web" {
+  preferred_owners = [node.n1, node.n2]
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "worker" {
+  depends_on = [group.web]
+  resource "generic_application" "app" { command = ["true"] }
+  resource "ip_address" "vip" { address = "127.0.0.9" }
+}
+output "where" { value = "127.0.0.9" }`,
+			"group.web.resource.app update changed\ngroup.web.resource.vip delete not_in_definition\ngroup.worker.resource.vip create not_in_state",
+			"group.web\ngroup.worker"},
+		{"a fourth node", "", twoGroups + `node "n4" { provider = local }`, "node.n4 create not_in_state",
+			"node.n4 install\nnode.n4 start\nnode.n4 join\nnode.n4 promote"},
+		{"a node replaced by another", "node.n3", twoGroups + `node "n4" { provider = local }`,
+			"node.n3 delete not_in_definition\nnode.n4 create not_in_state",
+			"node.n4 install\nnode.n4 start\nnode.n4 join\nnode.n4 promote\nnode.n3 drain\nnode.n3 leave\nnode.n3 stop\nnode.n3 remove"},
+		{"a zone", "", twoGroups, "node.n2 update changed", "node.n2 update"},
+		{"no vote", "", twoGroups, "node.n2 update changed", "node.n2 demote"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			l.must(l.load(threeNodes+twoGroups), "")
+			nodes := threeNodes
+			switch c.name {
+			case "a zone":
+				nodes = strings.Replace(nodes, `"n2" { provider = local }`, "\"n2\" {\n provider = local\n zone = \"z\"\n}", 1)
+			case "no vote":
+				nodes = strings.Replace(nodes, `"n2" { provider = local }`, "\"n2\" {\n provider = local\n votes = 0\n}", 1)
+			}
+			if c.before == "node.n3" {
+				nodes = strings.Replace(nodes, `node "n3" { provider = local }`, "", 1)
+			}
+			def := l.load(nodes + c.after)
+			l.world.Calls = nil
+			p := l.plan(def, "")
+			if got := actions(p); got != c.plan {
+				t.Errorf("plan:\n%s\nwant:\n%s\n%v", got, c.plan, p.Diagnostics)
+			}
+			l.must(def, "")
+			if got := l.calls(); got != c.calls {
+				t.Errorf("calls:\n%s\nwant:\n%s", got, c.calls)
+			}
+			l.settled(def)
+		})
+	}
+}

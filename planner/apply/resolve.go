@@ -1,0 +1,85 @@
+package apply
+
+import (
+	"fmt"
+
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// value tells the definition what is known of an object by now.
+func (r *runner) value(a addr.Address) (cty.Value, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v, ok := r.known[a]
+	return v, ok
+}
+
+// resolve is an object's configuration with what the plan could not know. s
+// is its schema.
+func (r *runner) resolve(a addr.Address, s spec.Schema, config cty.Value) (cty.Value, error) {
+	if config == cty.NilVal {
+		return config, nil
+	}
+	if r.cfg.Definition != nil && !config.IsWhollyKnown() {
+		v, diags := r.cfg.Definition.Resolve(a, r.value)
+		if diags.HasErrors() {
+			return cty.NilVal, diags
+		}
+		for name, e := range v.AsValueMap() {
+			// What the provider works out itself it may still work out.
+			if attr, _ := s.Attribute(name); !attr.Computed && !e.IsWhollyKnown() {
+				return cty.NilVal, fmt.Errorf("%s of %s is not known, for what has it was not applied; apply that first", name, a)
+			}
+		}
+		config = v
+	}
+	config, _ = config.UnmarkDeep()
+	return config, nil
+}
+
+// outputs are the outputs' values after the run; what is still unknown keeps
+// its last value.
+func (r *runner) outputs() map[string]statefile.Output {
+	out := map[string]statefile.Output{}
+	for _, o := range r.cfg.Definition.ResolveOutputs(r.value) {
+		old, had := r.cfg.State.Outputs[o.Name]
+		if !o.Value.IsWhollyKnown() {
+			if had {
+				out[o.Name] = old
+			}
+			continue
+		}
+		ty, err := ctyjson.MarshalType(o.Value.Type())
+		if err != nil {
+			continue
+		}
+		text, err := ctyjson.Marshal(o.Value, o.Value.Type())
+		if err != nil {
+			continue
+		}
+		if o.Sensitive {
+			text = []byte("null")
+		}
+		out[o.Name] = statefile.Output{Value: text, Type: ty, Sensitive: o.Sensitive}
+	}
+	return out
+}
+
+// stored is an object's value as the state has it.
+func (r *runner) stored(o *statefile.Object) (cty.Value, error) {
+	p, err := r.cfg.Providers.Provider(o.Provider)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	s, ok := p.Schema().Objects[o.Type]
+	if !ok {
+		return cty.NilVal, fmt.Errorf("provider %s has no objects of type %s", o.Provider, o.Type)
+	}
+	return schema.FromJSON(o.Attributes, schema.Type(s))
+}

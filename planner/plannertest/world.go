@@ -1,0 +1,403 @@
+// Package plannertest is a world to plan and apply in: hosts with agents, a
+// cluster with members and groups, in memory, behind the Provider interface.
+// It does what providers/local and providers/confdb promise, fails where it is
+// told to, and keeps a list of what must never happen (Violations).
+package plannertest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// World is the hosts and the cluster. Its fields may be changed between runs.
+type World struct {
+	Hosts   map[string]*Host // by node id
+	Program string           // digest of the program that nodes are to run
+	// The cluster; Formed once it is bootstrapped.
+	Formed   bool
+	ID       string
+	Settings cty.Value
+	Members  map[string]*Member // by node id
+	Groups   map[string]*Group  // by group id
+	Revision uint64
+	Leader   string // node id
+
+	// Fail is asked before each call: an error fails it.
+	Fail func(Call) error
+	// FailAfter is asked after each call has had its effect.
+	FailAfter func(Call) error
+	Calls     []Call
+	// Ending: the cluster may end (destroy); no step counts as a violation.
+	Ending bool
+
+	mu         sync.Mutex
+	made       map[string]int // creations by id
+	violations []string
+}
+
+// Call is one call of Apply.
+type Call struct {
+	Addr  addr.Address
+	ID    string
+	Phase string // "delete" of a group that goes
+}
+
+func (c Call) String() string { return c.Addr.String() + " " + c.Phase }
+
+// Host is a node's host.
+type Host struct {
+	Value   cty.Value
+	Program string // installed
+	Running bool
+	Server  int64
+}
+
+// Member is a node in the database.
+type Member struct {
+	Spec   spec.Node
+	Server int64
+	Voter  bool
+	Paused *providers.Order
+	Drain  bool
+}
+
+// Group is a group in the database.
+type Group struct {
+	Addr      addr.Address
+	Value     cty.Value
+	Resources []providers.Resource
+	Owner     string // node id
+	ManagedBy string
+	WantBy    *providers.Order
+	Want      string
+}
+
+// New is an empty world.
+func New() *World {
+	return &World{Hosts: map[string]*Host{}, Members: map[string]*Member{}, Groups: map[string]*Group{}, made: map[string]int{}, Program: "p1"}
+}
+
+// Registry are the providers local and confdb of the world.
+func (w *World) Registry() *providers.Registry {
+	return providers.NewRegistry(map[string]providers.Provider{"local": (*hosts)(w), "confdb": (*database)(w)})
+}
+
+// Violations are what must never happen: an object made twice, a step below
+// quorum, a group that was started before what it depends on.
+func (w *World) Violations() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.violations)
+}
+
+func (w *World) violate(format string, args ...any) {
+	w.violations = append(w.violations, fmt.Sprintf(format, args...))
+}
+
+func (w *World) begin(c Call) error {
+	w.Calls = append(w.Calls, c)
+	if w.Fail != nil {
+		return w.Fail(c)
+	}
+	return nil
+}
+
+func (w *World) end(c Call) error {
+	if w.FailAfter != nil {
+		return w.FailAfter(c)
+	}
+	return nil
+}
+
+// votes counts the cluster's votes, and those that are up.
+func (w *World) votes() (all, up int) {
+	for id, m := range w.Members {
+		if m.Voter {
+			all++
+			if h := w.Hosts[id]; h != nil && h.Running {
+				up++
+			}
+		}
+	}
+	return all, up
+}
+
+// Quorum tells whether the cluster can commit.
+func (w *World) Quorum() bool {
+	all, up := w.votes()
+	return w.Formed && all > 0 && up >= all/2+1
+}
+
+func (w *World) commit() error {
+	if !w.Formed {
+		return fmt.Errorf("%w: no cluster", providers.ErrUnreachable)
+	}
+	if !w.Quorum() {
+		return fmt.Errorf("%w: too few votes", providers.ErrNoQuorum)
+	}
+	w.Revision++
+	return nil
+}
+
+// answers tells whether any member's agent runs.
+func (w *World) answers() bool {
+	for id := range w.Members {
+		if h := w.Hosts[id]; h != nil && h.Running {
+			return true
+		}
+	}
+	return false
+}
+
+// takeVote checks that quorum was not lost by what has just been done.
+func (w *World) takeVote(had bool, what string) {
+	if had && !w.Quorum() && !w.Ending {
+		w.violate("%s took the quorum away", what)
+	}
+}
+
+// place gives groups without an owner one, and moves those whose node is drained.
+func (w *World) place() {
+	if !w.Quorum() {
+		return
+	}
+	for _, g := range w.Groups {
+		if m := w.Members[g.Owner]; m != nil && !m.Drain && m.Paused == nil && w.Hosts[g.Owner] != nil && w.Hosts[g.Owner].Running && w.mayOwn(g, g.Owner) {
+			continue
+		}
+		g.Owner = ""
+		for _, id := range sorted(w.Members) {
+			if m, h := w.Members[id], w.Hosts[id]; h != nil && h.Running && !m.Drain && m.Paused == nil && w.mayOwn(g, id) {
+				g.Owner = id
+				break
+			}
+		}
+	}
+}
+
+func (w *World) mayOwn(g *Group, id string) bool {
+	v := g.Value.GetAttr("possible_owners")
+	if v.LengthInt() == 0 {
+		return true
+	}
+	for it := v.ElementIterator(); it.Next(); {
+		if _, e := it.Element(); e.AsString() == w.Members[id].Spec.Name {
+			return true
+		}
+	}
+	return false
+}
+
+func sorted[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// hosts is the provider local.
+type hosts World
+
+func (p *hosts) Schema() providers.Schema {
+	return providers.Schema{Config: spec.Schema{Name: "local", Attributes: []spec.Attribute{{Name: "mode", Type: spec.TypeString, Default: "process"}}},
+		Objects: map[string]spec.Schema{addr.TypeNode: spec.NodeSchema()}}
+}
+func (p *hosts) Configure(cty.Value, providers.Env) error { return nil }
+func (p *hosts) Close() error                             { return nil }
+
+func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) {
+	if req.Config == cty.NilVal {
+		return providers.PlanResponse{Phases: []string{providers.PhaseDrain, providers.PhaseLeave, providers.PhaseStop, providers.PhaseRemove}}, nil
+	}
+	attrs := req.Config.AsValueMap()
+	attrs["endpoint"], attrs["server_id"] = cty.UnknownVal(cty.String), cty.UnknownVal(cty.Number)
+	attrs["program"] = cty.StringVal(p.Program)
+	if req.Prior == nil || req.Prior.Value == cty.NilVal {
+		return providers.PlanResponse{Planned: cty.ObjectVal(attrs), Phases: []string{providers.PhaseInstall, providers.PhaseStart, providers.PhaseJoin, providers.PhasePromote}}, nil
+	}
+	old := req.Prior.Value.AsValueMap()
+	attrs["endpoint"], attrs["server_id"] = old["endpoint"], old["server_id"]
+	resp := providers.PlanResponse{Planned: cty.ObjectVal(attrs), Drift: req.Prior.Health, Impact: spec.ImpactNone}
+	has := func(h string) bool { return slices.Contains(req.Prior.Health, h) }
+	restart := !old["program"].RawEquals(attrs["program"])
+	down := has(providers.HealthNotRunning)
+	settings, votes := false, !old["votes"].RawEquals(attrs["votes"])
+	for _, name := range []string{"zone", "labels", "spare", "role"} {
+		settings = settings || !old[name].RawEquals(attrs[name])
+	}
+	add := func(when bool, phases ...string) {
+		if when {
+			resp.Phases = append(resp.Phases, phases...)
+		}
+	}
+	less := votes && attrs["votes"].RawEquals(cty.Zero)
+	add(restart && !down, providers.PhaseDrain)
+	add(less, providers.PhaseDemote)
+	add(restart && !down, providers.PhaseStop)
+	add(restart, providers.PhaseInstall)
+	add(restart || down, providers.PhaseStart)
+	add(has(providers.HealthNotMember), providers.PhaseJoin)
+	add(settings && !has(providers.HealthNotMember), providers.PhaseUpdate)
+	add(has(providers.HealthNotMember) || votes && !less || has(providers.HealthNotCaught), providers.PhasePromote)
+	add(restart && !down || has(providers.HealthDrained), providers.PhaseResume)
+	return resp, nil
+}
+
+func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.ReadResponse, error) {
+	w := (*World)(p)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := w.Hosts[req.ID]
+	if h == nil {
+		return providers.ReadResponse{}, nil
+	}
+	v := h.Value
+	attrs := v.AsValueMap()
+	attrs["program"] = cty.StringVal(h.Program)
+	attrs["server_id"] = cty.NumberIntVal(h.Server)
+	attrs["endpoint"] = cty.StringVal("127.0.0.1:1")
+	o := &providers.Object{ID: req.ID, Value: cty.ObjectVal(attrs)}
+	if !h.Running {
+		o.Health = append(o.Health, providers.HealthNotRunning)
+	}
+	if w.Formed && w.answers() {
+		m := w.Members[req.ID]
+		switch {
+		case m == nil:
+			o.Health = append(o.Health, providers.HealthNotMember)
+		case !m.Voter && m.Spec.Votes > 0:
+			o.Health = append(o.Health, providers.HealthNotCaught)
+		}
+		if m != nil && m.Drain && m.Paused == nil {
+			o.Health = append(o.Health, providers.HealthDrained)
+		}
+	}
+	return providers.ReadResponse{Object: o}, nil
+}
+
+func (p *hosts) Apply(ctx context.Context, req providers.ApplyRequest) (providers.ApplyResponse, error) {
+	w := (*World)(p)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	call := Call{req.Addr, req.ID, req.Phase}
+	if err := w.begin(call); err != nil {
+		return providers.ApplyResponse{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return providers.ApplyResponse{}, err
+	}
+	if err := w.phase(req); err != nil {
+		return providers.ApplyResponse{}, err
+	}
+	w.place()
+	if err := w.end(call); err != nil {
+		return providers.ApplyResponse{}, err
+	}
+	h := w.Hosts[req.ID]
+	if h == nil {
+		return providers.ApplyResponse{}, nil
+	}
+	attrs := h.Value.AsValueMap()
+	attrs["program"] = cty.StringVal(h.Program)
+	attrs["server_id"] = cty.NumberIntVal(h.Server)
+	attrs["endpoint"] = cty.StringVal("127.0.0.1:1")
+	return providers.ApplyResponse{Object: &providers.Object{ID: req.ID, Value: cty.ObjectVal(attrs)}}, nil
+}
+
+func (w *World) phase(req providers.ApplyRequest) error {
+	h, m := w.Hosts[req.ID], w.Members[req.ID]
+	had := w.Quorum()
+	switch req.Phase {
+	case providers.PhaseInstall:
+		if h == nil {
+			w.made[req.ID]++
+			for id, other := range w.Hosts {
+				if other.Value.GetAttr("name").RawEquals(req.Planned.GetAttr("name")) {
+					w.violate("%s was made twice: %s and %s", req.Addr, id, req.ID)
+				}
+			}
+			h = &Host{Server: int64(len(w.made) + len(w.Calls))}
+			w.Hosts[req.ID] = h
+		}
+		h.Program, h.Value = w.Program, req.Planned
+		return nil
+	case providers.PhaseStart:
+		if h == nil {
+			return fmt.Errorf("%s is not installed", req.Addr)
+		}
+		h.Running = true
+		return nil
+	case providers.PhaseStop:
+		if h != nil {
+			h.Running = false
+			w.takeVote(had, req.Addr.String()+" stop")
+		}
+		return nil
+	case providers.PhaseRemove:
+		delete(w.Hosts, req.ID)
+		if len(w.Hosts) == 0 {
+			w.Formed, w.Members, w.Groups = false, map[string]*Member{}, map[string]*Group{}
+		}
+		return nil
+	case providers.PhaseLeave:
+		if m == nil {
+			return nil
+		}
+	}
+	if err := w.commit(); err != nil {
+		return err
+	}
+	switch req.Phase {
+	case providers.PhaseJoin:
+		if h == nil || !h.Running {
+			return fmt.Errorf("%w: %s does not answer", providers.ErrUnreachable, req.Addr)
+		}
+		n := w.node(req)
+		if m == nil {
+			w.Members[req.ID] = &Member{Spec: n, Server: h.Server}
+		} else {
+			m.Spec = n
+		}
+	case providers.PhasePromote:
+		if m == nil {
+			return fmt.Errorf("%s is no member", req.Addr)
+		}
+		m.Voter = w.node(req).Votes > 0
+	case providers.PhaseDemote:
+		m.Spec = w.node(req)
+		m.Voter = false
+		h.Value = req.Planned
+		w.takeVote(had, req.Addr.String()+" demote")
+	case providers.PhaseUpdate:
+		m.Spec, h.Value = w.node(req), req.Planned
+	case providers.PhaseDrain:
+		if m != nil {
+			m.Drain = true
+		}
+	case providers.PhaseResume:
+		m.Drain = false
+	case providers.PhaseLeave:
+		delete(w.Members, req.ID)
+		w.takeVote(had, req.Addr.String()+" leave")
+	}
+	return nil
+}
+
+func (w *World) node(req providers.ApplyRequest) spec.Node {
+	n := spec.Node{ID: req.ID, Addr: req.Addr, Provider: "local"}
+	if err := schema.DecodeKnown(req.Planned, &n); err != nil {
+		w.violate("%s: %v", req.Addr, err)
+	}
+	return n
+}
