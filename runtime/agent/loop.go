@@ -122,6 +122,7 @@ func (n *Node) loop(ctx, life context.Context) error {
 	defer close(n.ended)
 	asked := ctx.Done()
 	var late <-chan time.Time
+	n.step(member.Tick{}) // what the store held is applied, and the first deadline set
 	for !n.stopped {
 		n.timer.set(n.member.NextDeadline())
 		select {

@@ -117,6 +117,8 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 		m.coreStep(core.ResourceChanged(in))
 	case GroupDown:
 		m.coreStep(core.GroupDown(in))
+	case Tick:
+		m.pump() // a driver that starts over a store has work before anything comes in
 	case Clock:
 		m.coreStep(core.Clock{Wall: in.Wall})
 	case Shutdown:
