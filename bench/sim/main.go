@@ -1,0 +1,69 @@
+// Command sim runs the simulation for as long as is wanted, seed after seed,
+// on one core, and stops at the first broken invariant with its story:
+//
+//	go run ./bench/sim --minutes 5 --seed 1 --json
+//
+// prints {"runs", "steps", "faults", "violations", "least_slack_ms"}. Exit code
+// 1: an invariant was broken; the seed on stderr tells the same story again.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/clusterplan/clusterplan/runtime/sim"
+)
+
+func main() {
+	minutes := flag.Float64("minutes", 1, "how long to run, in minutes of real time")
+	seed := flag.Uint64("seed", 1, "the first seed; the next run takes the next one")
+	nodes := flag.Int("nodes", 0, "nodes of each cluster; 0: 3, 4 and 5 in turn")
+	one := flag.Bool("one", false, "run this seed alone and print its story")
+	asJSON := flag.Bool("json", false, "print the result as one JSON object")
+	flag.Parse()
+
+	out := struct {
+		Runs             int     `json:"runs"`
+		Steps            int     `json:"steps"`
+		Faults           int     `json:"faults"`
+		Failovers        int     `json:"failovers"`
+		Violations       int     `json:"violations"`
+		LeastSlack       float64 `json:"least_slack_ms"`
+		SimulatedMinutes float64 `json:"simulated_minutes"`
+	}{LeastSlack: 1e12}
+	const each = time.Minute
+	for end := time.Now().Add(time.Duration(*minutes * float64(time.Minute))); out.Runs == 0 || !*one && time.Now().Before(end); out.Runs++ {
+		cfg := sim.Config{Seed: *seed + uint64(out.Runs), Nodes: *nodes, For: each}
+		if *nodes == 0 {
+			cfg.Nodes = 3 + int(cfg.Seed%3)
+		}
+		r := sim.Run(cfg)
+		out.Steps += r.Steps
+		out.Faults += r.Faults
+		out.Failovers += r.Failovers
+		out.SimulatedMinutes += each.Minutes()
+		out.LeastSlack = min(out.LeastSlack, float64(r.LeastSlack)/float64(time.Millisecond))
+		if *one || len(r.Violations) > 0 {
+			fmt.Fprintln(os.Stderr, strings.Join(r.Story, "\n"))
+		}
+		if len(r.Violations) > 0 {
+			out.Violations = len(r.Violations)
+			fmt.Fprintf(os.Stderr, "seed %d, %d nodes: %s\n", cfg.Seed, cfg.Nodes, strings.Join(r.Violations, "\n"))
+			out.Runs++
+			break
+		}
+	}
+	if *asJSON {
+		_ = json.NewEncoder(os.Stdout).Encode(out)
+	} else {
+		fmt.Printf("%d runs, %d steps, %d faults, %d changes of owner, %d violations, least slack %.1f ms\n",
+			out.Runs, out.Steps, out.Faults, out.Failovers, out.Violations, out.LeastSlack)
+	}
+	if out.Violations > 0 {
+		os.Exit(1)
+	}
+}

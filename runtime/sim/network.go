@@ -1,0 +1,47 @@
+package sim
+
+import (
+	"time"
+)
+
+// network carries frames and streams between hosts, one way each: cut, slow,
+// lossy, doubling and reordering where faults say so.
+type network struct {
+	cut  [][]bool // [from][to]
+	loss float64  // of frames and of stream messages
+	lag  time.Duration
+}
+
+func (n *network) init(nodes int) {
+	n.cut = make([][]bool, nodes)
+	for i := range n.cut {
+		n.cut[i] = make([]bool, nodes)
+	}
+}
+
+func (n *network) heal() {
+	for _, row := range n.cut {
+		clear(row)
+	}
+	n.loss, n.lag = 0, 0
+}
+
+// send lets deliver happen at the other host after a delay, or never.
+func (w *world) send(from, to int, deliver func()) {
+	if w.net.cut[from][to] || w.chance(w.net.loss) {
+		return
+	}
+	pass := func() {
+		if !w.net.cut[from][to] { // cut while under way
+			deliver()
+		}
+	}
+	delay := w.between(30*time.Microsecond, 400*time.Microsecond)
+	if w.net.lag > 0 {
+		delay += w.between(0, w.net.lag) // uneven lag reorders
+	}
+	w.after(delay, pass)
+	if w.net.loss > 0 && w.chance(0.05) {
+		w.after(delay+w.between(0, 300*time.Millisecond), pass) // a late double
+	}
+}

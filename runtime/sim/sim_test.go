@@ -1,0 +1,85 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func fail(t *testing.T, r Report) {
+	t.Helper()
+	story := r.Story
+	if len(story) > 120 {
+		story = story[len(story)-120:]
+	}
+	t.Fatalf("seed %d: %s\nthe story's end:\n%s", r.Seed, strings.Join(r.Violations, "\n"), strings.Join(story, "\n"))
+}
+
+// Through crashes, pauses, partitions, loss, lag, slow disks and clocks at
+// their bounds: never two owners, and everything runs again afterwards.
+func TestFaults(t *testing.T) {
+	seeds := 24
+	if testing.Short() {
+		seeds = 4
+	}
+	var faults, starts, failovers, acked int
+	slack := time.Hour
+	for seed := range seeds {
+		nodes := []int{3, 5, 3, 4}[seed%4]
+		r := Run(Config{Seed: uint64(seed), Nodes: nodes, Groups: 3, For: 40 * time.Second})
+		if len(r.Violations) > 0 {
+			fail(t, r)
+		}
+		faults, starts, failovers, acked = faults+r.Faults, starts+r.Starts, failovers+r.Failovers, acked+r.Acked
+		slack = min(slack, r.LeastSlack)
+	}
+	t.Logf("%d seeds: %d faults, %d starts, %d changes of owner, %d updates acknowledged, least slack %v", seeds, faults, starts, failovers, acked, slack)
+	if faults < 10*seeds || failovers < seeds || acked < seeds {
+		t.Errorf("the runs were too tame to prove anything: %d faults, %d changes of owner, %d updates", faults, failovers, acked)
+	}
+}
+
+// Without a fault nothing moves, whatever the clocks' rates.
+func TestQuiet(t *testing.T) {
+	for seed := range 4 {
+		r := Run(Config{Seed: uint64(seed), NoFault: true, For: time.Minute, Nodes: 3 + seed})
+		if len(r.Violations) > 0 {
+			fail(t, r)
+		}
+		if r.Starts != 3 {
+			t.Fatalf("seed %d: %d starts of 3 groups in a healthy cluster:\n%s", seed, r.Starts, strings.Join(r.Story, "\n"))
+		}
+	}
+}
+
+// A seed tells the same story twice.
+func TestSameSeedSameStory(t *testing.T) {
+	a := Run(Config{Seed: 5, For: 15 * time.Second})
+	b := Run(Config{Seed: 5, For: 15 * time.Second})
+	if a.Steps != b.Steps || !slices.Equal(a.Story, b.Story) {
+		for i := range min(len(a.Story), len(b.Story)) {
+			if a.Story[i] != b.Story[i] {
+				t.Fatalf("stories part at line %d:\n%s\n%s", i, a.Story[i], b.Story[i])
+			}
+		}
+		t.Fatalf("%d steps, then %d", a.Steps, b.Steps)
+	}
+}
+
+// The invariants are not blind: each broken rule is found.
+func TestMutations(t *testing.T) {
+	for _, m := range []Mutation{LongLease, EarlyRelease, NoDeadMan} {
+		t.Run(fmt.Sprint(m), func(t *testing.T) {
+			for seed := range 40 {
+				r := Run(Config{Seed: uint64(seed), Mutate: m, For: 30 * time.Second})
+				if len(r.Violations) > 0 {
+					t.Logf("found at seed %d: %s", seed, r.Violations[0])
+					return
+				}
+			}
+			t.Errorf("40 seeds did not find it")
+		})
+	}
+}
