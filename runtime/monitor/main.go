@@ -84,7 +84,12 @@ func serve(conn net.Conn) error {
 	}
 	go m.listen(in, orders)
 	go func() { ready <- m.prepare() }()
-	return m.loop()
+	err = m.loop()
+	if err != nil {
+		out.log("error", "the monitor ends: "+err.Error(), nil)
+	}
+	out.finish(time.Second)
+	return err
 }
 
 // listen reads the agent's orders; the channel closes with its socket.

@@ -3,6 +3,7 @@ package monitor
 import (
 	"io"
 	"sync"
+	"time"
 )
 
 // speaker sends words to the agent in order, and never blocks who speaks.
@@ -11,11 +12,13 @@ import (
 type speaker struct {
 	w      io.Writer
 	failed chan struct{}
+	done   chan struct{} // run has ended
 
-	mu    sync.Mutex
-	queue []Word
-	wake  chan struct{}
-	dead  bool
+	mu       sync.Mutex
+	queue    []Word
+	wake     chan struct{}
+	dead     bool // nothing is taken any more
+	finished bool // wake is closed
 }
 
 // Bounds of the queue. Lines for the log are the first to go.
@@ -25,13 +28,13 @@ const (
 )
 
 func newSpeaker(w io.Writer) *speaker {
-	return &speaker{w: w, failed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &speaker{w: w, failed: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 func (s *speaker) say(w Word) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dead || w.Log != nil && len(s.queue) > maxLogWords {
+	if s.dead || s.finished || w.Log != nil && len(s.queue) > maxLogWords {
 		return
 	}
 	if len(s.queue) >= maxWords {
@@ -53,7 +56,8 @@ func (s *speaker) log(level, text string, args map[string]any) {
 // run writes until the agent is gone. The loop hears of that by the end of its
 // orders.
 func (s *speaker) run() {
-	for range s.wake {
+	defer close(s.done)
+	for range s.wake { // a queue that isn't empty has its token in it, closed or not
 		s.mu.Lock()
 		words := s.queue
 		s.queue = nil
@@ -70,5 +74,19 @@ func (s *speaker) run() {
 				return
 			}
 		}
+	}
+}
+
+// finish sends what was said, within that time, and takes no more.
+func (s *speaker) finish(within time.Duration) {
+	s.mu.Lock()
+	if !s.finished {
+		s.finished = true
+		close(s.wake)
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.done:
+	case <-time.After(within):
 	}
 }
