@@ -32,7 +32,7 @@ func (g *group) killMargin() time.Duration {
 // wait puts a start off until something is gone; a newer one for the same
 // resource replaces it.
 func (g *group) wait(s Start) {
-	g.dropWaiting(func(w Start) bool { return w.Resource.ID == s.Resource.ID })
+	g.dropWaiting(func(w Start) bool { return w.Resource.Name == s.Resource.Name })
 	g.waiting = append(g.waiting, s)
 }
 

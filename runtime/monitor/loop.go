@@ -141,7 +141,7 @@ func (m *monitor) group(id string) *group {
 // refuse answers a start that is not carried out.
 func (m *monitor) refuse(s Start, format string, args ...any) {
 	m.out.say(Word{Changed: &Changed{
-		ResourceRef: ResourceRef{Group: s.Group, Epoch: s.Epoch, Resource: s.Resource.ID},
+		ResourceRef: ResourceRef{Group: s.Group, Epoch: s.Epoch, Resource: s.Resource.Name},
 		State:       spec.StateFailed,
 		Reason:      fmt.Sprintf(format, args...),
 	}})
@@ -153,7 +153,7 @@ func (m *monitor) start(s Start) {
 		m.refuse(s, "the monitor isn't ready: it still cleans up after an earlier one")
 		return
 	}
-	if s.Group == "" || s.Resource.ID == "" {
+	if s.Group == "" || s.Resource.Name == "" {
 		m.refuse(s, "a start without a group's or a resource's id")
 		return
 	}
@@ -177,7 +177,7 @@ func (m *monitor) start(s Start) {
 		m.stopAll(g)
 		return
 	}
-	if in := g.live[s.Resource.ID]; in != nil {
+	if in := g.live[s.Resource.Name]; in != nil {
 		if !in.stopping && !in.failed && sameResource(in.spec, s.Resource) {
 			m.changed(in)
 			return
@@ -204,14 +204,14 @@ func (m *monitor) launch(g *group, s Start) {
 	stop, ask := context.WithCancelCause(context.Background())
 	kill, end := context.WithCancel(context.Background())
 	in := &instance{
-		ref:   ResourceRef{Group: s.Group, Epoch: s.Epoch, Resource: s.Resource.ID},
+		ref:   ResourceRef{Group: s.Group, Epoch: s.Epoch, Resource: s.Resource.Name},
 		spec:  s.Resource,
 		group: g,
 		state: spec.StateOnlinePending,
 		stop:  ask,
 		kill:  end,
 	}
-	g.live[s.Resource.ID] = in
+	g.live[s.Resource.Name] = in
 	m.changed(in)
 	env := resource.Env{
 		Cluster: m.conf.Cluster,
@@ -255,7 +255,7 @@ func (m *monitor) ask(in *instance) {
 // stop stops one resource.
 func (m *monitor) stop(ref ResourceRef) {
 	g := m.group(ref.Group)
-	g.dropWaiting(func(s Start) bool { return s.Resource.ID == ref.Resource && s.Epoch <= ref.Epoch })
+	g.dropWaiting(func(s Start) bool { return s.Resource.Name == ref.Resource && s.Epoch <= ref.Epoch })
 	in := g.live[ref.Resource]
 	if in == nil || in.ref.Epoch > ref.Epoch {
 		m.out.say(Word{Changed: &Changed{ResourceRef: ref, State: spec.StateOffline}})
@@ -305,7 +305,7 @@ func (m *monitor) report(r report) {
 	in.stop(errStopped)
 	in.kill()
 	delete(g.live, in.ref.Resource)
-	again := !g.ending && slices.ContainsFunc(g.waiting, func(s Start) bool { return s.Resource.ID == in.ref.Resource })
+	again := !g.ending && slices.ContainsFunc(g.waiting, func(s Start) bool { return s.Resource.Name == in.ref.Resource })
 	if !again && (in.stopping || !in.failed) {
 		in.state, in.reason = spec.StateOffline, ""
 		m.changed(in)
