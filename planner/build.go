@@ -457,8 +457,12 @@ func (b *builder) compare(it *item) {
 // goOn adds what a cut-off create has not done yet, where the provider does
 // not ask for it by itself.
 func (b *builder) goOn(it *item) {
-	if it.old == nil || it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
 		return
+	}
+	var done []string
+	if it.old != nil {
+		done = it.old.Phases
 	}
 	whole, ok := b.ask(it, nil, it.want.config)
 	if !ok {
@@ -466,7 +470,7 @@ func (b *builder) goOn(it *item) {
 	}
 	var rest []string
 	for _, p := range whole.Phases {
-		if !slices.Contains(it.old.Phases, p) || slices.Contains(it.phases, p) {
+		if !slices.Contains(done, p) || slices.Contains(it.phases, p) {
 			rest = append(rest, p)
 		}
 	}

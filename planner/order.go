@@ -70,6 +70,13 @@ func (b *builder) order() {
 		return
 	}
 	w := &Work{Graph: o.g, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy}
+	if b.in.World.Objects != nil && !b.destroy {
+		for _, it := range b.items {
+			if !it.acts() && !it.silent && it.old != nil && it.prior != nil {
+				w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value})
+			}
+		}
+	}
 	for _, k := range keys {
 		w.Units = append(w.Units, o.units[k])
 	}
@@ -216,7 +223,9 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 		if creates {
 			// One started agent is enough to begin with; the cluster is made
 			// there, and the others join it.
-			o.cluster.Any = 1
+			if !o.anyRuns() {
+				o.cluster.Any = 1
+			}
 			for _, u := range o.ups {
 				o.cluster.Of = append(o.cluster.Of, u.Key)
 				o.g.AddEdge(o.cluster.Key, u.Key, graph.Soft)
@@ -282,6 +291,16 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			o.g.AddEdge(u.Key, o.leaves[i-1].Key, graph.Soft)
 		}
 	}
+}
+
+// anyRuns tells whether a node's agent runs already.
+func (o *orderer) anyRuns() bool {
+	for _, it := range o.items {
+		if it.addr.Type == addr.TypeNode && it.prior != nil && o.units[Key{it.addr, StageUp}] == nil && !o.down(it) {
+			return true
+		}
+	}
+	return false
 }
 
 // needQuorum has what writes to the database wait until it can commit.

@@ -26,7 +26,7 @@ type Plan struct {
 	FormatVersion  string                  `json:"format_version"`
 	Mode           string                  `json:"mode"`
 	Complete       bool                    `json:"complete"`  // false: something could not be seen (Unreachable, AsOf)
-	Applyable      bool                    `json:"applyable"` // there is something to do, and it may be done
+	Applyable      bool                    `json:"applyable"` // there is something to do (if only to tidy up after an apply that was cut off), and it may be done
 	Errored        bool                    `json:"errored"`   // Diagnostics hold an error
 	Cluster        string                  `json:"cluster"`   // name
 	Serial         uint64                  `json:"serial"`    // of the state that it rests on

@@ -14,13 +14,25 @@ import (
 type Work struct {
 	Units []*Unit           // in an order that keeps every edge
 	Graph *graph.Graph[Key] // who waits for whom
-	Moves []statefile.Object
+	// Kept are the objects that are as they should be, as they were read: the
+	// state may not know it yet, where an apply was cut off.
+	Kept []Kept
 	// First says that there is no cluster yet.
 	First bool
 	// AllowQuorumLoss as it was planned.
 	AllowQuorumLoss bool
 	Destroy         bool
 }
+
+// Kept is an object that nothing is done to.
+type Kept struct {
+	Addr  addr.Address
+	Value cty.Value
+}
+
+// PhaseBegun stands among the phases of an object in the state whose create
+// was begun, and may or may not have had an effect.
+const PhaseBegun = "begun"
 
 // Stage is a part of an object's action that is ordered on its own.
 type Stage string

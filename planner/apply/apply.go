@@ -14,10 +14,12 @@
 package apply
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -207,12 +209,46 @@ func (r *runner) fold(res *Result) {
 	state := r.cfg.State
 	state.Cluster = r.cluster
 	res.State, _ = statefile.Fold(state, r.entries)
+	r.keep(&res.State)
 	if r.cfg.Definition != nil && !r.work.Destroy {
 		res.State.Outputs = r.outputs()
 	}
 	if r.work.Destroy && len(res.State.Objects) == 0 && len(res.Failed) == 0 && !res.Interrupted {
 		res.State.Cluster, res.State.Outputs = nil, nil
 	}
+}
+
+// keep has the state say what is known beyond the journal of this run: what
+// was read of objects that nothing was done to, and what an earlier run began
+// and this one did not come to. The journal goes; nothing may be lost with it.
+func (r *runner) keep(state *statefile.State) {
+	state.Objects = slices.Clone(state.Objects)
+	at := make(map[addr.Address]int, len(state.Objects))
+	for i := range state.Objects {
+		at[state.Objects[i].Addr] = i
+	}
+	for _, k := range r.work.Kept {
+		if i, ok := at[k.Addr]; ok {
+			if text := toJSON(k.Value); !bytes.Equal(text, state.Objects[i].Attributes) {
+				state.Objects[i].Attributes = text
+			}
+		}
+	}
+	settled := map[addr.Address]bool{}
+	for i := range r.entries {
+		if res := r.entries[i].Result; res != nil && res.Gone {
+			settled[res.Addr] = true
+		}
+	}
+	for _, p := range r.cfg.Pending {
+		if _, known := at[p.Addr]; known || settled[p.Addr] || p.Object == nil {
+			continue
+		}
+		o := *p.Object
+		o.Phases = []string{planner.PhaseBegun}
+		state.Objects = append(state.Objects, o)
+	}
+	slices.SortFunc(state.Objects, func(a, b statefile.Object) int { return addr.Compare(a.Addr, b.Addr) })
 }
 
 // append makes entries durable. After an error nothing more is begun.

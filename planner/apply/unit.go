@@ -220,9 +220,16 @@ func (r *runner) settled(j *job, phase string, last bool) error {
 	return nil
 }
 
-// failedAt journals a failure: the object stays as the last result has it.
+// failedAt journals a failure. The object stays as the last result has it; one
+// that was to be made keeps its id, for some of it may be there.
 func (r *runner) failedAt(j *job, phase string, err error) error {
 	res := &statefile.Result{Addr: j.u.Key.Addr, Phase: phase, Error: err.Error()}
+	if j.planned != cty.NilVal && (j.u.Old == nil || j.u.Old.ID != j.id) {
+		res.Object = r.object(j, valueOf(j.prior, j.planned), private(j.prior), true)
+		if !slices.Contains(res.Object.Phases, planner.PhaseBegun) {
+			res.Object.Phases = append([]string{planner.PhaseBegun}, res.Object.Phases...)
+		}
+	}
 	if journal := r.append(statefile.Entry{Result: res}); journal != nil {
 		return errors.Join(err, journal)
 	}

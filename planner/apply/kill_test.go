@@ -1,0 +1,297 @@
+package apply_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// summary is the state without what differs from run to run: ids become the
+// objects' own places in the world.
+func (l *lab) summary() string {
+	var out []string
+	for _, o := range l.state.Objects {
+		there := "missing"
+		switch {
+		case o.Addr.Type == addr.TypeNode && l.world.Hosts[o.ID] != nil && l.world.Members[o.ID] != nil:
+			there = fmt.Sprintf("runs %v, votes %v", l.world.Hosts[o.ID].Running, l.world.Members[o.ID].Voter)
+		case o.Addr.Type == addr.TypeCluster && l.world.ID == o.ID && l.state.Cluster.ID == o.ID:
+			there = "formed"
+		case o.Addr.Type == addr.TypeGroup && !o.Addr.IsResource() && l.world.Groups[o.ID] != nil:
+			there = "there"
+		case o.Addr.IsResource():
+			for _, g := range l.world.Groups {
+				for _, r := range g.Resources {
+					if r.ID == o.ID && r.Addr == o.Addr {
+						there = "there"
+					}
+				}
+			}
+		}
+		attrs := string(o.Attributes)
+		if i := strings.Index(attrs, `"server_id"`); i >= 0 {
+			j := strings.IndexAny(attrs[i:], ",}")
+			attrs = attrs[:i] + attrs[i+j:]
+		}
+		out = append(out, fmt.Sprintf("%s %s %v %v %v: %s", o.Addr, attrs, o.Phases, o.DependsOn, o.Tainted, there))
+	}
+	out = append(out, fmt.Sprintf("%d hosts, %d members, %d groups", len(l.world.Hosts), len(l.world.Members), len(l.world.Groups)))
+	return strings.Join(out, "\n")
+}
+
+// Killed at every write of the journal, before and after it reached the disk,
+// the next run goes on from the truth: everything is made once, and the end is
+// the same.
+func TestKilledAtEveryWrite(t *testing.T) {
+	first := threeNodes + twoGroups
+	second := strings.Replace(threeNodes, `node "n3"`, `node "n4"`, 1) +
+		strings.NewReplacer(`["true"]`, `["false"]`, `"worker"`, `"other"`).Replace(twoGroups)
+	runs := []struct {
+		name, before, src, mode string
+		prepare                 func(*lab)
+	}{
+		{"first", "", first, "", nil},
+		{"change", first, second, "", nil},
+		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }},
+		{"destroy", first, "", planner.ModeDestroy, func(l *lab) { l.world.Ending = true }},
+		{"destroy of a dead cluster", first, "", planner.ModeDestroy, func(l *lab) {
+			l.world.Ending = true
+			for _, h := range l.world.Hosts {
+				h.Running = false
+			}
+		}},
+	}
+	for _, run := range runs {
+		t.Run(run.name, func(t *testing.T) {
+			want := ""
+			for k := 0; ; k++ { // 0: the run that nobody kills
+				writes := 0
+				for _, after := range []bool{false, true} {
+					l := newLab(t)
+					if run.before != "" {
+						l.must(l.load(run.before), "")
+					}
+					if run.prepare != nil {
+						run.prepare(l)
+					}
+					def := l.load(cmp.Or(run.src, run.before))
+					if run.mode == planner.ModeDestroy {
+						def = nil
+					}
+					l.conf = func(c *apply.Config) { c.Parallelism = 1 } // the same writes each time
+					l.journal.killAt, l.journal.after = k, after
+					_, _, err := l.apply(def, run.mode)
+					writes = l.journal.appends
+					died := l.journal.dead
+					if died != (err != nil) || died && !errors.Is(err, errKilled) {
+						t.Fatalf("write %d, after %v: died %v, error %v", k, after, died, err)
+					}
+					if died {
+						l.journal.dead, l.journal.killAt = false, 0
+						l.must(def, run.mode)
+					}
+					if def != nil {
+						l.settled(def)
+					} else if l.state.Cluster != nil {
+						t.Errorf("write %d, after %v: the identity outlived the cluster", k, after)
+					}
+					got := l.summary()
+					if want == "" {
+						want = got
+					}
+					if got != want {
+						t.Fatalf("killed at write %d, after %v:\n%s\nwant:\n%s", k, after, got, want)
+					}
+					if k > 0 && !died {
+						return // that many writes there are not
+					}
+				}
+				_ = writes
+			}
+		})
+	}
+}
+
+// A provider that dies with an answer on its way: the effect is there, and no
+// result says so.
+func TestEffectWithoutAnswer(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	lost := map[string]bool{}
+	l.world.FailAfter = func(c plannertest.Call) error {
+		if !lost[c.String()] {
+			lost[c.String()] = true
+			return errors.New("the connection broke")
+		}
+		return nil
+	}
+	for i := 0; ; i++ {
+		res, _, err := l.apply(def, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(res.Failed) == 0 {
+			break
+		}
+		if i > 20 {
+			t.Fatalf("still failing: %+v", res.Failed)
+		}
+	}
+	l.settled(def)
+}
+
+func TestInterrupts(t *testing.T) {
+	t.Run("softly", func(t *testing.T) {
+		l := newLab(t)
+		def := l.load(threeNodes + twoGroups)
+		l.world.Fail = func(c plannertest.Call) error {
+			if c.Phase == providers.PhaseBootstrap {
+				close(l.stop)
+			}
+			return nil
+		}
+		res, _, err := l.apply(def, "")
+		if err != nil || !res.Interrupted || len(res.Failed) > 0 {
+			t.Fatalf("%v, %+v", err, res)
+		}
+		if !l.world.Formed || len(l.world.Groups) > 0 {
+			t.Error("what was under way is finished, nothing new is begun")
+		}
+		if len(res.NotStarted) == 0 || !slices.Contains(res.NotStarted, addr.Group("worker", addr.NoKey)) {
+			t.Errorf("not started: %v", res.NotStarted)
+		}
+		l.world.Fail, l.stop = nil, make(chan struct{})
+		l.must(def, "")
+		l.settled(def)
+	})
+	t.Run("at once", func(t *testing.T) {
+		l := newLab(t)
+		def := l.load(threeNodes + twoGroups)
+		p := l.plan(def, "")
+		ctx, cancel := context.WithCancel(context.Background())
+		l.world.Fail = func(c plannertest.Call) error {
+			if c.Phase == providers.PhaseJoin {
+				cancel()
+			}
+			return nil
+		}
+		res, err := apply.Run(ctx, apply.Config{Plan: p, Definition: def, State: l.state, Providers: l.world.Registry(), Journal: &l.journal, Poll: time.Millisecond})
+		if err != nil || !res.Interrupted {
+			t.Fatalf("%v, %+v", err, res)
+		}
+		l.state, l.journal, l.world.Fail = res.State, journal{}, nil
+		l.must(def, "")
+		l.settled(def)
+	})
+}
+
+// One failed group stops what depends on it, and nothing else.
+func TestFailureStopsDependents(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups + `
+group "alone" {
+  resource "generic_application" "app" { command = ["true"] }
+}`)
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Addr.Name == "web" {
+			return errors.New("refused")
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Failed) != 1 || len(res.Skipped) != 1 || res.Skipped[0].Addr.Name != "worker" || len(l.world.Groups) != 1 {
+		t.Errorf("failed %+v, skipped %+v, %d groups", res.Failed, res.Skipped, len(l.world.Groups))
+	}
+	var kinds []string
+	for _, e := range l.events {
+		if e.Addr.Type == addr.TypeGroup && e.Type != apply.EventPlanned {
+			kinds = append(kinds, e.Addr.Name+" "+e.Type)
+		}
+	}
+	slices.Sort(kinds)
+	if got := strings.Join(kinds, ", "); got != "alone apply_complete, alone apply_start, web apply_errored, web apply_start, worker apply_skipped" {
+		t.Errorf("events: %s", got)
+	}
+}
+
+// Quorum lost between plan and apply: the step that would make it worse is
+// not done.
+func TestLooksAtVotesAgain(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes)
+	l.must(def, "")
+	l.world.Program = "p2"
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Phase == providers.PhaseDrain {
+			for id, m := range l.world.Members {
+				if m.Spec.Name == "n3" {
+					l.world.Hosts[id].Running = false
+				}
+			}
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Failed) == 0 || !errors.Is(res.Failed[0].Err, providers.ErrNoQuorum) || res.Failed[0].Phase != providers.PhaseStop {
+		t.Errorf("failed: %+v", res.Failed)
+	}
+	l.world.Fail = nil
+	l.must(def, "")
+	l.settled(def)
+}
+
+// The entries stand in the order that the next run relies on.
+func TestIntentBeforeCallBeforeResult(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	var log []string
+	l.world.Fail = func(c plannertest.Call) error { log = append(log, "call "+c.String()); return nil }
+	p := l.plan(def, "")
+	j := journalFunc(func(entries ...statefile.Entry) error {
+		for _, e := range entries {
+			switch {
+			case e.Cluster != nil:
+				log = append(log, "identity")
+			case e.Intent != nil:
+				log = append(log, "intent "+e.Intent.Addr.String()+" "+e.Intent.Phase)
+			case e.Result != nil && !e.Result.Addr.IsResource():
+				log = append(log, "result "+e.Result.Addr.String()+" "+e.Result.Phase)
+			}
+		}
+		return nil
+	})
+	if _, err := apply.Run(context.Background(), apply.Config{Plan: p, Definition: def, State: l.state, Providers: l.world.Registry(), Journal: j, Parallelism: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if log[0] != "identity" {
+		t.Errorf("first: %s", log[0])
+	}
+	for i := 1; i < len(log); i += 3 {
+		what := strings.TrimPrefix(log[i], "intent ")
+		if log[i] != "intent "+what || log[i+1] != "call "+what || log[i+2] != "result "+what {
+			t.Errorf("%q", log[i:i+3])
+		}
+	}
+}
+
+type journalFunc func(...statefile.Entry) error
+
+func (f journalFunc) Append(entries ...statefile.Entry) error { return f(entries...) }
