@@ -402,7 +402,7 @@ func TestThreeNodes(t *testing.T) {
 
 	// The owner's agent and monitor are killed: another node answers, and
 	// nothing of the dead one's is left.
-	self := r.self(r.node("n1"))
+	self, held := r.self(r.node("n1")), serving(r.web)
 	for _, pid := range []int{self.PID, self.MonitorPID} {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -420,6 +420,12 @@ func TestThreeNodes(t *testing.T) {
 		return ""
 	})
 
+	for _, pid := range held {
+		if alive(pid) {
+			t.Errorf("process %d of n1 lives though n2 has its group", pid)
+		}
+	}
+
 	// It comes back, and the group stays where it is.
 	r.node("n1").start(t)
 	r.settled(admin, allUp)
@@ -427,24 +433,38 @@ func TestThreeNodes(t *testing.T) {
 
 	// The process alone: restarted where it is.
 	epoch := r.settled(admin, allUp).Groups[0].Epoch
-	killServing(t, r.web)
+	was := serving(r.web)
+	if len(was) != 1 {
+		t.Fatalf("processes %v serve", was)
+	}
+	if err := syscall.Kill(was[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 	r.answers("n2", "")
 	if s := r.settled(admin, allUp); s.Groups[0].Epoch != epoch {
 		t.Errorf("a restart changed the epoch from %d to %d", epoch, s.Groups[0].Epoch)
 	}
 
-	// The monitor alone: its node says so, and the group runs again.
+	// The monitor alone: all that it hosted is gone, another is started, and the
+	// group runs again.
 	self = r.self(r.node("n2"))
+	old := serving(r.web)
 	if err := syscall.Kill(self.MonitorPID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	r.settled(admin, func(s client.Status) string {
-		if s.Groups[0].Epoch == epoch {
-			return "not noticed"
+	eventually(t, func() string {
+		if now := r.self(r.node("n2")).MonitorPID; now == 0 || now == self.MonitorPID {
+			return "no new monitor"
 		}
-		return allUp(s)
+		for _, pid := range old {
+			if alive(pid) {
+				return fmt.Sprintf("process %d of the old monitor lives", pid)
+			}
+		}
+		return ""
 	})
 	r.answers("", "")
+	r.settled(admin, allUp)
 
 	// Operators.
 	operator := r.client(client.RoleOperator)
@@ -510,26 +530,20 @@ func TestThreeNodes(t *testing.T) {
 	}
 }
 
-// killServing kills the process that serves at address.
-func killServing(t *testing.T, address string) {
-	t.Helper()
-	found := false
-	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range dirs {
+// serving are the processes that serve at address.
+func serving(address string) (pids []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
 		line, err := os.ReadFile(file)
-		if err != nil || !strings.HasSuffix(string(line), "serve\x00"+address+"\x00") || strings.Contains(string(line), "guard") {
+		if err != nil || !strings.HasSuffix(string(line), "\x00serve\x00"+address+"\x00") {
 			continue
 		}
 		var pid int
-		if _, err := fmt.Sscanf(file, "/proc/%d/cmdline", &pid); err != nil {
-			t.Fatal(err)
+		if _, err := fmt.Sscanf(file, "/proc/%d/cmdline", &pid); err == nil && alive(pid) {
+			pids = append(pids, pid)
 		}
-		found = true
-		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	if !found {
-		t.Fatal("nothing serves")
-	}
+	return pids
 }
 
 func TestOneNode(t *testing.T) {

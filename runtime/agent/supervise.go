@@ -22,6 +22,9 @@ func (n *Node) order(o monitor.Order) {
 	if n.monitor == nil {
 		return
 	}
+	if o.Renew == nil {
+		n.log.Debug("order to the monitor", "start", o.Start, "stop", o.Stop, "end", o.End)
+	}
 	if err := n.monitor.Send(o); err != nil {
 		n.log.Warn("the monitor did not take an order", "err", err)
 	}
@@ -102,6 +105,9 @@ func (n *Node) endMonitor(p *monitor.Process) {
 
 // word turns a word of the monitor into an input.
 func (n *Node) word(w monitor.Word) {
+	if w.Log == nil {
+		n.log.Debug("word of the monitor", "ready", w.Ready, "changed", w.Changed, "down", w.Down)
+	}
 	switch {
 	case w.Ready != nil:
 		n.input(member.MonitorUp{})
