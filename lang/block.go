@@ -128,7 +128,7 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 	}
 	content, diags := in.Content(want)
 	for i, d := range diags {
-		diags[i] = explain(d, name, content, attrs)
+		diags[i] = explain(d, name, attrs)
 	}
 	for _, later := range sortedKeys(laterAttributes[name]) {
 		if a, ok := content.Attributes[later]; ok {
@@ -156,7 +156,7 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 	}
 	for _, src := range content.Blocks {
 		if instead, ok := laterBlocks[name][src.Type]; ok {
-			diags = append(diags, notYet(src.DefRange, "A "+src.Type+" block", instead))
+			diags = append(diags, notYet(src.DefRange, "The "+src.Type+" block", instead))
 			continue
 		}
 		if src.Type == "dynamic" {
@@ -181,14 +181,23 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 }
 
 // explain says what the words of hcl's own diagnostics leave open.
-func explain(d *hcl.Diagnostic, name string, content *hcl.BodyContent, attrs []spec.Attribute) *hcl.Diagnostic {
+func explain(d *hcl.Diagnostic, name string, attrs []spec.Attribute) *hcl.Diagnostic {
 	if d.Summary == "Missing required argument" {
 		for _, a := range attrs {
 			if a.Required && strings.Contains(d.Detail, fmt.Sprintf("%q", a.Name)) {
 				d.Summary = "Missing " + a.Name
-				d.Detail = fmt.Sprintf("A %s block needs %s. %s", name, a.Name, upperFirst(a.Doc))
+				d.Detail = fmt.Sprintf("This %s block needs %s: %s", name, a.Name, a.Doc)
 			}
 		}
+	}
+	if d.Summary == "Unsupported argument" && !strings.Contains(d.Detail, "Did you mean") && len(attrs) > 0 {
+		var names []string
+		for _, a := range attrs {
+			if !a.Computed {
+				names = append(names, a.Name)
+			}
+		}
+		d.Detail += fmt.Sprintf(" This %s block takes: %s.", name, strings.Join(names, ", "))
 	}
 	return d
 }
@@ -417,7 +426,7 @@ func (b *block) lifecycle(src *hcl.Block) hcl.Diagnostics {
 		}
 	}
 	for _, inner := range content.Blocks {
-		diags = append(diags, notYet(inner.DefRange, "A "+inner.Type+" block", "Use a validation block of a variable."))
+		diags = append(diags, notYet(inner.DefRange, "The "+inner.Type+" block", "Use a validation block of a variable."))
 	}
 	if a, ok := content.Attributes["prevent_destroy"]; ok {
 		v, more := a.Expr.Value(nil)

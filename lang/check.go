@@ -8,13 +8,28 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
-// check turns the broken semantic rules into diagnostics.
+// check turns the broken semantic rules into diagnostics. What may only be
+// broken because of another error isn't told: rules about an object that had
+// one, and about the whole cluster if any object had one.
 func (d *Definition) check() hcl.Diagnostics {
+	c := d.ev.c
+	if c.unsound || c.cluster == nil {
+		return nil
+	}
+	for _, is := range d.ev.blocks {
+		if is.unknown {
+			return nil
+		}
+	}
 	var diags hcl.Diagnostics
 	for _, p := range spec.Check(d.spec) {
+		if in := d.ev.byAddr[p.Addr]; in != nil && in.broken || p.Addr == addr.Cluster() && len(d.ev.broken) > 0 {
+			continue
+		}
 		diags = append(diags, d.Diagnostic(p))
 	}
 	return diags

@@ -54,16 +54,17 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 			ev.broken[v] = true // values of variables are known, or an error was told
 		}
 	}
+	for _, v := range c.cyclic {
+		ev.broken[v] = true
+	}
 	ev.run()
 	d := &Definition{ev: ev, Variables: c.Variables()}
 	d.list()
 	d.providers()
 	d.outputs()
 	d.spec = d.typed()
-	if !ev.diags.HasErrors() && c.cluster != nil {
-		ev.diags = append(ev.diags, d.check()...)
-	}
-	diags := dedupe(ev.diags)
+	ev.diags = append(ev.diags, d.check()...)
+	diags := tidy(ev.diags)
 	ev.diags = nil
 	return d, diags
 }
@@ -241,7 +242,7 @@ func (d *Definition) Resolve(a addr.Address, known Known) (cty.Value, hcl.Diagno
 	}
 	diags := d.ev.diags
 	d.ev.diags = nil
-	return in.value, dedupe(diags)
+	return in.value, tidy(diags)
 }
 
 // ResolveOutputs works out the outputs once more.

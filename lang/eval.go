@@ -139,6 +139,7 @@ func (ev *evaluation) local(l *local) cty.Value {
 	if !ok && ev.again {
 		return cty.DynamicVal // stands in a cycle
 	}
+	ev.locals[l] = cty.DynamicVal // a cycle ends here
 	v, bad := ev.eval(l.expr, nil)
 	if bad {
 		ev.broken[l] = true

@@ -35,4 +35,6 @@ func Formattable(name string) bool {
 	return len(name) > 4 && (hasSuffix(name, hclSuffix) || hasSuffix(name, varsSuffix) || name == "auto"+varsSuffix)
 }
 
-func hasSuffix(s, suffix string) bool { return len(s) > len(suffix) && s[len(s)-len(suffix):] == suffix }
+func hasSuffix(s, suffix string) bool {
+	return len(s) > len(suffix) && s[len(s)-len(suffix):] == suffix
+}

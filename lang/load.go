@@ -1,10 +1,12 @@
 package lang
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 
@@ -38,6 +40,9 @@ type Config struct {
 
 	varsValue cty.Value // all variables as one object
 	order     []vertex  // of evaluation
+	cyclic    []vertex  // stand in a cycle
+	unsound   bool      // blocks or attributes are missing because of an error
+	unparsed  bool      // a file has syntax errors: values that are unknown may be due to them
 }
 
 // Files are the files that diagnostics refer to, by name.
@@ -96,10 +101,11 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 			Detail:   fmt.Sprintf("The definition in %s says nothing about the cluster itself. Add a block cluster \"NAME\" { quorum { model = \"majority_node_set\" } }.", o.Dir),
 		})
 	}
+	c.unsound = diags.HasErrors()
 	diags = append(diags, c.assignVariables()...)
 	diags = append(diags, c.checkRefs()...)
 	diags = append(diags, c.sortVertices()...)
-	return c, dedupe(diags)
+	return c, tidy(diags)
 }
 
 // File name endings.
@@ -143,6 +149,7 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 		}
 		f, fileDiags := parse(src, full)
 		diags = append(diags, fileDiags...)
+		c.unparsed = c.unparsed || fileDiags.HasErrors()
 		if f != nil && f.Body != nil {
 			c.files[full] = f
 			bodies = append(bodies, f.Body)
@@ -201,7 +208,7 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 	content, diags := body.Content(rootSchema)
 	for _, b := range content.Blocks {
 		if instead, later := laterRoot[b.Type]; later {
-			diags = append(diags, notYet(b.DefRange, "A "+b.Type+" block", instead))
+			diags = append(diags, notYet(b.DefRange, "The "+b.Type+" block", instead))
 			continue
 		}
 		if len(b.Labels) > 0 && !hclsyntax.ValidIdentifier(b.Labels[0]) || len(b.Labels) > 0 && !asciiName(b.Labels[0]) {
@@ -292,9 +299,9 @@ func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
 	return diags
 }
 
-// dedupe keeps the first of equal diagnostics: instances of one block often
-// have the same thing to say.
-func dedupe(diags hcl.Diagnostics) hcl.Diagnostics {
+// tidy keeps the first of equal diagnostics, since instances of one block
+// often have the same thing to say, and puts them in the order of the files.
+func tidy(diags hcl.Diagnostics) hcl.Diagnostics {
 	if len(diags) < 2 {
 		return diags
 	}
@@ -315,5 +322,18 @@ func dedupe(diags hcl.Diagnostics) hcl.Diagnostics {
 			out = append(out, d)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b *hcl.Diagnostic) int {
+		if a.Subject == nil || b.Subject == nil {
+			return cmp.Compare(btoi(a.Subject != nil), btoi(b.Subject != nil))
+		}
+		return cmp.Or(cmp.Compare(a.Subject.Filename, b.Subject.Filename), cmp.Compare(a.Subject.Start.Byte, b.Subject.Start.Byte))
+	})
 	return out
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -314,7 +314,7 @@ func (ev *evaluation) attribute(a *attribute, in *instance) (cty.Value, bool) {
 		if d != nil {
 			ev.add(d)
 			bad = true
-		} else if !bad && a.KnownAtPlan && !v.IsWhollyKnown() {
+		} else if !bad && a.KnownAtPlan && !v.IsWhollyKnown() && !ev.c.unparsed {
 			ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does, and this hangs on something that only an apply will know%s. Use a literal, a variable, or an attribute that the definition gives.", a.Name, unknownCause(a.expr))))
 			bad = true
 		}
@@ -470,6 +470,9 @@ func (ev *evaluation) finish() {
 func (ev *evaluation) refValue(in *instance) cty.Value {
 	if in.ref != cty.NilVal && (!ev.again || in.ref.IsWhollyKnown()) {
 		return in.ref
+	}
+	if in.attrs == nil && in.value == cty.NilVal {
+		return cty.DynamicVal // being worked out: a cycle ends here
 	}
 	if ev.again && !in.value.IsWhollyKnown() {
 		ev.refresh(in)

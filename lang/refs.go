@@ -201,7 +201,7 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 		{rootNode, c.nodes[r.root] != nil}, {rootGroup, c.groups[r.root] != nil},
 		{rootVar, c.vars[r.root] != nil}, {rootLocal, c.locals[r.root] != nil},
 	} {
-		if known.exists {
+		if known.exists && r.name == "" {
 			return errorAt(r.rng, "Unknown reference", fmt.Sprintf("%q alone means nothing. Did you mean %s.%s?", r.root, known.root, r.root))
 		}
 	}
@@ -454,6 +454,9 @@ func resourceNeeds(g, r *block) []step[*block] {
 }
 
 func (c *Config) cycleDiagnostic(path []step[vertex]) *hcl.Diagnostic {
+	for _, p := range path {
+		c.cyclic = append(c.cyclic, p.to)
+	}
 	var b strings.Builder
 	if len(path) == 1 {
 		fmt.Fprintf(&b, "%s refers to itself, at %s. Take the reference out.", vertexName(path[0].to), path[0].at)

@@ -1,0 +1,25 @@
+cluster "c" {
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n1" {
+  provider = local
+}
+
+node "n2" {
+  provider = local
+}
+
+node "n3" {
+  provider = local
+}
+
+group "g" {
+  keep_apart      = [group.g]
+  keep_apart_soft = [group.g]
+  resource "generic_application" "app" {
+    command = ["true"]
+  }
+}

@@ -1,0 +1,46 @@
+cluster "c" {
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n1" {
+  provider = local
+}
+
+node "n2" {
+  provider = local
+}
+
+node "n3" {
+  provider = local
+}
+
+group "a" {
+  failback {
+    mode = "window"
+  }
+  resource "generic_application" "app" {
+    command = ["true"]
+  }
+}
+
+group "b" {
+  failback {
+    mode   = "immediate"
+    window = "22:00-04:00"
+  }
+  resource "generic_application" "app" {
+    command = ["true"]
+  }
+}
+
+group "c" {
+  failback {
+    mode   = "window"
+    window = "25:00-04:00"
+  }
+  resource "generic_application" "app" {
+    command = ["true"]
+  }
+}

@@ -1,0 +1,24 @@
+cluster "c" {
+  configuration = "hot_spare"
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n1" {
+  provider = local
+}
+
+node "n2" {
+  provider = local
+}
+
+node "n3" {
+  provider = local
+}
+
+group "g" {
+  resource "generic_application" "app" {
+    command = ["true"]
+  }
+}

@@ -1,0 +1,23 @@
+cluster "c" {
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n1" {
+  provider = local
+}
+
+node "n2" {
+  provider = local
+}
+
+node "n3" {
+  provider = local
+}
+
+group "a b" {
+}
+
+group "ö" {
+}

@@ -1,0 +1,94 @@
+cluster "c" {
+  heartbeat {
+    reply_within = "1s"
+    probe {
+    }
+  }
+  link "x" {
+  }
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n1" {
+  provider = local
+}
+
+node "n2" {
+  provider = local
+}
+
+node "n3" {
+  provider = local
+}
+
+clusterplan {
+  encryption {
+    recipients = []
+  }
+  backend "git" {
+  }
+}
+
+module "m" {
+  source = "./m"
+}
+
+machine "m" {
+}
+
+network "m" {
+}
+
+guarantee "m" {
+}
+
+moved {
+}
+
+removed {
+}
+
+import {
+}
+
+check "m" {
+}
+
+provider "ssh" {
+}
+
+provider "locl" {
+}
+
+group "g" {
+  lifecycle {
+    ignore_changes = [description]
+    precondition {
+    }
+  }
+  fence "f" {
+  }
+  dynamic "failover" {
+  }
+  resource "generic_application" "app" {
+    command          = ["true"]
+    separate_monitor = true
+    checkpoint {
+      paths = []
+    }
+  }
+}
+
+variable "v" {
+  type    = list(node)
+  default = []
+}
+
+node "s" {
+  provider = ssh
+  ssh {
+    port = 22
+  }
+}

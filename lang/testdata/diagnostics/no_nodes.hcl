@@ -1,0 +1,7 @@
+cluster "c" {
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+

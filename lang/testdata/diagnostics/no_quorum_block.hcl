@@ -1,0 +1,6 @@
+cluster "c" {
+}
+
+node "n1" {
+  provider = local
+}

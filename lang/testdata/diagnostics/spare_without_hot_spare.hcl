@@ -1,0 +1,12 @@
+cluster "c" {
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n" {
+  provider = local
+  for_each = toset(["a", "b", "c"])
+  spare    = each.key == "c"
+}
+

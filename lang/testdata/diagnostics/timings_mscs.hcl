@@ -1,0 +1,21 @@
+cluster "c" {
+  heartbeat {
+    profile = "mscs"
+  }
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n1" {
+  provider = local
+}
+
+node "n2" {
+  provider = local
+}
+
+node "n3" {
+  provider = local
+}
+

@@ -1,0 +1,22 @@
+cluster "c" {
+  heartbeat {
+    profile   = "custom"
+    suspicion = "80ms"
+  }
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n1" {
+  provider = local
+}
+
+node "n2" {
+  provider = local
+}
+
+node "n3" {
+  provider = local
+}
+
