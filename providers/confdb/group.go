@@ -65,9 +65,12 @@ func groupObject(g spec.Group) (*providers.Object, []providers.Resource, error) 
 // applyGroup puts or deletes a group, all of it in one transaction, and waits
 // until it has settled.
 func (p *Provider) applyGroup(ctx context.Context, req providers.ApplyRequest) (providers.ApplyResponse, error) {
-	progress := req.Progress
-	if progress == nil {
-		progress = func(string) {}
+	told := ""
+	progress := func(text string) { // once each
+		if text != told && req.Progress != nil {
+			req.Progress(text)
+		}
+		told = text
 	}
 	if req.Planned == cty.NilVal || req.Planned.IsNull() {
 		return providers.ApplyResponse{}, p.deleteGroup(ctx, req, progress)
