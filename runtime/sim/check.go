@@ -109,6 +109,17 @@ func (c *checker) stopped(h *host, group string) {
 	}
 }
 
+// cleaned is called when a new monitor has seen to it that nothing is left of
+// an earlier one: its node may release.
+func (c *checker) cleaned(h *host) {
+	for id, t := range c.last {
+		if t.h == h && !h.kernel.runs(id) {
+			t.down = true
+			c.last[id] = t
+		}
+	}
+}
+
 // stepped looks at a member after each of its steps.
 func (c *checker) stepped(a *agent) {
 	c.leases(a.h)

@@ -110,6 +110,7 @@ func (h *host) spawnMonitor() {
 					h.stopProcess(id, r)
 				}
 			}
+			h.w.check.cleaned(h)
 			mon.tell(member.MonitorUp{})
 		})
 	})
