@@ -1,0 +1,161 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/demo"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/runtime/agent"
+	"github.com/clusterplan/clusterplan/runtime/api"
+)
+
+func (a *app) agentCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "agent --dir DIR",
+		Short: "Run a node's agent; apply does this",
+		Long: long(`
+Agent is the process of one node. Apply installs and starts it; run it by hand only
+to see what it says. On SIGTERM it stops the groups that it owns, hands leadership
+over, and exits.`, helpDone+": ended as it was told", helpError),
+		Example: "  clusterplan agent --dir examples/quickstart/.clusterplan/nodes/n1",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			go func() {
+				<-a.stop
+				cancel()
+			}()
+			return agent.Run(ctx, agent.Config{Dir: dir, API: api.Handler, Version: Version})
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "", "the node's `DIR`, which apply made")
+	_ = c.MarkFlagRequired("dir")
+	return c
+}
+
+func (a *app) demoCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Small programs to try a cluster with",
+		Args:  none,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var listen string
+	web := &cobra.Command{
+		Use:     "web --listen ADDR",
+		Short:   "Answer HTTP with the name of the node",
+		Long:    long("Web answers every request with CLUSTERPLAN_NODE, the node that it runs on.", helpDone+": ended by a signal", helpError),
+		Example: "  clusterplan demo web --listen 127.77.0.10:8077",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, done := a.untilStop(cmd.Context())
+			defer done()
+			return demo.Web(ctx, listen)
+		},
+	}
+	web.Flags().StringVar(&listen, "listen", "127.0.0.1:8077", "`HOST:PORT` to answer at")
+	worker := &cobra.Command{
+		Use:     "worker",
+		Short:   "Ask $URL once a second",
+		Long:    long("Worker asks URL (from the environment) once a second and prints when the answer changes.", helpDone+": ended by a signal", helpError),
+		Example: "  URL=http://127.77.0.10:8077/ clusterplan demo worker",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, done := a.untilStop(cmd.Context())
+			defer done()
+			return demo.Worker(ctx, os.Getenv("URL"), a.out)
+		},
+	}
+	c.AddCommand(web, worker)
+	return c
+}
+
+// untilStop is for programs whose end by a signal is their ordinary one.
+func (a *app) untilStop(ctx context.Context) (context.Context, func()) {
+	ctx, done := a.abortable(ctx)
+	return ctx, done
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "version",
+		Short:   "Print this program's version",
+		Long:    long("Version prints the version, the commit that it was built from, and the platform.", helpDone),
+		Example: "  clusterplan version --json",
+		Args:    none,
+		RunE: func(*cobra.Command, []string) error {
+			revision, modified := build()
+			if asJSON {
+				return view.JSON(a.out, map[string]any{"format_version": "1.0", "version": Version, "revision": revision, "modified": modified,
+					"platform": runtime.GOOS + "_" + runtime.GOARCH, "go": runtime.Version()})
+			}
+			text := "clusterplan " + Version
+			if revision != "" {
+				text += " (" + revision[:min(12, len(revision))]
+				if modified {
+					text += ", modified"
+				}
+				text += ")"
+			}
+			_, err := fmt.Fprintf(a.out, "%s on %s_%s, %s\n", text, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+func completionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:       "completion bash|zsh|fish|powershell",
+		Short:     "Print a script for the shell's completion",
+		Long:      long("Completion prints a script that has the shell complete commands, flags, groups and nodes.", helpDone, helpError),
+		Example:   "  source <(clusterplan completion bash)",
+		Args:      exactly("a shell (bash, zsh, fish or powershell)"),
+		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, out := cmd.Root(), cmd.OutOrStdout()
+			write, ok := map[string]func(io.Writer) error{
+				"bash":       func(w io.Writer) error { return root.GenBashCompletionV2(w, true) },
+				"zsh":        root.GenZshCompletion,
+				"fish":       func(w io.Writer) error { return root.GenFishCompletion(w, true) },
+				"powershell": root.GenPowerShellCompletionWithDesc,
+			}[args[0]]
+			if !ok {
+				return hint(fmt.Errorf("there is no completion for %q", args[0]), "There is for bash, zsh, fish and powershell.")
+			}
+			return write(out)
+		},
+	}
+}
+
+// complete offers the names of groups or nodes from the state.
+func (a *app) complete(kind string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		const only = cobra.ShellCompDirectiveNoFileComp
+		if kind == "" || len(args) > 0 {
+			return nil, only
+		}
+		dir := "."
+		if f := cmd.Flags().Lookup("dir"); f != nil {
+			dir = f.Value.String()
+		}
+		if a.chdir != "" && os.Chdir(a.chdir) != nil {
+			return nil, only
+		}
+		s, err := a.state(dir)
+		if err != nil {
+			return nil, only
+		}
+		return s.Names(kind), only
+	}
+}

@@ -1,0 +1,392 @@
+package command
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+)
+
+// planFlags are those that plan, apply and destroy share.
+type planFlags struct {
+	vars        variables
+	refresh     bool
+	replace     []string
+	quorumLoss  bool
+	parallelism int
+	lock        bool
+	lockTimeout time.Duration
+	asJSON      bool
+}
+
+func (f *planFlags) register(c *cobra.Command, destroy bool) {
+	f.vars.flags(c)
+	c.Flags().BoolVar(&f.refresh, "refresh", true, "look at what is there; --refresh=false takes the state for it")
+	if !destroy {
+		c.Flags().StringArrayVar(&f.replace, "replace", nil, "make the object at `ADDRESS` again; may be given often")
+		c.Flags().BoolVar(&f.quorumLoss, "allow-quorum-loss", false, "allow steps that leave the cluster without quorum")
+	}
+	c.Flags().IntVar(&f.parallelism, "parallelism", 10, "how much is worked on at once")
+	c.Flags().BoolVar(&f.lock, "lock", true, "lock the state; plan --lock=false reads without")
+	c.Flags().DurationVar(&f.lockTimeout, "lock-timeout", 0, "how long to wait for a locked state, like 5m")
+}
+
+func (f *planFlags) options(mode string) (run.PlanOptions, error) {
+	o := run.PlanOptions{Mode: mode, NoRefresh: !f.refresh, AllowQuorumLoss: f.quorumLoss, Parallelism: f.parallelism,
+		NoLock: !f.lock, LockTimeout: f.lockTimeout}
+	if f.parallelism < 1 {
+		return o, fmt.Errorf("--parallelism is at least 1, not %d", f.parallelism)
+	}
+	for _, text := range f.replace {
+		at, err := addr.Parse(text)
+		if err != nil {
+			return o, fmt.Errorf("--replace: %w", err)
+		}
+		o.Replace = append(o.Replace, at)
+	}
+	return o, nil
+}
+
+func (a *app) planCommand() *cobra.Command {
+	var f planFlags
+	var detailed, destroy bool
+	c := &cobra.Command{
+		Use:   "plan [DIR]",
+		Short: "Show what an apply would do",
+		Long: long(`
+Plan compares the definition with the state and with what the machines really are,
+and shows what would change, in which order, and what that does to quorum and
+availability. It touches nothing.`, helpDone+"; with --detailed-exitcode: nothing to do", helpError, helpChanges, helpLocked, helpQuorum, helpInterrupted),
+		Example: "  clusterplan plan examples/quickstart\n  clusterplan plan --json --detailed-exitcode",
+		Args:    atMost(1, "the definition's directory"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, done := a.abortable(cmd.Context())
+			defer done()
+			mode := planner.ModeNormal
+			if destroy {
+				mode = planner.ModeDestroy
+			}
+			o, err := f.options(mode)
+			if err != nil {
+				return err
+			}
+			s, err := a.open(dirArg(args), &f)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			p, err := s.Plan(ctx, o)
+			if f.asJSON {
+				if perr := a.planJSON(p, err); perr != nil {
+					return perr
+				}
+				if err != nil && isDiagnostics(err) {
+					return status(exitCode(err, false))
+				}
+			} else if p != nil && p.Plan != nil {
+				if err == nil {
+					a.errStyle.Diagnostics(a.err, p.Diags, s.Config.Files())
+				}
+				if perr := a.style.Plan(a.out, p.Plan); perr != nil {
+					return perr
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if detailed && (p.Plan.Summary.Any() || len(p.Plan.OutputChanges) > 0) {
+				return status(exitChanges)
+			}
+			return nil
+		},
+	}
+	f.register(c, false)
+	c.Flags().BoolVar(&destroy, "destroy", false, "plan to take everything down")
+	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 where there are changes")
+	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object (docs/json.md)")
+	return c
+}
+
+func isDiagnostics(err error) bool {
+	var d *view.DiagnosticsError
+	return errors.As(err, &d)
+}
+
+// planJSON writes a plan; of one that could not be made its diagnostics.
+func (a *app) planJSON(p *run.Planned, err error) error {
+	if p != nil && p.Plan != nil {
+		p.Plan.Diagnostics = planner.Diagnostics(p.Diags)
+		p.Plan.Errored = p.Diags.HasErrors()
+		return view.JSON(a.out, p.Plan)
+	}
+	var d *view.DiagnosticsError
+	if !errors.As(err, &d) {
+		return nil
+	}
+	return view.JSON(a.out, map[string]any{"format_version": planner.FormatVersion, "complete": false, "applyable": false, "errored": true,
+		"diagnostics": planner.Diagnostics(d.Diags)})
+}
+
+func (a *app) open(dir string, f *planFlags) (*run.Session, error) {
+	inputs, err := f.vars.inputs()
+	if err != nil {
+		return nil, err
+	}
+	return run.Open(dir, run.Options{Version: Version, Vars: inputs})
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	return a.applying("apply [DIR]", "Do what plan shows", `
+Apply plans, asks, and does it, as much at once as can be. What is done is written
+down step by step: an apply that is interrupted, or killed, is gone on with by the
+next. The first Ctrl-C finishes what is under way, the second cancels it.`,
+		"  clusterplan apply examples/quickstart\n  clusterplan apply --auto-approve --json", planner.ModeNormal)
+}
+
+func (a *app) destroyCommand() *cobra.Command {
+	return a.applying("destroy [DIR]", "Take everything down", `
+Destroy stops the cluster's groups and agents and removes what apply has made.`,
+		"  clusterplan destroy examples/quickstart", planner.ModeDestroy)
+}
+
+func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
+	var f planFlags
+	var auto bool
+	c := &cobra.Command{
+		Use: use, Short: short, Example: example,
+		Long: long(text, helpDone, helpError+"; what was done before it is kept", helpLocked, helpQuorum, helpInterrupted+", what was under way is told"),
+		Args: atMost(1, "the definition's directory"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := f.options(mode)
+			if err != nil {
+				return err
+			}
+			if o.NoLock {
+				return fmt.Errorf("--lock=false is for plan only: two applies at once would undo one another")
+			}
+			s, err := a.open(dirArg(args), &f)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if !auto && !a.canAsk() {
+				return hint(fmt.Errorf("%s asks before it does anything, and there is no terminal to ask on", cmd.CommandPath()),
+					"Use --auto-approve to go on without a question.")
+			}
+			if f.asJSON && !auto {
+				return hint(fmt.Errorf("--json can't ask"), "Use --auto-approve with it.")
+			}
+			return a.apply(cmd, s, o, &f, auto)
+		},
+	}
+	f.register(c, mode == planner.ModeDestroy)
+	c.Flags().BoolVar(&auto, "auto-approve", false, "don't ask")
+	c.Flags().BoolVar(&f.asJSON, "json", false, "print a JSON object an event; asks for --auto-approve")
+	return c
+}
+
+func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.PlanOptions, f *planFlags, auto bool) error {
+	progress := view.NewProgress(a.out, a.style, f.asJSON)
+	progress.Version(Version)
+	go progress.Run()
+	defer progress.Close()
+	go a.tellInterrupt(cmd)
+	applied, err := s.Apply(cmd.Context(), run.ApplyOptions{
+		PlanOptions: o,
+		Stop:        a.stop,
+		Events:      progress.Event,
+		Approve: func(p *run.Planned) (bool, error) {
+			a.warn(p.Diags, s, progress, f.asJSON)
+			if f.asJSON {
+				return true, nil
+			}
+			if err := a.style.Plan(a.out, p.Plan); err != nil {
+				return false, err
+			}
+			fmt.Fprintln(a.out)
+			if auto {
+				return true, nil
+			}
+			question := "Do this?"
+			if o.Mode == planner.ModeDestroy {
+				question = "Destroy all of this? It can't be undone."
+			}
+			return a.confirm(question, "--auto-approve")
+		},
+	})
+	if applied != nil && applied.Took != "" {
+		fmt.Fprintf(a.err, "The lock of a run by %s that ended without giving it back was taken over.\n", applied.Took)
+	}
+	switch {
+	case err != nil && isDiagnostics(err):
+		if f.asJSON {
+			var d *view.DiagnosticsError
+			errors.As(err, &d)
+			for _, one := range planner.Diagnostics(d.Diags) {
+				progress.Diagnostic(one)
+			}
+			return status(exitCode(err, false))
+		}
+		if applied != nil && applied.Planned != nil && applied.Planned.Plan != nil {
+			_ = a.style.Plan(a.out, applied.Planned.Plan)
+		}
+		return err
+	case applied == nil || applied.Result == nil && err != nil:
+		return err
+	case applied.Refused:
+		if err == nil {
+			err = errors.New("not done: only yes is taken for yes")
+		}
+		return err
+	case applied.Nothing:
+		return a.nothing(applied, s, progress, f.asJSON, o.Mode)
+	}
+	return errors.Join(a.outcome(applied, s, progress, f.asJSON, o.Mode), err)
+}
+
+func (a *app) warn(diags hcl.Diagnostics, s *run.Session, progress *view.Progress, asJSON bool) {
+	if !asJSON {
+		a.errStyle.Diagnostics(a.err, diags, s.Config.Files())
+		return
+	}
+	for _, one := range planner.Diagnostics(diags) {
+		progress.Diagnostic(one)
+	}
+}
+
+// nothing ends an apply that had nothing to do.
+func (a *app) nothing(applied *run.Applied, s *run.Session, progress *view.Progress, asJSON bool, mode string) error {
+	if applied.Planned != nil {
+		a.warn(applied.Planned.Diags, s, progress, asJSON)
+	}
+	if asJSON {
+		progress.Outputs(view.OutputValues(s.Snap.State.Outputs))
+		return nil
+	}
+	if applied.Planned == nil || mode == planner.ModeDestroy && !applied.Planned.Plan.Summary.Any() {
+		_, err := fmt.Fprintln(a.out, "There is nothing to destroy.")
+		return err
+	}
+	return a.style.Plan(a.out, applied.Planned.Plan)
+}
+
+// outcome tells what became of an apply, and what can be done next.
+func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progress, asJSON bool, mode string) error {
+	res := applied.Result
+	var errs []error
+	for _, failed := range res.Failed {
+		what := failed.Action
+		if failed.Phase != "" {
+			what += ", " + failed.Phase
+		}
+		errs = append(errs, fmt.Errorf("%s (%s): %w", failed.Addr, what, failed.Err))
+	}
+	if asJSON {
+		progress.Outputs(view.OutputValues(res.State.Outputs))
+	} else {
+		a.style.Outcome(a.out, res, mode)
+	}
+	if res.Interrupted {
+		a.told(res.NotStarted)
+		errs = append(errs, run.ErrInterrupted)
+	}
+	if len(res.Failed) == 0 && !res.Interrupted && !asJSON {
+		if mode == planner.ModeDestroy {
+			return nil
+		}
+		return a.next(s)
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	for _, err := range errs[:len(errs)-1] {
+		if !errors.Is(err, run.ErrInterrupted) {
+			a.errStyle.Error(a.err, err)
+		}
+	}
+	last := errs[len(errs)-1]
+	if errors.Is(last, run.ErrInterrupted) && len(res.Failed) > 0 {
+		return status(exitError)
+	}
+	if !errors.Is(last, run.ErrInterrupted) {
+		return hint(last, "What is done is kept. Mend the cause and apply again: it goes on from here.")
+	}
+	return hint(last, "What is done is kept. Apply again to go on from here.")
+}
+
+func (a *app) told(left []addr.Address) {
+	if len(left) == 0 {
+		return
+	}
+	names := make([]string, len(left))
+	for i := range left {
+		names[i] = left[i].String()
+	}
+	fmt.Fprintf(a.err, "Not begun: %s\n", strings.Join(names, ", "))
+}
+
+// next says how to look at the cluster, break it and remove it.
+func (a *app) next(s *run.Session) error {
+	dir := s.Dir
+	if a.chdir != "" {
+		dir = strings.TrimSuffix(a.chdir, "/") + "/" + dir
+	}
+	if dir = strings.TrimSuffix(strings.TrimSuffix(dir, "/"), "/."); dir == "." {
+		dir = ""
+	}
+	return a.style.Next(a.out, program(), dir, s.Victim())
+}
+
+// program is how this program was called, for texts to be copied.
+func program() string {
+	if strings.Contains(os.Args[0], "/go-build") {
+		return "go run ./cmd/clusterplan"
+	}
+	if !strings.Contains(os.Args[0], "/") || len(os.Args[0]) > 40 {
+		return "clusterplan"
+	}
+	return os.Args[0]
+}
+
+// tellInterrupt tells what the first interrupt does, until the command ends.
+func (a *app) tellInterrupt(cmd *cobra.Command) {
+	select {
+	case <-a.stop:
+		fmt.Fprintln(a.err, "\nInterrupted: finishing what is under way, nothing new is begun. Once more cancels that, too.")
+	case <-cmd.Context().Done():
+	}
+}
+
+// canAsk tells whether somebody can answer.
+func (a *app) canAsk() bool { return a.input && view.Terminal(a.in) }
+
+// confirm asks. instead is the flag that does without.
+func (a *app) confirm(question, instead string) (bool, error) {
+	if !a.canAsk() {
+		return false, hint(errors.New("this has to be confirmed, and there is no terminal to ask on"), "Use %s to go on without a question.", instead)
+	}
+	fmt.Fprintf(a.out, "%s\n  Only yes is taken for yes: ", a.style.Bold(question))
+	answer := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(a.in).ReadString('\n')
+		answer <- strings.TrimSpace(text)
+	}()
+	select {
+	case text := <-answer:
+		fmt.Fprintln(a.out)
+		return text == "yes", nil
+	case <-a.stop:
+		fmt.Fprintln(a.out)
+		return false, run.ErrInterrupted
+	}
+}

@@ -1,0 +1,228 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init [DIR]",
+		Short: "Make a definition's directory ready",
+		Long: long(`
+Init checks that the definition can be read, that its providers are there, and that
+the state can be. Apply does this by itself; init is for scripts and for looking.`, helpDone, helpError),
+		Example: "  clusterplan init examples/quickstart",
+		Args:    atMost(1, "the definition's directory"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := run.Open(dirArg(args), run.Options{Version: Version})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if err := s.Init(); err != nil {
+				return err
+			}
+			a.errStyle.Diagnostics(a.err, s.Diags, s.Config.Files())
+			_, err = fmt.Fprintf(a.out, "Ready: %s. The state lies in %s.\n", s.Dir, s.Store.Path())
+			return err
+		},
+	}
+}
+
+func (a *app) validateCommand() *cobra.Command {
+	var asJSON bool
+	var vars variables
+	c := &cobra.Command{
+		Use:   "validate [DIR]",
+		Short: "Check a definition",
+		Long: long(`
+Validate reads a definition and tells everything that is wrong with it, all at
+once. It looks at no state and no machine.`, "0    it is valid", "1    it is not, or another error"),
+		Example: "  clusterplan validate examples/quickstart",
+		Args:    atMost(1, "the definition's directory"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			inputs, err := vars.inputs()
+			if err != nil {
+				return err
+			}
+			s, err := run.Open(dirArg(args), run.Options{Version: Version, Vars: inputs})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			diags := s.Validate()
+			if asJSON {
+				if err := view.ValidateJSON(a.out, diags); err != nil {
+					return err
+				}
+			} else {
+				a.errStyle.Diagnostics(a.err, diags, s.Config.Files())
+			}
+			switch {
+			case diags.HasErrors():
+				return status(exitError)
+			case !asJSON:
+				_, err = fmt.Fprintf(a.out, "%s The definition is valid.\n", a.style.Green("Success."))
+			}
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	vars.flags(c)
+	return c
+}
+
+func (a *app) fmtCommand() *cobra.Command {
+	var check, diff bool
+	c := &cobra.Command{
+		Use:   "fmt [PATH...]",
+		Short: "Write definitions in the canonical style",
+		Long: long(`
+Fmt lays out *.cluster.hcl and *.vars.hcl files as everybody's are, in PATH or the
+present directory and those below, and prints the names of those that it changed.
+With - it reads stdin and writes stdout.`, helpDone, helpError, "3    with --check: something would change"),
+		Example: "  clusterplan fmt\n  clusterplan fmt --check --diff examples",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = []string{"."}
+			}
+			if len(args) == 1 && args[0] == "-" {
+				src, err := io.ReadAll(a.in)
+				if err != nil {
+					return err
+				}
+				out, diags := lang.Format(src, "<stdin>")
+				if diags.HasErrors() {
+					return &view.DiagnosticsError{Diags: diags}
+				}
+				if check && string(out) != string(src) {
+					return status(exitGuarantee)
+				}
+				_, err = a.out.Write(out)
+				return err
+			}
+			changed := 0
+			err := run.Format(args, !check, func(f run.Formatted) error {
+				changed++
+				if _, err := fmt.Fprintln(a.out, f.Name); err != nil {
+					return err
+				}
+				if diff {
+					return view.Diff(a.out, f.Name, f.Before, f.After)
+				}
+				return nil
+			})
+			if check && changed > 0 && err == nil {
+				return status(exitGuarantee)
+			}
+			return err
+		},
+	}
+	c.Flags().BoolVar(&check, "check", false, "change nothing; exit with 3 where something would change")
+	c.Flags().BoolVar(&diff, "diff", false, "show what changes")
+	return c
+}
+
+func (a *app) graphCommand() *cobra.Command {
+	var format, kind string
+	c := &cobra.Command{
+		Use:   "graph [DIR]",
+		Short: "Draw what depends on what",
+		Long: long(`
+Graph prints the objects of a definition, or the steps of a plan, and what each
+needs: for Graphviz (dot) or as Mermaid. Dashed lines order and nothing else.`, helpDone, helpError),
+		Example: "  clusterplan graph examples/quickstart | dot -Tsvg > graph.svg\n  clusterplan graph --type plan --format mermaid",
+		Args:    atMost(1, "the definition's directory"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "dot" && format != "mermaid" {
+				return hint(fmt.Errorf("there is no format %q", format), "There are dot and mermaid.")
+			}
+			ctx, done := a.abortable(cmd.Context())
+			defer done()
+			s, err := run.Open(dirArg(args), run.Options{Version: Version})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			var text string
+			switch kind {
+			case "definition":
+				def, err := s.Shape()
+				if err != nil {
+					return err
+				}
+				text = view.DefinitionGraph(def, format)
+			case "plan":
+				p, err := s.Plan(ctx, run.PlanOptions{})
+				if err != nil {
+					return err
+				}
+				text = view.PlanGraph(p.Plan, format)
+			default:
+				return hint(fmt.Errorf("there is no graph of type %q", kind), "There are definition and plan.")
+			}
+			_, err = io.WriteString(a.out, text)
+			return err
+		},
+	}
+	c.Flags().StringVar(&format, "format", "dot", "dot or mermaid")
+	c.Flags().StringVar(&kind, "type", "definition", "definition or plan")
+	return c
+}
+
+// variables are --var and --var-file, in the order in which they were given.
+type variables struct{ list []lang.VarInput }
+
+func (v *variables) flags(c *cobra.Command) {
+	c.Flags().Var(&varFlag{v, false}, "var", "a variable's value, `NAME=VALUE`; may be given often")
+	c.Flags().Var(&varFlag{v, true}, "var-file", "a `FILE` with values (*.vars.hcl); may be given often")
+}
+
+func (v *variables) inputs() ([]lang.VarInput, error) {
+	for i := range v.list {
+		in := &v.list[i]
+		if in.File == "" {
+			continue
+		}
+		src, err := os.ReadFile(in.File)
+		if err != nil {
+			return nil, fmt.Errorf("--var-file: %w", err)
+		}
+		in.Src = src
+	}
+	return v.list, nil
+}
+
+// varFlag is one of the two; both append to one list, for order matters.
+type varFlag struct {
+	v    *variables
+	file bool
+}
+
+func (f *varFlag) String() string { return "" }
+func (f *varFlag) Type() string   { return "value" }
+func (f *varFlag) Set(text string) error {
+	if f.file {
+		if text == "" {
+			return errors.New("name a file")
+		}
+		f.v.list = append(f.v.list, lang.VarInput{File: text, Source: "--var-file"})
+		return nil
+	}
+	name, value, ok := strings.Cut(text, "=")
+	if !ok || name == "" {
+		return fmt.Errorf("write it as NAME=VALUE, not %q", text)
+	}
+	f.v.list = append(f.v.list, lang.VarInput{Name: name, Text: value, Source: "--var"})
+	return nil
+}

@@ -1,0 +1,187 @@
+// Package command is the command line: a file a command, each of which reads
+// its arguments, has package run do the work, and has package view show it.
+//
+// Start reading at Main, then root.go.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+)
+
+// Version of this program. It stands in states and on nodes.
+const Version = "0.1.0"
+
+// app is one run of the program.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	style    view.Style // of out
+	errStyle view.Style // of err
+	noColor  bool
+	chdir    string
+	input    bool // may ask
+
+	// stop is closed at the first interrupt: finish what is under way.
+	stop chan struct{}
+}
+
+// Main runs the command line and returns the exit code.
+func Main(args []string, in io.Reader, out, errw io.Writer) int {
+	a := &app{in: in, out: out, err: errw, stop: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer a.signals(cancel)()
+	root := a.root()
+	root.SetArgs(twoDashes(root, args))
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	err := root.ExecuteContext(ctx)
+	a.style, a.errStyle = view.StyleOf(out, a.noColor), view.StyleOf(errw, a.noColor)
+	if err != nil && err.Error() != "" {
+		a.errStyle.Error(errw, err)
+	}
+	return exitCode(err, a.interrupted())
+}
+
+// signals: the first SIGINT or SIGTERM closes stop, the second cancels. What
+// has nothing to finish cancels at the first (soft).
+func (a *app) signals(cancel func()) (done func()) {
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 0; ; n++ {
+			select {
+			case <-quit:
+				return
+			case <-ch:
+			}
+			if n == 0 {
+				close(a.stop)
+			} else {
+				cancel()
+			}
+		}
+	})
+	return func() {
+		signal.Stop(ch)
+		close(quit)
+		wg.Wait()
+	}
+}
+
+func (a *app) interrupted() bool {
+	select {
+	case <-a.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// abortable is for commands that have nothing to finish: the first interrupt
+// ends them.
+func (a *app) abortable(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-a.stop:
+			cancel(run.ErrInterrupted)
+		case <-quit:
+		}
+	})
+	return ctx, func() { close(quit); wg.Wait(); cancel(nil) }
+}
+
+// Exit codes. Where several hold, the first in this order wins.
+const (
+	exitError       = 1
+	exitInterrupted = 130
+	exitLocked      = 4
+	exitStale       = 5
+	exitQuorum      = 6
+	exitGuarantee   = 3
+	exitChanges     = 2
+	exitDone        = 0
+)
+
+// status is an exit code that is no error: nothing is printed for it.
+type status int
+
+func (s status) Error() string { return "" }
+
+// exitCode finds the code of err, which may be several errors joined.
+func exitCode(err error, interrupted bool) int {
+	if err == nil {
+		return exitDone
+	}
+	codes := map[int]bool{}
+	collect(err, codes)
+	if interrupted && (errors.Is(err, run.ErrInterrupted) || errors.Is(err, context.Canceled)) {
+		return exitInterrupted
+	}
+	for _, code := range []int{exitError, exitInterrupted, exitLocked, exitStale, exitQuorum, exitGuarantee, exitChanges} {
+		if codes[code] {
+			return code
+		}
+	}
+	return exitDone
+}
+
+func collect(err error, codes map[int]bool) {
+	var s status
+	switch {
+	case errors.Is(err, run.ErrInterrupted):
+		codes[exitInterrupted] = true
+	case errors.Is(err, run.ErrLocked):
+		codes[exitLocked] = true
+	case errors.Is(err, run.ErrQuorum):
+		codes[exitQuorum] = true
+	case errors.As(err, &s):
+		codes[int(s)] = true
+	default:
+		if many, ok := err.(interface{ Unwrap() []error }); ok && len(many.Unwrap()) > 0 {
+			for _, one := range many.Unwrap() {
+				collect(one, codes)
+			}
+			return
+		}
+		codes[exitError] = true
+	}
+}
+
+// build says which build this is, for `version`.
+func build() (revision string, modified bool) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "", false
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			revision = s.Value
+		case "vcs.modified":
+			modified = s.Value == "true"
+		}
+	}
+	return revision, modified
+}
+
+func hint(err error, format string, args ...any) error {
+	return &view.Hint{Err: err, Hint: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,156 @@
+package command
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+)
+
+const (
+	groupMain    = "main"
+	groupCluster = "cluster"
+	groupState   = "state"
+	groupOther   = "other"
+)
+
+func (a *app) root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "clusterplan",
+		Short: "Plan, build and run failover clusters",
+		Long: `clusterplan turns a definition of a failover cluster (*.cluster.hcl) into a
+running one, and keeps it so: plan shows what would change and what that does to
+quorum and availability, apply does it, status shows the cluster's own life.`,
+		Example:       "  clusterplan apply examples/quickstart\n  clusterplan status examples/quickstart",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			a.style, a.errStyle = view.StyleOf(a.out, a.noColor), view.StyleOf(a.err, a.noColor)
+			if a.chdir != "" {
+				if err := os.Chdir(a.chdir); err != nil {
+					return fmt.Errorf("--chdir: %w", err)
+				}
+			}
+			return nil
+		},
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	c.PersistentFlags().StringVar(&a.chdir, "chdir", "", "change to this `DIR` before anything else")
+	c.PersistentFlags().BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR in the environment)")
+	c.PersistentFlags().BoolVar(&a.input, "input", true, "ask where something has to be decided; --input=false never does")
+	c.AddGroup(
+		&cobra.Group{ID: groupMain, Title: "From a definition to a cluster:"},
+		&cobra.Group{ID: groupCluster, Title: "The running cluster:"},
+		&cobra.Group{ID: groupState, Title: "The state:"},
+		&cobra.Group{ID: groupOther, Title: "Other:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, sub := range cmds {
+			sub.GroupID = group
+			c.AddCommand(sub)
+		}
+	}
+	add(groupMain, a.initCommand(), a.validateCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.destroyCommand(),
+		a.showCommand(), a.outputCommand(), a.graphCommand())
+	add(groupCluster, a.statusCommand(), a.eventsCommand(), a.logsCommand(), a.moveCommand(), a.onlineCommand(), a.offlineCommand(),
+		a.pauseCommand(), a.drainCommand(), a.resumeCommand())
+	add(groupState, a.stateCommand(), a.forceUnlockCommand())
+	add(groupOther, a.agentCommand(), a.demoCommand(), a.versionCommand(), completionCommand())
+	c.SetHelpCommandGroupID(groupOther)
+	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return hint(err, "See: %s --help", cmd.CommandPath())
+	})
+	return c
+}
+
+// long is a command's help: what it does, and its exit codes.
+func long(text string, codes ...string) string {
+	return strings.TrimSpace(text) + "\n\nExit codes:\n  " + strings.Join(codes, "\n  ")
+}
+
+// Exit codes as the helps tell them.
+const (
+	helpDone        = "0    done"
+	helpError       = "1    an error, told on stderr"
+	helpInterrupted = "130  interrupted"
+	helpLocked      = "4    the state is locked by somebody else"
+	helpQuorum      = "6    the plan would leave the cluster without quorum"
+	helpChanges     = "2    with --detailed-exitcode: there are changes"
+)
+
+// dirArg is the positional DIR, by default the present directory.
+func dirArg(args []string) string {
+	if len(args) == 0 {
+		return "."
+	}
+	return args[0]
+}
+
+// atMost and exactly check positional arguments, in our words.
+func atMost(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return hint(fmt.Errorf("%s takes at most %d argument (%s), not %d", cmd.CommandPath(), n, what, len(args)), "See: %s --help", cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+func exactly(what ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(what) {
+			return hint(fmt.Errorf("%s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and "), len(args)), "See: %s --help", cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// none is for commands without arguments; cobra's own words for an unknown
+// subcommand are lost otherwise.
+func none(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return hint(fmt.Errorf("%s takes no argument, not %q", cmd.CommandPath(), args[0]), "See: %s --help", cmd.CommandPath())
+	}
+	return nil
+}
+
+// state opens the definition in dir and reads its state.
+func (a *app) state(dir string) (*run.Session, error) {
+	s, err := run.Open(dir, run.Options{Version: Version})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.ReadState()
+}
+
+// twoDashes lets long flags be written with one dash, as Terraform has it:
+// -out=FILE is --out=FILE. Arguments after -- are left alone.
+func twoDashes(root *cobra.Command, args []string) []string {
+	known := map[string]bool{"help": true, "version": true}
+	var learn func(c *cobra.Command)
+	learn = func(c *cobra.Command) {
+		for _, set := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+			set.VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
+		}
+		for _, sub := range c.Commands() {
+			learn(sub)
+		}
+	}
+	learn(root)
+	out := slices.Clone(args)
+	for i, arg := range out {
+		if arg == "--" {
+			break
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "--") && len(name) > 1 && known[name] {
+			out[i] = "-" + arg
+		}
+	}
+	return out
+}

@@ -1,0 +1,208 @@
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang/addr"
+)
+
+func (a *app) stateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "state",
+		Short: "Look into the state",
+		Args:  none,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(a.stateListCommand(), a.stateShowCommand())
+	return c
+}
+
+func (a *app) stateListCommand() *cobra.Command {
+	var asJSON bool
+	var dir string
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the objects in the state",
+		Long:    long("List prints the address of every object that the state knows.", helpDone, helpError),
+		Example: "  clusterplan --chdir examples/quickstart state list",
+		Args:    none,
+		RunE: func(*cobra.Command, []string) error {
+			s, err := a.state(dir)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if asJSON {
+				return view.StateJSON(a.out, s.Snap, nil)
+			}
+			for _, o := range s.Snap.State.Objects {
+				if _, err := fmt.Fprintln(a.out, o.Addr); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object, without secrets")
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) stateShowCommand() *cobra.Command {
+	var asJSON bool
+	var dir string
+	c := &cobra.Command{
+		Use:     "show ADDRESS",
+		Short:   "Show one object of the state",
+		Long:    long("Show prints what the state knows of one object.", helpDone, helpError),
+		Example: "  clusterplan state show group.web\n  clusterplan state show 'node.n[\"a\"]'",
+		Args:    exactly("an ADDRESS"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			at, err := addr.Parse(args[0])
+			if err != nil {
+				return err
+			}
+			s, err := a.state(dir)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			o := s.Snap.State.Find(at)
+			if o == nil {
+				return hint(fmt.Errorf("the state has no %s", at), "clusterplan state list shows what it has.")
+			}
+			if asJSON {
+				return view.JSON(a.out, view.Object(o))
+			}
+			return a.style.Object(a.out, o)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) showCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "show [DIR]",
+		Short:   "Show all that the state knows",
+		Long:    long("Show prints every object of the state, the outputs, and what an interrupted apply left open.", helpDone, helpError),
+		Example: "  clusterplan show examples/quickstart --json",
+		Args:    atMost(1, "the definition's directory"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := a.state(dirArg(args))
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if asJSON {
+				return view.StateJSON(a.out, s.Snap, s.Snap.State.Outputs)
+			}
+			return a.style.State(a.out, s.Snap)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object, without secrets")
+	return c
+}
+
+func (a *app) outputCommand() *cobra.Command {
+	var asJSON, raw bool
+	var dir string
+	c := &cobra.Command{
+		Use:     "output [NAME]",
+		Short:   "Print the outputs of the last apply",
+		Long:    long("Output prints one output or all. --raw prints a string without quotes, for scripts.", helpDone, helpError),
+		Example: "  clusterplan --chdir examples/quickstart output --raw url",
+		Args:    atMost(1, "an output's name"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := a.state(dir)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			outputs := s.Snap.State.Outputs
+			if len(args) == 0 {
+				if raw {
+					return fmt.Errorf("--raw prints one output: name it")
+				}
+				if asJSON {
+					return view.OutputsJSON(a.out, outputs)
+				}
+				return a.style.Outputs(a.out, outputs)
+			}
+			o, ok := outputs[args[0]]
+			switch {
+			case !ok && len(outputs) == 0:
+				return hint(fmt.Errorf("the state has no outputs"), "Outputs are there once apply has run.")
+			case !ok:
+				return hint(fmt.Errorf("there is no output %q", args[0]), "There are: %s", view.Names(outputs))
+			case raw:
+				var text string
+				if o.Sensitive || json.Unmarshal(o.Value, &text) != nil {
+					var scalar any
+					if o.Sensitive || json.Unmarshal(o.Value, &scalar) != nil || !view.Scalar(scalar) {
+						return hint(fmt.Errorf("the output %q is no string, number or bool", args[0]), "Use --json for other values.")
+					}
+					text = string(o.Value)
+				}
+				_, err = fmt.Fprint(a.out, text)
+				return err
+			case asJSON:
+				_, err = fmt.Fprintf(a.out, "%s\n", o.Value)
+				return err
+			}
+			_, err = fmt.Fprintln(a.out, view.Value(o))
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&raw, "raw", false, "print a string as it is, without quotes and new line")
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) forceUnlockCommand() *cobra.Command {
+	var dir string
+	var force bool
+	c := &cobra.Command{
+		Use:   "force-unlock ID",
+		Short: "Break a lock on the state",
+		Long: long(`
+Force-unlock breaks the lock with this id, which the error of a locked state tells.
+A run that dies gives its lock up by itself; break one only if you know that its
+holder, on another host perhaps, will never go on. One that does can't write any more.`, helpDone, helpError),
+		Example: "  clusterplan force-unlock 5f0c2a9be1d37746",
+		Args:    exactly("the lock's ID"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := run.Open(dir, run.Options{Version: Version})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if !force {
+				ok, err := a.confirm(fmt.Sprintf("Break the lock %s of %s?", args[0], s.Store.Path()), "--force")
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return fmt.Errorf("not unlocked: only yes is taken for yes")
+				}
+			}
+			h, err := s.Store.ForceUnlock(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "The lock of %s (%s, since %s) is broken.\n", h.Who, h.What, h.Since.Local().Format("2006-01-02 15:04:05"))
+			return err
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "don't ask")
+	dirFlag(c, &dir)
+	return c
+}

@@ -1,0 +1,166 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// ApplyOptions say how to apply.
+type ApplyOptions struct {
+	PlanOptions
+	// Approve is shown the plan and says whether to go on. Not called when
+	// there is nothing to do.
+	Approve func(*Planned) (bool, error)
+	// Events is told the progress, never by two at once.
+	Events func(apply.Event)
+	// Stop, closed: finish what is under way, begin nothing.
+	Stop <-chan struct{}
+}
+
+// Applied is what became of an apply.
+type Applied struct {
+	Planned *Planned
+	Result  *apply.Result // nil: nothing was done
+	Refused bool          // Approve said no
+	Nothing bool          // there was nothing to do
+	Took    string        // whose lock was taken over, "" nobody's
+}
+
+// Apply plans under the lock, asks, and does it. What was done is in the state
+// when it returns, whatever the error. Result tells of failed objects; they are
+// no error of Apply's own.
+func (s *Session) Apply(ctx context.Context, o ApplyOptions) (*Applied, error) {
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	lock, err := s.lock(ctx, verb(o.Mode), o.LockTimeout)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	out := &Applied{}
+	if from := lock.TookOver(); from != nil {
+		out.Took = from.Who
+	}
+	if err := s.ReadState(); err != nil {
+		return out, err
+	}
+	if o.Mode == planner.ModeDestroy && empty(s.Snap.State, s.Snap.Pending) {
+		out.Nothing = true
+		return out, nil
+	}
+	if out.Planned, err = s.plan(ctx, o.PlanOptions, func() error { return nil }); err != nil {
+		return out, err
+	}
+	if interruptedBy(o.Stop) {
+		return out, ErrInterrupted
+	}
+	if !out.Planned.Plan.Applyable {
+		out.Nothing = true
+		// What an interrupted run had left open is settled now.
+		if s.Snap.Unfinished > 0 && len(s.Snap.Pending) == 0 {
+			return out, lock.Finish(s.Snap.State)
+		}
+		return out, nil
+	}
+	if ok, err := o.Approve(out.Planned); err != nil || !ok {
+		out.Refused = true
+		return out, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-lock.Lost():
+			cancel(errors.New("the state's lock was taken over or broken"))
+		case <-ctx.Done():
+		}
+	}()
+	def := out.Planned.Definition
+	if o.Mode == planner.ModeDestroy {
+		def = nil
+	}
+	res, runErr := apply.Run(ctx, apply.Config{
+		Plan: out.Planned.Plan, Definition: def, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
+		Journal: lock, Begin: statefile.Begin{Run: pki.NewID(), Who: Who()},
+		Parallelism: o.Parallelism, Stop: o.Stop, Events: o.Events, Identity: s.setIdentity,
+	})
+	out.Result = res
+	finishErr := s.finish(lock, res)
+	if runErr != nil && errors.Is(context.Cause(ctx), context.Canceled) && res != nil {
+		res.Interrupted = true
+	}
+	return out, errors.Join(runErr, finishErr)
+}
+
+// journal is what finish needs of a lock.
+type journal interface {
+	Finish(statefile.State) error
+}
+
+// finish folds the run into the snapshot, unless something is left whose end
+// nobody knows: that is only in the journal, which then has to stay.
+func (s *Session) finish(lock journal, res *apply.Result) error {
+	snap, err := s.Store.Read()
+	if err != nil {
+		return fmt.Errorf("the apply's end: %w", err)
+	}
+	if len(snap.Pending) > 0 || res == nil {
+		return nil
+	}
+	// A run that could not even begin has nothing to write.
+	if snap.Unfinished == 0 {
+		return nil
+	}
+	return lock.Finish(res.State)
+}
+
+func interruptedBy(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func verb(mode string) string {
+	if mode == planner.ModeDestroy {
+		return "destroy"
+	}
+	return "apply"
+}
+
+// prepare makes the directory for state and nodes. It holds secrets, so git is
+// kept from it.
+func (s *Session) prepare() error {
+	dir := filepath.Join(s.abs, ".clusterplan")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return &os.PathError{Op: "make directory for the state", Path: dir, Err: err}
+	}
+	ignore := filepath.Join(dir, ".gitignore")
+	if _, err := os.Stat(ignore); err == nil {
+		return nil
+	}
+	return atomicfile.Write(ignore, []byte("# Keys and states: not for a repository.\n*\n"), 0o644)
+}
+
+// Init makes a definition's directory ready for an apply.
+func (s *Session) Init() error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	return s.ReadState()
+}

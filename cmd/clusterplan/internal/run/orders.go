@@ -1,0 +1,244 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+// Order is what an operator wants.
+type Order struct {
+	Verb   string // move | online | offline | pause | drain | resume
+	Name   string // of a group or node, or its address
+	To     string // of a move: node, or ""
+	Reason string
+}
+
+func (o Order) String() string {
+	if o.To != "" {
+		return fmt.Sprintf("%s %s to %s", o.Verb, o.Name, o.To)
+	}
+	return o.Verb + " " + o.Name
+}
+
+// Give commits an order.
+func (s *Session) Give(ctx context.Context, o Order) (client.Done, error) {
+	c, err := s.Client()
+	if err != nil {
+		return client.Done{}, err
+	}
+	defer c.Close()
+	order := client.Order{Reason: o.Reason}
+	var call func(context.Context, string, client.Order) (client.Done, error)
+	kind := addr.TypeGroup
+	switch o.Verb {
+	case "move":
+		call = c.Move
+		if o.To != "" {
+			if order.Node, err = s.name(addr.TypeNode, o.To); err != nil {
+				return client.Done{}, err
+			}
+		}
+	case "online":
+		call = c.Online
+	case "offline":
+		call = c.Offline
+	case "pause":
+		call, kind = c.Pause, addr.TypeNode
+	case "drain":
+		call, kind = c.Drain, addr.TypeNode
+	case "resume":
+		call, kind = c.Resume, addr.TypeNode
+	default:
+		return client.Done{}, fmt.Errorf("there is no order %q", o.Verb)
+	}
+	name, err := s.name(kind, o.Name)
+	if err != nil {
+		return client.Done{}, err
+	}
+	done, err := call(ctx, name, order)
+	if err != nil {
+		return done, interrupted(ctx, fmt.Errorf("%s: %w", o, pki.Explain(err)))
+	}
+	return done, nil
+}
+
+// name turns an address (group.web) or a name (web) into what the cluster
+// knows: the id where the state has the object, else the name as it is, which
+// the cluster checks.
+func (s *Session) name(kind, text string) (string, error) {
+	names := []string{}
+	for _, o := range s.Snap.State.Objects {
+		if o.Addr.Type != kind || o.Addr.IsResource() {
+			continue
+		}
+		if o.Addr.String() == text || o.Addr.DefaultName() == text || o.ID == text {
+			return o.ID, nil
+		}
+		names = append(names, o.Addr.DefaultName())
+	}
+	if strings.HasPrefix(text, kind+".") || strings.HasPrefix(text, "module.") {
+		slices.Sort(names)
+		return "", &view.Hint{Err: fmt.Errorf("the state knows no %s", text), Hint: fmt.Sprintf("It has: %s", strings.Join(names, ", "))}
+	}
+	return text, nil
+}
+
+// Names are the names of the groups or nodes in the state, for completion.
+func (s *Session) Names(kind string) []string {
+	var names []string
+	for _, o := range s.Snap.State.Objects {
+		if o.Addr.Type == kind && !o.Addr.IsResource() {
+			names = append(names, o.Addr.DefaultName())
+		}
+	}
+	return names
+}
+
+// Events calls fn for every event that is kept, and with follow for those to
+// come until ctx ends.
+func (s *Session) Events(ctx context.Context, follow bool, fn func(client.Event) error) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if !follow {
+		list, err := c.Events(ctx, 0)
+		if err != nil {
+			return interrupted(ctx, fmt.Errorf("read events: %w", pki.Explain(err)))
+		}
+		for _, e := range list {
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err = c.Follow(ctx, 0, func(e client.Event) {
+		if err := fn(e); err != nil {
+			cancel(err)
+		}
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return fmt.Errorf("follow events: %w", pki.Explain(err))
+}
+
+// Logs writes a resource's log from the node that owns its group. With follow
+// it goes with the group to its next owner.
+func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow bool, w io.Writer) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	group, resource, err := s.logOf(text)
+	if err != nil {
+		return err
+	}
+	for {
+		endpoint, id, err := s.owner(ctx, c, group)
+		if err == nil {
+			err = c.Logs(ctx, endpoint, id, resource, bytes, follow, w)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ErrInterrupted
+		case !follow && err != nil:
+			return fmt.Errorf("logs of %s: %w", text, pki.Explain(err))
+		case !follow:
+			return nil
+		}
+		var refused *client.Error
+		if errors.As(err, &refused) && (refused.Status == 403 || refused.Status == 400) {
+			return fmt.Errorf("logs of %s: %w", text, err)
+		}
+		// The owner died or the group has moved: where it is next is known soon.
+		bytes = 64 << 10
+		t := time.NewTimer(300 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ErrInterrupted
+		case <-t.C:
+		}
+	}
+}
+
+// logOf finds the group and the resource in `web`, `web.server`, or an address.
+func (s *Session) logOf(text string) (group addr.Address, resource string, err error) {
+	groupText, want := text, ""
+	if a, err := addr.Parse(text); err == nil {
+		groupText, want = a.Owner().String(), a.Resource+a.ResourceKey.String()
+	} else if g, r, ok := strings.Cut(text, "."); ok {
+		groupText, want = g, r
+	}
+	var programs, all []string
+	for _, o := range s.Snap.State.Objects {
+		owner := o.Addr.Owner()
+		if owner.Type != addr.TypeGroup || owner.String() != groupText && owner.DefaultName() != groupText {
+			continue
+		}
+		group = owner
+		if !o.Addr.IsResource() {
+			continue
+		}
+		name := o.Addr.Resource + o.Addr.ResourceKey.String()
+		all = append(all, name)
+		if o.Type == "generic_application" {
+			programs = append(programs, name)
+		}
+		if name == want {
+			return group, name, nil
+		}
+	}
+	switch {
+	case group.Type == "":
+		return group, "", &view.Hint{Err: fmt.Errorf("the state knows no group %s", groupText), Hint: "It has: " + strings.Join(s.Names(addr.TypeGroup), ", ")}
+	case want != "":
+		return group, "", &view.Hint{Err: fmt.Errorf("the group %s has no resource %s", groupText, want), Hint: "It has: " + strings.Join(all, ", ")}
+	case len(programs) == 1:
+		return group, programs[0], nil
+	case len(programs) == 0:
+		return group, "", fmt.Errorf("the group %s has no program that prints anything", groupText)
+	}
+	return group, "", &view.Hint{Err: fmt.Errorf("the group %s has several programs", groupText),
+		Hint: fmt.Sprintf("Name one of them, as %s.%s; there are: %s", groupText, programs[0], strings.Join(programs, ", "))}
+}
+
+// owner is where the group lives now.
+func (s *Session) owner(ctx context.Context, c *client.Client, group addr.Address) (endpoint, id string, err error) {
+	o := s.Snap.State.Find(group)
+	if o == nil {
+		return "", "", fmt.Errorf("the state knows no %s", group)
+	}
+	conf, err := c.Config(ctx, false)
+	if err != nil {
+		return "", "", err
+	}
+	for _, g := range conf.Groups {
+		if g.Spec.ID != o.ID {
+			continue
+		}
+		for _, m := range conf.Members {
+			if g.Owner != "" && m.Spec.Name == g.Owner {
+				return m.Endpoint, o.ID, nil
+			}
+		}
+		return "", "", fmt.Errorf("nobody owns %s now (it is %s)", group, g.State)
+	}
+	return "", "", fmt.Errorf("the cluster has no %s", group)
+}

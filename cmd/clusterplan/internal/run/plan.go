@@ -1,0 +1,203 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/refresh"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/providers/confdb"
+	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+// PlanOptions say how to plan.
+type PlanOptions struct {
+	Mode            string // planner.Mode*
+	NoRefresh       bool   // the state is taken for the world
+	Replace         []addr.Address
+	AllowQuorumLoss bool
+	Parallelism     int
+	NoLock          bool
+	LockTimeout     time.Duration
+}
+
+// Planned is a plan with what an apply needs to carry it out.
+type Planned struct {
+	Plan       *planner.Plan
+	Diags      hcl.Diagnostics // warnings; of the definition too
+	Definition *lang.Definition
+}
+
+// Validate works the definition out without looking at any state.
+func (s *Session) Validate() hcl.Diagnostics {
+	_, diags := s.Config.Evaluate(nil)
+	return append(s.Diags, diags...)
+}
+
+// Plan looks at the world and works out what an apply would do. It changes
+// nothing, and holds the lock only while it reads. Errors of the definition are
+// a *view.DiagnosticsError; the plan is then there too, if there is one.
+func (s *Session) Plan(ctx context.Context, o PlanOptions) (*Planned, error) {
+	if o.NoLock || !s.stateDirExists() {
+		if err := s.ReadState(); err != nil {
+			return nil, err
+		}
+		return s.plan(ctx, o, func() error { return nil })
+	}
+	lock, err := s.lock(ctx, "plan", o.LockTimeout)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	if err := s.ReadState(); err != nil {
+		return nil, err
+	}
+	return s.plan(ctx, o, lock.Release)
+}
+
+// stateDirExists: a plan of what was never applied makes no directory.
+func (s *Session) stateDirExists() bool {
+	_, err := os.Stat(filepath.Dir(s.Store.Path()))
+	return err == nil
+}
+
+func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (*localstore.Lock, error) {
+	l, err := s.Store.Lock(ctx, localstore.LockRequest{Who: Who(), What: what, Timeout: wait})
+	if errors.Is(err, ErrLocked) {
+		if ctx.Err() != nil {
+			return nil, errors.Join(ErrInterrupted, err)
+		}
+		return nil, &view.Hint{Err: err, Hint: "Wait for it to end, with --lock-timeout=5m for example. If you know that it will never go on: clusterplan force-unlock with the lock's id."}
+	}
+	return l, interrupted(ctx, err)
+}
+
+// plan does it; read is called once the world has been looked at.
+func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*Planned, error) {
+	p := &Planned{}
+	p.Definition, p.Diags = s.Config.Evaluate(s.known())
+	p.Diags = append(s.Diags, p.Diags...)
+	if p.Diags.HasErrors() {
+		if o.Mode != planner.ModeDestroy {
+			return nil, &view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()}
+		}
+		// What there is can be taken down whatever became of its definition.
+		p.Definition = nil
+		p.Diags = hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: "The definition has errors",
+			Detail: "Everything that the state knows is destroyed, with the providers' default settings. clusterplan validate shows the errors."}}
+	}
+	if err := s.configure(p.Definition); err != nil {
+		return nil, err
+	}
+	in := planner.Input{
+		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
+		Mode: o.Mode, Replace: o.Replace, AllowQuorumLoss: o.AllowQuorumLoss,
+	}
+	if !o.NoRefresh {
+		var err error
+		in.World, err = refresh.Run(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry, Parallelism: o.Parallelism})
+		if err != nil {
+			return nil, interrupted(ctx, err)
+		}
+	}
+	if err := read(); err != nil {
+		return nil, err
+	}
+	plan, diags := planner.Build(in)
+	p.Plan = plan
+	p.Diags = append(p.Diags, diags...)
+	if p.Diags.HasErrors() {
+		err := error(&view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()})
+		if plan != nil && plan.Quorum != nil && plan.Quorum.Lost {
+			err = &quorumError{err}
+		}
+		return p, err
+	}
+	return p, nil
+}
+
+// quorumError is ErrQuorum with the plan's own words.
+type quorumError struct{ error }
+
+func (e *quorumError) Is(target error) bool { return target == ErrQuorum }
+func (e *quorumError) Unwrap() error        { return e.error }
+
+// known gives the definition what applied objects know of themselves.
+func (s *Session) known() lang.Known {
+	schemas := s.registry.Schemas()
+	return func(a addr.Address) (cty.Value, bool) {
+		o := s.Snap.State.Find(a)
+		if o == nil {
+			return cty.NilVal, false
+		}
+		shape, ok := schemas[o.Provider].Objects[o.Type]
+		if !ok {
+			return cty.NilVal, false
+		}
+		v, err := schema.FromJSON(o.Attributes, schema.Type(shape))
+		return v, err == nil
+	}
+}
+
+// configure hands every provider its block and what this run gives to all.
+func (s *Session) configure(def *lang.Definition) error {
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's file: %w", err)
+	}
+	env := providers.Env{
+		DataDir: filepath.Join(s.abs, ".clusterplan"), Program: program, Version: s.opts.Version,
+		Identity: s.Identity, Cluster: s.confdb, Nodes: s.nodes, Log: s.opts.Log,
+	}
+	config := map[string]cty.Value{}
+	if def != nil {
+		for _, p := range def.Providers {
+			config[p.Name] = p.Config
+		}
+	}
+	for name, sch := range s.registry.Schemas() {
+		v, ok := config[name]
+		if !ok {
+			v = schema.BlockDefault(spec.Block{Attributes: sch.Config.Attributes, Blocks: sch.Config.Blocks})
+		}
+		p, err := s.registry.Provider(name)
+		if err != nil {
+			return err
+		}
+		if err := p.Configure(v, env); err != nil {
+			return fmt.Errorf("provider %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Shape is the definition's objects and what they depend on, for drawing.
+func (s *Session) Shape() (*lang.Definition, error) {
+	def, diags := s.Config.Evaluate(nil)
+	diags = append(s.Diags, diags...)
+	if diags.HasErrors() {
+		return nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
+	}
+	return def, nil
+}
+
+var _ providers.Cluster = (*confdb.Provider)(nil)
+
+// empty tells whether there is nothing in a state that a destroy could take away.
+func empty(st statefile.State, pending []statefile.Pending) bool {
+	return len(st.Objects) == 0 && len(pending) == 0 && st.Cluster == nil
+}

@@ -1,0 +1,217 @@
+// Package run is the way from a definition to what a command wants: open the
+// state, load the definition, configure the providers, look at the world, plan,
+// apply. Commands call it, package view shows what it returns. It prints nothing
+// and asks nobody.
+//
+// Start reading at Open (session.go); plan.go and apply.go go on from there.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/providers/confdb"
+	"github.com/clusterplan/clusterplan/providers/local"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+// Errors that have an exit code of their own.
+var (
+	ErrInterrupted = errors.New("interrupted")
+	ErrLocked      = localstore.ErrLocked
+	ErrQuorum      = errors.New("the plan would leave the cluster without quorum")
+	ErrNoCluster   = errors.New("there is no cluster yet")
+)
+
+// Options of a session.
+type Options struct {
+	Version string
+	Vars    []lang.VarInput
+	Log     *slog.Logger
+}
+
+// Session is one command's view of one definition's directory.
+type Session struct {
+	Dir    string       // as it was given
+	Config *lang.Config // never nil; may be broken (Diags)
+	Diags  hcl.Diagnostics
+	Store  *localstore.Store
+	Snap   *localstore.Snapshot
+
+	opts     Options
+	abs      string
+	registry *providers.Registry
+	confdb   *confdb.Provider
+	nodes    *providers.Directory
+
+	mu       sync.Mutex
+	identity *pki.Identity
+}
+
+// Open reads the definition in dir and the state that belongs to it. Errors in
+// the definition are left in Diags: a command that only needs the state goes on.
+func Open(dir string, o Options) (*Session, error) {
+	s := &Session{Dir: dir, opts: o, nodes: new(providers.Directory), confdb: confdb.New()}
+	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), confdb.Name: s.confdb})
+	if s.opts.Log == nil {
+		s.opts.Log = slog.New(slog.DiscardHandler)
+	}
+	fi, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &view.Hint{Err: fmt.Errorf("there is no directory %s", dir), Hint: "Name the directory that holds the definition (*.cluster.hcl), or change into it."}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open definition: %w", err)
+	}
+	if !fi.IsDir() {
+		return nil, &view.Hint{Err: fmt.Errorf("%s is not a directory", dir), Hint: "Name the directory that holds the definition (*.cluster.hcl)."}
+	}
+	if s.abs, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	s.Config, s.Diags = lang.Load(lang.Options{
+		FS: os.DirFS(dir), Dir: dir, Env: os.Environ(), Vars: o.Vars, Version: o.Version,
+		Providers: s.places(),
+	})
+	path := localstore.DefaultPath(s.abs)
+	if b := s.Config.Backend; b != nil && b.Path != "" {
+		if path = b.Path; !filepath.IsAbs(path) {
+			path = filepath.Join(s.abs, path)
+		}
+	}
+	if s.Store, err = localstore.Open(path, localstore.Options{Program: o.Version}); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// places are the providers that a definition can name, with their blocks.
+func (s *Session) places() map[string]spec.Schema {
+	all := map[string]spec.Schema{}
+	for name, schema := range s.registry.Schemas() {
+		if name != confdb.Name {
+			all[name] = schema.Config
+		}
+	}
+	return all
+}
+
+// Check is the definition's errors as an error.
+func (s *Session) Check() error {
+	if s.Diags.HasErrors() {
+		return &view.DiagnosticsError{Diags: s.Diags, Files: s.Config.Files()}
+	}
+	return nil
+}
+
+// ReadState reads the state, and from it the cluster's identity and its nodes.
+func (s *Session) ReadState() error {
+	snap, err := s.Store.Read()
+	if err != nil {
+		return err
+	}
+	s.Snap = snap
+	if c := snap.State.Cluster; c != nil {
+		id, err := pki.ParseIdentity(c.ID, c.Name, c.CACert, c.CAKey, c.Key)
+		if err != nil {
+			return fmt.Errorf("state %s: %w", s.Store.Path(), err)
+		}
+		s.setIdentity(id)
+	}
+	for _, o := range snap.State.Objects {
+		if o.Addr.Type == addr.TypeNode {
+			if err := s.nodes.AddStored(o.ID, o.Attributes); err != nil {
+				return fmt.Errorf("state %s: %w", s.Store.Path(), err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Session) setIdentity(id *pki.Identity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.identity = id
+}
+
+// Identity is the cluster's; nil before its first apply.
+func (s *Session) Identity() *pki.Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity
+}
+
+// Close lets the providers' connections go.
+func (s *Session) Close() error { return s.registry.Close() }
+
+// Client speaks to the cluster's nodes, with a certificate that it mints itself
+// for an hour. ErrNoCluster: the state knows none.
+func (s *Session) Client() (*client.Client, error) {
+	id, nodes := s.Identity(), s.nodes.All()
+	if id == nil || len(nodes) == 0 {
+		return nil, &view.Hint{Err: fmt.Errorf("%w: the state %s knows no node", ErrNoCluster, s.Store.Path()),
+			Hint: "clusterplan apply brings it up."}
+	}
+	cert, err := id.ClientCert(Who(), client.RoleAdmin, pki.ClientLife)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := cert.TLS()
+	if err != nil {
+		return nil, err
+	}
+	conf, err := pki.ClientConfig(id.CACert, id.ID, pair, "")
+	if err != nil {
+		return nil, err
+	}
+	endpoints := make([]string, len(nodes))
+	for i, n := range nodes {
+		endpoints[i] = n.Endpoint
+	}
+	return client.New(client.Options{Endpoints: endpoints, TLS: conf, Author: Who()}), nil
+}
+
+// Nodes are the cluster's nodes as the state knows them, by name.
+func (s *Session) Nodes() []providers.Entry { return s.nodes.All() }
+
+// Who is the person at the keyboard: user@host.
+func Who() string {
+	user := ""
+	for _, name := range []string{"SUDO_USER", "USER", "LOGNAME"} {
+		if user == "" {
+			user = os.Getenv(name)
+		}
+	}
+	if user == "" {
+		user = "uid-" + strconv.Itoa(os.Geteuid())
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return user + "@" + host
+}
+
+// interrupted turns a cancelled context's error into ErrInterrupted.
+func interrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return ErrInterrupted
+	}
+	return err
+}

@@ -1,0 +1,147 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+// selfTimeout bounds how long one node may take to say what it is.
+const selfTimeout = 1500 * time.Millisecond
+
+// Status asks the cluster for its state, and each node for itself, for only it
+// knows its processes. With an error the status is what the state knows, and
+// the error why there is no more.
+func (s *Session) Status(ctx context.Context) (*client.Status, error) {
+	c, err := s.Client()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	nodes := s.Nodes()
+	selves := make([]*client.Self, len(nodes))
+	var status client.Status
+	var statusErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { status, statusErr = c.Status(ctx) })
+	for i, n := range nodes {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, selfTimeout)
+			defer cancel()
+			if self, err := c.Self(ctx, n.Endpoint); err == nil {
+				selves[i] = &self
+			}
+		})
+	}
+	wg.Wait()
+	if statusErr != nil {
+		if ctx.Err() != nil {
+			return nil, ErrInterrupted
+		}
+		known, err := s.knownStatus()
+		return known, errors.Join(pki.Explain(statusErr), err)
+	}
+	if status.Nodes == nil {
+		status.Nodes = []client.StatusNode{}
+	}
+	for i, n := range nodes {
+		self := selves[i]
+		at := slices.IndexFunc(status.Nodes, func(x client.StatusNode) bool { return x.Name == n.Name })
+		if at < 0 { // the state has it, the cluster doesn't: not joined, or it has left
+			status.Nodes = append(status.Nodes, client.StatusNode{Name: n.Name, State: spec.NodeUnknown, Address: n.Endpoint,
+				Zone: n.Spec.Zone, Role: n.Spec.Role, Votes: n.Spec.Votes, Spare: n.Spec.Spare, Reason: notMember(self)})
+			at = len(status.Nodes) - 1
+		}
+		if self != nil {
+			status.Nodes[at].PID, status.Nodes[at].MonitorPID, status.Nodes[at].Version = self.PID, self.MonitorPID, self.Version
+		}
+	}
+	slices.SortFunc(status.Nodes, func(a, b client.StatusNode) int { return compare(a.Name, b.Name) })
+	return &status, nil
+}
+
+func notMember(self *client.Self) string {
+	if self == nil {
+		return "not a member of the cluster, and its agent does not answer"
+	}
+	return "not a member of the cluster: " + self.Membership
+}
+
+// knownStatus is what the state knows when nobody answers.
+func (s *Session) knownStatus() (*client.Status, error) {
+	st := s.Snap.State
+	out := &client.Status{FormatVersion: client.FormatVersion, Cluster: st.Cluster.Name, Time: time.Now().UTC().Truncate(time.Millisecond),
+		Nodes: []client.StatusNode{}, Groups: []client.StatusGroup{}}
+	for _, o := range st.Objects {
+		var err error
+		switch {
+		case o.Addr.IsResource():
+			for i := range out.Groups {
+				if out.Groups[i].Name == o.Addr.Owner().DefaultName() {
+					out.Groups[i].Resources = append(out.Groups[i].Resources, client.StatusResource{Name: o.Addr.Resource + o.Addr.ResourceKey.String(), Type: o.Type, State: spec.StateUnknown})
+				}
+			}
+		case o.Addr.Type == addr.TypeCluster:
+			var c spec.Cluster
+			if err = s.decode(o.Type, o.Attributes, &c); err == nil {
+				out.Quorum.Model = c.Quorum.Model
+			}
+		case o.Addr.Type == addr.TypeNode:
+			var n spec.Node
+			if err = s.decode(o.Type, o.Attributes, &n); err == nil {
+				out.Nodes = append(out.Nodes, client.StatusNode{Name: n.Name, State: spec.NodeUnknown, Address: s.endpoint(o.ID), Zone: n.Zone,
+					Role: n.Role, Votes: n.Votes, Spare: n.Spare})
+				out.Quorum.Votes += n.Votes
+			}
+		case o.Addr.Type == addr.TypeGroup:
+			out.Groups = append(out.Groups, client.StatusGroup{Name: o.Addr.DefaultName(), State: spec.StateUnknown, Resources: []client.StatusResource{}})
+		}
+		if err != nil {
+			return out, fmt.Errorf("state %s: %s: %w", s.Store.Path(), o.Addr, err)
+		}
+	}
+	out.Quorum.Needed = out.Quorum.Votes/2 + 1
+	return out, nil
+}
+
+func (s *Session) endpoint(nodeID string) string {
+	for _, n := range s.Nodes() {
+		if n.NodeID == nodeID {
+			return n.Endpoint
+		}
+	}
+	return ""
+}
+
+// decode reads an object's attributes by whichever provider has its type.
+func (s *Session) decode(typ string, attributes []byte, into any) error {
+	for _, sch := range s.registry.Schemas() {
+		if shape, ok := sch.Objects[typ]; ok {
+			v, err := schema.FromJSON(attributes, schema.Type(shape))
+			if err != nil {
+				return err
+			}
+			return schema.DecodeKnown(v, into)
+		}
+	}
+	return fmt.Errorf("no provider knows the type %q", typ)
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

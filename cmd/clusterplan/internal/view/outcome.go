@@ -1,0 +1,145 @@
+package view
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/clusterplan/clusterplan/graph"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// Outcome tells what became of an apply.
+func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
+	d := res.Done
+	verb := "Apply"
+	if mode == planner.ModeDestroy {
+		verb = "Destroy"
+	}
+	head := s.Green(verb + " complete.")
+	if len(res.Failed) > 0 || res.Interrupted {
+		head = s.Red(verb + " incomplete.")
+	}
+	fmt.Fprintf(w, "\n%s %d added, %d changed, %d destroyed", s.Bold(head), d.Create+d.Replace, d.Update, d.Delete+d.Replace)
+	if len(res.Failed) > 0 {
+		fmt.Fprintf(w, "; %d failed, %d skipped", len(res.Failed), len(res.Skipped))
+	}
+	fmt.Fprintln(w, ".")
+	if mode != planner.ModeDestroy && len(res.State.Outputs) > 0 {
+		fmt.Fprintf(w, "\n%s\n", s.Bold("Outputs"))
+		_ = s.Outputs(w, res.State.Outputs)
+	}
+}
+
+// OutputValues are outputs as the last line of `apply --json` has them.
+func OutputValues(outputs map[string]statefile.Output) any { return outputsJSON(outputs) }
+
+// Next says how to go on: look, break, remove. victim may be nil.
+func (s Style) Next(w io.Writer, program, dir string, victim *Victim) error {
+	at := ""
+	if dir != "" {
+		at = " " + dir
+	}
+	rows := [][]string{
+		{"  look:", fmt.Sprintf("%s status%s", program, at)},
+		{"", fmt.Sprintf("%s events%s --follow", program, at)},
+	}
+	if victim != nil {
+		rows = append(rows, []string{"  break:", fmt.Sprintf("kill -9 %d %d", victim.PID, victim.MonitorPID) +
+			s.Dim(fmt.Sprintf("   # agent and monitor of %s, which owns %s; apply mends it", victim.Node, victim.Group))})
+	}
+	rows = append(rows, []string{"  remove:", fmt.Sprintf("%s destroy%s", program, at)})
+	fmt.Fprintln(w)
+	return table(w, rows)
+}
+
+// Victim is a node to try the cluster with: it owns a group, and killing its
+// processes shows a failover.
+type Victim struct {
+	Group, Node     string
+	PID, MonitorPID int
+}
+
+// Diff shows two texts' lines that differ, with two lines around them.
+func Diff(w io.Writer, name string, before, after []byte) error {
+	a, b := lines(before), lines(after)
+	fmt.Fprintf(w, "--- old/%s\n+++ new/%s\n", name, name)
+	// Common ends are left out; the rest is shown as one hunk.
+	start := 0
+	for start < len(a) && start < len(b) && a[start] == b[start] {
+		start++
+	}
+	endA, endB := len(a), len(b)
+	for endA > start && endB > start && a[endA-1] == b[endB-1] {
+		endA--
+		endB--
+	}
+	from := max(0, start-2)
+	upA, upB := min(len(a), endA+2), min(len(b), endB+2)
+	fmt.Fprintf(w, "@@ -%d,%d +%d,%d @@\n", from+1, upA-from, from+1, upB-from)
+	var out strings.Builder
+	for _, l := range a[from:start] {
+		out.WriteString(" " + l + "\n")
+	}
+	for _, l := range a[start:endA] {
+		out.WriteString("-" + l + "\n")
+	}
+	for _, l := range b[start:endB] {
+		out.WriteString("+" + l + "\n")
+	}
+	for _, l := range a[endA:upA] {
+		out.WriteString(" " + l + "\n")
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+func lines(b []byte) []string {
+	return strings.Split(string(bytes.TrimSuffix(b, []byte("\n"))), "\n")
+}
+
+// DefinitionGraph draws a definition's objects.
+func DefinitionGraph(def *lang.Definition, format string) string {
+	g := graph.New[addr.Address]()
+	for _, o := range def.Objects {
+		g.AddVertex(o.Addr)
+	}
+	for _, o := range def.Objects {
+		for _, e := range o.DependsOn {
+			kind := graph.Soft
+			if e.Hard {
+				kind = graph.Hard
+			}
+			g.AddEdge(o.Addr, e.To, kind)
+		}
+		if owner := o.Addr.Owner(); owner != o.Addr {
+			g.AddEdge(o.Addr, owner, graph.Hard)
+		}
+	}
+	return draw(g, "definition", format, addr.Address.String)
+}
+
+// PlanGraph draws a plan's steps, without the edges that others imply.
+func PlanGraph(p *planner.Plan, format string) string {
+	work := p.Work()
+	if work == nil || work.Graph == nil {
+		return draw(graph.New[string](), "plan", format, nil)
+	}
+	g := work.Graph
+	if r, err := g.Reduce(); err == nil {
+		g = r
+	}
+	return draw(g, "plan", format, planner.Key.String)
+}
+
+func draw[K comparable](g *graph.Graph[K], name, format string, label func(K) string) string {
+	if format == "mermaid" {
+		return g.Mermaid(label)
+	}
+	return g.DOT(name, label)
+}

@@ -1,0 +1,374 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+)
+
+// Plan writes a plan as people read it: what is not as it should be, what
+// changes, in which order, and what that means for the cluster.
+func (s Style) Plan(w io.Writer, p *planner.Plan) error {
+	b := new(strings.Builder)
+	s.seen(b, p)
+	s.changes(b, p)
+	s.outputChanges(b, p)
+	if p.Summary.Any() {
+		s.steps(b, p)
+		s.availability(b, p)
+		s.failover(b, p)
+		s.matrix(b, p)
+	}
+	b.WriteString(s.Summary(p))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Summary is a plan's last line.
+func (s Style) Summary(p *planner.Plan) string {
+	c := p.Summary
+	if !c.Any() {
+		if len(p.OutputChanges) > 0 {
+			return s.Bold("Plan:") + " no changes but those of outputs.\n"
+		}
+		text := s.Green("No changes.") + " The cluster is as the definition says.\n"
+		if !p.Complete {
+			text = s.Yellow("No changes") + " as far as could be seen.\n"
+		}
+		return text
+	}
+	text := fmt.Sprintf("%s %d to add, %d to change, %d to destroy", s.Bold("Plan:"), c.Create+c.Replace, c.Update, c.Delete+c.Replace)
+	if c.Move > 0 {
+		text += fmt.Sprintf(", %d to rename", c.Move)
+	}
+	if c.Forget > 0 {
+		text += fmt.Sprintf(", %d to forget", c.Forget)
+	}
+	return text + ".\n"
+}
+
+func (s Style) section(b *strings.Builder, title string) {
+	fmt.Fprintf(b, "%s\n", s.Bold(title))
+}
+
+// seen tells how far the world could be seen, and what in it is not of the plan's making.
+func (s Style) seen(b *strings.Builder, p *planner.Plan) {
+	if p.AsOf != nil {
+		fmt.Fprintf(b, "%s %s.\n\n", s.Yellow("Incomplete:"), p.AsOf.Text)
+	}
+	if len(p.Unreachable) > 0 {
+		s.section(b, "Could not be seen; prior values are kept")
+		for _, u := range p.Unreachable {
+			fmt.Fprintf(b, "  %s %s: %s\n", s.Yellow("!"), u.Address, u.Reason)
+		}
+		b.WriteString("\n")
+	}
+	if len(p.Drift) > 0 {
+		s.section(b, "Not as it was applied")
+		for _, d := range p.Drift {
+			what := strings.Join(d.What, ", ")
+			if d.Gone {
+				what = "gone"
+			}
+			fmt.Fprintf(b, "  %s %s: %s\n", s.Yellow("!"), d.Address, what)
+		}
+		b.WriteString("\n")
+	}
+	if len(p.Operator) > 0 {
+		s.section(b, "Ordered by an operator, and kept")
+		for _, o := range p.Operator {
+			text := o.Order
+			if o.To != "" {
+				text += " to " + o.To
+			}
+			text += " by " + o.Author
+			if o.Reason != "" {
+				text += ": " + o.Reason
+			}
+			fmt.Fprintf(b, "  %s: %s\n", o.Address, text)
+		}
+		b.WriteString("\n")
+	}
+	if len(p.Unmanaged) > 0 {
+		s.section(b, "In the cluster, but not clusterplan's; left alone")
+		for _, u := range p.Unmanaged {
+			fmt.Fprintf(b, "  %s %s (managed by %s)\n", u.Type, u.Name, dash(u.ManagedBy))
+		}
+		b.WriteString("\n")
+	}
+}
+
+func (s Style) symbol(c *planner.Change) string {
+	switch {
+	case len(c.Actions) == 2 && c.Actions[0] == "delete":
+		return s.Red("-") + "/" + s.Green("+")
+	case len(c.Actions) == 2:
+		return s.Green("+") + "/" + s.Red("-")
+	}
+	switch c.Action() {
+	case "create":
+		return s.Green("+")
+	case "update":
+		return s.Yellow("~")
+	case "delete":
+		return s.Red("-")
+	case "forget":
+		return "."
+	case "read":
+		return "<="
+	}
+	return " "
+}
+
+func (s Style) changes(b *strings.Builder, p *planner.Plan) {
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		if c.Action() == "no-op" && c.PreviousAddress == nil {
+			continue
+		}
+		indent := "  " // symbols line up; the widest has three columns
+		if len(c.Actions) == 2 {
+			indent = ""
+		}
+		head := indent + s.symbol(c) + " " + s.Bold(c.Address.String())
+		if c.Type != c.Address.Type || c.Address.IsResource() {
+			head += " (" + c.Type + ")"
+		}
+		if len(c.Why) > 0 {
+			head += "  " + s.Dim("# "+strings.Join(c.Why, ", "))
+		}
+		fmt.Fprintln(b, head)
+		if c.PreviousAddress != nil {
+			fmt.Fprintf(b, "      was called %s\n", *c.PreviousAddress)
+		}
+		if len(c.Phases) > 0 {
+			fmt.Fprintf(b, "      %s\n", s.Dim("steps: "+strings.Join(c.Phases, ", ")))
+		}
+		if c.Action() != "delete" && c.Action() != "forget" {
+			s.attributes(b, c)
+		}
+		b.WriteString("\n")
+	}
+}
+
+func (s Style) attributes(b *strings.Builder, c *planner.Change) {
+	width := 0
+	for _, a := range c.Attributes {
+		width = max(width, len(a.Path))
+	}
+	for _, a := range c.Attributes {
+		before, after := ctyText(a.Before), ctyText(a.After)
+		if a.Sensitive {
+			before, after = sensitiveText, sensitiveText
+		}
+		line := fmt.Sprintf("%-*s = ", width, a.Path)
+		if c.Action() == "create" {
+			fmt.Fprintf(b, "      %s %s%s\n", s.Green("+"), line, after)
+			continue
+		}
+		mark := s.Yellow("~")
+		switch {
+		case before == "null" && after != "null":
+			mark, line = s.Green("+"), line+after
+		case after == "null" && before != "null":
+			mark, line = s.Red("-"), line+before+" -> null"
+		default:
+			line += before + " -> " + after
+		}
+		var notes []string
+		if slices.Contains(c.ReplacePaths, a.Path) {
+			notes = append(notes, "forces replacement")
+		} else if a.Impact != "" && a.Impact != "none" {
+			notes = append(notes, strings.ReplaceAll(string(a.Impact), "_", " "))
+		}
+		if a.Cause == planner.CauseDrift {
+			notes = append(notes, "drift")
+		}
+		if len(notes) > 0 {
+			line += "  " + s.Dim("# "+strings.Join(notes, ", "))
+		}
+		fmt.Fprintf(b, "      %s %s\n", mark, line)
+	}
+}
+
+func (s Style) outputChanges(b *strings.Builder, p *planner.Plan) {
+	if len(p.OutputChanges) == 0 {
+		return
+	}
+	s.section(b, "Outputs")
+	var rows [][]string
+	for _, name := range slices.Sorted(maps.Keys(p.OutputChanges)) {
+		o := p.OutputChanges[name]
+		before, after := ctyText(o.Before), ctyText(o.After)
+		if o.Sensitive {
+			before, after = sensitiveText, sensitiveText
+		}
+		mark, text := s.Yellow("~"), before+" -> "+after
+		switch {
+		case len(o.Actions) > 0 && o.Actions[0] == "create":
+			mark, text = s.Green("+"), after
+		case len(o.Actions) > 0 && o.Actions[0] == "delete":
+			mark, text = s.Red("-"), before+" -> null"
+		}
+		rows = append(rows, []string{"  " + mark + " " + name, "= " + text})
+	}
+	_ = table(b, rows)
+	b.WriteString("\n")
+}
+
+// steps shows the order in which nodes are touched. Neighbouring phases of one
+// node that leave the votes as they are stand on one line.
+func (s Style) steps(b *strings.Builder, p *planner.Plan) {
+	if len(p.Steps) == 0 {
+		return
+	}
+	s.section(b, "Order of the nodes")
+	var rows [][]string
+	for i := 0; i < len(p.Steps); {
+		first := p.Steps[i]
+		phases := []string{first.Phase}
+		j := i + 1
+		for ; j < len(p.Steps) && p.Steps[j].Address == first.Address && p.Steps[j].Up == first.Up && p.Steps[j].Needed == first.Needed &&
+			!p.Steps[j].Refused && !first.Refused && p.Steps[j].Why == first.Why; j++ {
+			phases = append(phases, p.Steps[j].Phase)
+		}
+		i = j
+		votes := fmt.Sprintf("%d votes up, %d needed", first.Up, first.Needed)
+		if first.Needed == 0 {
+			votes = ""
+		}
+		why := first.Why
+		if first.Refused {
+			why = s.Red(strings.TrimSpace("refused: " + why))
+		}
+		rows = append(rows, []string{fmt.Sprintf("%4d.", first.N), first.Address.String(), strings.Join(phases, ", "), votes, why})
+	}
+	_ = table(b, rows)
+	if q := p.Quorum; q != nil {
+		fmt.Fprintf(b, "  Quorum (%s): %d votes, %d needed; never fewer than %d up on the way.\n", q.Model, q.Votes, q.Needed, q.Lowest)
+	}
+	b.WriteString("\n")
+}
+
+func (s Style) availability(b *strings.Builder, p *planner.Plan) {
+	if len(p.Availability) == 0 {
+		return
+	}
+	s.section(b, "Interruptions")
+	var rows [][]string
+	for _, a := range p.Availability {
+		length := "until the node is back"
+		if a.MaxMS >= 0 {
+			length = "at most " + millis(a.MaxMS)
+		}
+		times := "once"
+		if a.Interruptions != 1 {
+			times = strconv.Itoa(a.Interruptions) + " times"
+		}
+		rows = append(rows, []string{"  " + a.Group.String(), place(a.From) + " -> " + place(a.To), times, length, a.Why})
+	}
+	_ = table(b, rows)
+	b.WriteString("\n")
+}
+
+func place(a *addr.Address) string {
+	if a == nil {
+		return "nowhere"
+	}
+	return a.String()
+}
+
+func millis(ms int64) string {
+	if ms >= 10_000 {
+		return fmt.Sprintf("%.0f s", float64(ms)/1000)
+	}
+	if ms >= 1000 {
+		return fmt.Sprintf("%.1f s", float64(ms)/1000)
+	}
+	return fmt.Sprintf("%d ms", ms)
+}
+
+func (s Style) failover(b *strings.Builder, p *planner.Plan) {
+	if len(p.FailoverTimes) == 0 {
+		return
+	}
+	s.section(b, "Longest failover when a group's owner dies")
+	var rows [][]string
+	const most = 12
+	for i, f := range p.FailoverTimes {
+		if i == most {
+			rows = append(rows, []string{fmt.Sprintf("  and %d more, in --json", len(p.FailoverTimes)-most)})
+			break
+		}
+		t := f.Terms
+		terms := fmt.Sprintf("lease %d + stop %d + kill %d + clocks %d + commit %d + start %d", t.Lease, t.StopWithin, t.Kill, t.Drift, t.Commit, t.Start)
+		if !f.Exclusive {
+			terms += "; not exclusive"
+		}
+		rows = append(rows, []string{"  " + f.Group.String(), millis(f.WorstMS), s.Dim("(" + terms + ")")})
+	}
+	_ = table(b, rows)
+	b.WriteString("\n")
+}
+
+// matrix shows what every fault does; the first rows are single faults.
+func (s Style) matrix(b *strings.Builder, p *planner.Plan) {
+	m := p.FailureMatrix.After
+	if m == nil || len(m.Rows) == 0 {
+		return
+	}
+	s.section(b, "When nodes fail")
+	const most = 16
+	rows := [][]string{}
+	for i, r := range m.Rows {
+		if i == most {
+			rows = append(rows, []string{fmt.Sprintf("  and %d more faults, in --json", len(m.Rows)-most)})
+			break
+		}
+		names := make([]string, len(r.Fail))
+		for k := range r.Fail {
+			names[k] = r.Fail[k].String()
+		}
+		quorum := s.Green("quorum")
+		if !r.Quorum {
+			quorum = s.Red("no quorum")
+		}
+		rows = append(rows, []string{"  " + strings.Join(names, " + "), quorum, s.effects(r.Groups)})
+	}
+	_ = table(b, rows)
+	for _, r := range p.FailureMatrix.Regressions {
+		fmt.Fprintf(b, "  %s %s\n", s.Red("worse:"), r)
+	}
+	b.WriteString("\n")
+}
+
+func (s Style) effects(groups []planner.MatrixGroup) string {
+	if len(groups) == 0 {
+		return s.Dim("nothing moves")
+	}
+	const most = 6
+	var parts []string
+	for i, g := range groups {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d more", len(groups)-most))
+			break
+		}
+		name := strings.TrimPrefix(g.Group.String(), "group.")
+		if g.To != nil {
+			parts = append(parts, name+" -> "+strings.TrimPrefix(g.To.String(), "node."))
+		} else {
+			text := name + " " + g.State
+			if g.Reason != "" {
+				text += " (" + g.Reason + ")"
+			}
+			parts = append(parts, s.Red(text))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
