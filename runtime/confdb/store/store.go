@@ -87,8 +87,21 @@ func open(dir string) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{path: path}
+	var file *os.File // with the lock on it
+	opt := options()
+	opt.OpenFile = func(name string, flag int, perm os.FileMode) (_ *os.File, err error) {
+		file, err = os.OpenFile(name, flag, perm)
+		return file, err
+	}
 	err = guard(func() (err error) {
-		if s.db, err = bbolt.Open(path, 0o600, options()); err != nil {
+		if s.db, err = bbolt.Open(path, 0o600, opt); err != nil {
+			var errno unix.Errno
+			if !errors.As(err, &errno) && !errors.Is(err, berrors.ErrTimeout) {
+				err = fmt.Errorf("%w: %v", ErrDamaged, err) // it says so in several ways
+			}
+			return err
+		}
+		if err := checkHeads(file); err != nil {
 			return err
 		}
 		return s.db.View(func(tx *bbolt.Tx) error {
@@ -109,17 +122,25 @@ func open(dir string) (_ *Store, err error) {
 	})
 	if err != nil {
 		s.Close()
+		if file != nil {
+			// Where bbolt panics it leaves the file locked, and the mapping would
+			// keep the lock; if it closed the file, this does nothing.
+			_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
+			file.Close()
+		}
 		return nil, err
 	}
 	return s, nil
 }
 
+// options: the list of free pages is saved with each write (NoFreelistSync off).
+// Without it bbolt searches all pages for them when it opens, in a goroutine
+// of its own, where a damaged page would end the program.
 func options() *bbolt.Options {
 	return &bbolt.Options{
-		Timeout:        200 * time.Millisecond, // an agent that was just killed lets go at once
-		NoFreelistSync: true,                   // one page less to write and sync each time
-		FreelistType:   bbolt.FreelistMapType,
-		NoStatistics:   true,
+		Timeout:      200 * time.Millisecond, // an agent that was just killed lets go at once
+		FreelistType: bbolt.FreelistMapType,
+		NoStatistics: true,
 	}
 }
 
@@ -352,8 +373,6 @@ func guard(f func() error) (err error) {
 			err = fmt.Errorf("%w: is its agent running?", ErrLocked)
 		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 			err = fmt.Errorf("%w: %v; make room, then start the agent again", ErrFull, err)
-		case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrDatabaseNotOpen):
-			err = fmt.Errorf("%w: %v", ErrDamaged, err)
 		}
 		if errors.Is(err, ErrDamaged) {
 			err = fmt.Errorf("%w; if the cluster has other nodes, move the data directory away and join this one again", err)
