@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func killProcess(pid int) { _ = syscall.Kill(pid, syscall.SIGKILL) }
+
+// outage bounds a planned move on a machine that tests keep busy. Quiet ones
+// take a tenth; bench measures.
+const outage = 20 * time.Second
+
+// The definition is edited: the plan shows exactly that, apply does it while
+// the service goes on, and a second plan has nothing to do.
+func TestEdit(t *testing.T) {
+	l := newLab(t)
+	before := l.files()
+	l.apply()
+	l.served("n1")
+	steps := []struct {
+		name  string
+		edit  func()
+		plan  []string
+		never []string // must not stand in the plan
+		owner string   // of web afterwards; "": any
+	}{
+		{"a new resource", func() {
+			l.edit(`  resource "generic_application" "worker" {`, `  resource "generic_application" "second" {
+    command = ["sleep", "100000"]
+  }
+
+  resource "generic_application" "worker" {`)
+		}, []string{"group.worker.resource.second"}, []string{"node.n1", "group.web.resource.server"}, "n1"},
+		{"another preferred owner", func() {
+			l.edit("preferred_owners = [node.n1, node.n2, node.n3]", "preferred_owners = [node.n2, node.n1, node.n3]")
+		}, []string{"group.web", "preferred_owners"}, []string{"node.n1 will", "group.web.resource.server"}, ""},
+		{"a fourth node", func() {
+			l.edit(`node "n3" {`, "node \"n4\" {\n  provider = local\n}\n\nnode \"n3\" {")
+		}, []string{"node.n4"}, []string{"group.web.resource.server"}, ""},
+		{"a node goes, and with it the owner", func() {
+			l.edit("node \"n1\" {\n  provider = local\n}\n", "")
+			l.edit("preferred_owners = [node.n2, node.n1, node.n3]", "preferred_owners = [node.n2, node.n3]")
+			l.edit("preferred_owners = [node.n2, node.n3, node.n1]", "preferred_owners = [node.n2, node.n3]")
+		}, []string{"node.n1"}, []string{"group.web.resource.server"}, ""},
+	}
+	for _, s := range steps {
+		s.edit()
+		plan := l.must(2, "plan", "--detailed-exitcode")
+		plan.wants(t, s.plan...)
+		for _, w := range s.never {
+			if strings.Contains(changes(plan.out), w) {
+				t.Errorf("%s: the plan says %q: %s", s.name, w, plan)
+			}
+		}
+		p := l.probe()
+		l.apply()
+		l.served("n1", "n2", "n3", "n4")
+		if worst := p.worst(); worst > outage {
+			t.Errorf("%s: no answer for %s", s.name, worst)
+		}
+		if s.owner != "" {
+			l.served(s.owner)
+		}
+		l.settled()
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, ".clusterplan", "nodes", "n1")); err == nil {
+		t.Error("the directory of n1 is left")
+	}
+	st := l.status()
+	if len(st.Nodes) != 3 || st.Quorum.Votes != 3 || st.Quorum.Up != 3 {
+		t.Errorf("status: %+v", st)
+	}
+	l.groupOnline("worker", "")
+	l.destroyed(before)
+}
+
+// changes is the part of a plan that lists changes: what follows tells of
+// quorum and availability, where every node has its place.
+func changes(plan string) string {
+	before, _, _ := strings.Cut(plan, "Plan:")
+	return before
+}
+
+// A rebuilt program is an upgrade of the agents, one node at a time; the
+// service goes on.
+func TestUpgrade(t *testing.T) {
+	l := newLab(t)
+	before := l.files()
+	l.apply()
+	l.served("n1")
+	data, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.program = filepath.Join(t.TempDir(), "clusterplan")
+	// What follows an ELF file's end changes its digest and nothing else.
+	if err := os.WriteFile(l.program, append(data, "another build"...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	plan := l.must(2, "plan", "--detailed-exitcode")
+	plan.wants(t, "agent program differs", "node.n1", "node.n2", "node.n3")
+	p := l.probe()
+	l.apply()
+	l.served("n1", "n2", "n3")
+	if worst := p.worst(); worst > outage {
+		t.Errorf("no answer for %s", worst)
+	}
+	l.settled()
+	programs, err := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "bin", "clusterplan-*"))
+	if err != nil || len(programs) != 1 {
+		t.Errorf("programs that are left: %q, %v", programs, err)
+	}
+	st := l.status()
+	if st.Quorum.Up != 3 {
+		t.Errorf("status: %+v", st)
+	}
+	l.destroyed(before)
+}

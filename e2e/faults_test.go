@@ -1,0 +1,200 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A node whose port is taken never joins: the other two form the cluster and
+// serve, apply tells of the one and fails. Once the port is free, it joins.
+func TestNodeThatNeverStarts(t *testing.T) {
+	l := newLab(t)
+	before := l.files()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	endpoint := taken.Addr().String()
+	// The first of the preferred owners, and the one that a cluster would begin on.
+	l.edit("node \"n1\" {\n  provider = local\n", fmt.Sprintf("node \"n1\" {\n  provider = local\n  address = %q\n", endpoint))
+	r := l.must(1, "apply", "--auto-approve")
+	r.wants(t, "node.n1", endpoint, "taken")
+	l.served("n2", "n3")
+	if st := l.status(); !st.Quorum.Have || st.Quorum.Up != 2 {
+		t.Errorf("status: %+v", st)
+	}
+	taken.Close()
+	l.apply()
+	l.settled()
+	if st := l.status(); st.Quorum.Votes != 3 || st.Quorum.Up != 3 {
+		t.Errorf("status: %+v", st)
+	}
+	l.destroyed(before)
+}
+
+// journalGrows waits until an apply under way has written n more times to its
+// journal, or has ended.
+func (l *lab) journalGrows(n int, done <-chan error) bool {
+	l.t.Helper()
+	journal := filepath.Join(l.dir, ".clusterplan", "state.json.journal")
+	last, deadline := int64(-1), time.Now().Add(long)
+	for n > 0 && time.Now().Before(deadline) {
+		select {
+		case err := <-done:
+			l.t.Logf("the apply ended before: %v", err)
+			return false
+		default:
+		}
+		if info, err := os.Stat(journal); err == nil && info.Size() != last {
+			if last = info.Size(); last > 0 {
+				n--
+			}
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	return n == 0
+}
+
+// begin starts an apply and does not wait for it.
+func (l *lab) begin() (pid int, done chan error, output func() string) {
+	l.t.Helper()
+	cmd, out, stderr := l.command(context.Background(), "apply", "--auto-approve")
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	done = make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	return cmd.Process.Pid, done, func() string { return fmt.Sprintf("%v\n%s%s", cmd.ProcessState, out, stderr) }
+}
+
+func (l *lab) ended(done <-chan error, output func() string) {
+	l.t.Helper()
+	select {
+	case <-done:
+	case <-time.After(2 * long):
+		l.t.Fatalf("the apply does not end: %s", output())
+	}
+}
+
+// agents are how many agents there are of each node.
+func (l *lab) agents() map[string]int {
+	n := map[string]int{}
+	for _, p := range l.processes() {
+		if _, dir, ok := strings.Cut(p.args, " agent --dir "); ok {
+			n[filepath.Base(strings.TrimSpace(dir))]++
+		}
+	}
+	return n
+}
+
+// whole wants what an apply that nobody interrupted leaves.
+func (l *lab) whole(before map[string]string) {
+	l.t.Helper()
+	l.apply()
+	l.settled()
+	l.served("n1", "n2", "n3")
+	for name, n := range l.agents() {
+		if n != 1 {
+			l.t.Errorf("%d agents of %s", n, name)
+		}
+	}
+	if st := l.status(); len(st.Nodes) != 3 || st.Quorum.Votes != 3 || st.Quorum.Up != 3 || len(st.Groups) != 2 {
+		l.t.Errorf("status: %+v", st)
+	}
+	l.destroyed(before)
+}
+
+func TestInterrupted(t *testing.T) {
+	for signals, name := range []string{1: "once", 2: "twice"} {
+		if name == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			before := l.files()
+			pid, done, output := l.begin()
+			if !l.journalGrows(4, done) {
+				t.Fatalf("the apply was too fast or too slow: %s", output())
+			}
+			for range signals {
+				if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Millisecond) // so that they don't become one
+			}
+			l.ended(done, output)
+			if text := output(); !strings.Contains(text, "exit status 130") {
+				t.Errorf("it ends with %s", text)
+			}
+			l.whole(before)
+		})
+	}
+}
+
+// Killed at one of its journal writes, an apply is taken up by the next one:
+// nothing is orphaned, nothing made twice.
+func TestKilledAtJournalWrite(t *testing.T) {
+	const tries = 4
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for try := range tries {
+		n := 1 + r.IntN(8) + 8*try // an apply of the quickstart writes some 40 times
+		t.Run(fmt.Sprint("write ", n), func(t *testing.T) {
+			l := newLab(t)
+			before := l.files()
+			pid, done, output := l.begin()
+			if l.journalGrows(n, done) {
+				killProcess(pid)
+				l.ended(done, output)
+			}
+			l.whole(before)
+		})
+	}
+}
+
+// A state that somebody else locks is told, with who.
+func TestTwoApplies(t *testing.T) {
+	l := newLab(t)
+	before := l.files()
+	_, done, output := l.begin()
+	if !l.journalGrows(2, done) {
+		t.Fatalf("the apply was too fast or too slow: %s", output())
+	}
+	l.must(4, "apply", "--auto-approve").wants(t, "lock")
+	l.ended(done, output)
+	if text := output(); !strings.Contains(text, "exit status 0") {
+		t.Errorf("the first apply: %s", text)
+	}
+	l.settled()
+	l.destroyed(before)
+}
+
+// Every example that is not the quickstart is applied and destroyed.
+func TestExamples(t *testing.T) {
+	dirs, err := os.ReadDir(filepath.Join("..", "examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		if !d.IsDir() || d.Name() == "quickstart" {
+			continue
+		}
+		t.Run(d.Name(), func(t *testing.T) {
+			l := copyExample(t, d.Name())
+			before := l.files()
+			l.apply()
+			l.settled()
+			l.destroyed(before)
+		})
+	}
+}

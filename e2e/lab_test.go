@@ -1,0 +1,463 @@
+// Package e2e tests the program that users get, with real processes: each
+// test copies the quickstart's definition to a directory of its own, applies
+// it with the built binary, breaks something, and looks at what users would
+// see. Nothing here calls into the code, but for reading what it wrote.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+// program is the binary under test.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "clusterplan-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "clusterplan")
+	build := exec.Command("go", "build", "-o", program, "../cmd/clusterplan")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build clusterplan:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// long bounds every wait: far more than anything takes on a quiet machine.
+const long = 60 * time.Second
+
+// lab is one definition with its cluster.
+type lab struct {
+	t       *testing.T
+	dir     string // of the definition
+	address string // host:port of the group web
+	program string
+}
+
+// newLab copies the quickstart, with an address of its own.
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	return copyExample(t, "quickstart")
+}
+
+func copyExample(t *testing.T, example string) *lab {
+	t.Helper()
+	t.Parallel()
+	// Without symbolic links, as processes' directories are told.
+	tmp, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lab{t: t, dir: filepath.Join(tmp, example), address: ownAddress(t), program: program}
+	if err := os.CopyFS(l.dir, os.DirFS(filepath.Join("..", "examples", example))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(l.dir, ".clusterplan")); err != nil { // of someone's own try
+		t.Fatal(err)
+	}
+	t.Cleanup(l.end)
+	return l
+}
+
+// ownAddress is an address in 127/8 of this test alone.
+func ownAddress(t *testing.T) string {
+	h := fnv.New32a()
+	fmt.Fprint(h, t.Name(), os.Getpid())
+	n := h.Sum32()
+	return fmt.Sprintf("127.%d.%d.%d:8077", 100+n%100, n>>8%250+1, n>>16%250+1)
+}
+
+// end makes sure that a test that failed half way leaves no process, and tells
+// what the agents said.
+func (l *lab) end() {
+	if l.t.Failed() {
+		logs, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*", "log", "agent.log"))
+		for _, log := range logs {
+			data, _ := os.ReadFile(log)
+			l.t.Logf("%s:\n%s", log, data[max(0, len(data)-3000):])
+		}
+	}
+	for range 50 {
+		all := l.processes()
+		if len(all) == 0 {
+			return
+		}
+		for _, p := range all {
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// result is what a command did.
+type result struct {
+	args   []string
+	code   int
+	out    string
+	stderr string
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("clusterplan %s: exit %d\n%s%s", strings.Join(r.args, " "), r.code, r.out, r.stderr)
+}
+
+// command is the program with arguments, in the definition's directory.
+func (l *lab) command(ctx context.Context, args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
+	cmd := exec.CommandContext(ctx, l.program, args...)
+	cmd.Dir = l.dir
+	cmd.Env = append(os.Environ(), "NO_COLOR=1", "CLUSTERPLAN_VAR_address="+l.address)
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	cmd.WaitDelay = 5 * time.Second // agents must not keep the pipes
+	return cmd, &out, &stderr
+}
+
+// run runs the program to its end.
+func (l *lab) run(args ...string) result {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd, out, stderr := l.command(ctx, args...)
+	err := cmd.Run()
+	r := result{args: args, code: cmd.ProcessState.ExitCode(), out: out.String(), stderr: stderr.String()}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		l.t.Fatalf("%v\n%s", err, r)
+	}
+	return r
+}
+
+// must is run with a wanted exit code.
+func (l *lab) must(code int, args ...string) result {
+	l.t.Helper()
+	r := l.run(args...)
+	if r.code != code {
+		l.t.Fatalf("want exit %d: %s", code, r)
+	}
+	return r
+}
+
+func (l *lab) apply() result {
+	l.t.Helper()
+	return l.must(0, "apply", "--auto-approve")
+}
+
+// settled wants a plan with nothing to do.
+func (l *lab) settled() {
+	l.t.Helper()
+	if r := l.run("plan", "--detailed-exitcode"); r.code != 0 {
+		l.t.Fatalf("a second plan has something to do: %s", r)
+	}
+}
+
+func (r result) wants(t *testing.T, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(r.out+r.stderr, w) {
+			t.Errorf("it does not say %q: %s", w, r)
+		}
+	}
+}
+
+// edit replaces text in the definition.
+func (l *lab) edit(old, new string) {
+	l.t.Helper()
+	file := filepath.Join(l.dir, "main.cluster.hcl")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if strings.Count(string(data), old) != 1 {
+		l.t.Fatalf("the definition has %q %d times", old, strings.Count(string(data), old))
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(data), old, new, 1)), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// status is `status --json`, which has to be what the format says.
+func (l *lab) status() client.Status {
+	l.t.Helper()
+	r := l.run("status", "--json")
+	var st client.Status
+	dec := json.NewDecoder(strings.NewReader(r.out))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&st); err != nil {
+		l.t.Fatalf("status --json: %v: %s", err, r)
+	}
+	return st
+}
+
+func (l *lab) node(name string) client.StatusNode {
+	l.t.Helper()
+	st := l.status()
+	for _, n := range st.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	l.t.Fatalf("status has no node %s: %+v", name, st)
+	return client.StatusNode{}
+}
+
+// until polls until ok, or fails with what it last said.
+func (l *lab) until(what string, ok func() (bool, string)) {
+	l.t.Helper()
+	deadline := time.Now().Add(long)
+	for {
+		yes, last := ok()
+		if yes {
+			return
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatalf("not within %s: %s; last: %s", long, what, last)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+var web = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// answer is the node that answers at the group's address, or why none does.
+func (l *lab) answer() (node string, err error) {
+	res, err := web.Get("http://" + l.address + "/")
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, body)
+	}
+	return strings.TrimSpace(string(body)), err
+}
+
+// served waits until the group's address is answered, from a node that is (or
+// with a !, is not) one of these.
+func (l *lab) served(nodes ...string) string {
+	l.t.Helper()
+	var from string
+	l.until(fmt.Sprintf("an answer from %v", nodes), func() (bool, string) {
+		var err error
+		if from, err = l.answer(); err != nil {
+			return false, err.Error()
+		}
+		for _, n := range nodes {
+			if not, ok := strings.CutPrefix(n, "!"); ok && from == not {
+				return false, from
+			}
+		}
+		return strings.HasPrefix(nodes[0], "!") || slices.Contains(nodes, from), from
+	})
+	return from
+}
+
+// process is a process of this lab.
+type process struct {
+	pid  int
+	args string
+}
+
+// processes are those whose command line or environment names the lab's
+// directory: agents, monitors, guardians, resources; not the commands that are
+// run from here.
+func (l *lab) processes() []process {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	mark := []byte(filepath.Join(l.dir, ".clusterplan") + "/")
+	tokens := l.tokens()
+	var out []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		environ, _ := os.ReadFile("/proc/" + e.Name() + "/environ")
+		cmdline, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		ours := bytes.Contains(environ, mark) || bytes.Contains(cmdline, mark)
+		for _, kv := range bytes.Split(environ, []byte{0}) {
+			token, ok := bytes.CutPrefix(kv, []byte("CLUSTERPLAN_MONITOR="))
+			ours = ours || (ok && bytes.Contains(tokens, token))
+		}
+		if ours {
+			out = append(out, process{pid, strings.ReplaceAll(string(cmdline), "\x00", " ")})
+		}
+	}
+	return out
+}
+
+// tokens are what monitors' records say of all that they started.
+func (l *lab) tokens() []byte {
+	var all []byte
+	records, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*", "run", "record.json"))
+	for _, r := range records {
+		data, _ := os.ReadFile(r)
+		all = append(all, data...)
+	}
+	return all
+}
+
+// of are a node's processes among them.
+func (l *lab) of(node string) []process {
+	mark := "/nodes/" + node + "/"
+	return slices.DeleteFunc(l.processes(), func(p process) bool {
+		environ, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ")
+		return !strings.Contains(string(environ)+p.args, mark) && !strings.Contains(string(environ), "CLUSTERPLAN_NODE="+node+"\x00")
+	})
+}
+
+// kill sends SIGKILL to a node's agent and monitor.
+func (l *lab) kill(node string) {
+	l.t.Helper()
+	n := l.node(node)
+	if n.PID == 0 || n.MonitorPID == 0 {
+		l.t.Fatalf("status does not tell the processes of %s: %+v", node, n)
+	}
+	for _, pid := range []int{n.PID, n.MonitorPID} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			l.t.Fatalf("kill %d of %s: %v", pid, node, err)
+		}
+	}
+	l.until("no process of "+node+" is left", func() (bool, string) {
+		left := l.of(node)
+		return len(left) == 0, fmt.Sprint(left)
+	})
+}
+
+// destroyed destroys, and wants nothing to be left: no process, no listener,
+// no file that was not there before.
+func (l *lab) destroyed(before map[string]string) {
+	l.t.Helper()
+	var endpoints []string
+	for _, n := range l.state().Objects {
+		var attrs struct {
+			Endpoint string `json:"endpoint"`
+		}
+		if n.Type == "node" && json.Unmarshal(n.Attributes, &attrs) == nil && attrs.Endpoint != "" {
+			endpoints = append(endpoints, attrs.Endpoint)
+		}
+	}
+	l.must(0, "destroy", "--auto-approve")
+	if left := l.processes(); len(left) > 0 {
+		l.t.Errorf("destroy leaves processes: %v", left)
+	}
+	for _, e := range append(endpoints, l.address) {
+		lis, err := net.Listen("tcp", e)
+		if err != nil {
+			l.t.Errorf("destroy leaves a listener: %v", err)
+			continue
+		}
+		lis.Close()
+	}
+	if left, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*")); len(left) > 0 {
+		l.t.Errorf("destroy leaves %v", left)
+	}
+	for _, o := range l.state().Objects {
+		l.t.Errorf("destroy leaves %s in the state", o.Addr)
+	}
+	after := l.files()
+	for name := range after {
+		if _, ok := before[name]; !ok {
+			l.t.Errorf("a file outside of .clusterplan is left: %s", name)
+		}
+	}
+	for name, text := range before {
+		if after[name] != text {
+			l.t.Errorf("%s is gone or was changed", name)
+		}
+	}
+}
+
+// files are the directory's files with their content, without .clusterplan.
+func (l *lab) files() map[string]string {
+	out := map[string]string{}
+	err := filepath.WalkDir(filepath.Dir(l.dir), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if err == nil && d.Name() == ".clusterplan" {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		data, err := os.ReadFile(path)
+		out[path] = string(data)
+		return err
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return out
+}
+
+// state is what the program keeps, with its journal folded in.
+func (l *lab) state() statefile.State {
+	l.t.Helper()
+	store, err := localstore.Open(localstore.DefaultPath(l.dir), localstore.Options{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	snap, err := store.Read()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return snap.State
+}
+
+// identity is the cluster's own, from the state.
+func (l *lab) identity() *pki.Identity {
+	l.t.Helper()
+	c := l.state().Cluster
+	if c == nil {
+		l.t.Fatal("the state holds no cluster")
+	}
+	id, err := pki.ParseIdentity(c.ID, c.Name, c.CACert, c.CAKey, c.Key)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return id
+}
+
+// groupOnline waits until the status says so.
+func (l *lab) groupOnline(name, owner string) {
+	l.t.Helper()
+	l.until("group "+name+" is online", func() (bool, string) {
+		st := l.status()
+		for _, g := range st.Groups {
+			if g.Name == name {
+				return g.State == "online" && (owner == "" || g.Owner == owner), fmt.Sprintf("%+v", g)
+			}
+		}
+		return false, "no such group"
+	})
+}
