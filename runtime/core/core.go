@@ -165,10 +165,10 @@ type Machine struct {
 	leaseEnd spec.Instant     // own lease; 0: never had one
 	held     uint64           // own Seq that the newest lease was granted for
 	monitor  bool             // it runs, holds the lock, has cleaned up
-	answered struct {         // when this node last answered a leader
+	answered struct {         // receipt of the newest leader's frame that this node answered
 		term uint64
-		at   spec.Instant // within term
-		old  spec.Instant // in any older one; a restart counts as one
+		at   spec.Instant // of this term
+		old  spec.Instant // of any older one; a start counts as one
 	}
 
 	lead  *leadership // not nil: leader of drv.Term

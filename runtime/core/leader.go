@@ -59,7 +59,7 @@ func (m *Machine) agreement(s confdb.Status) {
 			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
 			leases: map[string]time.Duration{}, nodeLeases: map[string]spec.Instant{},
 		}
-		m.noteAnswer(s.Term)
+		m.noteAnswer(s.Term, m.now)
 		m.leadDirty()
 	case !leads:
 		m.lead = nil
@@ -136,7 +136,6 @@ func (m *Machine) watchPeers() {
 	l := m.lead
 	l.deadline = 0
 	suspicion := m.timings.Suspicion.D()
-	hold := max(suspicion, 4*m.timings.Interval.D()) // a lease taken is a round old when it is heard of
 	changed := false
 	for _, id := range m.order {
 		p := m.peers[id]
@@ -146,15 +145,7 @@ func (m *Machine) watchPeers() {
 			}
 		}
 		if p.deaf && m.now >= p.deafTill {
-			p.deaf, p.offered, p.heldAt = false, 0, 0
-		}
-		if p.offered != 0 && !p.deaf {
-			if late := max(p.offered, p.heldAt).Add(hold); m.now >= late {
-				p.deaf, p.deafTill, p.offered = true, m.now.Add(m.maxWait()), 0
-				m.say("warn", "a node is offered leases and takes none: it counts as down", "node", m.state.NodeName(p.node))
-			} else {
-				earliest(&l.deadline, late)
-			}
+			p.deaf, p.refused = false, 0
 		}
 		if p.deaf {
 			earliest(&l.deadline, p.deafTill)

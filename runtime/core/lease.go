@@ -27,18 +27,16 @@ type peer struct {
 
 	sent  [64]sentFrame // own frames to it, newest at sentN-1
 	sentN uint64
-	got   [16]gotFrame // its frames, for Held
-	gotN  uint64
 
 	// As leader, of the current term.
 	fresh    spec.Instant // receipt of its newest answer to a frame of this term
 	answered spec.Instant // send time of the newest own frame that it answered
 	oldTerm  spec.Instant // no older term's frame was answered after this; with told
 	told     bool
-	granted  uint64       // incarnation that was granted one
-	offered  spec.Instant // since when it is offered leases without a gap
-	heldAt   spec.Instant // receipt of the frame that its newest lease was granted for
-	deaf     bool         // it is offered leases and takes none
+	granted  uint64 // incarnation that was granted one
+	offered  bool   // its newest frame from here carried a lease
+	refused  int    // answers in a row that show a lease offered and not taken
+	deaf     bool   // it took none for three rounds
 	deafTill spec.Instant
 	needRev  uint64 // no grant before it has applied this
 	taking   int    // proposals under way that take a group from it
@@ -49,16 +47,12 @@ type sentFrame struct {
 	seq  uint64
 	at   spec.Instant
 	term uint64 // that this node led when it sent it; 0: none
-}
-
-type gotFrame struct {
-	seq uint64
-	at  spec.Instant
+	held uint64 // the peer's Seq that it carried a lease for; 0: none
 }
 
 func (p *peer) forgetTerm() {
 	p.fresh, p.answered, p.oldTerm, p.told = 0, 0, 0, false
-	p.granted, p.offered, p.heldAt = 0, 0, 0
+	p.granted, p.offered, p.refused = 0, false, 0
 	p.deaf, p.deafTill, p.needRev, p.taking, p.upSince = false, 0, 0, 0, 0
 	clear(p.releases) // others may have granted leases since
 }
@@ -91,26 +85,28 @@ func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
 	s := sentFrame{seq: m.seq, at: m.now}
 	if m.lead != nil {
 		s.term = m.lead.term
-		m.noteAnswer(m.lead.term)
+		m.noteAnswer(m.lead.term, m.now)
 		if g := m.grant(p); g > 0 {
 			f.Grant, f.GrantIncarnation, f.GrantSeq = g, p.inc, p.seq
+			s.held = p.seq
 		}
 	} else if p.leads && p.term == m.drv.Term {
-		m.noteAnswer(p.term)
+		m.noteAnswer(p.term, p.at)
 	}
 	p.sent[p.sentN%uint64(len(p.sent))] = s
 	p.sentN++
 	return f
 }
 
-// noteAnswer remembers that a leader of that term may count on this node from
-// now. A leader counts on itself.
-func (m *Machine) noteAnswer(term uint64) {
+// noteAnswer remembers that a leader of that term may count on this node as of
+// a moment: the receipt of the frame that is answered, for the leader counts
+// from when it sent that; a leader itself counts from now.
+func (m *Machine) noteAnswer(term uint64, at spec.Instant) {
 	a := &m.answered
 	if term > a.term {
 		a.old, a.term = max(a.old, a.at), term
 	}
-	a.at = m.now
+	a.at = max(a.at, at)
 }
 
 // oldTermAnswer is when this node last answered in a term older than that one.
@@ -154,9 +150,9 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 		if p.inc != 0 && started < p.started && m.now.Sub(p.at) < m.timings.Suspicion.D() {
 			return
 		}
-		p.inc, p.seq, p.gotN = f.Incarnation, 0, 0
+		p.inc, p.seq = f.Incarnation, 0
 		p.started = started
-		p.offered, p.heldAt, p.deaf = 0, 0, false
+		p.offered, p.refused, p.deaf = false, 0, false
 		p.fresh = 0
 		m.leadDirty()
 	}
@@ -171,8 +167,6 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 		p.ready = f.Ready
 		m.leadDirty()
 	}
-	p.got[p.gotN%uint64(len(p.got))] = gotFrame{f.Seq, m.now}
-	p.gotN++
 	m.takeGrant(p, f)
 	if m.lead != nil && f.Term == m.lead.term {
 		m.takeAnswer(p, f)
@@ -258,13 +252,7 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 		p.told, p.oldTerm = true, m.now.Add(-spec.ShrinkRho(max(f.OldTermAge, 0)))
 		m.leadDirty()
 	}
-	if f.Held != 0 {
-		for i := range p.got {
-			if g := &p.got[i]; g.seq == f.Held && g.at > p.heldAt {
-				p.heldAt = g.at
-			}
-		}
-	}
+	m.watchHeld(p, s, f)
 	if len(f.Releases) > 0 && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {
 		for _, r := range f.Releases {
 			// Of the incarnation that speaks, and that was the last to get a lease.
@@ -278,8 +266,25 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 		p.answered = s.at
 		m.renewSelf()
 	}
-	if a := m.authority(); p.offered == 0 && a != 0 && m.now.Sub(a) < m.timings.Suspicion.D() && m.mayGrant(p) {
+	if a := m.authority(); !p.offered && a != 0 && m.now.Sub(a) < m.timings.Suspicion.D() && m.mayGrant(p) {
 		m.emit(Send{p.server}) // a first lease need not wait for the next frame
+	}
+}
+
+// watchHeld notices a peer that hears and answers, yet takes no lease.
+func (m *Machine) watchHeld(p *peer, s *sentFrame, f *heartbeat.Frame) {
+	if s.held == 0 || s.at <= p.answered {
+		return
+	}
+	if f.Held >= s.held {
+		p.refused = 0
+		return
+	}
+	if p.refused++; p.refused >= 3 && !p.deaf {
+		// No more leases until what it has may be taken.
+		p.deaf, p.deafTill, p.offered = true, m.now.Add(m.maxWait()), false
+		m.say("warn", "a node is offered leases and takes none: it counts as down", "node", m.state.NodeName(p.node))
+		m.leadDirty()
 	}
 }
 
@@ -373,22 +378,16 @@ func (m *Machine) longestWait(node string) time.Duration {
 // grant is the lease for a peer in a frame that leaves now: it ends L after
 // the older of the peer's frame and the authority.
 func (m *Machine) grant(p *peer) time.Duration {
-	if !m.mayGrant(p) {
-		p.offered = 0
-		return 0
-	}
+	p.offered = false
 	a := m.authority()
-	if a == 0 {
+	if a == 0 || !m.mayGrant(p) {
 		return 0
 	}
 	d := m.leaseFor(p.node) - m.now.Sub(a)
 	if d <= 0 {
-		p.offered = 0
 		return 0
 	}
-	if p.offered == 0 {
-		p.offered = m.now
-	}
+	p.offered = true
 	if p.granted != p.inc {
 		p.granted = p.inc
 		clear(p.releases) // of the incarnation before

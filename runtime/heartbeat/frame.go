@@ -42,9 +42,10 @@ type Frame struct {
 	// lease was granted for (0: none): a leader sees who is deaf.
 	Held uint64
 
-	// OldTermAge is how long ago, on the sender's clock, it last answered a
-	// frame of a term older than Term (a former leader: last sent one as
-	// leader; restarted: since its start). What a new leader counts W from.
+	// OldTermAge is how long ago, on the sender's clock, it received the newest
+	// frame of a term older than Term that it answered (a former leader: last
+	// sent one as leader; restarted: since its start). What a new leader counts
+	// W from: the older leader had sent that frame before.
 	OldTermAge time.Duration
 
 	Releases []Release

@@ -191,9 +191,7 @@ func (m *Member) pump() {
 	m.pumping = true
 	for m.again {
 		m.again = false
-		for _, msg := range m.drv.Now() {
-			m.route(msg)
-		}
+		m.routeNow()
 		m.agree()
 		if m.broken {
 			continue
@@ -207,6 +205,7 @@ func (m *Member) pump() {
 			continue
 		}
 		r, ok := m.drv.Ready()
+		m.routeNow()
 		if !ok {
 			continue
 		}
@@ -221,6 +220,13 @@ func (m *Member) pump() {
 	}
 	m.pumping = false
 	m.compact()
+}
+
+// routeNow sends what waits for nothing; every call to the driver may make some.
+func (m *Member) routeNow() {
+	for _, msg := range m.drv.Now() {
+		m.route(msg)
+	}
 }
 
 // agree tells the core when the agreement has changed, before anything else

@@ -1,0 +1,538 @@
+package member
+
+import (
+	"container/heap"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
+	"github.com/clusterplan/clusterplan/runtime/heartbeat"
+)
+
+// world is a few members over real Raft drivers in virtual time: the network
+// takes 1 ms, a disk 5 ms, a start 20 ms, a stop 10 ms. runtime/sim has the
+// faults; these tests have the protocol's cases, one by one.
+type world struct {
+	t     *testing.T
+	now   int64 // true time, ns
+	seq   uint64
+	queue events
+	hosts []*host
+	cut   map[[2]int]bool // from, to
+	incs  uint64
+
+	running  map[string]string // group -> host that runs it, in truth
+	overlaps []string
+	replies  map[uint64]confdb.Result
+	token    uint64
+	// onFrame sees, and may change or drop (false), every frame on its way.
+	onFrame func(from, to *host, f *heartbeat.Frame) bool
+}
+
+type event struct {
+	at  int64
+	seq uint64
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	x := old[len(old)-1]
+	*e = old[:len(old)-1]
+	return x
+}
+
+// host is a machine with its agent and monitor.
+type host struct {
+	w        *world
+	i        int
+	id       string
+	name     string
+	server   uint64
+	ppm      int64
+	stored   confdb.Stored
+	m        *Member // nil: the agent is dead
+	life     int     // of the agent
+	armed    spec.Instant
+	mon      bool
+	monLife  int
+	stopped  bool
+	frozen   bool // all of the host's processes, but not its kernel
+	waiting  []func()
+	lease    spec.Instant
+	procs    map[string]map[string]uint64 // group -> resource -> epoch
+	fails    map[string]int               // resource -> starts that fail
+	starts   []string                     // group/resource@epoch
+	logs     []string
+	mute     bool // the monitor answers no EndGroup and no StopResource
+	renewals int
+}
+
+const (
+	netDelay  = time.Millisecond
+	diskDelay = 5 * time.Millisecond
+	startTime = 20 * time.Millisecond
+	stopTime  = 10 * time.Millisecond
+)
+
+func (w *world) after(d time.Duration, do func()) {
+	w.seq++
+	heap.Push(&w.queue, event{w.now + int64(d), w.seq, do})
+}
+
+func (w *world) run(d time.Duration) {
+	end := w.now + int64(d)
+	for len(w.queue) > 0 && w.queue[0].at <= end {
+		e := heap.Pop(&w.queue).(event)
+		w.now = e.at
+		e.do()
+	}
+	w.now = end
+}
+
+// until runs until cond holds; it fails the test after limit of virtual time.
+func (w *world) until(what string, limit time.Duration, cond func() bool) time.Duration {
+	w.t.Helper()
+	start := w.now
+	for !cond() {
+		if time.Duration(w.now-start) > limit {
+			w.t.Fatalf("not within %s: %s\n%s", limit, what, w.describe())
+		}
+		w.run(time.Millisecond)
+	}
+	return time.Duration(w.now - start)
+}
+
+func (h *host) clock() spec.Instant {
+	return spec.Instant(1e12*int64(h.i+1) + h.w.now + h.w.now/1e6*h.ppm)
+}
+
+// trueSpan is the true time until the host's clock reads t.
+func (h *host) trueSpan(t spec.Instant) time.Duration {
+	d := int64(t - h.clock())
+	return time.Duration(float64(d)/(1+float64(h.ppm)/1e6)) + 2*time.Microsecond
+}
+
+// process does something in the host's processes: later while they are frozen.
+func (h *host) process(do func()) {
+	if h.frozen {
+		h.waiting = append(h.waiting, do)
+		return
+	}
+	do()
+}
+
+func (h *host) start() {
+	h.life++
+	h.w.incs++
+	drv, state, index, err := raftdb.New(raftdb.Config{ServerID: h.server, Seed: 7, Now: h.clock(), Stored: h.stored})
+	if err != nil {
+		h.w.t.Fatal(err)
+	}
+	h.m = New(Config{
+		ClusterID: "c", NodeID: h.id, NodeName: h.name, Endpoint: h.endpoint(), ServerID: h.server, Incarnation: 1000*uint64(h.i+1) + h.w.incs,
+		Driver: drv, State: state, StateIndex: index, Wall: time.Unix(1_700_000_000, 0).Add(time.Duration(h.w.now)),
+	}, h.clock())
+	h.stopped, h.armed = false, 0
+	h.arm()
+	h.startMonitor()
+}
+
+func (h *host) endpoint() string { return fmt.Sprintf("127.0.0.1:%d", 7001+h.i) }
+
+func (h *host) startMonitor() {
+	life := h.life
+	h.w.after(30*time.Millisecond, func() {
+		if h.life != life || h.mon || h.m == nil {
+			return
+		}
+		if len(h.procs) > 0 { // an older monitor still holds the lock
+			h.startMonitor()
+			return
+		}
+		h.mon, h.lease = true, 0
+		h.monLife++
+		h.input(MonitorUp{})
+	})
+}
+
+// input steps the member.
+func (h *host) input(in Input) {
+	life := h.life
+	h.process(func() {
+		if h.m == nil || h.life != life {
+			return
+		}
+		for _, o := range h.m.Step(h.clock(), in) {
+			h.output(o)
+		}
+		h.arm()
+	})
+}
+
+func (h *host) arm() {
+	d := h.m.NextDeadline()
+	if d == 0 || d == h.armed {
+		return
+	}
+	h.armed = d
+	life := h.life
+	h.w.after(max(h.trueSpan(d), 0), func() {
+		if h.life == life && h.armed == d {
+			h.armed = 0
+			h.input(Tick{})
+		}
+	})
+}
+
+func (h *host) output(o Output) {
+	w := h.w
+	life := h.life
+	switch o := o.(type) {
+	case SendFrame:
+		if to := w.at(o.To); to != nil && !w.cut[[2]int{h.i, to.i}] {
+			f := o.Frame
+			if w.onFrame == nil || w.onFrame(h, to, &f) {
+				w.after(netDelay, func() { to.input(FrameIn{From: h.endpoint(), Frame: f}) })
+			}
+		}
+	case SendMessage:
+		if to := w.at(o.To); to != nil && !w.cut[[2]int{h.i, to.i}] {
+			w.after(netDelay, func() { to.input(MessageIn{o.Message}) })
+		}
+	case Persist:
+		w.after(diskDelay, func() {
+			if h.life == life {
+				h.stored.Write(o.What)
+				h.input(Persisted{o.N})
+			}
+		})
+	case Renew:
+		h.renewals++
+		if h.mon && o.End > h.lease {
+			h.lease = o.End
+			h.deadMan(o.End)
+		}
+	case StartResource:
+		h.starts = append(h.starts, fmt.Sprintf("%s/%s@%d", o.Group, o.Resource.Name, o.Epoch))
+		mon := h.monLife
+		h.begin(o.Group, o.Resource.Name, o.Epoch)
+		w.after(startTime, func() {
+			if h.monLife != mon || !h.mon || h.procs[o.Group][o.Resource.Name] != o.Epoch {
+				return
+			}
+			state, reason := spec.StateOnline, ""
+			if h.fails[o.Resource.Name] > 0 {
+				h.fails[o.Resource.Name]--
+				state, reason = spec.StateFailed, "exit 1"
+				h.end(o.Group, o.Resource.Name)
+			}
+			h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource.Name, State: state, Reason: reason})
+		})
+	case StopResource:
+		if !h.mute {
+			w.after(stopTime, func() {
+				h.end(o.Group, o.Resource)
+				h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource, State: spec.StateOffline})
+			})
+		}
+	case EndGroup:
+		if !h.mute {
+			w.after(stopTime, func() {
+				if h.mon {
+					h.endGroup(o.Group)
+					h.input(GroupDown{Group: o.Group, Epoch: o.Epoch})
+				}
+			})
+		}
+	case Reply:
+		w.replies[o.Token] = o.Result
+	case Log:
+		h.logs = append(h.logs, o.Level+": "+o.Text)
+	case Stopped:
+		h.stopped = true
+	}
+}
+
+// deadMan is the kernel's timer: it asks no process.
+func (h *host) deadMan(end spec.Instant) {
+	h.w.after(max(h.trueSpan(end.Add(100*time.Millisecond)), 0), func() {
+		if h.lease == end && len(h.procs) > 0 {
+			h.killMonitor()
+		}
+	})
+}
+
+func (h *host) killMonitor() {
+	for g := range h.procs {
+		h.endGroup(g)
+	}
+	if h.mon {
+		h.mon = false
+		h.monLife++
+		h.input(MonitorDown{})
+		h.startMonitor()
+	}
+}
+
+// kill is kill -9 of agent and monitor.
+func (h *host) kill() {
+	h.m, h.mon = nil, false
+	h.life++
+	h.monLife++
+	for g := range h.procs {
+		h.endGroup(g)
+	}
+}
+
+// killAgent leaves the monitor's processes to their lease.
+func (h *host) killAgent() {
+	h.m, h.mon = nil, false
+	h.life++
+	h.monLife++
+}
+
+func (h *host) freeze() { h.frozen = true }
+
+func (h *host) thaw() {
+	h.frozen = false
+	for _, do := range h.waiting {
+		do()
+	}
+	h.waiting = nil
+}
+
+func (h *host) begin(group, resource string, epoch uint64) {
+	w := h.w
+	if other := w.running[group]; other != "" && other != h.name {
+		w.overlaps = append(w.overlaps, fmt.Sprintf("%v: %s starts %s while %s runs it", time.Duration(w.now), h.name, group, other))
+	}
+	w.running[group] = h.name
+	if h.procs[group] == nil {
+		h.procs[group] = map[string]uint64{}
+	}
+	h.procs[group][resource] = epoch
+}
+
+func (h *host) end(group, resource string) {
+	delete(h.procs[group], resource)
+	if len(h.procs[group]) == 0 {
+		delete(h.procs, group)
+		if h.w.running[group] == h.name {
+			h.w.running[group] = ""
+		}
+	}
+}
+
+func (h *host) endGroup(group string) {
+	for r := range h.procs[group] {
+		h.end(group, r)
+	}
+}
+
+func (w *world) at(endpoint string) *host {
+	for _, h := range w.hosts {
+		if h.endpoint() == endpoint {
+			return h
+		}
+	}
+	return nil
+}
+
+func (w *world) leader() *host {
+	for _, h := range w.hosts {
+		if h.m != nil && !h.frozen {
+			if s := h.m.Status().Driver; s.Role == confdb.Leader && s.Ready && h.m.Status().Quorum {
+				return h
+			}
+		}
+	}
+	return nil
+}
+
+// submit commits a command through a host and returns its result.
+func (w *world) submit(h *host, c confdb.Command) confdb.Result {
+	w.t.Helper()
+	w.token++
+	token := w.token
+	h.input(Submit{Token: token, Command: c})
+	w.until("a reply", 8*time.Second, func() bool { _, ok := w.replies[token]; return ok })
+	return w.replies[token]
+}
+
+func (w *world) must(h *host, c confdb.Command) {
+	w.t.Helper()
+	if r := w.submit(h, c); r.Code != "" {
+		w.t.Fatalf("refused: %+v", r)
+	}
+}
+
+func (w *world) change(h *host, in Membership) confdb.Result {
+	w.t.Helper()
+	w.token++
+	in.Token = w.token
+	h.input(in)
+	w.until("a reply", 8*time.Second, func() bool { _, ok := w.replies[in.Token]; return ok })
+	return w.replies[in.Token]
+}
+
+func nodeSpec(i int) spec.Node {
+	name := fmt.Sprint("n", i+1)
+	return spec.Node{ID: "id-" + name, Name: name, Addr: addr.Node(name, addr.NoKey), Votes: 1, Role: spec.RoleMember}
+}
+
+// newWorld is a formed cluster of n nodes, all voters.
+func newWorld(t *testing.T, n int, ppm ...int64) *world {
+	w := &world{t: t, cut: map[[2]int]bool{}, running: map[string]string{}, replies: map[uint64]confdb.Result{}}
+	for i := range n {
+		s := nodeSpec(i)
+		h := &host{w: w, i: i, id: s.ID, name: s.Name, server: uint64(101 + i), procs: map[string]map[string]uint64{}, fails: map[string]int{}}
+		if i < len(ppm) {
+			h.ppm = ppm[i]
+		}
+		w.hosts = append(w.hosts, h)
+		h.start()
+	}
+	w.run(100 * time.Millisecond)
+	first := w.hosts[0]
+	if r := w.change(first, Membership{Op: "bootstrap", Server: first.server}); r.Code != "" {
+		t.Fatalf("bootstrap: %+v", r)
+	}
+	w.must(first, confdb.Command{PutCluster: &spec.Cluster{ID: "c", Name: "c", Quorum: spec.Quorum{Model: spec.MajorityNodeSet}}})
+	for i, h := range w.hosts {
+		w.must(first, confdb.Command{PutNode: &confdb.PutNode{Spec: nodeSpec(i), ServerID: h.server, Endpoint: h.endpoint(), Version: "1"}})
+		if i == 0 {
+			continue
+		}
+		if r := w.change(first, Membership{Op: "add_learner", Server: h.server, Endpoint: h.endpoint()}); r.Code != "" {
+			t.Fatalf("add_learner: %+v", r)
+		}
+		w.until("the learner is promoted", 5*time.Second, func() bool {
+			return w.change(first, Membership{Op: "promote", Server: h.server}).Code == ""
+		})
+	}
+	w.until("all nodes are up", 5*time.Second, func() bool { return len(w.state().View.Up) == n })
+	t.Cleanup(func() {
+		for _, o := range w.overlaps {
+			t.Errorf("two owners: %s", o)
+		}
+	})
+	return w
+}
+
+// state is the leader's, or else anyone's.
+func (w *world) state() *confdb.State {
+	if l := w.leader(); l != nil {
+		return l.m.State()
+	}
+	for _, h := range w.hosts {
+		if h.m != nil {
+			return h.m.State()
+		}
+	}
+	w.t.Fatal("no agent runs")
+	return nil
+}
+
+func groupSpec(name string, preferred ...string) spec.Group {
+	g := spec.Group{
+		ID: "g-" + name, Name: name, Addr: addr.Group(name, addr.NoKey), PreferredOwners: preferred, Priority: 2000,
+		PersistentState: spec.WantOnline, Failover: spec.Failover{Mode: spec.FailoverAutomatic}, Failback: spec.Failback{Mode: spec.FailbackPrevent},
+	}
+	for _, r := range []string{"ip", "app"} {
+		res := spec.Resource{Name: r, Type: "generic_application", Attributes: map[string]any{}, PendingTimeout: spec.Duration(3 * time.Minute),
+			Restart: spec.Restart{Action: spec.RestartRestart, Threshold: 3, Period: spec.Duration(15 * time.Minute), AffectGroup: true}}
+		if r == "app" {
+			res.DependsOn = []string{"ip"}
+		}
+		g.Resources = append(g.Resources, res)
+	}
+	return g
+}
+
+// put adds a group and waits until it is online; it returns its owner.
+func (w *world) put(g spec.Group) *host {
+	w.t.Helper()
+	w.must(w.leader(), confdb.Command{PutGroup: &g})
+	w.until(g.Name+" is online", 5*time.Second, func() bool { return w.online(g.Name) })
+	return w.owner(g.Name)
+}
+
+func (w *world) group(name string) *confdb.Group { return w.state().Groups["g-"+name] }
+
+func (w *world) online(name string) bool {
+	g := w.group(name)
+	return g != nil && g.State == spec.StateOnline && w.running["g-"+name] == w.state().NodeName(g.Owner.Node)
+}
+
+func (w *world) owner(name string) *host {
+	for _, h := range w.hosts {
+		if g := w.group(name); g != nil && g.Owner.Node == h.id {
+			return h
+		}
+	}
+	return nil
+}
+
+func (w *world) isolate(h *host, cut bool) {
+	for _, o := range w.hosts {
+		if o != h {
+			w.cut[[2]int{h.i, o.i}], w.cut[[2]int{o.i, h.i}] = cut, cut
+		}
+	}
+}
+
+func (w *world) kinds(object string) []string {
+	var out []string
+	for _, e := range w.state().Events {
+		if e.Object == object {
+			out = append(out, e.Kind)
+		}
+	}
+	return out
+}
+
+func (w *world) describe() string {
+	var b strings.Builder
+	for _, h := range w.hosts {
+		if h.m == nil {
+			fmt.Fprintf(&b, "%s: dead\n", h.name)
+			continue
+		}
+		s := h.m.Status()
+		fmt.Fprintf(&b, "%s: role %d term %d leader %d ready %v voters %v up %v lease %v quorum %v monitor %v\n", h.name, s.Driver.Role, s.Driver.Term,
+			s.Driver.Leader, s.Driver.Ready, s.Driver.Voters, s.UpNodes, s.LeaseEnd.Sub(h.clock()), s.Quorum, s.MonitorUp)
+		fmt.Fprintf(&b, "   runs %v starts %v\n", h.procs, h.starts)
+		for _, l := range h.logs[max(0, len(h.logs)-5):] {
+			fmt.Fprintf(&b, "   %s\n", l)
+		}
+	}
+	st := w.state()
+	ids := make([]string, 0)
+	for id := range st.Groups {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		g := st.Groups[id]
+		fmt.Fprintf(&b, "%s: owner %q epoch %d state %s want %s move %v handover %v gaveup %v left %q home %q\n", id, g.Owner.Node, g.Owner.Epoch, g.State, g.Want, g.Move, g.Handover, g.GaveUp, g.LeftFailed, g.HomeFrom)
+	}
+	for _, e := range st.Events[max(0, len(st.Events)-25):] {
+		fmt.Fprintf(&b, "%3d <- %3d %-18s %-10s %s\n", e.ID, e.Cause, e.Kind, e.Node, e.Text)
+	}
+	return b.String()
+}
