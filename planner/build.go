@@ -40,6 +40,7 @@ type item struct {
 	phases  []string          // phases that bring the new one about
 	partial bool              // a create or delete that was cut off
 	silent  bool              // could not be read
+	same    bool              // it was seen to be just as it is wanted
 }
 
 func (it *item) acts() bool { return it.change.Action() != "no-op" }
@@ -211,11 +212,23 @@ func (b *builder) see(it *item) {
 			b.plan.Unreachable = append(b.plan.Unreachable, Unreachable{Address: it.addr, Reason: reason})
 			b.plan.Complete = false
 		}
+	case seen.Same:
+		it.beSame()
 	default:
 		it.prior = seen.Object
 		if it.old != nil && len(it.old.Phases) > 0 {
 			it.partial = true
 		}
+	}
+}
+
+// beSame takes what is wanted for what is there. Where nothing is wanted any
+// more (destroy), what the state has is what is there.
+func (it *item) beSame() {
+	it.same = true
+	it.prior = &providers.Object{ID: it.id}
+	if it.want != nil {
+		it.prior.Value = it.want.config
 	}
 }
 
@@ -227,6 +240,10 @@ func (b *builder) seePart(it *item) {
 			it.prior = b.stored(it)
 			it.silent = group != nil && group.silent
 		}
+		return
+	}
+	if seen.Same && it.old != nil && (it.want != nil || b.destroy) {
+		it.beSame()
 		return
 	}
 	if seen.Object == nil {
@@ -313,7 +330,7 @@ func (b *builder) change(it *item) {
 func (b *builder) takeAway(it *item, actions []string, reason string) {
 	c := it.change
 	c.Actions, c.Reason, c.Impact = actions, reason, spec.ImpactReplace
-	if it.prior != nil {
+	if it.prior != nil && it.prior.Value != cty.NilVal {
 		c.Before = b.shapes[c.Type].guard(it.prior.Value)
 	} else {
 		c.Before = b.shapes[c.Type].guard(b.attributes(it))
@@ -361,6 +378,10 @@ func (b *builder) bringAbout(it *item) {
 
 // compare plans an object that is there and is wanted.
 func (b *builder) compare(it *item) {
+	if it.same && !slices.Contains(b.in.Replace, it.addr) {
+		it.change.Actions = ActionNoOp
+		return
+	}
 	c, s := it.change, b.shapes[it.want.typ]
 	resp := providers.PlanResponse{Planned: it.want.config}
 	if !it.addr.IsResource() {

@@ -181,6 +181,9 @@ func same(a, b cty.Value) bool {
 	if a == cty.NilVal || b == cty.NilVal {
 		return isAbsent(a) && isAbsent(b)
 	}
+	if a.RawEquals(b) {
+		return true
+	}
 	if a.ContainsMarked() {
 		a, _ = a.UnmarkDeep()
 	}

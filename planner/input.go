@@ -37,7 +37,10 @@ type World struct {
 type Seen struct {
 	Object    *providers.Object // nil with Err "": it is gone for sure
 	Resources []providers.Resource
-	Err       string // it can't be seen: the state's values are kept
+	// Same: a group that is there just as the definition wants it, with all of
+	// its resources; Object and Resources are not filled in.
+	Same bool
+	Err  string // it can't be seen: the state's values are kept
 }
 
 // Problem makes a diagnostic without a place in the definition.

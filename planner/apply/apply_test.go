@@ -112,7 +112,7 @@ func (l *lab) current() (statefile.State, []statefile.Pending) {
 func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
 	l.t.Helper()
 	state, pending := l.current()
-	world, err := refresh.Run(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry()})
+	world, err := refresh.Run(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry(), Definition: def})
 	if err != nil {
 		l.t.Fatalf("refresh: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/planner"
@@ -23,10 +24,13 @@ const DefaultParallelism = 10
 
 // Config says what to look at.
 type Config struct {
-	State       statefile.State // with its journal folded in
-	Pending     []statefile.Pending
-	Providers   *providers.Registry // configured
-	Parallelism int                 // 0: DefaultParallelism
+	State     statefile.State // with its journal folded in
+	Pending   []statefile.Pending
+	Providers *providers.Registry // configured
+	// Definition, where there is one: groups that the database has just as it
+	// wants them are not read one by one (planner.Seen.Same).
+	Definition  *lang.Definition
+	Parallelism int // 0: DefaultParallelism
 }
 
 // target is one object to be read.
@@ -53,13 +57,14 @@ func Run(ctx context.Context, cfg Config) (planner.World, error) {
 	if err != nil {
 		return world, err
 	}
+	same := unchanged(cfg.Definition, world.Live, &cfg.State)
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(cfg.Parallelism)
 	for _, t := range targets {
-		if t.why != "" {
+		if t.why != "" || same[t.addr] {
 			mu.Lock()
-			world.Objects[t.addr] = planner.Seen{Err: t.why}
+			world.Objects[t.addr] = planner.Seen{Err: t.why, Same: same[t.addr]}
 			mu.Unlock()
 			continue
 		}
