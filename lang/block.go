@@ -70,6 +70,49 @@ func (b *block) ref() string {
 type body struct {
 	attrs  []attribute
 	blocks []nested
+
+	// Worked out once the references are known (settle):
+	vary       []int // attributes that differ by instance
+	varyBlocks []int // nested blocks that have such
+	owners     []int // attributes, not among vary, that name nodes
+	lists      bool  // has lists that only order what runs
+	varyLists  bool  // that differ by instance
+}
+
+// settle finds what differs by instance.
+func (b *body) settle() {
+	for i := range b.attrs {
+		switch a := &b.attrs[i]; {
+		case a.identity && a.expr != nil:
+			b.lists = true
+			b.varyLists = b.varyLists || a.expr.perInstance
+		case a.identity:
+		case a.Computed || a.expr != nil && a.expr.perInstance:
+			b.vary = append(b.vary, i)
+		case a.expr != nil && a.Type == spec.TypeNodeRefs:
+			b.owners = append(b.owners, i)
+		}
+	}
+	for i := range b.blocks {
+		if inner := b.blocks[i].body; inner != nil {
+			inner.settle()
+			if len(inner.vary)+len(inner.varyBlocks) > 0 {
+				b.varyBlocks = append(b.varyBlocks, i)
+			}
+		}
+	}
+}
+
+// varying are the names of what differs by instance.
+func (b *body) varying() []string {
+	var names []string
+	for _, i := range b.vary {
+		names = append(names, b.attrs[i].Name)
+	}
+	for _, i := range b.varyBlocks {
+		names = append(names, b.blocks[i].Name)
+	}
+	return names
 }
 
 type attribute struct {

@@ -40,6 +40,8 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 		done:      map[vertex]bool{},
 		byAddr:    map[addr.Address]*instance{},
 		localDeps: map[*local][]Edge{},
+		shares:    map[*body]*shared{},
+		sealed:    map[*body]cty.Value{},
 		timings:   spec.Timings{}.WithDefaults(),
 		root: &hcl.EvalContext{
 			Functions: c.functions,
@@ -64,6 +66,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	d.outputs()
 	d.spec = d.typed()
 	ev.diags = append(ev.diags, d.check()...)
+	ev.shares, ev.sealed = nil, nil
 	diags := tidy(ev.diags)
 	ev.diags = nil
 	return d, diags
@@ -128,7 +131,7 @@ func (d *Definition) providers() {
 			b, _, _ = ev.c.compileBody("provider", hcl.EmptyBody(), s.Attributes, s.Blocks, &hcl.BodySchema{})
 		}
 		in := &instance{block: &block{kind: "provider", body: b}}
-		p.Config = cty.ObjectVal(ev.bodyValues(b, in, "provider", cty.NilVal))
+		p.Config = cty.ObjectVal(ev.bodyValues(b, in, cty.NilVal))
 		d.Providers = append(d.Providers, p)
 	}
 }
@@ -268,33 +271,68 @@ func (d *Definition) Spec() *spec.Definition { return d.spec }
 
 func (d *Definition) typed() *spec.Definition {
 	out := &spec.Definition{}
+	count := map[string]int{}
+	for i := range d.Objects {
+		count[d.Objects[i].Addr.Type]++
+	}
+	out.Nodes = make([]spec.Node, 0, count[addr.TypeNode])
+	out.Groups = make([]spec.Group, 0, count[addr.TypeGroup])
+	// Of the instances of one block, the first is decoded; of the others, a
+	// copy of it takes what differs.
+	groups, resources := map[*block]*spec.Group{}, map[*block]*spec.Resource{}
 	var group *spec.Group
 	for i := range d.Objects {
 		o := &d.Objects[i]
-		// Decoding can't fail: values have their schemas' types, and whole numbers were checked.
+		in := d.ev.byAddr[o.Addr]
+		b := in.block
 		switch {
 		case o.Addr.IsResource():
 			if group == nil || group.Addr != o.Addr.Owner() {
 				continue
 			}
-			r := spec.Resource{Addr: o.Addr, Name: o.Addr.DefaultName()}
-			d.decoded(schema.DecodeKnownResource(o.Value, d.ev.c.opts.ResourceTypes[o.Type], &r))
+			typ := d.ev.c.opts.ResourceTypes[o.Type]
+			r := spec.Resource{}
+			if first := resources[b]; first != nil {
+				r = *first
+				names := b.body.varying()
+				if b.body.varyLists {
+					names = append(names, "depends_on", "depends_on_any")
+				}
+				d.decoded(schema.DecodeSomeResource(o.Value, typ, &r, names))
+			} else {
+				d.decoded(schema.DecodeKnownResource(o.Value, typ, &r))
+				first := r
+				resources[b] = &first
+			}
+			r.Addr, r.Name = o.Addr, in.name
+			if group.Resources == nil {
+				group.Resources = make([]spec.Resource, 0, len(b.parent.resources))
+			}
 			group.Resources = append(group.Resources, r)
 		case o.Type == addr.TypeCluster:
 			d.decoded(schema.DecodeKnown(o.Value, &out.Cluster))
 		case o.Type == addr.TypeNode:
-			n := spec.Node{Addr: o.Addr}
+			n := spec.Node{}
 			d.decoded(schema.DecodeKnown(o.Value, &n))
-			n.Address = endpointOf(o.Value)
+			n.Addr, n.Address = o.Addr, endpointOf(o.Value)
 			out.Nodes = append(out.Nodes, n)
 		case o.Type == addr.TypeGroup:
-			out.Groups = append(out.Groups, spec.Group{Addr: o.Addr})
-			group = &out.Groups[len(out.Groups)-1]
-			d.decoded(schema.DecodeKnown(o.Value, group))
-			in := d.ev.byAddr[o.Addr]
-			for _, n := range in.block.body.blocks {
-				group.Failover.Stated = group.Failover.Stated || n.Name == "failover" && n.body != nil
+			g := spec.Group{}
+			if first := groups[b]; first != nil {
+				g = *first
+				d.decoded(schema.DecodeSome(o.Value, &g, append(b.body.varying(), "name", "depends_on", "keep_apart", "keep_apart_soft")))
+			} else {
+				d.decoded(schema.DecodeKnown(o.Value, &g))
+				for i := range b.body.blocks {
+					n := &b.body.blocks[i]
+					g.Failover.Stated = g.Failover.Stated || n.Name == "failover" && n.body != nil
+				}
+				first := g
+				groups[b] = &first
 			}
+			g.Addr = o.Addr
+			out.Groups = append(out.Groups, g)
+			group = &out.Groups[len(out.Groups)-1]
 		}
 	}
 	return out

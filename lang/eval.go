@@ -39,6 +39,8 @@ type evaluation struct {
 	timings   spec.Timings // the cluster's, complete
 	hotSpare  bool
 	localDeps map[*local][]Edge
+	shares    map[*body]*shared
+	sealed    map[*body]cty.Value
 }
 
 // memo is what was worked out for an expression that is the same in every instance.
@@ -69,6 +71,7 @@ type instance struct {
 	parent    *instance // a resource's group
 	vars      map[string]cty.Value
 	ctx       *hcl.EvalContext
+	inner     *hcl.EvalContext // of a group: what its resources see
 	attrs     map[string]cty.Value // until value is made
 	value     cty.Value
 	ref       cty.Value // as other expressions see it

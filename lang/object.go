@@ -43,10 +43,11 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 		in := &instance{block: b, addr: at, parent: group, vars: vars}
 		if b.kind == rootResource {
 			in.addr = at.WithResource(b.name, key)
-			if group.block.repeated() {
-				if in.vars == nil {
-					in.vars = map[string]cty.Value{}
-				}
+			switch {
+			case !group.block.repeated():
+			case vars == nil: // as every other resource of the group that isn't repeated
+				in.vars, in.ctx = ev.resourceVars(group)
+			default:
 				in.vars[rootGroupEach] = group.groupEach()
 			}
 		} else {
@@ -63,7 +64,7 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 	if group != nil { // a resource's for_each sees its group as group_each
 		asker = &instance{block: b, parent: group}
 		if group.block.repeated() {
-			asker.vars = map[string]cty.Value{rootGroupEach: group.groupEach()}
+			asker.vars, asker.ctx = ev.resourceVars(group)
 		}
 	}
 	switch {
@@ -103,6 +104,15 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 		one(addr.NoKey, nil)
 	}
 	return is
+}
+
+// resourceVars are what the resources of a group's instance see of it.
+func (ev *evaluation) resourceVars(group *instance) (map[string]cty.Value, *hcl.EvalContext) {
+	if group.inner == nil {
+		group.inner = ev.root.NewChild()
+		group.inner.Variables = map[string]cty.Value{rootGroupEach: group.groupEach()}
+	}
+	return group.inner.Variables, group.inner
 }
 
 // groupEach is what a group's instance is to its resources.
@@ -201,16 +211,21 @@ func countOf(b *block, v cty.Value) (int, *hcl.Diagnostic) {
 
 // object works out one instance's attributes, and a group's resources.
 func (ev *evaluation) object(in *instance) {
-	in.attrs = ev.bodyValues(in.block.body, in, in.block.kind, cty.NilVal)
+	b := in.block.body
+	// Instances of a block share one map, in which only what differs is
+	// written anew, unless more than one of them waits for its lists.
+	if !b.lists || in.block.kind == rootResource && !in.block.repeated() {
+		in.attrs = ev.sharedValues(b, in)
+	} else {
+		in.attrs = ev.bodyValues(b, in, cty.NilVal)
+	}
 	ev.defaults(in)
 	ev.edgesOf(in)
-	switch in.block.kind {
-	case addr.TypeNode:
-		in.seal()
+	if !b.lists && in.block.kind != addr.TypeCluster { // its timings are still to come
+		ev.seal(in)
+	}
+	if in.block.kind != addr.TypeGroup {
 		return
-	case addr.TypeGroup:
-	default:
-		return // a cluster's timings and a resource's lists are still to come
 	}
 	in.resources = make(map[string]*instances, len(in.block.order))
 	for _, rb := range in.block.order {
@@ -227,21 +242,75 @@ func (ev *evaluation) object(in *instance) {
 	// What only orders resources can name any of them, also those below.
 	for _, rb := range in.block.order {
 		for _, r := range in.resources[rb.name].list {
-			ev.lists(r)
-			r.seal()
+			if r.attrs != nil {
+				ev.lists(r)
+				ev.seal(r)
+			}
 		}
 	}
 }
 
-// seal makes the value of the attributes.
-func (in *instance) seal() {
-	in.value = cty.ObjectVal(in.attrs)
+// seal makes the value of the attributes; of a resource that is the same in
+// every instance of its group, once.
+func (ev *evaluation) seal(in *instance) {
+	b := in.block.body
+	if in.block.kind != rootResource || len(b.vary)+len(b.varyBlocks) > 0 || b.varyLists {
+		in.value = cty.ObjectVal(in.attrs)
+	} else if v, ok := ev.sealed[b]; ok {
+		in.value = v
+	} else {
+		in.value = cty.ObjectVal(in.attrs)
+		ev.sealed[b] = in.value
+	}
 	in.attrs = nil
+}
+
+// shared are the attributes of a body's instances, in a map that the next
+// instance takes over.
+type shared struct {
+	attrs map[string]cty.Value
+	bad   bool
+}
+
+// sharedValues is bodyValues, working out again only what differs by instance.
+func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
+	sh, ok := ev.shares[b]
+	if !ok {
+		out := ev.bodyValues(b, in, cty.NilVal)
+		ev.shares[b] = &shared{attrs: out, bad: in.broken}
+		return out
+	}
+	in.broken = in.broken || sh.bad
+	for _, i := range b.owners {
+		in.ownerEdges(ev.memo[b.attrs[i].expr.id].ids)
+	}
+	for _, i := range b.vary {
+		ev.put(sh.attrs, &b.attrs[i], in)
+	}
+	for _, i := range b.varyBlocks {
+		n := &b.blocks[i]
+		sh.attrs[n.Name] = cty.ObjectVal(ev.sharedValues(n.body, in))
+	}
+	return sh.attrs
+}
+
+// put works out one attribute.
+func (ev *evaluation) put(out map[string]cty.Value, a *attribute, in *instance) {
+	switch {
+	case a.Computed:
+		out[a.Name] = ev.computed(in, a)
+	case a.expr == nil || a.identity: // a list is filled in by lists
+		out[a.Name] = a.deflt
+	default:
+		v, bad := ev.attribute(a, in)
+		out[a.Name] = v
+		in.broken = in.broken || bad
+	}
 }
 
 // bodyValues works out the attributes of a body. prev, if given, is the value
 // from before: what is known in it stays.
-func (ev *evaluation) bodyValues(b *body, in *instance, where string, prev cty.Value) map[string]cty.Value {
+func (ev *evaluation) bodyValues(b *body, in *instance, prev cty.Value) map[string]cty.Value {
 	out := make(map[string]cty.Value, len(b.attrs)+len(b.blocks)+1)
 	for i := range b.attrs {
 		a := &b.attrs[i]
@@ -251,18 +320,7 @@ func (ev *evaluation) bodyValues(b *body, in *instance, where string, prev cty.V
 				continue
 			}
 		}
-		switch {
-		case a.Computed:
-			out[a.Name] = ev.computed(in, a)
-		case a.identity:
-			out[a.Name] = a.deflt // filled in by lists
-		case a.expr == nil:
-			out[a.Name] = a.deflt
-		default:
-			v, bad := ev.attribute(a, in)
-			out[a.Name] = v
-			in.broken = in.broken || bad
-		}
+		ev.put(out, a, in)
 	}
 	for i := range b.blocks {
 		n := &b.blocks[i]
@@ -278,7 +336,7 @@ func (ev *evaluation) bodyValues(b *body, in *instance, where string, prev cty.V
 				continue
 			}
 		}
-		out[n.Name] = cty.ObjectVal(ev.bodyValues(n.body, in, n.Name, old))
+		out[n.Name] = cty.ObjectVal(ev.bodyValues(n.body, in, old))
 	}
 	return out
 }
@@ -381,7 +439,7 @@ func (in *instance) nameAttr() {
 	v, _ := in.attrs["name"].Unmark()
 	switch {
 	case !v.IsKnown(): // told
-	case v.IsNull():
+	case v.IsNull(), in.block.body.attr("name").expr == nil:
 		in.attrs["name"] = cty.StringVal(in.name)
 	default:
 		in.name = v.AsString()
@@ -402,7 +460,7 @@ func (ev *evaluation) clusterDone(in *instance) {
 	}
 	conf, _ := in.attrs["configuration"].Unmark()
 	ev.hotSpare = conf.IsKnown() && !conf.IsNull() && conf.AsString() == spec.HotSpare
-	in.seal()
+	ev.seal(in)
 }
 
 // lists works out the lists that only order what runs: of a group, other
@@ -456,11 +514,14 @@ func (ev *evaluation) finish() {
 			continue
 		}
 		for _, in := range ev.blocks[b].list {
+			if in.attrs == nil {
+				continue
+			}
 			ev.lists(in)
 			if in.broken {
 				ev.broken[b] = true
 			}
-			in.seal()
+			ev.seal(in)
 		}
 	}
 }
@@ -500,7 +561,7 @@ func (ev *evaluation) refValue(in *instance) cty.Value {
 // refresh works out again what was unknown in an object.
 func (ev *evaluation) refresh(in *instance) {
 	prev := in.value
-	attrs := ev.bodyValues(in.block.body, in, in.block.kind, prev)
+	attrs := ev.bodyValues(in.block.body, in, prev)
 	for i := range in.block.body.attrs {
 		if a := &in.block.body.attrs[i]; a.identity {
 			attrs[a.Name] = prev.GetAttr(a.Name)

@@ -72,6 +72,7 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 		b.body.each(func(a *attribute) {
 			check(a.expr, scope{block: b, identity: a.identity})
 		})
+		b.body.settle()
 	})
 	for _, name := range sortedKeys(c.outputs) {
 		check(c.outputs[name].expr, scope{runtime: true})

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 
@@ -20,6 +21,62 @@ func Decode(v cty.Value, into any) error { return decode(v, into, false) }
 
 // DecodeKnown is Decode for a plan: unknown parts leave their fields as they are.
 func DecodeKnown(v cty.Value, into any) error { return decode(v, into, true) }
+
+// DecodeSome is DecodeKnown of the named attributes and blocks alone: their
+// fields are set, or cleared where they are absent or unknown.
+func DecodeSome(v cty.Value, into any, names []string) error {
+	v, _ = v.Unmark()
+	return decoder{lenient: true}.some(v, reflect.ValueOf(into).Elem(), names)
+}
+
+func (d decoder) some(v cty.Value, dst reflect.Value, names []string) error {
+	st := dst.Type()
+	for _, want := range names {
+		if !v.Type().HasAttribute(want) {
+			continue
+		}
+		for i := range st.NumField() {
+			if name, _, _ := strings.Cut(st.Field(i).Tag.Get("json"), ","); name == want {
+				dst.Field(i).SetZero()
+				if err := d.value(v.GetAttr(want), dst.Field(i), cty.GetAttrPath(want)); err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// DecodeSomeResource is DecodeSome for a resource, whose Attributes are then a
+// map of its own.
+func DecodeSomeResource(v cty.Value, typ spec.Schema, r *spec.Resource, names []string) error {
+	v, _ = v.Unmark()
+	copied := false
+	var common []string
+	for _, name := range names {
+		if _, own := typ.Attribute(name); !own {
+			common = append(common, name)
+			continue
+		}
+		if !copied {
+			r.Attributes, copied = maps.Clone(r.Attributes), true
+		}
+		delete(r.Attributes, name)
+		attr := v.GetAttr(name)
+		if absent(attr) {
+			continue
+		}
+		raw, err := decoder{lenient: true}.toAny(attr, cty.GetAttrPath(name))
+		if err != nil {
+			return err
+		}
+		if raw != nil {
+			r.Attributes[name] = raw
+		}
+	}
+	return decoder{lenient: true}.some(v, reflect.ValueOf(r).Elem(), common)
+}
 
 func decode(v cty.Value, into any, lenient bool) error {
 	p := reflect.ValueOf(into)
