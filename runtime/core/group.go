@@ -158,7 +158,7 @@ func (m *Machine) stepRun(r *run) {
 		}
 	case phaseUp:
 		if !up {
-			r.phase, r.stopAt = phaseStopping, m.now.Add(r.stopWithin.D())
+			r.phase = phaseStopping
 			m.driveDown(r)
 		} else {
 			m.driveUp(r)
@@ -279,9 +279,11 @@ func (m *Machine) stopOne(r *run, x *resource, reason string) {
 }
 
 // driveDown stops in reverse; when all is down, or its time is over, the
-// monitor makes sure that nothing is left.
+// monitor makes sure that nothing is left. While the lease holds, each
+// resource has the time that its type gives it; once the lease is over, all
+// have stop_within.
 func (m *Machine) driveDown(r *run) {
-	left := false
+	left, late := false, false
 	for _, list := range [][]resource{r.resources, r.old} {
 		for i := range list {
 			x := &list[i]
@@ -292,13 +294,20 @@ func (m *Machine) driveDown(r *run) {
 			left = true
 			if !r.needed(x) {
 				m.stopOne(r, x, x.reason)
+				late = late || x.spec.PendingTimeout > 0 && m.now >= x.since.Add(x.spec.PendingTimeout.D())
+				m.pendingDeadline(r, x)
 			}
 		}
 	}
-	if left && m.now < r.stopAt && m.monitor {
-		earliest(&r.deadline, r.stopAt)
+	if !m.hasLease() {
+		end := m.leaseEnd.Add(r.stopWithin.D())
+		late = late || m.now >= end
+		earliest(&r.deadline, end)
+	}
+	if left && !late && m.monitor {
 		return
 	}
+	r.deadline = 0
 	r.phase, r.endAt = phaseEnding, m.now
 	if m.monitor {
 		m.emit(EndGroup{Group: r.id, Epoch: r.epoch})
@@ -408,7 +417,7 @@ func (m *Machine) failed(r *run, x *resource, reason string) {
 		r.note(KindResourceFailed, fmt.Sprintf("%s; restart %d of %d", what, len(x.starts), policy.Threshold))
 	case policy.AffectGroup:
 		r.gaveUp = true
-		r.phase, r.stopAt = phaseStopping, m.now.Add(r.stopWithin.D())
+		r.phase = phaseStopping
 		r.note(KindGroupFailed, fmt.Sprintf("%s; group %s gives up on this node", what, r.name))
 		m.driveDown(r)
 	default:

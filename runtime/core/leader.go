@@ -157,7 +157,7 @@ func (m *Machine) watchPeers() {
 			p.upSince, changed = 0, true
 		}
 	}
-	if up := m.asksForLease(); up && l.selfUp == 0 {
+	if up := m.takesGroups(); up && l.selfUp == 0 {
 		l.selfUp, changed = m.now, true
 	} else if !up && l.selfUp != 0 {
 		l.selfUp, changed = 0, true
@@ -174,7 +174,7 @@ func (m *Machine) watchPeers() {
 
 // peerUp tells whether a peer answers, asks for leases, and takes them.
 func (m *Machine) peerUp(p *peer) bool {
-	return p.fresh != 0 && p.ready && !p.deaf && m.now.Sub(p.fresh) < m.timings.Suspicion.D()
+	return p.fresh != 0 && p.ready && !p.leaving && !p.deaf && m.now.Sub(p.fresh) < m.timings.Suspicion.D()
 }
 
 // isUp tells whether a node counts as up. A new leader gives those that were
@@ -185,14 +185,14 @@ func (m *Machine) isUp(node string) bool {
 		return false
 	}
 	if node == m.cfg.Node {
-		return m.asksForLease()
+		return m.takesGroups()
 	}
 	p := m.peers[n.ServerID]
 	if p != nil && p.node == node && m.peerUp(p) {
 		return true
 	}
 	l := m.lead
-	if p != nil && p.fresh != 0 && (!p.ready || p.deaf) {
+	if p != nil && p.fresh != 0 && (!p.ready || p.leaving || p.deaf) {
 		return false
 	}
 	return m.now.Sub(l.since) < m.timings.Suspicion.D() && slices.Contains(l.wasUp, node)
@@ -202,7 +202,7 @@ func (m *Machine) isUp(node string) bool {
 // answered this leader, which may grant to it (or has).
 func (m *Machine) canStart(node string) bool {
 	if node == m.cfg.Node {
-		return m.asksForLease() && m.hasLease()
+		return m.takesGroups() && m.hasLease()
 	}
 	p := m.peers[m.nodeServer(node)]
 	return p != nil && p.node == node && m.peerUp(p) && p.granted == p.inc

@@ -22,6 +22,7 @@ type peer struct {
 	term     uint64
 	leads    bool // it said that it leads term
 	ready    bool
+	leaving  bool
 	revision uint64
 	releases map[string]uint64 // group -> newest epoch, by inc
 
@@ -79,7 +80,7 @@ func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
 	f := heartbeat.Frame{
 		From: m.cfg.Server, To: to, Incarnation: m.cfg.Incarnation, Seq: m.seq, NodeID: m.cfg.Node,
 		Term: m.drv.Term, Leader: m.drv.Leader, AckIncarnation: p.inc, AckSeq: p.seq,
-		Ready: m.asksForLease(), Revision: m.state.Revision, UpSince: m.now.Sub(m.start), Held: m.held,
+		Ready: m.asksForLease(), Leaving: m.closing, Revision: m.state.Revision, UpSince: m.now.Sub(m.start), Held: m.held,
 		OldTermAge: m.now.Sub(m.oldTermAnswer(m.drv.Term)), Releases: m.releasesToTell(),
 	}
 	s := sentFrame{seq: m.seq, at: m.now}
@@ -117,7 +118,12 @@ func (m *Machine) oldTermAnswer(term uint64) spec.Instant {
 	return m.answered.old
 }
 
-func (m *Machine) asksForLease() bool { return m.monitor && !m.closing && !m.owner.stuck }
+// asksForLease tells whether this node wants and takes leases; one that shuts
+// down does until its groups are stopped.
+func (m *Machine) asksForLease() bool { return m.monitor && !m.owner.stuck }
+
+// takesGroups tells whether groups may come to this node.
+func (m *Machine) takesGroups() bool { return m.asksForLease() && !m.closing }
 
 // releasesToTell are the releases that the state does not show yet, at most
 // some at a time, in turn.
@@ -163,8 +169,8 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 	p.started = min(p.started, started)
 	p.leads = f.Leader == f.From
 	p.revision = f.Revision
-	if p.ready != f.Ready {
-		p.ready = f.Ready
+	if p.ready != f.Ready || p.leaving != f.Leaving {
+		p.ready, p.leaving = f.Ready, f.Leaving
 		m.leadDirty()
 	}
 	m.takeGrant(p, f)

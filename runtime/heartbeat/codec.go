@@ -26,7 +26,10 @@ var (
 // refused: a node with one has to be upgraded before it is heard.
 const payloadVersion = 1
 
-const flagReady = 1
+const (
+	flagReady   = 1
+	flagLeaving = 2
+)
 
 // AppendPayload writes what the seal hides and protects: all of the frame but
 // From, Incarnation and Seq, which stand in the packet's header.
@@ -38,6 +41,9 @@ func AppendPayload(b []byte, f *Frame) ([]byte, error) {
 	flags := byte(0)
 	if f.Ready {
 		flags |= flagReady
+	}
+	if f.Leaving {
+		flags |= flagLeaving
 	}
 	b = append(b, payloadVersion, flags)
 	b = binary.AppendUvarint(b, f.To)
@@ -79,10 +85,10 @@ func ParsePayload(b []byte, f *Frame) error {
 		return fmt.Errorf("%w: version %d, this program speaks %d", ErrMalformed, v, payloadVersion)
 	}
 	flags := r.byte()
-	if flags&^flagReady != 0 {
+	if flags&^(flagReady|flagLeaving) != 0 {
 		return fmt.Errorf("%w: flags %x", ErrMalformed, flags)
 	}
-	f.Ready = flags&flagReady != 0
+	f.Ready, f.Leaving = flags&flagReady != 0, flags&flagLeaving != 0
 	f.To = r.uint()
 	if id := r.text(); f.NodeID != string(id) { // the comparison allocates nothing
 		f.NodeID = string(id)

@@ -25,8 +25,10 @@ type Frame struct {
 	AckSeq         uint64
 
 	// Ready says that the sender's monitor runs, holds the node's lock and has
-	// cleaned up, and that the sender is not shutting down: it asks for a lease.
-	Ready bool
+	// cleaned up: it asks for a lease. Leaving says that it shuts down: it
+	// needs the lease only until its groups are stopped, and gets no more.
+	Ready   bool
+	Leaving bool
 
 	Revision uint64        // database revision applied
 	UpSince  time.Duration // how long the agent has run: a restart is seen at once

@@ -20,7 +20,7 @@ func frames() *rapid.Generator[Frame] {
 		u := rapid.Uint64()
 		d := rapid.Custom(func(t *rapid.T) time.Duration { return time.Duration(rapid.Int64().Draw(t, "d")) })
 		f := Frame{
-			To: u.Draw(t, "to"), Ready: rapid.Bool().Draw(t, "ready"), NodeID: text.Draw(t, "node"), Term: u.Draw(t, "term"), Leader: u.Draw(t, "leader"),
+			To: u.Draw(t, "to"), Ready: rapid.Bool().Draw(t, "ready"), Leaving: rapid.Bool().Draw(t, "leaving"), NodeID: text.Draw(t, "node"), Term: u.Draw(t, "term"), Leader: u.Draw(t, "leader"),
 			AckIncarnation: u.Draw(t, "acki"), AckSeq: u.Draw(t, "acks"), Revision: u.Draw(t, "rev"), UpSince: d.Draw(t, "up"),
 			Grant: d.Draw(t, "grant"), GrantIncarnation: u.Draw(t, "gi"), GrantSeq: u.Draw(t, "gs"), Held: u.Draw(t, "held"), OldTermAge: d.Draw(t, "age"),
 		}

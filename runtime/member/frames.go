@@ -4,6 +4,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/core"
+	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 )
 
 // endpoint is where a server is reached: by the state; before the state names
@@ -80,10 +81,18 @@ func (m *Member) flush(answer uint64) {
 		m.sendNow[s] = true
 	}
 	for _, s := range sortedKeys(m.sendNow) {
-		if to := m.endpoint(s); to != "" && !m.stopped && !m.broken {
+		to := m.endpoint(s)
+		if to == "" || m.stopped || m.broken {
+			continue
+		}
+		for rest := m.queue[s]; ; {
+			n := min(len(rest), heartbeat.MaxDriver)
 			f := m.core.Frame(m.now, s)
-			f.Driver = m.queue[s]
+			f.Driver = rest[:n]
 			m.emit(SendFrame{To: to, Frame: f})
+			if rest = rest[n:]; len(rest) == 0 {
+				break
+			}
 		}
 	}
 	clear(m.sendNow)

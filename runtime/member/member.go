@@ -346,9 +346,6 @@ func (m *Member) compact() {
 	if m.index == 0 || m.sinceCount < compactEntries && m.sinceBytes < compactBytes && !m.drv.Status().SnapshotWanted {
 		return
 	}
-	if m.sinceCount == 0 {
-		return // nothing new since the last time
-	}
 	m.sinceCount, m.sinceBytes = 0, 0
 	data, err := confdb.Encode(m.state)
 	if err != nil {

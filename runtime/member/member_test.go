@@ -327,8 +327,6 @@ func TestRestartWaits(t *testing.T) {
 	}
 }
 
-// The agent alone dies and its monitor lives: the monitor's processes end with
-// their lease, before anyone else starts.
 // A shutdown stops, releases and hands leadership over: no wait.
 func TestShutdown(t *testing.T) {
 	for _, name := range []string{"leader", "follower"} {
@@ -400,13 +398,14 @@ func TestStuckStop(t *testing.T) {
 	w := newWorld(t, 3)
 	owner := w.put(groupSpec("web", "n2"))
 	w.run(time.Second)
+	// ip hangs for its pending_timeout, then EndGroup does nothing either.
 	owner.mute = true
 	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n3"}})
 	w.run(time.Second)
 	if w.running["g-web"] != "n2" {
 		t.Fatal("taken without a release")
 	}
-	w.until("web is on n3", 10*time.Second, func() bool { return w.online("web") && w.running["g-web"] == "n3" })
+	w.until("web is on n3", 4*time.Minute, func() bool { return w.online("web") && w.running["g-web"] == "n3" })
 }
 
 // The same inputs give the same outputs.

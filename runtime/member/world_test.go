@@ -78,7 +78,7 @@ type host struct {
 	fails    map[string]int               // resource -> starts that fail
 	starts   []string                     // group/resource@epoch
 	logs     []string
-	mute     bool // the monitor answers no EndGroup and no StopResource
+	mute     bool // the monitor never stops ip, and answers no EndGroup
 	renewals int
 }
 
@@ -244,7 +244,7 @@ func (h *host) output(o Output) {
 			h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource.Name, State: state, Reason: reason})
 		})
 	case StopResource:
-		if !h.mute {
+		if !h.mute || o.Resource == "app" {
 			w.after(stopTime, func() {
 				h.end(o.Group, o.Resource)
 				h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource, State: spec.StateOffline})

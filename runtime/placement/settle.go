@@ -59,7 +59,7 @@ func (b *Board) settle(g int) bool {
 		return b.leave(g)
 	case grp.Owner != "" && grp.Spec.Failover.Mode == spec.FailoverNone:
 		return done(spec.StateOffline, WhyNoFailover)
-	case grp.Owner != "" && grp.Spec.Failover.Mode == spec.FailoverManual:
+	case grp.Owner != "" && grp.Spec.Failover.Mode == spec.FailoverManual && !grp.Move:
 		return done(spec.StateOffline, WhyManual)
 	case grp.Owner == "" && grp.Spec.Priority == 0 && !grp.Asked:
 		return done(spec.StateOffline, WhyPriorityZero)
@@ -126,7 +126,18 @@ func (b *Board) start(g int, reason string) bool {
 		}
 		return false
 	}
-	to, why := b.choose(g, reason)
+	to, why := none, ""
+	if grp := &b.groups[g]; grp.Move && grp.MoveTo != "" {
+		// Where an operator wants it, if that is possible.
+		if n, ok := b.byNode[grp.MoveTo]; ok && n != b.at[g] {
+			if _, not := b.fits(g, n); not == "" {
+				to, why = n, reason
+			}
+		}
+	}
+	if to == none {
+		to, why = b.choose(g, reason)
+	}
 	if to == none && reason != WhyShed {
 		if to = b.shedFor(g, reason); to != none {
 			why = reason
