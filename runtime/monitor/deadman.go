@@ -55,7 +55,8 @@ func (d *deadman) set(at spec.Instant) error {
 		// A zero value would disarm it.
 		t.Value = unix.NsecToTimespec(max(int64(at), 1))
 	}
-	_, _, errno := unix.Syscall6(unix.SYS_TIMER_SETTIME, uintptr(d.id), timerAbstime,
+	// Raw: it returns at once, and Go's scheduler need not hear of it.
+	_, _, errno := unix.RawSyscall6(unix.SYS_TIMER_SETTIME, uintptr(d.id), timerAbstime,
 		uintptr(unsafe.Pointer(&t)), 0, 0, 0)
 	if errno != 0 {
 		return fmt.Errorf("set the dead man's timer: %w", errno)

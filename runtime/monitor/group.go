@@ -13,10 +13,11 @@ type group struct {
 	id, name   string
 	epoch      uint64 // the newest that was seen
 	stopWithin time.Duration
-	live       map[string]*instance // by resource id; until nothing is left of one
+	live       map[string]*instance // by resource name; until nothing is left of one
 	waiting    []Start              // starts that wait until something is gone
 	ends       []uint64             // epochs of End orders that wait for their Down
 	ending     bool                 // all of it is being stopped
+	unasked    bool                 // without an order: the lease or the monitor ends
 	killAt     spec.Instant         // when stopping for want of a lease; 0: not so
 }
 
@@ -26,7 +27,7 @@ const defaultStopWithin = 100 * time.Millisecond
 // killMargin is how long before the end of stop_within the rest of a group is
 // killed, so that it is down when the kernel's timer would kill the monitor.
 func (g *group) killMargin() time.Duration {
-	return min(max(g.stopWithin/5, 10*time.Millisecond), 100*time.Millisecond, g.stopWithin)
+	return min(max(g.stopWithin/5, 10*time.Millisecond), time.Second, g.stopWithin)
 }
 
 // wait puts a start off until something is gone; a newer one for the same
@@ -51,7 +52,7 @@ func (g *group) lives(e uint64) bool {
 }
 
 // stoppable are the instances of an ending group whose turn has come: nothing
-// that lives depends on them. In resource id order.
+// that lives depends on them. In name order.
 func (g *group) stoppable() []*instance {
 	var out []*instance
 	moving := false // something is on its way down

@@ -28,7 +28,7 @@ type instance struct {
 // report is what an instance tells the loop.
 type report struct {
 	in     *instance
-	state  string // spec.StateOnline, StateFailed; "" when gone
+	state  string // spec.StateOnlinePending (a sign of progress), StateOnline, StateFailed; "" when gone
 	reason string
 	gone   bool // nothing is left of it; last
 }
@@ -48,7 +48,9 @@ func (m *monitor) run(stop, kill context.Context, in *instance, env resource.Env
 		err = m.record.see(in.ref.Group, in.ref.Epoch)
 	}
 	if err == nil && stop.Err() == nil {
-		err = res.Start(stop)
+		err = res.Start(stop, func(what string) {
+			say(report{state: spec.StateOnlinePending, reason: what})
+		})
 	}
 	if err == nil && stop.Err() == nil {
 		say(report{state: spec.StateOnline})

@@ -31,7 +31,8 @@ type monitor struct {
 	reports chan report
 
 	isReady bool
-	alone   bool         // the agent is gone: serve until the lease's end, then exit
+	alone   bool         // the agent is gone or of no use: no orders are taken, and the monitor ends
+	leaveAt spec.Instant // alone: when it stops everything, if its lease doesn't end before
 	lease   spec.Instant // its end
 	groups  map[string]*group
 	early   []Order // Ends that came before all was cleaned up
@@ -82,11 +83,12 @@ func (m *monitor) loop() error {
 	}
 }
 
-// leave makes the monitor end within that time, or its lease if that ends
-// sooner.
+// leave makes the monitor stop everything within that time, in order, and end.
 func (m *monitor) leave(within time.Duration) {
-	m.alone = true
-	m.lease = min(m.lease, boottime.Now().Add(within))
+	at := boottime.Now().Add(within)
+	if !m.alone || at < m.leaveAt {
+		m.alone, m.leaveAt = true, at
+	}
 }
 
 // idle tells whether nothing runs.
@@ -154,7 +156,7 @@ func (m *monitor) start(s Start) {
 		return
 	}
 	if s.Group == "" || s.Resource.Name == "" {
-		m.refuse(s, "a start without a group's or a resource's id")
+		m.refuse(s, "a start without a group's id or a resource's name")
 		return
 	}
 	g := m.group(s.Group)
@@ -167,7 +169,7 @@ func (m *monitor) start(s Start) {
 		return
 	}
 	g.epoch, g.name = s.Epoch, s.GroupName
-	if g.ending {
+	if g.ending || m.alone {
 		g.wait(s)
 		return
 	}
@@ -246,10 +248,6 @@ func (m *monitor) ask(in *instance) {
 		in.state, in.reason = spec.StateOfflinePending, ""
 		m.changed(in)
 	}
-	if in.group.killAt != 0 && !boottime.Now().Before(in.group.killAt) {
-		in.killing = true
-		in.kill()
-	}
 }
 
 // stop stops one resource.
@@ -267,7 +265,8 @@ func (m *monitor) stop(ref ResourceRef) {
 	m.ask(in)
 }
 
-// end makes sure that nothing of a group is left; Down follows.
+// end makes sure at once that nothing of a group is left; Down follows. What
+// had time to stop had it before.
 func (m *monitor) end(ref GroupRef) {
 	g := m.group(ref.Group)
 	g.dropWaiting(func(s Start) bool { return s.Epoch <= ref.Epoch })
@@ -276,7 +275,19 @@ func (m *monitor) end(ref GroupRef) {
 		return
 	}
 	g.ends = append(g.ends, ref.Epoch)
-	m.stopAll(g)
+	g.ending = true
+	for _, in := range g.live {
+		m.ask(in)
+		m.kill(in)
+	}
+}
+
+// kill ends the patience with an instance that was asked to stop.
+func (m *monitor) kill(in *instance) {
+	if !in.killing {
+		in.killing = true
+		in.kill()
+	}
 }
 
 // stopAll stops all of a group, dependents first.
@@ -315,9 +326,9 @@ func (m *monitor) report(r report) {
 		return
 	}
 	if g.ending {
-		lapsed := g.killAt != 0
-		g.ending, g.killAt = false, 0
-		if lapsed && !slices.Contains(g.ends, g.epoch) {
+		unasked := g.unasked
+		g.ending, g.unasked, g.killAt = false, false, 0
+		if unasked && !slices.Contains(g.ends, g.epoch) {
 			g.ends = append(g.ends, g.epoch)
 		}
 		for _, e := range g.ends {
@@ -340,8 +351,13 @@ func (m *monitor) lapse() {
 		if len(g.live) == 0 {
 			continue
 		}
+		if m.alone && !g.unasked && !now.Before(m.leaveAt) {
+			g.waiting, g.unasked = nil, true
+			m.out.log("warn", "the monitor ends: stopping the group", map[string]any{"group": g.name, "epoch": g.epoch})
+			m.stopAll(g)
+		}
 		if g.killAt == 0 && !now.Before(m.lease) {
-			g.waiting = nil
+			g.waiting, g.unasked = nil, true
 			g.killAt = later(m.lease, int64(g.stopWithin-g.killMargin()))
 			m.out.log("warn", "the lease has ended: stopping the group", map[string]any{"group": g.name, "epoch": g.epoch})
 			m.stopAll(g)
@@ -349,10 +365,7 @@ func (m *monitor) lapse() {
 		if g.killAt != 0 && !now.Before(g.killAt) {
 			for _, in := range g.live {
 				m.ask(in)
-				if !in.killing {
-					in.killing = true
-					in.kill()
-				}
+				m.kill(in)
 			}
 		}
 	}
@@ -385,6 +398,9 @@ func (m *monitor) arm(timer *time.Timer) error {
 			continue
 		}
 		at := m.lease
+		if m.alone && !g.unasked {
+			at = min(at, m.leaveAt)
+		}
 		if g.killAt != 0 {
 			at = g.killAt
 			if g.allKilled() {

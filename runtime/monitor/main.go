@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -38,7 +39,12 @@ func Main(args []string) int {
 // serve is a monitor's life on its connection to the agent.
 func serve(conn net.Conn) error {
 	debug.SetGCPercent(50) // small, rather than quick
-	in := newLineReader(conn)
+	runtime.GOMAXPROCS(1)  // an idle second processor is woken each time that the first one is
+	stream, err := quiet(conn)
+	if err != nil {
+		return err
+	}
+	in := newLineReader(stream)
 	var first Order
 	if err := in.read(&first); err != nil {
 		return fmt.Errorf("the agent's first order: %w", err)
@@ -67,7 +73,7 @@ func serve(conn net.Conn) error {
 	go kids.runStarts()
 	go kids.runReaps()
 
-	out := newSpeaker(conn)
+	out := newSpeaker(stream)
 	go out.run()
 	ready := make(chan error, 1)
 	orders := make(chan Order, 16)

@@ -157,12 +157,12 @@ func (r *rig) awaitDown(group string, epoch uint64) {
 	r.await("down "+group, func(w Word) bool { return w.Down != nil && *w.Down == GroupRef{group, epoch} })
 }
 
-// app is a start of a shell script as resource id a (or as edited).
+// app is a start of a shell script as resource a (or as edited).
 func app(script string, edit ...func(*Start)) Order {
 	s := Start{
 		Group: "g", GroupName: "web", Epoch: 1, StopWithin: spec.Duration(time.Second),
 		Resource: spec.Resource{
-			ID: "a", Name: "app", Type: "generic_application",
+			ID: "id-a", Name: "a", Type: "generic_application",
 			Attributes: map[string]any{"command": []string{"/bin/sh", "-c", script}},
 		},
 	}
@@ -235,7 +235,7 @@ func TestLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"CLUSTERPLAN_CLUSTER=c", "CLUSTERPLAN_NODE=n1", "CLUSTERPLAN_GROUP=web", "CLUSTERPLAN_RESOURCE=app",
+	for _, want := range []string{"CLUSTERPLAN_CLUSTER=c", "CLUSTERPLAN_NODE=n1", "CLUSTERPLAN_GROUP=web", "CLUSTERPLAN_RESOURCE=a",
 		"CLUSTERPLAN_EPOCH=1", "CLUSTERPLAN_SOCKET=" + filepath.Join(r.dir, "run", "api.sock"), "PATH=" + filepath.Join(r.dir, "bin") + ":", "PWD=" + r.dir} {
 		if !strings.Contains("\n"+string(env), "\n"+want) {
 			t.Errorf("no %s in the environment:\n%s", want, env)
@@ -248,7 +248,7 @@ func TestLife(t *testing.T) {
 	r.awaitState("a", spec.StateOfflinePending)
 	r.awaitState("a", spec.StateOnlinePending)
 	r.awaitState("a", spec.StateOnline)
-	log := filepath.Join(r.dir, "log", "web", "app.log")
+	log := filepath.Join(r.dir, "log", "web", "a.log")
 	eventually(t, "three in the log", func() bool { b, _ := os.ReadFile(log); return strings.Contains(string(b), "three") })
 	r.send(Order{Stop: &ResourceRef{Group: "g", Epoch: 1, Resource: "a"}})
 	r.awaitState("a", spec.StateOfflinePending)
@@ -322,6 +322,24 @@ func TestStopLeavesNothing(t *testing.T) {
 	r.send(app(family(file), attribute("stop_timeout", "200ms")))
 	r.awaitState("a", spec.StateOnline)
 	pids := pidsIn(t, file, 3)
+	r.send(Order{Stop: &ResourceRef{"g", 1, "a"}})
+	r.awaitState("a", spec.StateOffline)
+	for _, p := range pids {
+		if alive(p) {
+			t.Errorf("%d lives after it is offline", p.PID)
+		}
+	}
+}
+
+// An end kills at once, whatever patience the definition has.
+func TestEndKills(t *testing.T) {
+	r := ready(t)
+	file := filepath.Join(r.dir, "pids")
+	r.send(app(family(file), attribute("stop_timeout", "1h")))
+	r.awaitState("a", spec.StateOnline)
+	pids := pidsIn(t, file, 3)
+	r.send(Order{Stop: &ResourceRef{"g", 1, "a"}})
+	r.awaitState("a", spec.StateOfflinePending)
 	r.send(Order{End: &GroupRef{"g", 1}})
 	r.awaitDown("g", 1)
 	for _, p := range pids {
@@ -351,7 +369,7 @@ func TestOrderOfStops(t *testing.T) {
 	start := func(id string, needs ...string) {
 		trapped := filepath.Join(r.dir, "trapped-"+id)
 		r.send(app(`trap 'sleep 0.1; echo `+id+` >> `+log+`; exit 0' TERM; touch `+trapped+`; while :; do sleep 0.02; done`, func(s *Start) {
-			s.Resource.ID, s.Resource.Name, s.Resource.DependsOn = id, id, needs
+			s.Resource.Name, s.Resource.DependsOn = id, needs
 		}, attribute("stop_timeout", "20s")))
 		r.awaitState(id, spec.StateOnline)
 		eventually(t, "its trap", func() bool { return exists(trapped) })
@@ -359,7 +377,10 @@ func TestOrderOfStops(t *testing.T) {
 	start("base")
 	start("middle", "base")
 	start("top", "middle")
-	r.send(Order{End: &GroupRef{"g", 1}})
+	// Without a word for each: the monitor is asked to end.
+	if err := unix.Kill(r.p.PID(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
 	r.awaitDown("g", 1)
 	b, _ := os.ReadFile(log)
 	if string(b) != "top\nmiddle\nbase\n" {

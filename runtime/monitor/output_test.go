@@ -104,7 +104,7 @@ func TestOutputIsRotated(t *testing.T) {
 	r.send(app(`i=0; while test $i -lt 400; do echo "line $i of many"; i=$((i+1)); done; exec sleep 1000`,
 		attribute("log_max_size", "1KiB"), attribute("log_keep", 2)))
 	r.awaitState("a", spec.StateOnline)
-	log := filepath.Join(r.dir, "log", "web", "app.log")
+	log := filepath.Join(r.dir, "log", "web", "a.log")
 	eventually(t, "the last line", func() bool { b, _ := os.ReadFile(log); return strings.HasSuffix(string(b), "line 399 of many\n") })
 	for _, f := range []string{log, log + ".1", log + ".2"} {
 		b, err := os.ReadFile(f)

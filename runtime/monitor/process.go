@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/internal/rawio"
 )
 
 // Options say which monitor process to start.
@@ -38,6 +41,7 @@ var ErrClosed = errors.New("the monitor is gone")
 type Process struct {
 	cmd   *exec.Cmd
 	conn  net.Conn
+	quiet io.ReadWriter // conn, by calls that cost little
 	words chan Word
 	quit  chan struct{} // closed: nobody reads words any more
 	done  chan struct{}
@@ -76,6 +80,11 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the monitor: %w", err)
 	}
+	q, err := quiet(conn)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the monitor: %w", err)
+	}
 	cmd := exec.CommandContext(ctx, o.Configure.Program, o.Args...)
 	cmd.Env = o.Env
 	cmd.Dir = o.Configure.Dir
@@ -89,7 +98,7 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 		return nil, fmt.Errorf("start the monitor: %w", err)
 	}
 	p := &Process{
-		cmd: cmd, conn: conn,
+		cmd: cmd, conn: conn, quiet: q,
 		words: make(chan Word, 256),
 		quit:  make(chan struct{}),
 		done:  make(chan struct{}),
@@ -113,6 +122,16 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// quiet is conn by calls that Go's scheduler isn't told of: there is a lease to
+// pass on many times a second.
+func quiet(conn net.Conn) (io.ReadWriter, error) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("%T is no socket of the kernel", conn)
+	}
+	return rawio.New(c)
 }
 
 // socketPair returns two connected stream sockets that no program inherits by
@@ -214,7 +233,7 @@ func (p *Process) refuse() {
 }
 
 func (p *Process) read() {
-	in := newLineReader(p.conn)
+	in := newLineReader(p.quiet)
 	for {
 		var w Word
 		err := in.read(&w)
@@ -243,7 +262,7 @@ func (p *Process) write() {
 				break
 			}
 			for _, q := range orders {
-				if _, err := p.conn.Write(q.line); err != nil {
+				if _, err := p.quiet.Write(q.line); err != nil {
 					p.refuse() // the reader sees the end as well, and Done tells
 					return
 				}

@@ -12,8 +12,8 @@ type Order struct {
 	Configure *Configure    `json:"configure,omitempty"` // first, once
 	Renew     *spec.Instant `json:"renew,omitempty"`     // lease end on this host's boot clock
 	Start     *Start        `json:"start,omitempty"`
-	Stop      *ResourceRef  `json:"stop,omitempty"`
-	End       *GroupRef     `json:"end,omitempty"`
+	Stop      *ResourceRef  `json:"stop,omitempty"` // by its stop signal, after its stop_timeout by killing
+	End       *GroupRef     `json:"end,omitempty"`  // kill what is left of it; Down follows
 }
 
 // Configure says whom the monitor works for.
@@ -38,7 +38,7 @@ type Start struct {
 type ResourceRef struct {
 	Group    string `json:"group"`
 	Epoch    uint64 `json:"epoch"`
-	Resource string `json:"resource"`
+	Resource string `json:"resource"` // its name
 }
 
 // GroupRef names a group under an epoch.

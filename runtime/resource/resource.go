@@ -160,12 +160,12 @@ func (r *Resource) IsAliveEvery() time.Duration { return r.spec.IsAlive.Interval
 
 // Start brings it online: it returns nil once it runs and, where the
 // definition states a check, once that check has passed (is_alive's, else
-// looks_alive's). It gives up when ctx ends, when it exits, or after
-// pending_timeout. After an error Stop must be called all the same.
-func (r *Resource) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.spec.PendingTimeout.D(), errPending)
-	defer cancel()
-	if err := r.kind.start(ctx); err != nil {
+// looks_alive's). It gives up when ctx ends, when it exits, or when there is no
+// sign of progress for pending_timeout: that it runs is one, and is told by
+// progress when it has to wait for its check. After an error Stop must be
+// called all the same.
+func (r *Resource) Start(ctx context.Context, progress func(string)) error {
+	if err := r.started(ctx); err != nil {
 		return err
 	}
 	poll := r.spec.IsAlive
@@ -175,7 +175,20 @@ func (r *Resource) Start(ctx context.Context) error {
 	if !stated(poll) {
 		return nil
 	}
-	return r.awaitCheck(ctx, poll)
+	ctx, cancel := context.WithTimeoutCause(ctx, r.spec.PendingTimeout.D(), errPending)
+	defer cancel()
+	return r.awaitCheck(ctx, poll, progress)
+}
+
+// started returns once it runs.
+func (r *Resource) started(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.spec.PendingTimeout.D(), errPending)
+	defer cancel()
+	err := r.kind.start(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errPending) {
+		return fmt.Errorf("not started after %s (pending_timeout)", r.spec.PendingTimeout)
+	}
+	return err
 }
 
 var errPending = errors.New("pending_timeout has passed")
@@ -183,7 +196,7 @@ var errPending = errors.New("pending_timeout has passed")
 // awaitCheck repeats a check until it passes. A service that is quick is seen
 // 20 ms after it is up, a slow one costs five checks a second; a check is
 // given at least as much rest as it took.
-func (r *Resource) awaitCheck(ctx context.Context, poll spec.Poll) error {
+func (r *Resource) awaitCheck(ctx context.Context, poll spec.Poll, progress func(string)) error {
 	wait := 20 * time.Millisecond
 	var last error
 	for {
@@ -202,6 +215,9 @@ func (r *Resource) awaitCheck(ctx context.Context, poll spec.Poll) error {
 				return fmt.Errorf("not online after %s (pending_timeout); the last check: %w", r.spec.PendingTimeout, last)
 			}
 			return context.Cause(ctx)
+		}
+		if last == nil {
+			progress("it runs; waiting for its check: " + err.Error())
 		}
 		last = err
 		timer := time.NewTimer(max(wait, time.Since(began)))

@@ -133,7 +133,7 @@ func TestAddressesOfThisVersion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = r.Start(t.Context())
+		err = r.Start(t.Context(), nil)
 		if ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "use one in 127/8") {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -194,7 +194,11 @@ func TestStartAwaitsCheck(t *testing.T) {
 				if tt.stopped > 0 {
 					time.AfterFunc(tt.stopped, func() { cancel(errors.New("no longer wanted")) })
 				}
-				err = res.Start(ctx)
+				var progress []string
+				err = res.Start(ctx, func(s string) { progress = append(progress, s) })
+				if waited := tt.healthy > 0; waited && !slices.Equal(progress, []string{"it runs; waiting for its check: command sick: exit status 1"}) || !waited && progress != nil {
+					t.Errorf("progress %q", progress)
+				}
 				if tt.want == "" && err != nil || tt.want != "" && (err == nil || err.Error() != tt.want) {
 					t.Errorf("error %v, want %q", err, tt.want)
 				}
@@ -231,7 +235,7 @@ func TestStop(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := res.Start(t.Context()); err != nil {
+				if err := res.Start(t.Context(), nil); err != nil {
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), tt.patience)
