@@ -31,11 +31,11 @@ func restore(st confdb.Stored) (*window, *confdb.State, error) {
 	state := confdb.NewState()
 	if st.Snapshot != nil {
 		snap := &pb.Snapshot{}
-		if err := proto.Unmarshal(st.Snapshot, snap); err != nil {
+		if err := unmarshal(st.Snapshot, snap); err != nil {
 			return nil, nil, fmt.Errorf("%w: its snapshot can't be read: %v", confdb.ErrDamaged, err)
 		}
-		if snap.GetMetadata().GetIndex() != st.SnapshotIndex || snap.GetMetadata().GetConfState() == nil {
-			return nil, nil, fmt.Errorf("%w: its snapshot is of index %d, not %d", confdb.ErrDamaged, snap.GetMetadata().GetIndex(), st.SnapshotIndex)
+		if snap.GetMetadata().GetIndex() != st.SnapshotIndex || !checkMembers(snap.GetMetadata().GetConfState()) {
+			return nil, nil, fmt.Errorf("%w: its snapshot is of index %d, not %d, or without members", confdb.ErrDamaged, snap.GetMetadata().GetIndex(), st.SnapshotIndex)
 		}
 		var err error
 		if state, err = confdb.Decode(snap.GetData()); err != nil {
@@ -157,24 +157,17 @@ func (d *Driver) isMember(id uint64) bool {
 
 // applyChange lets a committed change of membership take effect.
 func (d *Driver) applyChange(e *pb.Entry) {
-	var change pb.ConfChangeI
-	switch e.GetType() {
-	case pb.EntryConfChange:
-		cc := &pb.ConfChange{}
-		if proto.Unmarshal(e.GetData(), cc) != nil {
-			return // refused by checkEntries before it came in
-		}
-		change = cc
-	case pb.EntryConfChangeV2:
-		cc := &pb.ConfChangeV2{}
-		if proto.Unmarshal(e.GetData(), cc) != nil {
-			return
-		}
-		change = cc
-	default:
+	if e.GetType() != pb.EntryConfChange {
 		return
 	}
-	d.log.conf, d.log.confIndex = d.rn.ApplyConfChange(change), e.GetIndex()
+	cc, ok := decodeChange(e.GetData())
+	if !ok {
+		return // refused before it came in
+	}
+	if cc.GetType() != pb.ConfChangeAddNode && len(d.status.Voters) == 1 && d.isVoter(cc.GetNodeId()) {
+		return // no leader proposes to remove the last voter; Raft would panic
+	}
+	d.log.conf, d.log.confIndex = d.rn.ApplyConfChange(cc), e.GetIndex()
 	d.confPending = false
 	d.members(d.log.conf)
 }

@@ -3,6 +3,7 @@ package raftdb
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -20,6 +21,12 @@ func marshal(m proto.Message) []byte {
 	return data
 }
 
+// unmarshal reads one. What this version doesn't know is dropped: Raft compares
+// memberships with what they were read from.
+func unmarshal(data []byte, m proto.Message) error {
+	return proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
+}
+
 func encodeMessage(m *pb.Message) confdb.Message {
 	out := confdb.Message{To: m.GetTo(), From: m.GetFrom(), Data: marshal(m)}
 	switch m.GetType() {
@@ -32,7 +39,7 @@ func encodeMessage(m *pb.Message) confdb.Message {
 // accept reads a message and checks it against what this server holds.
 func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
 	m := &pb.Message{}
-	if proto.Unmarshal(in.Data, m) != nil {
+	if unmarshal(in.Data, m) != nil {
 		return nil, false
 	}
 	if m.GetFrom() == 0 || m.GetFrom() == d.id || m.GetFrom() != in.From || m.GetTo() != d.id || raft.IsLocalMsgTarget(m.GetFrom()) {
@@ -61,7 +68,7 @@ func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
 			return nil, false
 		}
 	case pb.MsgSnap:
-		if !checkSnapshot(m.GetSnapshot()) {
+		if s := m.GetSnapshot(); !checkSnapshot(s) || s.GetMetadata().GetTerm() > m.GetTerm() {
 			return nil, false
 		}
 	case pb.MsgAppResp:
@@ -89,26 +96,49 @@ func checkEntries(m *pb.Message) bool {
 	return true
 }
 
-// checkChange refuses an entry that Raft would panic on when it applies it.
+// checkChange refuses an entry that no driver writes, and that Raft might
+// panic on when it applies it. Changes are of one server, the simple kind.
 func checkChange(e *pb.Entry) bool {
 	switch e.GetType() {
 	case pb.EntryNormal:
 		return true
 	case pb.EntryConfChange:
-		return proto.Unmarshal(e.GetData(), &pb.ConfChange{}) == nil
-	case pb.EntryConfChangeV2:
-		return proto.Unmarshal(e.GetData(), &pb.ConfChangeV2{}) == nil
+		_, ok := decodeChange(e.GetData())
+		return ok
 	}
 	return false
 }
 
+func decodeChange(data []byte) (*pb.ConfChange, bool) {
+	cc := &pb.ConfChange{}
+	if unmarshal(data, cc) != nil || cc.GetNodeId() == 0 {
+		return nil, false
+	}
+	switch cc.GetType() {
+	case pb.ConfChangeAddNode, pb.ConfChangeRemoveNode, pb.ConfChangeAddLearnerNode:
+		return cc, true
+	}
+	return nil, false
+}
+
 func checkSnapshot(s *pb.Snapshot) bool {
 	meta := s.GetMetadata()
-	if meta.GetIndex() == 0 || meta.GetTerm() == 0 || len(meta.GetConfState().GetVoters()) == 0 {
+	if meta.GetIndex() == 0 || meta.GetTerm() == 0 || !checkMembers(meta.GetConfState()) {
 		return false
 	}
 	_, err := confdb.Decode(s.GetData())
 	return err == nil
+}
+
+// checkMembers wants a membership as simple changes make it: no joint one, each
+// server once, at least one voter.
+func checkMembers(cs *pb.ConfState) bool {
+	if len(cs.GetVoters()) == 0 || len(cs.GetVotersOutgoing())+len(cs.GetLearnersNext()) > 0 || cs.GetAutoLeave() {
+		return false
+	}
+	ids := slices.Concat(cs.GetVoters(), cs.GetLearners())
+	slices.Sort(ids)
+	return ids[0] != 0 && len(slices.Compact(ids)) == len(cs.GetVoters())+len(cs.GetLearners())
 }
 
 func encodeSnapshot(s *pb.Snapshot) []byte { return marshal(s) }
