@@ -21,7 +21,7 @@ const (
 func tune(log *slog.Logger) {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(memoryLimit)
-	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	runtime.GOMAXPROCS(1) // an idle second processor is woken, and looks for work, each time that the first one is
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/rawio"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -15,6 +17,7 @@ import (
 // Go's poller waits for it, so no thread does.
 type bootTimer struct {
 	file  *os.File
+	raw   *rawio.Conn
 	fd    int
 	C     chan struct{} // capacity 1
 	armed spec.Instant
@@ -25,7 +28,12 @@ func newBootTimer() (*bootTimer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a boot-clock timer: %w", err)
 	}
-	return &bootTimer{file: os.NewFile(uintptr(fd), "timerfd"), fd: fd, C: make(chan struct{}, 1)}, nil
+	t := &bootTimer{file: os.NewFile(uintptr(fd), "timerfd"), fd: fd, C: make(chan struct{}, 1)}
+	if t.raw, err = rawio.New(t.file); err != nil {
+		t.file.Close()
+		return nil, fmt.Errorf("make a boot-clock timer: %w", err)
+	}
+	return t, nil
 }
 
 // set arms the timer for at; 0 disarms it. Only the loop calls it.
@@ -38,8 +46,8 @@ func (t *bootTimer) set(at spec.Instant) {
 	when.Value = unix.NsecToTimespec(int64(at))
 	// It fails for a bad descriptor or a negative time only; either is a bug
 	// that would stop the node's clock, so better loudly.
-	if err := unix.TimerfdSettime(t.fd, unix.TFD_TIMER_ABSTIME, &when, nil); err != nil {
-		panic(fmt.Sprintf("arm the boot-clock timer for %d: %v", at, err))
+	if _, _, errno := unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(t.fd), unix.TFD_TIMER_ABSTIME, uintptr(unsafe.Pointer(&when)), 0, 0, 0); errno != 0 {
+		panic(fmt.Sprintf("arm the boot-clock timer for %d: %v", at, errno))
 	}
 }
 
@@ -51,7 +59,7 @@ func (t *bootTimer) run(ctx context.Context) error {
 	defer stop()
 	var buf [8]byte
 	for {
-		if _, err := t.file.Read(buf[:]); err != nil {
+		if _, err := t.raw.Read(buf[:]); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}

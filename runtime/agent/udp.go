@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/rawio"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
@@ -21,16 +22,19 @@ const (
 // reader opens.
 type udp struct {
 	conn   *net.UDPConn
+	raw    *rawio.Conn
+	local  netip.AddrPort
 	seal   *heartbeat.Sealer
 	open   *heartbeat.Opener
-	buf    []byte          // the loop's
-	peers  map[string]peer // the loop's: where an endpoint is
+	buf    []byte           // the loop's
+	peers  map[string]*peer // the loop's: where an endpoint is
 	n      *Node
 	refuse limiter
 }
 
 type peer struct {
-	at      netip.AddrPort // not valid: not known (yet)
+	to      rawio.Destination
+	known   bool
 	literal bool
 	asked   time.Time
 }
@@ -44,7 +48,12 @@ func (n *Node) openUDP(addr string) (*udp, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &udp{conn: conn, n: n, buf: make([]byte, 0, heartbeat.MaxPacket), peers: make(map[string]peer), refuse: limiter{every: 10 * time.Second}}
+	u := &udp{conn: conn, n: n, buf: make([]byte, 0, heartbeat.MaxPacket), peers: make(map[string]*peer), refuse: limiter{every: 10 * time.Second}}
+	u.local = conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	if u.raw, err = rawio.New(conn); err != nil {
+		conn.Close()
+		return nil, err
+	}
 	if u.seal, err = heartbeat.NewSealer(n.facts.ClusterID, n.files.key, n.facts.ServerID, n.incar); err == nil {
 		u.open, err = heartbeat.NewOpener(n.facts.ClusterID, n.files.key, n.facts.ServerID)
 	}
@@ -58,8 +67,8 @@ func (n *Node) openUDP(addr string) (*udp, error) {
 // send seals a frame and sends it, now. A frame that can't leave is lost, as any
 // may be.
 func (u *udp) send(to string, f *heartbeat.Frame) {
-	at := u.where(to)
-	if !at.IsValid() {
+	p := u.where(to)
+	if !p.known {
 		return
 	}
 	sealed, err := u.seal.Seal(u.buf[:0], f)
@@ -67,25 +76,27 @@ func (u *udp) send(to string, f *heartbeat.Frame) {
 		u.n.log.Error("a frame can't be sealed", "to", to, "err", err)
 		return
 	}
-	if _, err := u.conn.WriteToUDPAddrPort(sealed, at); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := u.raw.SendTo(sealed, &p.to); err != nil && !errors.Is(err, net.ErrClosed) {
 		u.n.log.Debug("a frame was not sent", "to", to, "err", err)
 	}
 }
 
 // where is an endpoint's address. Names are looked up beside the loop; frames are
 // lost until the answer is there.
-func (u *udp) where(endpoint string) netip.AddrPort {
+func (u *udp) where(endpoint string) *peer {
 	p, ok := u.peers[endpoint]
 	if !ok {
-		at, err := netip.ParseAddrPort(endpoint)
-		p = peer{at: at, literal: err == nil}
+		p = &peer{}
+		if at, err := netip.ParseAddrPort(endpoint); err == nil {
+			p.to, p.known, p.literal = rawio.To(at, u.local), true, true
+		}
+		u.peers[endpoint] = p
 	}
 	if !p.literal && time.Since(p.asked) > resolveAgain {
 		p.asked = time.Now()
 		go u.resolve(endpoint)
 	}
-	u.peers[endpoint] = p
-	return p.at
+	return p
 }
 
 func (u *udp) resolve(endpoint string) {
@@ -106,8 +117,7 @@ func (u *udp) resolve(endpoint string) {
 	}
 	u.n.give(job{fn: func() {
 		p := u.peers[endpoint]
-		p.at = at
-		u.peers[endpoint] = p
+		p.to, p.known = rawio.To(at, u.local), true
 	}})
 }
 
@@ -119,7 +129,7 @@ func (u *udp) read(ctx context.Context, n *Node) error {
 	var last netip.AddrPort
 	var from string // last's text: peers are few, and a string a frame is garbage
 	for {
-		size, at, err := u.conn.ReadFromUDPAddrPort(buf)
+		size, at, err := u.raw.ReceiveFrom(buf)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -139,7 +149,7 @@ func (u *udp) read(ctx context.Context, n *Node) error {
 			u.open.Confirm(f.From, f.Incarnation)
 		}
 		if at != last {
-			last, from = at, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String()
+			last, from = at, at.String()
 		}
 		n.input(member.FrameIn{From: from, Frame: f})
 	}
