@@ -1,0 +1,244 @@
+package core
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/heartbeat"
+)
+
+// script is one machine, n1 with server id 1 and incarnation 11, and what its
+// surroundings say to it. A script in testdata reads like a protocol's trace.
+type script struct {
+	t        *testing.T
+	m        *Machine
+	state    *confdb.State
+	drv      confdb.Status
+	now      spec.Instant
+	seqs     map[uint64]uint64 // newest Seq of each peer
+	acks     map[uint64]uint64 // newest own Seq to each peer
+	proposed []confdb.Command
+}
+
+func (s *script) step(ev Event) string { return s.tell(s.m.Step(s.now, ev)) }
+
+func (s *script) tell(effects []Effect) string {
+	var b strings.Builder
+	for _, e := range effects {
+		switch e := e.(type) {
+		case Propose:
+			s.proposed = append(s.proposed, e.Command)
+			fmt.Fprintf(&b, "propose %s\n", command(e))
+		case Send:
+			fmt.Fprintf(&b, "send a frame to %d\n", e.Server)
+		case Renew:
+			fmt.Fprintf(&b, "lease until %s\n", time.Duration(e.End))
+		case StartResource:
+			fmt.Fprintf(&b, "start %s/%s under epoch %d\n", e.GroupName, e.Resource.Name, e.Epoch)
+		case StopResource:
+			fmt.Fprintf(&b, "stop %s/%s under epoch %d\n", e.Group, e.Resource, e.Epoch)
+		case EndGroup:
+			fmt.Fprintf(&b, "end %s under epoch %d\n", e.Group, e.Epoch)
+		case Say:
+			fmt.Fprintf(&b, "log %s: %s\n", e.Level, e.Text)
+		case Drained:
+			fmt.Fprintf(&b, "drained\n")
+		}
+	}
+	if b.Len() == 0 {
+		return "ok\n"
+	}
+	return b.String()
+}
+
+func command(p Propose) string {
+	c := p.Command
+	switch {
+	case c.Assign != nil:
+		s := fmt.Sprintf("assign %s from epoch %d to %q (%s)", c.Assign.Group, c.Assign.From, c.Assign.Node, c.Assign.Why)
+		if c.Assign.LeftFailed != "" {
+			s += " left failed"
+		}
+		return fmt.Sprintf("%s in term %d", s, p.Term)
+	case c.Handover != nil:
+		return fmt.Sprintf("handover %s epoch %d to %q (%s) in term %d", c.Handover.Group, c.Handover.From, c.Handover.To, c.Handover.Why, p.Term)
+	case c.SetView != nil:
+		return fmt.Sprintf("view %v in term %d", c.SetView.Up, p.Term)
+	case c.Report != nil:
+		r := c.Report
+		s := fmt.Sprintf("report %s epoch %d %s", r.Group, r.Epoch, r.State)
+		for _, x := range r.Resources {
+			s += " " + x.Name + "=" + x.State
+		}
+		if r.GiveUp {
+			s += " give up"
+		}
+		return s
+	case c.Event != nil:
+		return "event " + c.Event.Kind + ": " + c.Event.Text
+	}
+	return "something else"
+}
+
+func (s *script) run(t *testing.T, d *datadriven.TestData) string {
+	num := func(key string, def uint64) uint64 {
+		if d.HasArg(key) {
+			d.ScanArgs(t, key, &def)
+		}
+		return def
+	}
+	str := func(key, def string) string {
+		if d.HasArg(key) {
+			d.ScanArgs(t, key, &def)
+		}
+		return def
+	}
+	span := func(key string, def time.Duration) time.Duration {
+		if d.HasArg(key) {
+			var v string
+			d.ScanArgs(t, key, &v)
+			def, _ = time.ParseDuration(v)
+		}
+		return def
+	}
+	switch d.Cmd {
+	case "state": // nodes=3, then a group a line: name owner epoch [resources...]
+		s.state = confdb.NewState()
+		s.state.Cluster = spec.Cluster{ID: "c", Name: "c"}
+		s.state.Revision = num("rev", 10)
+		for i := range num("nodes", 3) {
+			name := fmt.Sprint("n", i+1)
+			s.state.Nodes[name] = &confdb.Node{ServerID: i + 1, Joined: true, Spec: spec.Node{ID: name, Name: name, Addr: addr.Node(name, addr.NoKey), Votes: 1, Role: spec.RoleMember}}
+			s.state.View.Up = append(s.state.View.Up, name)
+		}
+		for line := range strings.Lines(d.Input) {
+			f := strings.Fields(line)
+			g := &confdb.Group{Want: spec.WantOnline, State: spec.StateOnline, Owner: confdb.Ownership{Node: strings.Trim(f[1], "-"), Lease: spec.Duration(600 * time.Millisecond), StopWithin: spec.Duration(100 * time.Millisecond), Kill: spec.Duration(50 * time.Millisecond)}}
+			fmt.Sscan(f[2], &g.Owner.Epoch)
+			g.Spec = spec.Group{ID: f[0], Name: f[0], Addr: addr.Group(f[0], addr.NoKey), Priority: 2000, PersistentState: spec.WantOnline}
+			for _, r := range f[3:] { // name, name<dependency or name<|any,any
+				name, deps, _ := strings.Cut(r, "<")
+				res := spec.Resource{Name: name, PendingTimeout: spec.Duration(3 * time.Minute), Restart: spec.Restart{Action: spec.RestartRestart, Threshold: 1, Period: spec.Duration(15 * time.Minute), Delay: spec.Duration(time.Second), AffectGroup: true}}
+				if any, ok := strings.CutPrefix(deps, "|"); ok {
+					res.DependsOnAny = strings.Split(any, ",")
+				} else if deps != "" {
+					res.DependsOn = strings.Split(deps, ",")
+				}
+				g.Spec.Resources = append(g.Spec.Resources, res)
+			}
+			s.state.Groups[f[0]] = g
+		}
+		if s.m == nil {
+			s.m = New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, s.now, s.state)
+			return "ok\n"
+		}
+		return s.step(StateChanged{s.state})
+	case "after":
+		for _, a := range d.CmdArgs {
+			v, err := time.ParseDuration(a.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.now = s.now.Add(v)
+		}
+		return s.step(Tick{})
+	case "agreement":
+		s.drv = confdb.Status{Self: 1, Term: num("term", 5), Leader: num("leader", 1), Voters: []uint64{1, 2, 3}, Needed: 2, Ready: d.HasArg("ready")}
+		if s.drv.Leader == 1 {
+			s.drv.Role = confdb.Leader
+		}
+		return s.step(Agreement{s.drv})
+	case "monitor":
+		if str("is", "up") == "down" {
+			return s.step(MonitorDown{})
+		}
+		return s.step(MonitorUp{})
+	case "frame":
+		to := num("to", 2)
+		f := s.m.Frame(s.now, to)
+		s.acks[to] = f.Seq
+		out := fmt.Sprintf("frame %d: term %d, leader %d, answers %d/%d, old term %s ago", f.Seq, f.Term, f.Leader, f.AckIncarnation, f.AckSeq, f.OldTermAge)
+		if f.Grant > 0 {
+			out += fmt.Sprintf(", grants %s for %d/%d", f.Grant, f.GrantIncarnation, f.GrantSeq)
+		}
+		for _, r := range f.Releases {
+			out += fmt.Sprintf(", releases %s epoch %d of %d", r.Group, r.Epoch, r.Incarnation)
+		}
+		return out + "\n"
+	case "heard": // an answer to the newest frame, unless told otherwise
+		from := num("from", 2)
+		s.seqs[from]++
+		f := heartbeat.Frame{
+			From: from, To: 1, Incarnation: num("inc", 11*from), Seq: num("seq", s.seqs[from]), NodeID: fmt.Sprint("n", from),
+			Term: num("term", s.drv.Term), Leader: num("leader", s.drv.Leader), AckIncarnation: num("ackinc", 11), AckSeq: num("ack", s.acks[from]),
+			Ready: !d.HasArg("unready"), Revision: num("rev", s.state.Revision), UpSince: span("up", time.Hour), Held: num("held", 1<<60), OldTermAge: span("old", time.Hour),
+			Grant: span("grant", 0), GrantIncarnation: num("grantinc", 11), GrantSeq: num("grantseq", s.acks[from]),
+		}
+		if g := str("release", ""); g != "" {
+			f.Releases = []heartbeat.Release{{Group: g, Epoch: num("epoch", 1), Incarnation: num("relinc", f.Incarnation)}}
+		}
+		return s.step(Heard{f})
+	case "commit": // the oldest proposal, or lost
+		if len(s.proposed) == 0 {
+			return "nothing is proposed\n"
+		}
+		c := s.proposed[0]
+		s.proposed = s.proposed[1:]
+		if d.HasArg("lost") {
+			return s.step(Proposed{ID: c.ID, Result: confdb.Result{Code: CodeLost}})
+		}
+		r := s.state.Apply(c)
+		out := ""
+		if r.Code != "" {
+			out = fmt.Sprintf("refused: %s\n", r.Detail)
+		}
+		out += s.step(StateChanged{s.state})
+		return out + s.step(Proposed{ID: c.ID, Result: r})
+	case "apply":
+		c := confdb.Command{ID: fmt.Sprint("op", s.state.Revision)}
+		group := str("group", "web")
+		switch str("do", "") {
+		case "offline":
+			c.SetWant = &confdb.SetWant{Group: group, Want: spec.WantOffline}
+		case "online":
+			c.SetWant = &confdb.SetWant{Group: group, Want: spec.WantOnline}
+		case "move":
+			c.MoveGroup = &confdb.MoveGroup{Group: group, To: str("to", "")}
+		case "assign":
+			c.Assign = &confdb.Assign{Group: group, From: s.state.Groups[group].Owner.Epoch, Node: str("to", ""), Timings: s.state.Groups[group].Owner}
+		}
+		r := s.state.Apply(c)
+		if r.Code != "" {
+			return r.Detail + "\n"
+		}
+		return s.step(StateChanged{s.state})
+	case "resource":
+		return s.step(ResourceChanged{Group: str("group", "web"), Epoch: num("epoch", 1), Resource: str("name", ""), State: str("is", ""), Reason: str("reason", "")})
+	case "down":
+		return s.step(GroupDown{Group: str("group", "web"), Epoch: num("epoch", 1)})
+	case "shutdown":
+		return s.step(Shutdown{})
+	case "deadline":
+		d := s.m.NextDeadline()
+		if d == 0 {
+			return "none\n"
+		}
+		return fmt.Sprintf("in %s\n", d.Sub(s.now))
+	}
+	t.Fatalf("%s: what is %q?", d.Pos, d.Cmd)
+	return ""
+}
+
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := &script{t: t, now: spec.Instant(time.Hour), seqs: map[uint64]uint64{}, acks: map[uint64]uint64{}}
+		datadriven.RunTest(t, path, s.run)
+	})
+}
