@@ -74,7 +74,6 @@ type body struct {
 	// Worked out once the references are known (settle):
 	vary       []int // attributes that differ by instance
 	varyBlocks []int // nested blocks that have such
-	owners     []int // attributes, not among vary, that name nodes
 	lists      bool  // has lists that only order what runs
 	varyLists  bool  // that differ by instance
 }
@@ -89,8 +88,6 @@ func (b *body) settle() {
 		case a.identity:
 		case a.Computed || a.expr != nil && a.expr.perInstance:
 			b.vary = append(b.vary, i)
-		case a.expr != nil && a.Type == spec.TypeNodeRefs:
-			b.owners = append(b.owners, i)
 		}
 	}
 	for i := range b.blocks {

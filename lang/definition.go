@@ -149,11 +149,7 @@ func (d *Definition) outputs() {
 				d.ev.add(errorAt(o.expr.Range(), "Output of a sensitive value", "The value has sensitive parts, and outputs are printed. Add sensitive = true to the output, or use nonsensitive() on what may be shown."))
 				out.Sensitive = true
 			}
-			for i := range o.expr.refs {
-				for _, name := range runtimeAttributes[o.expr.refs[i].root] {
-					out.Runtime = out.Runtime || o.expr.refs[i].attr == name
-				}
-			}
+			out.Runtime = o.expr.asksRuntime()
 		}
 		d.Outputs = append(d.Outputs, out)
 	}
@@ -162,13 +158,7 @@ func (d *Definition) outputs() {
 // outputValue works out an output. Where it asks for runtime attributes,
 // nodes and groups have them, unknown.
 func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
-	runtime := false
-	for i := range o.expr.refs {
-		for _, name := range runtimeAttributes[o.expr.refs[i].root] {
-			runtime = runtime || o.expr.refs[i].attr == name
-		}
-	}
-	if !runtime {
+	if !o.expr.asksRuntime() {
 		v, bad := ev.eval(o.expr, nil)
 		return withoutIdentity(v), bad
 	}

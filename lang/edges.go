@@ -10,18 +10,43 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
-// edgesOf finds what an instance's expressions refer to. A reference to an
-// attribute that only an apply knows is hard: without it there is no value.
-// One to what the definition itself says is soft: the value is there whatever
-// becomes of the object. A reference to a whole object is hard, but for the
-// lists of owners, which attribute and lists see to.
-func (ev *evaluation) edgesOf(in *instance) {
-	in.block.body.each(func(a *attribute) {
-		if a.identity || a.Type == spec.TypeNodeRefs || a.expr.bad {
-			return
+// attrEdges appends what an attribute refers to. A reference is hard if the
+// value hangs on what only an apply will know: without it there is no value.
+// It is soft if the value is known whatever becomes of the object. Owners are
+// soft as well: they order, and never skip. References between resources of a
+// group are hard; they live and die together.
+func (ev *evaluation) attrEdges(out []Edge, a *attribute, in *instance, v cty.Value, ids []addr.Address) []Edge {
+	if a.Type == spec.TypeNodeRefs {
+		for _, id := range ids {
+			out = append(out, Edge{To: id})
 		}
-		in.deps = append(in.deps, ev.exprEdges(a.expr, in)...)
+		return out
+	}
+	if a.expr.bad || len(a.expr.refs) == 0 {
+		return out
+	}
+	edges := ev.exprEdges(a.expr, in)
+	if len(edges) == 0 {
+		return out
+	}
+	known := v.IsWhollyKnown()
+	for _, e := range edges {
+		e.Hard = e.Hard && !known || e.To.IsResource()
+		out = append(out, e)
+	}
+	return out
+}
+
+// constantEdges are the edges of what is the same in every instance of a body.
+func (ev *evaluation) constantEdges(b *body) []Edge {
+	var out []Edge
+	b.each(func(a *attribute) {
+		if !a.identity && !a.expr.perInstance {
+			m := &ev.memo[a.expr.id]
+			out = ev.attrEdges(out, a, nil, m.value, m.ids)
+		}
 	})
+	return compact(out)
 }
 
 // exprEdges are the objects that an expression refers to, also through local

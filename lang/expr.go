@@ -214,3 +214,38 @@ func (w *refWalker) traversal(n *hclsyntax.ScopeTraversalExpr) {
 	}
 	w.refs = append(w.refs, r)
 }
+
+// asksRuntime tells whether an expression of an output asks nodes or groups
+// for what only the running cluster knows, also as in [for g in group.x : g.state].
+func (e *expr) asksRuntime() bool {
+	objects := false
+	for i := range e.refs {
+		objects = objects || runtimeAttributes[e.refs[i].root] != nil
+	}
+	if !objects {
+		return false
+	}
+	w := runtimeWalker{}
+	_ = hclsyntax.Walk(e.Expression, &w)
+	return w.found
+}
+
+type runtimeWalker struct{ found bool }
+
+func (w *runtimeWalker) Enter(n hclsyntax.Node) hcl.Diagnostics {
+	var t hcl.Traversal
+	switch n := n.(type) {
+	case *hclsyntax.ScopeTraversalExpr:
+		t = n.Traversal
+	case *hclsyntax.RelativeTraversalExpr:
+		t = n.Traversal
+	}
+	for _, step := range t {
+		if a, ok := step.(hcl.TraverseAttr); ok && (a.Name == "state" || a.Name == "owner") {
+			w.found = true
+		}
+	}
+	return nil
+}
+
+func (w *runtimeWalker) Exit(hclsyntax.Node) hcl.Diagnostics { return nil }

@@ -220,7 +220,6 @@ func (ev *evaluation) object(in *instance) {
 		in.attrs = ev.bodyValues(b, in, cty.NilVal)
 	}
 	ev.defaults(in)
-	ev.edgesOf(in)
 	if !b.lists && in.block.kind != addr.TypeCluster { // its timings are still to come
 		ev.seal(in)
 	}
@@ -269,6 +268,7 @@ func (ev *evaluation) seal(in *instance) {
 // instance takes over.
 type shared struct {
 	attrs map[string]cty.Value
+	deps  []Edge // of what is the same in every instance
 	bad   bool
 }
 
@@ -277,13 +277,11 @@ func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
 	sh, ok := ev.shares[b]
 	if !ok {
 		out := ev.bodyValues(b, in, cty.NilVal)
-		ev.shares[b] = &shared{attrs: out, bad: in.broken}
+		ev.shares[b] = &shared{attrs: out, deps: ev.constantEdges(b), bad: in.broken}
 		return out
 	}
 	in.broken = in.broken || sh.bad
-	for _, i := range b.owners {
-		in.ownerEdges(ev.memo[b.attrs[i].expr.id].ids)
-	}
+	in.deps = append(in.deps, sh.deps...)
 	for _, i := range b.vary {
 		ev.put(sh.attrs, &b.attrs[i], in)
 	}
@@ -302,9 +300,12 @@ func (ev *evaluation) put(out map[string]cty.Value, a *attribute, in *instance) 
 	case a.expr == nil || a.identity: // a list is filled in by lists
 		out[a.Name] = a.deflt
 	default:
-		v, bad := ev.attribute(a, in)
+		v, ids, bad := ev.attribute(a, in)
 		out[a.Name] = v
 		in.broken = in.broken || bad
+		if !ev.again {
+			in.deps = ev.attrEdges(in.deps, a, in, v, ids)
+		}
 	}
 }
 
@@ -358,14 +359,12 @@ func (ev *evaluation) computed(in *instance, a *attribute) cty.Value {
 
 // attribute works out one attribute that the definition gives; of one that is
 // the same in every instance, once.
-func (ev *evaluation) attribute(a *attribute, in *instance) (cty.Value, bool) {
+func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []addr.Address, bad bool) {
 	m := &ev.memo[a.expr.id]
 	if m.have && !a.expr.perInstance && (!ev.again || m.value.IsWhollyKnown()) {
-		in.ownerEdges(m.ids)
-		return m.value, m.bad
+		return m.value, m.ids, m.bad
 	}
-	v, bad := ev.eval(a.expr, in)
-	var ids []addr.Address
+	v, bad = ev.eval(a.expr, in)
 	if !bad || v != cty.DynamicVal {
 		var d *hcl.Diagnostic
 		v, ids, d = ev.canonical(a, v, in)
@@ -383,8 +382,7 @@ func (ev *evaluation) attribute(a *attribute, in *instance) (cty.Value, bool) {
 	if !a.expr.perInstance {
 		m.value, m.bad, m.have, m.ids = v, bad, true, ids
 	}
-	in.ownerEdges(ids)
-	return v, bad
+	return v, ids, bad
 }
 
 func unknownCause(e *expr) string {
@@ -398,13 +396,6 @@ func unknownCause(e *expr) string {
 		}
 	}
 	return ""
-}
-
-// ownerEdges: owners order, and never skip.
-func (in *instance) ownerEdges(ids []addr.Address) {
-	for _, a := range ids {
-		in.deps = append(in.deps, Edge{To: a})
-	}
 }
 
 // defaults fills in what an absent attribute takes from elsewhere.
@@ -449,14 +440,13 @@ func (in *instance) nameAttr() {
 // clusterDone completes the cluster's timings, which groups take defaults from.
 func (ev *evaluation) clusterDone(in *instance) {
 	if hb := in.attrs["heartbeat"]; hb.IsWhollyKnown() {
-		if err := schema.Decode(hb, &ev.timings); err == nil {
-			ev.timings = ev.timings.WithDefaults()
+		var t spec.Timings
+		if err := schema.Decode(hb, &t); err == nil {
+			ev.timings = t.WithDefaults()
 			if v, err := schema.Encode(ev.timings, hb.Type()); err == nil {
 				in.attrs["heartbeat"] = v
 			}
 		}
-	} else {
-		ev.timings = spec.Timings{}.WithDefaults()
 	}
 	conf, _ := in.attrs["configuration"].Unmark()
 	ev.hotSpare = conf.IsKnown() && !conf.IsNull() && conf.AsString() == spec.HotSpare
@@ -560,6 +550,7 @@ func (ev *evaluation) refValue(in *instance) cty.Value {
 
 // refresh works out again what was unknown in an object.
 func (ev *evaluation) refresh(in *instance) {
+	ev.freshen(in)
 	prev := in.value
 	attrs := ev.bodyValues(in.block.body, in, prev)
 	for i := range in.block.body.attrs {
@@ -568,4 +559,30 @@ func (ev *evaluation) refresh(in *instance) {
 		}
 	}
 	in.value = cty.ObjectVal(attrs)
+}
+
+// freshen works out again what was unknown in each.value.
+func (ev *evaluation) freshen(in *instance) {
+	if in.parent != nil {
+		ev.freshen(in.parent)
+		if _, ok := in.vars[rootGroupEach]; ok {
+			in.vars[rootGroupEach] = in.parent.groupEach()
+		}
+	}
+	each, ok := in.vars[rootEach]
+	if !ok || each.IsWhollyKnown() {
+		return
+	}
+	m := each.AsValueMap()
+	if a, ok := identityOf(m["value"]); ok && ev.byAddr[a] != nil {
+		m["value"] = ev.refValue(ev.byAddr[a])
+	} else if v, bad := ev.eval(in.block.forEach, in.parent); !bad {
+		keys, values, d := forEachItems(in.block, v)
+		for i, k := range keys {
+			if d == nil && k == in.addrKey().Plain() {
+				m["value"] = values[i]
+			}
+		}
+	}
+	in.vars[rootEach] = cty.ObjectVal(m)
 }
