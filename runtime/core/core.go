@@ -188,6 +188,7 @@ func New(cfg Config, now spec.Instant, state *confdb.State) *Machine {
 	m.answered.old = now
 	m.owner.runs = map[string]*run{}
 	m.setState(state)
+	m.reconcile()
 	return m
 }
 
