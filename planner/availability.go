@@ -143,7 +143,11 @@ func (v *voyage) settle(why string, failback bool) {
 			if o.To == "" {
 				bound = -1
 			}
-			v.record(g, o.From, o.To, why, bound)
+			reason := why
+			if o.Why == placement.WhyFailback {
+				reason = "it goes back by its failback policy"
+			}
+			v.record(g, o.From, o.To, reason, bound)
 		} else if t := v.trips[g.Name]; t != nil {
 			t.to = o.To
 		}

@@ -329,7 +329,7 @@ func (b *builder) change(it *item) {
 
 func (b *builder) takeAway(it *item, actions []string, reason string) {
 	c := it.change
-	c.Actions, c.Reason, c.Impact = actions, reason, spec.ImpactReplace
+	c.Actions, c.Reason = actions, reason
 	if it.prior != nil && it.prior.Value != cty.NilVal {
 		c.Before = b.shapes[c.Type].guard(it.prior.Value)
 	} else {
@@ -414,14 +414,19 @@ func (b *builder) compare(it *item) {
 		c.Attributes = s.diff(c.Before, c.After, b.attributes(it))
 	}
 	c.Impact = resp.Impact
-	changed := false
+	changed := slices.ContainsFunc(c.Attributes, func(a AttributeChange) bool { return a.Cause == CauseDefinition })
 	var drifted []string
-	for _, a := range c.Attributes {
+	for i := range c.Attributes {
+		a := &c.Attributes[i]
 		c.Impact = stronger(c.Impact, a.Impact)
-		if a.Cause == CauseDrift {
+		computed := s.attrs[a.Path].Computed
+		switch {
+		case computed && changed:
+			a.Cause = CauseDefinition // it follows from what the definition changes
+		case computed && len(words) > 0:
+			// the words say it better
+		case a.Cause == CauseDrift:
 			drifted = append(drifted, a.Path)
-		} else {
-			changed = true
 		}
 	}
 	for _, path := range resp.Replace {

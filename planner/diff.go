@@ -106,7 +106,7 @@ func (d *differ) value(path string, attr spec.Attribute, sensitive bool, before,
 		}
 	}
 	cause := CauseDefinition
-	if applied != cty.NilVal && same(applied, after) {
+	if attr.Computed && before != cty.NilVal || applied != cty.NilVal && same(applied, after) {
 		cause = CauseDrift
 	}
 	impact := attr.Impact

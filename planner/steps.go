@@ -273,6 +273,9 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 		}
 	}
 	v := &voyage{scene: scene{def: def, owner: owners, paused: paused, want: b.wants()}, trips: map[string]*trip{}}
+	if len(o.ups) > 0 {
+		v.settle("", true) // nodes that come back may get their groups back
+	}
 	for _, batch := range batches {
 		var out []string
 		for _, u := range batch {

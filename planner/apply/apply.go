@@ -108,6 +108,7 @@ type runner struct {
 	ids     map[addr.Address]string    // given in this run
 	done    map[addr.Address][]string  // phases of creates
 	priors  map[addr.Address]*providers.Object
+	started map[addr.Address]time.Time
 	left    []addr.Address // groups that end with their nodes
 	summary planner.Summary
 	cluster *statefile.Cluster
@@ -146,6 +147,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		cfg: cfg, work: work, now: cfg.Now,
 		known: map[addr.Address]cty.Value{}, nodes: map[string]string{}, ids: map[addr.Address]string{},
 		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
+		started: map[addr.Address]time.Time{},
 	}
 	res := &Result{}
 	err := r.begin()

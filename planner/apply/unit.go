@@ -298,7 +298,11 @@ func (r *runner) leftovers(more ...addr.Address) error {
 	var entries []statefile.Entry
 	for _, a := range gone {
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: a, Gone: true}})
-		r.count("delete")
+	}
+	for i := range r.cfg.State.Objects { // a group's resources go with it
+		if slices.Contains(gone, r.cfg.State.Objects[i].Addr.Owner()) {
+			r.count("delete")
+		}
 	}
 	if len(entries) == 0 {
 		return nil

@@ -208,12 +208,23 @@ func (r *runner) run(ctx context.Context, u *planner.Unit) (string, error) {
 	if u.Key.Stage == planner.StageGate {
 		return "", r.awaitQuorum(ctx)
 	}
-	start := time.Now()
-	r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: u.Action, ID: u.ID})
+	r.mu.Lock()
+	start, begun := r.started[u.Key.Addr]
+	if !begun {
+		start = time.Now()
+		r.started[u.Key.Addr] = start
+	}
+	r.mu.Unlock()
+	if !begun { // an object is told of once, in however many units it is done
+		r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: u.Action, ID: u.ID})
+	}
 	phase, err := r.unit(ctx, u)
 	e := Event{Type: EventComplete, Addr: u.Key.Addr, Action: u.Action, Phase: phase, ID: r.idOf(u), Elapsed: time.Since(start), Err: err}
-	if err != nil {
+	switch {
+	case err != nil:
 		e.Type = EventErrored
+	case !u.Last:
+		e.Type, e.Text = EventProgress, "agent runs"
 	}
 	r.emit(e)
 	return phase, err
