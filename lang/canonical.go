@@ -72,13 +72,13 @@ func (ev *evaluation) canonical(a *attribute, v cty.Value, in *instance) (cty.Va
 	case spec.TypeDuration:
 		d, err := spec.ParseDuration(top.AsString())
 		if err != nil {
-			return cty.NilVal, nil, errorAt(rng, "Invalid time span for "+a.Name, upperFirst(err.Error())+".")
+			return cty.NilVal, nil, errorAt(rng, "Invalid time span for "+a.Name, told(err, marks))
 		}
 		v = cty.StringVal(d.String()).WithMarks(marks)
 	case spec.TypeSize:
 		n, err := spec.ParseSize(top.AsString())
 		if err != nil {
-			return cty.NilVal, nil, errorAt(rng, "Invalid size for "+a.Name, upperFirst(err.Error())+".")
+			return cty.NilVal, nil, errorAt(rng, "Invalid size for "+a.Name, told(err, marks))
 		}
 		v = cty.StringVal(spec.FormatSize(n)).WithMarks(marks)
 	case spec.TypeNumber:
@@ -94,6 +94,14 @@ func (ev *evaluation) canonical(a *attribute, v cty.Value, in *instance) (cty.Va
 		}
 	}
 	return v, nil, nil
+}
+
+// told is an error's text, unless it would show what isn't to be shown.
+func told(err error, marks cty.ValueMarks) string {
+	if len(marks) > 0 {
+		return "The value doesn't fit; it is sensitive, so it isn't shown."
+	}
+	return upperFirst(err.Error()) + "."
 }
 
 func nullFree(v cty.Value) bool {
@@ -160,7 +168,7 @@ func quantities(a *attribute, v cty.Value, rng hcl.Range) (cty.Value, *hcl.Diagn
 		}
 		n, err := spec.ParseQuantity(name, text.AsString())
 		if err != nil {
-			return wrong(fmt.Sprintf("%s: %s.", name, err))
+			return wrong(fmt.Sprintf("%s: %s", name, told(err, m)))
 		}
 		out[name] = cty.NumberIntVal(n).WithMarks(m)
 	}

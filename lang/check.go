@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -43,6 +44,9 @@ func (d *Definition) Diagnostic(p spec.Problem) *hcl.Diagnostic {
 	}
 	if o, ok := d.Object(p.Addr); ok {
 		out.Subject = o.rangeOf(p.Attribute)
+		if o.sensitiveAt(p.Attribute) {
+			out.Detail = p.Attribute + " is sensitive, so it isn't shown, and neither is what is wrong with it in particular. Look at it yourself, or put nonsensitive() around it for a while."
+		}
 	}
 	if len(p.Cycle) > 0 {
 		var b strings.Builder
@@ -71,6 +75,18 @@ func (o *Object) rangeOf(attribute string) *hcl.Range {
 	}
 	r := o.Range
 	return &r
+}
+
+// sensitiveAt tells whether the attribute at a path such as "is_alive.http" is sensitive.
+func (o *Object) sensitiveAt(attribute string) bool {
+	v := o.Value
+	for _, name := range strings.Split(attribute, ".") {
+		if v.IsMarked() || !v.IsKnown() || v.IsNull() || !v.Type().IsObjectType() || !v.Type().HasAttribute(name) {
+			break
+		}
+		v = v.GetAttr(name)
+	}
+	return attribute != "" && schema.IsSensitive(v)
 }
 
 // endpointOf joins a node's address and port as far as they are known.

@@ -182,7 +182,7 @@ func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
 	child.Variables = vars
 	v, diags := o.expr.Value(child)
 	if diags.HasErrors() && !ev.tainted(o.expr) {
-		ev.add(diags...)
+		ev.add(discreet(diags, o.expr, child)...)
 		return cty.DynamicVal, true
 	}
 	return withoutIdentity(v), diags.HasErrors()

@@ -166,11 +166,36 @@ func (ev *evaluation) eval(e *expr, in *instance) (v cty.Value, bad bool) {
 		if ev.tainted(e) {
 			return cty.DynamicVal, true
 		}
-		ev.add(diags...)
+		ev.add(discreet(diags, e, ctx)...)
 		return cty.DynamicVal, true
 	}
-	ev.add(diags...)
+	ev.add(discreet(diags, e, ctx)...)
 	return v, ev.tainted(e) && !v.IsWhollyKnown()
+}
+
+// discreet takes the values out of the diagnostics of an expression that
+// refers to sensitive ones: functions quote their arguments, and writers of
+// diagnostics show what is in the context.
+func discreet(diags hcl.Diagnostics, e *expr, ctx *hcl.EvalContext) hcl.Diagnostics {
+	if len(diags) == 0 {
+		return nil
+	}
+	secret := false
+	for _, t := range e.Variables() {
+		v, _ := t.TraverseAbs(ctx)
+		secret = secret || schema.IsSensitive(v)
+	}
+	if !secret {
+		return diags
+	}
+	out := make(hcl.Diagnostics, len(diags))
+	for i, d := range diags {
+		c := *d
+		c.Detail = "The expression has sensitive values, so what is wrong isn't shown in particular. Look at them yourself, or try the expression with others."
+		c.Expression, c.EvalContext = nil, nil
+		out[i] = &c
+	}
+	return out
 }
 
 // tainted tells whether an expression refers to something that had an error.

@@ -323,6 +323,9 @@ var oneFunc = function.New(&function.Spec{
 		case t.IsTupleType() && len(t.TupleElementTypes()) == 0:
 			return cty.DynamicPseudoType, nil
 		}
+		if t.IsTupleType() {
+			return cty.NilType, function.NewArgErrorf(0, "has more than one element")
+		}
 		return cty.NilType, function.NewArgErrorf(0, "must be a list or a set of no or one element")
 	},
 	Impl: func(args []cty.Value, t cty.Type) (cty.Value, error) {

@@ -1,0 +1,144 @@
+package lang
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+func TestFunctions(t *testing.T) {
+	fsys := fstest.MapFS{
+		"a.txt": {Data: []byte("text")}, "t.tmpl": {Data: []byte("hi ${name}${upper(\"!\")}")}, "d/b.txt": {Data: []byte("b")}, "d/e/c.txt": {Data: []byte("c")},
+		"bin": {Data: []byte{0xff, 0}}, ".clusterplan/state": {Data: []byte("x")}, "loop.tmpl": {Data: []byte(`${templatefile("loop.tmpl", {})}`)},
+	}
+	ctx := &hcl.EvalContext{Functions: functions(fsys)}
+	for expr, want := range map[string]string{
+		`upper("a")`:    `"A"`,
+		`length("häß")`: `3`, `length([1, 2])`: `2`, `length({ a = 1 })`: `1`,
+		`join("-", [for i in range(3) : i])`: `"0-1-2"`,
+		`regex("a(.)", "xab")[0]`:            `"b"`,
+		`try(jsondecode("{"), "bad")`:        `"bad"`, `can(1 + "x")`: `false`,
+		`lookup({ a = 1 }, "a")`: `1`, `lookup({ a = 1 }, "b", 2)`: `2`, `lookup({ a = 1 }, "b")`: `error: "b" is no key`,
+		`index(["a", "b"], "b")`: `1`, `index(["a"], "b")`: `error: the list doesn't have the value`,
+		`replace("a.b", ".", "-")`: `"a-b"`, `replace("a1", "/[0-9]/", "")`: `"a"`,
+		`one([])`: `null`, `one([1])`: `1`, `one([1, 2])`: `error: more than one`,
+		`sum([1, 2.5])`:         `3.5`,
+		`alltrue([true, true])`: `true`, `alltrue([])`: `true`, `anytrue([])`: `false`, `anytrue([false, true])`: `true`,
+		`coalesce("", "b")`: `"b"`, `coalesce(null, 2)`: `2`, `coalesce("", "")`: `error: neither null nor empty`,
+		`startswith("ab", "a")`: `true`, `endswith("ab", "a")`: `false`, `strcontains("abc", "b")`: `true`,
+		`base64decode(base64encode("häß"))`: `"häß"`, `base64decode("!")`: `error: is not base64`, `base64decode("/w==")`: `error: no text in UTF-8`,
+		`sha256("")`:                `"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"`,
+		`base64sha256("")`:          `"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`,
+		`yamldecode("a: [1]").a[0]`: `1`, `yamlencode({ a = 1 })`: `"\"a\": 1\n"`,
+		`jsonencode({ a = [null, true] })`: `"{\"a\":[null,true]}"`,
+		`urlencode("a b")`:                 `"a+b"`, `basename("x/y")`: `"y"`, `dirname("x/y")`: `"x"`,
+		`file("a.txt")`: `"text"`, `file("./d/../a.txt")`: `"text"`, `file("../a.txt")`: `error: outside the definition's directory`, `file("/etc/passwd")`: `error: outside`,
+		`file("none")`: `error: no file none`, `file("bin")`: `error: filebase64`, `filebase64("bin")`: `"/wA="`,
+		`filesha256("a.txt")`: `"982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1"`,
+		`fileexists("a.txt")`: `true`, `fileexists("b.txt")`: `false`,
+		`join(",", fileset(".", "*.txt"))`: `"a.txt"`, `join(",", fileset(".", "**/*.txt"))`: `"a.txt,d/b.txt,d/e/c.txt"`, `join(",", fileset("d", "*/*"))`: `"e/c.txt"`,
+		`length(fileset(".", "**/state"))`: `0`, `fileset(".", "[")`: `error: no pattern`,
+		`templatefile("t.tmpl", { name = "bob" })`: `"hi bob!"`, `templatefile("t.tmpl", {})`: `error: lacks "name"`, `templatefile("loop.tmpl", {})`: `error: no function named "templatefile"`,
+		`cidrhost("10.0.0.0/24", 5)`: `"10.0.0.5"`, `cidrhost("10.0.0.77/24", -1)`: `"10.0.0.255"`, `cidrhost("fd00::/64", 16)`: `"fd00::10"`, `cidrhost("10.0.0.0/30", 4)`: `error: room for 4`,
+		`cidrhost("10.0.0.0", 1)`: `error: no address with a prefix length`,
+		`cidrnetmask("10.0.0.0/20")`: `"255.255.240.0"`, `cidrnetmask("fd00::/64")`: `error: only IPv4`,
+		`cidrsubnet("10.0.0.0/16", 8, 3)`: `"10.0.3.0/24"`, `cidrsubnet("fd00::/48", 16, 255)`: `"fd00:0:0:ff::/64"`, `cidrsubnet("10.0.0.0/30", 8, 0)`: `error: can't be extended`, `cidrsubnet("10.0.0.0/24", 1, 2)`: `error: 2 subnets`,
+		`join(" ", cidrsubnets("10.0.0.0/8", 8, 9, 8))`: `"10.0.0.0/16 10.1.0.0/17 10.2.0.0/16"`, `cidrsubnets("10.0.0.0/31", 1, 1, 1)`: `error: no room`,
+		`issensitive(sensitive("x"))`: `true`, `nonsensitive(sensitive("x"))`: `"x"`,
+	} {
+		e, diags := hclsyntax.ParseExpression([]byte(expr), "t", hcl.InitialPos)
+		if diags.HasErrors() {
+			t.Fatalf("%s: %s", expr, diags)
+		}
+		v, diags := e.Value(ctx)
+		got := ""
+		if diags.HasErrors() {
+			got = "error: " + diags.Error()
+		} else {
+			got = text(v)
+		}
+		if want, isErr := strings.CutPrefix(want, "error: "); isErr && strings.HasPrefix(got, "error: ") && strings.Contains(got, want) {
+			continue
+		}
+		if got != want {
+			t.Errorf("%s = %s, want %s", expr, got, want)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	for _, tc := range []struct {
+		name, known, want string
+	}{
+		{"adress", "address zone", "address"}, {"n4", "n1 n2", "n1"}, {"x", "abc", ""}, {"quorom", "quorum", "quorum"},
+		{"completely", "different", ""}, {"", "a", "a"}, {"same", "same", "same"},
+	} {
+		if got := nearest(tc.name, strings.Fields(tc.known)); got != tc.want {
+			t.Errorf("nearest to %q of %s: %q, want %q", tc.name, tc.known, got, tc.want)
+		}
+	}
+}
+
+func TestFormat(t *testing.T) {
+	src := "cluster   \"c\" {\n# note\nquorum {\nmodel=\"single_node\"\n  }\ndescription    = \"x\"\n}\n"
+	want := "cluster \"c\" {\n  # note\n  quorum {\n    model = \"single_node\"\n  }\n  description = \"x\"\n}\n"
+	got, diags := Format([]byte(src), "main.cluster.hcl")
+	if string(got) != want || diags.HasErrors() {
+		t.Errorf("%s\n%s", got, diags)
+	}
+	bad := "cluster {"
+	if got, diags := Format([]byte(bad), "main.cluster.hcl"); string(got) != bad || !diags.HasErrors() {
+		t.Errorf("a file that doesn't parse: %q, %v", got, diags)
+	}
+	for name, want := range map[string]bool{"main.cluster.hcl": true, "auto.vars.hcl": true, "x.vars.hcl": true, "main.cluster.json": false, "main.tf": false, ".cluster.hcl": false} {
+		if Formattable(name) != want {
+			t.Errorf("Formattable(%q) is %v", name, !want)
+		}
+	}
+}
+
+func FuzzFormat(f *testing.F) {
+	for _, s := range []string{"a=1\n", "a {\nb=[1,\n2]\n}", "x = <<E\n a\nE\n", "a=\"${ b }\"#c\n\n\n\nd=1", large(100)} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		once, diags := Format(src, "f.cluster.hcl")
+		if diags.HasErrors() {
+			return
+		}
+		twice, diags := Format(once, "f.cluster.hcl")
+		if diags.HasErrors() || string(twice) != string(once) {
+			t.Fatalf("formatting twice differs:\n%q\n%q\n%s", once, twice, diags)
+		}
+	})
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(large(100)), false)
+	f.Add([]byte(varsMain), false)
+	f.Add([]byte(`{"cluster": {"c": {"quorum": {"model": "single_node"}}}, "node": {"n": {"provider": "local"}}, "group": {"g": {"depends_on": ["group.g"]}}}`), true)
+	f.Add([]byte("locals {\n a = local.b\n b = [for x in local.a : node.n[x]]\n}\nnode \"n\" {\n provider = local\n for_each = local.a\n}\n"), false)
+	f.Add([]byte("group \"g\" {\n count = 2\n resource \"ip_address\" \"a\" {\n for_each = group_each\n address = resource.a[each.key].address\n depends_on = resource.a\n}\n}\n"), false)
+	f.Fuzz(func(t *testing.T, src []byte, isJSON bool) {
+		if strings.Contains(string(src), "count") && len(src) > 200 || strings.Contains(string(src), "range") {
+			return // a million instances are no finding
+		}
+		name := "main.cluster.hcl"
+		if isJSON {
+			name = "main.cluster.json"
+		}
+		c, diags := Load(Options{FS: fstest.MapFS{name: {Data: src}}, Providers: localProvider})
+		d, more := c.Evaluate(nil)
+		if !diags.HasErrors() && !more.HasErrors() {
+			for _, o := range d.Objects {
+				if _, diags := d.Resolve(o.Addr, allKnown); diags.HasErrors() {
+					_ = fmt.Sprint(diags) // an apply may learn something that doesn't fit
+				}
+			}
+		}
+	})
+}
