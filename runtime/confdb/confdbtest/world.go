@@ -42,8 +42,9 @@ type World struct {
 	Cfg     Config
 	Rng     *rand.Rand
 	Now     spec.Instant
-	Servers []*Server // Servers[0] is server 1
-	Loss    float64   // share of messages lost
+	Servers []*Server                 // Servers[0] is server 1
+	Loss    float64                   // share of messages lost
+	Drop    func(confdb.Message) bool // if set: these are lost
 	cut     map[[2]uint64]bool
 
 	queue   events
@@ -495,7 +496,7 @@ func (s *Server) send(messages []confdb.Message) {
 		}
 		pair := [2]uint64{m.From, m.To}
 		delay := time.Duration(w.Rng.Int64N(int64(w.Cfg.Delay)) + 1)
-		if w.Rng.Float64() < w.Loss {
+		if w.Rng.Float64() < w.Loss || w.Drop != nil && w.Drop(m) {
 			continue
 		}
 		at := w.Now.Add(delay)
