@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -33,12 +34,26 @@ over, and exits.`, helpDone+": ended as it was told", helpError),
 				<-a.stop
 				cancel()
 			}()
-			return agent.Run(ctx, agent.Config{Dir: dir, API: api.Handler, Version: Version})
+			return agent.Run(ctx, agent.Config{Dir: dir, API: api.Handler, Version: Version, Program: nodeProgram(dir)})
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "the node's `DIR`, which apply made")
 	_ = c.MarkFlagRequired("dir")
 	return c
+}
+
+// nodeProgram is the program by the name under which it is installed on the
+// node: resources find `clusterplan` in the directory that it lies in. "" where
+// it is not installed there.
+func nodeProgram(dir string) string {
+	abs, err := filepath.Abs(filepath.Join(dir, "bin", "clusterplan"))
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Stat(abs); err != nil {
+		return ""
+	}
+	return abs
 }
 
 func (a *app) demoCommand() *cobra.Command {

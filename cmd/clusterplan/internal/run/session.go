@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -192,20 +193,18 @@ func (s *Session) Nodes() []providers.Entry { return s.nodes.All() }
 
 // Who is the person at the keyboard: user@host.
 func Who() string {
-	user := ""
-	for _, name := range []string{"SUDO_USER", "USER", "LOGNAME"} {
-		if user == "" {
-			user = os.Getenv(name)
-		}
+	name := os.Getenv("SUDO_USER")
+	if u, err := user.Current(); err == nil && name == "" {
+		name = u.Username
 	}
-	if user == "" {
-		user = "uid-" + strconv.Itoa(os.Geteuid())
+	if name == "" {
+		name = "uid-" + strconv.Itoa(os.Geteuid())
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	return user + "@" + host
+	return name + "@" + host
 }
 
 // interrupted turns a cancelled context's error into ErrInterrupted.

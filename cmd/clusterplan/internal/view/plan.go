@@ -239,7 +239,7 @@ func (s Style) steps(b *strings.Builder, p *planner.Plan) {
 			phases = append(phases, p.Steps[j].Phase)
 		}
 		i = j
-		votes := fmt.Sprintf("%d votes up, %d needed", first.Up, first.Needed)
+		votes := fmt.Sprintf("%d up, %d needed", first.Up, first.Needed)
 		if first.Needed == 0 {
 			votes = ""
 		}
@@ -251,7 +251,11 @@ func (s Style) steps(b *strings.Builder, p *planner.Plan) {
 	}
 	_ = table(b, rows)
 	if q := p.Quorum; q != nil {
-		fmt.Fprintf(b, "  Quorum (%s): %d votes, %d needed; never fewer than %d up on the way.\n", q.Model, q.Votes, q.Needed, q.Lowest)
+		fmt.Fprintf(b, "  Quorum (%s): %d votes, %d needed", q.Model, q.Votes, q.Needed)
+		if work := p.Work(); work != nil && !work.First {
+			fmt.Fprintf(b, "; on the way never fewer than %d up", q.Lowest)
+		}
+		b.WriteString(".\n")
 	}
 	b.WriteString("\n")
 }

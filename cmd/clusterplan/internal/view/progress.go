@@ -33,7 +33,7 @@ func NewProgress(w io.Writer, style Style, asJSON bool) *Progress {
 }
 
 // still is how often what is under way is told again.
-const still = 5 * time.Second
+const still = 10 * time.Second
 
 // Run tells what takes long, until Close.
 func (p *Progress) Run() {
