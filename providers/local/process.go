@@ -100,7 +100,11 @@ func (h *host) Alive(ctx context.Context, dir string) (int, error) {
 	abs := filepath.Join(h.root, filepath.FromSlash(dir))
 	if data, err := os.ReadFile(filepath.Join(abs, filepath.FromSlash(providers.AgentPIDFile))); err == nil {
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
-		if p, ok := look(pid); ok && isAgent(p, abs) {
+		p, ok := look(pid)
+		for deadline := time.Now().Add(killWait); ok && p.dying && time.Now().Before(deadline); p, ok = look(pid) {
+			time.Sleep(time.Millisecond) // whatever it was, it is over in a moment
+		}
+		if ok && isAgent(p, abs) {
 			return pid, nil
 		}
 	}
@@ -204,6 +208,7 @@ type process struct {
 	pid   int
 	start string // in clock ticks since boot: with pid it names a process for ever
 	args  []string
+	dying bool // its first thread has ended, others have not: its files are open still
 }
 
 // look finds a process. One of our own children that has ended is reaped.
@@ -227,7 +232,8 @@ func look(pid int) (process, bool) {
 			var status unix.WaitStatus
 			_, _ = unix.Wait4(pid, &status, unix.WNOHANG, nil) // someone else may have been faster
 		}
-		return process{}, false
+		threads, err := os.ReadDir(dir + "/task")
+		return process{pid: pid, start: fields[19], dying: true}, err == nil && len(threads) > 1
 	}
 	cmdline, err := os.ReadFile(dir + "/cmdline")
 	if err != nil {
