@@ -87,7 +87,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (*Applied, error) {
 	}()
 	def := out.Planned.Definition
 	if o.Mode == planner.ModeDestroy {
-		def = nil
+		def = nil // as in the plan
 	}
 	res, runErr := apply.Run(ctx, apply.Config{
 		Plan: out.Planned.Plan, Definition: def, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,

@@ -107,6 +107,9 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
 		Mode: o.Mode, Replace: o.Replace, AllowQuorumLoss: o.AllowQuorumLoss,
 	}
+	if o.Mode == planner.ModeDestroy {
+		in.Definition = nil // everything that is there goes, whatever the definition says by now
+	}
 	if !o.NoRefresh {
 		var err error
 		in.World, err = refresh.Run(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry, Parallelism: o.Parallelism})

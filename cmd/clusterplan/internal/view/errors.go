@@ -54,8 +54,10 @@ func (s Style) Diagnostics(w io.Writer, diags hcl.Diagnostics, files map[string]
 	_ = out.WriteDiagnostics(diags)
 }
 
+// upper makes a text begin as a sentence does, but for a name or an address.
 func upper(s string) string {
-	if s == "" {
+	first, _, _ := strings.Cut(s, " ")
+	if first == "" || strings.ContainsAny(strings.TrimSuffix(first, ":"), "._/[\"-") {
 		return s
 	}
 	return strings.ToUpper(s[:1]) + s[1:]

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"clusterplan": main})
+}
+
+// The scripts run the program itself, for all that needs no cluster. They have
+// commands of their own:
+//
+//	state DIR        writes the state of an applied quickstart, whose agents don't answer
+//	lock DIR         locks it, alive until the script's end; the lock's id is $LOCK
+//	code N CMD...    runs a command that has to exit with N
+func TestScripts(t *testing.T) {
+	quickstart, err := filepath.Abs("../../examples/quickstart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			return os.CopyFS(filepath.Join(e.WorkDir, "quickstart"), os.DirFS(quickstart))
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"state": writeState,
+			"lock":  holdLock,
+			"code":  exitCode,
+		},
+		RequireExplicitExec: true,
+	})
+}
+
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N CMD...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if exit, ok := err.(interface{ ExitCode() int }); ok {
+		got = fmt.Sprint(exit.ExitCode())
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+func open(ts *testscript.TestScript, args []string) *localstore.Lock {
+	if len(args) != 1 {
+		ts.Fatalf("name the directory")
+	}
+	s, err := localstore.Open(localstore.DefaultPath(ts.MkAbs(args[0])), localstore.Options{Program: "0.1.0"})
+	ts.Check(err)
+	l, err := s.Lock(context.Background(), localstore.LockRequest{Who: "anna@host", What: "apply"})
+	ts.Check(err)
+	return l
+}
+
+func holdLock(ts *testscript.TestScript, _ bool, args []string) {
+	l := open(ts, args)
+	ts.Setenv("LOCK", l.Info().ID)
+	ts.Defer(func() { l.Release() })
+}
+
+func writeState(ts *testscript.TestScript, _ bool, args []string) {
+	l := open(ts, args)
+	defer l.Release()
+	id, err := pki.NewIdentity("quickstart")
+	ts.Check(err)
+	st := statefile.State{
+		Cluster: &statefile.Cluster{ID: id.ID, Name: id.Name, CACert: string(id.CACert), CAKey: string(id.CAKey), Key: id.KeyText()},
+		Outputs: map[string]statefile.Output{
+			"url":    {Value: json.RawMessage(`"http://127.77.0.10:8077/"`), Type: json.RawMessage(`"string"`)},
+			"list":   {Value: json.RawMessage(`["a",1]`), Type: json.RawMessage(`["tuple",["string","number"]]`)},
+			"number": {Value: json.RawMessage(`3`), Type: json.RawMessage(`"number"`)},
+			"secret": {Value: json.RawMessage(`null`), Type: json.RawMessage(`"string"`), Sensitive: true},
+		},
+	}
+	add := func(a addr.Address, typ, provider, id, attributes string) {
+		st.Objects = append(st.Objects, statefile.Object{Addr: a, Type: typ, Provider: provider, ID: id, Attributes: json.RawMessage(attributes)})
+	}
+	add(addr.Cluster(), "cluster", "confdb", id.ID, `{"name":"quickstart","quorum":{"model":"majority_node_set"}}`)
+	for i := 1; i <= 3; i++ {
+		name := fmt.Sprintf("n%d", i)
+		// Port 1 of these addresses: nobody listens there.
+		add(addr.Node(name, addr.NoKey), "node", "local", fmt.Sprintf("00000000000000a%d", i),
+			fmt.Sprintf(`{"name":%q,"provider":"local","role":"member","votes":1,"endpoint":"127.0.0.%d:1","server_id":%d}`, name, 200+i, i))
+	}
+	web := addr.Group("web", addr.NoKey)
+	add(web, "group", "confdb", "00000000000000b1", `{"name":"web","preferred_owners":["n1","n2","n3"]}`)
+	add(web.WithResource("server", addr.NoKey), "generic_application", "confdb", "00000000000000b2", `{"command":["clusterplan","demo","web"]}`)
+	add(web.WithResource("vip", addr.NoKey), "ip_address", "confdb", "00000000000000b3", `{"address":"127.77.0.10"}`)
+	ts.Check(l.Finish(st))
+}
+
+// Every command says what it does, shows an example, and tells its exit codes.
+func TestHelps(t *testing.T) {
+	if _, err := os.Stat("testdata/script"); err != nil {
+		t.Fatal(err)
+	}
+	var missing []string
+	for _, c := range helps(t) {
+		for _, word := range []string{"Usage:", "Example", "Exit codes:", "  0    "} {
+			if !strings.Contains(c.text, word) {
+				missing = append(missing, c.name+": "+word)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		t.Error(strings.Join(missing, "\n"))
+	}
+}
