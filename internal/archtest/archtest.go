@@ -18,18 +18,22 @@ hcl      = github.com/hashicorp/hcl/v2
 cty      = github.com/zclconf/go-cty
 cty-yaml = github.com/zclconf/go-cty-yaml
 cobra    = github.com/spf13/cobra
+pflag    = github.com/spf13/pflag
 raft     = go.etcd.io/raft/v3
 protobuf = google.golang.org/protobuf
 bbolt    = go.etcd.io/bbolt
 sync     = golang.org/x/sync
 sys      = golang.org/x/sys
 term     = golang.org/x/term
+cmp      = github.com/google/go-cmp
+rapid    = pgregory.net/rapid
 
 NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
 NONE < graph                          # generic, knows nothing of clusters
 NONE < internal/atomicfile
 NONE < internal/pki                   # certificates, for both ends
-lang/spec, sys < internal/boottime    # the boot clock gives the model's instants
+sys < internal/rawio                  # system calls beside Go's scheduler
+lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 
 lang/spec, cty < lang/schema                              # values to the model and back
 lang/spec, lang/schema, graph, hcl, cty, cty-yaml < lang  # the language
@@ -48,21 +52,23 @@ lang/spec < runtime/confdb                                # interface and state 
 runtime/confdb < runtime/confdb/boltdb                    # pure drivers
 runtime/confdb, raft, protobuf < runtime/confdb/raftdb
 runtime/confdb, bbolt, sys < runtime/confdb/store         # the disk below the drivers
+runtime/confdb, cmp, rapid < runtime/confdb/confdbtest    # what every driver is held to
 lang/spec < runtime/heartbeat, runtime/eventlog           # frames; what happened
 lang/spec, sys, internal/atomicfile < runtime/resource    # one file a resource type
-runtime/resource, internal/boottime < runtime/monitor     # a process of its own, which counts its lease on the boot clock
+runtime/resource, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
 runtime/core < runtime/member                             # pure: core, driver and frames as one
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb < runtime/sim            # many members in one process, nothing of the shell
-runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, runtime/eventlog, internal/pki, internal/boottime, sync < runtime/agent   # wires the runtime
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, runtime/eventlog, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
+planner < planner/plannertest                             # a world in memory
 planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, cobra, term < cmd/clusterplan/...   # everything meets here
+lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, sync, sys < bench/...   # they measure from outside
 `
 
