@@ -396,7 +396,11 @@ func TestForgedFramesChangeNothing(t *testing.T) {
 // the group is not stuck for ever.
 func TestStuckStop(t *testing.T) {
 	w := newWorld(t, 3)
-	owner := w.put(groupSpec("web", "n2"))
+	g := groupSpec("web", "n2")
+	for i := range g.Resources {
+		g.Resources[i].PendingTimeout = spec.Duration(2 * time.Second)
+	}
+	owner := w.put(g)
 	w.run(time.Second)
 	// ip hangs for its pending_timeout, then EndGroup does nothing either.
 	owner.mute = true
@@ -405,7 +409,99 @@ func TestStuckStop(t *testing.T) {
 	if w.running["g-web"] != "n2" {
 		t.Fatal("taken without a release")
 	}
-	w.until("web is on n3", 4*time.Minute, func() bool { return w.online("web") && w.running["g-web"] == "n3" })
+	w.until("web is on n3", 20*time.Second, func() bool { return w.online("web") && w.running["g-web"] == "n3" })
+}
+
+// All nodes lose power and come back: the cluster forms again and runs what it
+// ran, where it ran.
+func TestColdStart(t *testing.T) {
+	w := newWorld(t, 3)
+	w.put(groupSpec("web", "n2"))
+	w.put(groupSpec("db", "n3"))
+	w.run(time.Second)
+	for _, h := range w.hosts {
+		h.kill()
+	}
+	w.run(time.Second)
+	for _, h := range w.hosts {
+		h.start()
+	}
+	w.until("all runs again", 10*time.Second, func() bool { return w.leader() != nil && w.online("web") && w.online("db") })
+	if w.running["g-web"] != "n2" || w.running["g-db"] != "n3" {
+		t.Errorf("moved for nothing: %v\n%s", w.running, w.describe())
+	}
+}
+
+// A cluster of one node on a local file.
+func TestSingleNode(t *testing.T) {
+	w := newWorldOf(t, 1, openBolt)
+	h := w.put(groupSpec("web"))
+	w.run(time.Second)
+	h.kill()
+	w.run(100 * time.Millisecond)
+	h.start()
+	took := w.until("web runs again", 5*time.Second, func() bool { return w.online("web") })
+	if took < 700*time.Millisecond {
+		t.Errorf("it ran again after %v, before what the killed agent had can be over", took)
+	}
+	w.must(h, confdb.Command{SetWant: &confdb.SetWant{Group: "g-web", Want: spec.WantOffline}})
+	w.until("web is offline", time.Second, func() bool { return w.running["g-web"] == "" && w.group("web").State == spec.StateOffline })
+	h.input(Shutdown{})
+	w.until("stopped", time.Second, func() bool { return h.stopped })
+}
+
+// What clients are told.
+func TestReplies(t *testing.T) {
+	w := newWorld(t, 3)
+	lead := w.leader()
+	other := w.hosts[(lead.i+1)%3]
+	if r := w.change(other, Membership{Op: "add_learner", Server: 999}); r.Code != CodeNotLeader || r.Detail != lead.id {
+		t.Errorf("a follower asked to add a member: %+v", r)
+	}
+	c := confdb.Command{ID: "once", Event: &confdb.Event{Kind: "note", Text: "x"}}
+	a, b := w.submit(other, c), w.submit(lead, c)
+	if a.Code != "" || a.Revision == 0 || a != b {
+		t.Errorf("one command twice: %+v, then %+v", a, b)
+	}
+	if r := w.submit(other, confdb.Command{}); r.Code != confdb.CodeInvalid {
+		t.Errorf("an empty command: %+v", r)
+	}
+	w.isolate(other, true)
+	w.run(2 * time.Second)
+	if r := w.submit(other, confdb.Command{ID: "cut off", Nothing: true}); r.Code != CodeNoLeader {
+		t.Errorf("without a leader: %+v", r)
+	}
+	w.isolate(other, false)
+	w.isolate(lead, true)
+	start := w.now
+	if r := w.submit(lead, confdb.Command{ID: "in doubt", Nothing: true}); r.Code != CodeUnknown {
+		t.Errorf("a leader that was cut off just now: %+v", r)
+	}
+	if took := time.Duration(w.now - start); took < 4*time.Second {
+		t.Errorf("it gave up after %v", took)
+	}
+	w.isolate(lead, false)
+	w.until("all are up", 5*time.Second, func() bool { return w.leader() != nil && len(w.state().View.Up) == 3 })
+	w.run(time.Second)
+	for _, h := range w.hosts {
+		if got, want := h.m.State().Revision, w.state().Revision; got != want {
+			t.Errorf("%s is at revision %d, not %d", h.name, got, want)
+		}
+	}
+}
+
+// A disk that can't be written: the node says so, leaves its groups to others,
+// and promises nothing more.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t, 3)
+	owner := w.put(groupSpec("web", "n2"))
+	w.run(time.Second)
+	owner.input(PersistFailed{N: 1, Err: "no space left on device"})
+	w.until("web runs elsewhere", 5*time.Second, func() bool { return w.running["g-web"] != "" && w.running["g-web"] != "n2" })
+	w.until("it stops", 5*time.Second, func() bool { return owner.stopped })
+	if !strings.Contains(strings.Join(owner.logs, "\n"), "error: the store can't be written") {
+		t.Errorf("it said: %q", owner.logs)
+	}
 }
 
 // The same inputs give the same outputs.

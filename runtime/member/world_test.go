@@ -11,6 +11,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/boltdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 )
@@ -26,6 +27,7 @@ type world struct {
 	hosts []*host
 	cut   map[[2]int]bool // from, to
 	incs  uint64
+	open  func(h *host) (confdb.Driver, *confdb.State, uint64, error)
 
 	running  map[string]string // group -> host that runs it, in truth
 	overlaps []string
@@ -139,7 +141,7 @@ func (h *host) process(do func()) {
 func (h *host) start() {
 	h.life++
 	h.w.incs++
-	drv, state, index, err := raftdb.New(raftdb.Config{ServerID: h.server, Seed: 7, Now: h.clock(), Stored: h.stored})
+	drv, state, index, err := h.w.open(h)
 	if err != nil {
 		h.w.t.Fatal(err)
 	}
@@ -149,6 +151,7 @@ func (h *host) start() {
 	}, h.clock())
 	h.stopped, h.armed = false, 0
 	h.arm()
+	h.input(Tick{})
 	h.startMonitor()
 }
 
@@ -396,8 +399,18 @@ func nodeSpec(i int) spec.Node {
 }
 
 // newWorld is a formed cluster of n nodes, all voters.
-func newWorld(t *testing.T, n int, ppm ...int64) *world {
-	w := &world{t: t, cut: map[[2]int]bool{}, running: map[string]string{}, replies: map[uint64]confdb.Result{}}
+func newWorld(t *testing.T, n int, ppm ...int64) *world { return newWorldOf(t, n, openRaft, ppm...) }
+
+func openRaft(h *host) (confdb.Driver, *confdb.State, uint64, error) {
+	return raftdb.New(raftdb.Config{ServerID: h.server, Seed: 7, Now: h.clock(), Stored: h.stored})
+}
+
+func openBolt(h *host) (confdb.Driver, *confdb.State, uint64, error) {
+	return boltdb.New(boltdb.Config{ServerID: h.server, Stored: h.stored})
+}
+
+func newWorldOf(t *testing.T, n int, open func(h *host) (confdb.Driver, *confdb.State, uint64, error), ppm ...int64) *world {
+	w := &world{t: t, open: open, cut: map[[2]int]bool{}, running: map[string]string{}, replies: map[uint64]confdb.Result{}}
 	for i := range n {
 		s := nodeSpec(i)
 		h := &host{w: w, i: i, id: s.ID, name: s.Name, server: uint64(101 + i), procs: map[string]map[string]uint64{}, fails: map[string]int{}}
