@@ -69,7 +69,7 @@ planner < planner/plannertest                             # a world in memory to
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
 lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
-runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, sync, sys < bench/...   # they measure from outside
+runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, sync, sys, runtime/sim < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library
