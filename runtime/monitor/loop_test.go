@@ -160,7 +160,7 @@ func TestGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	go io.Copy(io.Discard, conn)
-	_, _ = conn.Write(bytes.Repeat([]byte{'x'}, maxLine+100_000))
+	_, _ = conn.Write(bytes.Repeat([]byte{'x'}, maxLine+8192))
 	conn.(*net.UnixConn).CloseWrite()
 	if err := p.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -202,8 +202,7 @@ func TestSpeakerNeverBlocks(t *testing.T) {
 	r, w := net.Pipe() // nobody reads
 	defer r.Close()
 	s := newSpeaker(w)
-	done := make(chan struct{})
-	go func() { s.run(); close(done) }()
+	go s.run()
 	for range 3 * maxLogWords {
 		s.log("info", "text", nil)
 	}
@@ -212,7 +211,7 @@ func TestSpeakerNeverBlocks(t *testing.T) {
 		t.Fatal("failed by lines for the log alone")
 	default:
 	}
-	for range maxWords + 1 {
+	for range 3 * maxWords {
 		s.say(Word{Down: &GroupRef{}})
 	}
 	select {
@@ -221,7 +220,12 @@ func TestSpeakerNeverBlocks(t *testing.T) {
 		t.Fatal("never given up")
 	}
 	w.Close()
-	<-done
+	s.finish(patience)
+	select {
+	case <-s.done:
+	default:
+		t.Fatal("it doesn't end")
+	}
 }
 
 func TestProcessErrors(t *testing.T) {
