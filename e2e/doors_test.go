@@ -20,7 +20,6 @@ import (
 // Who may do what at an agent's port, and what garbage does to it: nothing.
 func TestDoors(t *testing.T) {
 	l := newLab(t)
-	before := l.files()
 	l.apply()
 	l.served("n1")
 	ours := l.identity()
@@ -107,7 +106,7 @@ func TestDoors(t *testing.T) {
 			t.Errorf("after the garbage %s is %+v, was %+v", g.Name, g, st.Groups[i])
 		}
 	}
-	l.destroyed(before)
+	l.destroyed()
 }
 
 // garbage sends random bytes, with the beginnings of what might be understood.

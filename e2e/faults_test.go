@@ -17,7 +17,6 @@ import (
 // serve, apply tells of the one and fails. Once the port is free, it joins.
 func TestNodeThatNeverStarts(t *testing.T) {
 	l := newLab(t)
-	before := l.files()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -29,16 +28,12 @@ func TestNodeThatNeverStarts(t *testing.T) {
 	r := l.must(1, "apply", "--auto-approve")
 	r.wants(t, "node.n1", endpoint, "taken")
 	l.served("n2", "n3")
-	if st := l.status(); !st.Quorum.Have || st.Quorum.Up != 2 {
-		t.Errorf("status: %+v", st)
-	}
+	l.up(2, 2)
 	taken.Close()
 	l.apply()
 	l.settled()
-	if st := l.status(); st.Quorum.Votes != 3 || st.Quorum.Up != 3 {
-		t.Errorf("status: %+v", st)
-	}
-	l.destroyed(before)
+	l.up(3, 3)
+	l.destroyed()
 }
 
 // journalGrows waits until an apply under way has written n more times to its
@@ -97,7 +92,7 @@ func (l *lab) agents() map[string]int {
 }
 
 // whole wants what an apply that nobody interrupted leaves.
-func (l *lab) whole(before map[string]string) {
+func (l *lab) whole() {
 	l.t.Helper()
 	l.apply()
 	l.settled()
@@ -107,10 +102,11 @@ func (l *lab) whole(before map[string]string) {
 			l.t.Errorf("%d agents of %s", n, name)
 		}
 	}
-	if st := l.status(); len(st.Nodes) != 3 || st.Quorum.Votes != 3 || st.Quorum.Up != 3 || len(st.Groups) != 2 {
+	l.up(3, 3)
+	if st := l.status(); len(st.Nodes) != 3 || len(st.Groups) != 2 {
 		l.t.Errorf("status: %+v", st)
 	}
-	l.destroyed(before)
+	l.destroyed()
 }
 
 func TestInterrupted(t *testing.T) {
@@ -120,7 +116,6 @@ func TestInterrupted(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
-			before := l.files()
 			pid, done, output := l.begin()
 			if !l.journalGrows(4, done) {
 				t.Fatalf("the apply was too fast or too slow: %s", output())
@@ -135,7 +130,7 @@ func TestInterrupted(t *testing.T) {
 			if text := output(); !strings.Contains(text, "exit status 130") {
 				t.Errorf("it ends with %s", text)
 			}
-			l.whole(before)
+			l.whole()
 		})
 	}
 }
@@ -151,13 +146,12 @@ func TestKilledAtJournalWrite(t *testing.T) {
 		n := 1 + r.IntN(8) + 8*try // an apply of the quickstart writes some 40 times
 		t.Run(fmt.Sprint("write ", n), func(t *testing.T) {
 			l := newLab(t)
-			before := l.files()
 			pid, done, output := l.begin()
 			if l.journalGrows(n, done) {
 				killProcess(pid)
 				l.ended(done, output)
 			}
-			l.whole(before)
+			l.whole()
 		})
 	}
 }
@@ -165,7 +159,6 @@ func TestKilledAtJournalWrite(t *testing.T) {
 // A state that somebody else locks is told, with who.
 func TestTwoApplies(t *testing.T) {
 	l := newLab(t)
-	before := l.files()
 	_, done, output := l.begin()
 	if !l.journalGrows(2, done) {
 		t.Fatalf("the apply was too fast or too slow: %s", output())
@@ -176,7 +169,7 @@ func TestTwoApplies(t *testing.T) {
 		t.Errorf("the first apply: %s", text)
 	}
 	l.settled()
-	l.destroyed(before)
+	l.destroyed()
 }
 
 // Every example that is not the quickstart is applied and destroyed.
@@ -191,10 +184,9 @@ func TestExamples(t *testing.T) {
 		}
 		t.Run(d.Name(), func(t *testing.T) {
 			l := copyExample(t, d.Name())
-			before := l.files()
 			l.apply()
 			l.settled()
-			l.destroyed(before)
+			l.destroyed()
 		})
 	}
 }

@@ -62,6 +62,7 @@ type lab struct {
 	dir     string // of the definition
 	address string // host:port of the group web
 	program string
+	before  map[string]string // files with their content, as this test left them
 }
 
 // newLab copies the quickstart, with an address of its own.
@@ -85,6 +86,7 @@ func copyExample(t *testing.T, example string) *lab {
 	if err := os.RemoveAll(filepath.Join(l.dir, ".clusterplan")); err != nil { // of someone's own try
 		t.Fatal(err)
 	}
+	l.before = l.files()
 	t.Cleanup(l.end)
 	return l
 }
@@ -200,9 +202,11 @@ func (l *lab) edit(old, new string) {
 	if strings.Count(string(data), old) != 1 {
 		l.t.Fatalf("the definition has %q %d times", old, strings.Count(string(data), old))
 	}
-	if err := os.WriteFile(file, []byte(strings.Replace(string(data), old, new, 1)), 0o644); err != nil {
+	text := strings.Replace(string(data), old, new, 1)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		l.t.Fatal(err)
 	}
+	l.before[file] = text
 }
 
 // status is `status --json`, which has to be what the format says.
@@ -358,7 +362,7 @@ func (l *lab) kill(node string) {
 
 // destroyed destroys, and wants nothing to be left: no process, no listener,
 // no file that was not there before.
-func (l *lab) destroyed(before map[string]string) {
+func (l *lab) destroyed() {
 	l.t.Helper()
 	var endpoints []string
 	for _, n := range l.state().Objects {
@@ -389,11 +393,11 @@ func (l *lab) destroyed(before map[string]string) {
 	}
 	after := l.files()
 	for name := range after {
-		if _, ok := before[name]; !ok {
+		if _, ok := l.before[name]; !ok {
 			l.t.Errorf("a file outside of .clusterplan is left: %s", name)
 		}
 	}
-	for name, text := range before {
+	for name, text := range l.before {
 		if after[name] != text {
 			l.t.Errorf("%s is gone or was changed", name)
 		}
@@ -459,5 +463,15 @@ func (l *lab) groupOnline(name, owner string) {
 			}
 		}
 		return false, "no such group"
+	})
+}
+
+// up waits until the cluster has so many votes, of which so many are up: on a
+// busy machine a node may be taken for down for a moment.
+func (l *lab) up(votes, up int) {
+	l.t.Helper()
+	l.until(fmt.Sprintf("%d of %d votes are up", up, votes), func() (bool, string) {
+		q := l.status().Quorum
+		return q.Have && q.Votes == votes && q.Up == up, fmt.Sprintf("%+v", q)
 	})
 }
