@@ -110,7 +110,7 @@ func Drivers(t *testing.T, open Make) {
 	})
 
 	t.Run("keeps what was applied, through crashes at any moment", func(t *testing.T) {
-		for seed := range uint64(15) {
+		for seed := range uint64(6) {
 			w, s := one(t, 100+seed)
 			w.Form()
 			var acked []string

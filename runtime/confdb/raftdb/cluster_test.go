@@ -58,7 +58,7 @@ func propose(w *confdbtest.World, id string) {
 // the first rank's delay, votes, the term's first commit.
 func TestElectionAfterACrash(t *testing.T) {
 	var took []time.Duration
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		w := world(t, confdbtest.Config{Seed: seed, Servers: 3 + 2*int(seed%2), Disk: 25 * time.Millisecond})
 		w.Run(time.Duration(w.Rng.Int64N(int64(200 * time.Millisecond))))
 		old := w.Leader()
@@ -136,27 +136,27 @@ func TestDeafLeader(t *testing.T) {
 
 // A server that was away for long, or is new, gets the state and not the log.
 func TestCatchesUpBySnapshot(t *testing.T) {
-	w := world(t, confdbtest.Config{Seed: 3, CompactEvery: 20})
+	w := world(t, confdbtest.Config{Seed: 3, CompactEvery: 100})
 	away := w.Servers[2]
 	if w.Leader() == away {
 		away.Do(func(d confdb.Driver) { _ = d.Transfer(1) })
 		w.Must("another leads", 5*time.Second, func() bool { return w.Leader() == w.Servers[0] })
 	}
 	away.Crash()
-	for i := range 400 {
+	for i := range 300 {
 		propose(w, fmt.Sprint("n", i))
 	}
 	away.Start()
-	if away.Applied > 300 {
+	if away.Applied > 250 {
 		t.Fatal("it was not away")
 	}
 	settle(w, 10*time.Second)
-	if n := len(confdbtest.Notes(away.State)); n != 400 {
-		t.Errorf("it has %d of 400 events", n)
+	if n := len(confdbtest.Notes(away.State)); n != 300 {
+		t.Errorf("it has %d of 300 events", n)
 	}
 	// The message with the snapshot is lost: it is sent again.
 	away.Crash()
-	for i := range 400 {
+	for i := range 300 {
 		propose(w, fmt.Sprint("m", i))
 	}
 	lost := 0
