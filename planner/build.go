@@ -204,6 +204,11 @@ func (b *builder) see(it *item) {
 	case !looked || seen.Err != "":
 		it.silent = true
 		it.prior = b.stored(it)
+		if it.old != nil && len(it.old.Phases) > 0 {
+			if it.partial = true; it.addr.Type != addr.TypeNode {
+				it.prior = nil // begun, and nobody knows better: it is begun again
+			}
+		}
 		if it.prior != nil || seen.Err != "" {
 			reason := seen.Err
 			if !looked {
@@ -450,15 +455,9 @@ func (b *builder) compare(it *item) {
 		c.Reason, c.Why = ReasonTainted, append(c.Why, "an earlier apply left it broken: "+it.old.Tainted)
 	case requested:
 		c.Reason, c.Why = ReasonRequested, append(c.Why, "asked for")
-	case it.partial && len(it.phases) > 0:
-		c.Reason, c.Actions = ReasonCutOff, ActionUpdate
-		if it.old == nil || len(it.old.Phases) > 0 {
-			c.Actions = ActionCreate
-		}
+	case it.partial: // also where nothing is left to do: the state has to learn of it
+		c.Reason, c.Actions = ReasonCutOff, ActionCreate
 		c.Why = append(c.Why, "an apply was cut off before it was done")
-	case it.partial && it.old == nil:
-		c.Reason, c.Actions = ReasonCutOff, ActionCreate // it is there; the state has to learn of it
-		c.Why = append(c.Why, "an apply that was cut off had made it")
 	case changed:
 		c.Reason, c.Actions = ReasonChanged, ActionUpdate
 	case len(drifted) > 0 || len(words) > 0 && len(resp.Phases) > 0 || len(resp.Phases) > 0:

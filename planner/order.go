@@ -51,6 +51,7 @@ func (b *builder) order() {
 		}
 	}
 	o.leaderLast(o.leaves)
+	o.wake()
 	batches := o.rollOrder()
 	if b.destroy {
 		o.destroyEdges()
@@ -163,6 +164,34 @@ func (o *orderer) node(it *item) {
 		if n > 0 {
 			o.g.AddEdge(u.Key, Key{it.addr, StageUp}, graph.Hard)
 		}
+	}
+}
+
+// wake starts agents of nodes that are to go, where the cluster can't commit
+// without their votes: it takes a quorum to let them go.
+func (o *orderer) wake() {
+	if o.destroy || o.fresh {
+		return
+	}
+	t := tally{model: o.model(), voters: o.voters()}
+	for _, u := range o.ups {
+		if v := t.voters[u.Key.Addr]; v != nil {
+			v.up = true
+		}
+	}
+	for _, leave := range o.leaves {
+		if _, up := t.count(); up >= t.needed() {
+			return
+		}
+		it, v := o.at[leave.Key.Addr], t.voters[leave.Key.Addr]
+		if v == nil || v.up || it.silent || it.prior == nil {
+			continue
+		}
+		v.up = true
+		u := o.add(it, StageUp)
+		u.Action, u.Phases, u.Remove, u.Last = "update", []string{providers.PhaseStart}, nil, false
+		u.Config = it.prior.Value
+		o.ups = append(o.ups, u)
 	}
 }
 

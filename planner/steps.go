@@ -84,6 +84,9 @@ func (b *builder) down(it *item) bool {
 	if it.silent || it.prior == nil {
 		return true
 	}
+	if it.want == nil {
+		return slices.Contains(it.prior.Health, providers.HealthNotRunning)
+	}
 	start := slices.Contains(it.phases, providers.PhaseStart)
 	return start && !slices.Contains(it.phases, providers.PhaseStop) && !slices.Contains(it.remove, providers.PhaseStop)
 }
@@ -262,7 +265,7 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 	owners := map[string]string{}
 	for _, g := range live.Groups {
 		def.Groups = append(def.Groups, g.Spec)
-		if owner := names[g.Owner]; owner != "" && g.State != spec.StateOffline {
+		if owner := names[g.Owner]; owner != "" && g.State != spec.StateOffline && g.Want != spec.WantOffline {
 			owners[g.Spec.Name] = owner
 		}
 	}

@@ -12,9 +12,12 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/zclconf/go-cty/cty"
+
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
@@ -97,7 +100,15 @@ func (l *lab) load(src string) *lang.Definition {
 	if diags.HasErrors() {
 		l.t.Fatalf("load: %v", diags)
 	}
-	def, diags := conf.Evaluate(nil)
+	state, _ := l.current()
+	def, diags := conf.Evaluate(func(a addr.Address) (cty.Value, bool) {
+		o := state.Find(a)
+		if o == nil || a.Type != addr.TypeNode {
+			return cty.NilVal, false
+		}
+		v, err := schema.FromJSON(o.Attributes, schema.Type(spec.NodeSchema()))
+		return v, err == nil
+	})
 	if diags.HasErrors() {
 		l.t.Fatalf("evaluate: %v", diags)
 	}

@@ -76,6 +76,8 @@ output "where" { value = node.n1.endpoint }
 		t.Error("the same inputs gave another plan")
 	}
 	l.must(def, "")
+	def = l.load(small) // what nodes are known for by now
+	l.settled(def)
 
 	// Everything at once: a change, drift, an operator's orders, a stranger's
 	// group, a node more and one less, a new program.

@@ -114,7 +114,9 @@ func collect(cfg Config, world planner.World) ([]target, error) {
 		}
 		t := target{addr: o.Addr, typ: o.Type, provider: p, id: o.ID, prior: &providers.Object{ID: o.ID, Private: o.Private}}
 		if _, holds := p.(providers.LiveReader); holds {
-			if world.Live == nil && world.LiveErr != "" {
+			// The cluster itself is asked for all the same: the answer may be that
+			// there is none, for sure.
+			if world.Live == nil && world.LiveErr != "" && o.Type != addr.TypeCluster {
 				t.why = world.LiveErr
 			}
 		} else if s, ok := p.Schema().Objects[o.Type]; ok && len(o.Attributes) > 0 {
