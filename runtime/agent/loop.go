@@ -28,6 +28,11 @@ import (
 // windows and the log; it decides no lease).
 const tellTime = 30 * time.Second
 
+// renewStep is the least that a lease must have grown to be passed on: a leader's
+// own grows a little with every answer. A monitor with a shorter lease than
+// there is only stops sooner.
+const renewStep = 15 * time.Millisecond
+
 // job is one thing for the loop: an input for the member, or a function that
 // needs the loop to itself. Both share one channel, so that their order holds.
 type job struct {
@@ -60,6 +65,7 @@ type Node struct {
 	monitor *monitor.Process // nil: none takes orders now
 	waiting map[uint64]chan confdb.Result
 	token   uint64
+	renewed spec.Instant // end of the lease that the monitor was told last
 	told    spec.Instant // when the member was last told the time of day
 	stopped bool
 
@@ -174,7 +180,10 @@ func (n *Node) do(out member.Output) {
 	case member.Persist:
 		n.writes <- o // the member has few under way: this never blocks
 	case member.Renew:
-		n.order(monitor.Order{Renew: &o.End})
+		if o.End.Sub(n.renewed) >= renewStep {
+			n.renewed = o.End
+			n.order(monitor.Order{Renew: &o.End})
+		}
 	case member.StartResource:
 		n.order(monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource}})
 	case member.StopResource:
