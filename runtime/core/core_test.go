@@ -151,6 +151,9 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		return s.step(Tick{})
 	case "agreement":
 		s.drv = confdb.Status{Self: 1, Term: num("term", 5), Leader: num("leader", 1), Voters: []uint64{1, 2, 3}, Needed: 2, Ready: d.HasArg("ready")}
+		if l := num("learner", 0); l != 0 {
+			s.drv.Learners = []uint64{l}
+		}
 		if s.drv.Leader == 1 {
 			s.drv.Role = confdb.Leader
 		}
