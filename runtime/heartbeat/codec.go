@@ -11,7 +11,7 @@ import (
 // tunnel around it, so that no link splits it.
 const (
 	MaxPacket   = 1380
-	MaxReleases = 32
+	MaxReleases = 24
 	MaxDriver   = 8
 	maxText     = 64 // a node id, a group id
 )

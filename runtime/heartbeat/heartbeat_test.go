@@ -286,6 +286,19 @@ func TestManyReleasesTakeTurns(t *testing.T) {
 			got[r.Group] = true
 		}
 	}
+	// Names as long as they may be, and a full load of driver messages.
+	for i := range f.Releases {
+		f.Releases[i].Group = fmt.Sprintf("%064x", i)
+	}
+	for range MaxDriver {
+		f.Driver = append(f.Driver, make([]byte, 60))
+	}
+	f.Seq = 500
+	if p, err := s.Seal(nil, &f); err != nil || len(p) > MaxPacket {
+		t.Fatalf("a full frame: %d bytes, %v", len(p), err)
+	} else if in, err := o.Open(p); err != nil || len(in.Releases) == 0 {
+		t.Fatalf("a full frame: %d releases, %v", len(in.Releases), err)
+	}
 	f.Driver = [][]byte{make([]byte, MaxPacket)}
 	f.Seq = 1000
 	if _, err := s.Seal(nil, &f); !errors.Is(err, ErrTooLarge) {

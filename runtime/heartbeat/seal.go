@@ -95,14 +95,25 @@ func NewSealer(clusterID string, key []byte, from, incarnation uint64) (*Sealer,
 // takes some, others each time.
 func (s *Sealer) Seal(dst []byte, f *Frame) ([]byte, error) {
 	if f.Seq <= s.last {
-		return nil, ErrSeq
+		return nil, ErrSeq // the nonce would come twice
 	}
-	if n := len(f.Releases); n > MaxReleases {
+	n := len(f.Releases)
+	packet, err := s.seal(dst, f, min(n, MaxReleases))
+	for fit := min(n, MaxReleases); errors.Is(err, ErrTooLarge) && fit > 0; {
+		fit /= 2 // long names: rather fewer releases than no frame
+		packet, err = s.seal(dst, f, fit)
+	}
+	return packet, err
+}
+
+// seal takes fit of the releases.
+func (s *Sealer) seal(dst []byte, f *Frame, fit int) ([]byte, error) {
+	if n := len(f.Releases); n > fit {
 		part := *f
-		part.Releases = make([]Release, 0, MaxReleases)
+		part.Releases = make([]Release, 0, fit)
 		// Scattered: each recipient sees only some Seqs, at a stride of its own.
 		at := int(f.Seq * 0x9e3779b97f4a7c15 >> 32 % uint64(n))
-		for i := range MaxReleases {
+		for i := range fit {
 			part.Releases = append(part.Releases, f.Releases[(at+i)%n])
 		}
 		f = &part
