@@ -143,26 +143,33 @@ func exitCode(err error, interrupted bool) int {
 	return exitDone
 }
 
+// collect finds the codes in a tree of errors: each branch has one.
 func collect(err error, codes map[int]bool) {
-	var s status
-	switch {
-	case errors.Is(err, run.ErrInterrupted):
-		codes[exitInterrupted] = true
-	case errors.Is(err, run.ErrLocked):
-		codes[exitLocked] = true
-	case errors.Is(err, run.ErrQuorum):
-		codes[exitQuorum] = true
-	case errors.As(err, &s):
-		codes[int(s)] = true
-	default:
-		if many, ok := err.(interface{ Unwrap() []error }); ok && len(many.Unwrap()) > 0 {
-			for _, one := range many.Unwrap() {
-				collect(one, codes)
-			}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range many.Unwrap() {
+			collect(one, codes)
+		}
+		return
+	}
+	for _, c := range []struct {
+		target error
+		code   int
+	}{{run.ErrInterrupted, exitInterrupted}, {run.ErrLocked, exitLocked}, {run.ErrQuorum, exitQuorum}} {
+		is, ok := err.(interface{ Is(error) bool })
+		if err == c.target || ok && is.Is(c.target) {
+			codes[c.code] = true
 			return
 		}
-		codes[exitError] = true
 	}
+	if s, ok := err.(status); ok {
+		codes[int(s)] = true
+		return
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		collect(inner, codes)
+		return
+	}
+	codes[exitError] = true
 }
 
 // build says which build this is, for `version`.

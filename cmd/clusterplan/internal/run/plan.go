@@ -141,17 +141,22 @@ func (e *quorumError) Unwrap() error        { return e.error }
 
 // known gives the definition what applied objects know of themselves.
 func (s *Session) known() lang.Known {
-	schemas := s.registry.Schemas()
+	types := map[string]cty.Type{}
+	for provider, sch := range s.registry.Schemas() {
+		for name, shape := range sch.Objects {
+			types[provider+"/"+name] = schema.Type(shape)
+		}
+	}
 	return func(a addr.Address) (cty.Value, bool) {
 		o := s.Snap.State.Find(a)
 		if o == nil {
 			return cty.NilVal, false
 		}
-		shape, ok := schemas[o.Provider].Objects[o.Type]
+		t, ok := types[o.Provider+"/"+o.Type]
 		if !ok {
 			return cty.NilVal, false
 		}
-		v, err := schema.FromJSON(o.Attributes, schema.Type(shape))
+		v, err := schema.FromJSON(o.Attributes, t)
 		return v, err == nil
 	}
 }

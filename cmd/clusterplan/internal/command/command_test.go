@@ -1,0 +1,61 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+func TestExitCode(t *testing.T) {
+	other := errors.New("other")
+	locked := &view.Hint{Err: &localstore.LockedError{}, Hint: "wait"}
+	for _, c := range []struct {
+		err         error
+		interrupted bool
+		want        int
+	}{
+		{nil, false, 0},
+		{nil, true, 0}, // it came to its end all the same
+		{other, false, 1},
+		{status(exitChanges), false, 2},
+		{status(exitGuarantee), false, 3},
+		{locked, false, 4},
+		{fmt.Errorf("plan: %w", locked), false, 4},
+		{fmt.Errorf("plan: %w", run.ErrQuorum), false, 6},
+		{run.ErrInterrupted, true, 130},
+		{fmt.Errorf("read: %w", context.Canceled), true, 130},
+		{context.Canceled, false, 1},
+		// The first of 1, 130, 4, 5, 6, 3, 2 wins.
+		{errors.Join(run.ErrInterrupted, locked), true, 130},
+		{errors.Join(other, status(exitChanges)), false, 1},
+		{errors.Join(run.ErrQuorum, locked), false, 4},
+		{errors.Join(status(exitChanges), run.ErrQuorum), false, 6},
+	} {
+		if got := exitCode(c.err, c.interrupted); got != c.want {
+			t.Errorf("%v (interrupted %v): %d, want %d", c.err, c.interrupted, got, c.want)
+		}
+	}
+}
+
+func TestTwoDashes(t *testing.T) {
+	root := (&app{}).root()
+	for _, c := range []struct{ in, want string }{
+		{"plan -out=x -json DIR", "plan -out=x --json DIR"}, // there is no --out: told as it was written
+		{"plan -var=a=b -var-file f", "plan --var=a=b --var-file f"},
+		{"-chdir=x events -f", "--chdir=x events -f"},
+		{"apply -auto-approve -- -json", "apply --auto-approve -- -json"},
+		{"fmt -", "fmt -"},
+		{"plan -h", "plan -h"},
+		{"demo web -listen 127.0.0.1:1", "demo web --listen 127.0.0.1:1"},
+	} {
+		if got := strings.Join(twoDashes(root, strings.Fields(c.in)), " "); got != c.want {
+			t.Errorf("%s: %s, want %s", c.in, got, c.want)
+		}
+	}
+}
