@@ -69,13 +69,14 @@ func (d *differ) object(s shape, prefix string, before, after, applied cty.Value
 			continue
 		}
 		attr := s.attrs[name]
-		d.value(path, attr, attr.Sensitive, b, a, p)
+		d.value(path, attr, attr.Sensitive, p != cty.NilVal, b, a, p)
 	}
 }
 
 // value compares two values of one attribute; maps by key, lists of one
-// length by element, all else as a whole.
-func (d *differ) value(path string, attr spec.Attribute, sensitive bool, before, after, applied cty.Value) {
+// length by element, all else as a whole. known: what was applied is known,
+// if only that it was nothing.
+func (d *differ) value(path string, attr spec.Attribute, sensitive, known bool, before, after, applied cty.Value) {
 	if same(before, after) {
 		return
 	}
@@ -89,7 +90,7 @@ func (d *differ) value(path string, attr spec.Attribute, sensitive bool, before,
 				pm = p.AsValueMap()
 			}
 			for _, k := range sortedKeys(bm, am) {
-				d.value(path+"["+strconv.Quote(k)+"]", attr, sensitive, element(bm, k), element(am, k), element(pm, k))
+				d.value(path+"["+strconv.Quote(k)+"]", attr, sensitive, pm != nil || known, element(bm, k), element(am, k), element(pm, k))
 			}
 			return
 		}
@@ -100,13 +101,13 @@ func (d *differ) value(path string, attr spec.Attribute, sensitive bool, before,
 				if p != cty.NilVal && p.IsKnown() && !p.IsNull() && p.LengthInt() == n {
 					pv = p.Index(idx)
 				}
-				d.value(path+"["+strconv.Itoa(i)+"]", attr, sensitive, b.Index(idx), a.Index(idx), pv)
+				d.value(path+"["+strconv.Itoa(i)+"]", attr, sensitive, pv != cty.NilVal, b.Index(idx), a.Index(idx), pv)
 			}
 			return
 		}
 	}
 	cause := CauseDefinition
-	if attr.Computed && before != cty.NilVal || applied != cty.NilVal && same(applied, after) {
+	if attr.Computed && before != cty.NilVal || known && same(applied, after) {
 		cause = CauseDrift
 	}
 	impact := attr.Impact
