@@ -504,6 +504,76 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// A changed definition: what is new starts and what is changed is started
+// again, while the rest goes on; an owner that is none any more hands over.
+func TestChangedDefinition(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n1")
+	h := w.put(g)
+	w.run(time.Second)
+	change := func(do func(g *spec.Group)) []string {
+		t.Helper()
+		before := len(h.starts)
+		next := *w.group("web")
+		s := next.Spec
+		s.Resources = slices.Clone(s.Resources)
+		do(&s)
+		w.must(w.leader(), confdb.Command{PutGroup: &s})
+		w.run(500 * time.Millisecond)
+		if !w.online("web") {
+			t.Fatalf("not online:\n%s", w.describe())
+		}
+		return h.starts[before:]
+	}
+	if got := change(func(g *spec.Group) { g.Resources[1].Restart.Threshold = 9; g.PreferredOwners = []string{"n2"} }); len(got) != 0 {
+		t.Errorf("a policy started %v", got)
+	}
+	if got := change(func(g *spec.Group) {
+		r := g.Resources[1]
+		r.Name = "log"
+		g.Resources = append(g.Resources, r)
+	}); !slices.Equal(got, []string{"g-web/log@1"}) {
+		t.Errorf("a new resource started %v", got)
+	}
+	if got := change(func(g *spec.Group) { g.Resources[0].Attributes = map[string]any{"address": "127.0.0.9"} }); !slices.Equal(got, []string{"g-web/ip@1", "g-web/app@1", "g-web/log@1"}) {
+		t.Errorf("a changed dependency started %v", got)
+	}
+	if got := change(func(g *spec.Group) { g.Resources = g.Resources[:2] }); len(got) != 0 || len(h.procs["g-web"]) != 2 {
+		t.Errorf("a removed resource started %v, and %v run", got, h.procs)
+	}
+	if w.running["g-web"] != "n1" {
+		t.Error("changed preferred owners moved the group")
+	}
+	change(func(g *spec.Group) { g.PossibleOwners = []string{"n2", "n3"} })
+	if w.running["g-web"] != "n2" {
+		t.Errorf("its owner is none any more, yet it runs on %s", w.running["g-web"])
+	}
+}
+
+// Room for one more group of high priority is made by the lowest.
+func TestShed(t *testing.T) {
+	w := newWorld(t, 3)
+	for i := range w.hosts {
+		s := nodeSpec(i)
+		s.Capacity = map[string]int64{"cpu": 4}
+		w.must(w.leader(), confdb.Command{PutNode: &confdb.PutNode{Spec: s}})
+	}
+	for i, name := range []string{"a", "b", "c"} {
+		g := groupSpec(name, w.hosts[i].name)
+		g.Demand, g.Priority = map[string]int64{"cpu": 3}, 1000*(i+1)
+		w.put(g)
+	}
+	w.run(time.Second)
+	w.hosts[2].kill() // c, the highest, was there
+	w.until("c runs in a's place", 4*time.Second, func() bool { return w.leader() != nil && w.online("c") && w.running["g-c"] == "n1" })
+	w.run(time.Second)
+	if w.running["g-a"] != "" || w.group("a").Owner.Node != "" || w.running["g-b"] != "n2" {
+		t.Errorf("after it: %v\n%s", w.running, w.describe())
+	}
+	w.hosts[2].start()
+	w.until("a finds room again", 5*time.Second, func() bool { return w.online("a") && w.running["g-a"] == "n3" })
+}
+
 // The same inputs give the same outputs.
 func TestDeterministic(t *testing.T) {
 	tell := func() string {
