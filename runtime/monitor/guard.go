@@ -133,6 +133,7 @@ func (g *guard) run() int {
 	exits := make(chan syscall.WaitStatus, 1)
 	gone := make(chan struct{})
 	go g.reap(pid, exits, gone)
+	Trim()
 
 	var stopping unix.Signal
 	var killing bool

@@ -148,6 +148,7 @@ func (m *monitor) prepare() error {
 		return err
 	}
 	m.record, m.host.record = record, record
+	Trim()
 	return nil
 }
 
