@@ -10,6 +10,7 @@
 package confdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ type Provider struct {
 
 	mu     sync.Mutex
 	client *client.Client
-	asked  []string // endpoints of client
+	asked  []string       // endpoints of client
+	rank   map[string]int // by node id: 0 has quorum, 1 answers, 2 is silent, as last asked
 	cached *database
 	stale  bool // something was written since
 
@@ -53,7 +55,8 @@ type Provider struct {
 // database is one reading of the cluster's database.
 type database struct {
 	client.Config
-	none    bool // no node holds a cluster yet, for sure
+	none    bool   // no node holds a cluster yet, for sure
+	leader  string // node name, as a node with quorum says
 	members map[string]*client.ConfigMember
 	groups  map[string]*client.ConfigGroup
 }
@@ -108,15 +111,18 @@ func (p *Provider) api() (*client.Client, error) {
 	if identity == nil {
 		return nil, fmt.Errorf("%w: there is no cluster yet: the state does not hold its identity", providers.ErrUnreachable)
 	}
-	var endpoints []string
-	for _, e := range p.env.Nodes.All() {
-		endpoints = append(endpoints, e.Endpoint)
-	}
-	if len(endpoints) == 0 {
+	nodes := p.env.Nodes.All()
+	if len(nodes) == 0 {
 		return nil, fmt.Errorf("%w: the state knows no node with an endpoint", providers.ErrUnreachable)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Whoever is likely to answer is asked first: a silent one costs seconds.
+	slices.SortStableFunc(nodes, func(a, b providers.Entry) int { return cmp.Compare(p.rankOf(a), p.rankOf(b)) })
+	var endpoints []string
+	for _, e := range nodes {
+		endpoints = append(endpoints, e.Endpoint)
+	}
 	if p.client != nil && slices.Equal(p.asked, endpoints) {
 		return p.client, nil
 	}
@@ -137,6 +143,14 @@ func (p *Provider) api() (*client.Client, error) {
 	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Author: author(), Patience: patience})
 	p.asked = endpoints
 	return p.client, nil
+}
+
+func (p *Provider) rankOf(e providers.Entry) int {
+	rank, ok := p.rank[e.NodeID]
+	if !ok && e.ServerID == 0 {
+		return 2
+	}
+	return rank
 }
 
 // author is who applies, for the event log.
@@ -226,25 +240,30 @@ func (p *Provider) read(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A copy with quorum may be a moment behind its leader; a barrier makes
-	// sure of what is committed, where there is someone to commit it.
-	conf, err := c.Config(ctx, false)
-	if err == nil && conf.Quorum {
-		fresh, freshErr := c.Config(ctx, true)
-		if freshErr == nil {
-			conf = fresh
-		} else if ctx.Err() != nil {
+	answers := p.ask(ctx, c)
+	if c, err = p.api(); err != nil { // those with quorum first
+		return nil, err
+	}
+	var conf client.Config
+	if i := slices.IndexFunc(answers, func(a answer) bool { return a.err == nil && a.self.Quorum }); i >= 0 {
+		// A copy with quorum may be a moment behind its leader; a barrier makes
+		// sure of what is committed.
+		if conf, err = c.Config(ctx, true); err == nil {
+			db := index(conf)
+			db.leader = answers[i].self.Leader
+			return db, nil
+		}
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
-		} else {
-			conf.Quorum = false // it was lost in between
 		}
 	}
-	if code(err) == "waiting" {
-		return p.nobody(ctx, c)
+	if conf, err = c.Config(ctx, false); code(err) == "waiting" {
+		return nobody(answers)
 	}
 	if err != nil {
 		return nil, wrap(err)
 	}
+	conf.Quorum = false // nobody could confirm it
 	return index(conf), nil
 }
 
@@ -261,9 +280,9 @@ func index(conf client.Config) *database {
 
 // nobody makes sure that no node holds the cluster: each answers that it
 // waits, or never ran at all.
-func (p *Provider) nobody(ctx context.Context, c *client.Client) (*database, error) {
+func nobody(answers []answer) (*database, error) {
 	var silent []string
-	for _, n := range p.ask(ctx, c) {
+	for _, n := range answers {
 		if n.err != nil && n.ServerID != 0 {
 			silent = append(silent, n.Name)
 		}
@@ -292,6 +311,19 @@ func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
 		wg.Go(func() { answers[i].self, answers[i].err = c.Self(ctx, n.Endpoint) })
 	}
 	wg.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rank = make(map[string]int, len(answers))
+	for _, a := range answers {
+		switch {
+		case a.err != nil:
+			p.rank[a.NodeID] = 2
+		case !a.self.Quorum:
+			p.rank[a.NodeID] = 1
+		default:
+			p.rank[a.NodeID] = 0
+		}
+	}
 	return answers
 }
 
@@ -317,16 +349,7 @@ func (p *Provider) Live(ctx context.Context) (*providers.Live, error) {
 		g := &db.Groups[i]
 		l.Groups = append(l.Groups, providers.LiveGroup{Spec: g.Spec, Owner: names[g.Owner], State: g.State, Want: g.Want, WantBy: order(g.WantBy), Move: order(g.Move)})
 	}
-	if db.Quorum {
-		if c, err := p.api(); err == nil {
-			for _, m := range db.Members {
-				if self, err := c.Self(ctx, m.Endpoint); err == nil && self.Quorum {
-					l.Leader = names[self.Leader]
-					break
-				}
-			}
-		}
-	}
+	l.Leader = names[db.leader]
 	return l, nil
 }
 

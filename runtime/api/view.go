@@ -55,6 +55,13 @@ func membership(st *confdb.State, ms member.Status, node string, server uint64) 
 // is written: Apply replaces a changed one as a whole and never writes into it.
 func (s *server) config(c *call) error {
 	if fresh := c.r.URL.Query().Get("fresh"); fresh == "1" || fresh == "true" {
+		known := false
+		if err := s.read(c.ctx, func(st *confdb.State, _ member.Status) { known = st.Cluster.ID != "" }); err != nil {
+			return err
+		}
+		if !known { // nothing will be committed here: others may answer
+			return waiting(s.b.Facts().Name)
+		}
 		if _, err := s.submit(c.ctx, confdb.Command{ID: newID(), Time: time.Now().UTC(), Nothing: true}); err != nil {
 			return err
 		}
