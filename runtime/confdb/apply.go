@@ -24,7 +24,7 @@ func (s *State) Apply(c Command) Result {
 			return s.Done[i].Result
 		}
 	}
-	c.Time = c.Time.UTC().Round(0) // what a snapshot would read back
+	c.Time = plain(c.Time)
 	s.Revision++
 	r := s.do(c)
 	r.Revision = s.Revision
@@ -90,7 +90,7 @@ func (s *State) configured() { s.ConfigRevision = s.Revision }
 // where e has none.
 func (s *State) event(c Command, e Event) {
 	e.ID = s.LastEvent() + 1
-	if e.Time = e.Time.UTC().Round(0); e.Time.IsZero() {
+	if e.Time = plain(e.Time); e.Time.IsZero() {
 		e.Time = c.Time
 	}
 	if e.Cause == 0 {
@@ -195,6 +195,16 @@ func (s *State) setView(c Command) Result {
 		}
 	}
 	return Result{}
+}
+
+// plain is a time as a snapshot reads it back; one that JSON can't write (a
+// year past 9999, by its zone) is none.
+func plain(t time.Time) time.Time {
+	t = t.UTC().Round(0)
+	if y := t.Year(); y < 1 || y > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // trim drops what is older than period before now.

@@ -480,6 +480,7 @@ func TestReadersRefuseWhatTheyDontKnow(t *testing.T) {
 func FuzzCommand(f *testing.F) {
 	f.Add([]byte(`{"id":"a","put_group":{"id":"g","name":"g","addr":"group.g","resources":[{"name":"r","type":"ip_address","attributes":{"address":7}}]}}`))
 	f.Add([]byte(`{"id":"a","assign":{"group":"g","node":""}}`))
+	f.Add([]byte(`{"id":"a","time":"9999-12-31T23:59:59-10:00","event":{"kind":"k","text":"t","time":"0000-01-01T00:00:00+10:00"}}`))
 	f.Add([]byte(`{"id":"a","set_view":{"up":[""]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := confdb.DecodeCommand(data)

@@ -177,7 +177,7 @@ func TestCatchesUpBySnapshot(t *testing.T) {
 
 func TestMembership(t *testing.T) {
 	w := confdbtest.NewWorld(t, confdbtest.Config{Make: open, Seed: 4, Servers: 4})
-	one, four := w.Servers[0], w.Servers[3]
+	four := w.Servers[3]
 	w.Servers[3].Crash() // not there yet
 	w.Servers = w.Servers[:3]
 	w.Form()
@@ -236,7 +236,6 @@ func TestMembership(t *testing.T) {
 	if got := w.Leader().Driver.Status().Term; got != term {
 		t.Errorf("the removed server went on disturbing: term %d, then %d", term, got)
 	}
-	_ = one
 }
 
 func TestTransfer(t *testing.T) {

@@ -14,11 +14,3 @@ func open(server, seed uint64, stored confdb.Stored, now spec.Instant) (confdb.D
 }
 
 func TestConformance(t *testing.T) { confdbtest.Drivers(t, open) }
-
-func TestForm(t *testing.T) {
-	for seed := range uint64(5) {
-		w := confdbtest.NewWorld(t, confdbtest.Config{Make: open, Seed: seed, Servers: 5})
-		w.Form()
-		t.Log(w.Now)
-	}
-}
