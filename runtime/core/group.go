@@ -108,9 +108,23 @@ func (r *run) define(g *confdb.Group) bool {
 	return changed
 }
 
-// sameResource tells whether a change from a to b can wait for the next start.
+// sameResource tells whether a change from a to b can wait for the next start:
+// by the type's schema no attribute differs that takes a restart, as the plan
+// has shown.
 func sameResource(a, b spec.Resource) bool {
-	return a.Type == b.Type && reflect.DeepEqual(a.Attributes, b.Attributes) && reflect.DeepEqual(a.LooksAlive, b.LooksAlive) && reflect.DeepEqual(a.IsAlive, b.IsAlive)
+	if a.Type != b.Type {
+		return false
+	}
+	schema, known := spec.ResourceTypes()[a.Type]
+	if !known {
+		return reflect.DeepEqual(a.Attributes, b.Attributes)
+	}
+	for _, attr := range schema.Attributes {
+		if attr.Impact != spec.ImpactNone && !reflect.DeepEqual(a.Attributes[attr.Name], b.Attributes[attr.Name]) {
+			return false
+		}
+	}
+	return true
 }
 
 func isDown(state string) bool { return state == spec.StateOffline || state == spec.StateFailed }

@@ -525,7 +525,10 @@ func TestChangedDefinition(t *testing.T) {
 		}
 		return h.starts[before:]
 	}
-	if got := change(func(g *spec.Group) { g.Resources[1].Restart.Threshold = 9; g.PreferredOwners = []string{"n2"} }); len(got) != 0 {
+	if got := change(func(g *spec.Group) {
+		g.Resources[1].Restart.Threshold, g.Resources[1].Attributes = 9, map[string]any{"stop_timeout": "3s"}
+		g.PreferredOwners = []string{"n2"}
+	}); len(got) != 0 {
 		t.Errorf("a policy started %v", got)
 	}
 	if got := change(func(g *spec.Group) {
@@ -535,7 +538,7 @@ func TestChangedDefinition(t *testing.T) {
 	}); !slices.Equal(got, []string{"g-web/log@1"}) {
 		t.Errorf("a new resource started %v", got)
 	}
-	if got := change(func(g *spec.Group) { g.Resources[0].Attributes = map[string]any{"address": "127.0.0.9"} }); !slices.Equal(got, []string{"g-web/ip@1", "g-web/app@1", "g-web/log@1"}) {
+	if got := change(func(g *spec.Group) { g.Resources[0].Attributes = map[string]any{"command": []any{"other"}} }); !slices.Equal(got, []string{"g-web/ip@1", "g-web/app@1", "g-web/log@1"}) {
 		t.Errorf("a changed dependency started %v", got)
 	}
 	if got := change(func(g *spec.Group) { g.Resources = g.Resources[:2] }); len(got) != 0 || len(h.procs["g-web"]) != 2 {
