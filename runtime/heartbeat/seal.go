@@ -155,7 +155,6 @@ type Opener struct {
 	senders map[uint64]*sender
 	clock   uint64 // counts believed frames: an order of age without a clock
 	plain   []byte // reused
-	frame   Frame  // of the payload being read
 }
 
 type sender struct {

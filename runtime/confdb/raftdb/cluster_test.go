@@ -329,7 +329,7 @@ func TestDeterministic(t *testing.T) {
 		return w.Trace()
 	}
 	for seed := range uint64(4) {
-		if run(seed) != run(seed) {
+		if first, second := run(seed), run(seed); first != second {
 			t.Errorf("seed %d: two runs differ", seed)
 		}
 	}
