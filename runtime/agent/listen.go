@@ -38,8 +38,8 @@ type front struct {
 	tls    *tls.Config
 }
 
-func (n *Node) listen() (f *front, err error) {
-	f = &front{socket: filepath.Join(n.files.dir, runDir, socketFile)}
+func (n *Node) listen() (_ *front, err error) {
+	f := &front{socket: filepath.Join(n.files.dir, runDir, socketFile)}
 	defer func() {
 		if err != nil {
 			f.close()
