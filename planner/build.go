@@ -121,6 +121,9 @@ func (b *builder) collect() {
 	if b.in.Definition != nil {
 		b.readDefinition()
 	}
+	if b.destroy {
+		b.wanted = nil
+	}
 	want := make(map[addr.Address]*wanted, len(b.wanted))
 	addrs := make([]addr.Address, 0, len(b.wanted)+8)
 	for i := range b.wanted {
@@ -147,9 +150,6 @@ func (b *builder) collect() {
 	for i, a := range addrs {
 		it := &all[i]
 		*it = item{addr: a, want: want[a], old: b.state[a], change: &b.plan.Changes[i]}
-		if b.destroy {
-			it.want = nil
-		}
 		b.items[i], b.at[a] = it, it
 		if a.IsResource() {
 			b.parts[a.Owner()] = append(b.parts[a.Owner()], it)
