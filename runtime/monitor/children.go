@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// children starts and reaps all of the monitor's child processes: guardians,
-// and the commands of checks. The monitor is a subreaper, so it also gets the
-// orphans of guardians that died and of checks; whatever child it didn't start
-// itself is such a stray, and is killed (sweep).
+// children starts and reaps all of the monitor's child processes, which are
+// guardians. The monitor is a subreaper, so it also gets the orphans of
+// guardians that died; whatever child it didn't start itself is such a stray,
+// and is killed (sweep).
 //
 // os/exec isn't used here: its waiting and the reaping of strays would take
 // each other's children.
@@ -112,15 +112,12 @@ func (c *children) start(path string, args func(thread int) []string, attr *sysc
 	return reply.child, reply.err
 }
 
-// signal signals a child, or its process group, if it wasn't reaped yet.
-func (c *children) signal(ch *child, sig unix.Signal, group bool) {
+// signal signals a child if it wasn't reaped yet.
+func (c *children) signal(ch *child, sig unix.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known[ch.pid] != ch {
 		return
-	}
-	if group {
-		_ = unix.Kill(-ch.pid, sig)
 	}
 	_ = unix.Kill(ch.pid, sig)
 }

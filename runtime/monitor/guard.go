@@ -108,7 +108,7 @@ type guard struct {
 	monitor, thread int
 	conn            net.Conn
 	signals         chan os.Signal
-	out             *pump         // nil: the output is not kept
+	out             *pump
 	drained         chan struct{} // the output has come to its end
 
 	mu     sync.Mutex
@@ -176,11 +176,9 @@ func (g *guard) run() int {
 			default:
 			}
 			g.say(guardWord{Gone: true})
-			if g.out != nil {
-				select { // the last output, unless a stranger holds the pipe
-				case <-g.drained:
-				case <-time.After(time.Second):
-				}
+			select { // the last output, unless a stranger holds the pipe
+			case <-g.drained:
+			case <-time.After(time.Second):
 			}
 			return 0
 		}
@@ -220,21 +218,20 @@ func (g *guard) start(p resource.Program) (int, error) {
 		return 0, err
 	}
 	defer null.Close()
-	out := null
+	var log *rotated // nil: only the last line is kept
 	if p.Log != "" {
-		log, err := openRotated(p.Log, p.LogMax, p.LogKeep)
-		if err != nil {
+		if log, err = openRotated(p.Log, p.LogMax, p.LogKeep); err != nil {
 			return 0, fmt.Errorf("its log: %w", err)
 		}
-		var fds [2]int
-		if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-			return 0, fmt.Errorf("pipe: %w", err)
-		}
-		out = os.NewFile(uintptr(fds[1]), "output")
-		defer out.Close()
-		if g.out, err = newPump(fds[0], log); err != nil {
-			return 0, err
-		}
+	}
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("pipe: %w", err)
+	}
+	out := os.NewFile(uintptr(fds[1]), "output")
+	defer out.Close()
+	if g.out, err = newPump(fds[0], log); err != nil {
+		return 0, err
 	}
 	attr := &syscall.ProcAttr{
 		Dir:   p.Dir,
@@ -249,12 +246,10 @@ func (g *guard) start(p resource.Program) (int, error) {
 		return 0, execError(p.Path, err)
 	}
 	g.leader = pid
-	if g.out != nil {
-		go func() {
-			g.out.run()
-			close(g.drained)
-		}()
-	}
+	go func() {
+		g.out.run()
+		close(g.drained)
+	}()
 	return pid, nil
 }
 
@@ -331,8 +326,6 @@ func (g *guard) exitOf(ws syscall.WaitStatus) *guardExit {
 	} else {
 		e.Status = ws.ExitStatus()
 	}
-	if g.out != nil {
-		e.LastLine = g.out.lastLine(20 * time.Millisecond)
-	}
+	e.LastLine = g.out.lastLine(20 * time.Millisecond)
 	return e
 }

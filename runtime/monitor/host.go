@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +47,7 @@ type guarded struct {
 	pid    int
 	exited chan struct{}
 	gone   chan struct{}
+	clean  bool // it ended with exit status 0; once exited is closed
 
 	mu   sync.Mutex
 	exit error
@@ -56,6 +56,14 @@ type guarded struct {
 // Guard starts a program under a guardian. The guardian stands in the record,
 // on disk, before it is told to start the program.
 func (h *host) Guard(ctx context.Context, p resource.Program) (resource.Guarded, error) {
+	g, err := h.guard(ctx, p, true)
+	if err != nil {
+		return nil, err // and not a nil *guarded
+	}
+	return g, nil
+}
+
+func (h *host) guard(ctx context.Context, p resource.Program, recorded bool) (*guarded, error) {
 	mine, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -84,7 +92,9 @@ func (h *host) Guard(ctx context.Context, p resource.Program) (resource.Guarded,
 		return nil, fmt.Errorf("its guardian: %w", err)
 	}
 	g := &guarded{host: h, name: p.Name, child: ch, conn: conn, exited: make(chan struct{}), gone: make(chan struct{})}
-	err = h.record.started(ch.pid, ch.start)
+	if recorded {
+		err = h.record.started(ch.pid, ch.start)
+	}
 	var first guardWord
 	in := newLineReader(conn)
 	if err == nil {
@@ -126,6 +136,7 @@ func (g *guarded) listen(in *lineReader) {
 			break
 		}
 		if w.Exit != nil {
+			g.clean = *w.Exit == guardExit{LastLine: w.Exit.LastLine}
 			g.ended(exitError(w.Exit))
 		}
 		if w.Gone {
@@ -152,7 +163,7 @@ func (g *guarded) end() {
 	case <-g.child.ended:
 	case <-time.After(time.Second):
 		// It closed its socket and still lives: no guardian of ours.
-		g.host.kids.signal(g.child, unix.SIGKILL, false)
+		g.host.kids.signal(g.child, unix.SIGKILL)
 		<-g.child.ended
 	}
 	g.host.kids.sweep(func(since time.Duration) {
@@ -181,7 +192,7 @@ func (g *guarded) send(o guardOrder) {
 	if _, err := g.conn.Write(line); err != nil {
 		// A guardian that takes no orders hangs or is stopped: killing it
 		// kills the program, and its orphans become ours.
-		g.host.kids.signal(g.child, unix.SIGKILL, false)
+		g.host.kids.signal(g.child, unix.SIGKILL)
 	}
 }
 
@@ -204,12 +215,12 @@ const killPatience = 20 * time.Millisecond
 // Kill kills all of it.
 func (g *guarded) Kill() {
 	g.send(guardOrder{Kill: true})
-	g.host.kids.signal(g.child, unix.SIGCONT, false) // a stopped guardian wakes
+	g.host.kids.signal(g.child, unix.SIGCONT) // a stopped guardian wakes
 	time.AfterFunc(killPatience, func() {
 		select {
 		case <-g.gone:
 		default:
-			g.host.kids.signal(g.child, unix.SIGKILL, false)
+			g.host.kids.signal(g.child, unix.SIGKILL)
 		}
 	})
 }
@@ -226,69 +237,31 @@ func exitError(e *guardExit) error {
 	return errors.New(text)
 }
 
-// Run runs a check's command. Its own error says what it printed last.
+// Run runs a check's command, under a guardian as well: a program on a disk
+// that hangs stops its parent until it has been read, which must not be the
+// monitor. It stands in no record; the token finds what may be left of it.
 func (h *host) Run(ctx context.Context, p resource.Program) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	g, err := h.guard(ctx, p, false)
 	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return err
 	}
-	defer null.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	ch, err := h.kids.start(p.Path, func(int) []string { return p.Args }, &syscall.ProcAttr{
-		Dir:   p.Dir,
-		Env:   append(p.Env, tokenVariable+"="+h.record.token),
-		Files: []uintptr{null.Fd(), w.Fd(), w.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: credential(p.User)},
-	})
-	w.Close()
-	if err != nil {
-		return execError(filepath.Base(p.Path), err)
-	}
-	last := make(chan string, 1)
-	go func() { last <- lastLineOf(r) }()
 	select {
-	case <-ch.ended:
+	case <-g.Exited(): // its guardian kills what it left in the background
 	case <-ctx.Done():
-		h.kids.signal(ch, unix.SIGKILL, true)
-		<-ch.ended
+		g.Kill()
 	}
-	// What it left in the background would hold the pipe, and is a stray.
-	_ = r.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	line := <-last
-	if h.kids.strays() {
-		h.kids.sweep(func(time.Duration) {})
-	}
+	<-g.Gone()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	ws := ch.status
-	if ws.Exited() && ws.ExitStatus() == 0 {
+	if g.clean {
 		return nil
 	}
-	e := &guardExit{Status: ws.ExitStatus(), LastLine: line}
-	if ws.Signaled() {
-		e.Signal = int(ws.Signal())
-	}
-	return exitError(e)
-}
-
-// lastLineOf reads r to its end and returns its last line that holds more
-// than space.
-func lastLineOf(r *os.File) string {
-	var p pump
-	for {
-		n, err := r.Read(p.buf[:])
-		p.note(p.buf[:n])
-		if err != nil {
-			break
-		}
-	}
-	return p.line()
+	return g.ExitError()
 }

@@ -24,7 +24,7 @@ const maxLastLine = 500
 type pump struct {
 	file *os.File
 	raw  syscall.RawConn
-	log  *rotated
+	log  *rotated // nil: none
 
 	mu   sync.Mutex
 	buf  [8192]byte
@@ -152,6 +152,9 @@ func (r *rotated) open() error {
 // write appends b, and rotates between two lines where it can. Output that
 // can't be written is lost.
 func (r *rotated) write(b []byte) {
+	if r == nil {
+		return
+	}
 	for len(b) > 0 {
 		if r.file == nil && r.open() != nil {
 			return
@@ -205,7 +208,7 @@ func (r *rotated) rotate() {
 }
 
 func (r *rotated) close() {
-	if r.file != nil {
+	if r != nil && r.file != nil {
 		_ = r.file.Close()
 		r.file = nil
 	}
