@@ -37,7 +37,6 @@ type run struct {
 	gone      bool       // no longer this node's under this epoch
 	gaveUp    bool
 	released  bool // never started again under this epoch
-	stopAt    spec.Instant
 	endAt     spec.Instant
 	stuck     bool
 	dirty     bool

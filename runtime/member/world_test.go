@@ -258,7 +258,7 @@ func (h *host) output(o Output) {
 			w.after(stopTime, func() {
 				if h.mon {
 					h.endGroup(o.Group)
-					h.input(GroupDown{Group: o.Group, Epoch: o.Epoch})
+					h.input(GroupDown(o))
 				}
 			})
 		}
@@ -507,16 +507,6 @@ func (w *world) isolate(h *host, cut bool) {
 			w.cut[[2]int{h.i, o.i}], w.cut[[2]int{o.i, h.i}] = cut, cut
 		}
 	}
-}
-
-func (w *world) kinds(object string) []string {
-	var out []string
-	for _, e := range w.state().Events {
-		if e.Object == object {
-			out = append(out, e.Kind)
-		}
-	}
-	return out
 }
 
 func (w *world) describe() string {
