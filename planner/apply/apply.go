@@ -75,6 +75,7 @@ type Result struct {
 	State       statefile.State
 	Done        planner.Summary // objects, resources on their own
 	Failed      []Failure
+	Cancelled   []Failure      // were under way when the context ended; the next run looks at what came of them
 	Skipped     []Skip         // what hangs on a failure, in plan order
 	NotStarted  []addr.Address // for the run was interrupted
 	Interrupted bool

@@ -411,36 +411,56 @@ func TestRollingUpgrade(t *testing.T) {
 	l.settled(def)
 }
 
-// Two of three up: the plan refuses to take one more away.
+// Two nodes: none of them can be taken out. The plan says so, names the step,
+// and is not applied; a single step that only adds is never refused.
 func TestRefusesToLoseQuorum(t *testing.T) {
+	const two = `
+cluster "c" {
+  quorum { model = "majority_node_set" }
+}
+node "n1" { provider = local }
+node "n2" { provider = local }
+`
 	l := newLab(t)
-	def := l.load(threeNodes)
+	def := l.load(two)
 	l.must(def, "")
-	l.world.Program = "p2"
 	for id, m := range l.world.Members {
-		if m.Spec.Name == "n3" {
-			delete(l.world.Hosts, id) // the host is lost
+		if m.Spec.Name == "n2" {
+			l.world.Leader = id
 		}
 	}
-	l.world.Fail = func(c plannertest.Call) error {
-		if c.Addr.Name == "n3" {
-			return errors.New("no route to host")
+	l.world.Program = "p2"
+	l.world.Calls = nil
+	_, p, err := l.apply(def, "")
+	if err == nil || !p.Quorum.Lost || p.Applyable || !p.Errored || p.Quorum.Lowest != 1 {
+		t.Fatalf("%v, %+v", err, p.Quorum)
+	}
+	var refused []string
+	for _, s := range p.Steps {
+		if s.Refused {
+			refused = append(refused, fmt.Sprintf("%s %s %d/%d", s.Address, s.Phase, s.Up, s.Needed))
 		}
-		return nil
 	}
-	res, p, err := l.apply(def, "")
-	if p.Quorum.Lost {
-		return // n3 can't be counted on: refused at plan
+	if got := strings.Join(refused, ", "); got != "node.n1 stop 1/2, node.n2 stop 1/2" {
+		t.Errorf("refused: %s", got)
 	}
+	if len(l.world.Calls) > 0 {
+		t.Errorf("done all the same: %s", l.calls())
+	}
+	state, pending := l.current()
+	world, err := refresh.Run(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !l.world.Quorum() {
-		t.Error("quorum was lost")
+	in := planner.Input{Definition: def, State: state, World: world, Providers: l.world.Registry(), AllowQuorumLoss: true}
+	if allowed, _ := planner.Build(in); !allowed.Applyable || allowed.Quorum.Lost {
+		t.Errorf("allowed by the flag: %+v", allowed.Diagnostics)
 	}
-	if len(res.Failed) < 2 {
-		t.Errorf("failed: %+v", res.Failed)
+	l.world.Program = "p1"
+	for _, h := range l.world.Hosts {
+		h.Running = false
 	}
+	l.must(l.load(two+`node "n3" { provider = local }`), "")
 }
 
 func TestChanges(t *testing.T) {

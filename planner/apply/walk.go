@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -150,6 +151,12 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 			stopped, stop = true, nil
 		case out := <-results:
 			active--
+			if out.err != nil && ctx.Err() != nil && errors.Is(out.err, ctx.Err()) {
+				// It did not fail, it was cut off: nothing follows from it.
+				out.v.status = failed
+				res.Cancelled = append(res.Cancelled, Failure{Addr: out.v.unit.Key.Addr, Action: out.v.unit.Action, Phase: out.phase, Err: out.err})
+				continue
+			}
 			if out.err != nil {
 				out.v.status = failed
 				res.Failed = append(res.Failed, Failure{Addr: out.v.unit.Key.Addr, Action: out.v.unit.Action, Phase: out.phase, Err: out.err})
