@@ -297,7 +297,8 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		a.style.Outcome(a.out, res, mode)
 	}
 	if res.Interrupted {
-		a.told(res.NotStarted)
+		a.told("Cut off, to be looked at by the next apply", addresses(res.Cancelled))
+		a.told("Not begun", res.NotStarted)
 		errs = append(errs, run.ErrInterrupted)
 	}
 	if len(res.Failed) == 0 && !res.Interrupted && !asJSON {
@@ -324,7 +325,16 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 	return hint(last, "What is done is kept. Apply again to go on from here.")
 }
 
-func (a *app) told(left []addr.Address) {
+func addresses(failures []apply.Failure) []addr.Address {
+	var list []addr.Address
+	for _, f := range failures {
+		list = append(list, f.Addr)
+	}
+	return list
+}
+
+// told lists what an interrupted run leaves.
+func (a *app) told(what string, left []addr.Address) {
 	if len(left) == 0 {
 		return
 	}
@@ -332,7 +342,7 @@ func (a *app) told(left []addr.Address) {
 	for i := range left {
 		names[i] = left[i].String()
 	}
-	fmt.Fprintf(a.err, "Not begun: %s\n", strings.Join(names, ", "))
+	fmt.Fprintf(a.err, "%s: %s\n", what, strings.Join(names, ", "))
 }
 
 // next says how to look at the cluster, break it and remove it.

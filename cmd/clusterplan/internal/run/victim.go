@@ -6,20 +6,34 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
-// Victim looks for one; nil where nothing is online yet or nobody says so soon.
+// Victim looks for one; nil where nothing comes online soon, or nobody says so.
 func (s *Session) Victim() *view.Victim {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
 	// What an apply made just now is only in the files.
 	if s.ReadState() != nil {
 		return nil
 	}
-	st, err := s.Status(ctx)
-	if err != nil || len(st.Nodes) < 2 {
-		return nil
+	for {
+		st, err := s.Status(ctx)
+		if err != nil || len(st.Nodes) < 2 || len(st.Groups) == 0 {
+			return nil
+		}
+		if v := victim(st); v != nil {
+			return v
+		}
+		select { // agents that were just started bring their groups up by themselves
+		case <-ctx.Done():
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
+}
+
+func victim(st *client.Status) *view.Victim {
 	for _, g := range st.Groups {
 		if g.State != spec.StateOnline || g.Owner == "" {
 			continue
