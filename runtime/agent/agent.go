@@ -128,6 +128,9 @@ func (n *Node) run(ctx context.Context) error {
 	g.Go(func() error { return n.udp.read(life, n) })
 	g.Go(func() error { return n.write(life) })
 	g.Go(func() error { return n.supervise(life) })
+	if !n.cfg.Embedded {
+		g.Go(func() error { trim(life); return nil })
+	}
 	g.Go(func() error { return n.peers.run(life) })
 	g.Go(func() error { return front.serve(life, n) })
 	g.Go(func() error {

@@ -1,19 +1,35 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/runtime/monitor"
 )
 
 const (
 	priority    = -10      // of the agent's threads, where allowed
 	memoryLimit = 96 << 20 // soft: past it the collector works harder
 )
+
+// startOver is when what only the start needed lies in memory for nothing.
+const startOver = 3 * time.Second
+
+// trim lets go of the program's pages that only the start needed.
+func trim(ctx context.Context) {
+	select {
+	case <-time.After(startOver):
+		monitor.Trim()
+	case <-ctx.Done():
+	}
+}
 
 // tune sets the process up as a quiet neighbour that is on time: a small heap,
 // few threads, and before others when leases are due. What is not allowed is
