@@ -153,7 +153,7 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 			active--
 			if out.err != nil && ctx.Err() != nil && errors.Is(out.err, ctx.Err()) {
 				// It did not fail, it was cut off: nothing follows from it.
-				out.v.status = failed
+				out.v.status, stopped = failed, true
 				res.Cancelled = append(res.Cancelled, Failure{Addr: out.v.unit.Key.Addr, Action: out.v.unit.Action, Phase: out.phase, Err: out.err})
 				continue
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
 )
 
 // planFlags are those that plan, apply and destroy share.
