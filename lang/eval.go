@@ -71,7 +71,7 @@ type instance struct {
 	parent    *instance // a resource's group
 	vars      map[string]cty.Value
 	ctx       *hcl.EvalContext
-	inner     *hcl.EvalContext // of a group: what its resources see
+	inner     *hcl.EvalContext     // of a group: what its resources see
 	attrs     map[string]cty.Value // until value is made
 	value     cty.Value
 	ref       cty.Value // as other expressions see it

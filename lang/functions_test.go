@@ -44,7 +44,7 @@ func TestFunctions(t *testing.T) {
 		`length(fileset(".", "**/state"))`: `0`, `fileset(".", "[")`: `error: no pattern`,
 		`templatefile("t.tmpl", { name = "bob" })`: `"hi bob!"`, `templatefile("t.tmpl", {})`: `error: lacks "name"`, `templatefile("loop.tmpl", {})`: `error: no function named "templatefile"`,
 		`cidrhost("10.0.0.0/24", 5)`: `"10.0.0.5"`, `cidrhost("10.0.0.77/24", -1)`: `"10.0.0.255"`, `cidrhost("fd00::/64", 16)`: `"fd00::10"`, `cidrhost("10.0.0.0/30", 4)`: `error: room for 4`,
-		`cidrhost("10.0.0.0", 1)`: `error: no address with a prefix length`,
+		`cidrhost("10.0.0.0", 1)`:    `error: no address with a prefix length`,
 		`cidrnetmask("10.0.0.0/20")`: `"255.255.240.0"`, `cidrnetmask("fd00::/64")`: `error: only IPv4`,
 		`cidrsubnet("10.0.0.0/16", 8, 3)`: `"10.0.3.0/24"`, `cidrsubnet("fd00::/48", 16, 255)`: `"fd00:0:0:ff::/64"`, `cidrsubnet("10.0.0.0/30", 8, 0)`: `error: can't be extended`, `cidrsubnet("10.0.0.0/24", 1, 2)`: `error: 2 subnets`,
 		`join(" ", cidrsubnets("10.0.0.0/8", 8, 9, 8))`: `"10.0.0.0/16 10.1.0.0/17 10.2.0.0/16"`, `cidrsubnets("10.0.0.0/31", 1, 1, 1)`: `error: no room`,

@@ -3,6 +3,7 @@
 
 locals {
   addresses = { for name, s in var.services : name => cidrhost("127.79.0.0/24", s.host) }
+  spares    = [for n in node.n : n if n.spare]
   urls      = { for name, ip in local.addresses : name => "http://${ip}:${var.port}/" }
 }
 
@@ -33,6 +34,7 @@ group "service" {
   for_each         = var.services
   name             = each.key
   preferred_owners = [node.n[each.value.home]]
+  possible_owners  = concat([node.n[each.value.home]], local.spares)
   priority         = each.value.priority
   demand           = { cpu = 1, memory = "1GiB" }
 
