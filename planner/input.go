@@ -43,7 +43,7 @@ type Seen struct {
 	Err  string // it can't be seen: the state's values are kept
 }
 
-// Problem makes a diagnostic without a place in the definition.
+// problem makes a diagnostic without a place in the definition.
 func problem(severity hcl.DiagnosticSeverity, summary, detail string) *hcl.Diagnostic {
 	return &hcl.Diagnostic{Severity: severity, Summary: summary, Detail: detail}
 }

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2"
-
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
@@ -370,5 +368,3 @@ func changedOutputs(outputs map[string]OutputChange) bool {
 	}
 	return false
 }
-
-var _ hcl.Diagnostics

@@ -77,7 +77,6 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		t.Run(run.name, func(t *testing.T) {
 			want := ""
 			for k := 0; ; k++ { // 0: the run that nobody kills
-				writes := 0
 				for _, after := range []bool{false, true} {
 					l := newLab(t)
 					if run.before != "" {
@@ -93,7 +92,6 @@ func TestKilledAtEveryWrite(t *testing.T) {
 					l.conf = func(c *apply.Config) { c.Parallelism = 1 } // the same writes each time
 					l.journal.killAt, l.journal.after = k, after
 					_, _, err := l.apply(def, run.mode)
-					writes = l.journal.appends
 					died := l.journal.dead
 					if died != (err != nil) || died && !errors.Is(err, errKilled) {
 						t.Fatalf("write %d, after %v: died %v, error %v", k, after, died, err)
@@ -118,7 +116,6 @@ func TestKilledAtEveryWrite(t *testing.T) {
 						return // that many writes there are not
 					}
 				}
-				_ = writes
 			}
 		})
 	}
