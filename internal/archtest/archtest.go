@@ -53,13 +53,13 @@ runtime/confdb < runtime/confdb/boltdb                    # pure drivers
 runtime/confdb, raft, protobuf < runtime/confdb/raftdb
 runtime/confdb, bbolt, sys < runtime/confdb/store         # the disk below the drivers
 runtime/confdb, cmp, rapid < runtime/confdb/confdbtest    # what every driver is held to
-lang/spec < runtime/heartbeat, runtime/eventlog           # frames; what happened
+lang/spec < runtime/heartbeat                              # frames
 lang/spec, sys, internal/atomicfile < runtime/resource    # one file a resource type
 runtime/resource, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
 runtime/core < runtime/member                             # pure: core, driver and frames as one
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb < runtime/sim            # many members in one process, nothing of the shell
-runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, runtime/eventlog, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure

@@ -112,7 +112,9 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	}
 	if !o.NoRefresh {
 		var err error
-		in.World, err = refresh.Run(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry, Parallelism: o.Parallelism})
+		in.World, err = refresh.Run(ctx, refresh.Config{
+			State: s.Snap.State, Pending: s.Snap.Pending, Definition: in.Definition, Providers: s.registry, Parallelism: o.Parallelism,
+		})
 		if err != nil {
 			return nil, interrupted(ctx, err)
 		}

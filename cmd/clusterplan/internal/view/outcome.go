@@ -22,7 +22,7 @@ func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
 		verb = "Destroy"
 	}
 	head := s.Green(verb + " complete.")
-	if len(res.Failed) > 0 || res.Interrupted {
+	if len(res.Failed) > 0 || res.Interrupted || len(res.Cancelled) > 0 {
 		head = s.Red(verb + " incomplete.")
 	}
 	fmt.Fprintf(w, "\n%s %d added, %d changed, %d destroyed", s.Bold(head), d.Create+d.Replace, d.Update, d.Delete+d.Replace)
