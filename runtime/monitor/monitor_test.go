@@ -247,4 +247,3 @@ func TestLeaseEnds(t *testing.T) {
 	r.send(app("exec sleep 1000"))
 	r.awaitState("a", spec.StateOnline)
 }
-

@@ -218,4 +218,3 @@ sh -c 'echo $$ >> %[1]s; while :; do sleep 1000; done' &
 ( setsid sh -c 'echo $$ >> %[1]s; while :; do sleep 1000; done' & )
 while :; do sleep 1000; done`, file)
 }
-
