@@ -68,6 +68,7 @@ type Node struct {
 	renewed spec.Instant // end of the lease that the monitor was told last
 	told    spec.Instant // when the member was last told the time of day
 	stopped bool
+	broken  error // of the store
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next update; nil: nobody waits
@@ -151,6 +152,9 @@ func (n *Node) loop(ctx, life context.Context) error {
 		case <-life.Done():
 			return nil
 		}
+	}
+	if n.broken != nil { // the member stopped by itself
+		return fmt.Errorf("the node's database can't be written; its groups were stopped: %w", n.broken)
 	}
 	return nil
 }
@@ -241,6 +245,7 @@ func (n *Node) write(ctx context.Context) error {
 		select {
 		case p := <-n.writes:
 			if err := n.store.Write(p.What); err != nil {
+				n.give(job{fn: func() { n.broken = err }})
 				n.input(member.PersistFailed{N: p.N, Err: err.Error()})
 				continue
 			}

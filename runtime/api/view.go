@@ -172,6 +172,9 @@ func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self strin
 	if out.Reason == "" && g.Want == spec.WantOffline && g.WantBy != nil {
 		out.Reason = strings.TrimSuffix("offline by "+g.WantBy.Author+": "+g.WantBy.Reason, ": ")
 	}
+	if g.Deleting != nil {
+		out.Reason = "it is being removed, by " + g.Deleting.Author
+	}
 	known := ms.Quorum || g.Owner.Node == self
 	if !known {
 		out.Reason = fmt.Sprintf("no quorum here; last known %s", out.State)
