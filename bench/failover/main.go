@@ -64,7 +64,7 @@ func ms(d time.Duration) float64 {
 func main() {
 	runs := flag.Int("runs", 20, "runs of each scenario")
 	asJSON := flag.Bool("json", false, "print one JSON object")
-	address := flag.String("address", "127.77.9.20:18077", "where the copy's group web answers")
+	address := flag.String("address", "", "where the copy's group web answers (default: a free address in 127/8)")
 	verbose := flag.Bool("v", false, "show each run and what the commands print, on stderr")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

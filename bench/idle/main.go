@@ -46,7 +46,7 @@ type node struct {
 func main() {
 	seconds := flag.Int("seconds", 60, "how long to look")
 	asJSON := flag.Bool("json", false, "print one JSON object")
-	address := flag.String("address", "127.77.9.21:18078", "where the copy's group web answers")
+	address := flag.String("address", "", "where the copy's group web answers (default: a free address in 127/8)")
 	verbose := flag.Bool("v", false, "show what the commands print, on stderr")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -220,7 +221,9 @@ func (f *front) accept(ctx context.Context, n *Node, api *handOver) error {
 			<-slots
 			if err != nil {
 				conn.Close()
-				if more, ok := told.may(); ok {
+				if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) { // it only knocked
+					n.log.Debug("a caller went away", "from", conn.RemoteAddr(), "err", err)
+				} else if more, ok := told.may(); ok {
 					n.log.Warn("a caller was refused: it speaks no TLS or has no certificate of this cluster", "from", conn.RemoteAddr(), "err", err, "others", more)
 				}
 				return

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,8 +40,17 @@ const (
 )
 
 // Up builds the program and applies a copy of the quickstart, with the group's
-// service at address (host:port in 127/8). What the commands print goes to out.
+// service at address (host:port in 127/8; "": one that is free now). What the
+// commands print goes to out.
 func Up(ctx context.Context, address string, out io.Writer, edits ...Edit) (c *Cluster, err error) {
+	if address == "" {
+		l, err := net.Listen("tcp", "127.77.9.20:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free address: %w", err)
+		}
+		address = l.Addr().String()
+		l.Close()
+	}
 	tmp, err := os.MkdirTemp("", "clusterplan-bench-")
 	if err != nil {
 		return nil, err
