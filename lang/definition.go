@@ -175,7 +175,7 @@ func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
 	}
 	for root, names := range runtimeAttributes {
 		if v, ok := vars[root]; ok {
-			vars[root] = withRuntime(v, root, names)
+			vars[root] = withRuntime(v, root, names, ev.live)
 		}
 	}
 	child := ev.root.NewChild()
@@ -189,7 +189,7 @@ func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
 }
 
 // withRuntime gives the objects of a root their runtime attributes.
-func withRuntime(v cty.Value, root string, names []string) cty.Value {
+func withRuntime(v cty.Value, root string, names []string, live Live) cty.Value {
 	t := v.Type()
 	if !v.IsKnown() || v.IsNull() || v.IsMarked() {
 		return v
@@ -198,6 +198,12 @@ func withRuntime(v cty.Value, root string, names []string) cty.Value {
 		m := v.AsValueMap()
 		for _, name := range names {
 			m[name] = cty.UnknownVal(cty.String)
+			if live == nil {
+				continue
+			}
+			if text, ok := live(a, name); ok {
+				m[name] = cty.StringVal(text)
+			}
 		}
 		return cty.ObjectVal(m)
 	}
@@ -205,13 +211,13 @@ func withRuntime(v cty.Value, root string, names []string) cty.Value {
 	case t.IsObjectType():
 		m := v.AsValueMap()
 		for k, e := range m {
-			m[k] = withRuntime(e, root, names)
+			m[k] = withRuntime(e, root, names, live)
 		}
 		return cty.ObjectVal(m)
 	case t.IsTupleType():
 		l := v.AsValueSlice()
 		for i, e := range l {
-			l[i] = withRuntime(e, root, names)
+			l[i] = withRuntime(e, root, names, live)
 		}
 		return cty.TupleVal(l)
 	}
@@ -238,12 +244,17 @@ func (d *Definition) Resolve(a addr.Address, known Known) (cty.Value, hcl.Diagno
 	return in.value, tidy(diags)
 }
 
-// ResolveOutputs works out the outputs once more.
-func (d *Definition) ResolveOutputs(known Known) []Output {
+// Live tells a runtime attribute (state, owner) of a node or group of the
+// running cluster; false: it is not known.
+type Live func(a addr.Address, attribute string) (string, bool)
+
+// ResolveOutputs works out the outputs once more. live may be nil: then what
+// only the running cluster knows stays unknown.
+func (d *Definition) ResolveOutputs(known Known, live Live) []Output {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ev.known, d.ev.again, d.ev.quiet = known, true, true
-	defer func() { d.ev.quiet = false }()
+	d.ev.known, d.ev.again, d.ev.quiet, d.ev.live = known, true, true, live
+	defer func() { d.ev.quiet, d.ev.live = false, nil }()
 	out := slices.Clone(d.Outputs)
 	for i := range out {
 		o := d.ev.c.outputs[out[i].Name]

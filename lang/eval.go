@@ -24,6 +24,7 @@ import (
 type evaluation struct {
 	c     *Config
 	known Known
+	live  Live // runtime attributes, where the cluster was asked
 	diags hcl.Diagnostics
 	again bool // values that were unknown are being worked out again
 	quiet bool // what is wrong was told before

@@ -152,7 +152,7 @@ func TestEvaluate(t *testing.T) {
 			t.Errorf("%s resolved to\n%s\nevaluated to\n%s", o.Addr, text(v), text(o.Value))
 		}
 	}
-	for i, o := range d.ResolveOutputs(allKnown) {
+	for i, o := range d.ResolveOutputs(allKnown, nil) {
 		if !o.Value.RawEquals(full.Outputs[i].Value) {
 			t.Errorf("output %s resolved to %s, evaluated to %s", o.Name, text(o.Value), text(full.Outputs[i].Value))
 		}

@@ -162,7 +162,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		err = r.leftovers()
 	}
 	res.Done = r.summary
-	r.fold(res)
+	r.fold(ctx, res)
 	r.emit(Event{Type: EventSummary, Summary: r.summary})
 	return res, err
 }
@@ -208,13 +208,13 @@ func (r *runner) begin() error {
 }
 
 // fold makes the new state out of the old one and what was journaled.
-func (r *runner) fold(res *Result) {
+func (r *runner) fold(ctx context.Context, res *Result) {
 	state := r.cfg.State
 	state.Cluster = r.cluster
 	res.State, _ = statefile.Fold(state, r.entries)
 	r.keep(&res.State)
 	if r.cfg.Definition != nil && !r.work.Destroy {
-		res.State.Outputs = r.outputs()
+		res.State.Outputs = r.outputs(ctx)
 	}
 	if r.work.Destroy && len(res.State.Objects) == 0 && len(res.Failed) == 0 && !res.Interrupted {
 		res.State.Cluster, res.State.Outputs = nil, nil

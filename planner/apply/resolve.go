@@ -1,14 +1,18 @@
 package apply
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/refresh"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -45,9 +49,9 @@ func (r *runner) resolve(a addr.Address, s spec.Schema, config cty.Value) (cty.V
 
 // outputs are the outputs' values after the run; what is still unknown keeps
 // its last value.
-func (r *runner) outputs() map[string]statefile.Output {
+func (r *runner) outputs(ctx context.Context) map[string]statefile.Output {
 	out := map[string]statefile.Output{}
-	for _, o := range r.cfg.Definition.ResolveOutputs(r.value) {
+	for _, o := range r.cfg.Definition.ResolveOutputs(r.value, r.live(ctx)) {
 		old, had := r.cfg.State.Outputs[o.Name]
 		if !o.Value.IsWhollyKnown() {
 			if had {
@@ -69,6 +73,38 @@ func (r *runner) outputs() map[string]statefile.Output {
 		out[o.Name] = statefile.Output{Value: text, Type: ty, Sensitive: o.Sensitive}
 	}
 	return out
+}
+
+// live tells the outputs that ask for it how the cluster is now.
+func (r *runner) live(ctx context.Context) lang.Live {
+	var world planner.World
+	asked := false
+	return func(a addr.Address, attribute string) (string, bool) {
+		if !asked {
+			asked = true
+			refresh.Live(ctx, r.cfg.Providers, &world)
+		}
+		if world.Live == nil || !world.Live.Quorum {
+			return "", false
+		}
+		names := map[string]string{}
+		for _, m := range world.Live.Members {
+			names[m.Spec.ID] = m.Spec.Name
+			if m.Spec.Addr == a {
+				return m.Node, attribute == "state"
+			}
+		}
+		for _, g := range world.Live.Groups {
+			if g.Spec.Addr != a {
+				continue
+			}
+			if attribute == "owner" {
+				return names[g.Owner], true
+			}
+			return g.State, attribute == "state"
+		}
+		return "", false
+	}
 }
 
 // stored is an object's value as the state has it.
