@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // Order is what an operator wants.
@@ -81,10 +83,10 @@ func (s *Session) name(kind, text string) (string, error) {
 		if o.Addr.Type != kind || o.Addr.IsResource() {
 			continue
 		}
-		if o.Addr.String() == text || o.Addr.DefaultName() == text || o.ID == text {
+		if o.Addr.String() == text || nameOf(&o) == text || o.ID == text {
 			return o.ID, nil
 		}
-		names = append(names, o.Addr.DefaultName())
+		names = append(names, nameOf(&o))
 	}
 	if strings.HasPrefix(text, kind+".") || strings.HasPrefix(text, "module.") {
 		slices.Sort(names)
@@ -93,12 +95,23 @@ func (s *Session) name(kind, text string) (string, error) {
 	return text, nil
 }
 
+// nameOf is an object's name, as it is in the cluster.
+func nameOf(o *statefile.Object) string {
+	var attrs struct {
+		Name string `json:"name"`
+	}
+	if json.Unmarshal(o.Attributes, &attrs) == nil && attrs.Name != "" && !o.Addr.IsResource() {
+		return attrs.Name
+	}
+	return o.Addr.DefaultName()
+}
+
 // Names are the names of the groups or nodes in the state, for completion.
 func (s *Session) Names(kind string) []string {
 	var names []string
 	for _, o := range s.Snap.State.Objects {
 		if o.Addr.Type == kind && !o.Addr.IsResource() {
-			names = append(names, o.Addr.DefaultName())
+			names = append(names, nameOf(&o))
 		}
 	}
 	return names
@@ -182,21 +195,27 @@ func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow boo
 func (s *Session) logOf(text string) (group addr.Address, resource string, err error) {
 	groupText, want := text, ""
 	if a, err := addr.Parse(text); err == nil {
-		groupText, want = a.Owner().String(), a.Resource+a.ResourceKey.String()
+		groupText = a.Owner().String()
+		if a.IsResource() {
+			want = a.DefaultName()
+		}
 	} else if g, r, ok := strings.Cut(text, "."); ok {
 		groupText, want = g, r
 	}
 	var programs, all []string
 	for _, o := range s.Snap.State.Objects {
-		owner := o.Addr.Owner()
-		if owner.Type != addr.TypeGroup || owner.String() != groupText && owner.DefaultName() != groupText {
+		switch {
+		case o.Addr.Type != addr.TypeGroup:
+			continue
+		case !o.Addr.IsResource():
+			if o.Addr.String() == groupText || nameOf(&o) == groupText {
+				group = o.Addr
+			}
+			continue
+		case o.Addr.Owner() != group: // a group stands before its resources
 			continue
 		}
-		group = owner
-		if !o.Addr.IsResource() {
-			continue
-		}
-		name := o.Addr.Resource + o.Addr.ResourceKey.String()
+		name := nameOf(&o)
 		all = append(all, name)
 		if o.Type == "generic_application" {
 			programs = append(programs, name)

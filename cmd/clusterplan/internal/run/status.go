@@ -85,10 +85,8 @@ func (s *Session) knownStatus() (*client.Status, error) {
 		var err error
 		switch {
 		case o.Addr.IsResource():
-			for i := range out.Groups {
-				if out.Groups[i].Name == o.Addr.Owner().DefaultName() {
-					out.Groups[i].Resources = append(out.Groups[i].Resources, client.StatusResource{Name: o.Addr.Resource + o.Addr.ResourceKey.String(), Type: o.Type, State: spec.StateUnknown})
-				}
+			if i := len(out.Groups) - 1; i >= 0 { // its group stands just before it
+				out.Groups[i].Resources = append(out.Groups[i].Resources, client.StatusResource{Name: nameOf(&o), Type: o.Type, State: spec.StateUnknown})
 			}
 		case o.Addr.Type == addr.TypeCluster:
 			var c spec.Cluster
@@ -103,7 +101,7 @@ func (s *Session) knownStatus() (*client.Status, error) {
 				out.Quorum.Votes += n.Votes
 			}
 		case o.Addr.Type == addr.TypeGroup:
-			out.Groups = append(out.Groups, client.StatusGroup{Name: o.Addr.DefaultName(), State: spec.StateUnknown, Resources: []client.StatusResource{}})
+			out.Groups = append(out.Groups, client.StatusGroup{Name: nameOf(&o), State: spec.StateUnknown, Resources: []client.StatusResource{}})
 		}
 		if err != nil {
 			return out, fmt.Errorf("state %s: %s: %w", s.Store.Path(), o.Addr, err)

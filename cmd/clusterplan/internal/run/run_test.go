@@ -1,0 +1,105 @@
+package run
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+func session(t *testing.T) *Session {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte("cluster \"c\" {\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(dir, Options{Version: "0.1.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// What was begun and whose end nobody knows is only in the journal: an apply's
+// end must not fold it away. Once that is settled, it does.
+func TestFinishKeepsWhatIsPending(t *testing.T) {
+	s := session(t)
+	lock, err := s.Store.Lock(t.Context(), localstore.LockRequest{Who: "anna@host", What: "apply"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	a := addr.Node("n1", addr.NoKey)
+	o := &statefile.Object{Addr: a, Type: "node", Provider: "local", ID: "00000000000000a1", Attributes: json.RawMessage("{}")}
+	if err := lock.Append(statefile.Entry{Begin: &statefile.Begin{Run: "r"}}, statefile.Entry{Intent: &statefile.Intent{Addr: a, Action: "create", Object: o}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.finish(lock, &apply.Result{}); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := s.Store.Read()
+	if err != nil || len(snap.Pending) != 1 || snap.Pending[0].Object.ID != o.ID || snap.State.Serial != 0 {
+		t.Fatalf("%+v, %v", snap, err)
+	}
+	if err := lock.Append(statefile.Entry{Result: &statefile.Result{Addr: a, Object: o}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.finish(lock, &apply.Result{State: statefile.State{Objects: []statefile.Object{*o}}}); err != nil {
+		t.Fatal(err)
+	}
+	snap, err = s.Store.Read()
+	if err != nil || len(snap.Pending) != 0 || snap.Unfinished != 0 || snap.State.Serial != 1 || len(snap.State.Objects) != 1 {
+		t.Fatalf("%+v, %v", snap, err)
+	}
+}
+
+func TestLogOf(t *testing.T) {
+	s := session(t)
+	web, many, none := addr.Group("web", addr.NoKey), addr.Group("many", addr.StringKey("a")), addr.Group("none", addr.NoKey)
+	s.Snap = &localstore.Snapshot{}
+	for _, a := range []addr.Address{none, none.WithResource("vip", addr.NoKey), many, many.WithResource("p", addr.IntKey(0)), many.WithResource("p", addr.IntKey(1)),
+		web, web.WithResource("server", addr.NoKey), web.WithResource("vip", addr.NoKey)} {
+		o := statefile.Object{Addr: a, Type: "group"}
+		switch {
+		case a.Resource == "vip":
+			o.Type = "ip_address"
+		case a.IsResource():
+			o.Type = "generic_application"
+		}
+		if a == none {
+			o.Attributes = json.RawMessage(`{"name":"called"}`)
+		}
+		s.Snap.State.Objects = append(s.Snap.State.Objects, o)
+	}
+	for _, c := range []struct{ in, group, resource, err string }{
+		{"web", "group.web", "server", ""},
+		{"web.vip", "group.web", "vip", ""},
+		{"group.web", "group.web", "server", ""},
+		{"group.web.resource.server", "group.web", "server", ""},
+		{`group.many["a"].resource.p[1]`, `group.many["a"]`, "p-1", ""},
+		{"many-a.p-0", `group.many["a"]`, "p-0", ""},
+		{"many-a", "", "", "several programs"},
+		{"named", "", "", "no group named"},
+		{"called", "group.none", "", "no program"},
+		{"web.x", "", "", "no resource x"},
+		{"nobody", "", "", "no group nobody"},
+	} {
+		group, resource, err := s.logOf(c.in)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v", c.in, err)
+			}
+			continue
+		}
+		if err != nil || group.String() != c.group || resource != c.resource {
+			t.Errorf("%s: %s, %s, %v", c.in, group, resource, err)
+		}
+	}
+}
