@@ -49,7 +49,8 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	root.SetErr(errw)
 	err := root.ExecuteContext(ctx)
 	a.style, a.errStyle = view.StyleOf(out, a.noColor), view.StyleOf(errw, a.noColor)
-	if err != nil && err.Error() != "" {
+	// That somebody who pressed Ctrl-C has done so is no news to them.
+	if err != nil && err != run.ErrInterrupted && err.Error() != "" {
 		a.errStyle.Error(errw, err)
 	}
 	return exitCode(err, a.interrupted())

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/planner"
@@ -39,6 +40,14 @@ type Applied struct {
 // when it returns, whatever the error. Result tells of failed objects; they are
 // no error of Apply's own.
 func (s *Session) Apply(ctx context.Context, o ApplyOptions) (*Applied, error) {
+	// What can't come to anything leaves no trace.
+	switch {
+	case o.Mode != planner.ModeDestroy && s.Diags.HasErrors():
+		diags := s.Validate()
+		return nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
+	case o.Mode == planner.ModeDestroy && !s.stateDirExists():
+		return &Applied{Nothing: true}, s.ReadState()
+	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -145,7 +154,7 @@ func verb(mode string) string {
 func (s *Session) prepare() error {
 	dir := filepath.Join(s.abs, ".clusterplan")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return &os.PathError{Op: "make directory for the state", Path: dir, Err: err}
+		return &view.Hint{Err: fmt.Errorf("make the directory for the state: %w", err), Hint: "The definition's directory has to be writable: state and nodes lie in it."}
 	}
 	ignore := filepath.Join(dir, ".gitignore")
 	if _, err := os.Stat(ignore); err == nil {
