@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -95,6 +96,54 @@ func (l *lab) planned() []string {
 		}
 	}
 	return changed
+}
+
+// A certificate that is nearly over is drift: apply renews it, and the agent
+// takes the new one without a restart.
+func TestCertificateRenewed(t *testing.T) {
+	l := newLab(t)
+	l.apply()
+	before := l.node("n2")
+	dir := filepath.Join(l.dir, ".clusterplan", "nodes", "n2")
+	var conf struct {
+		NodeID string `json:"node_id"`
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "agent.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &conf)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It began some minutes ago, so that two more are less than a third.
+	cert, err := l.identity().NodeCert(conf.NodeID, "n2", 2*time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"node.key": cert.Key, "node.crt": cert.Cert} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.must(2, "plan", "--detailed-exitcode").wants(t, "node.n2", "certificate expires")
+	if got := l.planned(); !slices.Equal(got, []string{"node.n2"}) {
+		t.Errorf("the plan changes %q", got)
+	}
+	l.apply()
+	l.settled()
+	l.until("n2 shows its new certificate", func() (bool, string) {
+		conn, err := tls.Dial("tcp", before.Address, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			return false, err.Error()
+		}
+		defer conn.Close()
+		end := conn.ConnectionState().PeerCertificates[0].NotAfter
+		return time.Until(end) > 80*24*time.Hour, end.String()
+	})
+	if after := l.node("n2"); after.PID != before.PID {
+		t.Errorf("the agent was restarted: pid %d, now %d", before.PID, after.PID)
+	}
+	l.destroyed()
 }
 
 // A rebuilt program is an upgrade of the agents, one node at a time; the
