@@ -79,10 +79,13 @@ func (l *lab) journalGrows(n int, done <-chan error) bool {
 	return n == 0
 }
 
-// begin starts an apply and does not wait for it.
-func (l *lab) begin() (pid int, done chan error, output func() string) {
+// begin starts a command (default: an apply) and does not wait for it.
+func (l *lab) begin(args ...string) (pid int, done chan error, output func() string) {
 	l.t.Helper()
-	cmd, out, stderr := l.command(context.Background(), "apply", "--auto-approve")
+	if len(args) == 0 {
+		args = []string{"apply", "--auto-approve"}
+	}
+	cmd, out, stderr := l.command(context.Background(), args...)
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
@@ -172,6 +175,48 @@ func TestKilledAtJournalWrite(t *testing.T) {
 				l.ended(done, output)
 			}
 			l.whole()
+		})
+	}
+}
+
+// The same while nodes come and go, and while all is destroyed.
+func TestKilledWhileItChanges(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for try := range 4 {
+		n := 1 + r.IntN(5) + 5*try
+		t.Run(fmt.Sprint("write ", n), func(t *testing.T) {
+			l := newLab(t)
+			l.apply()
+			l.served("n1")
+			// The owner goes, another node comes, and a group gets a resource more.
+			l.edit("node \"n1\" {", "node \"n4\" {")
+			l.edit("preferred_owners = [node.n1, node.n2, node.n3]", "preferred_owners = [node.n4, node.n2, node.n3]")
+			l.edit("preferred_owners = [node.n2, node.n3, node.n1]", "preferred_owners = [node.n2, node.n3]")
+			l.edit(`  resource "generic_application" "worker" {`, `  resource "generic_application" "second" {
+    command = ["sleep", "100000"]
+  }
+
+  resource "generic_application" "worker" {`)
+			pid, done, output := l.begin()
+			if l.journalGrows(n, done) {
+				killProcess(pid)
+				l.ended(done, output)
+			}
+			l.apply()
+			l.settled()
+			l.served("n2", "n3", "n4")
+			if agents := l.agents(); fmt.Sprint(agents) != "map[n2:1 n3:1 n4:1]" {
+				t.Errorf("agents: %v", agents)
+			}
+			l.up(3, 3)
+			pid, done, output = l.begin("destroy", "--auto-approve")
+			if l.journalGrows(1+n/3, done) {
+				killProcess(pid)
+				l.ended(done, output)
+			}
+			l.destroyed()
 		})
 	}
 }
