@@ -198,6 +198,7 @@ func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*
 		return nil, err
 	}
 	s := &site{host: host, id: id}
+	vacant := ""
 	for _, name := range []string{privateDir(prior), n.Name} {
 		if name == "" {
 			continue
@@ -213,6 +214,9 @@ func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*
 		if s.conf != nil && s.conf.NodeID == id {
 			return s, nil
 		}
+		if s.conf == nil && vacant == "" {
+			vacant = s.dir
+		}
 	}
 	names, err := host.Files().List(ctx, NodesDir)
 	if err != nil {
@@ -226,15 +230,16 @@ func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*
 			return s, nil
 		}
 	}
-	return s, p.vacant(s, n)
+	if vacant != "" {
+		s.dir, s.conf = vacant, nil
+		return s, nil
+	}
+	return s, p.elsewhere(s)
 }
 
-// vacant decides where a node without a directory goes: s.conf is what stands
-// at its name, of another node if anything.
-func (p *Nodes) vacant(s *site, n node) error {
-	if s.conf == nil {
-		return nil
-	}
+// elsewhere decides where a node goes whose name another one's directory has:
+// s.conf is that one's.
+func (p *Nodes) elsewhere(s *site) error {
 	other := *s.conf
 	s.conf = nil
 	for _, e := range p.env.Nodes.All() {

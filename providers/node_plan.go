@@ -14,6 +14,7 @@ import (
 const (
 	HealthGone       = "directory gone"
 	HealthNotRunning = "agent not running"
+	HealthHomeless   = "agent runs without its directory"
 	HealthNoAnswer   = "agent does not answer"
 	HealthProgram    = "agent program differs"
 	HealthConfig     = "agent.json differs"
@@ -163,7 +164,7 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 	}
 	gone := has(health, HealthGone)
 	down := gone || has(health, HealthNotRunning)
-	hung := has(health, HealthNoAnswer)
+	hung := has(health, HealthNoAnswer, HealthHomeless)
 	restart := c.listen || c.program || has(health, HealthProgram, HealthConfig, HealthKeys)
 	install := gone || restart || c.name || has(health, HealthCert)
 	rejoin := gone || has(health, HealthNotMember, HealthServer)

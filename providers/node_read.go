@@ -43,6 +43,11 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		p.env.Nodes.Remove(req.ID) // its data is gone: it holds no database any more
 		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint, Spec: n.Node})
 		health = []string{HealthGone}
+		if pid, err := s.host.Alive(ctx, s.dir); err != nil {
+			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
+		} else if pid != 0 {
+			health = append(health, HealthHomeless)
+		}
 	} else {
 		n.Name = firstOf(n.Name, s.conf.Name)
 		n.Endpoint = firstOf(n.Endpoint, s.conf.Address)

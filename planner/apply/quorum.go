@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -31,6 +32,9 @@ func (r *runner) awaitQuorum(ctx context.Context) error {
 		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if world.Live == nil && world.LiveErr == "" {
+			return errors.New("the nodes answer, but none of them holds the cluster's database any more: their data directories are gone; apply again, and it makes the cluster anew")
 		}
 		if !r.now().Before(deadline) {
 			return fmt.Errorf("%w within %s: %s; start the other nodes' hosts and apply again", providers.ErrNoQuorum, r.cfg.QuorumWait, why)

@@ -318,6 +318,11 @@ func TestDrift(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []string{"directory gone"}, "install start join promote"},
+		{"directory gone under its agent", func(n *node) {
+			if err := os.RemoveAll(dirOf(n)); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"directory gone", "agent runs without its directory"}, "stop install start join promote"},
 		{"data emptied", func(n *node) {
 			kill(n)
 			if err := os.RemoveAll(filepath.Join(dirOf(n), "data")); err != nil {

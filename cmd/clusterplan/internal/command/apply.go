@@ -290,6 +290,10 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		if failed.Phase != "" {
 			what += ", " + failed.Phase
 		}
+		if failed.Addr.Type == "" { // the way there, not an object
+			errs = append(errs, failed.Err)
+			continue
+		}
 		errs = append(errs, fmt.Errorf("%s (%s): %w", failed.Addr, what, failed.Err))
 	}
 	if asJSON {
