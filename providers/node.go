@@ -230,7 +230,7 @@ func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*
 			return s, nil
 		}
 	}
-	if vacant != "" {
+	if vacant != "" || s.conf == nil { // nil: nothing is known of it but its id
 		s.dir, s.conf = vacant, nil
 		return s, nil
 	}
