@@ -261,6 +261,7 @@ func (b *builder) seePart(it *item) {
 			if it.id == "" {
 				it.id = r.ID
 			}
+			it.partial = it.old == nil // made by an apply that was cut off: the state has to learn of it
 			return
 		}
 	}

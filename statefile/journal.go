@@ -110,7 +110,8 @@ type Pending struct {
 //   - Begin: the definition that was applied last.
 //   - Cluster: the identity.
 //   - Intent: pending, until a result with an object or Gone. A later intent
-//     for the same address takes the place of an earlier one.
+//     for the same address takes the place of an earlier one, whose object it
+//     keeps where it has none of its own.
 //   - Result with Object: that is what is there. Gone: nothing; a group takes
 //     its resources with it. With neither (an error that tells nothing): the
 //     state keeps what it has; the intent stays pending unless the state knows
@@ -138,7 +139,11 @@ func Fold(s State, entries []Entry) (State, []Pending) {
 		case e.Cluster != nil:
 			s.Cluster = e.Cluster
 		case e.Intent != nil:
-			f.pending[e.Intent.Addr] = Pending{Intent: *e.Intent, Run: f.run, Since: e.Time}
+			p := Pending{Intent: *e.Intent, Run: f.run, Since: e.Time}
+			if p.Object == nil { // taking away what was begun: its id is all that is known of it
+				p.Object = f.pending[p.Addr].Object
+			}
+			f.pending[p.Addr] = p
 		case e.Result != nil:
 			f.result(e.Result)
 		}

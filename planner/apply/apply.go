@@ -153,6 +153,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	res := &Result{}
 	err := r.begin()
 	if err == nil {
+		err = r.settle()
+	}
+	if err == nil {
 		r.learn()
 		r.announce()
 		r.walk(ctx, res)
@@ -205,6 +208,28 @@ func (r *runner) begin() error {
 		})
 	}
 	return nil
+}
+
+// settle ends what an earlier run began with objects that were found as they
+// should be: nothing is done to them, so nothing else would.
+func (r *runner) settle() error {
+	pending := make(map[addr.Address]bool, len(r.cfg.Pending))
+	for _, p := range r.cfg.Pending {
+		pending[p.Addr] = true
+	}
+	var entries []statefile.Entry
+	for _, k := range r.work.Kept {
+		if !pending[k.Addr] {
+			continue
+		}
+		o := *r.cfg.State.Find(k.Addr) // what is kept was in the state
+		o.Attributes = toJSON(k.Value)
+		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: k.Addr, Object: &o}})
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	return r.append(entries...)
 }
 
 // fold makes the new state out of the old one and what was journaled.

@@ -157,7 +157,8 @@ func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.
 		l.conf(&cfg)
 	}
 	res, err := apply.Run(context.Background(), cfg)
-	if !l.journal.dead {
+	// What has no end stays in the journal, as a store keeps it.
+	if _, pending := l.current(); !l.journal.dead && len(pending) == 0 {
 		l.state = res.State
 		l.state.Serial++
 		l.journal = journal{}

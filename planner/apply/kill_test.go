@@ -58,12 +58,16 @@ func TestKilledAtEveryWrite(t *testing.T) {
 	first := threeNodes + twoGroups
 	second := strings.Replace(threeNodes, `node "n3"`, `node "n4"`, 1) +
 		strings.NewReplacer(`["true"]`, `["false"]`, `"worker"`, `"other"`).Replace(twoGroups)
+	third := strings.Replace(second, `resource "ip_address" "vip"`, `resource "generic_application" "more" { command = ["x"] }
+  resource "ip_address" "vip"`, 1)
 	runs := []struct {
 		name, before, src, mode string
 		prepare                 func(*lab)
 	}{
 		{"first", "", first, "", nil},
 		{"change", first, second, "", nil},
+		{"a resource more", second, third, "", nil},
+		{"a resource less", third, second, "", nil},
 		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }},
 		{"destroy", first, "", planner.ModeDestroy, func(l *lab) { l.world.Ending = true }},
 		{"destroy of a dead cluster", first, "", planner.ModeDestroy, func(l *lab) {
@@ -118,6 +122,45 @@ func TestKilledAtEveryWrite(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What was begun is given up by the next definition, and that is cut off as
+// well: whatever was there by then is still known, and goes.
+func TestKilledWhileItIsGivenUp(t *testing.T) {
+	first := threeNodes
+	second := first + `
+node "n4" { provider = local }
+group "more" {
+  resource "generic_application" "app" { command = ["true"] }
+}`
+	for k := 1; ; k++ {
+		for m := 1; ; m++ {
+			l := newLab(t)
+			l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+			def := l.load(first)
+			l.must(def, "")
+			l.journal = journal{killAt: k, after: true}
+			_, _, err := l.apply(l.load(second), "")
+			if err == nil {
+				return // that many writes there are not
+			}
+			l.journal.dead, l.journal.appends, l.journal.killAt = false, 0, m
+			_, p, err := l.apply(def, "")
+			if p.Errored || err != nil && !errors.Is(err, errKilled) {
+				t.Fatalf("killed at %d and %d: %v, %v", k, m, p.Diagnostics, err)
+			}
+			died := l.journal.dead
+			l.journal.dead, l.journal.killAt = false, 0
+			l.must(def, "")
+			l.settled(def)
+			if len(l.world.Hosts) != 3 || len(l.world.Groups) != 0 {
+				t.Fatalf("killed at %d and %d: %d hosts, %d groups are left", k, m, len(l.world.Hosts), len(l.world.Groups))
+			}
+			if !died {
+				break
+			}
+		}
 	}
 }
 

@@ -94,6 +94,9 @@ func TestAnyDefinitionAfterAnyOther(t *testing.T) {
 			if err != nil && !errors.Is(err, errKilled) {
 				rt.Fatal(err)
 			}
+			if rapid.Bool().Draw(rt, "another definition at once") {
+				continue
+			}
 			again := l.plan(def, "")
 			if again.Errored {
 				if !exchange(again) && !again.Quorum.Lost {
@@ -106,6 +109,14 @@ func TestAnyDefinitionAfterAnyOther(t *testing.T) {
 			for _, v := range l.world.Violations() {
 				rt.Fatalf("violated: %s", v)
 			}
+		}
+		if rapid.Bool().Draw(rt, "destroy is cut off") {
+			l.world.Ending = true
+			l.journal.killAt, l.journal.after = rapid.IntRange(1, 20).Draw(rt, "killed at"), rapid.Bool().Draw(rt, "after the write")
+			if _, p, err := l.apply(nil, planner.ModeDestroy); p.Errored || err != nil && !errors.Is(err, errKilled) {
+				rt.Fatalf("destroy: %v, %v", p.Diagnostics, err)
+			}
+			l.journal.dead, l.journal.killAt = false, 0
 		}
 		l.world.Ending = true
 		l.must(nil, planner.ModeDestroy)
