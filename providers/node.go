@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,7 +170,26 @@ func privateDir(o *Object) string {
 	if o != nil && len(o.Private) > 0 {
 		_ = json.Unmarshal(o.Private, &own) // damaged: as if it had none; the directory is looked for
 	}
+	if own.Dir != dirName(own.Dir, "") {
+		return "" // nothing that we wrote
+	}
 	return own.Dir
+}
+
+// dirName is a node's name as the name of a directory: instance keys may hold
+// anything, and a path must not lead out of NodesDir.
+func dirName(name, id string) string {
+	safe := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+			return r
+		}
+		return '_'
+	}, name)
+	if safe != name || strings.HasPrefix(safe, ".") {
+		return strings.TrimLeft(safe, ".") + "-" + id
+	}
+	return safe
 }
 
 // site is one node's place: its host and its directory there.
@@ -199,7 +219,7 @@ func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*
 	}
 	s := &site{host: host, id: id}
 	vacant := ""
-	for _, name := range []string{privateDir(prior), n.Name} {
+	for _, name := range []string{privateDir(prior), dirName(n.Name, id)} {
 		if name == "" {
 			continue
 		}

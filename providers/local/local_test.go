@@ -587,6 +587,28 @@ func TestRename(t *testing.T) {
 	}
 }
 
+// An instance key may hold anything; the node's directory stays where nodes are.
+func TestNamesAreNoPaths(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(t, nil)
+	for _, name := range []string{"n-../../../x", "..", "n-a/b", "n-å"} {
+		n := newNode(t, p, name, nil)
+		n.phases(providers.PhaseInstall)
+		dirs, err := filepath.Glob(filepath.Join(w.dir, "nodes", "*"+n.id, "agent.json"))
+		if err != nil || len(dirs) != 1 {
+			t.Errorf("%s: %q, %v", name, dirs, err)
+		}
+		if health := n.read(); !slices.Equal(health, []string{"agent not running", "not a member"}) {
+			t.Errorf("%s: %q", name, health)
+		}
+		n.config = cty.NilVal
+		n.phases(providers.PhaseStop, providers.PhaseRemove)
+	}
+	if left, _ := filepath.Glob(filepath.Join(w.dir, "nodes", "*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
 // What a change of the definition does, by plan alone.
 func TestPlanChanges(t *testing.T) {
 	w := newWorld(t)
