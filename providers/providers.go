@@ -3,6 +3,11 @@
 // ssh and libvirt are places to put nodes and machines; providers/confdb
 // holds cluster, groups and resources through the agents' API.
 //
+// Nodes is the node lifecycle: one provider of nodes over a small Host
+// interface (host.go), which local implements. Start reading at Nodes (node.go:
+// where a node lies), then node_plan.go (which phases), node_read.go (drift),
+// node_apply.go, node_install.go and node_start.go (what a phase does).
+//
 // A provider's Plan is pure; everything with effects takes a context. Values
 // are cty objects of the types that schema.Type makes from the provider's
 // schemas; unknown where they come from objects that are not applied yet.

@@ -1,0 +1,264 @@
+package local
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// What can go wrong when an agent is installed or started: each is told with
+// what, where and why.
+func TestFaults(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(t, func(c *providers.NodesConfig) { c.StartWait = 500 * time.Millisecond })
+	dir := filepath.Join(resolve(w.dir), "nodes")
+	fault := func(n *node, text string) {
+		if err := os.WriteFile(filepath.Join(dir, n.name, "fault"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wants := func(t *testing.T, err error, words ...string) {
+		t.Helper()
+		if err == nil {
+			t.Fatal("no error")
+		}
+		for _, word := range words {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%q does not say %q", err, word)
+			}
+		}
+	}
+	t.Run("ends at once", func(t *testing.T) {
+		n := newNode(t, p, "exit", nil)
+		n.phases(providers.PhaseInstall)
+		fault(n, "exit")
+		wants(t, n.phase(providers.PhaseStart), "start node exit", "ended at once", "the roof is on fire", "log/agent.log")
+		fault(n, "")
+		n.phases(providers.PhaseStart) // and then it goes on
+	})
+	t.Run("never answers", func(t *testing.T) {
+		n := newNode(t, p, "hang", nil)
+		n.phases(providers.PhaseInstall)
+		fault(n, "hang")
+		wants(t, n.phase(providers.PhaseStart), "does not answer at 127.0.0.1:", "waiting for Godot", "log/agent.log")
+		n.phases(providers.PhaseStop)
+	})
+	t.Run("no program", func(t *testing.T) {
+		n := newNode(t, p, "noexec", nil)
+		n.phases(providers.PhaseInstall)
+		link := filepath.Join(dir, "noexec", "bin", "clusterplan")
+		bad := filepath.Join(t.TempDir(), "bad")
+		if err := os.WriteFile(bad, []byte("\x7fELF and no more"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(bad, link); err != nil {
+			t.Fatal(err)
+		}
+		wants(t, n.phase(providers.PhaseStart), "start node noexec", "can't be executed", "exec format error", link)
+	})
+	t.Run("port taken", func(t *testing.T) {
+		l, err := net.ListenPacket("udp", "127.0.0.1:0") // UDP alone is enough
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		n := newNode(t, p, "port", map[string]cty.Value{"address": cty.StringVal(l.LocalAddr().String())})
+		n.phases(providers.PhaseInstall)
+		wants(t, n.phase(providers.PhaseStart), "start node port", "port is taken", l.LocalAddr().String())
+	})
+	t.Run("no address of this machine", func(t *testing.T) {
+		n := newNode(t, p, "far", map[string]cty.Value{"address": cty.StringVal("192.0.2.1")})
+		wants(t, n.phase(providers.PhaseInstall), "192.0.2.1", "can't be listened on")
+	})
+	t.Run("directory of another node", func(t *testing.T) {
+		if err := os.MkdirAll(filepath.Join(dir, "other"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := `{"cluster_id":"c0ffee","cluster":"old","node_id":"deadbeef","name":"other","address":"127.0.0.1:1"}`
+		if err := os.WriteFile(filepath.Join(dir, "other", "agent.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n := newNode(t, p, "other", nil)
+		wants(t, n.phase(providers.PhaseInstall), "belongs to another node", filepath.Join(dir, "other"), "deadbeef")
+		n.read()
+		if n.prior != nil {
+			t.Errorf("read finds %+v", n.prior)
+		}
+		n.config = cty.NilVal
+		n.phases(providers.PhaseStop, providers.PhaseRemove)
+		if _, err := os.Stat(filepath.Join(dir, "other", "agent.json")); err != nil {
+			t.Errorf("the other node's directory was touched: %v", err)
+		}
+	})
+	t.Run("half installed", func(t *testing.T) {
+		n := newNode(t, p, "half", nil)
+		n.phases(providers.PhaseInstall)
+		for _, name := range []string{"node.crt", "cluster.key", "bin/clusterplan"} {
+			if err := os.Remove(filepath.Join(dir, "half", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.prior = nil // the apply died before it could write down what it had done
+		n.phases(create...)
+		if health := n.read(); len(health) > 0 {
+			t.Errorf("after: %q", health)
+		}
+	})
+}
+
+// A killed agent's leftovers are found and ended, and a node can be removed
+// when its cluster is dead.
+func TestStopLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(t, nil)
+	n := newNode(t, p, "n1", nil)
+	n.phases(providers.PhaseInstall)
+	if err := os.WriteFile(filepath.Join(w.dir, "nodes", "n1", "fault"), []byte("leftover"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.phases(providers.PhaseStart, providers.PhaseJoin)
+	w.cluster.Err = fmt.Errorf("%w: all dead", providers.ErrNoQuorum)
+	if health := n.read(); len(health) > 0 {
+		t.Errorf("what can't be asked is no finding: %q", health)
+	}
+	abs := filepath.Join(resolve(w.dir), "nodes", "n1")
+	if all, err := processesOf(abs); err != nil || len(all) != 2 {
+		t.Fatalf("processes: %+v, %v; want the agent and what it started", all, err)
+	}
+	h := &host{root: resolve(w.dir), orphanWait: 50 * time.Millisecond}
+	if err := h.Stop(t.Context(), "nodes/n1", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := processesOf(abs); err != nil || len(all) > 0 {
+		t.Errorf("left: %+v, %v", all, err)
+	}
+	n.config = cty.NilVal
+	n.phases(providers.PhaseStop, providers.PhaseRemove)
+	if entries, _ := os.ReadDir(filepath.Join(w.dir, "nodes")); len(entries) > 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+// Nodes are renamed without a restart, and keep their directory and port; a
+// new one may then have the old name.
+func TestRename(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(t, nil)
+	n := newNode(t, p, "old", nil)
+	n.phases(create...)
+	endpoint := n.prior.Value.GetAttr("endpoint").AsString()
+	n.config = nodeValue("new", nil)
+	plan := n.plan()
+	if got := strings.Join(plan.Phases, " "); got != "install update" || plan.Impact != spec.ImpactNone {
+		t.Fatalf("the plan does %q (%s)", got, plan.Impact)
+	}
+	n.phases(plan.Phases...)
+	if health := n.read(); len(health) > 0 {
+		t.Fatalf("after: %q", health)
+	}
+	if got := n.prior.Value.GetAttr("endpoint").AsString(); got != endpoint {
+		t.Errorf("its endpoint was %s and is %s", endpoint, got)
+	}
+	second := newNode(t, p, "old", nil)
+	second.phases(create...)
+	if second.prior.Value.GetAttr("endpoint").AsString() == endpoint {
+		t.Error("two nodes have one endpoint")
+	}
+	if health := n.read(); len(health) > 0 {
+		t.Fatalf("after the second: %q", health)
+	}
+}
+
+// An instance key may hold anything; the node's directory stays where nodes are.
+func TestNamesAreNoPaths(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(t, nil)
+	for _, name := range []string{"n-../../../x", "..", "n-a/b", "n-å"} {
+		n := newNode(t, p, name, nil)
+		n.phases(providers.PhaseInstall)
+		dirs, err := filepath.Glob(filepath.Join(w.dir, "nodes", "*"+n.id, "agent.json"))
+		if err != nil || len(dirs) != 1 {
+			t.Errorf("%s: %q, %v", name, dirs, err)
+		}
+		if health := n.read(); !slices.Equal(health, []string{"agent not running", "not a member"}) {
+			t.Errorf("%s: %q", name, health)
+		}
+		n.config = cty.NilVal
+		n.phases(providers.PhaseStop, providers.PhaseRemove)
+	}
+	if left, _ := filepath.Glob(filepath.Join(w.dir, "nodes", "*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// What a change of the definition does, by plan alone.
+func TestPlanChanges(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(t, nil)
+	base := map[string]cty.Value{"endpoint": cty.StringVal("127.0.0.1:21000"), "server_id": cty.NumberUIntVal(1<<63 + 1)}
+	digest, err := fileSum(w.program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base["program"] = cty.StringVal(digest)
+	str, num := cty.StringVal, func(n int64) cty.Value { return cty.NumberIntVal(n) }
+	tests := []struct {
+		change  map[string]cty.Value
+		phases  string
+		impact  spec.Impact
+		replace bool
+	}{
+		{map[string]cty.Value{}, "", spec.ImpactNone, false},
+		{map[string]cty.Value{"address": str("127.0.0.1")}, "", spec.ImpactNone, false}, // where it is
+		{map[string]cty.Value{"zone": str("b")}, "update", spec.ImpactNone, false},
+		{map[string]cty.Value{"address": str("127.0.0.2:99")}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
+		{map[string]cty.Value{"port": num(99)}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
+		{map[string]cty.Value{"address": cty.UnknownVal(cty.String)}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
+		{map[string]cty.Value{"votes": num(0)}, "demote", spec.ImpactMembership, false},
+		{map[string]cty.Value{"role": str("witness")}, "drain update resume", spec.ImpactMembership, false},
+		{map[string]cty.Value{"provider": str("ssh")}, "", spec.ImpactReplace, true},
+	}
+	for _, tt := range tests {
+		prior := &providers.Object{ID: "x", Value: nodeValue("n1", base)}
+		res, err := p.Plan(providers.PlanRequest{Type: "node", Prior: prior, Config: nodeValue("n1", tt.change)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(res.Phases, " "); got != tt.phases || res.Impact != tt.impact || (len(res.Replace) > 0) != tt.replace {
+			t.Errorf("%v: %q, %s, replace %v; want %q, %s, %v", tt.change, got, res.Impact, res.Replace, tt.phases, tt.impact, tt.replace)
+		}
+	}
+	if _, err := p.Plan(providers.PlanRequest{Type: "node", Config: nodeValue("n1", map[string]cty.Value{"address": str("h:0")})}); err == nil || !strings.Contains(err.Error(), "no port") {
+		t.Errorf("port 0: %v", err)
+	}
+}
+
+func fileSum(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), err
+}
+
+func TestConfigure(t *testing.T) {
+	for mode, want := range map[string]string{"process": "", "netns": "processes only", "x": "no mode"} {
+		err := New().Configure(cty.ObjectVal(map[string]cty.Value{"mode": cty.StringVal(mode)}), providers.Env{DataDir: "/x"})
+		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("mode %s: %v", mode, err)
+		}
+	}
+}
