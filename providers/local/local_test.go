@@ -420,4 +420,3 @@ func mint(t *testing.T, w *world, n *node, dir string, life time.Duration) {
 		}
 	}
 }
-
