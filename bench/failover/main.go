@@ -194,14 +194,11 @@ func (b *bench) measure(ctx context.Context, harm func() error, counts func(by s
 	watched := make(chan time.Duration, 1)
 	stop := make(chan struct{})
 	go func() { watched <- b.watch(stop) }()
-	for { // the service answers before it is harmed
-		select {
-		case <-answers:
-		case <-ctx.Done():
-			close(stop)
-			return 0, 0, fmt.Errorf("%s does not answer", b.URL)
-		}
-		break
+	select { // the service answers before it is harmed
+	case <-answers:
+	case <-ctx.Done():
+		close(stop)
+		return 0, 0, fmt.Errorf("%s does not answer", b.URL)
 	}
 	began := time.Now()
 	if err := harm(); err != nil {

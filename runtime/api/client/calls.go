@@ -258,26 +258,28 @@ func (c *Client) Logs(ctx context.Context, endpoint, group, resource string, byt
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	for _, endpoint := range c.only(endpoint) {
-		res, err := c.send(ctx, endpoint, request{method: http.MethodGet, path: path})
-		if err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			var refused *Error
-			if errors.As(c.words(endpoint, err), &refused) {
-				return refused
-			}
-			return &Unreachable{Tries: []Try{{Endpoint: c.nameOf(endpoint), Err: err}}}
-		}
-		defer res.Body.Close()
-		if res.StatusCode >= 400 {
-			return readError(res)
-		}
-		if _, err := io.Copy(w, res.Body); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("read log of %s/%s from %s: %w", group, resource, endpoint, err)
-		}
-		return ctx.Err()
+	only := c.only(endpoint)
+	if len(only) == 0 {
+		return &Error{Code: "bad_request", Message: "no endpoint to ask", Hint: "name the node's host:port"}
 	}
-	return &Error{Code: "bad_request", Message: "no endpoint to ask", Hint: "name the node's host:port"}
+	endpoint = only[0]
+	res, err := c.send(ctx, endpoint, request{method: http.MethodGet, path: path})
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var refused *Error
+		if errors.As(c.words(endpoint, err), &refused) {
+			return refused
+		}
+		return &Unreachable{Tries: []Try{{Endpoint: c.nameOf(endpoint), Err: err}}}
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 400 {
+		return readError(res)
+	}
+	if _, err := io.Copy(w, res.Body); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("read log of %s/%s from %s: %w", group, resource, endpoint, err)
+	}
+	return ctx.Err()
 }
