@@ -28,11 +28,6 @@ import (
 // windows and the log; it decides no lease).
 const tellTime = 30 * time.Second
 
-// renewStep is the least that a lease must have grown to be passed on: a leader's
-// own grows a little with every answer. A monitor with a shorter lease than
-// there is only stops sooner.
-const renewStep = 15 * time.Millisecond
-
 // job is one thing for the loop: an input for the member, or a function that
 // needs the loop to itself. Both share one channel, so that their order holds.
 type job struct {
@@ -65,7 +60,6 @@ type Node struct {
 	monitor *monitor.Process // nil: none takes orders now
 	waiting map[uint64]chan confdb.Result
 	token   uint64
-	renewed spec.Instant // end of the lease that the monitor was told last
 	told    spec.Instant // when the member was last told the time of day
 	stopped bool
 	broken  error // of the store
@@ -184,10 +178,7 @@ func (n *Node) do(out member.Output) {
 	case member.Persist:
 		n.writes <- o // the member has few under way: this never blocks
 	case member.Renew:
-		if o.End.Sub(n.renewed) >= renewStep {
-			n.renewed = o.End
-			n.order(monitor.Order{Renew: &o.End})
-		}
+		n.order(monitor.Order{Renew: &o.End})
 	case member.StartResource:
 		n.order(monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource}})
 	case member.StopResource:

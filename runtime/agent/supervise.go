@@ -67,7 +67,7 @@ func (n *Node) watchMonitor(ctx context.Context) {
 		return
 	}
 	n.mpid.set(p.PID())
-	if !n.give(job{fn: func() { n.monitor, n.renewed = p, 0 }}) {
+	if !n.give(job{fn: func() { n.monitor = p }}) {
 		p.Kill()
 	}
 	for open := true; open; {

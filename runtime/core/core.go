@@ -66,7 +66,7 @@ type (
 		State    string
 		Reason   string
 	}
-	// GroupDown is the monitor's proof that nothing of the group is left.
+	// GroupDown is the monitor's answer to EndGroup: nothing of the group is left.
 	GroupDown struct {
 		Group string
 		Epoch uint64

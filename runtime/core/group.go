@@ -400,7 +400,7 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 	case spec.StateFailed:
 		switch {
 		case isDown(x.state):
-		case r.phase == phaseUp && x.state != spec.StateOfflinePending:
+		case r.phase == phaseUp && x.state != spec.StateOfflinePending && m.hasLease():
 			m.failed(r, x, orElse(ev.Reason, "it failed"))
 		default:
 			x.set(spec.StateOffline, ev.Reason) // on its way down anyway
@@ -441,14 +441,12 @@ func (m *Machine) failed(r *run, x *resource, reason string) {
 	}
 }
 
-// groupDown takes the monitor's proof.
+// groupDown takes the monitor's proof: its answer to EndGroup, after which
+// nothing was started. A word of any other time may have crossed with a start.
 func (m *Machine) groupDown(ev GroupDown) {
 	r := m.owner.runs[ev.Group]
-	if r == nil || ev.Epoch < r.epoch || r.phase == phaseDown {
+	if r == nil || ev.Epoch < r.epoch || r.phase != phaseEnding {
 		return
-	}
-	if r.phase == phaseUp && m.hasLease() && r.wanted {
-		m.say("warn", "the monitor took a group down by itself", "group", r.name)
 	}
 	r.allDown("")
 	r.dirty, m.owner.dirty = true, true

@@ -16,7 +16,9 @@ type peer struct {
 
 	// Of its newest frame.
 	inc      uint64
+	echo     uint64 // newest own Seq that this incarnation echoed; 0: none yet, it may be a recording
 	seq      uint64
+	held     uint64       // the newest of its Seqs that it holds a lease for; 0: this incarnation had none
 	at       spec.Instant // receipt
 	started  spec.Instant // its agent's start at the latest, on this clock: receipt less UpSince
 	term     uint64
@@ -150,13 +152,17 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 	}
 	p := m.peer(f.From)
 	started := m.now.Add(-spec.ShrinkRho(max(f.UpSince, 0)))
+	echo := uint64(0)
+	if f.AckIncarnation == m.cfg.Incarnation {
+		echo = f.AckSeq
+	}
 	if f.Incarnation != p.inc {
-		// An older incarnation's straggler changes nothing, unless the newer
-		// one has been silent (then the guess of who is newer was wrong).
-		if p.inc != 0 && started < p.started && m.now.Sub(p.at) < m.timings.Suspicion.D() {
+		// Frames of an earlier incarnation are genuine whenever they come, late
+		// or played again. Who lives echoes something newer of this agent's.
+		if p.echo != 0 && echo <= p.echo {
 			return
 		}
-		p.inc, p.seq = f.Incarnation, 0
+		p.inc, p.seq, p.echo = f.Incarnation, 0, 0
 		p.started = started
 		p.offered, p.refused, p.deaf = false, 0, false
 		p.fresh = 0
@@ -166,6 +172,7 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 		return // overtaken
 	}
 	p.seq, p.at, p.node, p.term = f.Seq, m.now, f.NodeID, f.Term
+	p.echo, p.held = max(p.echo, echo), f.Held
 	p.started = min(p.started, started)
 	p.leads = f.Leader == f.From
 	p.revision = f.Revision
@@ -203,9 +210,14 @@ func (p *peer) sentAs(seq uint64) *sentFrame {
 	return nil
 }
 
+// renewStep is the least that a lease has to grow: a leader's own grows a little
+// with every answer. The monitor gets each lease that counts here, so that both
+// mean the same moment by its end.
+const renewStep = 15 * time.Millisecond
+
 // renew makes the own lease end later; never earlier.
 func (m *Machine) renew(end spec.Instant) {
-	if end <= m.leaseEnd || end <= m.now {
+	if end <= m.leaseEnd || end <= m.now || m.hasLease() && end.Sub(m.leaseEnd) < renewStep {
 		return
 	}
 	was := m.leaseEnd
@@ -349,8 +361,10 @@ func (m *Machine) mayGrant(p *peer) bool {
 }
 
 // oldIncarnationGone tells whether nothing can run by a lease of an earlier
-// incarnation of that node: it has none of the groups; or had released them;
-// or its last lease, which began before this incarnation's agent did, is over.
+// incarnation of that node, or of another server that the node was: it has none
+// of the groups; or had released them; or their last lease is over. That began
+// before this incarnation's agent did, or, another server's, was granted by this
+// leader, or by an older one: this incarnation then never had a lease.
 func (m *Machine) oldIncarnationGone(p *peer) bool {
 	if p.granted == p.inc {
 		return true
@@ -359,13 +373,17 @@ func (m *Machine) oldIncarnationGone(p *peer) bool {
 	if wait == 0 {
 		return true
 	}
-	if m.now.Sub(p.started) >= wait {
+	since := max(p.started, m.lead.nodeLeases[p.node])
+	if p.held == 0 {
+		since = max(since, m.oldLeases())
+	}
+	if m.now.Sub(since) >= wait {
 		return true
 	}
 	if p.granted != 0 && m.now.Sub(max(m.lead.nodeLeases[p.node], m.oldLeases())) >= wait {
 		return true
 	}
-	earliest(&m.lead.retryGrants, p.started.Add(wait))
+	earliest(&m.lead.retryGrants, since.Add(wait))
 	return false
 }
 
@@ -426,15 +444,17 @@ func (m *Machine) renewSelf() {
 		return
 	}
 	if !l.selfGone {
-		wait := m.longestWait(m.cfg.Node)
-		if m.hasLease() || m.now.Sub(m.start) >= wait {
+		wait, since := m.longestWait(m.cfg.Node), max(m.start, m.oldLeases())
+		if m.leaseEnd != 0 || m.now.Sub(since) >= wait {
 			l.selfGone = true // had a lease under this incarnation, or nothing earlier can be left
 		} else {
-			earliest(&l.retryGrants, m.start.Add(wait))
+			earliest(&l.retryGrants, since.Add(wait))
 			return
 		}
 	}
 	if a := m.authority(); a != 0 {
+		m.noteAnswer(l.term, a) // a lone voter's is now, without a frame
+		m.held = max(m.held, m.seq, 1)
 		m.renew(a.Add(m.leaseFor(m.cfg.Node)))
 	}
 }

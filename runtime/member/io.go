@@ -76,8 +76,9 @@ type ResourceChanged struct {
 	Reason   string
 }
 
-// GroupDown is the monitor's proof that nothing of the group under this epoch
-// (or an older one) is left on this host: what a release rests on.
+// GroupDown is the monitor's answer to EndGroup, and proof that nothing of the
+// group under this epoch (or an older one) is left on this host: what a release
+// rests on. It comes once for each EndGroup, and never by itself.
 type GroupDown struct {
 	Group string
 	Epoch uint64

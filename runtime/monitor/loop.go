@@ -326,11 +326,7 @@ func (m *monitor) report(r report) {
 		return
 	}
 	if g.ending {
-		unasked := g.unasked
 		g.ending, g.unasked, g.killAt = false, false, 0
-		if unasked && !slices.Contains(g.ends, g.epoch) {
-			g.ends = append(g.ends, g.epoch)
-		}
 		for _, e := range g.ends {
 			m.out.say(Word{Down: &GroupRef{Group: g.id, Epoch: e}})
 		}
@@ -357,6 +353,9 @@ func (m *monitor) lapse() {
 			m.stopAll(g)
 		}
 		if g.killAt == 0 && !now.Before(m.lease) {
+			for _, s := range g.waiting {
+				m.refuse(s, "refused: this node holds no lease")
+			}
 			g.waiting, g.unasked = nil, true
 			g.killAt = later(m.lease, int64(g.stopWithin-g.killMargin()))
 			m.out.log("warn", "the lease has ended: stopping the group", map[string]any{"group": g.name, "epoch": g.epoch})

@@ -59,7 +59,7 @@ func TestIPAddress(t *testing.T) {
 	r.send(vip("127.77.0.10"))
 	r.awaitState("v", spec.StateOnline)
 	r.renew(time.Millisecond)
-	r.awaitDown("g", 1)
+	r.awaitState("v", spec.StateOffline)
 }
 
 // SIGTERM ends a monitor in order.
@@ -72,7 +72,7 @@ func TestTerminated(t *testing.T) {
 	if err := unix.Kill(r.p.PID(), unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	r.awaitDown("g", 1)
+	r.awaitState("a", spec.StateOffline)
 	<-r.p.Done()
 	if err := r.p.Err(); err != nil {
 		t.Error(err)

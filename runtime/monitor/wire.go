@@ -51,7 +51,7 @@ type GroupRef struct {
 type Word struct {
 	Ready   *ReadyWord `json:"ready,omitempty"` // holds the node's lock, has cleaned up
 	Changed *Changed   `json:"changed,omitempty"`
-	Down    *GroupRef  `json:"down,omitempty"` // nothing of the group is left under this epoch or an older one
+	Down    *GroupRef  `json:"down,omitempty"` // the answer to an End: nothing of the group is left under this epoch or an older one
 	Log     *LogWord   `json:"log,omitempty"`
 }
 

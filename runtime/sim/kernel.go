@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -35,6 +36,8 @@ type monGroup struct {
 	stopWithin time.Duration
 	resources  map[string]spec.Resource
 	stopping   bool
+	ends       []uint64               // EndGroups that wait for their GroupDown
+	waiting    []member.StartResource // that came while it was stopping
 }
 
 func (h *host) newMonitor() *monitor {
@@ -117,7 +120,7 @@ func (m *monitor) leaseOver() {
 		m.h.w.tell("%s: lease over, monitor stops its groups", m.h.name)
 	}
 	for _, id := range sortedKeys(m.groups) {
-		m.end(id, m.groups[id].epoch)
+		m.takeDown(id, m.groups[id]) // unasked: nobody is told
 	}
 	if m.orphan {
 		m.h.w.after(200*time.Millisecond, func() { m.run(m.kill) })
@@ -140,6 +143,7 @@ func (m *monitor) start(o member.StartResource) {
 		m.groups[o.Group] = g
 	}
 	if g.stopping {
+		g.waiting = append(g.waiting, o)
 		return
 	}
 	g.stopWithin = o.StopWithin.D()
@@ -163,6 +167,9 @@ func (m *monitor) start(o member.StartResource) {
 
 func (m *monitor) stop(o member.StopResource) {
 	g := m.groups[o.Group]
+	if g != nil {
+		g.waiting = slices.DeleteFunc(g.waiting, func(w member.StartResource) bool { return w.Resource.Name == o.Resource })
+	}
 	if g == nil || g.epoch != o.Epoch || m.h.kernel.running[o.Group][o.Resource] == 0 {
 		m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource, State: spec.StateOffline})
 		return
@@ -199,13 +206,23 @@ func (m *monitor) end(group string, epoch uint64) {
 		}
 		return
 	}
-	if g.epoch > epoch || g.stopping {
+	if g.epoch > epoch {
+		m.tell(member.GroupDown{Group: group, Epoch: epoch}) // nothing of that one is left
 		return
 	}
-	g.stopping = true
+	g.ends, g.waiting = append(g.ends, epoch), nil
 	if m.h.w.cfg.Mutate == EarlyRelease {
 		m.tell(member.GroupDown{Group: group, Epoch: g.epoch})
 	}
+	m.takeDown(group, g)
+}
+
+// takeDown stops all of a group.
+func (m *monitor) takeDown(group string, g *monGroup) {
+	if g.stopping {
+		return
+	}
+	g.stopping = true
 	m.h.w.after(min(m.stopTime(g), g.stopWithin), func() {
 		m.run(func() {
 			if m.groups[group] != g {
@@ -213,10 +230,16 @@ func (m *monitor) end(group string, epoch uint64) {
 			}
 			for _, r := range sortedKeys(m.h.kernel.running[group]) {
 				m.h.stopProcess(group, r)
+				m.tell(member.ResourceChanged{Group: group, Epoch: g.epoch, Resource: r, State: spec.StateOffline})
 			}
 			delete(m.groups, group)
 			m.armKernel()
-			m.tell(member.GroupDown{Group: group, Epoch: g.epoch})
+			for _, e := range g.ends {
+				m.tell(member.GroupDown{Group: group, Epoch: e})
+			}
+			for _, o := range g.waiting {
+				m.start(o)
+			}
 		})
 	})
 }
