@@ -20,6 +20,8 @@ import (
 //   - replicas at the same revision are equal
 //   - no acknowledged update is ever lost
 //   - once faults end, every group that should run does, and all agree
+//   - when a node crashes and all else is well (Config.Crashes): its groups start
+//     elsewhere within the plan's bound, and no other group stops
 type checker struct {
 	w       *world
 	byRev   map[uint64]uint64            // revision -> hash of the replicated decisions
@@ -96,6 +98,9 @@ var defaultKill = spec.Timings{}.WithDefaults().Kill.D()
 
 // stopped is called when nothing of a group is left on h.
 func (c *checker) stopped(h *host, group string) {
+	if c.w.calm[group] {
+		c.w.violate("%s stops on %s, which is well", group, h.name)
+	}
 	c.leases(h)
 	if t, ok := c.last[group]; ok && t.h == h {
 		mon := h.oldMonitor

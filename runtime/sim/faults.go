@@ -3,12 +3,16 @@ package sim
 import (
 	"fmt"
 	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/heartbeat"
+	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
 // startFaults lets faults happen at random from now until heal.
 func (w *world) startFaults() {
 	until := w.now + int64(w.cfg.For)
-	w.ops.failing = true
+	w.ops.failing, w.edge = true, true
 	var next func()
 	next = func() {
 		if w.now > until {
@@ -26,7 +30,7 @@ func (w *world) fault() {
 	if l := w.leader(); l != nil && w.chance(0.3) {
 		h = l // leaders deserve more than their share
 	}
-	switch w.rng.IntN(13) {
+	switch w.rng.IntN(17) {
 	case 0: // agent and monitor: the whole node
 		h.killMonitor()
 		h.killAgent()
@@ -62,7 +66,189 @@ func (w *world) fault() {
 		h.disk.slow = w.between(0, 300*time.Millisecond)
 		w.tell("%s: disk slower by %v", h.name, h.disk.slow)
 		w.after(w.between(200*time.Millisecond, 3*time.Second), func() { h.disk.slow = 0 })
+	case 13, 14:
+		w.replay()
+	case 15: // a storm of restarts
+		for n, at := 2+w.rng.IntN(5), time.Duration(0); n > 0; n-- {
+			w.after(at, h.killAgent)
+			at += w.between(time.Millisecond, 150*time.Millisecond)
+			w.after(at, h.startAgent)
+			at += w.between(time.Millisecond, 300*time.Millisecond)
+		}
+	case 16:
+		h.setRate(int64(w.rng.IntN(20_001)) - 10_000)
 	}
+}
+
+// setRate changes the rate of a host's clock, which reads on from what it reads.
+func (h *host) setRate(ppm int64) {
+	now := h.now()
+	h.clock.ppm = ppm
+	h.clock.offset += int64(now - h.now())
+	h.w.tell("%s: clock at %+d ppm", h.name, ppm)
+	mon := h.oldMonitor
+	if a := h.agent; a != nil {
+		a.armed = 0
+		a.schedule()
+		if a.mon != nil {
+			mon = a.mon
+		}
+	}
+	if mon != nil && mon.alive && mon.lease > now {
+		mon.arm()
+	}
+	for id, t := range h.w.check.last {
+		if t.h == h {
+			t.until = 0 // worked out anew
+			h.w.check.last[id] = t
+		}
+	}
+	h.w.check.leases(h)
+}
+
+// tap is a frame that someone on the network has recorded.
+type tap struct {
+	from, to *host
+	frame    heartbeat.Frame
+}
+
+const maxTaps = 3000
+
+// record keeps some frames, of long ago too.
+func (w *world) record(from, to *host, f heartbeat.Frame) {
+	if !w.edge || !w.chance(0.1) {
+		return
+	}
+	t := tap{from, to, cloneFrame(f)}
+	if len(w.taps) < maxTaps {
+		w.taps = append(w.taps, t)
+	} else {
+		w.taps[w.rng.IntN(maxTaps)] = t
+	}
+}
+
+// replay plays some of the recorded frames to one host for a while, as they
+// were. What the seal remembers is refused.
+func (w *world) replay() {
+	if len(w.taps) == 0 {
+		return
+	}
+	to := w.hosts[w.rng.IntN(len(w.hosts))]
+	w.tell("net: recorded frames come to %s again", to.name)
+	at := time.Duration(0)
+	for range 100 {
+		t := w.taps[w.rng.IntN(len(w.taps))]
+		if t.to != to {
+			continue
+		}
+		at += w.between(0, 50*time.Millisecond)
+		w.after(at, func() {
+			id := frameID{t.frame.Incarnation, t.frame.Seq}
+			if a := to.agent; a != nil && !a.heard[id] {
+				a.heard[id] = true
+				a.input(member.FrameIn{From: t.from.endpoint, Frame: cloneFrame(t.frame)})
+			}
+		})
+	}
+}
+
+// dieAtEdge kills processes between what a member wants done: after a proposal
+// went out, after a write was begun, after a commit was applied, after a start.
+func (a *agent) dieAtEdge(out member.Output) {
+	h, w := a.h, a.h.w
+	if !w.edge {
+		return
+	}
+	p := 0.0
+	switch out.(type) {
+	case member.Persist, member.SendMessage, member.Applied:
+		p = 0.0003
+	case member.StartResource, member.StopResource, member.EndGroup:
+		p = 0.01
+	}
+	if p == 0 || !w.chance(p) {
+		return
+	}
+	w.tell("%s: dies after %T", h.name, out)
+	w.rep.Faults++
+	if w.chance(0.5) {
+		h.killMonitor()
+	}
+	h.killAgent()
+	w.restartLater(h, w.between(time.Millisecond, 2*time.Second))
+}
+
+// startCrashes crashes one whole node after another; each time its groups have
+// to start elsewhere within the plan's bound, while no other group stops.
+func (w *world) startCrashes() {
+	until := w.now + int64(w.cfg.For)
+	t := spec.Timings{}.WithDefaults()
+	// W by a slow clock, the commit, the start; and what the simulation adds.
+	bound := t.TakeoverWait(0)*101/100 + 60*time.Millisecond + 45*time.Millisecond + 300*time.Millisecond
+	var next func(waited time.Duration)
+	next = func(waited time.Duration) {
+		switch {
+		case w.now > until:
+			w.calm = nil
+			return
+		case !w.well() && waited > 15*time.Second:
+			w.violate("the cluster is not whole %v after a node is back", waited)
+			return
+		case !w.well():
+			w.after(100*time.Millisecond, func() { next(waited + 100*time.Millisecond) })
+			return
+		}
+		h := w.hosts[w.rng.IntN(len(w.hosts))]
+		if l := w.leader(); w.chance(0.5) {
+			h = l
+		}
+		var mine []string
+		w.calm = map[string]bool{}
+		for i := range w.cfg.Groups {
+			if id := groupID(i); h.kernel.runs(id) {
+				mine = append(mine, id)
+			} else {
+				w.calm[id] = true
+			}
+		}
+		w.rep.Faults++
+		h.killMonitor()
+		h.killAgent()
+		w.after(bound, func() {
+			for _, id := range mine {
+				elsewhere := false
+				for _, o := range w.hosts {
+					elsewhere = elsewhere || o != h && o.kernel.runs(id)
+				}
+				if !elsewhere {
+					w.violate("%s does not run %v after the crash of %s, the plan's bound", id, bound, h.name)
+				}
+			}
+		})
+		w.after(w.between(bound, 3*time.Second), func() {
+			h.startAgent()
+			w.after(w.between(time.Second, 3*time.Second), func() { next(0) })
+		})
+	}
+	w.after(time.Second, func() { next(0) })
+}
+
+// well tells whether all nodes are up and each group is online.
+func (w *world) well() bool {
+	l := w.leader()
+	if l == nil {
+		return false
+	}
+	s := l.agent.m.State()
+	if len(s.View.Up) < len(w.hosts) {
+		return false
+	}
+	for _, g := range s.Groups {
+		if g.State != spec.StateOnline {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *world) restartLater(h *host, d time.Duration) {
@@ -146,7 +332,7 @@ func (m *monitor) resume() {
 func (w *world) heal() {
 	w.tell("all faults end")
 	w.net.heal()
-	w.ops.failing = false
+	w.ops.failing, w.edge = false, false
 	for _, h := range w.hosts {
 		h.disk.slow = 0
 		if h.agent != nil && h.agent.paused {
@@ -165,5 +351,8 @@ func (w *world) heal() {
 	}
 	for _, h := range w.hosts {
 		w.ops.resume(h.nodeID)
+		if !w.cfg.Crashes {
+			w.ops.promote(h)
+		}
 	}
 }

@@ -76,13 +76,16 @@ type agent struct {
 	under   *confdb.Persist  // being written
 	inStep  bool
 	pending []member.Input
+	heard   map[frameID]bool // what the seal's memory refuses when it comes again
 }
+
+type frameID struct{ incarnation, seq uint64 }
 
 func (h *host) startAgent() {
 	if h.agent != nil {
 		return
 	}
-	a := &agent{h: h}
+	a := &agent{h: h, heard: map[frameID]bool{}}
 	h.agent = a
 	drv, state, index := h.disk.open(h)
 	a.m = member.New(member.Config{
@@ -181,7 +184,12 @@ func (a *agent) step(in member.Input) {
 	a.inStep = true
 	for {
 		for _, out := range a.m.Step(a.h.now(), in) {
+			if a.h.agent != a {
+				a.h.w.check.stepped(a) // what it had applied was committed
+				return                 // it died on the way
+			}
 			a.carryOut(out)
+			a.dieAtEdge(out)
 		}
 		if len(a.pending) == 0 || a.h.agent != a {
 			break
@@ -220,8 +228,10 @@ func (a *agent) carryOut(out member.Output) {
 			return
 		}
 		frame := cloneFrame(o.Frame)
+		w.record(h, to, frame)
 		w.send(h.index, to.index, func() {
 			if to.agent != nil {
+				to.agent.heard[frameID{frame.Incarnation, frame.Seq}] = true
 				to.agent.input(member.FrameIn{From: h.endpoint, Frame: frame})
 			}
 		})

@@ -150,7 +150,14 @@ func (m *monitor) start(o member.StartResource) {
 	g.resources[o.Resource.Name] = o.Resource
 	m.h.startProcess(o.Group, o.Resource.Name, o.Epoch)
 	m.armKernel()
-	m.h.w.after(m.h.w.between(2*time.Millisecond, 40*time.Millisecond), func() {
+	if m.h.w.edge && m.h.w.chance(0.02) {
+		m.h.w.after(m.h.w.between(0, 5*time.Millisecond), m.kill) // right after the start
+	}
+	took := m.h.w.between(2*time.Millisecond, 40*time.Millisecond)
+	if m.h.w.ops.failing && m.h.w.chance(0.03) {
+		took = m.h.w.between(40*time.Millisecond, 2*time.Second) // longer than a lease
+	}
+	m.h.w.after(took, func() {
 		m.run(func() {
 			if m.groups[o.Group] != g || g.stopping || m.h.kernel.running[o.Group][o.Resource.Name] != o.Epoch {
 				return

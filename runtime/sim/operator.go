@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -202,7 +203,7 @@ func (w *world) group(i int) spec.Group {
 		}
 	}
 	failback := spec.Failback{Mode: spec.FailbackPrevent}
-	if i%2 == 1 {
+	if i%2 == 1 && !w.cfg.Crashes {
 		failback = spec.Failback{Mode: spec.FailbackImmediate, Delay: spec.Duration(3 * time.Second)}
 	}
 	return spec.Group{
@@ -215,7 +216,7 @@ func (w *world) group(i int) spec.Group {
 
 // start gives orders from now on, at random times to random nodes.
 func (o *operator) start(w *world) {
-	if w.cfg.NoFault {
+	if w.cfg.NoFault || w.cfg.Crashes {
 		return
 	}
 	until := w.now + int64(w.cfg.For)
@@ -226,7 +227,9 @@ func (o *operator) start(w *world) {
 		}
 		h := w.hosts[w.rng.IntN(len(w.hosts))]
 		group := groupID(w.rng.IntN(w.cfg.Groups))
-		switch w.rng.IntN(6) {
+		switch w.rng.IntN(8) {
+		case 6, 7:
+			o.demote(w.hosts[w.rng.IntN(len(w.hosts))])
 		case 0:
 			to := w.hosts[w.rng.IntN(len(w.hosts))]
 			w.tell("operator: move %s to %s (asked of %s)", group, to.name, h.name)
@@ -245,6 +248,28 @@ func (o *operator) start(w *world) {
 		w.after(w.between(300*time.Millisecond, 4*time.Second), next)
 	}
 	w.after(time.Second, next)
+}
+
+// demote takes a node's vote for some seconds, while a majority of others is left.
+func (o *operator) demote(h *host) {
+	l := o.w.leader()
+	if l == nil || l == h || len(l.agent.m.Status().Driver.Voters) < len(o.w.hosts) {
+		return
+	}
+	o.w.tell("operator: %s loses its vote for a while", h.name)
+	o.membership(l, member.Membership{Op: "add_learner", Server: h.server, Endpoint: h.endpoint}, func(confdb.Result) {})
+	o.w.after(o.w.between(100*time.Millisecond, 4*time.Second), func() { o.promote(h) })
+}
+
+// promote goes on until the node has its vote.
+func (o *operator) promote(h *host) {
+	if l := o.w.leader(); l != nil {
+		if slices.Contains(l.agent.m.Status().Driver.Voters, h.server) {
+			return
+		}
+		o.membership(l, member.Membership{Op: "promote", Server: h.server}, func(confdb.Result) {})
+	}
+	o.w.after(500*time.Millisecond, func() { o.promote(h) })
 }
 
 // wantOnline and resume go on until they are acknowledged: an operator's hand.

@@ -41,6 +41,23 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// A node crashes and all else is well: its groups run elsewhere within the plan's
+// bound, whether it led or not, and no other group stops.
+func TestCrashes(t *testing.T) {
+	var crashes, failovers int
+	for seed := range 6 {
+		r := Run(Config{Seed: uint64(seed), Nodes: 3 + seed%3, Groups: 5, Crashes: true, For: 40 * time.Second})
+		if len(r.Violations) > 0 {
+			fail(t, r)
+		}
+		crashes, failovers = crashes+r.Faults, failovers+r.Failovers
+	}
+	t.Logf("%d crashes, %d changes of owner", crashes, failovers)
+	if crashes < 30 || failovers < 30 {
+		t.Error("too tame to prove anything")
+	}
+}
+
 // Without a fault nothing moves, whatever the clocks' rates.
 func TestQuiet(t *testing.T) {
 	for seed := range 4 {

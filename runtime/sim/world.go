@@ -31,6 +31,7 @@ type Config struct {
 	For     time.Duration // simulated time under faults; default 60s
 	Settle  time.Duration // simulated time without faults at the end; default 20s
 	NoFault bool          // no faults at all: nothing may move
+	Crashes bool          // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
 	// Mutate breaks a rule on purpose, for the test that the invariants find it.
 	Mutate Mutation
 }
@@ -104,6 +105,9 @@ type world struct {
 	queue eventQueue
 	hosts []*host
 	net   network
+	taps  []tap           // recorded frames, to be played again
+	edge  bool            // processes die at the edges between their own steps, now and then
+	calm  map[string]bool // groups that may not stop now
 	check checker
 	ops   operator
 	rep   Report
@@ -196,7 +200,10 @@ func Run(cfg Config) Report {
 		return w.rep
 	}
 	w.ops.start(w)
-	if !cfg.NoFault {
+	switch {
+	case cfg.Crashes:
+		w.startCrashes()
+	case !cfg.NoFault:
 		w.startFaults()
 	}
 	w.runUntil(w.now + int64(cfg.For))
