@@ -86,7 +86,7 @@ func (d *Definition) list() {
 	d.index = make(map[addr.Address]int, len(all))
 	for i, in := range all {
 		o := Object{
-			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps),
+			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps), Unknown: in.unknown,
 			PreventDestroy: in.block.preventDestroy, Range: in.block.rng, AttrRanges: in.block.ranges,
 		}
 		in.deps = nil

@@ -15,7 +15,7 @@ import (
 // It is soft if the value is known whatever becomes of the object. Owners are
 // soft as well: they order, and never skip. References between resources of a
 // group are hard; they live and die together.
-func (ev *evaluation) attrEdges(out []Edge, a *attribute, in *instance, v cty.Value, ids []addr.Address) []Edge {
+func (ev *evaluation) attrEdges(out []Edge, a *attribute, in *instance, unknown bool, ids []addr.Address) []Edge {
 	if a.Type == spec.TypeNodeRefs {
 		for _, id := range ids {
 			out = append(out, Edge{To: id})
@@ -29,9 +29,8 @@ func (ev *evaluation) attrEdges(out []Edge, a *attribute, in *instance, v cty.Va
 	if len(edges) == 0 {
 		return out
 	}
-	known := v.IsWhollyKnown()
 	for _, e := range edges {
-		e.Hard = e.Hard && !known || e.To.IsResource()
+		e.Hard = e.Hard && unknown || e.To.IsResource()
 		out = append(out, e)
 	}
 	return out
@@ -43,7 +42,7 @@ func (ev *evaluation) constantEdges(b *body) []Edge {
 	b.each(func(a *attribute) {
 		if !a.identity && !a.expr.perInstance {
 			m := &ev.memo[a.expr.id]
-			out = ev.attrEdges(out, a, nil, m.value, m.ids)
+			out = ev.attrEdges(out, a, nil, m.unknown, m.ids)
 		}
 	})
 	return compact(out)

@@ -49,6 +49,7 @@ type memo struct {
 	vars     map[string]cty.Value // its references to local values and whole blocks
 	haveVars bool
 	value    cty.Value // converted
+	unknown  bool      // not wholly known
 	have     bool
 	bad      bool
 	edges    []Edge // of its references
@@ -81,6 +82,7 @@ type instance struct {
 	eachDeps  []Edge
 	haveEach  bool
 	broken    bool
+	unknown   bool // parts of its value are
 }
 
 func (ev *evaluation) add(d ...*hcl.Diagnostic) {

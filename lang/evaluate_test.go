@@ -25,6 +25,9 @@ func dump(d *Definition) string {
 		if o.PreventDestroy {
 			b.WriteString(" prevent_destroy")
 		}
+		if o.Unknown == o.Value.IsWhollyKnown() {
+			fmt.Fprintf(&b, " Unknown is %v, wrongly", o.Unknown)
+		}
 		b.WriteString("\n")
 		dumpValue(&b, "  ", o.Value)
 		for _, e := range o.DependsOn {

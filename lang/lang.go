@@ -85,6 +85,7 @@ type Object struct {
 	// DependsOn is what the definition refers to, in address order, each once.
 	// What every object of a kind needs (a group its cluster) is not in it.
 	DependsOn      []Edge
+	Unknown        bool // parts of Value are unknown
 	PreventDestroy bool
 	Range          hcl.Range            // the block's header
 	AttrRanges     map[string]hcl.Range // by path: "command", "failover", "failover.mode"; shared, not to be written

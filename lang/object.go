@@ -270,6 +270,8 @@ type shared struct {
 	attrs map[string]cty.Value
 	deps  []Edge // of what is the same in every instance
 	bad   bool
+	// unknown: of what is the same in every instance, parts are.
+	unknown bool
 }
 
 // sharedValues is bodyValues, working out again only what differs by instance.
@@ -277,10 +279,11 @@ func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
 	sh, ok := ev.shares[b]
 	if !ok {
 		out := ev.bodyValues(b, in, cty.NilVal)
-		ev.shares[b] = &shared{attrs: out, deps: ev.constantEdges(b), bad: in.broken}
+		ev.shares[b] = &shared{attrs: out, deps: ev.constantEdges(b), bad: in.broken, unknown: ev.constantUnknown(b)}
 		return out
 	}
 	in.broken = in.broken || sh.bad
+	in.unknown = in.unknown || sh.unknown
 	in.deps = append(in.deps, sh.deps...)
 	for _, i := range b.vary {
 		ev.put(sh.attrs, &b.attrs[i], in)
@@ -292,19 +295,32 @@ func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
 	return sh.attrs
 }
 
+// constantUnknown tells whether of what is the same in every instance of a
+// body anything is unknown.
+func (ev *evaluation) constantUnknown(b *body) bool {
+	unknown := false
+	b.each(func(a *attribute) {
+		unknown = unknown || !a.identity && !a.expr.perInstance && ev.memo[a.expr.id].unknown
+	})
+	return unknown
+}
+
 // put works out one attribute.
 func (ev *evaluation) put(out map[string]cty.Value, a *attribute, in *instance) {
 	switch {
 	case a.Computed:
-		out[a.Name] = ev.computed(in, a)
+		v := ev.computed(in, a)
+		out[a.Name] = v
+		in.unknown = in.unknown || !v.IsWhollyKnown()
 	case a.expr == nil || a.identity: // a list is filled in by lists
 		out[a.Name] = a.deflt
 	default:
-		v, ids, bad := ev.attribute(a, in)
+		v, ids, unknown, bad := ev.attribute(a, in)
 		out[a.Name] = v
 		in.broken = in.broken || bad
+		in.unknown = in.unknown || unknown
 		if !ev.again {
-			in.deps = ev.attrEdges(in.deps, a, in, v, ids)
+			in.deps = ev.attrEdges(in.deps, a, in, unknown, ids)
 		}
 	}
 }
@@ -359,10 +375,10 @@ func (ev *evaluation) computed(in *instance, a *attribute) cty.Value {
 
 // attribute works out one attribute that the definition gives; of one that is
 // the same in every instance, once.
-func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []addr.Address, bad bool) {
+func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []addr.Address, unknown, bad bool) {
 	m := &ev.memo[a.expr.id]
-	if m.have && !a.expr.perInstance && (!ev.again || m.value.IsWhollyKnown()) {
-		return m.value, m.ids, m.bad
+	if m.have && !a.expr.perInstance && (!ev.again || !m.unknown) {
+		return m.value, m.ids, m.unknown, m.bad
 	}
 	v, bad = ev.eval(a.expr, in)
 	if !bad || v != cty.DynamicVal {
@@ -371,18 +387,18 @@ func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []
 		if d != nil {
 			ev.add(d)
 			bad = true
-		} else if !bad && a.KnownAtPlan && !v.IsWhollyKnown() && !ev.c.unparsed {
+		} else if unknown = !v.IsWhollyKnown(); !bad && a.KnownAtPlan && unknown && !ev.c.unparsed {
 			ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does, and this hangs on something that only an apply will know%s. Use a literal, a variable, or an attribute that the definition gives.", a.Name, unknownCause(a.expr))))
 			bad = true
 		}
 	}
 	if bad && (v == cty.DynamicVal || v == cty.NilVal) {
-		v = cty.UnknownVal(a.typ)
+		v, unknown = cty.UnknownVal(a.typ), true
 	}
 	if !a.expr.perInstance {
-		m.value, m.bad, m.have, m.ids = v, bad, true, ids
+		m.value, m.unknown, m.bad, m.have, m.ids = v, unknown, bad, true, ids
 	}
-	return v, ids, bad
+	return v, ids, unknown, bad
 }
 
 func unknownCause(e *expr) string {

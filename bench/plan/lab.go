@@ -15,6 +15,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/internal/burst"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -134,6 +135,7 @@ func load(dir string, r *providers.Registry) (*lang.Definition, error) {
 
 // planOnce goes the whole way of a plan and prints what it came to.
 func planOnce(ctx context.Context, dir string) error {
+	burst.Begin(burst.Floor) // as the command does
 	store, err := localstore.Open(localstore.DefaultPath(dir), localstore.Options{})
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ rapid    = pgregory.net/rapid
 NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
 NONE < graph                          # generic, knows nothing of clusters
 NONE < internal/atomicfile
+NONE < internal/burst                 # the garbage collector's pace in commands
 NONE < internal/pki                   # certificates, for both ends
 sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
@@ -68,8 +69,8 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
-runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, sync, sys, runtime/sim < bench/...   # they measure
+lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library

@@ -49,7 +49,7 @@ func known(def *lang.Definition, ids map[addr.Address]*statefile.Object, g *spec
 			return false
 		}
 		w, ok := def.Object(a)
-		return ok && w.Value.IsWhollyKnown()
+		return ok && !w.Unknown
 	}
 	if !one(g.Addr, addr.TypeGroup, g.ID) {
 		return false

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/burst"
 )
 
 const (
@@ -31,6 +32,9 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.GroupID == groupMain { // they work on a whole definition, and end
+				burst.Begin(burst.Floor)
+			}
 			a.style, a.errStyle = view.StyleOf(a.out, a.noColor), view.StyleOf(a.err, a.noColor)
 			if a.chdir != "" {
 				if err := os.Chdir(a.chdir); err != nil {
