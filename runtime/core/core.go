@@ -155,6 +155,10 @@ type Machine struct {
 	drv     confdb.Status
 	state   *confdb.State
 	timings spec.Timings
+	long    struct { // leases that were longer until a change of the settings, and may last
+		lease spec.Duration
+		till  spec.Instant
+	}
 	effects []Effect
 	serial  uint64 // of command ids
 
@@ -264,8 +268,21 @@ func (m *Machine) setState(s *confdb.State) {
 	if s.Cluster.ID == "" {
 		t = m.cfg.Timings
 	}
+	was, most := m.timings.Lease, m.longestLease()
 	m.timings = t.WithDefaults()
+	if was > m.timings.Lease {
+		// The leader that grants may learn of the change somewhat later: so twice.
+		m.long.lease, m.long.till = most, m.now.Add(2*spec.StretchRho(most.D()))
+	}
 	m.leadDirty()
+}
+
+// longestLease is the longest that a lease can be that some node holds now.
+func (m *Machine) longestLease() spec.Duration {
+	if m.now < m.long.till {
+		return max(m.timings.Lease, m.long.lease)
+	}
+	return m.timings.Lease
 }
 
 // wallNow is the time of day, for people, windows and periods.

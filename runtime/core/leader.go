@@ -285,7 +285,7 @@ func (m *Machine) proposed(ev Proposed) {
 // takeoverWait is W for an ownership.
 func (m *Machine) takeoverWait(o confdb.Ownership) time.Duration {
 	t := m.timings
-	t.Lease, t.Kill = max(t.Lease, o.Lease), max(t.Kill, o.Kill)
+	t.Lease, t.Kill = max(m.longestLease(), o.Lease), max(t.Kill, o.Kill)
 	s := o.StopWithin
 	if s == 0 {
 		s = t.StopWithin

@@ -153,3 +153,28 @@ func TestTwoServersOfANode(t *testing.T) {
 		old.kill()
 	}
 }
+
+// Leases become shorter by a change of the settings: one that was granted before
+// lasts as long as it was granted for, and W counts with that.
+func TestShorterLease(t *testing.T) {
+	w := newWorld(t, 3)
+	cluster := w.state().Cluster
+	cluster.Heartbeat = spec.Timings{Lease: spec.Duration(1500 * time.Millisecond)}
+	w.must(w.leader(), confdb.Command{PutCluster: &cluster})
+	w.run(2 * time.Second)
+	cluster.Heartbeat = spec.Timings{}
+	w.must(w.leader(), confdb.Command{PutCluster: &cluster})
+	g := groupSpec("web", "n2")
+	w.must(w.leader(), confdb.Command{PutGroup: &g})
+	w.until("web runs", time.Second, func() bool { return w.running["g-web"] == "n2" })
+	w.hosts[1].freeze()
+	w.until("web runs elsewhere", 5*time.Second, func() bool { return w.running["g-web"] != "" && w.running["g-web"] != "n2" })
+	w.hosts[1].thaw()
+	w.until("web is online", 5*time.Second, func() bool { return w.online("web") })
+	w.run(3 * time.Second)
+	// From then on, W is the short one.
+	w.owner("web").kill()
+	if took := w.until("web runs again", 5*time.Second, func() bool { return w.running["g-web"] != "" }); took > wait+150*time.Millisecond {
+		t.Errorf("failover took %v, W is %v", took, wait)
+	}
+}
