@@ -15,6 +15,8 @@ type leadership struct {
 	since    spec.Instant
 	ready    bool   // an entry of this term is applied: all that older leaders committed is in the state
 	revision uint64 // the state's then: no node gets a lease before it has applied that much
+	voters   []uint64
+	needed   int // of voters; both as the term began
 
 	takingSelf int
 	selfGone   bool
@@ -55,7 +57,7 @@ func (m *Machine) agreement(s confdb.Status) {
 			p.forgetTerm()
 		}
 		m.lead = &leadership{
-			term: s.Term, since: m.now, inflight: map[string]proposal{}, busy: map[string]bool{},
+			term: s.Term, since: m.now, voters: slices.Clone(s.Voters), needed: s.Needed, inflight: map[string]proposal{}, busy: map[string]bool{},
 			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
 			leases: map[string]time.Duration{}, nodeLeases: map[string]spec.Instant{},
 		}

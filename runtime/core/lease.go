@@ -334,22 +334,23 @@ func (m *Machine) authority() spec.Instant {
 
 // oldLeases is the moment after which no lease of an older term began: the
 // newest answer in an older term among a majority of voters; until they have
-// told, when this term began here.
+// told, when this term began here. The voters are those of the term's start:
+// one that joined since has heard nothing of older leaders.
 func (m *Machine) oldLeases() spec.Instant {
 	l := m.lead
 	l.scratch = l.scratch[:0]
-	for _, v := range m.drv.Voters {
+	for _, v := range l.voters {
 		if v == m.cfg.Server {
 			l.scratch = append(l.scratch, m.oldTermAnswer(l.term))
 		} else if p := m.peers[v]; p != nil && p.told {
 			l.scratch = append(l.scratch, p.oldTerm)
 		}
 	}
-	if m.drv.Needed <= 0 || len(l.scratch) < m.drv.Needed {
+	if l.needed <= 0 || len(l.scratch) < l.needed {
 		return l.since
 	}
 	slices.Sort(l.scratch)
-	return min(l.scratch[m.drv.Needed-1], l.since)
+	return min(l.scratch[l.needed-1], l.since)
 }
 
 // mayGrant tells whether a peer may get a lease from this leader now.
