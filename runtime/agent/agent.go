@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/runtime/confdb/store"
 )
 
@@ -113,7 +114,7 @@ func (n *Node) run(ctx context.Context) error {
 	}
 	defer front.close()
 	n.udp = front.udp
-	timer, err := newBootTimer()
+	timer, err := boottime.NewTimer()
 	if err != nil {
 		return err
 	}
@@ -124,7 +125,7 @@ func (n *Node) run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
-	g.Go(func() error { return n.timer.run(life) })
+	g.Go(func() error { return n.timer.Run(life) })
 	g.Go(func() error { return n.udp.read(life, n) })
 	g.Go(func() error { return n.write(life) })
 	g.Go(func() error { return n.supervise(life) })

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/internal/pki"
 )
 
@@ -201,32 +199,6 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	write("bbbbbbbbbbbbbbbb", 99*time.Hour, time.Now().Add(2*time.Minute))
 	if _, now := c.current(); now != renewed {
 		t.Error("a certificate of another node was taken")
-	}
-}
-
-func TestBootTimer(t *testing.T) {
-	t.Parallel()
-	timer, err := newBootTimer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- timer.run(ctx) }()
-	for _, ahead := range []time.Duration{-time.Hour, 0, 20 * time.Millisecond} { // what is past goes off at once
-		at := boottime.Now().Add(ahead)
-		timer.set(at)
-		<-timer.C
-		timer.fired()
-		if now := boottime.Now(); now.Before(at) {
-			t.Errorf("the timer went off %s early", at.Sub(now))
-		}
-	}
-	timer.set(boottime.Now().Add(time.Hour))
-	timer.set(0)
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 

@@ -51,7 +51,7 @@ type Node struct {
 	jobs   chan job
 	ended  chan struct{} // closed when the loop has ended
 	writes chan member.Persist
-	timer  *bootTimer
+	timer  *boottime.Timer
 	udp    *udp
 	peers  *peers
 
@@ -125,7 +125,7 @@ func (n *Node) loop(ctx, life context.Context) error {
 	var late <-chan time.Time
 	n.step(member.Tick{}) // what the store held is applied, and the first deadline set
 	for !n.stopped {
-		n.timer.set(n.member.NextDeadline())
+		n.timer.Set(n.member.NextDeadline())
 		select {
 		case j := <-n.jobs:
 			if j.fn != nil {
@@ -134,7 +134,7 @@ func (n *Node) loop(ctx, life context.Context) error {
 				n.step(j.in)
 			}
 		case <-n.timer.C:
-			n.timer.fired()
+			n.timer.Fired()
 			n.step(member.Tick{})
 		case <-asked:
 			asked = nil

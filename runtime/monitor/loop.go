@@ -22,6 +22,7 @@ type monitor struct {
 	host    *host
 	record  *record
 	deadman *deadman
+	timer   *boottime.Timer // for the loop's next moment
 	out     *speaker
 	lock    *os.File // the node's; kept open, for it goes when it is closed
 
@@ -33,7 +34,8 @@ type monitor struct {
 	isReady bool
 	alone   bool         // the agent is gone or of no use: no orders are taken, and the monitor ends
 	leaveAt spec.Instant // alone: when it stops everything, if its lease doesn't end before
-	lease   spec.Instant // its end
+	board   *board
+	lease   spec.Instant // its end, as it was seen last
 	groups  map[string]*group
 	early   []Order // Ends that came before all was cleaned up
 }
@@ -45,12 +47,11 @@ const alonePatience = 30 * time.Second
 // loop runs until the agent is gone and nothing runs any more, or until the
 // monitor can't do its work.
 func (m *monitor) loop() error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
 	failed := m.out.failed
 	for {
+		m.look()
 		m.lapse()
-		if err := m.arm(timer); err != nil {
+		if err := m.arm(); err != nil {
 			return err
 		}
 		if m.alone && m.idle() {
@@ -78,13 +79,22 @@ func (m *monitor) loop() error {
 			m.begin()
 		case r := <-m.reports:
 			m.report(r)
-		case <-timer.C:
+		case <-m.timer.C:
+			m.timer.Fired()
 		}
+	}
+}
+
+// look sees to what end the agent has renewed the lease.
+func (m *monitor) look() {
+	if !m.alone {
+		m.lease = m.board.read()
 	}
 }
 
 // leave makes the monitor stop everything within that time, in order, and end.
 func (m *monitor) leave(within time.Duration) {
+	m.look()
 	at := boottime.Now().Add(within)
 	if !m.alone || at < m.leaveAt {
 		m.alone, m.leaveAt = true, at
@@ -113,11 +123,9 @@ func (m *monitor) begin() {
 
 // order carries out an order.
 func (m *monitor) order(o Order) {
+	m.look()
 	switch {
-	case o.Renew != nil:
-		if !m.alone {
-			m.lease = *o.Renew
-		}
+	case o.Renew != nil: // seen already
 	case o.Start != nil:
 		m.start(*o.Start)
 	case !m.isReady && (o.Stop != nil || o.End != nil):
@@ -387,7 +395,7 @@ func (m *monitor) deadline() spec.Instant {
 
 // arm sets the kernel's timer, and the loop's own for the next moment at which
 // it has something to do.
-func (m *monitor) arm(timer *time.Timer) error {
+func (m *monitor) arm() error {
 	if err := m.deadman.set(m.deadline()); err != nil {
 		return err
 	}
@@ -397,6 +405,9 @@ func (m *monitor) arm(timer *time.Timer) error {
 			continue
 		}
 		at := m.lease
+		if !m.alone {
+			at = lookAgain(boottime.Now(), at)
+		}
 		if m.alone && !g.unasked {
 			at = min(at, m.leaveAt)
 		}
@@ -410,11 +421,7 @@ func (m *monitor) arm(timer *time.Timer) error {
 			next = at
 		}
 	}
-	if next == 0 {
-		timer.Stop()
-		return nil
-	}
-	timer.Reset(max(0, min(next.Sub(boottime.Now()), time.Hour)))
+	m.timer.Set(next)
 	return nil
 }
 

@@ -99,14 +99,19 @@ func TestGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	board, memory, err := newBoard()
+	if err != nil {
+		t.Fatal(err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := os.StartProcess(self, []string{self, "monitor"}, &os.ProcAttr{Files: []*os.File{nil, nil, os.Stderr, theirs}})
+	p, err := os.StartProcess(self, []string{self, "monitor"}, &os.ProcAttr{Files: []*os.File{nil, nil, os.Stderr, theirs, memory}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	memory.Close()
 	theirs.Close()
 	in := newLineReader(conn)
 	await := func(what string, fits func(Word) bool) {
@@ -143,15 +148,12 @@ func TestGarbage(t *testing.T) {
 	send([]byte("{}\n\n" + `{"start":{}}` + "\n"))
 	await("refusal", func(w Word) bool { return w.Changed != nil && w.Changed.State == spec.StateFailed })
 	// A long line is well, as long as it is no longer than the limit.
-	end := boottime.Now().Add(time.Hour)
+	board.write(boottime.Now().Add(time.Hour))
 	long := app("exec sleep 1000", attribute("environment", map[string]string{"LONG": strings.Repeat("x", 100_000)}))
-	for _, o := range []Order{{Renew: &end}, long} {
-		line, err := encodeLine(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		send(line)
+	if line, err = encodeLine(long); err != nil {
+		t.Fatal(err)
 	}
+	send(line)
 	await("online", func(w Word) bool { return w.Changed != nil && w.Changed.State == spec.StateOnline })
 	// Past the limit the peer is no agent: the monitor goes on without it, and
 	// ends.

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,10 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/internal/boottime"
 )
 
 // Main is the monitor's main: the hidden command `clusterplan monitor`, started
-// by an agent (StartProcess) with a socket as fd 3. It returns the exit status.
+// by an agent (StartProcess) with a socket as fd 3 and the lease's memory
+// (lease.go) as fd 4. It returns the exit status.
 func Main(args []string) int {
 	var st unix.Stat_t
 	if err := unix.Fstat(3, &st); len(args) != 0 || err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
@@ -23,11 +27,17 @@ func Main(args []string) int {
 		return 2
 	}
 	unix.CloseOnExec(3)
-	file := os.NewFile(3, "agent")
-	conn, err := net.FileConn(file)
-	file.Close()
+	unix.CloseOnExec(4)
+	board, err := openBoard(4, unix.PROT_READ)
+	unix.Close(4) // it stays mapped
 	if err == nil {
-		err = serve(conn)
+		file := os.NewFile(3, "agent")
+		var conn net.Conn
+		conn, err = net.FileConn(file)
+		file.Close()
+		if err == nil {
+			err = serve(conn, board)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "clusterplan monitor:", err)
@@ -37,7 +47,7 @@ func Main(args []string) int {
 }
 
 // serve is a monitor's life on its connection to the agent.
-func serve(conn net.Conn) error {
+func serve(conn net.Conn, board *board) error {
 	debug.SetGCPercent(50) // small, rather than quick
 	runtime.GOMAXPROCS(1)  // an idle second processor is woken each time that the first one is
 	stream, err := quiet(conn)
@@ -66,10 +76,17 @@ func serve(conn net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("become a subreaper: %w", err)
 	}
-	timer, err := newDeadman()
+	deadman, err := newDeadman()
 	if err != nil {
 		return err
 	}
+	timer, err := boottime.NewTimer()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { _ = timer.Run(ctx) }() // a timer that can't be read goes off no more: the kernel's does
 	go kids.runStarts()
 	go kids.runReaps()
 
@@ -79,7 +96,9 @@ func serve(conn net.Conn) error {
 	orders := make(chan Order, 16)
 	m := &monitor{
 		conf:    conf,
-		deadman: timer,
+		board:   board,
+		deadman: deadman,
+		timer:   timer,
 		out:     out,
 		orders:  orders,
 		ready:   ready,

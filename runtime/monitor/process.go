@@ -42,6 +42,7 @@ type Process struct {
 	cmd   *exec.Cmd
 	conn  net.Conn
 	quiet io.ReadWriter // conn, by calls that cost little
+	board *board
 	words chan Word
 	quit  chan struct{} // closed: nobody reads words any more
 	done  chan struct{}
@@ -75,6 +76,12 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 		return nil, fmt.Errorf("start the monitor: %w", err)
 	}
 	defer theirs.Close()
+	board, memory, err := newBoard()
+	if err != nil {
+		mine.Close()
+		return nil, fmt.Errorf("start the monitor: %w", err)
+	}
+	defer memory.Close()
 	conn, err := net.FileConn(mine)
 	mine.Close()
 	if err != nil {
@@ -89,7 +96,7 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 	cmd.Env = o.Env
 	cmd.Dir = o.Configure.Dir
 	cmd.Stderr = o.Stderr
-	cmd.ExtraFiles = []*os.File{theirs} // fd 3
+	cmd.ExtraFiles = []*os.File{theirs, memory} // fd 3 and 4
 	// A session of its own: a terminal's signals are for the agent, which
 	// stops what the monitor hosts in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -98,7 +105,7 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 		return nil, fmt.Errorf("start the monitor: %w", err)
 	}
 	p := &Process{
-		cmd: cmd, conn: conn, quiet: q,
+		cmd: cmd, conn: conn, quiet: q, board: board,
 		words: make(chan Word, 256),
 		quit:  make(chan struct{}),
 		done:  make(chan struct{}),
@@ -153,11 +160,17 @@ func socketPair() (mine, theirs *os.File, err error) {
 // PID is the monitor's process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Send queues an order and never blocks. A Renew takes the place of one that
-// is still the last in the queue. It fails once the monitor is gone or takes no
-// orders any more; the caller can then do no better than wait for Done (or
-// Kill it).
+// Send queues an order and never blocks. It fails once the monitor is gone or
+// takes no orders any more; the caller can then do no better than wait for Done
+// (or Kill it).
+//
+// A Renew is there at once, before what is still in the queue. It takes no place
+// in it, unless it makes the lease shorter: only then the monitor has to hear
+// of it before it looks by itself.
 func (p *Process) Send(o Order) error {
+	if o.Renew != nil && p.board.write(*o.Renew) <= *o.Renew {
+		return nil
+	}
 	line, err := encodeLine(o)
 	if err != nil {
 		return fmt.Errorf("an order to the monitor: %w", err)

@@ -1,4 +1,4 @@
-package agent
+package boottime
 
 import (
 	"context"
@@ -12,23 +12,27 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
-// bootTimer is one timer on the boot clock: a timerfd, which goes off at its
-// moment even if the host slept meanwhile (package time's clock stops then).
-// Go's poller waits for it, so no thread does.
-type bootTimer struct {
+// Timer is one timer on the boot clock: a timerfd, which goes off at its moment
+// even if the host slept meanwhile (package time's clock stops then). Go's
+// poller waits for it, so no thread does. One goroutine runs Run, one other
+// calls Set and Fired and receives from C.
+type Timer struct {
+	C     <-chan struct{} // capacity 1; call Fired for each that comes
+	c     chan struct{}
 	file  *os.File
 	raw   *rawio.Conn
 	fd    int
-	C     chan struct{} // capacity 1
 	armed spec.Instant
 }
 
-func newBootTimer() (*bootTimer, error) {
+// NewTimer makes a timer, disarmed. Run has to run for C to get anything.
+func NewTimer() (*Timer, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a boot-clock timer: %w", err)
 	}
-	t := &bootTimer{file: os.NewFile(uintptr(fd), "timerfd"), fd: fd, C: make(chan struct{}, 1)}
+	c := make(chan struct{}, 1)
+	t := &Timer{file: os.NewFile(uintptr(fd), "timerfd"), fd: fd, C: c, c: c}
 	if t.raw, err = rawio.New(t.file); err != nil {
 		t.file.Close()
 		return nil, fmt.Errorf("make a boot-clock timer: %w", err)
@@ -36,8 +40,8 @@ func newBootTimer() (*bootTimer, error) {
 	return t, nil
 }
 
-// set arms the timer for at; 0 disarms it. Only the loop calls it.
-func (t *bootTimer) set(at spec.Instant) {
+// Set arms the timer for at, or disarms it (0). A moment that has passed is now.
+func (t *Timer) Set(at spec.Instant) {
 	if at == t.armed {
 		return
 	}
@@ -51,10 +55,11 @@ func (t *bootTimer) set(at spec.Instant) {
 	}
 }
 
-// fired notes that the timer has gone off and has to be armed again.
-func (t *bootTimer) fired() { t.armed = -1 }
+// Fired notes that the timer has gone off and has to be armed again.
+func (t *Timer) Fired() { t.armed = -1 }
 
-func (t *bootTimer) run(ctx context.Context) error {
+// Run fills C until ctx ends, then closes the timer.
+func (t *Timer) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { t.file.Close() })
 	defer stop()
 	var buf [8]byte
@@ -66,7 +71,7 @@ func (t *bootTimer) run(ctx context.Context) error {
 			return fmt.Errorf("read the boot-clock timer: %w", err)
 		}
 		select {
-		case t.C <- struct{}{}:
+		case t.c <- struct{}{}:
 		default:
 		}
 	}
