@@ -9,7 +9,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
-	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -113,20 +112,14 @@ func (b *body) varying() []string {
 }
 
 type attribute struct {
-	spec.Attribute
-	typ   cty.Type
-	deflt cty.Value
-	expr  *expr // nil: not given
-	// identity: a list of groups or resources that orders what runs. Only who
-	// they are counts, so that it is no need of their values.
-	identity bool
+	*attributeShape
+	expr *expr // nil: not given
 }
 
 type nested struct {
-	spec.Block
-	deflt cty.Value // of an absent one
-	body  *body     // nil: absent
-	rng   hcl.Range
+	*nestedShape
+	body *body // nil: absent
+	rng  hcl.Range
 }
 
 // Names that the language has and this version doesn't run, by block.
@@ -147,26 +140,8 @@ var (
 // compileBody reads a block's contents by a schema. What stands beside the
 // schema (for_each, lifecycle, resource) is named in more, and returned.
 func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, blocks []spec.Block, more *hcl.BodySchema) (*body, *hcl.BodyContent, hcl.Diagnostics) {
-	want := &hcl.BodySchema{Attributes: more.Attributes, Blocks: more.Blocks}
-	want.Attributes = want.Attributes[:len(want.Attributes):len(want.Attributes)]
-	want.Blocks = append(want.Blocks[:len(want.Blocks):len(want.Blocks)], hcl.BlockHeaderSchema{Type: "dynamic", LabelNames: []string{"type"}})
-	for _, a := range attrs {
-		want.Attributes = append(want.Attributes, hcl.AttributeSchema{Name: a.Name, Required: a.Required})
-	}
-	for _, b := range blocks {
-		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: b.Name})
-	}
-	for later := range laterAttributes[name] {
-		want.Attributes = append(want.Attributes, hcl.AttributeSchema{Name: later})
-	}
-	for later := range laterBlocks[name] {
-		var labels []string
-		if later != "ssh" && later != "checkpoint" && later != "probe" {
-			labels = []string{"name"}
-		}
-		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: later, LabelNames: labels})
-	}
-	content, diags := in.Content(want)
+	shape := c.shapeOf(name, attrs, blocks, more)
+	content, diags := in.Content(shape.want)
 	for i, d := range diags {
 		diags[i] = explain(d, name, attrs)
 	}
@@ -177,8 +152,7 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 	}
 	out := &body{attrs: make([]attribute, len(attrs)), blocks: make([]nested, len(blocks))}
 	for i, a := range attrs {
-		at := attribute{Attribute: a, typ: schema.AttributeType(a.Type), deflt: schema.Default(a)}
-		at.identity = a.Type == spec.TypeGroupRefs || name == "resource" && (a.Name == "depends_on" || a.Name == "depends_on_any")
+		at := attribute{attributeShape: &shape.attrs[i]}
 		if src, ok := content.Attributes[a.Name]; ok {
 			if a.Computed {
 				diags = append(diags, errorAt(src.NameRange, "Attribute can't be set", fmt.Sprintf("%s is worked out by an apply. Remove this line.", a.Name)))
@@ -191,8 +165,8 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 		}
 		out.attrs[i] = at
 	}
-	for i, b := range blocks {
-		out.blocks[i] = nested{Block: b, deflt: schema.BlockDefault(b)}
+	for i := range blocks {
+		out.blocks[i].nestedShape = &shape.blocks[i]
 	}
 	for _, src := range content.Blocks {
 		if instead, ok := laterBlocks[name][src.Type]; ok {
@@ -365,17 +339,17 @@ func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
 		if c.cluster != nil {
 			return hcl.Diagnostics{errorAt(src.DefRange, "More than one cluster", fmt.Sprintf("A definition is one cluster, and cluster %q stands at %s. Put the other one into a directory of its own.", c.cluster.name, c.cluster.rng))}
 		}
-		b.schema, c.cluster = spec.ClusterSchema(), b
+		b.schema, c.cluster = c.schemas.cluster, b
 	case addr.TypeNode:
 		if first, ok := c.nodes[b.name]; ok {
 			return hcl.Diagnostics{duplicate(src, "node."+b.name, first.rng)}
 		}
-		b.schema, c.nodes[b.name] = spec.NodeSchema(), b
+		b.schema, c.nodes[b.name] = c.schemas.node, b
 	case addr.TypeGroup:
 		if first, ok := c.groups[b.name]; ok {
 			return hcl.Diagnostics{duplicate(src, "group."+b.name, first.rng)}
 		}
-		b.schema, c.groups[b.name] = spec.GroupSchema(), b
+		b.schema, c.groups[b.name] = c.schemas.group, b
 	}
 	return c.objectBody(b, src)
 }
@@ -491,14 +465,14 @@ func (c *Config) resource(group *block, src *hcl.Block) hcl.Diagnostics {
 		return hcl.Diagnostics{errorAt(src.LabelRanges[1], "Invalid name", fmt.Sprintf("%q can't stand in an address. A name is a letter or _, then letters, digits, _ and -.", name))}
 	}
 	var diags hcl.Diagnostics
-	known := sortedKeys(c.opts.ResourceTypes)
 	b := &block{kind: rootResource, name: name, typ: typ, rng: src.DefRange, parent: group}
 	if first, ok := group.byName[name]; ok {
 		return hcl.Diagnostics{errorAt(src.DefRange, "Duplicate resource", fmt.Sprintf("resource.%s is already defined in this group at %s; names count whatever the type. Rename one of the two.", name, first.rng))}
 	}
 	group.byName[name] = b
-	s, ok := c.opts.ResourceTypes[typ]
+	s, ok := c.schemas.resources[typ]
 	if !ok {
+		known := sortedKeys(c.opts.ResourceTypes)
 		for _, later := range laterResources {
 			if typ == later {
 				return hcl.Diagnostics{notYet(src.LabelRanges[0], "Resource type "+typ, "This version has: "+strings.Join(known, ", ")+".")}
@@ -506,7 +480,7 @@ func (c *Config) resource(group *block, src *hcl.Block) hcl.Diagnostics {
 		}
 		return hcl.Diagnostics{errorAt(src.LabelRanges[0], "Unknown resource type", fmt.Sprintf("There is no resource type %q.%s This version has: %s.", typ, didYouMean("", typ, known), strings.Join(known, ", ")))}
 	}
-	b.schema = s.WithCommon()
+	b.schema = s
 	group.resources = append(group.resources, b)
 	return append(diags, c.objectBody(b, src)...)
 }

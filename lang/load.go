@@ -29,6 +29,8 @@ type Config struct {
 	files     map[string]*hcl.File
 	functions map[string]function.Function
 	exprs     int // expressions that were compiled
+	schemas   schemas
+	shapes    map[shapeKey]*shape // written by Load only
 
 	vars      map[string]*variable
 	locals    map[string]*local
@@ -87,6 +89,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 		nodes:     map[string]*block{},
 		groups:    map[string]*block{},
 	}
+	c.schemas, c.shapes = schemasOf(&o), map[shapeKey]*shape{}
 	c.functions = functions(o.FS)
 	var diags hcl.Diagnostics
 	bodies, fileDiags := c.readFiles()
