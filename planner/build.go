@@ -33,6 +33,7 @@ type item struct {
 	want    *wanted
 	old     *statefile.Object // nil: the state has none
 	id      string            // "": not given yet
+	typ     string            // of a resource, as it was seen
 	prior   *providers.Object // what is there, or is taken to be there
 	applied cty.Value         // what the last apply left
 	change  *Change           // in plan.Changes
@@ -142,7 +143,24 @@ func (b *builder) collect() {
 			addrs = append(addrs, a)
 		}
 	}
+	var ids map[string]bool // of the state, made when first asked for: most groups are not read one by one
+	for a, seen := range b.in.World.Objects {
+		if ids == nil && len(seen.Resources) > 0 {
+			ids = make(map[string]bool, len(b.state))
+			for _, o := range b.state {
+				ids[o.ID] = true
+			}
+		}
+		for _, r := range seen.Resources {
+			// In one of our groups, and nobody knows of it: made by hand, or by an
+			// apply that was cut off.
+			if r.Addr.IsResource() && r.Addr.Owner() == a && want[r.Addr] == nil && b.state[r.Addr] == nil && !ids[r.ID] {
+				addrs = append(addrs, r.Addr)
+			}
+		}
+	}
 	slices.SortFunc(addrs, addr.Compare)
+	addrs = slices.Compact(addrs)
 	b.items = make([]*item, len(addrs))
 	b.at = make(map[addr.Address]*item, len(addrs))
 	b.plan.Changes = make([]Change, len(addrs))
@@ -257,7 +275,7 @@ func (b *builder) seePart(it *item) {
 	for i := range seen.Resources {
 		r := &seen.Resources[i]
 		if r.Addr == it.addr || it.id != "" && r.ID == it.id {
-			it.prior = &providers.Object{ID: r.ID, Value: r.Value}
+			it.prior, it.typ = &providers.Object{ID: r.ID, Value: r.Value}, r.Type
 			if it.id == "" {
 				it.id = r.ID
 			}
@@ -303,6 +321,8 @@ func (b *builder) change(it *item) {
 		c.Type = it.want.typ
 	case it.old != nil:
 		c.Type = it.old.Type
+	case it.addr.IsResource():
+		c.Type = it.typ
 	default:
 		c.Type = b.pending[it.addr].Object.Type
 	}
@@ -480,6 +500,12 @@ func (b *builder) compare(it *item) {
 	}
 }
 
+// sequence is the order of the phases that bring a node or the cluster about.
+var sequence = []string{
+	providers.PhaseDrain, providers.PhaseDemote, providers.PhaseStop, providers.PhaseInstall, providers.PhaseStart,
+	providers.PhaseBootstrap, providers.PhaseJoin, providers.PhaseUpdate, providers.PhasePromote, providers.PhaseResume,
+}
+
 // goOn adds what a cut-off create has not done yet, where the provider does
 // not ask for it by itself.
 func (b *builder) goOn(it *item) {
@@ -494,17 +520,13 @@ func (b *builder) goOn(it *item) {
 	if !ok {
 		return
 	}
-	var rest []string
+	rest := slices.Clone(it.phases)
 	for _, p := range whole.Phases {
-		if !slices.Contains(done, p) || slices.Contains(it.phases, p) {
+		if !slices.Contains(done, p) && !slices.Contains(rest, p) {
 			rest = append(rest, p)
 		}
 	}
-	for _, p := range it.phases {
-		if !slices.Contains(rest, p) {
-			rest = append(rest, p)
-		}
-	}
+	slices.SortStableFunc(rest, func(a, b string) int { return slices.Index(sequence, a) - slices.Index(sequence, b) })
 	it.phases = rest
 }
 

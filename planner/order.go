@@ -141,7 +141,21 @@ func (o *orderer) node(it *item) {
 		o.rolls = append(o.rolls, u)
 		return
 	}
-	out := slices.ContainsFunc(it.phases, func(p string) bool { return slices.Contains(takesOut, p) })
+	first := []string{providers.PhaseInstall, providers.PhaseStart}
+	live := o.in.World.Live
+	stranger := o.stranger(it)
+	if stranger || o.hung(it) && (live == nil || !live.Quorum) {
+		// Ending its agent takes no vote away: it has none yet, or there is no
+		// quorum, and perhaps none until it is started again. So that comes first.
+		first = append(first, providers.PhaseStop)
+	}
+	if stranger { // it owns nothing that it could hand over
+		it.phases = slices.DeleteFunc(slices.Clone(it.phases), func(p string) bool {
+			return p == providers.PhaseDrain || p == providers.PhaseDemote || p == providers.PhaseResume
+		})
+		it.change.Phases = it.phases
+	}
+	out := slices.ContainsFunc(it.phases, func(p string) bool { return slices.Contains(takesOut, p) && !slices.Contains(first, p) })
 	if out {
 		u := o.add(it, StageRoll)
 		u.Votes = votes
@@ -149,7 +163,7 @@ func (o *orderer) node(it *item) {
 		return
 	}
 	n := 0
-	for n < len(it.phases) && (it.phases[n] == providers.PhaseInstall || it.phases[n] == providers.PhaseStart) {
+	for n < len(it.phases) && slices.Contains(first, it.phases[n]) {
 		n++
 	}
 	if n > 0 || len(it.phases) == 0 {
@@ -167,10 +181,21 @@ func (o *orderer) node(it *item) {
 	}
 }
 
+// stranger tells whether a node is not in the cluster yet, or not in full: it
+// has no vote and owns nothing.
+func (o *orderer) stranger(it *item) bool {
+	if it.prior == nil || slices.Contains(it.prior.Health, providers.HealthNotMember) || slices.Contains(it.prior.Health, providers.HealthNotCaught) {
+		return true
+	}
+	live := o.in.World.Live
+	return o.fresh && (live == nil || !slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool { return m.Spec.ID == it.id }))
+}
+
 // wake starts agents of nodes that are to go, where the cluster can't commit
 // without their votes: it takes a quorum to let them go.
 func (o *orderer) wake() {
-	if o.destroy || o.fresh {
+	begun := o.cluster != nil && o.at[o.cluster.Key.Addr].partial
+	if o.destroy || o.fresh && !begun {
 		return
 	}
 	t := tally{model: o.model(), voters: o.voters()}
@@ -180,16 +205,21 @@ func (o *orderer) wake() {
 		}
 	}
 	for _, leave := range o.leaves {
-		if _, up := t.count(); up >= t.needed() {
-			return
-		}
 		it, v := o.at[leave.Key.Addr], t.voters[leave.Key.Addr]
+		if it.partial && o.in.World.Live == nil && o.down(it) {
+			v = &voter{} // cut off as it joined: the only vote may be its own
+		} else if _, up := t.count(); up >= t.needed() {
+			continue
+		}
 		if v == nil || v.up || it.silent || it.prior == nil {
 			continue
 		}
 		v.up = true
 		u := o.add(it, StageUp)
 		u.Action, u.Phases, u.Remove, u.Last = "update", []string{providers.PhaseStart}, nil, false
+		if o.hung(it) {
+			u.Phases = []string{providers.PhaseStop, providers.PhaseStart}
+		}
 		u.Config = it.prior.Value
 		o.ups = append(o.ups, u)
 	}

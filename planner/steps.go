@@ -54,7 +54,7 @@ func (b *builder) voters() map[addr.Address]*voter {
 			a := m.Spec.Addr
 			down := false
 			if it := byID[m.Spec.ID]; it != nil {
-				a, down = it.addr, b.down(it)
+				a, down = it.addr, b.down(it) || !live.Quorum && b.hung(it)
 			}
 			if m.State != "voter" || m.Spec.Votes == 0 {
 				continue
@@ -70,7 +70,7 @@ func (b *builder) voters() map[addr.Address]*voter {
 	for _, it := range b.items {
 		if it.addr.Type == addr.TypeNode && it.old != nil && !it.partial {
 			if votes := (&orderer{builder: b}).votesOf(it); votes > 0 {
-				out[it.addr] = &voter{votes: votes, up: it.prior != nil && !b.down(it)}
+				out[it.addr] = &voter{votes: votes, up: it.prior != nil && !b.down(it) && !b.hung(it)}
 			}
 		}
 	}
@@ -87,6 +87,12 @@ func (b *builder) down(it *item) bool {
 	}
 	start := slices.Contains(it.phases, providers.PhaseStart)
 	return start && !slices.Contains(it.phases, providers.PhaseStop) && !slices.Contains(it.remove, providers.PhaseStop)
+}
+
+// hung tells whether a node's agent runs and answers nobody. Where the cluster
+// has its quorum, that knows better whether the vote counts.
+func (b *builder) hung(it *item) bool {
+	return it.prior != nil && slices.Contains(it.prior.Health, providers.HealthNoAnswer)
 }
 
 // leaderLast puts the node that leads at the end: its going costs an election.

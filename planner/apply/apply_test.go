@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,7 @@ type lab struct {
 	events  []apply.Event
 	stop    chan struct{}
 	conf    func(*apply.Config)
+	planned *planner.Plan // what the next apply does; nil: it plans itself
 }
 
 // journal is a store's, in memory: what was appended is what survives.
@@ -134,7 +136,10 @@ func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
 // apply plans and applies; a killed run leaves its journal behind.
 func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.Plan, error) {
 	l.t.Helper()
-	p := l.plan(def, mode)
+	p := l.planned
+	if l.planned = nil; p == nil {
+		p = l.plan(def, mode)
+	}
 	if p.Errored {
 		return nil, p, fmt.Errorf("plan: %v", p.Diagnostics)
 	}
@@ -375,6 +380,80 @@ func TestEveryAgentDown(t *testing.T) {
 	if len(l.world.Hosts) != 0 || len(l.state.Objects) != 0 {
 		t.Errorf("left: %v", l.state.Objects)
 	}
+}
+
+// A resource that someone put into one of our groups is in no definition and
+// no state. The next change of its group would take it away: so the plan says so.
+func TestResourceThatNobodyKnows(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.must(def, "")
+	for _, g := range l.world.Groups {
+		if g.Addr.Name == "worker" {
+			r := g.Resources[0]
+			r.ID, r.Addr = "00000000000000aa", g.Addr.WithResource("extra", addr.NoKey)
+			g.Resources = append(g.Resources, r)
+		}
+	}
+	if got := actions(l.plan(def, "")); got != "group.worker.resource.extra delete not_in_definition" {
+		t.Errorf("plan:\n%s", got)
+	}
+	l.must(def, "")
+	l.settled(def)
+	for _, g := range l.world.Groups {
+		if g.Addr.Name == "worker" && len(g.Resources) != 1 {
+			t.Errorf("left: %v", g.Resources)
+		}
+	}
+}
+
+// Agents that run and answer nobody, as many as there may be: they are ended
+// and started, and the plan doesn't count their votes as up.
+func TestHungAgents(t *testing.T) {
+	for hung := 1; hung <= 3; hung++ {
+		l := newLab(t)
+		def := l.load(threeNodes + twoGroups)
+		l.must(def, "")
+		for i, id := range slices.Sorted(maps.Keys(l.world.Hosts)) {
+			l.world.Hosts[id].Hung = i < hung
+		}
+		p := l.plan(def, "")
+		if p.Errored || p.Summary.Update != hung || p.Quorum.Lowest != 3-hung {
+			t.Errorf("%d hung: %v, quorum %+v", hung, p.Diagnostics, p.Quorum)
+		}
+		for _, s := range p.Steps {
+			if s.Phase == providers.PhaseStop && s.Up >= 3 {
+				t.Errorf("%d hung: all votes are up during %+v", hung, s)
+			}
+		}
+		l.must(def, "")
+		l.settled(def)
+	}
+}
+
+// An agent that was only slow, and has the cluster commit again by the time
+// that it would be ended, is not ended: that would take the quorum away.
+func TestSlowAgentKeepsItsVote(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes)
+	l.must(def, "")
+	ids := slices.Sorted(maps.Keys(l.world.Hosts))
+	for _, id := range ids[1:] {
+		l.world.Hosts[id].Hung = true
+	}
+	l.planned = l.plan(def, "")
+	l.world.Hosts[ids[1]].Hung = false
+	res, _, err := l.apply(def, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range res.Failed { // unless the third one was faster
+		if !errors.Is(f.Err, providers.ErrNoQuorum) {
+			t.Errorf("failed: %+v", f)
+		}
+	}
+	l.must(def, "")
+	l.settled(def)
 }
 
 // A new program: one node at a time, the leader last, never below quorum.

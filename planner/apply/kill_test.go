@@ -125,6 +125,30 @@ func TestKilledAtEveryWrite(t *testing.T) {
 	}
 }
 
+// Cut off, the first apply is gone on with by another program: agents that run
+// the old one are started with the new one, and run in the end.
+func TestFirstApplyGoneOnWithByAnotherProgram(t *testing.T) {
+	for k := 1; ; k++ {
+		for _, after := range []bool{false, true} {
+			l := newLab(t)
+			def := l.load(threeNodes + twoGroups)
+			l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+			l.journal.killAt, l.journal.after = k, after
+			_, _, err := l.apply(def, "")
+			if err == nil {
+				return // that many writes there are not
+			}
+			l.journal.dead, l.journal.killAt = false, 0
+			l.world.Program = "p2"
+			l.must(def, "")
+			l.settled(def)
+			if t.Failed() {
+				t.Fatalf("killed at write %d, after %v", k, after)
+			}
+		}
+	}
+}
+
 // What was begun is given up by the next definition, and that is cut off as
 // well: whatever was there by then is still known, and goes.
 func TestKilledWhileItIsGivenUp(t *testing.T) {

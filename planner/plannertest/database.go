@@ -79,7 +79,7 @@ func (p *database) Apply(ctx context.Context, req providers.ApplyRequest) (provi
 		if !w.Formed {
 			first := ""
 			for _, id := range sorted(w.Hosts) {
-				if w.Hosts[id].Running {
+				if w.Hosts[id].up() {
 					first = id
 					break
 				}
@@ -184,8 +184,10 @@ func (p *database) Live(context.Context) (*providers.Live, error) {
 		if m.Voter {
 			lm.State = "voter"
 		}
-		if h := w.Hosts[id]; h != nil && h.Running {
+		if h := w.Hosts[id]; h != nil && h.up() {
 			lm.Node = spec.NodeUp
+		} else if !l.Quorum {
+			lm.Node = spec.NodeUnknown // nobody can tell
 		}
 		l.Members = append(l.Members, lm)
 	}

@@ -58,8 +58,11 @@ type Host struct {
 	Value   cty.Value
 	Program string // installed
 	Running bool
+	Hung    bool // it runs, and answers nobody
 	Server  int64
 }
+
+func (h *Host) up() bool { return h.Running && !h.Hung }
 
 // Member is a node in the database.
 type Member struct {
@@ -123,7 +126,7 @@ func (w *World) votes() (all, up int) {
 	for id, m := range w.Members {
 		if m.Voter {
 			all++
-			if h := w.Hosts[id]; h != nil && h.Running {
+			if h := w.Hosts[id]; h != nil && h.up() {
 				up++
 			}
 		}
@@ -151,7 +154,7 @@ func (w *World) commit() error {
 // answers tells whether any member's agent runs.
 func (w *World) answers() bool {
 	for id := range w.Members {
-		if h := w.Hosts[id]; h != nil && h.Running {
+		if h := w.Hosts[id]; h != nil && h.up() {
 			return true
 		}
 	}
@@ -171,12 +174,12 @@ func (w *World) place() {
 		return
 	}
 	for _, g := range w.Groups {
-		if m := w.Members[g.Owner]; m != nil && !m.Drain && m.Paused == nil && w.Hosts[g.Owner] != nil && w.Hosts[g.Owner].Running && w.mayOwn(g, g.Owner) {
+		if m := w.Members[g.Owner]; m != nil && !m.Drain && m.Paused == nil && w.Hosts[g.Owner] != nil && w.Hosts[g.Owner].up() && w.mayOwn(g, g.Owner) {
 			continue
 		}
 		g.Owner = ""
 		for _, id := range sorted(w.Members) {
-			if m, h := w.Members[id], w.Hosts[id]; h != nil && h.Running && !m.Drain && m.Paused == nil && w.mayOwn(g, id) {
+			if m, h := w.Members[id], w.Hosts[id]; h != nil && h.up() && !m.Drain && m.Paused == nil && w.mayOwn(g, id) {
 				g.Owner = id
 				break
 			}
@@ -231,7 +234,7 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 	resp := providers.PlanResponse{Planned: cty.ObjectVal(attrs), Drift: req.Prior.Health, Impact: spec.ImpactNone}
 	has := func(h string) bool { return slices.Contains(req.Prior.Health, h) }
 	restart := !old["program"].RawEquals(attrs["program"])
-	down := has(providers.HealthNotRunning)
+	down, hung := has(providers.HealthNotRunning), has(providers.HealthNoAnswer)
 	settings, votes := false, !old["votes"].RawEquals(attrs["votes"])
 	for _, name := range []string{"zone", "labels", "spare", "role"} {
 		settings = settings || !old[name].RawEquals(attrs[name])
@@ -242,15 +245,15 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 		}
 	}
 	less := votes && attrs["votes"].RawEquals(cty.Zero)
-	add(restart && !down, providers.PhaseDrain)
+	add(restart && !down && !hung, providers.PhaseDrain)
 	add(less, providers.PhaseDemote)
-	add(restart && !down, providers.PhaseStop)
+	add(restart && !down || hung, providers.PhaseStop)
 	add(restart, providers.PhaseInstall)
-	add(restart || down, providers.PhaseStart)
+	add(restart || down || hung, providers.PhaseStart)
 	add(has(providers.HealthNotMember), providers.PhaseJoin)
 	add(settings && !has(providers.HealthNotMember), providers.PhaseUpdate)
 	add(has(providers.HealthNotMember) || votes && !less || has(providers.HealthNotCaught), providers.PhasePromote)
-	add(restart && !down || has(providers.HealthDrained), providers.PhaseResume)
+	add(restart && !down && !hung || has(providers.HealthDrained), providers.PhaseResume)
 	return resp, nil
 }
 
@@ -270,6 +273,8 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 	o := &providers.Object{ID: req.ID, Value: cty.ObjectVal(attrs)}
 	if !h.Running {
 		o.Health = append(o.Health, providers.HealthNotRunning)
+	} else if h.Hung {
+		o.Health = append(o.Health, providers.HealthNoAnswer)
 	}
 	if w.Formed && w.answers() {
 		m := w.Members[req.ID]
@@ -336,11 +341,14 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		if h == nil {
 			return fmt.Errorf("%s is not installed", req.Addr)
 		}
+		if h.Running && h.Hung {
+			return fmt.Errorf("%s does not answer", req.Addr)
+		}
 		h.Running = true
 		return nil
 	case providers.PhaseStop:
 		if h != nil {
-			h.Running = false
+			h.Running, h.Hung = false, false
 			w.takeVote(had, req.Addr.String()+" stop")
 		}
 		return nil
@@ -360,10 +368,11 @@ func (w *World) phase(req providers.ApplyRequest) error {
 	}
 	switch req.Phase {
 	case providers.PhaseJoin:
-		if h == nil || !h.Running {
+		if h == nil || !h.up() {
 			return fmt.Errorf("%w: %s does not answer", providers.ErrUnreachable, req.Addr)
 		}
 		n := w.node(req)
+		h.Value = req.Planned
 		if m == nil {
 			w.Members[req.ID] = &Member{Spec: n, Server: h.Server}
 		} else {
