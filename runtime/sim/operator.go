@@ -227,7 +227,9 @@ func (o *operator) start(w *world) {
 		}
 		h := w.hosts[w.rng.IntN(len(w.hosts))]
 		group := groupID(w.rng.IntN(w.cfg.Groups))
-		switch w.rng.IntN(8) {
+		switch w.rng.IntN(9) {
+		case 8:
+			o.lease(h)
 		case 6, 7:
 			o.demote(w.hosts[w.rng.IntN(len(w.hosts))])
 		case 0:
@@ -248,6 +250,20 @@ func (o *operator) start(w *world) {
 		w.after(w.between(300*time.Millisecond, 4*time.Second), next)
 	}
 	w.after(time.Second, next)
+}
+
+// lease makes leases longer, or as long as they were.
+func (o *operator) lease(h *host) {
+	if h.agent == nil {
+		return
+	}
+	cluster := h.agent.m.State().Cluster
+	cluster.Heartbeat = spec.Timings{Lease: spec.Duration(o.w.between(600*time.Millisecond, 1200*time.Millisecond))}.WithDefaults()
+	if o.w.chance(0.5) {
+		cluster.Heartbeat = spec.Timings{}.WithDefaults()
+	}
+	o.w.tell("operator: leases of %s", cluster.Heartbeat.Lease)
+	o.submit(h, confdb.Command{PutCluster: &cluster}, nil)
 }
 
 // demote takes a node's vote for some seconds, while a majority of others is left.
