@@ -127,6 +127,7 @@ func (s Style) symbol(c *planner.Change) string {
 }
 
 func (s Style) changes(b *strings.Builder, p *planner.Plan) {
+	d := newDefaults(p)
 	for i := range p.Changes {
 		c := &p.Changes[i]
 		if c.Action() == "no-op" && c.PreviousAddress == nil {
@@ -151,19 +152,30 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 			fmt.Fprintf(b, "      %s\n", s.Dim("steps: "+strings.Join(c.Phases, ", ")))
 		}
 		if c.Action() != "delete" && c.Action() != "forget" {
-			s.attributes(b, c)
+			s.attributes(b, c, d)
 		}
 		b.WriteString("\n")
 	}
 }
 
-func (s Style) attributes(b *strings.Builder, c *planner.Change) {
-	width := 0
+// attributes shows what differs; of an object that is to be made, what is not
+// as it is by default, and how much is.
+func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
+	width, asDefault := 0, 0
+	shown := make([]planner.AttributeChange, 0, len(c.Attributes))
 	for _, a := range c.Attributes {
+		if c.Action() == "create" && !a.Sensitive && d.is(c, a.Path, a.After) {
+			asDefault++
+			continue
+		}
+		shown = append(shown, a)
 		width = max(width, len(a.Path))
 	}
-	for _, a := range c.Attributes {
-		before, after := ctyText(a.Before), ctyText(a.After)
+	if asDefault > 0 {
+		defer func() { fmt.Fprintf(b, "        %s\n", s.Dim(fmt.Sprintf("... and %d at default", asDefault))) }()
+	}
+	for _, a := range shown {
+		before, after := attributeText(c, a.Path, a.Before), attributeText(c, a.Path, a.After)
 		if a.Sensitive {
 			before, after = sensitiveText, sensitiveText
 		}
@@ -230,6 +242,7 @@ func (s Style) steps(b *strings.Builder, p *planner.Plan) {
 	}
 	s.section(b, "Order of the nodes")
 	var rows [][]string
+	line := 0
 	for i := 0; i < len(p.Steps); {
 		first := p.Steps[i]
 		phases := []string{first.Phase}
@@ -247,7 +260,8 @@ func (s Style) steps(b *strings.Builder, p *planner.Plan) {
 		if first.Refused {
 			why = s.Red(strings.TrimSpace("refused: " + why))
 		}
-		rows = append(rows, []string{fmt.Sprintf("%4d.", first.N), first.Address.String(), strings.Join(phases, ", "), votes, why})
+		line++
+		rows = append(rows, []string{fmt.Sprintf("%4d.", line), first.Address.String(), strings.Join(phases, ", "), votes, why})
 	}
 	_ = table(b, rows)
 	if q := p.Quorum; q != nil {

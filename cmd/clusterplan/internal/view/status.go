@@ -115,18 +115,14 @@ func since(t, now time.Time) string {
 	return d.String()
 }
 
-// Event writes one line of the event log.
+// Event writes one line of the event log. Kinds and objects stand in columns
+// that hold most of them: what is to come can't be measured.
 func (s Style) Event(w io.Writer, e client.Event) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s", s.Dim(e.Time.Local().Format("2006-01-02 15:04:05.000")), s.Bold(e.Kind))
-	if e.Object != "" {
-		b.WriteString("  " + e.Object)
-	}
-	if e.Text != "" {
-		b.WriteString("  " + e.Text)
-	}
+	kind := fmt.Sprintf("%-15s", e.Kind)
+	fmt.Fprintf(&b, "%s  %s  %-12s  %s", s.Dim(e.Time.Local().Format("2006-01-02 15:04:05.000")), s.Bold(kind), e.Object, e.Text)
 	var tail []string
-	if e.Node != "" {
+	if e.Node != "" && !names(e.Text, e.Node) {
 		tail = append(tail, "on "+e.Node)
 	}
 	if e.Author != "" {
@@ -138,4 +134,15 @@ func (s Style) Event(w io.Writer, e client.Event) error {
 	b.WriteByte('\n')
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// names tells whether an event's text says which node it is about.
+func names(text, node string) bool {
+	words := strings.Fields(text)
+	for i, w := range words {
+		if i > 0 && words[i-1] == "node" && strings.TrimRight(w, ",:;") == node {
+			return true
+		}
+	}
+	return false
 }
