@@ -111,6 +111,34 @@ func (b *body) varying() []string {
 	return names
 }
 
+// given are the names of what the definition gives, and of what a provider works out.
+func (b *body) given() []string {
+	var names []string
+	for i := range b.attrs {
+		if a := &b.attrs[i]; a.expr != nil || a.Computed {
+			names = append(names, a.Name)
+		}
+	}
+	for i := range b.blocks {
+		if b.blocks[i].body != nil {
+			names = append(names, b.blocks[i].Name)
+		}
+	}
+	return names
+}
+
+// defaults is the value of a body that gives nothing.
+func (b *body) defaults() cty.Value {
+	out := make(map[string]cty.Value, len(b.attrs)+len(b.blocks))
+	for i := range b.attrs {
+		out[b.attrs[i].Name] = b.attrs[i].deflt
+	}
+	for i := range b.blocks {
+		out[b.blocks[i].Name] = b.blocks[i].deflt
+	}
+	return cty.ObjectVal(out)
+}
+
 type attribute struct {
 	*attributeShape
 	expr *expr // nil: not given

@@ -279,8 +279,10 @@ func (d *Definition) typed() *spec.Definition {
 	out.Nodes = make([]spec.Node, 0, count[addr.TypeNode])
 	out.Groups = make([]spec.Group, 0, count[addr.TypeGroup])
 	// Of the instances of one block, the first is decoded; of the others, a
-	// copy of it takes what differs.
+	// copy of it takes what differs. A resource's first one differs from the
+	// defaults of its type.
 	groups, resources := map[*block]*spec.Group{}, map[*block]*spec.Resource{}
+	defaults := map[string]*spec.Resource{}
 	var group *spec.Group
 	for i := range d.Objects {
 		o := &d.Objects[i]
@@ -301,7 +303,14 @@ func (d *Definition) typed() *spec.Definition {
 				}
 				d.decoded(schema.DecodeSomeResource(o.Value, typ, &r, names))
 			} else {
-				d.decoded(schema.DecodeKnownResource(o.Value, typ, &r))
+				base := defaults[o.Type]
+				if base == nil {
+					base = &spec.Resource{}
+					d.decoded(schema.DecodeKnownResource(b.body.defaults(), typ, base))
+					defaults[o.Type] = base
+				}
+				r = *base
+				d.decoded(schema.DecodeSomeResource(o.Value, typ, &r, b.body.given()))
 				first := r
 				resources[b] = &first
 			}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -35,8 +36,8 @@ func (d decoder) some(v cty.Value, dst reflect.Value, names []string) error {
 		if !v.Type().HasAttribute(want) {
 			continue
 		}
-		for i := range st.NumField() {
-			if name, _, _ := strings.Cut(st.Field(i).Tag.Get("json"), ","); name == want {
+		for i, name := range jsonNames(st) {
+			if name == want {
 				dst.Field(i).SetZero()
 				if err := d.value(v.GetAttr(want), dst.Field(i), cty.GetAttrPath(want)); err != nil {
 					return err
@@ -198,10 +199,25 @@ func (d decoder) value(v cty.Value, dst reflect.Value, path cty.Path) error {
 	return mismatch()
 }
 
+// known holds the names in JSON of a struct type's fields, by type.
+var known sync.Map
+
+// jsonNames are the names in JSON of a struct type's fields, in their order.
+func jsonNames(t reflect.Type) []string {
+	if names, ok := known.Load(t); ok {
+		return names.([]string)
+	}
+	names := make([]string, t.NumField())
+	for i := range names {
+		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	}
+	known.Store(t, names)
+	return names
+}
+
 func (d decoder) fields(v cty.Value, dst reflect.Value, path cty.Path) error {
 	ty, st := v.Type(), dst.Type()
-	for i := range st.NumField() {
-		name, _, _ := strings.Cut(st.Field(i).Tag.Get("json"), ",")
+	for i, name := range jsonNames(st) {
 		if name == "" || name == "-" || !ty.HasAttribute(name) {
 			continue
 		}
