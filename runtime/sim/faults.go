@@ -2,9 +2,11 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
@@ -30,7 +32,7 @@ func (w *world) fault() {
 	if l := w.leader(); l != nil && w.chance(0.3) {
 		h = l // leaders deserve more than their share
 	}
-	switch w.rng.IntN(17) {
+	switch w.rng.IntN(18) {
 	case 0: // agent and monitor: the whole node
 		h.killMonitor()
 		h.killAgent()
@@ -75,9 +77,42 @@ func (w *world) fault() {
 			w.after(at, h.startAgent)
 			at += w.between(time.Millisecond, 300*time.Millisecond)
 		}
+	case 17:
+		if w.whole() {
+			h.loseDisk()
+		}
 	case 16:
 		h.setRate(int64(w.rng.IntN(20_001)) - 10_000)
 	}
+}
+
+// whole tells whether every host runs and has a vote: then one may lose its disk.
+func (w *world) whole() bool {
+	l := w.leader()
+	for _, h := range w.hosts {
+		if l == nil || h.agent == nil || !slices.Contains(l.agent.m.Status().Driver.Voters, h.server) {
+			return false
+		}
+	}
+	return true
+}
+
+// loseDisk empties a node's data directory: it comes back as a new server, which
+// has to join again; the one that it was never votes any more. Its old monitor
+// may live on until its lease ends.
+func (h *host) loseDisk() {
+	w := h.w
+	if w.chance(0.5) {
+		h.killMonitor()
+	}
+	h.killAgent()
+	h.disk.stored = confdb.Stored{}
+	clear(h.lastEpochs)
+	w.servers++
+	h.server = 2000 + w.servers
+	w.tell("%s: loses its disk, and is server %d now", h.name, h.server)
+	w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))
+	w.after(w.between(50*time.Millisecond, 3*time.Second), func() { w.ops.promote(h) })
 }
 
 // setRate changes the rate of a host's clock, which reads on from what it reads.

@@ -277,15 +277,32 @@ func (o *operator) demote(h *host) {
 	o.w.after(o.w.between(100*time.Millisecond, 4*time.Second), func() { o.promote(h) })
 }
 
-// promote goes on until the node has its vote.
+// promote goes on until the node has its vote, under whatever server id its
+// disk has now.
 func (o *operator) promote(h *host) {
-	if l := o.w.leader(); l != nil {
-		if slices.Contains(l.agent.m.Status().Driver.Voters, h.server) {
-			return
-		}
-		o.membership(l, member.Membership{Op: "promote", Server: h.server}, func(confdb.Result) {})
+	l := o.w.leader()
+	if l == nil {
+		o.w.after(500*time.Millisecond, func() { o.promote(h) })
+		return
 	}
-	o.w.after(500*time.Millisecond, func() { o.promote(h) })
+	s, n := l.agent.m.Status().Driver, l.agent.m.State().Nodes[h.nodeID]
+	in := member.Membership{Server: h.server, Endpoint: h.endpoint}
+	switch {
+	case n == nil || slices.Contains(s.Voters, h.server) && n.ServerID == h.server:
+		return
+	case n.ServerID != h.server && (slices.Contains(s.Voters, n.ServerID) || slices.Contains(s.Learners, n.ServerID)):
+		in.Op, in.Server = "remove", n.ServerID
+	case n.ServerID != h.server:
+		o.submit(l, confdb.Command{PutNode: &confdb.PutNode{Spec: n.Spec, ServerID: h.server, Endpoint: h.endpoint}}, nil)
+	case slices.Contains(s.Learners, h.server):
+		in.Op = "promote"
+	default:
+		in.Op = "add_learner"
+	}
+	if in.Op != "" {
+		o.membership(l, in, func(confdb.Result) {})
+	}
+	o.w.after(300*time.Millisecond, func() { o.promote(h) })
 }
 
 // wantOnline and resume go on until they are acknowledged: an operator's hand.

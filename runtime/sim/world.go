@@ -98,19 +98,20 @@ func (q *eventQueue) Pop() any {
 
 // world is the true state of everything.
 type world struct {
-	cfg   Config
-	rng   *rand.Rand
-	now   int64 // true time, ns
-	seq   uint64
-	queue eventQueue
-	hosts []*host
-	net   network
-	taps  []tap           // recorded frames, to be played again
-	edge  bool            // processes die at the edges between their own steps, now and then
-	calm  map[string]bool // groups that may not stop now
-	check checker
-	ops   operator
-	rep   Report
+	cfg     Config
+	rng     *rand.Rand
+	now     int64 // true time, ns
+	seq     uint64
+	queue   eventQueue
+	hosts   []*host
+	net     network
+	taps    []tap           // recorded frames, to be played again
+	edge    bool            // processes die at the edges between their own steps, now and then
+	servers uint64          // new server ids given out
+	calm    map[string]bool // groups that may not stop now
+	check   checker
+	ops     operator
+	rep     Report
 }
 
 const storyLines = 400
