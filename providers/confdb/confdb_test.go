@@ -209,14 +209,14 @@ func TestGroupOutcomes(t *testing.T) {
 	// One that is pending is, until it is online, and says what it waits for.
 	pending := failed
 	pending.State, pending.Reason = spec.StatePending, ""
-	pending.Resources = []client.StatusResource{{Name: "app-a", State: spec.StateOnlinePending}}
+	pending.Resources = []client.StatusResource{{Name: "app-a", State: spec.StateOnlinePending, Reason: "waits for its check"}}
 	f.db.outcome["web"] = pending
 	var told []string
 	err = put(t.Context(), groupValue(nil), func(text string) {
 		told = append(told, text)
 		delete(f.db.outcome, "web") // the fake's lock is free between two of its answers
 	})
-	if err != nil || !slices.Equal(told, []string{"app-a: online_pending"}) {
+	if err != nil || !slices.Equal(told, []string{"app-a: online_pending (waits for its check)"}) {
 		t.Errorf("%v, told %q", err, told)
 	}
 	// A group of someone else is left alone.

@@ -175,7 +175,11 @@ func pending(g client.StatusGroup) string {
 	var words []string
 	for _, r := range g.Resources {
 		if r.State != spec.StateOnline && r.State != spec.StateOffline {
-			words = append(words, r.Name+": "+r.State)
+			word := r.Name + ": " + r.State
+			if r.Reason != "" {
+				word += " (" + r.Reason + ")"
+			}
+			words = append(words, word)
 		}
 	}
 	if len(words) > 0 {

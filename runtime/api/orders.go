@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
@@ -112,7 +113,7 @@ func unknown(what, name string, names []string) *client.Error {
 	slices.Sort(names)
 	e := &client.Error{Status: http.StatusNotFound, Code: "not_found", Message: fmt.Sprintf("the cluster has no %s %q", what, name)}
 	if len(names) > 0 && len(names) <= 20 {
-		e.Hint = fmt.Sprintf("it has %q", names)
+		e.Hint = "it has " + strings.Join(names, ", ")
 	}
 	return e
 }

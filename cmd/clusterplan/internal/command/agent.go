@@ -73,7 +73,7 @@ func (a *app) demoCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, done := a.untilStop(cmd.Context())
 			defer done()
-			return demo.Web(ctx, listen)
+			return demo.Web(ctx, listen, a.out)
 		},
 	}
 	web.Flags().StringVar(&listen, "listen", "127.0.0.1:8077", "`HOST:PORT` to answer at")

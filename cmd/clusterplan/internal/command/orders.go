@@ -64,7 +64,7 @@ func (a *app) moveCommand() *cobra.Command {
 Move has a group go to NODE, or to the best of the others. The order is the
 cluster's to carry out: the group is stopped where it is and started there.`, helpDone+": the order is committed", helpError),
 		Example: "  clusterplan move web n2 --reason 'n1 gets new memory'",
-		Args:    cobra.RangeArgs(1, 2),
+		Args:    between("a GROUP", "a NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := run.Order{Verb: "move", Name: args[0], Reason: reason}
 			if len(args) == 2 {

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -38,7 +39,11 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 			a.style, a.errStyle = view.StyleOf(a.out, a.noColor), view.StyleOf(a.err, a.noColor)
 			if a.chdir != "" {
 				if err := os.Chdir(a.chdir); err != nil {
-					return fmt.Errorf("--chdir: %w", err)
+					var failed *os.PathError
+					if errors.As(err, &failed) {
+						err = failed.Err
+					}
+					return hint(fmt.Errorf("can't change into %s: %w", a.chdir, err), "Name a directory that is there with --chdir.")
 				}
 			}
 			return nil
@@ -109,6 +114,17 @@ func exactly(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(what) {
 			return hint(fmt.Errorf("%s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and "), len(args)), "See: %s --help", cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// between says what a command takes where something may be left out: of what,
+// at least the first.
+func between(what ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < 1 || len(args) > len(what) {
+			return hint(fmt.Errorf("%s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and perhaps "), len(args)), "See: %s --help", cmd.CommandPath())
 		}
 		return nil
 	}

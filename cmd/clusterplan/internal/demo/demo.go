@@ -15,7 +15,7 @@ import (
 
 // Web answers every request with the name of the node that it runs on, until
 // ctx ends; then at once no more.
-func Web(ctx context.Context, listen string) error {
+func Web(ctx context.Context, listen string, out io.Writer) error {
 	node := os.Getenv("CLUSTERPLAN_NODE")
 	if node == "" {
 		node, _ = os.Hostname()
@@ -24,6 +24,7 @@ func Web(ctx context.Context, listen string) error {
 	if err != nil {
 		return fmt.Errorf("demo web: %w; choose another --listen HOST:PORT", err)
 	}
+	fmt.Fprintf(out, "%s node %s answers at http://%s/\n", time.Now().UTC().Format(time.RFC3339), node, listen)
 	srv := &http.Server{
 		ReadHeaderTimeout: 5 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

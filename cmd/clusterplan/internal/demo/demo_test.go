@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -24,7 +25,8 @@ func TestWeb(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- Web(ctx, at) }()
+	var said bytes.Buffer // read once Web has ended
+	go func() { ended <- Web(ctx, at, &said) }()
 	var body []byte
 	for end := time.Now().Add(20 * time.Second); len(body) == 0 && time.Now().Before(end); {
 		if resp, err := http.Get("http://" + at + "/"); err == nil {
@@ -35,12 +37,15 @@ func TestWeb(t *testing.T) {
 	if string(body) != "n7\n" {
 		t.Fatalf("it answers %q", body)
 	}
-	if err := Web(ctx, at); err == nil || !strings.Contains(err.Error(), "choose another --listen") {
+	if err := Web(ctx, at, io.Discard); err == nil || !strings.Contains(err.Error(), "choose another --listen") {
 		t.Errorf("a port that is taken: %v", err)
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	if want := "node n7 answers at http://" + at + "/\n"; !strings.HasSuffix(said.String(), want) {
+		t.Errorf("its log says %q, not %q", said.String(), want)
 	}
 }
 

@@ -150,8 +150,8 @@ func (s *Session) Events(ctx context.Context, follow bool, fn func(client.Event)
 	return fmt.Errorf("follow events: %w", pki.Explain(err))
 }
 
-// Logs writes a resource's log from the node that owns its group. With follow
-// it goes with the group to its next owner.
+// Logs writes a resource's log from the node that owns its group, or had it
+// last. With follow it goes with the group to its next owner.
 func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow bool, w io.Writer) error {
 	c, err := s.Client()
 	if err != nil {
@@ -163,7 +163,7 @@ func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow boo
 		return err
 	}
 	for {
-		endpoint, id, err := s.owner(ctx, c, group)
+		endpoint, id, err := s.owner(ctx, c, group, follow)
 		if err == nil {
 			err = c.Logs(ctx, endpoint, id, resource, bytes, follow, w)
 		}
@@ -217,11 +217,15 @@ func (s *Session) logOf(text string) (group addr.Address, resource string, err e
 		}
 		name := nameOf(&o)
 		all = append(all, name)
-		if o.Type == "generic_application" {
+		program := o.Type == "generic_application"
+		if program {
 			programs = append(programs, name)
 		}
-		if name == want {
+		switch {
+		case name == want && program:
 			return group, name, nil
+		case name == want:
+			return group, "", fmt.Errorf("%s.%s is an %s: it runs no program, so that it has no log", groupText, name, o.Type)
 		}
 	}
 	switch {
@@ -238,8 +242,9 @@ func (s *Session) logOf(text string) (group addr.Address, resource string, err e
 		Hint: fmt.Sprintf("Name one of them, as %s.%s; there are: %s", groupText, programs[0], strings.Join(programs, ", "))}
 }
 
-// owner is where the group lives now.
-func (s *Session) owner(ctx context.Context, c *client.Client, group addr.Address) (endpoint, id string, err error) {
+// owner is where the group lives now. Without follow, a group that nobody owns
+// is where it was last: what it printed when it failed is there.
+func (s *Session) owner(ctx context.Context, c *client.Client, group addr.Address, follow bool) (endpoint, id string, err error) {
 	o := s.Snap.State.Find(group)
 	if o == nil {
 		return "", "", fmt.Errorf("the state knows no %s", group)
@@ -252,12 +257,32 @@ func (s *Session) owner(ctx context.Context, c *client.Client, group addr.Addres
 		if g.Spec.ID != o.ID {
 			continue
 		}
+		owner := g.Owner
+		if owner == "" && !follow {
+			list, err := c.Events(ctx, 0)
+			if err != nil {
+				return "", "", err
+			}
+			owner = lastOwner(list, group, conf.Members)
+		}
 		for _, m := range conf.Members {
-			if g.Owner != "" && m.Spec.Name == g.Owner {
+			if owner != "" && m.Spec.Name == owner {
 				return m.Endpoint, o.ID, nil
 			}
 		}
 		return "", "", fmt.Errorf("nobody owns %s now (it is %s)", group, g.State)
 	}
 	return "", "", fmt.Errorf("the cluster has no %s", group)
+}
+
+// lastOwner is the node of the group's last event on a node that is still a
+// member, or "".
+func lastOwner(events []client.Event, group addr.Address, members []client.ConfigMember) string {
+	for _, e := range slices.Backward(events) {
+		is := func(m client.ConfigMember) bool { return m.Spec.Name == e.Node }
+		if e.Object == group.String() && e.Node != "" && slices.ContainsFunc(members, is) {
+			return e.Node
+		}
+	}
+	return ""
 }

@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
@@ -80,7 +82,7 @@ func TestLogOf(t *testing.T) {
 	}
 	for _, c := range []struct{ in, group, resource, err string }{
 		{"web", "group.web", "server", ""},
-		{"web.vip", "group.web", "vip", ""},
+		{"web.vip", "", "", "web.vip is an ip_address: it runs no program"},
 		{"group.web", "group.web", "server", ""},
 		{"group.web.resource.server", "group.web", "server", ""},
 		{`group.many["a"].resource.p[1]`, `group.many["a"]`, "p-1", ""},
@@ -101,5 +103,21 @@ func TestLogOf(t *testing.T) {
 		if err != nil || group.String() != c.group || resource != c.resource {
 			t.Errorf("%s: %s, %s, %v", c.in, group, resource, err)
 		}
+	}
+}
+
+// The log of a group that nobody owns is where it was last.
+func TestLastOwner(t *testing.T) {
+	web := addr.Group("web", addr.NoKey)
+	members := []client.ConfigMember{{MemberRequest: client.MemberRequest{Spec: spec.Node{Name: "n1"}}}, {MemberRequest: client.MemberRequest{Spec: spec.Node{Name: "n2"}}}}
+	events := []client.Event{
+		{Object: "group.web", Node: "n1"}, {Object: "group.web", Node: "n2"}, {Object: "group.web", Node: "n3"},
+		{Object: "group.web"}, {Object: "group.other", Node: "n1"},
+	}
+	if got := lastOwner(events, web, members); got != "n2" {
+		t.Errorf("%q", got)
+	}
+	if got := lastOwner(events[2:], web, members); got != "" {
+		t.Errorf("%q, of a node that is no member and of another group", got)
 	}
 }
