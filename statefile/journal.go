@@ -47,6 +47,11 @@ func DecodeJournal(data []byte) (*Journal, error) {
 	for len(data) > 0 {
 		text, rest, whole := bytes.Cut(data, []byte("\n"))
 		if !whole {
+			if n := len(text) - 1; n > 0 {
+				if _, _, err := decodeRecord(text[:n], j.Sum); err == nil { // all of it was there
+					return nil, fmt.Errorf("%w in record %d, byte %d: its end was changed", ErrDamaged, len(j.Entries)+1, j.Size)
+				}
+			}
 			j.Torn = true
 			return j, nil
 		}

@@ -75,6 +75,13 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
+	// A state that is reached by a symbolic link is where that leads to: what lies
+	// beside it, and what replaces it, belongs there.
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	} else if to, err := os.Readlink(abs); err == nil {
+		return nil, fmt.Errorf("open state: %s is a symbolic link to %s, which can't be reached; bring that back, or remove the link to begin anew", abs, to)
+	}
 	if fi, err := os.Stat(abs); err == nil && !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("open state: %s is not a file", abs)
 	}

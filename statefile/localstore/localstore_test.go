@@ -479,6 +479,30 @@ func all(t *testing.T, path string) string {
 	return b.String()
 }
 
+// A state behind a symbolic link stays there, with all that belongs to it. One
+// that can't be reached is not taken for none.
+func TestSymbolicLink(t *testing.T) {
+	there, here := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	link := filepath.Join(here, "state.json")
+	do(t, os.MkdirAll(there, 0o700), os.Symlink(filepath.Join(there, "s.json"), link))
+	if _, err := Open(link, Options{}); err == nil || !strings.Contains(err.Error(), "symbolic link to "+filepath.Join(there, "s.json")) {
+		t.Errorf("a link to nowhere: %v", err)
+	}
+	for i, path := range []string{filepath.Join(there, "s.json"), link, link} {
+		l := lock(t, open(t, path))
+		do(t, run(l, fmt.Sprint("r", i), made(fmt.Sprint("n", i+1))), l.Release())
+	}
+	if to, err := os.Readlink(link); err != nil || to != filepath.Join(there, "s.json") {
+		t.Errorf("the link: %q, %v", to, err)
+	}
+	if got := names(t, open(t, filepath.Join(there, "s.json"))); got != "n1 n2 n3" {
+		t.Errorf("behind the link: %s", got)
+	}
+	if left, _ := os.ReadDir(here); len(left) != 1 {
+		t.Errorf("beside the link: %v", left)
+	}
+}
+
 func TestNoPermission(t *testing.T) {
 	s := open(t, DefaultPath(t.TempDir()))
 	err := s.fileError("read", &os.PathError{Op: "open", Path: s.Path(), Err: syscall.EACCES})

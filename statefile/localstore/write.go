@@ -129,6 +129,7 @@ func (l *Lock) Finish(st statefile.State) error {
 	}
 	l.s.step("snapshot")
 	if err := atomicfile.Write(l.s.path, data, 0o600); err != nil {
+		l.broken = err // whether it is there by now, only the disk knows
 		return l.s.fileError("write", err)
 	}
 	// From here on the journal is folded in, and is known for that by its serial.
