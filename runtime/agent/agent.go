@@ -75,6 +75,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return fmt.Errorf("find this program's file: %w", err)
 		}
 	}
+	lines := newLogQueue(cfg.Log.Handler())
+	defer lines.finish(lastLines)
+	cfg.Log = slog.New(lines)
 	f, err := readFiles(cfg.Dir)
 	if err != nil {
 		return err

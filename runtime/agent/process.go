@@ -3,53 +3,43 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"os"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/runtime/monitor"
 )
 
 const (
-	priority    = -10      // of the agent's threads, where allowed
 	memoryLimit = 96 << 20 // soft: past it the collector works harder
+	processors  = 1        // that Go code runs on at a time
 )
 
 // startOver is when what only the start needed lies in memory for nothing.
 const startOver = 3 * time.Second
 
-// trim lets go of the program's pages that only the start needed.
+// trim lets go of the memory that only the start needed; not of the program's
+// pages: what founds a cluster is what an election needs, perhaps on a host
+// whose disk is busy.
 func trim(ctx context.Context) {
 	select {
 	case <-time.After(startOver):
-		monitor.Trim()
+		debug.FreeOSMemory()
 	case <-ctx.Done():
 	}
 }
 
 // tune sets the process up as a quiet neighbour that is on time: a small heap,
-// few threads, and before others when leases are due. What is not allowed is
-// left out.
+// few threads, and before others when leases are due, with its program kept in
+// memory. What is not allowed is left out.
 func tune(log *slog.Logger) {
+	if err := monitor.Urgent(); err != nil {
+		log.Info("the agent runs at the priority of any process: leases may end on a busy host", "err", err)
+	}
+	if err := monitor.Lock(); err != nil {
+		log.Info("the program's pages may be dropped from memory when memory is short", "err", err)
+	}
 	debug.SetGCPercent(100) // of a heap of 1 MiB: less often costs less than it saves
 	debug.SetMemoryLimit(memoryLimit)
-	runtime.GOMAXPROCS(1) // an idle second processor is woken, and looks for work, each time that the first one is
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return
-	}
-	for _, t := range tasks { // new threads get the priority of the one that makes them
-		tid, err := strconv.Atoi(t.Name())
-		if err != nil {
-			continue
-		}
-		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, priority); err != nil {
-			log.Debug("priority not raised", "nice", priority, "err", err)
-			return
-		}
-	}
+	runtime.GOMAXPROCS(processors) // an idle second processor is woken, and looks for work, each time that the first one is
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/clusterplan/clusterplan/runtime/member"
@@ -55,6 +56,11 @@ func (n *Node) supervise(ctx context.Context) error {
 
 // watchMonitor runs one monitor to its end.
 func (n *Node) watchMonitor(ctx context.Context) {
+	// Who starts a process keeps one of Go's processors until the kernel has
+	// found the program, perhaps on a busy disk: frames have the other meanwhile.
+	if !n.cfg.Embedded {
+		runtime.GOMAXPROCS(processors + 1)
+	}
 	p, err := monitor.StartProcess(context.WithoutCancel(ctx), monitor.Options{
 		Configure: monitor.Configure{
 			Cluster: n.files.conf.Cluster, Node: n.facts.Name, Dir: n.files.dir,
@@ -62,6 +68,9 @@ func (n *Node) watchMonitor(ctx context.Context) {
 		},
 		Args: n.cfg.MonitorArgs, Env: n.cfg.MonitorEnv,
 	})
+	if !n.cfg.Embedded {
+		runtime.GOMAXPROCS(processors)
+	}
 	if err != nil {
 		n.log.Error("the monitor does not start; this node can run no group", "program", n.cfg.Program, "err", err)
 		return

@@ -81,6 +81,10 @@ func GuardMain(args []string) int {
 	// This thread starts the program and lives as long as the process.
 	runtime.LockOSThread()
 	debug.SetGCPercent(20) // little garbage, and little memory
+	if err := plainChildren(); err != nil {
+		fmt.Fprintln(os.Stderr, "clusterplan guard: the program's priority:", err)
+		return 1
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, guardDeathSignal, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {

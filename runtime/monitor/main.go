@@ -49,7 +49,10 @@ func Main(args []string) int {
 // serve is a monitor's life on its connection to the agent.
 func serve(conn net.Conn, board *board) error {
 	debug.SetGCPercent(50) // small, rather than quick
-	runtime.GOMAXPROCS(1)  // an idle second processor is woken each time that the first one is
+	// One processor would do, and cost less. But whoever starts a guardian keeps
+	// one until the kernel has found the program, perhaps on a disk that is busy
+	// for longer than a lease: the loop needs another.
+	runtime.GOMAXPROCS(2)
 	stream, err := quiet(conn)
 	if err != nil {
 		return err
@@ -168,6 +171,9 @@ func (m *monitor) prepare() error {
 	}
 	m.record, m.host.record = record, record
 	Trim()
+	if err := Lock(); err != nil {
+		m.out.log("debug", "the monitor's program may be dropped from memory when memory is short", map[string]any{"err": err.Error()})
+	}
 	return nil
 }
 

@@ -23,8 +23,9 @@ type record struct {
 	path  string
 	token string // of this monitor: in the environment of all that it starts
 
-	mu   sync.Mutex
-	data recordData
+	saving sync.Mutex // held while it is changed and written; taken before mu
+	mu     sync.Mutex // guards data; never held while the disk is waited for
+	data   recordData
 }
 
 // recordData is record.json.
@@ -83,9 +84,11 @@ func newToken() string {
 // cleaned keeps that nothing is left of earlier monitors, and this one's token,
 // on disk. Nothing may be started before.
 func (r *record) cleaned() error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.data.Tokens, r.data.Guardians = []string{r.token}, nil
+	r.mu.Unlock()
 	return r.save()
 }
 
@@ -96,7 +99,8 @@ func (r *record) left() (tokens []string, guardians []processID) {
 	return r.data.Tokens, append([]processID(nil), r.data.Guardians...)
 }
 
-// epoch is the newest epoch of a group that was seen.
+// epoch is the newest epoch of a group that was seen. It never waits for the
+// disk: the loop asks.
 func (r *record) epoch(group string) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,11 +113,28 @@ const maxEpochs = 4096
 
 // see keeps a group's epoch, on disk.
 func (r *record) see(group string, epoch uint64) error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	old, isNew := r.note(group, epoch)
+	if !isNew {
+		return nil
+	}
+	err := r.save()
+	if err != nil {
+		r.mu.Lock()
+		r.data.Epochs[group] = old
+		r.mu.Unlock()
+	}
+	return err
+}
+
+// note takes an epoch, and returns the one before; false: it is not newer.
+func (r *record) note(group string, epoch uint64) (old uint64, isNew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, known := r.data.Epochs[group]
 	if epoch <= old && known {
-		return nil
+		return old, false
 	}
 	if !known && len(r.data.Epochs) >= maxEpochs {
 		// Epochs are the cluster's log indexes or alike: the oldest is of a
@@ -127,18 +148,16 @@ func (r *record) see(group string, epoch uint64) error {
 		delete(r.data.Epochs, least)
 	}
 	r.data.Epochs[group] = epoch
-	if err := r.save(); err != nil {
-		r.data.Epochs[group] = old
-		return err
-	}
-	return nil
+	return old, true
 }
 
 // started keeps a guardian, on disk.
 func (r *record) started(pid int, start uint64) error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.data.Guardians = append(r.data.Guardians, processID{pid, start})
+	r.mu.Unlock()
 	return r.save()
 }
 
@@ -155,9 +174,11 @@ func (r *record) ended(pid int) {
 	}
 }
 
-// save writes the record; the caller holds the mutex.
+// save writes the record; the caller holds saving, and not mu.
 func (r *record) save() error {
+	r.mu.Lock()
 	b, err := json.Marshal(r.data)
+	r.mu.Unlock()
 	if err == nil {
 		err = atomicfile.Write(r.path, append(b, '\n'), 0o600)
 	}

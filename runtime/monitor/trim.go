@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -17,31 +18,65 @@ import (
 // used is mapped again at its next use.
 func Trim() {
 	debug.FreeOSMemory()
-	self, err := os.Readlink("/proc/self/exe")
+	spans, err := ownPages()
 	if err != nil {
 		return
+	}
+	for _, s := range spans {
+		if !s.written { // those have no other copy
+			_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, s.from, s.to-s.from, unix.MADV_DONTNEED)
+		}
+	}
+}
+
+// Lock keeps the program's pages in memory once they were used, so that a short
+// moment's work never waits for a disk. Pages that were not used take no memory.
+// Go's heap is not locked: giving memory back is refused for locked pages, and
+// without swap none of it is taken away. It needs CAP_IPC_LOCK, or a
+// RLIMIT_MEMLOCK above the program's size.
+func Lock() error {
+	spans, err := ownPages()
+	if err != nil {
+		return err
+	}
+	for _, s := range spans {
+		if _, _, errno := unix.RawSyscall(unix.SYS_MLOCK2, s.from, s.to-s.from, unix.MLOCK_ONFAULT); errno != 0 {
+			return fmt.Errorf("lock the program's pages: %w", errno)
+		}
+	}
+	return nil
+}
+
+// pages are a mapping of this process's program.
+type pages struct {
+	from, to uintptr
+	written  bool // or may be
+}
+
+func ownPages() ([]pages, error) {
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return nil, err
 	}
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
-		return
+		return nil, err
 	}
 	defer maps.Close()
-	type span struct{ from, to uintptr }
-	var spans []span
-	for in := bufio.NewScanner(maps); in.Scan(); {
+	var spans []pages
+	in := bufio.NewScanner(maps)
+	for in.Scan() {
 		// from-to perms offset device inode path
 		f := strings.Fields(in.Text())
-		if len(f) < 6 || strings.Join(f[5:], " ") != self || strings.Contains(f[1], "w") {
-			continue // written pages have no other copy
+		if len(f) < 6 || strings.Join(f[5:], " ") != self {
+			continue
 		}
 		from, to, _ := strings.Cut(f[0], "-")
 		a, err1 := strconv.ParseUint(from, 16, 64)
 		b, err2 := strconv.ParseUint(to, 16, 64)
 		if err1 == nil && err2 == nil && a < b {
-			spans = append(spans, span{uintptr(a), uintptr(b)})
+			spans = append(spans, pages{uintptr(a), uintptr(b), strings.Contains(f[1], "w")})
 		}
 	}
-	for _, s := range spans {
-		_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, s.from, s.to-s.from, unix.MADV_DONTNEED)
-	}
+	return spans, in.Err()
 }

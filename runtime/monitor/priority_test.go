@@ -1,0 +1,83 @@
+package monitor
+
+import (
+	"errors"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// A monitor's urgency reaches its guardians, and never what they run.
+func TestProgramsAreNotUrgent(t *testing.T) {
+	r := ready(t)
+	err := urgentProcess(strconv.Itoa(r.p.PID()))
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		t.Skip("no right to raise priorities:", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	urgency := func(pid int) (policy uint32, nice int32) {
+		t.Helper()
+		a, err := unix.SchedGetAttr(pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Policy, a.Nice
+	}
+	policy, _ := urgency(r.p.PID())
+	file := filepath.Join(r.dir, "pids")
+	r.send(app(family(file)))
+	r.awaitState("a", spec.StateOnline)
+	for _, p := range pidsIn(t, file, 3) {
+		if policy, nice := urgency(p.PID); policy != unix.SCHED_NORMAL || nice != 0 {
+			t.Errorf("a program runs with policy %d, nice %d", policy, nice)
+		}
+	}
+	for _, g := range guardiansOf(t, r.dir) {
+		if got, _ := urgency(g.PID); got != policy {
+			t.Errorf("its guardian runs with policy %d, the monitor with %d", got, policy)
+		}
+	}
+}
+
+// A disk that hangs while the record is written holds up no question.
+func TestRecordNeverWaitsForTheDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r, _, err := openRecord(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.see("g", 7); err != nil {
+		t.Fatal(err)
+	}
+	// An epoch that could not be written was not seen.
+	bad, _, err := openRecord(filepath.Join(dir, "none"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bad.see("g", 7); err == nil || bad.epoch("g") != 0 {
+		t.Fatalf("written to nowhere: %v, epoch %d", err, bad.epoch("g"))
+	}
+	r.saving.Lock() // as a write that hangs does
+	defer r.saving.Unlock()
+	got := make(chan uint64)
+	go func() {
+		r.ended(1)
+		got <- r.epoch("g")
+	}()
+	select {
+	case e := <-got:
+		if e != 7 {
+			t.Fatalf("epoch %d", e)
+		}
+	case <-time.After(patience):
+		t.Fatal("it waited")
+	}
+}
