@@ -20,7 +20,10 @@ func TestRenewalNeedsNoWord(t *testing.T) {
 	r.send(app("exec sleep 1000"))
 	r.awaitState("a", spec.StateOnline)
 	r.renew(time.Hour)
-	if len(r.p.queue) != 0 {
+	r.p.mu.Lock()
+	queued := len(r.p.queue)
+	r.p.mu.Unlock()
+	if queued != 0 {
 		t.Fatal("a renewal was put in the queue")
 	}
 	after := first.Add(time.Second + 200*time.Millisecond) // stop_within, and some
