@@ -40,6 +40,9 @@ func (b *builder) outputs() {
 		for _, o := range b.in.Definition.Outputs {
 			seen[o.Name] = true
 			before, had := b.storedOutput(o.Name)
+			if !had && o.Runtime && !o.Value.IsWhollyKnown() && !b.plan.Summary.Any() && (b.in.World.Live == nil || !b.in.World.Live.Quorum) {
+				continue // nobody could tell an apply either
+			}
 			change := OutputChange{Actions: ActionCreate, Before: before, After: o.Value, Sensitive: o.Sensitive}
 			switch { // the state keeps no sensitive value to compare with
 			case had && (o.Runtime || o.Sensitive), had && before != cty.NilVal && same(before, o.Value):

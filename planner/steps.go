@@ -115,7 +115,8 @@ func rank(b bool) int {
 
 // rollOrder says which nodes are taken out together, and in which order:
 // those that serve nobody now first, the leader last, never more at once than
-// max_unavailable, and fewer where quorum asks for it.
+// max_unavailable less what is down or paused already, and fewer where quorum
+// asks for it; but always one, for a paused node must not keep the others back.
 func (o *orderer) rollOrder() [][]*Unit {
 	if len(o.rolls) == 0 {
 		return nil
@@ -131,22 +132,60 @@ func (o *orderer) rollOrder() [][]*Unit {
 	slices.SortStableFunc(o.rolls, func(a, b *Unit) int { return rank(!idle[a.ID]) - rank(!idle[b.ID]) })
 	t := tally{model: o.model(), voters: o.voters()}
 	_, up := t.count()
+	out := o.unavailable()
 	size := max(1, o.after.Cluster.MaxUnavailable)
-	var out [][]*Unit
+	var batches [][]*Unit
 	for rest := o.rolls; len(rest) > 0; {
 		n := min(size, len(rest))
 		for n > 1 {
-			cost := 0
+			cost, away := 0, len(out)
 			for _, u := range rest[:n] {
 				cost += u.Votes
+				if _, already := out[u.Key.Addr]; !already {
+					away++
+				}
 			}
-			if up-cost >= t.needed() {
+			if up-cost >= t.needed() && away <= size {
 				break
 			}
 			n--
 		}
-		out = append(out, rest[:n])
+		for _, u := range rest[:n] {
+			if !out[u.Key.Addr] {
+				delete(out, u.Key.Addr) // it is back
+			}
+		}
+		batches = append(batches, rest[:n])
 		rest = rest[n:]
+	}
+	return batches
+}
+
+// unavailable are the members that serve nobody before any node is rolled,
+// agents that this apply starts first left out: true are those that stay so,
+// for an operator paused them.
+func (o *orderer) unavailable() map[addr.Address]bool {
+	out := map[addr.Address]bool{}
+	if o.in.World.Live == nil {
+		return out
+	}
+	byID := map[string]addr.Address{}
+	for _, it := range o.items {
+		if it.addr.Type == addr.TypeNode && it.id != "" {
+			byID[it.id] = it.addr
+		}
+	}
+	for _, m := range o.in.World.Live.Members {
+		a, ok := byID[m.Spec.ID]
+		if !ok {
+			a = m.Spec.Addr
+		}
+		switch {
+		case m.Paused != nil:
+			out[a] = true
+		case m.Node == spec.NodeDown && o.units[Key{a, StageUp}] == nil:
+			out[a] = false
+		}
 	}
 	return out
 }

@@ -92,6 +92,24 @@ func newLab(t testing.TB) *lab {
 
 func (l *lab) load(src string) *lang.Definition {
 	l.t.Helper()
+	return l.loadWith(src, l.known())
+}
+
+// known is what the state has of nodes.
+func (l *lab) known() lang.Known {
+	state, _ := l.current()
+	return func(a addr.Address) (cty.Value, bool) {
+		o := state.Find(a)
+		if o == nil || a.Type != addr.TypeNode {
+			return cty.NilVal, false
+		}
+		v, err := schema.FromJSON(o.Attributes, schema.Type(spec.NodeSchema()))
+		return v, err == nil
+	}
+}
+
+func (l *lab) loadWith(src string, known lang.Known) *lang.Definition {
+	l.t.Helper()
 	files := fstest.MapFS{"main.cluster.hcl": &fstest.MapFile{Data: []byte(src)}}
 	schemas := l.world.Registry().Schemas()
 	blocks := map[string]spec.Schema{}
@@ -102,15 +120,7 @@ func (l *lab) load(src string) *lang.Definition {
 	if diags.HasErrors() {
 		l.t.Fatalf("load: %v", diags)
 	}
-	state, _ := l.current()
-	def, diags := conf.Evaluate(func(a addr.Address) (cty.Value, bool) {
-		o := state.Find(a)
-		if o == nil || a.Type != addr.TypeNode {
-			return cty.NilVal, false
-		}
-		v, err := schema.FromJSON(o.Attributes, schema.Type(spec.NodeSchema()))
-		return v, err == nil
-	})
+	def, diags := conf.Evaluate(known)
 	if diags.HasErrors() {
 		l.t.Fatalf("evaluate: %v", diags)
 	}

@@ -79,6 +79,22 @@ func Run(ctx context.Context, cfg Config) (planner.World, error) {
 	return world, g.Wait()
 }
 
+// Again looks at what Run left out because it was just as the definition wanted
+// it, where cfg's definition, evaluated once more, wants something else now.
+func Again(ctx context.Context, cfg Config, world planner.World) error {
+	targets, err := collect(cfg, world)
+	if err != nil {
+		return err
+	}
+	same := unchanged(cfg.Definition, world.Live, &cfg.State)
+	for _, t := range targets {
+		if world.Objects[t.addr].Same && !same[t.addr] {
+			world.Objects[t.addr] = read(ctx, t)
+		}
+	}
+	return ctx.Err()
+}
+
 // Live fills in the running cluster's life, from the provider that has it.
 func Live(ctx context.Context, registry *providers.Registry, world *planner.World) {
 	for _, name := range registry.Names() {

@@ -89,7 +89,8 @@ func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (*l
 // plan does it; read is called once the world has been looked at.
 func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*Planned, error) {
 	p := &Planned{}
-	p.Definition, p.Diags = s.Config.Evaluate(s.known())
+	known := s.known()
+	p.Definition, p.Diags = s.Config.Evaluate(known)
 	p.Diags = append(s.Diags, p.Diags...)
 	if p.Diags.HasErrors() {
 		if o.Mode != planner.ModeDestroy {
@@ -123,6 +124,19 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		return nil, err
 	}
 	plan, diags := planner.Build(in)
+	if later := plan.Known(in.Definition, known); later != nil {
+		// Nodes will have other endpoints than they had: what refers to them changes too.
+		if def, more := s.Config.Evaluate(later); !more.HasErrors() {
+			p.Definition, in.Definition = def, def
+			if !o.NoRefresh {
+				err := refresh.Again(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Definition: def, Providers: s.registry}, in.World)
+				if err != nil {
+					return nil, interrupted(ctx, err)
+				}
+			}
+			plan, diags = planner.Build(in)
+		}
+	}
 	p.Plan = plan
 	p.Diags = append(p.Diags, diags...)
 	if p.Diags.HasErrors() {
