@@ -118,7 +118,7 @@ func (p *Provider) oldGroup(ctx context.Context, g spec.Group) (*client.ConfigGr
 }
 
 func foreign(g spec.Group) error {
-	return fmt.Errorf("group %s is managed by %q, not by clusterplan: it is left alone; remove it from the state (clusterplan state rm) or have its manager give it back", g.Name, g.ManagedBy)
+	return fmt.Errorf("group %s is managed by %q, not by clusterplan: it is left alone; have its manager give it back, or delete it there and apply again", g.Name, g.ManagedBy)
 }
 
 func (p *Provider) deleteGroup(ctx context.Context, req providers.ApplyRequest, progress func(string)) error {
@@ -176,7 +176,7 @@ func pending(g client.StatusGroup) string {
 	for _, r := range g.Resources {
 		if r.State != spec.StateOnline && r.State != spec.StateOffline {
 			word := r.Name + ": " + r.State
-			if r.Reason != "" {
+			if r.Reason != "" && r.State != spec.StateOfflinePending { // of those that stop it tells of before
 				word += " (" + r.Reason + ")"
 			}
 			words = append(words, word)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -153,16 +155,26 @@ func completionCommand() *cobra.Command {
 	}
 }
 
+// What complete offers besides the names of groups and nodes: addresses in the
+// state, as an argument or for a flag of a command with a DIR, and outputs.
+const (
+	completeAddress = "address"
+	completeFlag    = "address of a flag"
+	completeOutput  = "output"
+)
+
 // complete offers the names of groups or nodes from the state.
 func (a *app) complete(kind string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		const only = cobra.ShellCompDirectiveNoFileComp
-		if kind == "" || len(args) > 0 {
+		if kind == "" || len(args) > 0 && kind != completeFlag {
 			return nil, only
 		}
 		dir := "."
 		if f := cmd.Flags().Lookup("dir"); f != nil {
 			dir = f.Value.String()
+		} else if kind == completeFlag {
+			dir = dirArg(args)
 		}
 		if a.chdir != "" && os.Chdir(a.chdir) != nil {
 			return nil, only
@@ -170,6 +182,16 @@ func (a *app) complete(kind string) func(*cobra.Command, []string, string) ([]st
 		s, err := a.state(dir)
 		if err != nil {
 			return nil, only
+		}
+		switch kind {
+		case completeAddress, completeFlag:
+			var all []string
+			for _, o := range s.Snap.State.Objects {
+				all = append(all, o.Addr.String())
+			}
+			return all, only
+		case completeOutput:
+			return slices.Sorted(maps.Keys(s.Snap.State.Outputs)), only
 		}
 		return s.Names(kind), only
 	}

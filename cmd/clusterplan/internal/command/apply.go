@@ -112,6 +112,7 @@ availability. It touches nothing.`, helpDone+"; with --detailed-exitcode: nothin
 		},
 	}
 	f.register(c, false)
+	_ = c.RegisterFlagCompletionFunc("replace", a.complete(completeFlag))
 	c.Flags().BoolVar(&destroy, "destroy", false, "plan to take everything down")
 	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 where there are changes")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object (docs/json.md)")
@@ -191,6 +192,9 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 		},
 	}
 	f.register(c, mode == planner.ModeDestroy)
+	if mode != planner.ModeDestroy {
+		_ = c.RegisterFlagCompletionFunc("replace", a.complete(completeFlag))
+	}
 	c.Flags().BoolVar(&auto, "auto-approve", false, "don't ask")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print a JSON object an event; asks for --auto-approve")
 	return c
@@ -291,6 +295,10 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 			what += ", " + failed.Phase
 		}
 		if failed.Addr.Type == "" { // the way there, not an object
+			errs = append(errs, failed.Err)
+			continue
+		}
+		if failed.Action == "" { // no object's: the wait for a quorum
 			errs = append(errs, failed.Err)
 			continue
 		}

@@ -177,6 +177,9 @@ needs: for Graphviz (dot) or as Mermaid. Dashed lines order and nothing else.`, 
 	}
 	c.Flags().StringVar(&format, "format", "dot", "dot or mermaid")
 	c.Flags().StringVar(&kind, "type", "definition", "definition or plan")
+	for flag, values := range map[string][]string{"format": {"dot", "mermaid"}, "type": {"definition", "plan"}} {
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
 	return c
 }
 

@@ -62,6 +62,8 @@ func (a *app) stateShowCommand() *cobra.Command {
 		Long:    long("Show prints what the state knows of one object.", helpDone, helpError),
 		Example: "  clusterplan state show group.web\n  clusterplan state show 'node.n[\"a\"]'",
 		Args:    exactly("an ADDRESS"),
+
+		ValidArgsFunction: a.complete(completeAddress),
 		RunE: func(_ *cobra.Command, args []string) error {
 			at, err := addr.Parse(args[0])
 			if err != nil {
@@ -120,6 +122,8 @@ func (a *app) outputCommand() *cobra.Command {
 		Long:    long("Output prints one output or all. --raw prints a string without quotes, for scripts.", helpDone, helpError),
 		Example: "  clusterplan --chdir examples/quickstart output --raw url",
 		Args:    atMost(1, "an output's name"),
+
+		ValidArgsFunction: a.complete(completeOutput),
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := a.state(dir)
 			if err != nil {

@@ -196,7 +196,7 @@ func (p *Progress) writeJSON(e apply.Event) {
 	case apply.EventStart:
 		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s", name, doing(e.Action))
 	case apply.EventProgress:
-		l.Hook, l.Message = hook, fmt.Sprintf("%s: still %s %s", name, doing(e.Action), e.Text)
+		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s: %s", name, doing(e.Action), e.Text)
 	case apply.EventComplete:
 		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s", name, did(e.Action))
 	case apply.EventSkipped:

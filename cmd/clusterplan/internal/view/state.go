@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
@@ -19,6 +20,7 @@ type objectJSON struct {
 	Provider   string          `json:"provider"`
 	ID         string          `json:"id"`
 	Attributes json.RawMessage `json:"attributes"`
+	Sensitive  []string        `json:"sensitive,omitempty"` // attributes that are null here for that
 	DependsOn  []string        `json:"depends_on"`
 	Phases     []string        `json:"phases,omitempty"`
 	Tainted    string          `json:"tainted,omitempty"`
@@ -27,7 +29,13 @@ type objectJSON struct {
 // Object is a state's object as JSON has it.
 func Object(o *statefile.Object) any {
 	out := objectJSON{Address: o.Addr.String(), Type: o.Type, Provider: o.Provider, ID: o.ID, Attributes: o.Attributes,
-		DependsOn: []string{}, Phases: o.Phases, Tainted: o.Tainted}
+		Sensitive: o.Sensitive, DependsOn: []string{}, Phases: o.Phases, Tainted: o.Tainted}
+	if attrs, ok := decode(o.Attributes).(map[string]any); ok && len(o.Sensitive) > 0 {
+		for _, name := range o.Sensitive {
+			attrs[name] = nil
+		}
+		out.Attributes, _ = json.Marshal(attrs) // it was JSON before
+	}
 	for _, d := range o.DependsOn {
 		out.DependsOn = append(out.DependsOn, d.String())
 	}
@@ -92,8 +100,18 @@ func (s Style) Object(w io.Writer, o *statefile.Object) error {
 	fmt.Fprintf(&b, "%s\n", s.Bold(o.Addr.String()))
 	rows := [][]string{{"  type", "= " + o.Type}, {"  provider", "= " + o.Provider}, {"  id", "= " + o.ID}}
 	if attrs, ok := decode(o.Attributes).(map[string]any); ok {
+		if failover, ok := attrs["failover"].(map[string]any); ok && o.Type == addr.TypeGroup && failover["threshold"] == json.Number("0") {
+			failover["threshold"] = verbatim("0 (nodes - 1)")
+		}
 		for _, name := range slices.Sorted(maps.Keys(attrs)) {
-			rows = append(rows, []string{"  " + key(name), "= " + jsonText(attrs[name])})
+			if name == "provider" && o.Type == addr.TypeNode {
+				continue // it stands above
+			}
+			text := jsonText(attrs[name])
+			if slices.Contains(o.Sensitive, name) {
+				text = "(sensitive value)"
+			}
+			rows = append(rows, []string{"  " + key(name), "= " + text})
 		}
 	}
 	if len(o.DependsOn) > 0 {

@@ -73,6 +73,9 @@ func key(k string) string {
 	return k
 }
 
+// verbatim is a text for people where a decoded JSON value stands.
+type verbatim string
+
 // jsonText writes a JSON value the same way.
 func jsonText(v any) string {
 	switch v := v.(type) {
@@ -97,6 +100,8 @@ func jsonText(v any) string {
 		return "{ " + strings.Join(parts, ", ") + " }"
 	case json.Number:
 		return v.String()
+	case verbatim:
+		return string(v)
 	}
 	return fmt.Sprint(v)
 }

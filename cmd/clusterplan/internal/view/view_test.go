@@ -20,6 +20,8 @@ import (
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -118,6 +120,22 @@ func TestPlan(t *testing.T) {
 	}
 	if diff := cmp.Diff(b.String(), plain); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What the state knows to be sensitive is shown nowhere.
+func TestStateHidesWhatIsSensitive(t *testing.T) {
+	o := &statefile.Object{Addr: addr.Group("web", addr.NoKey).WithResource("app", addr.NoKey), Type: "generic_application", ID: "00000000000000a1",
+		Attributes: json.RawMessage(`{"command":["serve"],"environment":{"TOKEN":"hunter2"}}`), Sensitive: []string{"environment"}}
+	var text, whole, one bytes.Buffer
+	snap := &localstore.Snapshot{State: statefile.State{Objects: []statefile.Object{*o}}}
+	if err := errors.Join((Style{}).Object(&text, o), JSON(&one, Object(o)), StateJSON(&whole, snap, nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []string{text.String(), one.String(), whole.String()} {
+		if strings.Contains(got, "hunter2") || !strings.Contains(got, "serve") || !strings.Contains(got, "sensitive") {
+			t.Errorf("%s", got)
+		}
 	}
 }
 
