@@ -62,6 +62,7 @@ func (s *scanner) object(o *Object) bool {
 	if s.is(`,"prevent_destroy":true`) {
 		o.PreventDestroy = true
 	}
+	ok = ok && (!s.is(`,"sensitive":`) || s.strings(&o.Sensitive))
 	if !ok || !s.is("}") || s.pos != len(s.text) {
 		return false
 	}

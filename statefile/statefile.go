@@ -60,6 +60,7 @@ type Object struct {
 	Phases         []string        `json:"phases,omitempty"`     // of a create or delete under way: those that are done
 	Tainted        string          `json:"tainted,omitempty"`    // why it has to be made again
 	PreventDestroy bool            `json:"prevent_destroy,omitempty"`
+	Sensitive      []string        `json:"sensitive,omitempty"` // attributes that the definition calls so: never shown
 }
 
 // Output is an output's last value.

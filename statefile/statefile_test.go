@@ -80,7 +80,7 @@ func TestFastIsTheSame(t *testing.T) {
 		o := Object{
 			Addr: addr.Node("n", addr.StringKey(text.Draw(t, "key"))), Type: text.Draw(t, "type"), Provider: text.Draw(t, "provider"), ID: text.Draw(t, "id"),
 			Attributes: json.RawMessage(value.Draw(t, "attributes")), Tainted: text.Draw(t, "tainted"), PreventDestroy: rapid.Bool().Draw(t, "prevent"),
-			Phases: rapid.SliceOfN(text, 0, 2).Draw(t, "phases"),
+			Phases: rapid.SliceOfN(text, 0, 2).Draw(t, "phases"), Sensitive: rapid.SliceOfN(text, 0, 2).Draw(t, "sensitive"),
 		}
 		if rapid.Bool().Draw(t, "private") {
 			o.Private = json.RawMessage(value.Draw(t, "the private"))

@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
@@ -78,6 +80,9 @@ output "where" { value = node.n1.endpoint }
 	l.must(def, "")
 	def = l.load(small) // what nodes are known for by now
 	l.settled(def)
+	if app := l.state.Find(addr.Group("web", addr.NoKey).WithResource("app", addr.NoKey)); app == nil || !slices.Equal(app.Sensitive, []string{"environment"}) {
+		t.Errorf("the state does not say what is sensitive: %+v", app)
+	}
 
 	// Everything at once: a change, drift, an operator's orders, a stranger's
 	// group, a node more and one less, a new program.

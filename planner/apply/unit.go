@@ -345,7 +345,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 		p := &u.Parts[i]
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: p.Addr, Object: &statefile.Object{
 			Addr: p.Addr, Type: p.Type, Provider: u.Provider, ID: parts[i].ID, Attributes: toJSON(value),
-			DependsOn: p.Depends, PreventDestroy: p.Prevent,
+			DependsOn: p.Depends, PreventDestroy: p.Prevent, Sensitive: sensitive(p.Config),
 		}}})
 	}
 	for _, a := range u.Gone {
@@ -435,7 +435,7 @@ func (r *runner) object(j *job, v cty.Value, private []byte, partly bool) *state
 	u := j.u
 	o := &statefile.Object{
 		Addr: u.Key.Addr, Type: u.Type, Provider: u.Provider, ID: j.id, Attributes: toJSON(v), Private: private,
-		DependsOn: u.DependsOn, PreventDestroy: u.Prevent,
+		DependsOn: u.DependsOn, PreventDestroy: u.Prevent, Sensitive: sensitive(u.Config),
 	}
 	if partly {
 		r.mu.Lock()
@@ -464,6 +464,22 @@ func private(o *providers.Object) []byte {
 		return nil
 	}
 	return o.Private
+}
+
+// sensitive are the attributes of a configuration that hold something marked so.
+func sensitive(v cty.Value) []string {
+	if v == cty.NilVal || v.IsNull() || !v.ContainsMarked() {
+		return nil
+	}
+	v, _ = v.Unmark()
+	var out []string
+	for name, e := range v.AsValueMap() {
+		if e.ContainsMarked() {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // toJSON is a value as the state keeps it; parts that are not known yet are
