@@ -139,6 +139,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	}
 	p.Plan = plan
 	p.Diags = append(p.Diags, diags...)
+	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
 	if p.Diags.HasErrors() {
 		err := error(&view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()})
 		if plan != nil && plan.Quorum != nil && plan.Quorum.Lost {

@@ -9,7 +9,9 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
@@ -119,5 +121,26 @@ func TestLastOwner(t *testing.T) {
 	}
 	if got := lastOwner(events[2:], web, members); got != "" {
 		t.Errorf("%q, of a node that is no member and of another group", got)
+	}
+}
+
+// A plan with nothing to do says so of groups that don't run, and of no others.
+func TestFailedGroups(t *testing.T) {
+	group := func(name, state string) providers.LiveGroup {
+		return providers.LiveGroup{Spec: spec.Group{Name: name, Addr: addr.Group(name, addr.NoKey), ManagedBy: spec.ManagedBy}, State: state}
+	}
+	foreign := group("foreign", spec.StateFailed)
+	foreign.Spec.ManagedBy = "hand"
+	live := &providers.Live{Groups: []providers.LiveGroup{group("bad", spec.StateFailed), group("fine", spec.StateOnline), group("changed", spec.StateFailed), foreign}}
+	plan := &planner.Plan{Changes: []planner.Change{
+		{Address: addr.Group("bad", addr.NoKey), Actions: planner.ActionNoOp},
+		{Address: addr.Group("changed", addr.NoKey).WithResource("app", addr.NoKey), Actions: planner.ActionUpdate},
+	}}
+	diags := failedGroups(plan, live)
+	if len(diags) != 1 || diags.HasErrors() || !strings.Contains(diags[0].Summary, "group.bad") || !strings.Contains(diags[0].Detail, "clusterplan online bad") {
+		t.Errorf("%v", diags)
+	}
+	if diags := failedGroups(plan, nil); diags != nil {
+		t.Errorf("nothing was seen: %v", diags)
 	}
 }

@@ -1,0 +1,35 @@
+package run
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// failedGroups warns of groups that have failed and that the plan leaves as
+// they are: that the definition is carried out is not that all of it runs.
+func failedGroups(plan *planner.Plan, live *providers.Live) hcl.Diagnostics {
+	if plan == nil || live == nil || plan.Mode == planner.ModeDestroy {
+		return nil
+	}
+	touched := map[addr.Address]bool{}
+	for i := range plan.Changes {
+		if c := &plan.Changes[i]; c.Action() != "no-op" {
+			touched[c.Address.Owner()] = true
+		}
+	}
+	var diags hcl.Diagnostics
+	for _, g := range live.Groups {
+		if g.State != spec.StateFailed || g.Spec.ManagedBy != spec.ManagedBy || touched[g.Spec.Addr] {
+			continue
+		}
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: fmt.Sprintf("%s has failed", g.Spec.Addr),
+			Detail: fmt.Sprintf("It is as the definition says, but it does not run, and this plan does not change that. clusterplan status says why; once that is mended, clusterplan online %s has it try again.", g.Spec.Name)})
+	}
+	return diags
+}
