@@ -401,14 +401,15 @@ func (m *Machine) longestWait(node string) time.Duration {
 }
 
 // grant is the lease for a peer in a frame that leaves now: it ends L after
-// the older of the peer's frame and the authority.
+// the older of the peer's frame and the authority. The peer counts from when it
+// sent that frame, which was before its receipt here.
 func (m *Machine) grant(p *peer) time.Duration {
 	p.offered = false
 	a := m.authority()
 	if a == 0 || !m.mayGrant(p) {
 		return 0
 	}
-	d := m.leaseFor(p.node) - m.now.Sub(a)
+	d := m.leaseFor(p.node) - max(p.at.Sub(a), 0)
 	if d <= 0 {
 		return 0
 	}

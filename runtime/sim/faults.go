@@ -216,7 +216,7 @@ func (a *agent) dieAtEdge(out member.Output) {
 // startCrashes crashes one whole node after another; each time its groups have
 // to start elsewhere within the plan's bound, while no other group stops.
 func (w *world) startCrashes() {
-	until := w.now + int64(w.cfg.For)
+	until := w.now + int64(w.cfg.For-3*time.Second) // the last one is judged before all is healed
 	t := spec.Timings{}.WithDefaults()
 	// W by a slow clock, the commit, the start; and what the simulation adds.
 	bound := t.TakeoverWait(0)*101/100 + 60*time.Millisecond + 45*time.Millisecond + 300*time.Millisecond

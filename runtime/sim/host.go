@@ -298,7 +298,7 @@ func (a *agent) write() {
 	a.writing = a.writing[1:]
 	w := a.h.w
 	took := w.between(200*time.Microsecond, 6*time.Millisecond)
-	if w.chance(0.03) {
+	if !w.cfg.Crashes && w.chance(0.03) { // a slow disk is a fault of its own
 		took = w.between(10*time.Millisecond, 120*time.Millisecond)
 	}
 	w.after(took+a.h.disk.slow, func() {
