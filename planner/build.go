@@ -61,7 +61,9 @@ type builder struct {
 	after   spec.Definition
 	before  spec.Definition
 	destroy bool
-	fresh   bool // there is no cluster yet: quorum rules do not apply
+	// remember: the state has to learn of a prevent_destroy, though nothing else changes.
+	remember bool
+	fresh    bool // there is no cluster yet: quorum rules do not apply
 }
 
 // Build works out the plan. Diagnostics with an error come with a plan that

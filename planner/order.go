@@ -74,7 +74,9 @@ func (b *builder) order() {
 	if b.in.World.Objects != nil && !b.destroy {
 		for _, it := range b.items {
 			if !it.acts() && !it.silent && it.old != nil && it.prior != nil {
-				w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value})
+				prevent := it.want != nil && it.want.prevent
+				w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, prevent})
+				b.remember = b.remember || prevent != it.old.PreventDestroy
 			}
 		}
 	}

@@ -401,7 +401,7 @@ func (b *builder) wants() map[string]string {
 func (b *builder) finish() {
 	p := b.plan
 	p.Errored = b.diags.HasErrors()
-	p.Applyable = !p.Errored && p.work != nil && (p.Summary.Any() || changedOutputs(p.OutputChanges) || len(b.in.Pending) > 0)
+	p.Applyable = !p.Errored && p.work != nil && (p.Summary.Any() || changedOutputs(p.OutputChanges) || len(b.in.Pending) > 0 || b.remember)
 	p.Diagnostics = Diagnostics(b.diags)
 }
 

@@ -26,8 +26,9 @@ type Work struct {
 
 // Kept is an object that nothing is done to.
 type Kept struct {
-	Addr  addr.Address
-	Value cty.Value
+	Addr    addr.Address
+	Value   cty.Value
+	Prevent bool // prevent_destroy, for the state: it holds also once the block is gone
 }
 
 // PhaseBegun stands among the phases of an object in the state whose create

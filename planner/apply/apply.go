@@ -257,6 +257,7 @@ func (r *runner) keep(state *statefile.State) {
 	}
 	for _, k := range r.work.Kept {
 		if i, ok := at[k.Addr]; ok {
+			state.Objects[i].PreventDestroy = k.Prevent
 			if text := toJSON(k.Value); !bytes.Equal(text, state.Objects[i].Attributes) {
 				state.Objects[i].Attributes = text
 			}

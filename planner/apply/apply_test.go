@@ -417,6 +417,27 @@ func TestResourceThatNobodyKnows(t *testing.T) {
 	}
 }
 
+// prevent_destroy holds once it was applied, though nothing else changed with
+// it, and also where the block is gone.
+func TestPreventDestroyAlone(t *testing.T) {
+	const group = `
+group "keep" {
+  lifecycle { prevent_destroy = true }
+  resource "generic_application" "app" { command = ["true"] }
+}`
+	l := newLab(t)
+	l.must(l.load(threeNodes+strings.Replace(group, "true }\n  resource", "false }\n  resource", 1)), "")
+	def := l.load(threeNodes + group)
+	if p := l.plan(def, ""); !p.Applyable || p.Summary.Any() {
+		t.Errorf("applyable %v: %s", p.Applyable, actions(p))
+	}
+	l.must(def, "")
+	l.settled(def)
+	if p := l.plan(l.load(threeNodes), ""); !p.Errored {
+		t.Errorf("the plan destroys it:\n%s", actions(p))
+	}
+}
+
 // Agents that run and answer nobody, as many as there may be: they are ended
 // and started, and the plan doesn't count their votes as up.
 func TestHungAgents(t *testing.T) {
