@@ -55,8 +55,7 @@ func (d *deadman) set(at spec.Instant) error {
 		// A zero value would disarm it.
 		t.Value = unix.NsecToTimespec(max(int64(at), 1))
 	}
-	// Raw: it returns at once, and Go's scheduler need not hear of it.
-	// Raw: it returns at once, and comes with each renewal (see internal/rawio).
+	// Raw: it returns at once, and Go's scheduler need not hear of it (internal/rawio).
 	_, _, errno := unix.RawSyscall6(unix.SYS_TIMER_SETTIME, uintptr(d.id), timerAbstime,
 		uintptr(unsafe.Pointer(&t)), 0, 0, 0)
 	if errno != 0 {

@@ -9,7 +9,8 @@
 //	                                                      └── guardian ── program
 //
 // The agent starts its monitor with StartProcess and talks to it through a
-// Process. The monitor (Main) takes the node's lock, kills what an earlier
+// Process. Its lease's end is the one thing that the monitor isn't told but
+// reads, from memory that both share (lease.go). The monitor (Main) takes the node's lock, kills what an earlier
 // monitor left, says Ready, and then starts and stops resources as it is told,
 // each in an instance of its own (instance.go); one loop owns the state
 // (loop.go). Each program runs under a guardian (guard.go).
@@ -28,6 +29,9 @@
 //   - When the agent dies, the monitor serves until its lease's end, stops
 //     everything and exits.
 //   - After Ready, nothing of an earlier monitor is left.
+//
+// Its loop waits for nothing that takes time: not for a disk (record.go), not for
+// the start of a program (which is why it has two of Go's processors).
 //
 // What can escape, where there is no cgroup to hold it: a process that
 // another daemon starts on request (systemd, cron, at, docker); and, when the

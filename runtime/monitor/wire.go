@@ -10,7 +10,7 @@ import (
 // Order is the agent's word to the monitor.
 type Order struct {
 	Configure *Configure    `json:"configure,omitempty"` // first, once
-	Renew     *spec.Instant `json:"renew,omitempty"`     // lease end on this host's boot clock
+	Renew     *spec.Instant `json:"renew,omitempty"`     // lease end on this host's boot clock; by shared memory (lease.go), unless it is shorter than before
 	Start     *Start        `json:"start,omitempty"`
 	Stop      *ResourceRef  `json:"stop,omitempty"` // by its stop signal, after its stop_timeout by killing
 	End       *GroupRef     `json:"end,omitempty"`  // kill what is left of it; Down follows
