@@ -164,17 +164,19 @@ func (s *Session) known() lang.Known {
 			types[provider+"/"+name] = schema.Type(shape)
 		}
 	}
+	// Only nodes have such attributes; each is asked for several of them.
+	nodes := map[addr.Address]cty.Value{}
+	for i := range s.Snap.State.Objects {
+		o := &s.Snap.State.Objects[i]
+		if t, ok := types[o.Provider+"/"+o.Type]; ok && o.Addr.Type == addr.TypeNode {
+			if v, err := schema.FromJSON(o.Attributes, t); err == nil {
+				nodes[o.Addr] = v
+			}
+		}
+	}
 	return func(a addr.Address) (cty.Value, bool) {
-		o := s.Snap.State.Find(a)
-		if o == nil {
-			return cty.NilVal, false
-		}
-		t, ok := types[o.Provider+"/"+o.Type]
-		if !ok {
-			return cty.NilVal, false
-		}
-		v, err := schema.FromJSON(o.Attributes, t)
-		return v, err == nil
+		v, ok := nodes[a]
+		return v, ok
 	}
 }
 
