@@ -278,7 +278,7 @@ func failed(s client.StatusGroup) error {
 	if s.Owner != "" {
 		where = " on " + s.Owner
 	}
-	return fmt.Errorf("it is in the database, but failed%s: %s; clusterplan logs %s tells more", where, strings.Join(words, "; "), s.Name)
+	return fmt.Errorf("it is in the database, but failed%s: %s; clusterplan events and clusterplan logs %s tell more", where, strings.Join(words, "; "), s.Name)
 }
 
 // restarts tells whether a change has the owner stop or start a resource.

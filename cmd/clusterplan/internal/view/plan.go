@@ -70,7 +70,7 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 		b.WriteString("\n")
 	}
 	if len(p.Drift) > 0 {
-		s.section(b, "Not as it was applied")
+		s.section(b, "Not as it should be")
 		for _, d := range p.Drift {
 			what := strings.Join(d.What, ", ")
 			if d.Gone {
