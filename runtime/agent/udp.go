@@ -16,6 +16,7 @@ import (
 const (
 	resolveAgain = 30 * time.Second // a peer's name that is no literal address
 	resolveLimit = 3 * time.Second
+	maxNames     = 256 // addresses that frames came from
 )
 
 // udp is the socket that frames come and go by. The loop seals and sends; the
@@ -126,8 +127,7 @@ func (u *udp) read(ctx context.Context, n *Node) error {
 	stop := context.AfterFunc(ctx, func() { u.conn.Close() })
 	defer stop()
 	buf := make([]byte, heartbeat.MaxPacket+1)
-	var last netip.AddrPort
-	var from string // last's text: peers are few, and a string a frame is garbage
+	names := make(map[netip.AddrPort]string) // peers are few, and a string a frame is garbage
 	for {
 		size, at, err := u.raw.ReceiveFrom(buf)
 		switch {
@@ -148,8 +148,13 @@ func (u *udp) read(ctx context.Context, n *Node) error {
 		if f.AckIncarnation == n.incar { // an echo of ours: no recording
 			u.open.Confirm(f.From, f.Incarnation)
 		}
-		if at != last {
-			last, from = at, at.String()
+		from, ok := names[at]
+		if !ok {
+			if len(names) >= maxNames {
+				clear(names)
+			}
+			from = at.String()
+			names[at] = from
 		}
 		n.input(member.FrameIn{From: from, Frame: f})
 	}

@@ -61,7 +61,12 @@ func (c *children) runStarts() {
 	for r := range c.starts {
 		ch := &child{ended: make(chan struct{})}
 		c.mu.Lock()
+		// Who starts a program keeps one of Go's processors until the kernel has
+		// found it, perhaps on a disk that is busy for longer than a lease: the
+		// loop has another meanwhile.
+		runtime.GOMAXPROCS(processors + 1)
 		pid, err := syscall.ForkExec(r.path, r.args(thread), r.attr)
+		runtime.GOMAXPROCS(processors)
 		if err == nil {
 			ch.pid = pid
 			if s, serr := statOf(pid); serr == nil { // not reaped: it is there

@@ -31,7 +31,7 @@
 //   - After Ready, nothing of an earlier monitor is left.
 //
 // Its loop waits for nothing that takes time: not for a disk (record.go), not for
-// the start of a program (which is why it has two of Go's processors).
+// the start of a program (children.go).
 //
 // What can escape, where there is no cgroup to hold it: a process that
 // another daemon starts on request (systemd, cron, at, docker); and, when the

@@ -46,13 +46,14 @@ func Main(args []string) int {
 	return 0
 }
 
+// processors is how many Go's code runs on: an idle second one is woken, and
+// looks for work, each time that the first one is.
+const processors = 1
+
 // serve is a monitor's life on its connection to the agent.
 func serve(conn net.Conn, board *board) error {
 	debug.SetGCPercent(50) // small, rather than quick
-	// One processor would do, and cost less. But whoever starts a guardian keeps
-	// one until the kernel has found the program, perhaps on a disk that is busy
-	// for longer than a lease: the loop needs another.
-	runtime.GOMAXPROCS(2)
+	runtime.GOMAXPROCS(processors)
 	stream, err := quiet(conn)
 	if err != nil {
 		return err
