@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -30,6 +31,20 @@ func failedGroups(plan *planner.Plan, live *providers.Live) hcl.Diagnostics {
 		}
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: fmt.Sprintf("%s has failed", g.Spec.Addr),
 			Detail: fmt.Sprintf("It is as the definition says, but it does not run, and this plan does not change that. clusterplan status says why; once that is mended, clusterplan online %s has it try again.", g.Spec.Name)})
+	}
+	return diags
+}
+
+// notThere finds addresses of --replace that neither the definition nor the
+// state has: one that is mistyped must not pass for one that needs nothing.
+func notThere(plan *planner.Plan, replace []addr.Address) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, a := range replace {
+		if plan == nil || slices.ContainsFunc(plan.Changes, func(c planner.Change) bool { return c.Address == a }) {
+			continue
+		}
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("There is no %s to replace", a),
+			Detail: "Neither the definition nor the state has it. Look at the address that is given to --replace; clusterplan state list shows those that there are."})
 	}
 	return diags
 }

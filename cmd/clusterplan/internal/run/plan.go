@@ -139,6 +139,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	}
 	p.Plan = plan
 	p.Diags = append(p.Diags, diags...)
+	p.Diags = append(p.Diags, notThere(plan, o.Replace)...)
 	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
 	if p.Diags.HasErrors() {
 		err := error(&view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()})

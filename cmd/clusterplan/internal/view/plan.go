@@ -64,8 +64,13 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 	}
 	if len(p.Unreachable) > 0 {
 		s.section(b, "Could not be seen; prior values are kept")
-		for _, u := range p.Unreachable {
-			fmt.Fprintf(b, "  %s %s: %s\n", s.Yellow("!"), u.Address, u.Reason)
+		for i := 0; i < len(p.Unreachable); {
+			// One cause is told once, whatever it hides.
+			reason, names := p.Unreachable[i].Reason, []string{}
+			for ; i < len(p.Unreachable) && p.Unreachable[i].Reason == reason; i++ {
+				names = append(names, p.Unreachable[i].Address.String())
+			}
+			fmt.Fprintf(b, "  %s %s: %s\n", s.Yellow("!"), strings.Join(names, ", "), reason)
 		}
 		b.WriteString("\n")
 	}

@@ -55,7 +55,7 @@ func full() *planner.Plan {
 	return &planner.Plan{
 		Cluster:     "c",
 		AsOf:        &planner.AsOf{Revision: 41, Text: "as of revision 41, no quorum"},
-		Unreachable: []planner.Unreachable{{Address: node("n4"), Reason: "connection refused"}},
+		Unreachable: []planner.Unreachable{{Address: node("n4"), Reason: "connection refused"}, {Address: node("n6"), Reason: "connection refused"}, {Address: node("n7"), Reason: "no route"}},
 		Drift:       []planner.Drift{{Address: node("n1"), What: []string{"agent not running", "certificate expires in 3 days"}}, {Address: node("n2"), Gone: true}},
 		Operator:    []planner.Operator{{Address: web, Order: "move", To: "n2", Author: "anna@host", Reason: "new memory"}},
 		Unmanaged:   []planner.Unmanaged{{Type: "group", Name: "legacy", ManagedBy: "hand"}},
