@@ -52,6 +52,7 @@ const processors = 1
 
 // serve is a monitor's life on its connection to the agent.
 func serve(conn net.Conn, board *board) error {
+	_ = hurry(true)        // what isn't allowed here, the agent wasn't either, and has told
 	debug.SetGCPercent(50) // small, rather than quick
 	runtime.GOMAXPROCS(processors)
 	stream, err := quiet(conn)
