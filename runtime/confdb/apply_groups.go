@@ -205,6 +205,15 @@ func (s *State) handOver(c Command) Result {
 	return Result{}
 }
 
+// isHome tells whether a group's owner is the one that a failback ends at: the
+// head of its preferred owners, else the node that it was taken from.
+func (s *State) isHome(g *Group) bool {
+	if len(g.Spec.PreferredOwners) > 0 {
+		return s.NodeName(g.Owner.Node) == g.Spec.PreferredOwners[0]
+	}
+	return g.Owner.Node == g.HomeFrom
+}
+
 // assign changes the owner: the one place where an epoch grows. It holds only
 // for the epoch that the leader saw, and never against an operator's newer order.
 func (s *State) assign(c Command) Result {
@@ -238,7 +247,7 @@ func (s *State) assign(c Command) Result {
 	if a.Counts {
 		g.Failovers = append(g.Failovers, c.Time)
 	}
-	if a.Failover && g.HomeFrom == "" && was != a.Node {
+	if (a.Failover || a.Away) && g.HomeFrom == "" && was != a.Node {
 		g.HomeFrom = was
 	}
 	e := Event{Node: s.NodeName(was), Kind: KindGroupReleased, Text: "group " + g.Spec.Name + " is offline: nobody owns it"}
@@ -246,7 +255,7 @@ func (s *State) assign(c Command) Result {
 	case a.Node != "":
 		// The new owner reports from the start; what the last one said is over.
 		g.State, g.Resources = spec.StatePending, resourceStates(g.Spec, nil)
-		if g.Move != nil || g.HomeFrom == a.Node {
+		if g.Move != nil || s.isHome(g) {
 			g.HomeFrom = "" // an operator's choice, or home again
 		}
 		g.Move = nil

@@ -77,7 +77,7 @@ type Group struct {
 	Failovers  []time.Time     `json:"failovers,omitempty"`   // within the period
 	GaveUp     bool            `json:"gave_up,omitempty"`     // the owner reported GiveUp under Owner.Epoch
 	LeftFailed string          `json:"left_failed,omitempty"` // why no further failover is tried; online or a changed definition clears it
-	HomeFrom   string          `json:"home_from,omitempty"`   // node id that failure took it from: where failback looks
+	HomeFrom   string          `json:"home_from,omitempty"`   // node id that a failure or a drain took it from: it is to fail back. "" once it is home, or where an operator moved it
 }
 
 // Handover asks a healthy owner to stop a group and release it, before the
@@ -216,6 +216,7 @@ type Assign struct {
 	Node       string    `json:"node"`
 	Why        string    `json:"why"`                // closed list: core.Why*
 	Failover   bool      `json:"failover,omitempty"` // failure took it from its owner: failback looks there
+	Away       bool      `json:"away,omitempty"`     // a drain takes it from its owner: failback looks there as after a failover
 	Counts     bool      `json:"counts,omitempty"`   // and the group itself failed: against its failover threshold
 	LeftFailed string    `json:"left_failed,omitempty"`
 	Text       string    `json:"text"`    // for the event log

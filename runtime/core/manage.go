@@ -264,6 +264,7 @@ func (m *Machine) assign(id string, g *confdb.Group, to, why string, counts bool
 	m.propose(confdb.Command{Cause: m.causeOf(g), Assign: &confdb.Assign{
 		Group: id, From: g.Owner.Epoch, Node: to, Why: why, Text: text,
 		Failover: g.Owner.Node != to && to != "" && (why == WhyFailover || why == WhyGaveUp) && g.Owner.Node != "",
+		Away:     why == WhyDrain,
 		Counts:   counts, Timings: m.ownership(g),
 	}}, proposal{group: id, taken: taken})
 }

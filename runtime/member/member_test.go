@@ -308,6 +308,53 @@ func TestFailback(t *testing.T) {
 	}
 }
 
+// Wherever failures and drains take a group, an immediate failback ends at the
+// head of its preferred owners, each time again.
+func TestFailbackEndsAtTheHead(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n1", "n2", "n3")
+	g.Failback = spec.Failback{Mode: spec.FailbackImmediate, Delay: spec.Duration(time.Second)}
+	w.put(g)
+	w.run(time.Second)
+	on := func(node string) func() bool {
+		return func() bool { return w.leader() != nil && w.online("web") && w.running["g-web"] == node }
+	}
+	killed := func(node, to string) {
+		t.Helper()
+		h := w.owner("web")
+		if h.name != node {
+			t.Fatalf("web is on %s, not %s", h.name, node)
+		}
+		h.kill()
+		w.until("web is on "+to, 4*time.Second, on(to))
+		h.start()
+	}
+	// An operator moved it to n2, where it stays until n2 is lost.
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n2"}})
+	w.until("web has moved", 5*time.Second, on("n2"))
+	w.run(3 * time.Second)
+	killed("n2", "n3")
+	w.until("web is home", 15*time.Second, on("n1"))
+	w.until("all are up", 5*time.Second, func() bool { return len(w.state().View.Up) == 3 })
+	// And once more: home was not forgotten.
+	killed("n1", "n2")
+	w.until("web is home again", 15*time.Second, on("n1"))
+	w.until("all are up again", 5*time.Second, func() bool { return len(w.state().View.Up) == 3 })
+	// A drain takes it away, a resume brings it home.
+	home := w.owner("web").id
+	w.must(w.leader(), confdb.Command{PauseNode: &confdb.PauseNode{Node: home, Drain: true}})
+	w.until("web has left the drained node", 5*time.Second, func() bool { return w.online("web") && w.running["g-web"] != "n1" })
+	w.run(3 * time.Second)
+	if w.running["g-web"] == "n1" {
+		t.Fatal("web went to a drained node")
+	}
+	w.must(w.leader(), confdb.Command{ResumeNode: &confdb.NodeRef{Node: home}})
+	w.until("web is home after the resume", 10*time.Second, on("n1"))
+	if w.group("web").HomeFrom != "" {
+		t.Error("home, and still told to go home")
+	}
+}
+
 // A restarted agent gets no lease before the old incarnation's is over, even
 // when its monitor is up at once.
 func TestRestartWaits(t *testing.T) {

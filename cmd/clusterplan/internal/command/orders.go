@@ -108,6 +108,7 @@ Drain pauses a node and moves its groups to others, one after the other.`,
 func (a *app) resumeCommand() *cobra.Command {
 	return a.order("resume NODE", "Give a paused or drained node groups again", `
 Resume ends pause and drain: the node may be given groups again. Those that drain
-moved away stay where they are; move brings them back.`,
+moved away come back by their failback policy; where that is prevent (the
+default), they stay and move brings them back.`,
 		"  clusterplan resume n2", "node", "resume")
 }
