@@ -66,8 +66,8 @@ func (b *board) read() spec.Instant { return spec.Instant(b.end.Load()) }
 const leastLook = 20 * time.Millisecond
 
 // lookAgain is when to look for a renewal of a lease with that end: after a
-// sixth of what is left of it. A monitor that gets no processor for a moment so
-// has five sixths and stop_within before the kernel takes it for dead.
+// quarter of what is left of it. A monitor that gets no processor for a moment
+// so has three quarters and stop_within before the kernel takes it for dead.
 func lookAgain(now, end spec.Instant) spec.Instant {
-	return min(end, now.Add(max(end.Sub(now)/6, leastLook)))
+	return min(end, now.Add(max(end.Sub(now)/4, leastLook)))
 }

@@ -42,8 +42,8 @@ func TestLookAgain(t *testing.T) {
 	t.Parallel()
 	ms := func(n int64) spec.Instant { return spec.Instant(n * int64(time.Millisecond)) }
 	for _, c := range []struct{ now, end, want spec.Instant }{
-		{ms(1000), ms(1600), ms(1100)},
-		{ms(1000), ms(10000), ms(2500)},
+		{ms(1000), ms(1600), ms(1150)},
+		{ms(1000), ms(10000), ms(3250)},
 		{ms(1000), ms(1040), ms(1020)}, // not ever more often
 		{ms(1000), ms(1010), ms(1010)}, // never past the end
 		{ms(1000), ms(900), ms(900)},
