@@ -36,7 +36,11 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
-			return os.CopyFS(filepath.Join(e.WorkDir, "quickstart"), os.DirFS(quickstart))
+			into := filepath.Join(e.WorkDir, "quickstart")
+			if err := os.CopyFS(into, os.DirFS(quickstart)); err != nil {
+				return err
+			}
+			return os.RemoveAll(filepath.Join(into, ".clusterplan")) // of someone's own try
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"state": writeState,
