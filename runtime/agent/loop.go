@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -352,7 +351,6 @@ func (n *Node) Read(ctx context.Context, fn func(*confdb.State, member.Status)) 
 		st := n.member.Status()
 		st.Driver.Voters = slices.Clone(st.Driver.Voters)
 		st.Driver.Learners = slices.Clone(st.Driver.Learners)
-		st.Driver.CaughtUp = maps.Clone(st.Driver.CaughtUp)
 		st.UpNodes = slices.Clone(st.UpNodes)
 		fn(n.member.State(), st)
 	})

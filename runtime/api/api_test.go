@@ -171,7 +171,7 @@ func formed(t *testing.T) (*fake, http.Handler) {
 	}
 	do("POST", client.PathBootstrap, client.Bootstrap{Cluster: testCluster(), Member: request(1)})
 	do("POST", client.PathMembers, request(2))
-	f.status.Driver.CaughtUp = map[uint64]bool{1: true, 2: true}
+	f.status.CaughtUp = map[uint64]bool{1: true, 2: true}
 	do("POST", client.PathMembers+"/id2/promote", nil)
 	do("PUT", client.PathGroups+"/g1", testGroup())
 	f.ops = nil
@@ -311,7 +311,7 @@ func TestMembershipsLife(t *testing.T) {
 	step("join", "POST", client.PathMembers, request(3), 200, "", "add_learner 3")
 	step("join again", "POST", client.PathMembers, request(3), 200, "")
 	step("promote too early", "POST", client.PathMembers+"/id3/promote", nil, 503, "caught up")
-	f.status.Driver.CaughtUp[3] = true
+	f.status.CaughtUp[3] = true
 	step("promote", "POST", client.PathMembers+"/id3/promote", nil, 200, "", "promote 3")
 	step("promote again", "POST", client.PathMembers+"/id3/promote", nil, 200, "")
 	if !f.state.Nodes["id3"].Joined {
@@ -323,7 +323,7 @@ func TestMembershipsLife(t *testing.T) {
 	if n := f.state.Nodes["id3"]; n.Joined || n.ServerID != 33 {
 		t.Errorf("n3 is %+v", n)
 	}
-	f.status.Driver.CaughtUp[33] = true
+	f.status.CaughtUp[33] = true
 	step("promote the new one", "POST", client.PathMembers+"/id3/promote", nil, 200, "", "promote 33")
 	silent := request(3)
 	silent.ServerID, silent.Spec.Votes = 33, 0

@@ -208,7 +208,7 @@ func (s *server) promote(c *call) error {
 			Message: fmt.Sprintf("%s has not been joined with its present data directory", l.node.Spec.Name), Hint: "join it first"}
 	}
 	if !voter {
-		if !l.ms.Driver.CaughtUp[l.node.ServerID] {
+		if !l.ms.CaughtUp[l.node.ServerID] {
 			return busy(l.node.Spec.Name + " has not caught up with the log yet")
 		}
 		if l.node.Spec.Votes > 0 {
@@ -336,7 +336,7 @@ func (s *server) leave(c *call) error {
 func (s *server) handOver(ctx context.Context, ms member.Status) error {
 	err := error(busy("no other voter has caught up and can lead"))
 	for _, v := range ms.Driver.Voters {
-		if v == ms.Driver.Self || !ms.Driver.CaughtUp[v] {
+		if v == ms.Driver.Self || !ms.CaughtUp[v] {
 			continue
 		}
 		if err = s.membership(ctx, member.Membership{Op: "transfer", Server: v}); err != nil {

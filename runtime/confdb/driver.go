@@ -25,11 +25,10 @@ type Status struct {
 	Leader   uint64   // server id, 0: unknown
 	Voters   []uint64 // latest configuration (both halves of a joint one), sorted
 	Learners []uint64
-	Needed   int             // q: voters that make a quorum
-	Ready    bool            // leader only: an entry of its own term is applied
-	Applied  uint64          // index
-	Commit   uint64          // index
-	CaughtUp map[uint64]bool // leader only: server ids whose log is within a round of the leader's and who answered lately
+	Needed   int    // q: voters that make a quorum
+	Ready    bool   // leader only: an entry of its own term is applied
+	Applied  uint64 // index
+	Commit   uint64 // index
 
 	// SnapshotWanted: a member needs the state rather than the log. The owner
 	// calls Compact with the State that it has applied last.
@@ -151,8 +150,12 @@ type Entry struct {
 // Errors of Propose: ErrNoLeader; ErrOutside. A proposal may be lost without a
 // word: who sent it waits for its command id to be applied, and sends it again.
 type Driver interface {
-	// Status is cheap; its slices and maps are valid until the next call.
+	// Status is cheap; its slices are valid until the next call.
 	Status() Status
+	// CaughtUp are, on a leader, the server ids whose log is within a round of
+	// the leader's and who answered lately; elsewhere there are none. The map
+	// is the caller's.
+	CaughtUp() map[uint64]bool
 	// Configure may be called at any time; zero fields mean the defaults.
 	Configure(Settings)
 	// Propose adds a command, or sends it to the leader.

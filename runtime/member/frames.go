@@ -134,8 +134,9 @@ func (m *Member) stopWhenDone() {
 // caught up, witnesses last; 0: none.
 func (m *Member) heir(s confdb.Status) uint64 {
 	var witness uint64
+	caughtUp := m.drv.CaughtUp()
 	for _, v := range s.Voters {
-		if v == m.cfg.ServerID || !s.CaughtUp[v] {
+		if v == m.cfg.ServerID || !caughtUp[v] {
 			continue
 		}
 		if n := m.state.Nodes[m.nodeOf[v]]; n != nil && n.Spec.Witness() {

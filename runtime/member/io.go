@@ -219,8 +219,9 @@ type Config struct {
 // Status is what the member knows, for the API and for tests.
 type Status struct {
 	Driver     confdb.Status
-	LeaderNode string       // node id, "": unknown
-	LeaseEnd   spec.Instant // 0: none
+	CaughtUp   map[uint64]bool // as confdb.Driver's
+	LeaderNode string          // node id, "": unknown
+	LeaseEnd   spec.Instant    // 0: none
 	MonitorUp  bool
 	Quorum     bool     // a majority of the votes answers: known by the leader from frames, by others from a fresh lease
 	UpNodes    []string // node ids that this node holds for up

@@ -170,7 +170,7 @@ func (m *Member) State() *confdb.State { return m.state }
 // Status is what the member knows now.
 func (m *Member) Status() Status {
 	return Status{
-		Driver: m.drv.Status(), LeaderNode: m.nodeOf[m.drv.Status().Leader], LeaseEnd: m.core.LeaseEnd(),
+		Driver: m.drv.Status(), CaughtUp: m.drv.CaughtUp(), LeaderNode: m.nodeOf[m.drv.Status().Leader], LeaseEnd: m.core.LeaseEnd(),
 		MonitorUp: m.core.MonitorUp(), Quorum: m.core.Quorum(), UpNodes: m.core.UpNodes(),
 	}
 }
@@ -204,11 +204,12 @@ func (m *Member) pump() {
 		if m.ready != nil {
 			continue
 		}
-		r, ok := m.drv.Ready()
+		got, ok := m.drv.Ready()
 		m.routeNow()
 		if !ok {
 			continue
 		}
+		r := got // on the heap only if there is one: this runs with every frame
 		m.again = true
 		if r.Persist.Empty {
 			m.finish(&r)
@@ -239,7 +240,6 @@ func (m *Member) agree() {
 		return
 	}
 	s.Voters, s.Learners = slices.Clone(s.Voters), slices.Clone(s.Learners)
-	s.CaughtUp = nil // the core has no use for it, and it changes with each message
 	m.status = s
 	if s.Role != confdb.Leader {
 		m.nextBeat = 0

@@ -260,11 +260,11 @@ func (m *Member) memberNodes() {
 	if !m.unjoined {
 		return
 	}
-	s := m.drv.Status()
+	s, caughtUp := m.drv.Status(), m.drv.CaughtUp()
 	for _, id := range sortedKeys(m.state.Nodes) {
 		n := m.state.Nodes[id]
 		member := slices.Contains(s.Voters, n.ServerID) || slices.Contains(s.Learners, n.ServerID)
-		if n.Joined || m.joining[id] || !member || n.ServerID != m.cfg.ServerID && !s.CaughtUp[n.ServerID] {
+		if n.Joined || m.joining[id] || !member || n.ServerID != m.cfg.ServerID && !caughtUp[n.ServerID] {
 			continue
 		}
 		m.joining[id] = true

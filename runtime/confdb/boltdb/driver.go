@@ -105,9 +105,16 @@ func (d *Driver) Status() confdb.Status {
 	if d.member && d.termSaved {
 		s.Role, s.Leader = confdb.Leader, d.id
 		s.Ready = d.appliedTerm == d.term
-		s.CaughtUp = map[uint64]bool{d.id: true}
 	}
 	return s
+}
+
+// CaughtUp is this server itself, once it leads.
+func (d *Driver) CaughtUp() map[uint64]bool {
+	if !d.member || !d.termSaved {
+		return nil
+	}
+	return map[uint64]bool{d.id: true}
 }
 
 // Configure has nothing to set here.

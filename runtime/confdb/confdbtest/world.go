@@ -227,7 +227,7 @@ func (w *World) Form() {
 				}
 			}
 			l.Do(func(d confdb.Driver) {
-				if st.CaughtUp[s.ID] {
+				if d.CaughtUp()[s.ID] {
 					_ = d.Promote(s.ID) // busy now and then
 				} else {
 					_ = d.AddLearner(s.ID)

@@ -220,7 +220,7 @@ func TestMembership(t *testing.T) {
 	}
 	w.Servers = append(w.Servers, four)
 	four.Start()
-	w.Must("it caught up", 10*time.Second, func() bool { return d.Status().CaughtUp[4] })
+	w.Must("it caught up", 10*time.Second, func() bool { return d.CaughtUp()[4] })
 	l.Do(func(d confdb.Driver) { _ = d.Promote(4) })
 	w.Must("it votes", time.Second, func() bool { st := d.Status(); return len(st.Voters) == 4 && st.Needed == 3 })
 

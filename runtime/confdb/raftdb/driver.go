@@ -27,10 +27,11 @@ import (
 )
 
 // Raft's clock: a leader's Beat is one tick, and a leader that no majority
-// answered for electionTick of them steps down.
+// answered for electionTick of them steps down. Raft's own heartbeats go nowhere
+// (Beat makes them), so it makes as few as its configuration allows.
 const (
 	electionTick  = 5
-	heartbeatTick = 1
+	heartbeatTick = electionTick - 1
 )
 
 // Bounds, in bytes and messages.
@@ -158,25 +159,32 @@ func (d *Driver) Status() confdb.Status {
 	s := &d.status
 	s.Self, s.Term, s.Leader, s.Commit, s.Applied = d.id, d.seen.term, d.seen.lead, d.seen.commit, d.applied
 	s.Ready, s.SnapshotWanted = false, d.log.wanted
-	clear(s.CaughtUp)
 	switch {
 	case !d.isMember(d.id):
 		s.Role = confdb.Outside
 	case d.seen.state == raft.StateLeader:
 		s.Role = confdb.Leader
 		s.Ready = d.appliedTerm == d.seen.term
-		if s.CaughtUp == nil {
-			s.CaughtUp = map[uint64]bool{}
-		}
-		d.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) {
-			s.CaughtUp[id] = d.caughtUp(id, pr)
-		})
 	case d.seen.state == raft.StateFollower:
 		s.Role = confdb.Follower
 	default:
 		s.Role = confdb.Candidate
 	}
 	return *s
+}
+
+// CaughtUp are the servers that are up to date and answer, on a leader.
+func (d *Driver) CaughtUp() map[uint64]bool {
+	if d.seen.state != raft.StateLeader || !d.isMember(d.id) {
+		return nil
+	}
+	up := map[uint64]bool{}
+	d.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) {
+		if d.caughtUp(id, pr) {
+			up[id] = true
+		}
+	})
+	return up
 }
 
 // Propose adds a command if this is the leader, else sends it there.

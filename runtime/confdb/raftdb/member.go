@@ -39,7 +39,7 @@ func (d *Driver) Promote(server uint64) error {
 			return nil
 		case !d.isMember(server):
 			return confdb.ErrUnknown
-		case !d.Status().CaughtUp[server]:
+		case !d.CaughtUp()[server]:
 			return confdb.ErrNotCaughtUp
 		}
 	}
@@ -94,7 +94,7 @@ func (d *Driver) Transfer(to uint64) error {
 		return nil
 	case !d.isVoter(to):
 		return confdb.ErrUnknown
-	case !d.Status().CaughtUp[to]:
+	case !d.CaughtUp()[to]:
 		return confdb.ErrNotCaughtUp
 	}
 	d.rn.TransferLeader(to)
