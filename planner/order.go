@@ -529,42 +529,6 @@ func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool
 	return out
 }
 
-// destroyEdges: groups go dependents first, then every node, then what is left.
-func (o *orderer) destroyEdges() {
-	unit := make(map[addr.Address]*Unit, len(o.groups))
-	for _, u := range o.groups {
-		unit[u.Key.Addr] = u
-	}
-	for _, u := range o.groups {
-		if u.Old != nil {
-			for _, dep := range u.Old.DependsOn {
-				if d := unit[dep.Owner()]; d != nil && d != u {
-					o.g.AddEdge(d.Key, u.Key, graph.Soft)
-				}
-			}
-		}
-	}
-	if len(o.groups) > 0 {
-		o.mark(markGroups)
-		for _, u := range o.groups {
-			o.g.AddEdge(markGroups, u.Key, graph.Soft)
-		}
-	}
-	for _, u := range o.leaves {
-		if len(o.groups) > 0 {
-			o.g.AddEdge(u.Key, markGroups, graph.Soft)
-		}
-	}
-	if o.cluster != nil {
-		if len(o.groups) > 0 {
-			o.g.AddEdge(o.cluster.Key, markGroups, graph.Soft)
-		}
-		for _, u := range o.leaves {
-			o.g.AddEdge(o.cluster.Key, u.Key, graph.Hard)
-		}
-	}
-}
-
 // ownerNames are the nodes that a group's lists name.
 func ownerNames(config cty.Value) []string {
 	var out []string

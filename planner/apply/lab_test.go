@@ -1,0 +1,256 @@
+package apply_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/planner/refresh"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// lab is a world with a definition's state and journal beside it.
+type lab struct {
+	t       testing.TB
+	world   *plannertest.World
+	state   statefile.State // the snapshot
+	journal journal
+	ids     int
+	events  []apply.Event
+	stop    chan struct{}
+	conf    func(*apply.Config)
+	planned *planner.Plan // what the next apply does; nil: it plans itself
+}
+
+// journal is a store's, in memory: what was appended is what survives.
+type journal struct {
+	entries []statefile.Entry
+	appends int
+	killAt  int  // the process dies at this append, 1 being the first; 0: never
+	after   bool // ... after it was written
+	dead    bool
+}
+
+var errKilled = errors.New("killed")
+
+func (j *journal) Append(entries ...statefile.Entry) error {
+	if j.dead {
+		return errKilled
+	}
+	j.appends++
+	if j.appends == j.killAt {
+		j.dead = true
+		if !j.after {
+			return errKilled
+		}
+	}
+	for _, e := range entries {
+		text, err := json.Marshal(e) // as a disk would have it
+		if err != nil {
+			return err
+		}
+		var back statefile.Entry
+		if err := json.Unmarshal(text, &back); err != nil {
+			return err
+		}
+		j.entries = append(j.entries, back)
+	}
+	if j.dead {
+		return errKilled
+	}
+	return nil
+}
+
+func newLab(t testing.TB) *lab {
+	l := &lab{t: t, world: plannertest.New(), state: statefile.State{Lineage: "L", Objects: []statefile.Object{}}, stop: make(chan struct{})}
+	t.Cleanup(func() {
+		for _, v := range l.world.Violations() {
+			t.Errorf("violated: %s", v)
+		}
+	})
+	return l
+}
+
+func (l *lab) load(src string) *lang.Definition {
+	l.t.Helper()
+	return l.loadWith(src, l.known())
+}
+
+// known is what the state has of nodes.
+func (l *lab) known() lang.Known {
+	state, _ := l.current()
+	return func(a addr.Address) (cty.Value, bool) {
+		o := state.Find(a)
+		if o == nil || a.Type != addr.TypeNode {
+			return cty.NilVal, false
+		}
+		v, err := schema.FromJSON(o.Attributes, schema.Type(spec.NodeSchema()))
+		return v, err == nil
+	}
+}
+
+func (l *lab) loadWith(src string, known lang.Known) *lang.Definition {
+	l.t.Helper()
+	files := fstest.MapFS{"main.cluster.hcl": &fstest.MapFile{Data: []byte(src)}}
+	schemas := l.world.Registry().Schemas()
+	blocks := map[string]spec.Schema{}
+	for name, s := range schemas {
+		blocks[name] = s.Config
+	}
+	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks})
+	if diags.HasErrors() {
+		l.t.Fatalf("load: %v", diags)
+	}
+	def, diags := conf.Evaluate(known)
+	if diags.HasErrors() {
+		l.t.Fatalf("evaluate: %v", diags)
+	}
+	return def
+}
+
+// current is the state with the journal folded in, as a new run finds it.
+func (l *lab) current() (statefile.State, []statefile.Pending) {
+	return statefile.Fold(l.state, l.journal.entries)
+}
+
+func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
+	l.t.Helper()
+	state, pending := l.current()
+	world, err := refresh.Run(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry(), Definition: def})
+	if err != nil {
+		l.t.Fatalf("refresh: %v", err)
+	}
+	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, World: world, Providers: l.world.Registry(), Mode: mode})
+	return p
+}
+
+// apply plans and applies; a killed run leaves its journal behind.
+func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.Plan, error) {
+	l.t.Helper()
+	p := l.planned
+	if l.planned = nil; p == nil {
+		p = l.plan(def, mode)
+	}
+	if p.Errored {
+		return nil, p, fmt.Errorf("plan: %v", p.Diagnostics)
+	}
+	state, pending := l.current()
+	l.events = nil
+	cfg := apply.Config{
+		Plan: p, Definition: def, State: state, Pending: pending, Providers: l.world.Registry(), Journal: &l.journal,
+		Begin: statefile.Begin{Run: "r", Lineage: "L"}, Stop: l.stop, Poll: time.Millisecond, QuorumWait: 50 * time.Millisecond,
+		Events: func(e apply.Event) { l.events = append(l.events, e) },
+		NewID: func() string {
+			l.ids++
+			return fmt.Sprintf("%016x", l.ids)
+		},
+		NewIdentity: func(name string) (*pki.Identity, error) {
+			l.ids++
+			return &pki.Identity{ID: fmt.Sprintf("%016x", l.ids), Name: name, Key: make([]byte, 32)}, nil
+		},
+	}
+	if l.conf != nil {
+		l.conf(&cfg)
+	}
+	res, err := apply.Run(context.Background(), cfg)
+	// What has no end stays in the journal, as a store keeps it.
+	if _, pending := l.current(); !l.journal.dead && len(pending) == 0 {
+		l.state = res.State
+		l.state.Serial++
+		l.journal = journal{}
+	}
+	return res, p, err
+}
+
+func (l *lab) must(def *lang.Definition, mode string) *apply.Result {
+	l.t.Helper()
+	res, _, err := l.apply(def, mode)
+	if err != nil {
+		l.t.Fatalf("apply: %v", err)
+	}
+	if len(res.Failed) > 0 || len(res.Skipped) > 0 {
+		l.t.Fatalf("apply: failed %+v, skipped %+v", res.Failed, res.Skipped)
+	}
+	return res
+}
+
+// settled: a second plan has nothing to do.
+func (l *lab) settled(def *lang.Definition) {
+	l.t.Helper()
+	p := l.plan(def, "")
+	for _, c := range p.Changes {
+		if c.Action() != "no-op" {
+			l.t.Errorf("still to do: %s %s %v %v %v", c.Address, c.Action(), c.Why, c.Phases, paths(c))
+		}
+	}
+	if p.Applyable {
+		l.t.Errorf("the second plan is applyable: outputs %v", p.OutputChanges)
+	}
+}
+
+func paths(c planner.Change) []string {
+	var out []string
+	for _, a := range c.Attributes {
+		out = append(out, fmt.Sprintf("%s(%s): %#v -> %#v", a.Path, a.Cause, a.Before, a.After))
+	}
+	return out
+}
+
+func (l *lab) calls() string {
+	var out []string
+	for _, c := range l.world.Calls {
+		out = append(out, strings.TrimSpace(c.String()))
+	}
+	return strings.Join(out, "\n")
+}
+
+func actions(p *planner.Plan) string {
+	var out []string
+	for _, c := range p.Changes {
+		if c.Action() != "no-op" {
+			out = append(out, c.Address.String()+" "+c.Action()+" "+c.Reason)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+const threeNodes = `
+cluster "c" {
+  quorum { model = "majority_node_set" }
+}
+node "n1" { provider = local }
+node "n2" { provider = local }
+node "n3" { provider = local }
+`
+
+const twoGroups = `
+group "web" {
+  preferred_owners = [node.n1, node.n2]
+  resource "ip_address" "vip" { address = "127.0.0.9" }
+  resource "generic_application" "app" {
+    command    = ["true"]
+    depends_on = [resource.vip]
+  }
+}
+group "worker" {
+  depends_on = [group.web]
+  resource "generic_application" "app" { command = ["true"] }
+}
+output "where" { value = "127.0.0.9" }
+`

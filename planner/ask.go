@@ -1,0 +1,127 @@
+package planner
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// sequence is the order of the phases that bring a node or the cluster about.
+var sequence = []string{
+	providers.PhaseDrain, providers.PhaseDemote, providers.PhaseStop, providers.PhaseInstall, providers.PhaseStart,
+	providers.PhaseBootstrap, providers.PhaseJoin, providers.PhaseUpdate, providers.PhasePromote, providers.PhaseResume,
+}
+
+// goOn adds what a cut-off create has not done yet, where the provider does
+// not ask for it by itself.
+func (b *builder) goOn(it *item) {
+	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+		return
+	}
+	var done []string
+	if it.old != nil {
+		done = it.old.Phases
+	}
+	whole, ok := b.ask(it, nil, it.want.config)
+	if !ok {
+		return
+	}
+	rest := slices.Clone(it.phases)
+	for _, p := range whole.Phases {
+		if !slices.Contains(done, p) && !slices.Contains(rest, p) {
+			rest = append(rest, p)
+		}
+	}
+	slices.SortStableFunc(rest, func(a, b string) int { return slices.Index(sequence, a) - slices.Index(sequence, b) })
+	it.phases = rest
+}
+
+// replace asks for the phases of the way out and of the way back in.
+func (b *builder) replace(it *item) {
+	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+		return
+	}
+	if out, ok := b.ask(it, it.prior, cty.NilVal); ok {
+		it.remove = out.Phases
+	}
+	if in, ok := b.ask(it, nil, it.want.config); ok {
+		it.phases = in.Phases
+		it.change.After = b.shapes[it.want.typ].guard(likeMarks(in.Planned, it.want.config))
+	}
+}
+
+// ask is the provider's Plan. Marks are ours: providers never see them.
+func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (providers.PlanResponse, bool) {
+	name, typ := "", it.change.Type
+	switch {
+	case it.want != nil:
+		name = it.want.provider
+	case it.old != nil:
+		name = it.old.Provider
+	default:
+		name = b.pending[it.addr].Object.Provider
+	}
+	if config == cty.NilVal && it.old != nil {
+		name = it.old.Provider // it goes where it is
+	}
+	p, err := b.in.Providers.Provider(name)
+	if err != nil {
+		b.fail(it, "No such provider", err.Error()+".")
+		return providers.PlanResponse{}, false
+	}
+	resp, err := p.Plan(providers.PlanRequest{Addr: it.addr, Type: typ, Prior: prior, Config: unmark(config)})
+	if err != nil {
+		b.fail(it, "Can't plan "+it.addr.String(), sentence(err.Error()))
+		return providers.PlanResponse{}, false
+	}
+	return resp, true
+}
+
+func (b *builder) fail(it *item, summary, detail string) {
+	d := problem(hcl.DiagError, summary, detail)
+	if it.want != nil {
+		d.Subject = it.want.subject
+	}
+	b.diags = append(b.diags, d)
+}
+
+func (b *builder) protect(it *item) {
+	action := it.change.Action()
+	if action != "delete" && action != "replace" {
+		return
+	}
+	if it.old != nil && it.old.PreventDestroy || it.want != nil && it.want.prevent {
+		b.fail(it, it.addr.String()+" may not be destroyed",
+			"Its lifecycle says prevent_destroy, also where the block is gone by now. Take that out and apply first, or leave the object as it is.")
+	}
+}
+
+func (b *builder) drift(it *item, gone bool, words, paths []string) {
+	what := slices.Clone(words)
+	for _, p := range paths {
+		what = append(what, p+" differs")
+	}
+	if gone {
+		what = append(what, "gone")
+	}
+	b.plan.Drift = append(b.plan.Drift, Drift{
+		Address: it.addr, Type: it.change.Type, Gone: gone, What: what, Paths: orEmpty(paths), Actions: it.change.Actions,
+	})
+}
+
+// sentence begins with a capital letter and ends with a full stop.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if !strings.HasSuffix(s, ".") {
+		s += "."
+	}
+	return s
+}

@@ -1,0 +1,237 @@
+package member
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+)
+
+// A stop that is never proven costs the node its lease, and then its monitor:
+// the group is not stuck for ever.
+func TestStuckStop(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n2")
+	for i := range g.Resources {
+		g.Resources[i].PendingTimeout = spec.Duration(2 * time.Second)
+	}
+	owner := w.put(g)
+	w.run(time.Second)
+	// ip hangs for its pending_timeout, then EndGroup does nothing either.
+	owner.mute = true
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n3"}})
+	w.run(time.Second)
+	if w.running["g-web"] != "n2" {
+		t.Fatal("taken without a release")
+	}
+	w.until("web is on n3", 20*time.Second, func() bool { return w.online("web") && w.running["g-web"] == "n3" })
+}
+
+// All nodes lose power and come back: the cluster forms again and runs what it
+// ran, where it ran.
+func TestColdStart(t *testing.T) {
+	w := newWorld(t, 3)
+	w.put(groupSpec("web", "n2"))
+	w.put(groupSpec("db", "n3"))
+	w.run(time.Second)
+	for _, h := range w.hosts {
+		h.kill()
+	}
+	w.run(time.Second)
+	for _, h := range w.hosts {
+		h.start()
+	}
+	w.until("all runs again", 10*time.Second, func() bool { return w.leader() != nil && w.online("web") && w.online("db") })
+	if w.running["g-web"] != "n2" || w.running["g-db"] != "n3" {
+		t.Errorf("moved for nothing: %v\n%s", w.running, w.describe())
+	}
+}
+
+// A cluster of one node on a local file.
+func TestSingleNode(t *testing.T) {
+	w := newWorldOf(t, 1, openBolt)
+	h := w.put(groupSpec("web"))
+	w.run(time.Second)
+	h.kill()
+	w.run(100 * time.Millisecond)
+	h.start()
+	took := w.until("web runs again", 5*time.Second, func() bool { return w.online("web") })
+	if took < 700*time.Millisecond {
+		t.Errorf("it ran again after %v, before what the killed agent had can be over", took)
+	}
+	w.must(h, confdb.Command{SetWant: &confdb.SetWant{Group: "g-web", Want: spec.WantOffline}})
+	w.until("web is offline", time.Second, func() bool { return w.running["g-web"] == "" && w.group("web").State == spec.StateOffline })
+	h.input(Shutdown{})
+	w.until("stopped", time.Second, func() bool { return h.stopped })
+}
+
+// What clients are told.
+func TestReplies(t *testing.T) {
+	w := newWorld(t, 3)
+	lead := w.leader()
+	other := w.hosts[(lead.i+1)%3]
+	if r := w.change(other, Membership{Op: "add_learner", Server: 999}); r.Code != CodeNotLeader || r.Detail != lead.id {
+		t.Errorf("a follower asked to add a member: %+v", r)
+	}
+	c := confdb.Command{ID: "once", Event: &confdb.Event{Kind: "note", Text: "x"}}
+	a, b := w.submit(other, c), w.submit(lead, c)
+	if a.Code != "" || a.Revision == 0 || a != b {
+		t.Errorf("one command twice: %+v, then %+v", a, b)
+	}
+	if r := w.submit(other, confdb.Command{}); r.Code != confdb.CodeInvalid {
+		t.Errorf("an empty command: %+v", r)
+	}
+	w.isolate(other, true)
+	w.run(2 * time.Second)
+	if r := w.submit(other, confdb.Command{ID: "cut off", Nothing: true}); r.Code != CodeNoLeader {
+		t.Errorf("without a leader: %+v", r)
+	}
+	w.isolate(other, false)
+	w.isolate(lead, true)
+	start := w.now
+	if r := w.submit(lead, confdb.Command{ID: "in doubt", Nothing: true}); r.Code != CodeUnknown {
+		t.Errorf("a leader that was cut off just now: %+v", r)
+	}
+	if took := time.Duration(w.now - start); took < 4*time.Second {
+		t.Errorf("it gave up after %v", took)
+	}
+	w.isolate(lead, false)
+	w.until("all are up", 5*time.Second, func() bool { return w.leader() != nil && len(w.state().View.Up) == 3 })
+	w.run(time.Second)
+	for _, h := range w.hosts {
+		if got, want := h.m.State().Revision, w.state().Revision; got != want {
+			t.Errorf("%s is at revision %d, not %d", h.name, got, want)
+		}
+	}
+}
+
+// A disk that can't be written: the node says so, leaves its groups to others,
+// and promises nothing more.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t, 3)
+	owner := w.put(groupSpec("web", "n2"))
+	w.run(time.Second)
+	owner.input(PersistFailed{N: 1, Err: "no space left on device"})
+	w.until("web runs elsewhere", 5*time.Second, func() bool { return w.running["g-web"] != "" && w.running["g-web"] != "n2" })
+	w.until("it stops", 5*time.Second, func() bool { return owner.stopped })
+	if !strings.Contains(strings.Join(owner.logs, "\n"), "error: the store can't be written") {
+		t.Errorf("it said: %q", owner.logs)
+	}
+}
+
+// A changed definition: what is new starts and what is changed is started
+// again, while the rest goes on; an owner that is none any more hands over.
+func TestChangedDefinition(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n1")
+	h := w.put(g)
+	w.run(time.Second)
+	change := func(do func(g *spec.Group)) []string {
+		t.Helper()
+		before := len(h.starts)
+		next := *w.group("web")
+		s := next.Spec
+		s.Resources = slices.Clone(s.Resources)
+		do(&s)
+		w.must(w.leader(), confdb.Command{PutGroup: &s})
+		w.run(500 * time.Millisecond)
+		if !w.online("web") {
+			t.Fatalf("not online:\n%s", w.describe())
+		}
+		return h.starts[before:]
+	}
+	if got := change(func(g *spec.Group) {
+		g.Resources[1].Restart.Threshold, g.Resources[1].Attributes = 9, map[string]any{"stop_timeout": "3s"}
+		g.PreferredOwners = []string{"n2"}
+	}); len(got) != 0 {
+		t.Errorf("a policy started %v", got)
+	}
+	if got := change(func(g *spec.Group) {
+		r := g.Resources[1]
+		r.Name = "log"
+		g.Resources = append(g.Resources, r)
+	}); !slices.Equal(got, []string{"g-web/log@1"}) {
+		t.Errorf("a new resource started %v", got)
+	}
+	if got := change(func(g *spec.Group) { g.Resources[0].Attributes = map[string]any{"command": []any{"other"}} }); !slices.Equal(got, []string{"g-web/ip@1", "g-web/app@1", "g-web/log@1"}) {
+		t.Errorf("a changed dependency started %v", got)
+	}
+	if got := change(func(g *spec.Group) { g.Resources = g.Resources[:2] }); len(got) != 0 || len(h.procs["g-web"]) != 2 {
+		t.Errorf("a removed resource started %v, and %v run", got, h.procs)
+	}
+	if w.running["g-web"] != "n1" {
+		t.Error("changed preferred owners moved the group")
+	}
+	change(func(g *spec.Group) { g.PossibleOwners = []string{"n2", "n3"} })
+	if w.running["g-web"] != "n2" {
+		t.Errorf("its owner is none any more, yet it runs on %s", w.running["g-web"])
+	}
+}
+
+// Room for one more group of high priority is made by the lowest.
+func TestShed(t *testing.T) {
+	w := newWorld(t, 3)
+	for i := range w.hosts {
+		s := nodeSpec(i)
+		s.Capacity = map[string]int64{"cpu": 4}
+		w.must(w.leader(), confdb.Command{PutNode: &confdb.PutNode{Spec: s}})
+	}
+	for i, name := range []string{"a", "b", "c"} {
+		g := groupSpec(name, w.hosts[i].name)
+		g.Demand, g.Priority = map[string]int64{"cpu": 3}, 1000*(i+1)
+		w.put(g)
+	}
+	w.run(time.Second)
+	w.hosts[2].kill() // c, the highest, was there
+	w.until("c runs in a's place", 4*time.Second, func() bool { return w.leader() != nil && w.online("c") && w.running["g-c"] == "n1" })
+	w.run(time.Second)
+	if w.running["g-a"] != "" || w.group("a").Owner.Node != "" || w.running["g-b"] != "n2" {
+		t.Errorf("after it: %v\n%s", w.running, w.describe())
+	}
+	w.hosts[2].start()
+	w.until("a finds room again", 5*time.Second, func() bool { return w.online("a") && w.running["g-a"] == "n3" })
+}
+
+// The same inputs give the same outputs.
+func TestDeterministic(t *testing.T) {
+	tell := func() string {
+		w := newWorld(t, 3)
+		w.put(groupSpec("web", "n2"))
+		w.put(groupSpec("db"))
+		w.hosts[1].kill()
+		w.run(3 * time.Second)
+		w.hosts[1].start()
+		w.run(3 * time.Second)
+		return w.describe()
+	}
+	if a, b := tell(), tell(); a != b {
+		t.Errorf("two runs differ:\n%s\n---\n%s", a, b)
+	}
+}
+
+// Five hundred groups cost an idle leader next to nothing per round.
+func BenchmarkIdleRound(b *testing.B) {
+	w := newWorld(&testing.T{}, 3)
+	for i := range 500 {
+		g := groupSpec(fmt.Sprint("g", i))
+		w.leader().input(Submit{Token: 1 << 40, Command: confdb.Command{PutGroup: &g}})
+	}
+	w.run(30 * time.Second)
+	online := 0
+	for _, g := range w.state().Groups {
+		if g.State == spec.StateOnline {
+			online++
+		}
+	}
+	if online != 500 {
+		b.Fatalf("%d online", online)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.run(50 * time.Millisecond) // a round of the whole cluster, world included
+	}
+}
