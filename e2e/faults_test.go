@@ -89,9 +89,24 @@ func (l *lab) begin(args ...string) (pid int, done chan error, output func() str
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
-	done = make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	return cmd.Process.Pid, done, func() string { return fmt.Sprintf("%v\n%s%s", cmd.ProcessState, out, stderr) }
+	pid, ended := cmd.Process.Pid, make(chan error, 1)
+	end := &screen{}
+	go func() {
+		err := cmd.Wait()
+		fmt.Fprintln(end, cmd.ProcessState)
+		ended <- err
+	}()
+	return pid, ended, func() string { return end.String() + out.String() + stderr.String() }
+}
+
+// prints waits until a command that was begun has printed that.
+func (l *lab) prints(want string, output func() string) {
+	l.t.Helper()
+	for end := time.Now().Add(long); !strings.Contains(output(), want); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatalf("it does not print %q: %s", want, output())
+		}
+	}
 }
 
 func (l *lab) ended(done <-chan error, output func() string) {
@@ -143,11 +158,12 @@ func TestInterrupted(t *testing.T) {
 			if !l.journalGrows(4, done) {
 				t.Fatalf("the apply was too fast or too slow: %s", output())
 			}
-			for range signals {
-				if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Millisecond) // so that they don't become one
+			if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			if signals == 2 { // once the first is answered: two at a time become one
+				l.prints("Interrupted: finishing", output)
+				_ = syscall.Kill(pid, syscall.SIGINT) // too late for an apply that has just finished
 			}
 			l.ended(done, output)
 			if text := output(); !strings.Contains(text, "exit status 130") {

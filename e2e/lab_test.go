@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -149,12 +150,30 @@ func (r result) String() string {
 	return fmt.Sprintf("clusterplan %s: exit %d\n%s%s", strings.Join(r.args, " "), r.code, r.out, r.stderr)
 }
 
+// screen keeps what a program prints, and can be read while it goes on.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 // command is the program with arguments, in the definition's directory.
-func (l *lab) command(ctx context.Context, args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
+func (l *lab) command(ctx context.Context, args ...string) (*exec.Cmd, *screen, *screen) {
 	cmd := exec.CommandContext(ctx, l.program, args...)
 	cmd.Dir = l.dir
 	cmd.Env = append(os.Environ(), "NO_COLOR=1", "CLUSTERPLAN_VAR_address="+l.address)
-	var out, stderr bytes.Buffer
+	var out, stderr screen
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	cmd.WaitDelay = 5 * time.Second // agents must not keep the pipes
 	return cmd, &out, &stderr

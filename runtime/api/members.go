@@ -55,6 +55,19 @@ func (s *server) look(ctx context.Context, node string) (snapshot, error) {
 	return l, err
 }
 
+// lookAsLeader is look for what the leader alone may do: elsewhere it is an
+// error that says where the leader is.
+func (s *server) lookAsLeader(ctx context.Context, node string) (snapshot, error) {
+	l, err := s.look(ctx, node)
+	if err == nil && l.id == "" {
+		err = waiting(s.b.Facts().Name)
+	}
+	if err == nil {
+		err = s.atLeader(ctx, l.ms)
+	}
+	return l, err
+}
+
 func checkMember(m client.MemberRequest) error {
 	switch {
 	case m.Spec.ID == "" || m.Spec.Name == "":
@@ -145,14 +158,8 @@ func (s *server) join(c *call) error {
 	if err != nil {
 		return err
 	}
-	l, err := s.look(c.ctx, m.Spec.ID)
+	l, err := s.lookAsLeader(c.ctx, m.Spec.ID)
 	if err != nil {
-		return err
-	}
-	if l.id == "" {
-		return waiting(s.b.Facts().Name)
-	}
-	if err := s.atLeader(c.ctx, l.ms); err != nil {
 		return err
 	}
 	// An emptied directory is a new server: the one it was must not vote any more.
@@ -189,14 +196,8 @@ func (s *server) promote(c *call) error {
 	if err != nil {
 		return err
 	}
-	l, err := s.look(c.ctx, id)
+	l, err := s.lookAsLeader(c.ctx, id)
 	if err != nil {
-		return err
-	}
-	if l.id == "" {
-		return waiting(s.b.Facts().Name)
-	}
-	if err := s.atLeader(c.ctx, l.ms); err != nil {
 		return err
 	}
 	if l.node == nil {
@@ -298,14 +299,8 @@ func (s *server) leave(c *call) error {
 	if err != nil {
 		return err
 	}
-	l, err := s.look(c.ctx, id)
+	l, err := s.lookAsLeader(c.ctx, id)
 	if err != nil {
-		return err
-	}
-	if l.id == "" {
-		return waiting(s.b.Facts().Name)
-	}
-	if err := s.atLeader(c.ctx, l.ms); err != nil {
 		return err
 	}
 	if l.node == nil {
