@@ -83,6 +83,7 @@ type Driver struct {
 
 	// Messages that wait for nothing.
 	urgent []confdb.Message
+	beat   beat // the one being read
 
 	// The Ready under way.
 	ready       *raft.Ready

@@ -34,8 +34,10 @@ func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 		return
 	}
 	d.heard[m.GetFrom()] = d.now
-	_ = d.rn.Step(m) // from a server that is no member (any more), or a proposal in vain: nothing is promised
-	d.watch()
+	if !d.knows(m) {
+		_ = d.rn.Step(m) // from a server that is no member (any more), or a proposal in vain: nothing is promised
+		d.watch()
+	}
 	if d.seen.lead == m.GetFrom() && m.GetTerm() == d.seen.term {
 		switch m.GetType() {
 		case pb.MsgApp, pb.MsgSnap, pb.MsgHeartbeat:
@@ -43,9 +45,17 @@ func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 			d.suspectAt = d.now.Add(d.set.Suspicion)
 		}
 		if m.GetType() == pb.MsgHeartbeat {
-			d.send(&pb.Message{Type: pb.MsgHeartbeatResp.Enum(), To: m.From, From: new(d.id), Term: new(d.seen.term)})
+			d.urgent = append(d.urgent, encodeBeat(beatAnswers, d.id, m.GetFrom(), d.seen.term, 0))
 		}
 	}
+}
+
+// knows tells whether a message is a heartbeat of the leader that this server
+// follows, with nothing new in it: Raft would only make an answer, which is
+// made here.
+func (d *Driver) knows(m *pb.Message) bool {
+	return m.GetType() == pb.MsgHeartbeat && d.seen.state == raft.StateFollower &&
+		m.GetTerm() == d.seen.term && m.GetFrom() == d.seen.lead && m.GetCommit() <= d.seen.commit
 }
 
 // Tick suspects a silent leader, and campaigns.
@@ -187,7 +197,7 @@ func (d *Driver) Beat(now spec.Instant) {
 		}
 		// Never more than the follower is known to have: it would panic.
 		commit := min(pr.Match, d.seen.commit)
-		d.send(&pb.Message{Type: pb.MsgHeartbeat.Enum(), To: new(id), From: new(d.id), Term: new(d.seen.term), Commit: new(commit)})
+		d.urgent = append(d.urgent, encodeBeat(beatAsks, d.id, id, d.seen.term, commit))
 	})
 	for _, id := range d.unanswered() {
 		d.rn.ReportSnapshot(id, raft.SnapshotFailure)

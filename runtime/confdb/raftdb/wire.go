@@ -27,10 +27,61 @@ func unmarshal(data []byte, m proto.Message) error {
 	return proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
 }
 
+// Heartbeats and their answers are nearly all that an idle cluster says. They
+// have an encoding of their own, a fifth of the cost: beatMark, which begins no
+// message of Raft's, the kind, the term and the commit index. Sender and
+// receiver stand in the frame.
+const (
+	beatMark    = 0x00
+	beatAsks    = 1
+	beatAnswers = 2
+)
+
+func encodeBeat(kind byte, from, to, term, commit uint64) confdb.Message {
+	data := make([]byte, 0, 2+2*binary.MaxVarintLen32)
+	data = append(data, beatMark, kind)
+	data = binary.AppendUvarint(data, term)
+	data = binary.AppendUvarint(data, commit)
+	return confdb.Message{To: to, From: from, InFrame: true, Data: data}
+}
+
+// beat is a message in that encoding, read; as Raft's message it is valid until
+// the next one is read.
+type beat struct {
+	from, to, term, commit uint64
+	kind                   pb.MessageType
+	msg                    pb.Message
+}
+
+func (b *beat) decode(in confdb.Message) bool {
+	if len(in.Data) < 2 || in.Data[0] != beatMark {
+		return false
+	}
+	switch in.Data[1] {
+	case beatAsks:
+		b.kind = pb.MsgHeartbeat
+	case beatAnswers:
+		b.kind = pb.MsgHeartbeatResp
+	default:
+		return false
+	}
+	rest := in.Data[2:]
+	for _, v := range [...]*uint64{&b.term, &b.commit} {
+		n := 0
+		if *v, n = binary.Uvarint(rest); n <= 0 {
+			return false
+		}
+		rest = rest[n:]
+	}
+	b.from, b.to = in.From, in.To
+	b.msg.Type, b.msg.From, b.msg.To, b.msg.Term, b.msg.Commit = &b.kind, &b.from, &b.to, &b.term, &b.commit
+	return len(rest) == 0
+}
+
 func encodeMessage(m *pb.Message) confdb.Message {
 	out := confdb.Message{To: m.GetTo(), From: m.GetFrom(), Data: marshal(m)}
 	switch m.GetType() {
-	case pb.MsgHeartbeat, pb.MsgHeartbeatResp, pb.MsgVote, pb.MsgVoteResp, pb.MsgPreVote, pb.MsgPreVoteResp:
+	case pb.MsgVote, pb.MsgVoteResp, pb.MsgPreVote, pb.MsgPreVoteResp:
 		out.InFrame = true
 	}
 	return out
@@ -38,9 +89,14 @@ func encodeMessage(m *pb.Message) confdb.Message {
 
 // accept reads a message and checks it against what this server holds.
 func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
-	m := &pb.Message{}
-	if unmarshal(in.Data, m) != nil {
-		return nil, false
+	var m *pb.Message
+	if d.beat.decode(in) {
+		m = &d.beat.msg
+	} else {
+		m = &pb.Message{}
+		if unmarshal(in.Data, m) != nil || m.GetType() == pb.MsgHeartbeat || m.GetType() == pb.MsgHeartbeatResp {
+			return nil, false
+		}
 	}
 	if m.GetFrom() == 0 || m.GetFrom() == d.id || m.GetFrom() != in.From || m.GetTo() != d.id || raft.IsLocalMsgTarget(m.GetFrom()) {
 		return nil, false
