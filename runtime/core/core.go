@@ -154,6 +154,7 @@ type Machine struct {
 	wallAt  spec.Instant
 	drv     confdb.Status
 	state   *confdb.State
+	ix      index
 	timings spec.Timings
 	long    struct { // leases that were longer until a change of the settings, and may last
 		lease spec.Duration
@@ -273,6 +274,10 @@ func (m *Machine) setState(s *confdb.State) {
 	if was > m.timings.Lease {
 		// The leader that grants may learn of the change somewhat later: so twice.
 		m.long.lease, m.long.till = most, m.now.Add(2*spec.StretchRho(most.D()))
+	}
+	m.reindex()
+	if m.lead != nil {
+		m.lead.leases = nil
 	}
 	m.leadDirty()
 }

@@ -26,9 +26,8 @@ type leadership struct {
 	view       bool                // a SetView is under way
 	wasUp      []string
 
-	nodeIDs  []string // sorted; with groupIDs, of the state
-	groupIDs []string
-	leases   map[string]time.Duration // leaseFor's memory, of the state
+	causes causes
+	leases map[string]time.Duration // the shortest lease of each owner's groups, of the state; nil: not worked out
 
 	dirty       bool
 	manageAt    spec.Instant // when the failover manager has something to do without an event
@@ -59,7 +58,7 @@ func (m *Machine) agreement(s confdb.Status) {
 		m.lead = &leadership{
 			term: s.Term, since: m.now, voters: slices.Clone(s.Voters), needed: s.Needed, inflight: map[string]proposal{}, busy: map[string]bool{},
 			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
-			leases: map[string]time.Duration{}, nodeLeases: map[string]spec.Instant{},
+			nodeLeases: map[string]spec.Instant{},
 		}
 		m.noteAnswer(s.Term, m.now)
 		m.leadDirty()
@@ -70,32 +69,15 @@ func (m *Machine) agreement(s confdb.Status) {
 		m.lead.ready, m.lead.revision = true, m.state.Revision
 		m.say("info", "leads the cluster", "term", s.Term)
 		m.leadDirty()
-		m.indexState()
 		m.renewSelf()
 	}
 }
 
-// leadDirty has the failover manager look again, and drops what is remembered
-// of the state.
+// leadDirty has the failover manager look again.
 func (m *Machine) leadDirty() {
 	if m.lead != nil {
 		m.lead.dirty = true
-		m.indexState()
 	}
-}
-
-func (m *Machine) indexState() {
-	l := m.lead
-	clear(l.leases)
-	l.nodeIDs, l.groupIDs = l.nodeIDs[:0], l.groupIDs[:0]
-	for id := range m.state.Nodes {
-		l.nodeIDs = append(l.nodeIDs, id)
-	}
-	for id := range m.state.Groups {
-		l.groupIDs = append(l.groupIDs, id)
-	}
-	slices.Sort(l.nodeIDs)
-	slices.Sort(l.groupIDs)
 }
 
 // nodeServer is the server id of a node in the state, 0 if it is not there.
@@ -123,7 +105,7 @@ func (m *Machine) leadStep() {
 			m.proposeView()
 			m.manage()
 			// Some hundred groups that all report within a moment are looked at a few times, not hundreds.
-			l.notBefore = m.now.Add(time.Duration(len(l.groupIDs)) * 40 * time.Microsecond)
+			l.notBefore = m.now.Add(time.Duration(len(m.ix.groups)) * 4 * time.Microsecond)
 		} else {
 			earliest(&l.manageAt, l.notBefore)
 		}
@@ -212,7 +194,7 @@ func (m *Machine) canStart(node string) bool {
 
 func (m *Machine) upNodes() []string {
 	var up []string
-	for _, id := range m.lead.nodeIDs {
+	for _, id := range m.ix.nodeIDs {
 		if m.isUp(id) {
 			up = append(up, id)
 		}
@@ -298,8 +280,8 @@ func (m *Machine) takeoverWait(o confdb.Ownership) time.Duration {
 // maxWait is the longest takeover wait of all groups, and of none.
 func (m *Machine) maxWait() time.Duration {
 	w := m.timings.TakeoverWait(0)
-	for _, id := range m.lead.groupIDs {
-		w = max(w, m.takeoverWait(m.state.Groups[id].Owner))
+	for _, g := range m.ix.groups {
+		w = max(w, m.takeoverWait(g.Owner))
 	}
 	return w
 }

@@ -392,8 +392,8 @@ func (m *Machine) oldIncarnationGone(p *peer) bool {
 // not released; 0: there are none.
 func (m *Machine) longestWait(node string) time.Duration {
 	var w time.Duration
-	for _, id := range m.lead.groupIDs {
-		if g := m.state.Groups[id]; g.Owner.Node == node && !m.isReleased(id, g) {
+	for i, g := range m.ix.groups {
+		if g.Owner.Node == node && !m.isReleased(m.ix.groupIDs[i], g) {
 			w = max(w, m.takeoverWait(g.Owner))
 		}
 	}
@@ -426,16 +426,22 @@ func (m *Machine) grant(p *peer) time.Duration {
 // groups counts with.
 func (m *Machine) leaseFor(node string) time.Duration {
 	l := m.lead
-	if d, ok := l.leases[node]; ok {
-		return d
-	}
-	d := m.timings.Lease.D()
-	for _, id := range l.groupIDs {
-		if o := m.state.Groups[id].Owner; o.Node == node && o.Lease > 0 {
-			d = min(d, o.Lease.D())
+	if l.leases == nil {
+		l.leases = make(map[string]time.Duration, len(m.ix.nodes))
+		for _, g := range m.ix.groups {
+			o := &g.Owner
+			if o.Node == "" || o.Lease <= 0 {
+				continue
+			}
+			if d, ok := l.leases[o.Node]; !ok || o.Lease.D() < d {
+				l.leases[o.Node] = o.Lease.D()
+			}
 		}
 	}
-	l.leases[node] = d
+	d := m.timings.Lease.D()
+	if least, ok := l.leases[node]; ok {
+		d = min(d, least)
+	}
 	return d
 }
 

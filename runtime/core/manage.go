@@ -3,7 +3,6 @@ package core
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,42 +24,36 @@ const (
 // rest, and proposes each step there that is safe and due.
 func (m *Machine) manage() {
 	l := m.lead
-	in := placement.Input{Nodes: make([]placement.Node, 0, len(l.nodeIDs)), Groups: make([]placement.Group, 0, len(l.groupIDs))}
-	for _, id := range l.nodeIDs {
-		n := m.state.Nodes[id]
-		in.Nodes = append(in.Nodes, placement.Node{Spec: n.Spec, Up: m.isUp(id), Paused: n.Paused != nil, Drained: n.Drained})
-	}
-	for _, id := range l.groupIDs {
-		in.Groups = append(in.Groups, m.placementGroup(id))
-	}
-	outcomes := placement.Settle(in)
+	outcomes := m.board().Settle()
 	leaving := map[string][]string{} // node name -> groups that are to leave it
-	for i, o := range outcomes {
+	for _, o := range outcomes {
 		if o.From != "" && o.From != o.To {
-			leaving[o.From] = append(leaving[o.From], in.Groups[i].Spec.Name)
+			leaving[o.From] = append(leaving[o.From], o.Group)
 		}
 	}
-	for i, id := range l.groupIDs {
-		if !l.busy[id] {
-			m.act(id, m.state.Groups[id], outcomes[i], leaving)
+	for i, id := range m.ix.groupIDs {
+		if len(l.busy) == 0 || !l.busy[id] {
+			m.act(id, m.ix.groups[i], outcomes[i], leaving)
 		}
 	}
+	l.causes = causes{}
 }
 
-// placementGroup is a group as placement sees it.
-func (m *Machine) placementGroup(id string) placement.Group {
-	g := m.state.Groups[id]
-	p := placement.Group{
-		Spec: g.Spec, Want: m.effectiveWant(g), Asked: g.WantBy != nil, LeftFailed: g.LeftFailed != "",
-		Failed: g.GaveUp,
+// placementGroup tells placement what is known of a group.
+func (m *Machine) placementGroup(g *confdb.Group, want byte, p *placement.Group) {
+	*p = placement.Group{Spec: p.Spec, Want: spec.WantOnline, Asked: g.WantBy != nil, LeftFailed: g.LeftFailed != "", Failed: g.GaveUp}
+	if want == wantOffline {
+		p.Want = spec.WantOffline
 	}
 	if n := m.state.Nodes[g.Owner.Node]; n != nil {
 		p.Owner = n.Spec.Name
 	}
-	if n := m.state.Nodes[g.HomeFrom]; n != nil {
-		p.Home = n.Spec.Name
-		if p.Owner == "" {
-			p.Last = p.Home
+	if g.HomeFrom != "" {
+		if n := m.state.Nodes[g.HomeFrom]; n != nil {
+			p.Home = n.Spec.Name
+			if p.Owner == "" {
+				p.Last = p.Home
+			}
 		}
 	}
 	switch {
@@ -76,7 +69,6 @@ func (m *Machine) placementGroup(id string) placement.Group {
 	case g.HomeFrom != "":
 		p.Failback = m.failbackDue(g)
 	}
-	return p
 }
 
 // act does the next step for one group on its way to its outcome.
@@ -278,43 +270,6 @@ func (m *Machine) ownership(g *confdb.Group) confdb.Ownership {
 	return confdb.Ownership{Lease: m.timings.Lease, StopWithin: s, Kill: m.timings.Kill}
 }
 
-// causeOf finds the event that an Assign follows from: the owner's node is
-// down, the group failed there, or it was ordered.
-func (m *Machine) causeOf(g *confdb.Group) uint64 {
-	object, node := g.Spec.Addr.String(), m.state.NodeName(g.Owner.Node)
-	if g.Owner.Node != "" && !m.isUp(g.Owner.Node) {
-		if id := m.newestEvent(func(e *confdb.Event) bool { return e.Kind == confdb.KindNodeDown && e.Node == node }); id != 0 {
-			return id
-		}
-	}
-	return m.newestEvent(func(e *confdb.Event) bool {
-		if e.Object != object {
-			return false
-		}
-		switch e.Kind {
-		case KindGroupFailed, confdb.KindGroupHandover, confdb.KindGroupMove, confdb.KindGroupWanted, confdb.KindGroupAdded, confdb.KindGroupChanged, confdb.KindGroupDeleting:
-			return true
-		}
-		return false
-	})
-}
-
-// orderEvent finds the event that a handover follows from.
-func (m *Machine) orderEvent(g *confdb.Group, why string) uint64 {
-	object, node := g.Spec.Addr.String(), m.state.NodeName(g.Owner.Node)
-	return m.newestEvent(func(e *confdb.Event) bool {
-		switch why {
-		case WhyDrain:
-			return e.Kind == confdb.KindNodeDrained && e.Node == node
-		case WhyMove:
-			return e.Kind == confdb.KindGroupMove && e.Object == object
-		case WhyFailback:
-			return e.Kind == confdb.KindNodeUp && e.Node == m.state.NodeName(g.HomeFrom)
-		}
-		return e.Kind == confdb.KindGroupChanged && e.Object == object
-	})
-}
-
 // tellWait says once why a group that is wanted online can't be.
 func (m *Machine) tellWait(id string, g *confdb.Group, o placement.Outcome) {
 	l := m.lead
@@ -383,117 +338,4 @@ func (m *Machine) failovers(g *confdb.Group) int {
 		}
 	}
 	return n
-}
-
-// failbackDue tells whether a group that failure took from home may go back
-// now: by its mode, its window, and once its home has been up long enough.
-func (m *Machine) failbackDue(g *confdb.Group) bool {
-	fb := g.Spec.Failback
-	mode := fb.Mode
-	if mode == "" && m.state.Cluster.Configuration == spec.HotSpare {
-		mode = spec.FailbackImmediate
-	}
-	if mode != spec.FailbackImmediate && mode != spec.FailbackWindow || g.State != spec.StateOnline {
-		return false
-	}
-	homes := g.Spec.PreferredOwners
-	if len(homes) == 0 {
-		homes = []string{m.state.NodeName(g.HomeFrom)}
-	}
-	stable := false
-	for _, name := range homes {
-		id := m.nodeID(name)
-		if id == "" || id == g.Owner.Node {
-			break // it is as far home as it can be
-		}
-		since := m.lead.selfUp
-		if id != m.cfg.Node {
-			since = 0
-			if p := m.peers[m.nodeServer(id)]; p != nil {
-				since = p.upSince
-			}
-		}
-		if since == 0 {
-			continue
-		}
-		if at := since.Add(fb.Delay.D()); m.now < at {
-			earliest(&m.lead.manageAt, at)
-			continue
-		}
-		stable = true
-		break
-	}
-	if !stable || mode == spec.FailbackImmediate {
-		return stable
-	}
-	if m.inWindow(fb) {
-		return true
-	}
-	earliest(&m.lead.manageAt, m.now.Add(20*time.Second))
-	return false
-}
-
-// inWindow tells whether the time of day lies in "22:00-04:00".
-func (m *Machine) inWindow(fb spec.Failback) bool {
-	from, to, ok := strings.Cut(fb.Window, "-")
-	a, okA := minuteOfDay(from)
-	b, okB := minuteOfDay(to)
-	if !ok || !okA || !okB {
-		return false
-	}
-	now := m.wallNow()
-	if fb.Timezone != "" && m.cfg.Location != nil {
-		if loc, err := m.cfg.Location(fb.Timezone); err == nil {
-			now = now.In(loc)
-		}
-	}
-	t := now.Hour()*60 + now.Minute()
-	if a <= b {
-		return a <= t && t < b
-	}
-	return t >= a || t < b
-}
-
-func minuteOfDay(s string) (int, bool) {
-	h, min, ok := strings.Cut(strings.TrimSpace(s), ":")
-	hour, err1 := strconv.Atoi(h)
-	minute, err2 := strconv.Atoi(min)
-	return hour*60 + minute, ok && err1 == nil && err2 == nil && hour >= 0 && hour < 24 && minute >= 0 && minute < 60
-}
-
-func (m *Machine) nodeID(name string) string {
-	if name == "" {
-		return ""
-	}
-	for _, id := range m.lead.nodeIDs {
-		if m.state.Nodes[id].Spec.Name == name {
-			return id
-		}
-	}
-	return ""
-}
-
-func (m *Machine) groupNamed(name string) *confdb.Group {
-	for _, g := range m.state.Groups {
-		if g.Spec.Name == name {
-			return g
-		}
-	}
-	return nil
-}
-
-// effectiveWant is offline for a group that is being deleted, or whose
-// dependencies are not wanted online.
-func (m *Machine) effectiveWant(g *confdb.Group) string { return m.wantAt(g, 0) }
-
-func (m *Machine) wantAt(g *confdb.Group, depth int) string {
-	if g.Deleting != nil || g.Want == spec.WantOffline || depth > len(m.state.Groups) {
-		return spec.WantOffline
-	}
-	for _, name := range g.Spec.DependsOn {
-		if d := m.groupNamed(name); d != nil && m.wantAt(d, depth+1) == spec.WantOffline {
-			return spec.WantOffline
-		}
-	}
-	return spec.WantOnline
 }

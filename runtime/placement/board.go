@@ -13,11 +13,12 @@ import (
 // for each row. It keeps scratch space, so one goroutine uses it at a time.
 type Board struct {
 	nodes  []Node  // in node order
+	places []int   // of the input's nodes in there
 	groups []Group // in the input's order
 	byNode map[string]int
 
-	ring      [][]int   // a group's candidates as node indices: preferred in order, then the other possible owners
-	preferred []int     // how many of ring are preferred
+	rings     [][]int   // a group's candidates (see ring), once they were asked for
+	preferred [][]int   // a group's preferred owners as node indices, in order
 	possible  [][]bool  // group x node
 	apart     [][]int   // groups that a group is kept apart from, both ways
 	soft      [][]int   // the same, softly
@@ -30,8 +31,9 @@ type Board struct {
 	// Of the settlement under way.
 	up      []bool
 	used    [][]int64
-	count   []int // groups at a node
-	at      []int // a group's node, none without
+	at      []int   // a group's node, none without
+	here    [][]int // the groups at a node, in no order
+	slot    []int   // a group's place in its node's list
 	settled []bool
 	out     []Outcome
 }
@@ -41,42 +43,49 @@ const (
 	unlimited = math.MaxInt64
 )
 
-// Compile prepares an input. Names that nothing has are ignored: the semantic
-// rules have refused them long before.
+// Compile prepares an input, and keeps its Groups. Names that nothing has are
+// ignored: the semantic rules have refused them long before.
 func Compile(in Input) *Board {
-	b := &Board{nodes: slices.Clone(in.Nodes), groups: in.Groups, byNode: make(map[string]int, len(in.Nodes))}
+	b := &Board{nodes: slices.Clone(in.Nodes), places: make([]int, len(in.Nodes)), groups: in.Groups, byNode: make(map[string]int, len(in.Nodes))}
 	slices.SortStableFunc(b.nodes, func(x, y Node) int {
 		return cmp.Or(addr.Compare(x.Spec.Addr, y.Spec.Addr), cmp.Compare(x.Spec.Name, y.Spec.Name))
 	})
 	for i, n := range b.nodes {
 		b.byNode[n.Spec.Name] = i
 	}
+	for i := range in.Nodes {
+		b.places[i] = b.byNode[in.Nodes[i].Spec.Name]
+	}
 	byGroup := make(map[string]int, len(b.groups))
 	for i := range b.groups {
 		byGroup[b.groups[i].Spec.Name] = i
 	}
 	n, g := len(b.nodes), len(b.groups)
-	b.ring, b.preferred, b.possible = make([][]int, g), make([]int, g), make([][]bool, g)
+	b.rings, b.preferred, b.possible = make([][]int, g), make([][]int, g), make([][]bool, g)
 	b.apart, b.soft, b.deps = make([][]int, g), make([][]int, g), make([][]int, g)
+	every := make([]bool, n) // what a group may own that names no possible owners
+	for j := range b.nodes {
+		every[j] = !b.nodes[j].Spec.Witness()
+	}
 	for i := range b.groups {
 		gs := &b.groups[i].Spec
-		b.possible[i] = make([]bool, n)
-		for j := range b.nodes {
-			b.possible[i][j] = gs.MayOwn(b.nodes[j].Spec)
+		b.possible[i] = every
+		if len(gs.PossibleOwners) > 0 {
+			b.possible[i] = make([]bool, n)
+			for _, name := range gs.PossibleOwners {
+				if j, ok := b.byNode[name]; ok {
+					b.possible[i][j] = every[j]
+				}
+			}
 		}
-		ring := make([]int, 0, n)
 		for _, name := range gs.PreferredOwners {
-			if j, ok := b.byNode[name]; ok && b.possible[i][j] && !slices.Contains(ring, j) {
-				ring = append(ring, j)
+			if j, ok := b.byNode[name]; ok && b.possible[i][j] && !slices.Contains(b.preferred[i], j) {
+				if b.preferred[i] == nil {
+					b.preferred[i] = make([]int, 0, len(gs.PreferredOwners))
+				}
+				b.preferred[i] = append(b.preferred[i], j)
 			}
 		}
-		b.preferred[i] = len(ring)
-		for j := range b.nodes {
-			if b.possible[i][j] && !slices.Contains(ring[:b.preferred[i]], j) {
-				ring = append(ring, j)
-			}
-		}
-		b.ring[i] = ring
 		both := func(to [][]int, names []string) {
 			for _, name := range names {
 				if k, ok := byGroup[name]; ok && k != i {
@@ -94,14 +103,37 @@ func Compile(in Input) *Board {
 	}
 	b.rankGroups()
 	b.measure()
-	b.up, b.count = make([]bool, n), make([]int, n)
+	b.up = make([]bool, n)
 	b.at, b.settled, b.out = make([]int, g), make([]bool, g), make([]Outcome, g)
+	b.here, b.slot = make([][]int, n), make([]int, g)
 	b.used = make([][]int64, n)
 	for i := range b.used {
 		b.used[i] = make([]int64, len(b.capacity[i]))
 	}
 	return b
 }
+
+// ring is a group's candidates as node indices: the preferred owners in order,
+// then the other possible owners in node order.
+func (b *Board) ring(g int) []int {
+	if b.rings[g] == nil {
+		ring := append(make([]int, 0, len(b.nodes)), b.preferred[g]...)
+		for j, may := range b.possible[g] {
+			if may && !slices.Contains(b.preferred[g], j) {
+				ring = append(ring, j)
+			}
+		}
+		b.rings[g] = ring
+	}
+	return b.rings[g]
+}
+
+// Node is the i-th node of the input. What is known of it may be changed before
+// the next Settle; its Spec may not.
+func (b *Board) Node(i int) *Node { return &b.nodes[b.places[i]] }
+
+// Group is the i-th group of the input, likewise.
+func (b *Board) Group(i int) *Group { return &b.groups[i] }
 
 // rankGroups works out the order of placement. A dependency counts at least
 // as much as what depends on it, else a group of high priority would wait for
@@ -140,7 +172,7 @@ func (b *Board) rankGroups() {
 	for i := range b.order {
 		b.order[i] = i
 	}
-	slices.SortStableFunc(b.order, func(x, y int) int {
+	slices.SortFunc(b.order, func(x, y int) int {
 		return cmp.Or(cmp.Compare(b.rank[y], b.rank[x]), cmp.Compare(depth[x], depth[y]),
 			cmp.Compare(b.groups[y].Spec.Priority, b.groups[x].Spec.Priority),
 			addr.Compare(b.groups[x].Spec.Addr, b.groups[y].Spec.Addr),
@@ -162,8 +194,12 @@ func (b *Board) measure() {
 	}
 	slices.Sort(keys)
 	b.demand, b.capacity = make([][]int64, len(b.groups)), make([][]int64, len(b.nodes))
+	rows := make([]int64, len(b.groups)*len(keys))
 	for i := range b.groups {
-		b.demand[i] = make([]int64, len(keys))
+		b.demand[i], rows = rows[:len(keys):len(keys)], rows[len(keys):]
+		if len(b.groups[i].Spec.Demand) == 0 {
+			continue
+		}
 		for k, key := range keys {
 			b.demand[i][k] = b.groups[i].Spec.Demand[key]
 		}
@@ -184,7 +220,7 @@ func (b *Board) measure() {
 func (b *Board) reset(down []string) {
 	for i := range b.nodes {
 		b.up[i] = b.nodes[i].Up && !slices.Contains(down, b.nodes[i].Spec.Name)
-		b.count[i] = 0
+		b.here[i] = b.here[i][:0]
 		clear(b.used[i])
 	}
 	for i := range b.groups {
@@ -206,8 +242,8 @@ func (b *Board) wanted(g *Group) bool {
 }
 
 func (b *Board) place(g, n int) {
-	b.at[g] = n
-	b.count[n]++
+	b.at[g], b.slot[g] = n, len(b.here[n])
+	b.here[n] = append(b.here[n], g)
 	for k, d := range b.demand[g] {
 		b.used[n][k] += d
 	}
@@ -219,7 +255,10 @@ func (b *Board) lift(g int) {
 		return
 	}
 	b.at[g] = none
-	b.count[n]--
+	list := b.here[n]
+	last := list[len(list)-1]
+	list[b.slot[g]], b.slot[last] = last, b.slot[g]
+	b.here[n] = list[:len(list)-1]
 	for k, d := range b.demand[g] {
 		b.used[n][k] -= d
 	}

@@ -51,7 +51,7 @@ func (b *Board) choose(g int, reason string) (int, string) {
 			why = nearer(why, not)
 			continue
 		}
-		if best == none || tier < bestTier || tier == bestTier && b.preferred[g] == 0 && b.roomier(g, n, best) {
+		if best == none || tier < bestTier || tier == bestTier && len(b.preferred[g]) == 0 && b.roomier(g, n, best) {
 			best, bestTier = n, tier
 		}
 	}
@@ -63,7 +63,7 @@ func (b *Board) choose(g int, reason string) (int, string) {
 
 // candidates lists the nodes to look at, best first.
 func (b *Board) candidates(g int, reason string) []int {
-	ring := b.ring[g]
+	ring := b.ring(g)
 	if reason == WhyFirstStart {
 		return ring
 	}
@@ -90,7 +90,7 @@ func (b *Board) candidates(g int, reason string) []int {
 // group without preferred owners, the node that failure took it from.
 func (b *Board) chooseHome(g, here int) (int, string) {
 	why := WhyNoNode
-	homes := b.ring[g][:b.preferred[g]]
+	homes := b.preferred[g]
 	if len(homes) == 0 {
 		if n, ok := b.byNode[b.groups[g].Home]; ok && b.possible[g][n] {
 			homes = []int{n}
@@ -151,8 +151,8 @@ func (b *Board) roomier(g, n, m int) bool {
 	if x, y := b.room(g, n), b.room(g, m); x != y {
 		return x > y
 	}
-	if b.count[n] != b.count[m] {
-		return b.count[n] < b.count[m]
+	if x, y := len(b.here[n]), len(b.here[m]); x != y {
+		return x < y
 	}
 	return b.nodes[n].Spec.Name < b.nodes[m].Spec.Name
 }

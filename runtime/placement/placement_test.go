@@ -289,6 +289,8 @@ func TestSettleProperties(t *testing.T) {
 			g := &rest.Groups[i]
 			if o.To != "" {
 				g.Owner = o.To
+			} else if o.Why == WhyShed { // it has let go of its place
+				g.Owner, g.Last = "", g.Owner
 			}
 			if o.State == spec.StateOnline {
 				g.Failed = false

@@ -176,12 +176,12 @@ func (b *Board) shedFor(g int, reason string) int {
 			continue
 		}
 		var lower []int
-		for other, at := range b.at {
-			if at == n && b.rank[other] < b.rank[g] && other != g {
+		for _, other := range b.here[n] {
+			if b.rank[other] < b.rank[g] && other != g {
 				lower = append(lower, other)
 			}
 		}
-		slices.SortStableFunc(lower, func(x, y int) int {
+		slices.SortFunc(lower, func(x, y int) int {
 			return cmp.Or(cmp.Compare(b.rank[x], b.rank[y]), cmp.Compare(b.groups[x].Spec.Name, b.groups[y].Spec.Name))
 		})
 		shed := 0
