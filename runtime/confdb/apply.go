@@ -73,6 +73,10 @@ func (s *State) do(c Command) Result {
 		return s.report(c)
 	case c.SetView != nil:
 		return s.setView(c)
+	case c.EndQuarantine != nil:
+		return s.endQuarantine(c)
+	case c.ConfirmTimings != nil:
+		return s.confirmTimings(c)
 	case c.Event != nil:
 		s.event(c, *c.Event)
 	}
@@ -158,6 +162,7 @@ func (s *State) putCluster(c Command) Result {
 	if s.Cluster.ID == "" {
 		text = "cluster " + next.Name + " was made"
 	}
+	s.retime(next)
 	s.Cluster = next
 	s.configured()
 	s.event(c, Event{Object: "cluster", Kind: KindClusterChanged, Text: c.because(text)})
@@ -186,6 +191,9 @@ func (s *State) setView(c Command) Result {
 		if _, ok := slices.BinarySearch(up, id); !ok {
 			n := s.Nodes[id]
 			s.event(c, Event{Node: n.Spec.Name, Object: n.Spec.Addr.String(), Kind: KindNodeDown, Text: c.because("node " + n.Spec.Name + " is down")})
+			if !slices.Contains(v.Left, id) {
+				s.lostNode(c, n)
+			}
 		}
 	}
 	for _, id := range up {

@@ -169,6 +169,8 @@ func (s *State) moveGroup(c Command) Result {
 			return refuse(CodeInvalid, "node %s may not own group %s: see its possible_owners and the node's role", n.Spec.Name, g.Spec.Name)
 		case n.Paused != nil:
 			return refuse(CodeInvalid, "node %s is paused; resume it first", n.Spec.Name)
+		case n.Quarantine != nil:
+			return refuse(CodeInvalid, "node %s is quarantined; resume it first", n.Spec.Name)
 		case !n.Joined || !up:
 			return refuse(CodeInvalid, "node %s is not up", n.Spec.Name)
 		case g.Owner.Node == m.To:
@@ -235,7 +237,7 @@ func (s *State) assign(c Command) Result {
 	was := g.Owner.Node
 	g.Owner = Ownership{
 		Node: a.Node, Epoch: a.From + 1, Since: c.Time,
-		Lease: a.Timings.Lease, StopWithin: a.Timings.StopWithin, Kill: a.Timings.Kill,
+		Lease: max(a.Timings.Lease, s.leaseOf(n)), StopWithin: a.Timings.StopWithin, Kill: a.Timings.Kill,
 	}
 	g.GaveUp, g.Handover = false, nil
 	g.LeftFailed = a.LeftFailed

@@ -117,8 +117,9 @@ func (s *State) resumeNode(c Command) Result {
 	if n == nil {
 		return refuse(CodeNotFound, "no node has id %s", id)
 	}
-	if n.Paused != nil {
+	if n.Paused != nil || n.Quarantine != nil {
 		n.Paused, n.Drained = nil, false
+		n.Quarantine, n.Leaves = nil, nil
 		s.event(c, s.aboutNode(id, KindNodeResumed, c.because("node "+n.Spec.Name+" takes groups again")))
 	}
 	return Result{}

@@ -24,7 +24,12 @@ type State struct {
 	Groups         map[string]*Group `json:"groups"` // by group id
 	View           View              `json:"view"`
 	Events         []Event           `json:"events"` // the newest maxEvents, oldest first
-	Done           []Done            `json:"done"`   // the newest maxDone command ids with their results: a retried command is applied once
+	// TimingsRevision is the Revision at which the timings changed last: what a
+	// node's confirmation of them names. ShorterRevision is that of the last
+	// change that made leases shorter.
+	TimingsRevision uint64 `json:"timings_revision,omitempty"`
+	ShorterRevision uint64 `json:"shorter_revision,omitempty"`
+	Done            []Done `json:"done"` // the newest maxDone command ids with their results: a retried command is applied once
 }
 
 // View is what the leader holds for the membership: one agreed picture, with
@@ -43,6 +48,15 @@ type Node struct {
 	Paused   *Intent   `json:"paused,omitempty"`
 	Drained  bool      `json:"drained,omitempty"` // paused, and its groups are to leave as well
 	Joined   bool      `json:"joined"`            // caught up once: it may own groups and count
+
+	// Leaves are when it was lost without taking its leave, lately; enough of
+	// them put it into quarantine (apply_quarantine.go).
+	Leaves     []time.Time `json:"leaves,omitempty"`
+	Quarantine *Quarantine `json:"quarantine,omitempty"` // no group comes to it
+	// Lease is the longest lease that the node may hold: raised with the
+	// settings, lowered only once the node has confirmed it (apply_timings.go).
+	// 0: the settings' own.
+	Lease spec.Duration `json:"lease,omitempty"`
 }
 
 // Intent is an operator's wish, with who and why.
@@ -158,8 +172,12 @@ type Command struct {
 	Assign      *Assign       `json:"assign,omitempty"`
 	Report      *Report       `json:"report,omitempty"`
 	SetView     *SetView      `json:"set_view,omitempty"`
-	Event       *Event        `json:"event,omitempty"`   // only an event; id given by Apply
-	Nothing     bool          `json:"nothing,omitempty"` // a barrier
+
+	EndQuarantine  *NodeRef        `json:"end_quarantine,omitempty"` // its time is over
+	ConfirmTimings *ConfirmTimings `json:"confirm_timings,omitempty"`
+
+	Event   *Event `json:"event,omitempty"`   // only an event; id given by Apply
+	Nothing bool   `json:"nothing,omitempty"` // a barrier
 }
 
 // PutNode adds a node or changes its settings.
@@ -239,4 +257,5 @@ type Report struct {
 type SetView struct {
 	From uint64   `json:"from"`
 	Up   []string `json:"up"`
+	Left []string `json:"left,omitempty"` // those that are not up any more because they took their leave
 }

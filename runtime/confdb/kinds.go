@@ -11,8 +11,10 @@ const (
 	KindNodePaused     = "node_paused"
 	KindNodeDrained    = "node_drained"
 	KindNodeResumed    = "node_resumed"
-	KindNodeUp         = "node_up"   // in the view
-	KindNodeDown       = "node_down" // out of the view
+	KindQuarantined    = "node_quarantined"     // it was lost too often: no group comes to it for a while
+	KindQuarantineOver = "node_quarantine_over" // groups may come to it again
+	KindNodeUp         = "node_up"              // in the view
+	KindNodeDown       = "node_down"            // out of the view
 	KindGroupAdded     = "group_added"
 	KindGroupChanged   = "group_changed"
 	KindGroupDeleting  = "group_deleting" // its owner is to stop it first

@@ -156,10 +156,7 @@ type Machine struct {
 	state   *confdb.State
 	ix      index
 	timings spec.Timings
-	long    struct { // leases that were longer until a change of the settings, and may last
-		lease spec.Duration
-		till  spec.Instant
-	}
+	retimed retimed
 	effects []Effect
 	serial  uint64 // of command ids
 
@@ -240,6 +237,7 @@ func (m *Machine) settle() {
 		m.leadStep()
 	}
 	m.stepGroups()
+	m.confirmTimings()
 	m.checkDrained()
 }
 
@@ -269,25 +267,12 @@ func (m *Machine) setState(s *confdb.State) {
 	if s.Cluster.ID == "" {
 		t = m.cfg.Timings
 	}
-	was, most := m.timings.Lease, m.longestLease()
-	m.timings = t.WithDefaults()
-	if was > m.timings.Lease {
-		// The leader that grants may learn of the change somewhat later: so twice.
-		m.long.lease, m.long.till = most, m.now.Add(2*spec.StretchRho(most.D()))
-	}
+	m.retime(t.WithDefaults())
 	m.reindex()
 	if m.lead != nil {
 		m.lead.leases = nil
 	}
 	m.leadDirty()
-}
-
-// longestLease is the longest that a lease can be that some node holds now.
-func (m *Machine) longestLease() spec.Duration {
-	if m.now < m.long.till {
-		return max(m.timings.Lease, m.long.lease)
-	}
-	return m.timings.Lease
 }
 
 // wallNow is the time of day, for people, windows and periods.

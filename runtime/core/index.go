@@ -120,7 +120,7 @@ func (m *Machine) board() *placement.Board {
 	}
 	for i, id := range ix.nodeIDs {
 		n, at := ix.nodes[i], ix.board.Node(i)
-		at.Up, at.Paused, at.Drained = m.isUp(id), n.Paused != nil, n.Drained
+		at.Up, at.Paused, at.Drained, at.Quarantined = m.isUp(id), n.Paused != nil, n.Drained, n.Quarantine != nil
 	}
 	for i, g := range ix.groups {
 		m.placementGroup(g, m.wantAt(i), ix.board.Group(i))

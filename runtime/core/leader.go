@@ -24,6 +24,7 @@ type leadership struct {
 	inflight   map[string]proposal // by command id
 	busy       map[string]bool     // groups with a proposal under way
 	view       bool                // a SetView is under way
+	aside      map[string]bool     // other commands under way, by what they are for
 	wasUp      []string
 
 	causes causes
@@ -41,7 +42,8 @@ type leadership struct {
 }
 
 type proposal struct {
-	group  string // "": a view
+	group  string // "": a view, or what aside names
+	aside  string
 	taken  string // node id that a group is taken from, and its server
 	server uint64
 }
@@ -56,7 +58,7 @@ func (m *Machine) agreement(s confdb.Status) {
 			p.forgetTerm()
 		}
 		m.lead = &leadership{
-			term: s.Term, since: m.now, voters: slices.Clone(s.Voters), needed: s.Needed, inflight: map[string]proposal{}, busy: map[string]bool{},
+			term: s.Term, since: m.now, voters: slices.Clone(s.Voters), needed: s.Needed, inflight: map[string]proposal{}, busy: map[string]bool{}, aside: map[string]bool{},
 			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
 			nodeLeases: map[string]spec.Instant{},
 		}
@@ -103,6 +105,7 @@ func (m *Machine) leadStep() {
 		if m.now >= l.notBefore {
 			l.dirty, l.manageAt = false, 0
 			m.proposeView()
+			m.endQuarantines()
 			m.manage()
 			// Some hundred groups that all report within a moment are looked at a few times, not hundreds.
 			l.notBefore = m.now.Add(time.Duration(len(m.ix.groups)) * 4 * time.Microsecond)
@@ -214,7 +217,49 @@ func (m *Machine) proposeView() {
 		return
 	}
 	l.view = true
-	m.propose(confdb.Command{SetView: &confdb.SetView{From: m.state.View.Epoch, Up: up}}, proposal{})
+	m.propose(confdb.Command{SetView: &confdb.SetView{From: m.state.View.Epoch, Up: up, Left: m.tookLeave(up)}}, proposal{})
+}
+
+// tookLeave are the nodes of the view that are not up any more because they
+// said that they go.
+func (m *Machine) tookLeave(up []string) []string {
+	var left []string
+	for _, id := range m.state.View.Up {
+		if _, is := slices.BinarySearch(up, id); is {
+			continue
+		}
+		p := m.peers[m.nodeServer(id)]
+		if id == m.cfg.Node && m.closing || p != nil && p.node == id && p.leaving {
+			left = append(left, id)
+		}
+	}
+	return left
+}
+
+// endQuarantines ends those whose time is over, and looks again when the next
+// one's is.
+func (m *Machine) endQuarantines() {
+	l := m.lead
+	for _, id := range m.ix.nodeIDs {
+		q := m.state.Nodes[id].Quarantine
+		if q == nil {
+			continue
+		}
+		if rest := q.Until.Sub(m.wallNow()); rest > 0 {
+			earliest(&l.manageAt, m.now.Add(rest))
+			continue
+		}
+		m.proposeAside("quarantine "+id, confdb.Command{EndQuarantine: &confdb.NodeRef{Node: id}})
+	}
+}
+
+// proposeAside proposes what is neither a group's nor a view, once at a time.
+func (m *Machine) proposeAside(what string, c confdb.Command) {
+	if m.lead.aside[what] {
+		return
+	}
+	m.lead.aside[what] = true
+	m.propose(c, proposal{aside: what})
 }
 
 // propose asks for a command that only this leader in this term may commit: a
@@ -237,6 +282,7 @@ func (m *Machine) propose(c confdb.Command, p proposal) {
 // proposed learns what became of a command.
 func (m *Machine) proposed(ev Proposed) {
 	m.reportDone(ev)
+	m.confirmed(ev)
 	if m.lead == nil {
 		return
 	}
@@ -245,7 +291,9 @@ func (m *Machine) proposed(ev Proposed) {
 		return
 	}
 	delete(m.lead.inflight, ev.ID)
-	if p.group == "" {
+	if p.aside != "" {
+		delete(m.lead.aside, p.aside)
+	} else if p.group == "" {
 		m.lead.view = false
 	} else {
 		delete(m.lead.busy, p.group)
@@ -269,7 +317,7 @@ func (m *Machine) proposed(ev Proposed) {
 // takeoverWait is W for an ownership.
 func (m *Machine) takeoverWait(o confdb.Ownership) time.Duration {
 	t := m.timings
-	t.Lease, t.Kill = max(m.longestLease(), o.Lease), max(t.Kill, o.Kill)
+	t.Lease, t.Kill = max(t.Lease, o.Lease), max(t.Kill, o.Kill)
 	s := o.StopWithin
 	if s == 0 {
 		s = t.StopWithin
@@ -277,9 +325,13 @@ func (m *Machine) takeoverWait(o confdb.Ownership) time.Duration {
 	return t.TakeoverWait(s)
 }
 
-// maxWait is the longest takeover wait of all groups, and of none.
+// maxWait is the longest takeover wait of all groups and nodes.
 func (m *Machine) maxWait() time.Duration {
-	w := m.timings.TakeoverWait(0)
+	t := m.timings
+	for _, n := range m.state.Nodes {
+		t.Lease = max(t.Lease, n.Lease)
+	}
+	w := t.TakeoverWait(0)
 	for _, g := range m.ix.groups {
 		w = max(w, m.takeoverWait(g.Owner))
 	}

@@ -193,8 +193,8 @@ func (m *Machine) takeGrant(p *peer, f *heartbeat.Frame) {
 		return
 	}
 	s := p.sentAs(f.GrantSeq)
-	if s == nil {
-		return // too long ago to matter
+	if s == nil || f.Revision < m.state.ShorterRevision {
+		return // too long ago to matter; or of a leader that grants longer leases than it may by now
 	}
 	m.held = max(m.held, f.GrantSeq)
 	m.renew(s.at.Add(f.Grant))
@@ -221,7 +221,7 @@ func (m *Machine) renew(end spec.Instant) {
 		return
 	}
 	was := m.leaseEnd
-	m.leaseEnd = end
+	m.leaseEnd, m.retimed.leaseOf = end, m.state.ShorterRevision
 	m.emit(Renew{End: end})
 	if was <= m.now {
 		m.wakeGroups()

@@ -113,7 +113,7 @@ func (b *Board) chooseHome(g, here int) (int, string) {
 // what is in the way.
 func (b *Board) fits(g, n int) (tier int, not string) {
 	node := &b.nodes[n]
-	if !b.up[n] || node.Paused || node.Drained || !b.possible[g][n] {
+	if !b.up[n] || node.Paused || node.Drained || node.Quarantined || !b.possible[g][n] {
 		return 0, WhyNoNode
 	}
 	if !b.hasRoom(g, n) {

@@ -20,6 +20,9 @@ type Node struct {
 	Up      bool
 	Paused  bool // no group comes here; those that are here stay
 	Drained bool // and those that are here leave, where they can
+	// Quarantined: it was lost too often lately. No group comes here; those that
+	// are here stay.
+	Quarantined bool
 }
 
 // Group is a group with what is known of it now.
