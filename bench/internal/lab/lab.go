@@ -1,7 +1,7 @@
-// Package lab sets up a quickstart cluster of its own for the programs that
-// measure: the program built from this tree, a copy of the definition in a
-// temporary directory with another address, everything removed at the end. It
-// talks to the cluster through the command line alone, as a user does.
+// Package lab sets up a cluster of its own for the programs that measure: the
+// program built from this tree, a copy of the quickstart with another address
+// or a definition of theirs in a temporary directory, everything removed at the
+// end. It talks to the cluster through the command line alone, as a user does.
 package lab
 
 import (
@@ -21,11 +21,11 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
-// Cluster is a running cluster from the quickstart's definition.
+// Cluster is a running cluster.
 type Cluster struct {
 	Program string // the built clusterplan
 	Dir     string // the definition's directory
-	URL     string // where the group web answers
+	URL     string // where the quickstart's group web answers
 	tmp     string
 	out     io.Writer
 }
@@ -51,54 +51,79 @@ func Up(ctx context.Context, address string, out io.Writer, edits ...Edit) (c *C
 		address = l.Addr().String()
 		l.Close()
 	}
+	tree, err := moduleTree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(tree, definition))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range append([]Edit{{listen, address}}, edits...) {
+		if !bytes.Contains(text, []byte(e.Old)) {
+			return nil, fmt.Errorf("%s has no %q to change", definition, e.Old)
+		}
+		text = bytes.ReplaceAll(text, []byte(e.Old), []byte(e.New))
+	}
+	if c, err = UpText(ctx, string(text), out); err != nil {
+		return c, err
+	}
+	url, err := c.command(ctx, "--chdir", c.Dir, "output", "--raw", "url").Output()
+	if err != nil {
+		return c, errors.Join(fmt.Errorf("clusterplan output: %w", err), c.Down())
+	}
+	c.URL = strings.TrimSpace(string(url))
+	return c, nil
+}
+
+// UpText builds the program and applies a definition that is given as text.
+func UpText(ctx context.Context, text string, out io.Writer) (c *Cluster, err error) {
+	tree, err := moduleTree(ctx)
+	if err != nil {
+		return nil, err
+	}
 	tmp, err := os.MkdirTemp("", "clusterplan-bench-")
 	if err != nil {
 		return nil, err
 	}
-	c = &Cluster{Program: filepath.Join(tmp, "clusterplan"), Dir: filepath.Join(tmp, "quickstart"), tmp: tmp, out: out}
+	c = &Cluster{Program: filepath.Join(tmp, "clusterplan"), Dir: filepath.Join(tmp, "lab"), tmp: tmp, out: out}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Down())
 		}
 	}()
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return c, fmt.Errorf("find the module (run this in its tree): %w", err)
-	}
-	tree := strings.TrimSpace(string(root))
 	build := exec.CommandContext(ctx, "go", "build", "-o", c.Program, "./cmd/clusterplan")
 	build.Dir, build.Stdout, build.Stderr = tree, out, out
 	if err := build.Run(); err != nil {
 		return c, fmt.Errorf("build clusterplan: %w", err)
 	}
-	text, err := os.ReadFile(filepath.Join(tree, definition))
-	if err != nil {
-		return c, err
-	}
-	for _, e := range append([]Edit{{listen, address}}, edits...) {
-		if !bytes.Contains(text, []byte(e.Old)) {
-			return c, fmt.Errorf("%s has no %q to change", definition, e.Old)
-		}
-		text = bytes.ReplaceAll(text, []byte(e.Old), []byte(e.New))
-	}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return c, err
 	}
-	if err := os.WriteFile(filepath.Join(c.Dir, filepath.Base(definition)), text, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(c.Dir, "main.cluster.hcl"), []byte(text), 0o644); err != nil {
 		return c, err
 	}
 	if err := c.Run(ctx, "init", c.Dir); err != nil {
 		return c, err
 	}
-	if err := c.Apply(ctx); err != nil {
-		return c, err
-	}
-	url, err := c.command(ctx, "--chdir", c.Dir, "output", "--raw", "url").Output()
+	return c, c.Apply(ctx)
+}
+
+func moduleTree(ctx context.Context) (string, error) {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		return c, fmt.Errorf("clusterplan output: %w", err)
+		return "", fmt.Errorf("find the module (run this in its tree): %w", err)
 	}
-	c.URL = strings.TrimSpace(string(url))
-	return c, nil
+	return strings.TrimSpace(string(root)), nil
+}
+
+// Output runs clusterplan and returns what it prints.
+func (c *Cluster) Output(ctx context.Context, args ...string) (io.Reader, error) {
+	out, err := c.command(ctx, args...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("clusterplan %s: %w", strings.Join(args, " "), err)
+	}
+	return bytes.NewReader(out), nil
 }
 
 // Down destroys the cluster and removes its files; twice is fine.
