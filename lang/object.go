@@ -277,11 +277,21 @@ func (in *instance) nameAttr() {
 	}
 }
 
+// onDevice tells whether a cluster's quorum is a device.
+func onDevice(in *instance) bool {
+	var q spec.Quorum
+	v := in.attrs["quorum"]
+	return v.IsWhollyKnown() && !v.IsNull() && schema.Decode(v, &q) == nil && q.Model == spec.SingleQuorum
+}
+
 // clusterDone completes the cluster's timings, which groups take defaults from.
 func (ev *evaluation) clusterDone(in *instance) {
 	if hb := in.attrs["heartbeat"]; hb.IsWhollyKnown() {
 		var t spec.Timings
 		if err := schema.Decode(hb, &t); err == nil {
+			if t.DeviceIO == 0 && onDevice(in) {
+				t.DeviceIO = spec.DefaultDeviceIO
+			}
 			ev.timings = t.WithDefaults()
 			if v, err := schema.Encode(ev.timings, hb.Type()); err == nil {
 				in.attrs["heartbeat"] = v

@@ -21,7 +21,7 @@ func ClusterSchema() Schema {
 			{Name: "quorum", Doc: "Who may run the cluster.", Attributes: []Attribute{
 				{Name: "model", Type: TypeString, Required: true, KnownAtPlan: true, Impact: ImpactMembership,
 					Values: []string{string(SingleNode), string(SingleQuorum), string(MajorityNodeSet)}, Doc: "single_node, single_quorum or majority_node_set."},
-				{Name: "device", Type: TypeString, KnownAtPlan: true, Impact: ImpactMembership, Doc: "The quorum device of single_quorum."},
+				{Name: "device", Type: TypeString, KnownAtPlan: true, Impact: ImpactMembership, Doc: "single_quorum: the file or block device that every node sees, as an absolute path."},
 			}},
 			{Name: "heartbeat", Doc: "How fast nodes notice each other; all spans but the profile need profile = \"custom\".", Attributes: []Attribute{
 				{Name: "profile", Type: TypeString, Default: ProfileFast, Values: []string{ProfileFast, ProfileMSCS, ProfileCustom}, KnownAtPlan: true, Impact: ImpactTimings, Doc: "fast or custom."},
@@ -31,6 +31,7 @@ func ClusterSchema() Schema {
 				{Name: "lease", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "How long a node may own groups without word from the leader; default 12 intervals."},
 				{Name: "stop_within", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Graceful stop of groups that name no span of their own, when their node has lost its lease; default 100ms."},
 				{Name: "kill", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "From the kill to the proof that all is down; default 50ms."},
+				{Name: "device_io", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "single_quorum: how long one read or write of the quorum device may take; default 200ms. The lease follows it."},
 			}},
 		},
 	}

@@ -82,6 +82,7 @@ func (c *checker) cluster() {
 			}
 		}
 	case SingleQuorum:
+		c.device()
 		c.add(at, "quorum.model", "Not supported yet", "Quorum model single_quorum is not supported by this version. Use majority_node_set; with two nodes, add a third with role = \"witness\".")
 	case MajorityNodeSet:
 		switch {
@@ -102,10 +103,18 @@ func (c *checker) timings() {
 		c.add(at, "heartbeat.profile", "Not supported yet", "Heartbeat profile mscs is not supported by this version. Use fast, or custom with spans of your own.")
 		return
 	case ProfileFast:
-		if fast := (Timings{}).WithDefaults(); t != fast {
+		fast := Timings{}
+		if c.d.Cluster.Quorum.Model == SingleQuorum {
+			fast.DeviceIO = DefaultDeviceIO
+		}
+		if t != fast.WithDefaults() {
 			c.add(at, "heartbeat", "Spans with profile fast", "Profile fast sets every span itself. Use profile = \"custom\" to set them.")
 			return
 		}
+	}
+	if t.DeviceIO != 0 && c.d.Cluster.Quorum.Model != SingleQuorum {
+		c.add(at, "heartbeat.device_io", "device_io without single_quorum", "Only quorum model single_quorum has a device. Remove device_io.")
+		return
 	}
 	if why := t.Problem(c.d.Votes()); why != "" {
 		c.add(at, "heartbeat", "Unsafe timings", "With these timings the cluster can't be safe: %s. Lengthen the lease or shorten the interval.", why)

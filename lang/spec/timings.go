@@ -39,6 +39,7 @@ type Timings struct {
 	Lease      Duration `json:"lease,omitempty"`       // L; fast: 600ms
 	StopWithin Duration `json:"stop_within,omitempty"` // S, where a group names none; fast: 100ms
 	Kill       Duration `json:"kill,omitempty"`        // K, from the kill to proof that all is down; fast: 50ms
+	DeviceIO   Duration `json:"device_io,omitempty"`   // D_io of single_quorum (timings_device.go): 200ms there, 0 elsewhere
 }
 
 // WithDefaults fills in the profile's values.
@@ -54,7 +55,7 @@ func (t Timings) WithDefaults() Timings {
 	def(&t.Interval, 50*time.Millisecond)
 	def(&t.Suspicion, 5*t.Interval.D())
 	def(&t.RankDelay, 40*time.Millisecond)
-	def(&t.Lease, 12*t.Interval.D())
+	def(&t.Lease, max(12*t.Interval.D(), t.deviceLeaseDefault()))
 	def(&t.StopWithin, 100*time.Millisecond)
 	def(&t.Kill, 50*time.Millisecond)
 	return t
@@ -97,6 +98,9 @@ func (t Timings) LeaseFloor(voters int) time.Duration {
 // Problem returns why the timings can't be safe for that many voters, with
 // the sum, or "".
 func (t Timings) Problem(voters int) string {
+	if t.DeviceIO != 0 {
+		return t.deviceProblem()
+	}
 	if voters > 1 && t.Lease.D() < t.LeaseFloor(voters) {
 		return fmt.Sprintf("lease %s is shorter than a change of leader takes: 2 frames of %s + suspicion %s + rank delay %s + votes, first commit and grant %s = %s",
 			t.Lease, t.Interval, t.Suspicion, t.RankDelay, Duration(3*t.Interval.D()), Duration(t.LeaseFloor(voters)))

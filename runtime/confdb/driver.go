@@ -30,6 +30,16 @@ type Status struct {
 	Applied  uint64 // index
 	Commit   uint64 // index
 
+	// With a quorum device (DeviceDriver) no votes are counted: a leader's
+	// authority is Authority (0: none) until AuthorityUntil, and no older
+	// leader's began after OldLeases. DeviceProblem says why the device can't
+	// be used now ("": it can).
+	ByDevice       bool
+	Authority      spec.Instant
+	AuthorityUntil spec.Instant
+	OldLeases      spec.Instant
+	DeviceProblem  string
+
 	// SnapshotWanted: a member needs the state rather than the log. The owner
 	// calls Compact with the State that it has applied last.
 	SnapshotWanted bool
@@ -41,6 +51,7 @@ type Settings struct {
 	Suspicion time.Duration // silence after which a follower campaigns
 	RankDelay time.Duration // between the campaigns of two ranks
 	Witnesses []uint64      // server ids that lead only if none else can
+	DeviceIO  time.Duration // single_quorum: how long an operation of the device may take
 }
 
 // Errors of drivers.

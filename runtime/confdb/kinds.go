@@ -26,5 +26,6 @@ const (
 	KindGroupFailover  = "group_failover" // a new owner: the last one's node is lost, or the group failed there
 	KindGroupReleased  = "group_released" // nobody owns it now
 	KindGroupLeft      = "group_left_failed"
-	KindGroupState     = "group_state" // a report, where it is worth a line
+	KindDeviceBack     = "quorum_device_back" // after it was lost
+	KindGroupState     = "group_state"        // a report, where it is worth a line
 )

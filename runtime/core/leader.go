@@ -72,6 +72,8 @@ func (m *Machine) agreement(s confdb.Status) {
 		m.say("info", "leads the cluster", "term", s.Term)
 		m.leadDirty()
 		m.renewSelf()
+	} else if m.lead != nil && s.ByDevice {
+		m.renewSelf()
 	}
 }
 

@@ -313,6 +313,9 @@ func (m *Machine) authority() spec.Instant {
 	if l == nil || m.drv.Needed <= 0 {
 		return 0
 	}
+	if m.drv.ByDevice {
+		return m.deviceAuthority()
+	}
 	l.scratch = l.scratch[:0]
 	for _, v := range m.drv.Voters {
 		var t spec.Instant
@@ -338,6 +341,9 @@ func (m *Machine) authority() spec.Instant {
 // one that joined since has heard nothing of older leaders.
 func (m *Machine) oldLeases() spec.Instant {
 	l := m.lead
+	if m.drv.ByDevice {
+		return m.oldDeviceLeases()
+	}
 	l.scratch = l.scratch[:0]
 	for _, v := range l.voters {
 		if v == m.cfg.Server {

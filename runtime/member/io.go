@@ -44,6 +44,9 @@ type PersistFailed struct {
 	Err string
 }
 
+// DeviceDone tells what became of a DeviceIO.
+type DeviceDone struct{ Result confdb.DeviceResult }
+
 // Submit asks for a command to be committed. Reply with the same Token follows
 // once its id is applied, or when that can't be known (Code "unknown").
 type Submit struct {
@@ -100,6 +103,7 @@ func (FrameIn) input()         {}
 func (MessageIn) input()       {}
 func (Persisted) input()       {}
 func (PersistFailed) input()   {}
+func (DeviceDone) input()      {}
 func (Submit) input()          {}
 func (Membership) input()      {}
 func (MonitorUp) input()       {}
@@ -130,6 +134,10 @@ type Persist struct {
 	N    uint64
 	What confdb.Persist
 }
+
+// DeviceIO reads or writes the quorum device, beside all else; DeviceDone
+// follows, if ever: what hangs hangs alone.
+type DeviceIO struct{ Op confdb.DeviceOp }
 
 // Renew passes a lease to the monitor. It ends at End on this host's boot
 // clock; groups without a newer one are stopped then.
@@ -184,6 +192,7 @@ type Stopped struct{}
 func (SendFrame) output()     {}
 func (SendMessage) output()   {}
 func (Persist) output()       {}
+func (DeviceIO) output()      {}
 func (Renew) output()         {}
 func (StartResource) output() {}
 func (StopResource) output()  {}

@@ -51,6 +51,9 @@ type Member struct {
 
 	unjoined bool // the state has nodes that have not joined
 
+	deviceLostAt spec.Instant  // the quorum device is lost since; with DeviceProblem
+	deviceLost   time.Duration // how long it was, until it is told in an event
+
 	closing, drained, stopped bool
 	transferring              bool
 	drainedAt                 spec.Instant
@@ -99,6 +102,8 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 			m.durable = m.ready
 			m.pump()
 		}
+	case DeviceDone:
+		m.deviceDone(in.Result)
 	case PersistFailed:
 		if !m.broken {
 			m.broken = true
@@ -228,6 +233,7 @@ func (m *Member) routeNow() {
 	for _, msg := range m.drv.Now() {
 		m.route(msg)
 	}
+	m.deviceOps()
 }
 
 // agree tells the core when the agreement has changed, before anything else
@@ -236,6 +242,7 @@ func (m *Member) agree() {
 	s := m.drv.Status()
 	was := m.status
 	if s.Term == was.Term && s.Role == was.Role && s.Leader == was.Leader && s.Ready == was.Ready && s.Needed == was.Needed &&
+		s.Authority == was.Authority && s.AuthorityUntil == was.AuthorityUntil && s.OldLeases == was.OldLeases && s.DeviceProblem == was.DeviceProblem &&
 		slices.Equal(s.Voters, was.Voters) && slices.Equal(s.Learners, was.Learners) {
 		return
 	}
@@ -255,6 +262,7 @@ func (m *Member) agree() {
 		m.retryAt = m.now // what waited for a leader goes to it
 	}
 	m.coreStep(core.Agreement{Status: s})
+	m.deviceTold(was, s)
 }
 
 // finish does a Ready whose Persist is durable.
@@ -320,7 +328,7 @@ func (m *Member) stateIndexed() {
 	next := confdb.Settings{Suspicion: t.Suspicion.D(), RankDelay: t.RankDelay.D()}
 	if m.state.Cluster.ID != "" {
 		t = m.state.Cluster.Heartbeat.WithDefaults()
-		next.Suspicion, next.RankDelay = t.Suspicion.D(), t.RankDelay.D()
+		next.Suspicion, next.RankDelay, next.DeviceIO = t.Suspicion.D(), t.RankDelay.D(), t.DeviceIO.D()
 	}
 	m.unjoined = false
 	for id, n := range m.state.Nodes {
@@ -335,7 +343,7 @@ func (m *Member) stateIndexed() {
 		}
 	}
 	slices.Sort(next.Witnesses)
-	if next.Suspicion != m.settings.Suspicion || next.RankDelay != m.settings.RankDelay || !slices.Equal(next.Witnesses, m.settings.Witnesses) {
+	if next.Suspicion != m.settings.Suspicion || next.RankDelay != m.settings.RankDelay || next.DeviceIO != m.settings.DeviceIO || !slices.Equal(next.Witnesses, m.settings.Witnesses) {
 		m.settings = next
 		m.drv.Configure(next)
 	}

@@ -29,12 +29,17 @@ type proposal struct {
 	refused error
 }
 
+// commandID is a fresh id for a command of this node's own.
+func (m *Member) commandID() string {
+	m.serial++
+	return fmt.Sprintf("%s-%x-m%d", m.cfg.NodeID, m.cfg.Incarnation, m.serial)
+}
+
 // submit takes a command from the API.
 func (m *Member) submit(in Submit) {
 	c := in.Command
 	if c.ID == "" {
-		m.serial++
-		c.ID = fmt.Sprintf("%s-%x-m%d", m.cfg.NodeID, m.cfg.Incarnation, m.serial)
+		c.ID = m.commandID()
 	}
 	if c.Time.IsZero() {
 		c.Time = m.core.WallNow()
@@ -268,9 +273,8 @@ func (m *Member) memberNodes() {
 			continue
 		}
 		m.joining[id] = true
-		m.serial++
 		data, err := confdb.EncodeCommand(confdb.Command{
-			ID: fmt.Sprintf("%s-%x-m%d", m.cfg.NodeID, m.cfg.Incarnation, m.serial), Time: m.core.WallNow(), NodeJoined: &confdb.NodeRef{Node: id},
+			ID: m.commandID(), Time: m.core.WallNow(), NodeJoined: &confdb.NodeRef{Node: id},
 		})
 		if err == nil && m.drv.Propose(data) != nil {
 			delete(m.joining, id)
