@@ -196,6 +196,16 @@ type Resource struct {
 	LooksAlive     Poll           `json:"looks_alive"`              // default every 5s
 	IsAlive        Poll           `json:"is_alive"`                 // default every 60s
 	Restart        Restart        `json:"restart"`
+	Checkpoint     *Checkpoint    `json:"checkpoint,omitempty"`
+}
+
+// Checkpoint is a resource's checkpoint block: what is kept in the configuration
+// database when it changes while the resource is online, and brought back before
+// it comes online on another node. Either Paths, or Command with Restore.
+type Checkpoint struct {
+	Paths   []string `json:"paths,omitempty"`   // files, absolute; of a directory all regular files below it
+	Command []string `json:"command,omitempty"` // its output is kept
+	Restore []string `json:"restore,omitempty"` // gets that output as its input before the resource starts
 }
 
 // Poll is a looks_alive or is_alive block. At most one of Command, TCP and

@@ -28,6 +28,9 @@ func (s *State) Apply(c Command) Result {
 	s.Revision++
 	r := s.do(c)
 	r.Revision = s.Revision
+	if c.Nothing && r.Code == "" {
+		return r // whoever reads much may not push out what a retry needs
+	}
 	s.Done = append(s.Done, Done{ID: c.ID, Result: r})
 	if len(s.Done) > maxDone {
 		s.Done = s.Done[len(s.Done)-maxDone:]
@@ -77,6 +80,12 @@ func (s *State) do(c Command) Result {
 		return s.endQuarantine(c)
 	case c.ConfirmTimings != nil:
 		return s.confirmTimings(c)
+	case c.KV != nil:
+		return s.kvWrite(c)
+	case c.PutChunk != nil:
+		return s.putChunk(c)
+	case c.PutCheckpoint != nil:
+		return s.putCheckpoint(c)
 	case c.Event != nil:
 		s.event(c, *c.Event)
 	}

@@ -42,6 +42,7 @@ func (s *State) putGroup(c Command) Result {
 	g.Spec = next
 	g.Resources = resourceStates(next, g.Resources)
 	g.LeftFailed, g.GaveUp = "", false
+	s.endUploads(next.ID)
 	s.configured()
 	s.event(c, s.aboutGroup(g, KindGroupChanged, c.because("group "+next.Name+" changed")))
 	return Result{}
@@ -119,6 +120,8 @@ func (s *State) deleteGroup(c Command) Result {
 func (s *State) removeGroup(c Command, id string) {
 	g := s.Groups[id]
 	delete(s.Groups, id)
+	s.KV.drop(s.Revision, id)
+	s.endUploads(id)
 	s.event(c, s.aboutGroup(g, KindGroupRemoved, "group "+g.Spec.Name+" was removed"))
 }
 
@@ -241,6 +244,7 @@ func (s *State) assign(c Command) Result {
 	}
 	g.GaveUp, g.Handover = false, nil
 	g.LeftFailed = a.LeftFailed
+	s.endUploads(a.Group)
 	period := g.Spec.Failover.Period.D()
 	if period == 0 {
 		period = 6 * time.Hour

@@ -17,11 +17,15 @@ func NewState() *State {
 	return &State{Nodes: map[string]*Node{}, Groups: map[string]*Group{}}
 }
 
-// Encode is the state as a snapshot: JSON, equal bytes for equal states.
+// Encode is the state as a snapshot: JSON, and behind it what applications keep
+// (codec_blobs.go); equal bytes for equal states.
 func Encode(s *State) ([]byte, error) {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode the database's state: %w", err)
+	}
+	if s.hasBlobs() {
+		data = s.appendBlobs(data)
 	}
 	return data, nil
 }
@@ -30,6 +34,7 @@ func Encode(s *State) ([]byte, error) {
 // to drop them would make this copy differ from the others.
 func Decode(data []byte) (*State, error) {
 	s := NewState()
+	data, blobs, more := bytes.Cut(data, []byte{'\n'})
 	if err := strict(data, s); err != nil {
 		return nil, fmt.Errorf("read the database's snapshot: %w", err)
 	}
@@ -47,6 +52,16 @@ func Decode(data []byte) (*State, error) {
 	for id, g := range s.Groups {
 		if g == nil {
 			return nil, fmt.Errorf("read the database's snapshot: group %s is null", id)
+		}
+		for name, c := range g.Checkpoints {
+			if c == nil {
+				return nil, fmt.Errorf("read the database's snapshot: the checkpoint of %s in group %s is null", name, id)
+			}
+		}
+	}
+	if more {
+		if err := s.readBlobs(blobs); err != nil {
+			return nil, fmt.Errorf("read the database's snapshot: %w", err)
 		}
 	}
 	return s, nil
@@ -99,6 +114,7 @@ func (c *Command) check() error {
 		c.PutCluster != nil, c.PutNode != nil, c.DeleteNode != nil, c.NodeJoined != nil, c.PauseNode != nil,
 		c.ResumeNode != nil, c.PutGroup != nil, c.DeleteGroup != nil, c.SetWant != nil, c.MoveGroup != nil,
 		c.Handover != nil, c.Assign != nil, c.Report != nil, c.SetView != nil, c.EndQuarantine != nil, c.ConfirmTimings != nil, c.Event != nil, c.Nothing,
+		c.KV != nil, c.PutChunk != nil, c.PutCheckpoint != nil,
 	} {
 		if set {
 			n++

@@ -30,6 +30,9 @@ type State struct {
 	TimingsRevision uint64 `json:"timings_revision,omitempty"`
 	ShorterRevision uint64 `json:"shorter_revision,omitempty"`
 	Done            []Done `json:"done"` // the newest maxDone command ids with their results: a retried command is applied once
+
+	KV     KV                `json:"-"` // behind the JSON of a snapshot (codec_blobs.go)
+	Chunks map[string]*Chunk `json:"-"` // of checkpoints, by ChunkHash; likewise
 }
 
 // View is what the leader holds for the membership: one agreed picture, with
@@ -92,6 +95,8 @@ type Group struct {
 	GaveUp     bool            `json:"gave_up,omitempty"`     // the owner reported GiveUp under Owner.Epoch
 	LeftFailed string          `json:"left_failed,omitempty"` // why no further failover is tried; online or a changed definition clears it
 	HomeFrom   string          `json:"home_from,omitempty"`   // node id that a failure or a drain took it from: it is to fail back. "" once it is home, or where an operator moved it
+
+	Checkpoints map[string]*Checkpoint `json:"checkpoints,omitempty"` // by resource name; nothing in it is changed in place
 }
 
 // Handover asks a healthy owner to stop a group and release it, before the
@@ -177,7 +182,11 @@ type Command struct {
 	ConfirmTimings *ConfirmTimings `json:"confirm_timings,omitempty"`
 
 	Event   *Event `json:"event,omitempty"`   // only an event; id given by Apply
-	Nothing bool   `json:"nothing,omitempty"` // a barrier
+	Nothing bool   `json:"nothing,omitempty"` // a barrier: it may be done again, and Done forgets it
+
+	KV            *KVWrite       `json:"kv,omitempty"`
+	PutChunk      *PutChunk      `json:"put_chunk,omitempty"`
+	PutCheckpoint *PutCheckpoint `json:"put_checkpoint,omitempty"`
 }
 
 // PutNode adds a node or changes its settings.
