@@ -43,6 +43,7 @@ lang/addr, cty < statefile                                # types and codecs, no
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
 
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
+NONE < client                                             # for programs that run in a group: the standard library's only
 lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
 providers, internal/atomicfile, sys < providers/local     # places know no other place, and never the planner
 providers, runtime/api/client, sync < providers/confdb    # through the agents' API only
@@ -70,7 +71,7 @@ planner < planner/plannertest                             # a world in memory to
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
 lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
-runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim < bench/...   # they measure
+runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, client < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library

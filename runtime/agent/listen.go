@@ -128,6 +128,20 @@ func LocalUser(ctx context.Context) (string, bool) {
 	return name, ok
 }
 
+type localGroup struct{}
+
+// LocalGroup tells which group (its id) and which user called by a group's
+// socket; false for all other callers.
+func LocalGroup(ctx context.Context) (group, user string, ok bool) {
+	who, ok := ctx.Value(localGroup{}).([2]string)
+	return who[0], who[1], ok
+}
+
+// WithLocalGroup marks what comes by a group's socket.
+func WithLocalGroup(ctx context.Context, group, user string) context.Context {
+	return context.WithValue(ctx, localGroup{}, [2]string{group, user})
+}
+
 func peerUser(c net.Conn) string {
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {

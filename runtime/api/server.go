@@ -67,18 +67,28 @@ func New(b Backend) http.Handler {
 }
 
 type server struct {
-	b   Backend
-	mux *http.ServeMux
+	b       Backend
+	mux     *http.ServeMux
+	barrier barrier
 }
 
-// routes says which role each path asks for: readers (and nodes) read,
-// operators give orders, admins change the definition and the membership.
+// routes says which role each path asks for: applications read, and write what
+// is their group's; readers (and nodes) read all, operators give orders, admins
+// change the definition and the membership.
 func (s *server) routes() {
-	const read, operate, admin = client.RoleReader, client.RoleOperator, client.RoleAdmin
-	s.handle("GET "+client.PathSelf, read, s.self)
-	s.handle("GET "+client.PathStatus, read, s.status)
+	const app, read, operate, admin = client.RoleApplication, client.RoleReader, client.RoleOperator, client.RoleAdmin
+	for _, space := range []string{"/cluster", "/group/{group}"} {
+		s.handle("GET "+client.PathKV+space, app, s.kvList)
+		s.handle("GET "+client.PathKV+space+"/{key...}", app, s.kvGet)
+		s.handle("PUT "+client.PathKV+space+"/{key...}", app, s.forWriters(s.kvPut))
+		s.handle("DELETE "+client.PathKV+space+"/{key...}", app, s.forWriters(s.kvDelete))
+	}
+
+	s.handle("GET "+client.PathSelf, app, s.self)
+	s.handle("GET "+client.PathStatus, app, s.status)
+	s.handle("GET "+client.PathGroups+"/{id}/owner", app, s.owner)
 	s.handle("GET "+client.PathConfig, read, s.config)
-	s.handle("GET "+client.PathEvents, read, s.events)
+	s.handle("GET "+client.PathEvents, app, s.events)
 	s.handle("GET "+client.PathLogs+"/{group}/{resource}", read, s.logs)
 
 	s.handle("POST "+client.PathGroups+"/{id}/move", operate, s.moveGroup)
@@ -104,6 +114,19 @@ func (s *server) routes() {
 	})
 }
 
+// forWriters lets operators and admins write keys, and applications their own
+// group's: a reader's certificate only reads.
+func (s *server) forWriters(fn func(*call) error) func(*call) error {
+	return func(c *call) error {
+		if allowed(c.role, client.RoleOperator) || c.role == client.RoleApplication && c.r.PathValue("group") != "" {
+			return fn(c)
+		}
+		return &client.Error{Status: http.StatusForbidden, Code: "forbidden",
+			Message: fmt.Sprintf("%s has the role %s; a group's keys are written by its own resources (its socket), operators and admins, the cluster's by operators and admins", c.who, c.role),
+			Hint:    "ask with a certificate of that role, or by the group's socket"}
+	}
+}
+
 // call is one request with who asks.
 type call struct {
 	w    http.ResponseWriter
@@ -111,6 +134,8 @@ type call struct {
 	ctx  context.Context
 	who  string // for the event log
 	role string
+
+	group, resource string // of an application: its group's id; its name where it says so
 }
 
 // handle puts the checks that every route shares before fn.
@@ -138,6 +163,10 @@ func (s *server) handle(pattern, role string, fn func(c *call) error) {
 // the kernel lets only this user and root reach.
 func (c *call) identify() error {
 	author := clean(c.r.Header.Get(client.HeaderAuthor))
+	if group, user, ok := agent.LocalGroup(c.ctx); ok {
+		c.role, c.group, c.who = client.RoleApplication, group, user
+		return nil
+	}
 	if user, ok := agent.LocalUser(c.ctx); ok {
 		c.role, c.who = client.RoleAdmin, author
 		if c.who == "" {
@@ -169,7 +198,7 @@ func (c *call) identify() error {
 
 // allowed: each role may what the ones before it may; nodes read.
 func allowed(have, need string) bool {
-	rank := map[string]int{client.RoleNode: 1, client.RoleReader: 1, client.RoleOperator: 2, client.RoleAdmin: 3}
+	rank := map[string]int{client.RoleApplication: 1, client.RoleNode: 2, client.RoleReader: 2, client.RoleOperator: 3, client.RoleAdmin: 4}
 	return rank[have] >= rank[need]
 }
 

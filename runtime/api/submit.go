@@ -101,6 +101,14 @@ func (s *server) refused(ctx context.Context, r confdb.Result, ifMatch bool) err
 				Hint: "the configuration has changed meanwhile; read it again (plan again)"}
 		}
 		return &client.Error{Status: http.StatusConflict, Code: "conflict", Message: r.Detail}
+	case confdb.CodeMismatch:
+		return &client.Error{Status: http.StatusPreconditionFailed, Code: "precondition", Message: r.Detail, Hint: "read the key again"}
+	case confdb.CodeFenced:
+		return &client.Error{Status: http.StatusConflict, Code: "fenced", Message: r.Detail, Hint: "stop: another node may run the group by now"}
+	case confdb.CodeLimit:
+		return tooLarge(r.Detail)
+	case confdb.CodeStale:
+		return &client.Error{Status: http.StatusConflict, Code: "stale", Message: r.Detail}
 	case confdb.CodeNotFound:
 		return &client.Error{Status: http.StatusNotFound, Code: "not_found", Message: r.Detail}
 	case confdb.CodeInvalid:

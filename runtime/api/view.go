@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ func (s *server) self(c *call) error {
 	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
 		out.Membership = membership(st, ms, f.NodeID, f.ServerID)
 		out.Quorum, out.Revision = ms.Quorum, st.Revision
+		if g := st.Groups[c.group]; g != nil {
+			out.Group = g.Spec.Name
+		}
 		if n, ok := st.Nodes[ms.LeaderNode]; ok {
 			out.Leader = n.Spec.Name
 		}
@@ -34,6 +38,7 @@ func (s *server) self(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.w.Header().Set(client.HeaderRevision, strconv.FormatUint(out.Revision, 10))
 	return c.answer(out)
 }
 

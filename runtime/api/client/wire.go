@@ -18,6 +18,9 @@ const (
 	RoleOperator = "operator"
 	RoleAdmin    = "admin"
 	RoleNode     = "node"
+
+	// RoleApplication is a group's socket's: reads, and what is that group's.
+	RoleApplication = "application"
 )
 
 // Paths.
@@ -29,8 +32,9 @@ const (
 	PathBootstrap = "/v1/bootstrap" // POST Bootstrap (admin): the first node of a new cluster
 	PathMembers   = "/v1/members"   // POST MemberRequest (admin): join; PUT /{id}: settings; POST /{id}/promote; DELETE /{id}: leave
 	PathNodes     = "/v1/nodes"     // POST /{id}/pause, /{id}/drain, /{id}/resume (operator) with Order
-	PathGroups    = "/v1/groups"    // PUT /{id} spec.Group, DELETE /{id} (admin); POST /{id}/move, /{id}/online, /{id}/offline (operator) with Order
+	PathGroups    = "/v1/groups"    // PUT /{id} spec.Group, DELETE /{id} (admin); POST /{id}/move, /{id}/online, /{id}/offline (operator) with Order; GET /{id}/owner Owner, text/event-stream of it
 	PathEvents    = "/v1/events"    // GET []Event, ?since=ID; text/event-stream with Accept: text/event-stream
+	PathKV        = "/v1/kv"        // /cluster or /group/{group id or name}: GET KVList (?prefix, ?after, ?limit; ?stale=1), text/event-stream of KVEntry with ?since; /{key}: GET, PUT (the bytes themselves), DELETE
 	PathLogs      = "/v1/logs"      // GET /{group id}/{resource}?bytes=N&follow=1: this node's log of the resource, text
 )
 
@@ -42,6 +46,15 @@ const (
 	HeaderCommand = "Clusterplan-Command"
 	HeaderAuthor  = "Clusterplan-Author"
 	HeaderReason  = "Clusterplan-Reason"
+
+	// Of key-value writes. If-Match is the key's revision there (its ETag),
+	// If-None-Match: * says that there is no such key. Epoch is the owner's;
+	// Seen a revision that was reached before the first try of a write that is
+	// tried again (KVWrite.Seen). Revision stands in answers.
+	HeaderIfNoneMatch = "If-None-Match"
+	HeaderEpoch       = "Clusterplan-Epoch"
+	HeaderSeen        = "Clusterplan-Seen"
+	HeaderRevision    = "Clusterplan-Revision"
 )
 
 // Self is what a node says of itself, member or not.
@@ -60,7 +73,8 @@ type Self struct {
 	Program       string    `json:"program"` // sha256 of the running program's file, hex
 	CertNotAfter  time.Time `json:"cert_not_after"`
 	PID           int       `json:"pid"`
-	MonitorPID    int       `json:"monitor_pid"` // 0: none now
+	MonitorPID    int       `json:"monitor_pid"`     // 0: none now
+	Group         string    `json:"group,omitempty"` // by a group's socket: its name
 }
 
 // Bootstrap makes a waiting node the first of a new cluster.
@@ -92,11 +106,11 @@ type Done struct {
 
 // Error is the body of every answer from 400 on. Status codes: 400 bad
 // request, 401 no or a foreign certificate, 403 role, 404, 409 conflict,
-// 412 If-Match, 421 not the leader (Leader says who is), 503 no quorum or no leader.
+// 410 compacted, 412 If-Match, 413 limit, 421 not the leader (Leader says who is), 503 no quorum or no leader.
 type Error struct {
 	FormatVersion string `json:"format_version"`
 	Status        int    `json:"status"`
-	Code          string `json:"code"` // bad_request | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | unknown_outcome | busy | waiting (no member: waits to be bootstrapped or joined)
+	Code          string `json:"code"` // bad_request | limit | compacted | fenced | stale | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | unknown_outcome | busy | waiting (no member: waits to be bootstrapped or joined)
 	Message       string `json:"message"`
 	Hint          string `json:"hint,omitempty"`
 	Leader        string `json:"leader,omitempty"` // endpoint
@@ -208,4 +222,41 @@ type Event struct {
 	Text          string    `json:"text"`
 	Cause         uint64    `json:"cause,omitempty"`
 	Author        string    `json:"author,omitempty"`
+}
+
+// KVEntry is a key with its value.
+type KVEntry struct {
+	Key      string `json:"key"`
+	Value    []byte `json:"value,omitempty"` // base64
+	Revision uint64 `json:"revision"`        // of the update that wrote (or deleted) it
+	Created  uint64 `json:"created,omitempty"`
+	Deleted  bool   `json:"deleted,omitempty"` // of a watch
+}
+
+// KVList are entries in order of their keys, as of a revision.
+type KVList struct {
+	FormatVersion string    `json:"format_version"`
+	Revision      uint64    `json:"revision"`
+	Entries       []KVEntry `json:"entries"`
+	More          bool      `json:"more"` // ask again with after: the last key
+}
+
+// KVDone answers a write: the key's new revision.
+type KVDone struct {
+	FormatVersion string `json:"format_version"`
+	Revision      uint64 `json:"revision"`
+}
+
+// Owner says who runs a group. Here and Lease are the answering node's word on
+// itself: it is the owner, and holds a lease at this moment.
+type Owner struct {
+	FormatVersion string    `json:"format_version"`
+	Group         string    `json:"group"`
+	Owner         string    `json:"owner"` // node name, "": nobody
+	Epoch         uint64    `json:"epoch"`
+	Since         time.Time `json:"since"`
+	State         string    `json:"state"`
+	Leaving       bool      `json:"leaving"` // its owner is to stop it
+	Here          bool      `json:"here"`
+	Lease         bool      `json:"lease"`
 }
