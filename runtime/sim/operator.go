@@ -245,7 +245,8 @@ func (o *operator) start(w *world) {
 			o.submit(h, confdb.Command{PauseNode: &confdb.PauseNode{Node: h.nodeID, Drain: true}}, nil)
 			w.after(3*time.Second, func() { o.resume(h.nodeID) })
 		default:
-			o.submit(h, confdb.Command{Nothing: true}, nil)
+			// What an application writes: kept, whatever happens (a barrier leaves no trace).
+			o.submit(h, confdb.Command{KV: &confdb.KVWrite{Key: "key", Value: []byte(h.name)}}, nil)
 		}
 		w.after(w.between(300*time.Millisecond, 4*time.Second), next)
 	}
