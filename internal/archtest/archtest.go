@@ -23,6 +23,10 @@ raft     = go.etcd.io/raft/v3
 protobuf = google.golang.org/protobuf
 bbolt    = go.etcd.io/bbolt
 sync     = golang.org/x/sync
+netlink  = github.com/vishvananda/netlink
+netns    = github.com/vishvananda/netns
+packet   = github.com/mdlayher/packet
+xnet     = golang.org/x/net
 sys      = golang.org/x/sys
 term     = golang.org/x/term
 cmp      = github.com/google/go-cmp
@@ -57,7 +61,9 @@ runtime/confdb, bbolt, sys < runtime/confdb/store         # the disk below the d
 runtime/confdb, cmp, rapid < runtime/confdb/confdbtest    # what every driver is held to
 lang/spec < runtime/heartbeat                              # frames
 lang/spec, sys, internal/atomicfile < runtime/resource    # one file a resource type
-runtime/resource, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
+netlink, packet, xnet, sys < runtime/address               # addresses in the kernel, and the frames that tell of them
+netlink, netns, sys < runtime/address/addresstest         # a network of namespaces for tests
+runtime/resource, runtime/address, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
 runtime/core < runtime/member                             # pure: core, driver and frames as one
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb < runtime/sim            # many members in one process, nothing of the shell

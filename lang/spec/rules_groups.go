@@ -167,7 +167,18 @@ func IPAddress(s string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-var loopback = netip.MustParsePrefix("127.0.0.0/8")
+// noHostAddress says why no host can be given the address, or "".
+func noHostAddress(a netip.Addr) string {
+	switch {
+	case a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "no address that a host can have"
+	case a.Is6() && a.IsLoopback():
+		return "every host's own loopback address"
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return "a link-local address, which means something else on each link"
+	}
+	return ""
+}
 
 // uniqueAddresses: an ip_address is unique in the cluster, whatever group has it.
 func (c *checker) uniqueAddresses() {
@@ -189,8 +200,8 @@ func (c *checker) uniqueAddresses() {
 				continue
 			}
 			seen[a] = r.Addr
-			if !loopback.Contains(a) {
-				c.add(r.Addr, "address", "Not supported yet", "This version adds no addresses to interfaces, so that %s could not be reached. Use an address in 127/8, as 127.77.0.10.", a)
+			if why := noHostAddress(a); why != "" {
+				c.add(r.Addr, "address", "Invalid address", "%s is %s. Use an address of a subnet that the nodes are in, or one in 127/8 for a trial on one machine.", a, why)
 			}
 		}
 	}

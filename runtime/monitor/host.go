@@ -12,18 +12,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/runtime/address"
 	"github.com/clusterplan/clusterplan/runtime/resource"
 )
 
-// host runs programs for resources: resource.Host.
+// host runs programs and holds addresses for resources: resource.Host.
 type host struct {
 	kids    *children
 	record  *record
+	addrs   *address.Holder
 	program string // this program's file, for guardians
 	say     func(LogWord)
 }
 
 var _ resource.Host = (*host)(nil)
+
+// Hold adds an address, to a device that this process holds open and that is
+// in the record, on disk, before.
+func (h *host) Hold(ctx context.Context, a resource.Address) (resource.HeldAddress, error) {
+	held, err := h.addrs.Hold(ctx, address.Request{Address: a.Address, Bits: a.Bits, Interface: a.Interface, Probe: a.Probe, Record: h.record.adding})
+	if err != nil {
+		return nil, err // and not a nil *address.Held
+	}
+	h.say(LogWord{Level: "info", Text: "address added", Args: map[string]any{"address": a.Address.String(), "interface": held.Where()}})
+	return held, nil
+}
 
 // ownProgram is the file to start guardians from: the one named, while it is
 // still this process's program, so that ps shows its name; else this very

@@ -52,8 +52,8 @@ func TestIPAddress(t *testing.T) {
 			ID: "id-v", Name: "v", Type: "ip_address", Attributes: map[string]any{"address": address},
 		}}}
 	}
-	r.send(vip("10.0.0.1"))
-	if got := r.awaitState("v", spec.StateFailed); !strings.Contains(got.Reason, "use one in 127/8") {
+	r.send(vip("fe80::1"))
+	if got := r.awaitState("v", spec.StateFailed); !strings.Contains(got.Reason, "link-local address") {
 		t.Fatal(got.Reason)
 	}
 	r.send(vip("127.77.0.10"))

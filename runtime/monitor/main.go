@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/boottime"
+	"github.com/clusterplan/clusterplan/runtime/address"
 )
 
 // Main is the monitor's main: the hidden command `clusterplan monitor`, started
@@ -110,7 +111,7 @@ func serve(conn net.Conn, board *board) error {
 		quit:    quit,
 		reports: make(chan report),
 		groups:  map[string]*group{},
-		host:    &host{kids: kids, program: ownProgram(conf.Program), say: func(w LogWord) { out.say(Word{Log: &w}) }},
+		host:    &host{kids: kids, addrs: address.New(out.log), program: ownProgram(conf.Program), say: func(w LogWord) { out.say(Word{Log: &w}) }},
 	}
 	go m.listen(in, orders)
 	go func() { ready <- m.prepare() }()
@@ -167,6 +168,13 @@ func (m *monitor) prepare() error {
 	})
 	if killed > 0 {
 		m.out.log("warn", "killed what an earlier monitor had left", map[string]any{"processes": killed})
+	}
+	removed, err := address.CleanUp(record.devices())
+	if len(removed) > 0 {
+		m.out.log("warn", "removed what an earlier monitor had left in the network", map[string]any{"devices": fmt.Sprint(removed)})
+	}
+	if err != nil {
+		return err // its addresses may be elsewhere by now
 	}
 	if err := record.cleaned(); err != nil {
 		return err

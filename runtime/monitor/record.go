@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/runtime/address"
 )
 
 // record is what a monitor leaves on disk for the next one: which processes
@@ -30,10 +32,11 @@ type record struct {
 
 // recordData is record.json.
 type recordData struct {
-	Boot      string            `json:"boot"`      // the boot that the processes belong to
-	Tokens    []string          `json:"tokens"`    // of monitors that may have left something
-	Guardians []processID       `json:"guardians"` // of guardians that may live
-	Epochs    map[string]uint64 `json:"epochs"`    // by group id
+	Boot      string            `json:"boot"`              // the boot that the processes belong to
+	Tokens    []string          `json:"tokens"`            // of monitors that may have left something
+	Guardians []processID       `json:"guardians"`         // of guardians that may live
+	Epochs    map[string]uint64 `json:"epochs"`            // by group id
+	Devices   []address.Left    `json:"devices,omitempty"` // that may be there, with addresses on them
 }
 
 // processID names a process for good, within one boot.
@@ -67,7 +70,7 @@ func openRecord(dir string) (*record, error, error) {
 	}
 	if now := strings.TrimSpace(string(boot)); r.data.Boot != now {
 		// No process lives through a boot, and ids begin anew.
-		r.data.Boot, r.data.Tokens, r.data.Guardians = now, nil, nil
+		r.data.Boot, r.data.Tokens, r.data.Guardians, r.data.Devices = now, nil, nil, nil
 	}
 	if r.data.Epochs == nil {
 		r.data.Epochs = map[string]uint64{}
@@ -87,7 +90,7 @@ func (r *record) cleaned() error {
 	r.saving.Lock()
 	defer r.saving.Unlock()
 	r.mu.Lock()
-	r.data.Tokens, r.data.Guardians = []string{r.token}, nil
+	r.data.Tokens, r.data.Guardians, r.data.Devices = []string{r.token}, nil, nil
 	r.mu.Unlock()
 	return r.save()
 }
@@ -97,6 +100,36 @@ func (r *record) left() (tokens []string, guardians []processID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.data.Tokens, append([]processID(nil), r.data.Guardians...)
+}
+
+// devices are what earlier monitors may have left in the network.
+func (r *record) devices() []address.Left {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.data.Devices)
+}
+
+// adding keeps the device that an address is about to be added to, on disk; one
+// that it knows costs nothing.
+func (r *record) adding(d address.Left) error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	r.mu.Lock()
+	known := slices.Contains(r.data.Devices, d)
+	if !known {
+		r.data.Devices = append(r.data.Devices, d)
+	}
+	r.mu.Unlock()
+	if known {
+		return nil
+	}
+	err := r.save()
+	if err != nil {
+		r.mu.Lock()
+		r.data.Devices = slices.DeleteFunc(r.data.Devices, func(x address.Left) bool { return x == d })
+		r.mu.Unlock()
+	}
+	return err
 }
 
 // epoch is the newest epoch of a group that was seen. It never waits for the

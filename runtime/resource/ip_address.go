@@ -2,21 +2,31 @@ package resource
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
-// ipAddress is an address in 127/8, which every Linux host answers without any
-// change to the kernel: what makes it move is only that its group runs on one
-// node at a time.
+// ipAddress is an address that moves with its group. One in 127/8 every Linux
+// host answers without any change to the kernel: what makes it move is only
+// that its group runs on one node at a time. Any other is added by the monitor.
 type ipAddress struct {
-	env     Env
-	address netip.Addr
+	env   Env
+	host  Host
+	want  Address
+	local bool // in 127/8
+
+	held HeldAddress // nil: not there
 }
 
-func newIPAddress(env Env, a *attributes) *ipAddress {
-	k := &ipAddress{env: env}
+func newIPAddress(env Env, host Host, a *attributes) *ipAddress {
+	k := &ipAddress{env: env, host: host, want: Address{Interface: a.text("interface"), Probe: a.duration("probe")}}
+	if a.values["probe"] == nil {
+		k.want.Probe = defaultProbe
+	}
+	if k.want.Probe > maxProbe {
+		a.problem("probe = %s: write %s at most", k.want.Probe, maxProbe)
+	}
 	text := a.text("address")
 	if text == "" {
 		if len(a.problems) == 0 {
@@ -24,31 +34,63 @@ func newIPAddress(env Env, a *attributes) *ipAddress {
 		}
 		return k
 	}
-	host, _, prefixed := strings.Cut(text, "/")
-	address, err := netip.ParseAddr(host)
+	ip, _, prefixed := strings.Cut(text, "/")
+	address, err := netip.ParseAddr(ip)
 	if err == nil && prefixed {
-		_, err = netip.ParsePrefix(text)
+		var p netip.Prefix
+		p, err = netip.ParsePrefix(text)
+		k.want.Bits = p.Bits()
 	}
-	if err != nil {
-		a.problem("address = %q is no IP address; write it as 127.77.0.10, with or without a prefix length", text)
+	if err != nil || address.Zone() != "" {
+		a.problem("address = %q is no IP address; write it as 10.0.0.5 or fd00::5, with or without a prefix length", text)
 		return k
 	}
-	k.address = address.Unmap()
+	k.want.Address = address.Unmap()
+	k.local = loopback.Contains(k.want.Address)
 	return k
 }
 
-func (k *ipAddress) start(context.Context) error {
-	if !loopback.Contains(k.address) {
-		return fmt.Errorf("address %s: this version doesn't add addresses to interfaces; use one in 127/8, as 127.77.0.10", k.address)
-	}
-	return nil
-}
+// A host that has an address answers a probe within a fraction of a
+// millisecond; some take longer that have to wake first.
+const (
+	defaultProbe = 25 * time.Millisecond
+	maxProbe     = 10 * time.Second
+)
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
 
-func (k *ipAddress) stop(context.Context)    {}
-func (k *ipAddress) alive() error            { return nil }
-func (k *ipAddress) exited() <-chan struct{} { return nil }
+func (k *ipAddress) start(ctx context.Context) error {
+	if k.local {
+		return nil
+	}
+	held, err := k.host.Hold(ctx, k.want)
+	if err != nil {
+		return err
+	}
+	k.held = held
+	return nil
+}
+
+func (k *ipAddress) stop(context.Context) {
+	if k.held != nil {
+		k.held.Release()
+	}
+}
+
+func (k *ipAddress) alive() error {
+	if k.held == nil {
+		return nil
+	}
+	return k.held.Check()
+}
+
+func (k *ipAddress) exited() <-chan struct{} {
+	if k.held == nil {
+		return nil
+	}
+	return k.held.Lost()
+}
+
 func (k *ipAddress) program() (Program, error) {
 	return Program{Dir: k.env.Dir, Env: k.env.environ("", nil)}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -42,6 +43,28 @@ type Host interface {
 	// Run runs p, a check, to its end and returns nil for exit status 0. When
 	// ctx ends, it is killed with its process group.
 	Run(ctx context.Context, p Program) error
+	// Hold adds an IP address to the kernel, which takes it away when the
+	// monitor dies, and tells the neighbours. After an error nothing is left.
+	Hold(ctx context.Context, a Address) (HeldAddress, error)
+}
+
+// Address is an IP address to add.
+type Address struct {
+	Address   netip.Addr
+	Bits      int           // of its subnet; 0: the interface's own
+	Interface string        // "": the one with an address in the same subnet
+	Probe     time.Duration // how long to listen for another owner; 0: not at all
+}
+
+// HeldAddress is an address that is there.
+type HeldAddress interface {
+	// Lost is closed when it is gone or can't be reached any more, though
+	// nobody released it; Check then says why.
+	Lost() <-chan struct{}
+	// Check looks whether it is there and can be reached.
+	Check() error
+	// Release takes it away and returns once it is gone, as read back.
+	Release()
 }
 
 // Program is a program to run.
@@ -117,7 +140,7 @@ func New(env Env, host Host, r spec.Resource) (*Resource, error) {
 	a := &attributes{typ: r.Type, values: r.Attributes}
 	switch r.Type {
 	case "ip_address":
-		k = newIPAddress(env, a)
+		k = newIPAddress(env, host, a)
 	case "generic_application":
 		k = newGenericApplication(env, host, r.Name, a)
 	default:

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,10 +23,25 @@ import (
 type fakeHost struct {
 	guard func(Program) (Guarded, error)
 	run   func(context.Context, Program) error
+	hold  func(Address) (HeldAddress, error)
 }
 
 func (h fakeHost) Guard(_ context.Context, p Program) (Guarded, error) { return h.guard(p) }
 func (h fakeHost) Run(ctx context.Context, p Program) error            { return h.run(ctx, p) }
+func (h fakeHost) Hold(_ context.Context, a Address) (HeldAddress, error) {
+	return h.hold(a)
+}
+
+// fakeAddress is there until it is lost.
+type fakeAddress struct {
+	lost     chan struct{}
+	err      error
+	released int
+}
+
+func (a *fakeAddress) Lost() <-chan struct{} { return a.lost }
+func (a *fakeAddress) Check() error          { return a.err }
+func (a *fakeAddress) Release()              { a.released++ }
 
 // fakeProcess obeys a stop signal if it is polite.
 type fakeProcess struct {
@@ -86,6 +102,8 @@ func TestAttributes(t *testing.T) {
 		{"address", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": "127.0.0.5/8"}}, ""},
 		{"no address", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{}}, "address is missing"},
 		{"bad address", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": "localhost"}}, `address = "localhost" is no IP address`},
+		{"long probe", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": "10.0.0.1", "probe": "1m"}}, "probe = 1m0s: write 10s at most"},
+		{"zone", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": "fe80::1%eth0"}}, "is no IP address"},
 		{"bad prefix", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": "127.0.0.1/64"}}, `is no IP address`},
 		{"two checks", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": "127.0.0.5"},
 			LooksAlive: spec.Poll{TCP: "127.0.0.5:1", HTTP: "http://127.0.0.5"}}, "looks_alive: command, tcp and http exclude each other"},
@@ -127,18 +145,43 @@ func TestEveryType(t *testing.T) {
 	}
 }
 
-func TestAddressesOfThisVersion(t *testing.T) {
-	for address, ok := range map[string]bool{"127.0.0.1": true, "127.255.255.254/32": true, "10.0.0.1": false, "::1": false, "::ffff:127.0.0.1": true} {
-		r, err := New(Env{}, fakeHost{}, spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": address}})
+// An address in 127/8 needs nothing of the kernel; any other is held by the
+// monitor from start to stop.
+func TestAddress(t *testing.T) {
+	lost := errors.New("somebody took it away")
+	for _, tt := range []struct {
+		attributes map[string]any
+		want       Address // zero: none is held
+	}{
+		{map[string]any{"address": "127.0.0.1"}, Address{}},
+		{map[string]any{"address": "127.255.255.254/32"}, Address{}},
+		{map[string]any{"address": "::ffff:127.0.0.1"}, Address{}},
+		{map[string]any{"address": "10.0.0.1"}, Address{Address: netip.MustParseAddr("10.0.0.1"), Probe: 25 * time.Millisecond}},
+		{map[string]any{"address": "fd00::1/64", "interface": "eth0", "probe": "0s"}, Address{Address: netip.MustParseAddr("fd00::1"), Bits: 64, Interface: "eth0"}},
+	} {
+		var asked Address
+		held := &fakeAddress{lost: make(chan struct{})}
+		host := fakeHost{hold: func(a Address) (HeldAddress, error) { asked = a; return held, nil }}
+		r, err := New(Env{}, host, spec.Resource{Name: "vip", Type: "ip_address", Attributes: tt.attributes})
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = r.Start(t.Context(), nil)
-		if ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "use one in 127/8") {
-			t.Errorf("%s: %v", address, err)
+		if err := r.Start(t.Context(), nil); err != nil || asked != tt.want {
+			t.Errorf("%v: asked for %+v, %v, want %+v", tt.attributes, asked, err, tt.want)
 		}
-		if r.Stop(t.Context()); r.Exited() != nil {
-			t.Error("an address can't exit")
+		if local := tt.want == (Address{}); local != (r.Exited() == nil) {
+			t.Errorf("%v: an address in 127/8 can't be lost, any other can", tt.attributes)
+		} else if !local {
+			held.err = lost
+			close(held.lost)
+			<-r.Exited()
+			if r.ExitError() != lost || r.LooksAlive(t.Context()) != lost {
+				t.Errorf("%v: its loss isn't told", tt.attributes)
+			}
+		}
+		r.Stop(t.Context())
+		if want := tt.want != (Address{}); want != (held.released == 1) {
+			t.Errorf("%v: released %d times", tt.attributes, held.released)
 		}
 	}
 }
