@@ -136,7 +136,7 @@ func ResourceTypes() map[string]Schema {
 			Name: "ip_address",
 			Doc:  "An IP address that moves with its group.",
 			Attributes: []Attribute{
-				{Name: "address", Type: TypeString, Required: true, Impact: ImpactRestartResource, Doc: "The address, IPv4 or IPv6, unique in the cluster; with or without the prefix length of its subnet. One in 127/8 changes nothing in the kernel; others are added, which needs root."},
+				{Name: "address", Type: TypeString, Required: true, Impact: ImpactRestartResource, Doc: "The address, unique in the cluster; with or without its subnet's prefix length. Any but one in 127/8 is added to the node's network, which needs root."},
 				{Name: "interface", Type: TypeString, Impact: ImpactRestartResource, Doc: "Interface on which it answers; default: the one that has an address in the same subnet."},
 				{Name: "probe", Type: TypeDuration, Impact: ImpactNone, Doc: "How long to ask on the link whether somebody else has the address, before it is added; default: 25ms. 0s: not at all."},
 			},
