@@ -448,7 +448,7 @@ func (b *builder) compare(it *item) {
 		c.Impact = stronger(c.Impact, a.Impact)
 		computed := s.attrs[a.Path].Computed
 		switch {
-		case computed && changed:
+		case computed && (changed || len(resp.Replace) > 0):
 			a.Cause = CauseDefinition // it follows from what the definition changes
 		case computed && len(words) > 0:
 			// the words say it better

@@ -2,10 +2,13 @@ package providers
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
@@ -17,6 +20,37 @@ import (
 type Directory struct {
 	mu    sync.Mutex
 	nodes map[string]Entry
+	via   map[string]DialFunc
+}
+
+// DialFunc connects to host:port.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Via has the nodes of a provider dialled by dial.
+func (d *Directory) Via(provider string, dial DialFunc) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.via == nil {
+		d.via = map[string]DialFunc{}
+	}
+	d.via[provider] = dial
+}
+
+// Dial connects to a node's endpoint in the way of its provider; others, and
+// nodes of providers without a way of their own, by this machine's network.
+func (d *Directory) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	var dial DialFunc
+	for _, e := range d.nodes {
+		if e.Endpoint == address && dial == nil {
+			dial = d.via[e.Spec.Provider]
+		}
+	}
+	d.mu.Unlock()
+	if dial == nil {
+		dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
+	}
+	return dial(ctx, network, address)
 }
 
 // Entry is one node of the directory.

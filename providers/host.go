@@ -15,6 +15,18 @@ type Host interface {
 	Files() Files
 	// Root is the absolute directory that holds bin/ and nodes/.
 	Root() string
+	// Address is where the node of dir is to listen, without a port: wanted, or
+	// where that is "" the host's choice, the same for ever after. nth is the
+	// node's place among the definition's, from 0. Errors of wanted are the plan's
+	// already (Hosts.Check).
+	Address(ctx context.Context, dir, wanted string, nth int) (string, error)
+	// Prepare makes or mends what the node of dir needs around it, after Address
+	// and before Start: a network of its own. Many hosts need nothing.
+	Prepare(ctx context.Context, dir string) error
+	// Inspect says in a few words each what Prepare made and is not as it was.
+	Inspect(ctx context.Context, dir string) ([]string, error)
+	// Release takes away what Address and Prepare made; that it is gone is fine.
+	Release(ctx context.Context, dir string) error
 	// Dial connects to an address as the host itself sees it.
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
 	// FreePort tells whether host:port can be listened on, with TCP and UDP.
@@ -28,6 +40,26 @@ type Host interface {
 	Stop(ctx context.Context, dir string, grace time.Duration) error
 	// Alive is the process id of the agent of dir; 0: it does not run.
 	Alive(ctx context.Context, dir string) (pid int, err error)
+}
+
+// Hosts is what a provider's block says of its hosts.
+type Hosts struct {
+	// Host of a node's address. No effects.
+	Host func(address string) (Host, error)
+	// Place is what of the provider's block can't change under a node: its
+	// attributes by name. A node whose place differs is made anew.
+	Place map[string]string
+	// Apart is nil, or says why nodes of an earlier Place can't be in one cluster
+	// with those of this one, and what to do: they can't be made anew one by one.
+	Apart func(place map[string]string) error
+	// Check is nil, or what is wrong with a node's name or with the address that
+	// its definition gives (without a port; "": none). Pure.
+	Check func(name, address string) error
+	// Chooses says that the host chooses addresses (Host.Address); else a node
+	// without one is at 127.0.0.1.
+	Chooses bool
+	// FirstPort and LastPort, unless they are 0, go before NodesConfig's.
+	FirstPort, LastPort int
 }
 
 // Files are files on a host. Paths are slash separated and relative to the

@@ -27,9 +27,8 @@ import (
 type NodesConfig struct {
 	Name   string      // as definitions name it
 	Config spec.Schema // of its provider block
-	// Open checks the provider block and returns the host of a node's address.
-	// It has no effects.
-	Open func(config cty.Value, env Env) (func(address string) (Host, error), error)
+	// Open checks the provider block and returns its hosts. It has no effects.
+	Open func(config cty.Value, env Env) (Hosts, error)
 	// SameHost tells whether a node's new address is on the host that holds it
 	// now; address changes that are not make the node anew.
 	SameHost func(old, address string) bool
@@ -49,9 +48,9 @@ type NodesConfig struct {
 // Every phase looks at what is there, does what is missing, and may be called
 // again after a crash at any moment. Read has no effects.
 type Nodes struct {
-	cfg  NodesConfig
-	env  Env
-	open func(address string) (Host, error)
+	cfg   NodesConfig
+	env   Env
+	hosts Hosts
 
 	program func() (string, error) // sha256 of Env.Program, hex
 	install sync.Mutex             // one install at a time: ports, programs
@@ -78,14 +77,17 @@ func (p *Nodes) Schema() Schema {
 
 // Configure checks the provider block.
 func (p *Nodes) Configure(config cty.Value, env Env) error {
-	open, err := p.cfg.Open(config, env)
+	hosts, err := p.cfg.Open(config, env)
 	if err != nil {
 		return err
+	}
+	if hosts.FirstPort == 0 {
+		hosts.FirstPort, hosts.LastPort = p.cfg.FirstPort, p.cfg.LastPort
 	}
 	if env.Nodes == nil {
 		env.Nodes = new(Directory)
 	}
-	p.env, p.open = env, open
+	p.env, p.hosts = env, hosts
 	p.program = sync.OnceValues(func() (string, error) { return fileDigest(env.Program) })
 	return nil
 }
@@ -107,6 +109,8 @@ type NodePrivate struct {
 	// Dir is the node's directory under NodesDir: its name when it was made,
 	// which may have changed since.
 	Dir string `json:"dir"`
+	// Place is the Hosts.Place that it was put with; none before there were any.
+	Place map[string]string `json:"place,omitempty"`
 }
 
 // decodeNode reads a node's value. What is unknown is taken from prior, or
@@ -139,7 +143,7 @@ func decodeNode(v cty.Value, prior *Object) (node, error) {
 }
 
 // object is n as an Object: v with what is computed.
-func object(id, dir string, v cty.Value, n node) (*Object, error) {
+func object(id string, own NodePrivate, v cty.Value, n node) (*Object, error) {
 	attrs := map[string]cty.Value{}
 	if v != cty.NilVal && !v.IsNull() {
 		attrs = v.AsValueMap()
@@ -158,23 +162,26 @@ func object(id, dir string, v cty.Value, n node) (*Object, error) {
 			attrs[name] = cty.NullVal(a.Type())
 		}
 	}
-	private, err := json.Marshal(NodePrivate{Dir: dir})
+	private, err := json.Marshal(own)
 	if err != nil {
 		return nil, err
 	}
 	return &Object{ID: id, Value: cty.ObjectVal(attrs), Private: private}, nil
 }
 
-func privateDir(o *Object) string {
+// private is what the lifecycle kept of a node; empty where it kept nothing.
+func private(o *Object) NodePrivate {
 	var own NodePrivate
 	if o != nil && len(o.Private) > 0 {
 		_ = json.Unmarshal(o.Private, &own) // damaged: as if it had none; the directory is looked for
 	}
 	if own.Dir != dirName(own.Dir, "") {
-		return "" // nothing that we wrote
+		own.Dir = "" // nothing that we wrote
 	}
-	return own.Dir
+	return own
 }
+
+func privateDir(o *Object) string { return private(o).Dir }
 
 // dirName is a node's name as the name of a directory: instance keys may hold
 // anything, and a path must not lead out of NodesDir.
@@ -213,7 +220,7 @@ var (
 // locate finds the directory of the node id: where it was put, else by its
 // name, else wherever its id is. conf is nil where there is none.
 func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*site, error) {
-	host, err := p.open(n.Address)
+	host, err := p.hosts.Host(n.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +298,8 @@ func readAgentConfig(ctx context.Context, host Host, dir string) (*AgentConfig, 
 	return conf, nil
 }
 
-// listenAddress is where a node's definition wants it to listen; port 0: any.
+// listenAddress is where a node's definition wants it to listen; host "" and
+// port 0: any.
 func listenAddress(n node) (host string, port int, err error) {
 	host, port = n.Address, n.Port
 	if h, text, splitErr := net.SplitHostPort(n.Address); splitErr == nil {
@@ -299,9 +307,6 @@ func listenAddress(n node) (host string, port int, err error) {
 		if port, err = strconv.Atoi(text); err != nil || port < 1 || port > 65535 {
 			return "", 0, cty.GetAttrPath("address").NewErrorf("%q is no port; write address = \"host:port\" with a port from 1 to 65535", text)
 		}
-	}
-	if host == "" {
-		host = "127.0.0.1"
 	}
 	return host, port, nil
 }

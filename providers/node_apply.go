@@ -64,7 +64,11 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	if req.Phase == PhaseRemove {
 		return ApplyResponse{}, nil
 	}
-	o, err := object(req.ID, path.Base(s.dir), v, n)
+	own := NodePrivate{Dir: path.Base(s.dir), Place: private(req.Prior).Place}
+	if req.Phase == PhaseInstall || req.Prior == nil {
+		own.Place = p.hosts.Place
+	}
+	o, err := object(req.ID, own, v, n)
 	return ApplyResponse{Object: o}, err
 }
 
@@ -161,6 +165,10 @@ func (p *Nodes) doRemove(ctx context.Context, s *site, n *node) error {
 	}
 	p.install.Lock()
 	defer p.install.Unlock()
+	// The directory last: while it is there, the next run knows that the node is.
+	if err := s.host.Release(ctx, s.dir); err != nil {
+		return fmt.Errorf("remove node %s: %w", n.Name, err)
+	}
 	if s.conf != nil || privateDirIs(s) {
 		if err := s.host.Files().Remove(ctx, s.dir); err != nil {
 			return fmt.Errorf("remove node %s: %w", n.Name, err)

@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,9 @@ func (p *Nodes) doInstall(ctx context.Context, s *site, identity *pki.Identity, 
 	if err == nil {
 		s.conf = &conf
 		p.env.Nodes.Put(Entry{NodeID: s.id, Name: n.Name, Endpoint: endpoint, Spec: n.Node})
+		err = s.host.Prepare(ctx, s.dir)
+	}
+	if err == nil {
 		err = p.installProgram(ctx, s, n)
 	}
 	if err == nil {
@@ -155,11 +159,21 @@ func certHealth(cert, key []byte, identity *pki.Identity, nodeID string, now tim
 	return ""
 }
 
+// loopback is where nodes without an address are, unless their host chooses.
+const loopback = "127.0.0.1"
+
 // endpoint is where the node listens: as defined, as it has been, or on a free
 // port of the provider's range that no node of this directory has.
 func (p *Nodes) endpoint(ctx context.Context, s *site, n node) (string, error) {
 	host, port, err := listenAddress(n)
 	if err != nil {
+		return "", err
+	}
+	if host == "" {
+		if host, err = p.chosen(ctx, s, n); err != nil {
+			return "", err
+		}
+	} else if host, err = s.host.Address(ctx, s.dir, host, -1); err != nil {
 		return "", err
 	}
 	if port != 0 {
@@ -175,12 +189,12 @@ func (p *Nodes) endpoint(ctx context.Context, s *site, n node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	span := p.cfg.LastPort - p.cfg.FirstPort + 1
+	span := p.hosts.LastPort - p.hosts.FirstPort + 1
 	h := fnv.New32a()
 	h.Write([]byte(s.id))
 	first := int(h.Sum32() % uint32(span))
 	for i := range span {
-		e := joinPort(host, p.cfg.FirstPort+(first+i)%span)
+		e := joinPort(host, p.hosts.FirstPort+(first+i)%span)
 		if taken[e] {
 			continue
 		}
@@ -192,7 +206,20 @@ func (p *Nodes) endpoint(ctx context.Context, s *site, n node) (string, error) {
 			return e, nil
 		}
 	}
-	return "", fmt.Errorf("no port from %d to %d is free on %s; give the node an address with a port", p.cfg.FirstPort, p.cfg.LastPort, host)
+	return "", fmt.Errorf("no port from %d to %d is free on %s; give the node an address with a port", p.hosts.FirstPort, p.hosts.LastPort, host)
+}
+
+// chosen is the address of a node whose definition gives none: the one that it
+// had, or the host's choice.
+func (p *Nodes) chosen(ctx context.Context, s *site, n node) (string, error) {
+	if !p.hosts.Chooses {
+		return loopback, nil
+	}
+	had := hostOf(n.Endpoint)
+	if had != "" && p.hosts.Check != nil && p.hosts.Check(n.Name, had) != nil {
+		had = "" // of another network
+	}
+	return s.host.Address(ctx, s.dir, had, slices.Index(p.env.Order, n.Addr))
 }
 
 // taken are the endpoints of the other nodes, up or not.

@@ -1,6 +1,8 @@
 package providers
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,6 +21,7 @@ const (
 	HealthProgram    = "agent program differs"
 	HealthConfig     = "agent.json differs"
 	HealthCert       = "certificate " // ... expires in 3 days, expired, missing, of another authority
+	HealthNetwork    = "network "     // ... namespace gone: what Host.Prepare made is not there
 	HealthKeys       = "cluster key or authority differs"
 	HealthNotMember  = "not a member"
 	HealthNotCaught  = "not caught up yet"
@@ -48,16 +51,49 @@ func (p *Nodes) Plan(req PlanRequest) (PlanResponse, error) {
 	}
 	res := PlanResponse{Planned: planned, Drift: req.Prior.Health}
 	want := changesOf(req.Prior.Value, planned)
-	if want.provider || (want.listen && !p.sameHost(req.Prior.Value, planned)) {
-		at := "address"
-		if want.provider {
-			at = "provider"
+	switch moved := p.moved(req.Prior); {
+	case want.provider:
+		res.Replace = []cty.Path{cty.GetAttrPath("provider")}
+	case len(moved) > 0:
+		joined := req.Prior.Value.GetAttr("server_id")
+		if p.hosts.Apart != nil && !joined.IsNull() {
+			if err := p.hosts.Apart(private(req.Prior).Place); err != nil {
+				return PlanResponse{}, err
+			}
 		}
-		res.Replace, res.Impact = []cty.Path{cty.GetAttrPath(at)}, spec.ImpactReplace
+		res.Replace = moved
+	case want.listen && !p.sameHost(req.Prior.Value, planned):
+		res.Replace = []cty.Path{cty.GetAttrPath("address")}
+	}
+	if len(res.Replace) > 0 {
+		res.Impact = spec.ImpactReplace
 		return res, nil
 	}
 	res.Phases, res.Impact = want.phases(req.Prior.Health)
 	return res, nil
+}
+
+// moved are the attributes of the provider's block that have changed under a
+// node, in a way that only making it anew can follow.
+func (p *Nodes) moved(prior *Object) []cty.Path {
+	own := private(prior)
+	if own.Dir == "" { // nobody knows where it was put
+		return nil
+	}
+	names := map[string]bool{}
+	for name, v := range p.hosts.Place {
+		names[name] = own.Place[name] != v
+	}
+	for name, v := range own.Place {
+		names[name] = p.hosts.Place[name] != v
+	}
+	var out []cty.Path
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if names[name] {
+			out = append(out, cty.GetAttrPath("provider").GetAttr(name))
+		}
+	}
+	return out
 }
 
 // planned is the definition's value with the computed attributes.
@@ -79,10 +115,26 @@ func (p *Nodes) planned(req PlanRequest) (cty.Value, error) {
 		if err != nil {
 			return cty.NilVal, err
 		}
-		if port != 0 {
-			attrs["endpoint"] = cty.StringVal(joinPort(host, port))
-		} else if v := prior("endpoint"); v != cty.NilVal && !v.IsNull() && v.IsKnown() && hostOf(v.AsString()) == host {
-			attrs["endpoint"] = v // the port that it was given stays its own
+		if p.hosts.Check != nil {
+			if err := p.hosts.Check(n.Name, host); err != nil {
+				return cty.NilVal, err
+			}
+		}
+		had, stays := prior("endpoint"), false
+		if had != cty.NilVal && !had.IsNull() && had.IsKnown() && len(p.moved(req.Prior)) == 0 {
+			at := hostOf(had.AsString())
+			if host == "" && p.hosts.Chooses {
+				stays = p.hosts.Check == nil || p.hosts.Check(n.Name, at) == nil
+			} else {
+				stays = at == cmp.Or(host, loopback)
+			}
+			stays = stays && (port == 0 || had.AsString() == joinPort(hostOf(had.AsString()), port))
+		}
+		switch {
+		case stays:
+			attrs["endpoint"] = had // the address and port that it was given stay its own
+		case port != 0 && (host != "" || !p.hosts.Chooses):
+			attrs["endpoint"] = cty.StringVal(joinPort(cmp.Or(host, loopback), port))
 		}
 	}
 	attrs["server_id"] = cty.UnknownVal(cty.Number)
@@ -164,9 +216,10 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 	}
 	gone := has(health, HealthGone)
 	down := gone || has(health, HealthNotRunning)
-	hung := has(health, HealthNoAnswer, HealthHomeless)
+	network := has(health, HealthNetwork)
+	hung := has(health, HealthNoAnswer, HealthHomeless) || (network && !down)
 	restart := c.listen || c.program || has(health, HealthProgram, HealthConfig, HealthKeys)
-	install := gone || restart || c.name || has(health, HealthCert)
+	install := gone || restart || network || c.name || has(health, HealthCert)
 	rejoin := gone || has(health, HealthNotMember, HealthServer)
 	drained := (restart && !down && !hung) || c.witness
 

@@ -52,11 +52,23 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		n.Name = firstOf(n.Name, s.conf.Name)
 		n.Endpoint = firstOf(n.Endpoint, s.conf.Address)
 		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint, ServerID: n.ServerID, Spec: n.Node})
-		if health, err = p.inspect(ctx, s, &n); err != nil {
+		if health, err = p.inspect(ctx, s, &n); err == nil && len(p.moved(req.Prior)) == 0 {
+			var around []string
+			around, err = s.host.Inspect(ctx, s.dir)
+			for _, words := range around {
+				health = append(health, HealthNetwork+words)
+			}
+		}
+		if err != nil {
 			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
 		}
 	}
-	o, err := object(req.ID, path.Base(s.dir), v, n)
+	own := private(req.Prior)
+	if own.Dir == "" { // its create was cut off, or damaged: taken for where it should be
+		own.Place = p.hosts.Place
+	}
+	own.Dir = path.Base(s.dir)
+	o, err := object(req.ID, own, v, n)
 	if err != nil {
 		return ReadResponse{}, err
 	}

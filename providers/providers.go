@@ -68,6 +68,8 @@ type Env struct {
 	Identity func() *pki.Identity
 	// Cluster is what the node lifecycle asks of the running cluster.
 	Cluster Cluster
+	// Order are the definition's nodes, in its order; empty without a definition.
+	Order []addr.Address
 	// Nodes is where the run's nodes can be reached. Whoever makes the Env fills
 	// it from the state's nodes (AddStored); never nil.
 	Nodes *Directory

@@ -31,10 +31,13 @@ sys      = golang.org/x/sys
 term     = golang.org/x/term
 cmp      = github.com/google/go-cmp
 rapid    = pgregory.net/rapid
+netlink  = github.com/vishvananda/netlink
+nftables = github.com/google/nftables
 
 NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
 NONE < graph                          # generic, knows nothing of clusters
 NONE < internal/atomicfile
+sys, internal/atomicfile, netlink, nftables < internal/netlab   # namespaces and links by the kernel's own interface: no ip and nft programs
 NONE < internal/burst                 # the garbage collector's pace in commands
 NONE < internal/pki                   # certificates, for both ends
 sys < internal/rawio                  # system calls beside Go's scheduler
@@ -49,7 +52,7 @@ statefile, internal/atomicfile, sys < statefile/localstore # files and locks
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
 NONE < client                                             # for programs that run in a group: the standard library's only
 lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
-providers, internal/atomicfile, sys < providers/local     # places know no other place, and never the planner
+providers, internal/atomicfile, internal/netlab, sys < providers/local     # places know no other place, and never the planner
 providers, runtime/api/client, sync < providers/confdb    # through the agents' API only
 providers < providers/providertest                        # what every provider is held to
 

@@ -140,7 +140,7 @@ func (p *Provider) api() (*client.Client, error) {
 	}
 	// An older client goes on for the calls that use it; its idle connections
 	// close by themselves.
-	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Author: author(), Patience: patience})
+	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: p.env.Nodes.Dial, Author: author(), Patience: patience})
 	p.asked = endpoints
 	return p.client, nil
 }

@@ -255,10 +255,35 @@ func fileSum(file string) (string, error) {
 }
 
 func TestConfigure(t *testing.T) {
-	for mode, want := range map[string]string{"process": "", "netns": "processes only", "x": "no mode"} {
-		err := New().Configure(cty.ObjectVal(map[string]cty.Value{"mode": cty.StringVal(mode)}), providers.Env{DataDir: "/x"})
-		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
-			t.Errorf("mode %s: %v", mode, err)
+	root := os.Geteuid() == 0
+	for _, c := range []struct{ mode, subnet, subnet6, want string }{
+		{"process", "", "", ""},
+		{"", "", "", ""},
+		{"x", "", "", "no mode"},
+		{"process", "10.77.0.0/24", "", "subnet is for mode"},
+		{"netns", "", "", "needs a network"},
+		{"netns", "10.77.0.0/24", "", ""},
+		{"netns", "10.77.0.9/24", "fd77::/64", ""},
+		{"netns", "fd77::/64", "", ""},
+		{"netns", "10.77.0.0", "", "no network"},
+		{"netns", "10.77.0.0/30", "", "too few"},
+		{"netns", "127.0.0.0/8", "", "loopback"},
+		{"netns", "10.77.0.0/24", "10.78.0.0/24", "no IPv6 network"},
+		{"netns", "fd77::/64", "fd78::/64", "second IPv6 network"},
+	} {
+		if c.mode == "netns" && !root {
+			c.want = "root"
+		}
+		config := map[string]cty.Value{}
+		for name, v := range map[string]string{"mode": c.mode, "subnet": c.subnet, "subnet6": c.subnet6} {
+			config[name] = cty.NullVal(cty.String)
+			if v != "" {
+				config[name] = cty.StringVal(v)
+			}
+		}
+		err := New().Configure(cty.ObjectVal(config), providers.Env{DataDir: "/x"})
+		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

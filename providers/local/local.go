@@ -1,22 +1,33 @@
 // Package local puts nodes on this machine: each an agent process of its own
-// on its own loopback port, with its directory under the definition's
-// .clusterplan. What an agent needs of this program is a copy there, so that
-// `go run`, which deletes its program, leaves agents that live on.
+// with its directory under the definition's .clusterplan. What an agent needs of
+// this program is a copy there, so that `go run`, which deletes its program,
+// leaves agents that live on.
+//
+// With mode = "process" the agents share this machine's loopback network, each
+// with a port. With mode = "netns" each is in a network namespace of its own,
+// with an address on a bridge (netns.go): nodes whose links can be cut, and
+// whose addresses really move.
 //
 // The node lifecycle is package providers'; this is its Host: files (files.go),
-// processes (process.go), ports.
+// processes (process.go), ports and namespaces. What is there decides how a node
+// is reached and taken away, not what the definition wants by now: a node of a
+// namespace is found there though the mode has changed.
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"path/filepath"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/netlab"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 )
@@ -24,8 +35,11 @@ import (
 // Name is the provider's name in definitions.
 const Name = "local"
 
-// ModeProcess runs each node as a process of this user.
-const ModeProcess = "process"
+// Modes of the provider.
+const (
+	ModeProcess = "process" // each node a process of this user
+	ModeNetns   = "netns"   // each node in a network namespace; root
+)
 
 // Ports for nodes without one of their own: below the range that Linux gives
 // to outgoing connections (32768 on), above what servers commonly use.
@@ -44,7 +58,10 @@ func nodesConfig() providers.NodesConfig {
 			Name: Name,
 			Doc:  "Nodes on this machine.",
 			Attributes: []spec.Attribute{
-				{Name: "mode", Type: spec.TypeString, Default: ModeProcess, KnownAtPlan: true, Doc: "process: each node an agent process on its own loopback port; no root needed."},
+				{Name: "mode", Type: spec.TypeString, Default: ModeProcess, Values: []string{ModeProcess, ModeNetns}, KnownAtPlan: true,
+					Doc: "process: each node an agent process on its own loopback port; no root needed. netns: each node in a network namespace of its own with an address of subnet, on a bridge, and a client namespace beside them; root."},
+				{Name: "subnet", Type: spec.TypeString, KnownAtPlan: true, Doc: "netns: the nodes' network, as 10.77.0.0/24. It exists between the namespaces only. Nodes without an address get one of it."},
+				{Name: "subnet6", Type: spec.TypeString, KnownAtPlan: true, Doc: "netns: an IPv6 network beside it, as fd77::/64."},
 			},
 		},
 		Open:      open,
@@ -54,21 +71,44 @@ func nodesConfig() providers.NodesConfig {
 	}
 }
 
-func open(config cty.Value, env providers.Env) (func(string) (providers.Host, error), error) {
-	if config != cty.NilVal && !config.IsNull() && config.Type().HasAttribute("mode") {
-		if mode := config.GetAttr("mode"); mode.IsKnown() && !mode.IsNull() && mode.AsString() != ModeProcess {
-			path := cty.GetAttrPath("mode")
-			if mode.AsString() == "netns" {
-				return nil, path.NewErrorf("mode = \"netns\" is not in this version, which runs nodes as processes only; write mode = \"process\" or leave it out")
-			}
-			return nil, path.NewErrorf("%q is no mode; write mode = \"process\" or leave it out", mode.AsString())
-		}
+func open(config cty.Value, env providers.Env) (providers.Hosts, error) {
+	mode := text(config, "mode")
+	if mode != "" && mode != ModeProcess && mode != ModeNetns {
+		return providers.Hosts{}, cty.GetAttrPath("mode").NewErrorf("%q is no mode; write mode = \"process\" or mode = \"netns\"", mode)
 	}
 	if env.DataDir == "" {
-		return nil, errors.New("provider local: no directory to put nodes in")
+		return providers.Hosts{}, errors.New("provider local: no directory to put nodes in")
 	}
-	h := &host{root: resolve(env.DataDir), orphanWait: orphanWait}
-	return func(string) (providers.Host, error) { return h, nil }, nil
+	root := resolve(env.DataDir)
+	h := &host{root: root, orphanWait: orphanWait, lab: netlab.At(root)}
+	hosts := providers.Hosts{Host: func(string) (providers.Host, error) { return h, nil }}
+	hosts.Apart = func(place map[string]string) error {
+		was, now := cmp.Or(place["mode"], ModeProcess), cmp.Or(mode, ModeProcess)
+		if was == now {
+			return nil
+		}
+		return cty.GetAttrPath("provider").NewErrorf("the provider's mode is %q now and was %q when this node was made; nodes of the two can't reach each other, so that a cluster can't go over node by node: clusterplan destroy, then apply; or put mode = %q back", now, was, was)
+	}
+	if mode == ModeNetns {
+		return h.netns(hosts, config)
+	}
+	for _, name := range []string{"subnet", "subnet6"} {
+		if text(config, name) != "" {
+			return hosts, cty.GetAttrPath(name).NewErrorf("%s is for mode = \"netns\"; as processes, nodes share this machine's network", name)
+		}
+	}
+	return hosts, nil
+}
+
+// text is a string of the provider's block; "": none.
+func text(config cty.Value, name string) string {
+	if config == cty.NilVal || config.IsNull() || !config.Type().HasAttribute(name) {
+		return ""
+	}
+	if v := config.GetAttr(name); v.IsKnown() && !v.IsNull() {
+		return v.AsString()
+	}
+	return ""
 }
 
 // resolve is dir without symbolic links: processes are found by it, whatever
@@ -87,18 +127,37 @@ func resolve(dir string) string {
 type host struct {
 	root       string
 	orphanWait time.Duration
+	lab        *netlab.Lab
+	nets       netlab.Networks // what mode = "netns" wants; none: mode = "process"
 }
 
 func (h *host) Root() string           { return h.root }
 func (h *host) Files() providers.Files { return files{h.root} }
 
 func (h *host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, network, address)
+	return dial(ctx, h.lab, network, address)
 }
 
 // FreePort binds the port for a moment, with TCP and UDP.
-func (h *host) FreePort(ctx context.Context, hostPort string) (bool, error) {
+func (h *host) FreePort(ctx context.Context, hostPort string) (free bool, err error) {
+	ns, err := namespace(h.lab, hostPort)
+	if err != nil || ns == "" {
+		if err == nil {
+			free, err = bindable(ctx, hostPort)
+		}
+		return free, err
+	}
+	err = netlab.Do(ns, func() error {
+		free, err = bindable(ctx, hostPort)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		return true, nil // the namespace or its address is not made yet: nobody can be there
+	}
+	return free, err
+}
+
+func bindable(ctx context.Context, hostPort string) (bool, error) {
 	var lc net.ListenConfig
 	t, err := lc.Listen(ctx, "tcp", hostPort)
 	if err != nil {

@@ -60,7 +60,7 @@ func (h *host) Start(ctx context.Context, dir string) error {
 	cmd.Env = append(agentEnv(), marker+"="+abs)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := h.start(dir, cmd); err != nil {
 		return err
 	}
 	// Nobody waits for it here: look reaps it if it ends while this program

@@ -28,6 +28,8 @@ type Options struct {
 	TLS *tls.Config
 	// Socket is a node's local api.sock; it is asked before the endpoints.
 	Socket string
+	// Dial connects to an endpoint; nil: by this machine's network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Author is who asks, for the event log, where the certificate names a program.
 	Author string
 	// Patience is how long one call goes on while nodes answer but the cluster
@@ -124,13 +126,20 @@ func New(opt Options) *Client {
 		opt.Patience = defaultPatience
 	}
 	c := &Client{opt: opt}
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	dial := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
+	if opt.Dial != nil {
+		dial = opt.Dial
+	}
 	if opt.TLS != nil {
 		conf := opt.TLS.Clone()
 		// Not h2: its transport hides what TLS says of a refused certificate.
 		conf.NextProtos = []string{"http/1.1"}
 		c.http = &http.Client{Transport: &http.Transport{
-			DialContext:         dialer.DialContext,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+				defer cancel()
+				return dial(ctx, network, address)
+			},
 			TLSClientConfig:     conf,
 			TLSHandshakeTimeout: dialTimeout,
 			MaxIdleConnsPerHost: 4,

@@ -188,11 +188,16 @@ func (s *Session) configure(def *lang.Definition) error {
 		return fmt.Errorf("find this program's file: %w", err)
 	}
 	env := providers.Env{
-		DataDir: filepath.Join(s.abs, ".clusterplan"), Program: program, Version: s.opts.Version,
+		DataDir: s.dataDir(), Program: program, Version: s.opts.Version,
 		Identity: s.Identity, Cluster: s.confdb, Nodes: s.nodes, Log: s.opts.Log,
 	}
 	config := map[string]cty.Value{}
 	if def != nil {
+		for i := range def.Objects {
+			if o := &def.Objects[i]; o.Addr.Type == addr.TypeNode {
+				env.Order = append(env.Order, o.Addr)
+			}
+		}
 		for _, p := range def.Providers {
 			config[p.Name] = p.Config
 		}

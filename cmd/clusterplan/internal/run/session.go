@@ -86,6 +86,7 @@ func Open(dir string, o Options) (*Session, error) {
 	if s.abs, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
+	s.nodes.Via(local.Name, local.Dialer(s.dataDir()))
 	s.Config, s.Diags = lang.Load(lang.Options{
 		FS: os.DirFS(dir), Dir: dir, Env: os.Environ(), Vars: o.Vars, Version: o.Version,
 		Providers: s.places(),
@@ -101,6 +102,9 @@ func Open(dir string, o Options) (*Session, error) {
 	}
 	return s, nil
 }
+
+// dataDir is where nodes lie that are on this machine.
+func (s *Session) dataDir() string { return filepath.Join(s.abs, ".clusterplan") }
 
 // places are the providers that a definition can name, with their blocks.
 func (s *Session) places() map[string]spec.Schema {
@@ -185,7 +189,7 @@ func (s *Session) Client() (*client.Client, error) {
 	for i, n := range nodes {
 		endpoints[i] = n.Endpoint
 	}
-	return client.New(client.Options{Endpoints: endpoints, TLS: conf, Author: Who()}), nil
+	return client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: s.nodes.Dial, Author: Who()}), nil
 }
 
 // Nodes are the cluster's nodes as the state knows them, by name.
