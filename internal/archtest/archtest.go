@@ -68,9 +68,10 @@ netlink, packet, xnet, sys < runtime/address               # addresses in the ke
 netlink, netns, sys < runtime/address/addresstest         # a network of namespaces for tests
 runtime/resource, runtime/address, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
+lang/spec, sys < runtime/fence                              # runs fence agents, knows no cluster
 runtime/core < runtime/member                             # pure: core, driver and frames as one
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb < runtime/sim            # many members in one process, nothing of the shell
-runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure

@@ -17,6 +17,7 @@ import (
 const (
 	TypeCluster   = "cluster"
 	TypeNode      = "node"
+	TypeFence     = "fence"
 	TypeGroup     = "group"
 	TypeMachine   = "machine"
 	TypeNetwork   = "network"
@@ -93,6 +94,9 @@ func Node(name string, key Key) Address { return Address{Type: TypeNode, Name: n
 
 // Group is the address of a group in the root module.
 func Group(name string, key Key) Address { return Address{Type: TypeGroup, Name: name, Key: key} }
+
+// Fence is the address of a fence in the root module.
+func Fence(name string, key Key) Address { return Address{Type: TypeFence, Name: name, Key: key} }
 
 // WithResource is the address of a resource of the group a.
 func (a Address) WithResource(name string, key Key) Address {
@@ -197,10 +201,12 @@ func typeRank(t string) int {
 		return 2
 	case TypeNode:
 		return 3
-	case TypeGroup:
+	case TypeFence:
 		return 4
+	case TypeGroup:
+		return 5
 	}
-	return 5
+	return 6
 }
 
 // Parse reads an address. The error says what was wrong and where.
@@ -249,9 +255,9 @@ func (p *parser) address() (Address, error) {
 			return a, fmt.Errorf("the cluster stands in the root module only")
 		}
 		return a, p.end()
-	case TypeNode, TypeGroup, TypeMachine, TypeNetwork, TypeGuarantee, TypeOutput:
+	case TypeNode, TypeFence, TypeGroup, TypeMachine, TypeNetwork, TypeGuarantee, TypeOutput:
 	default:
-		return a, fmt.Errorf("%q is no object type; use cluster, node, group, machine, network, guarantee or output", a.Type)
+		return a, fmt.Errorf("%q is no object type; use cluster, node, fence, group, machine, network, guarantee or output", a.Type)
 	}
 	if err := p.dot("a name"); err != nil {
 		return a, err

@@ -22,6 +22,7 @@ func Check(d *Definition) []Problem {
 	c.cluster()
 	c.timings()
 	c.nodeRules()
+	c.fences()
 	c.groupRules()
 	c.uniqueAddresses()
 	c.groupCycles()

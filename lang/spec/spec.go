@@ -99,6 +99,7 @@ type Definition struct {
 	Cluster Cluster `json:"cluster"`
 	Nodes   []Node  `json:"nodes"`
 	Groups  []Group `json:"groups"`
+	Fences  []Fence `json:"fences,omitempty"`
 }
 
 // Cluster is the cluster block.

@@ -53,6 +53,7 @@ type Node struct {
 	timer  *boottime.Timer
 	udp    *udp
 	peers  *peers
+	fences *fences
 
 	// The loop's alone.
 	member  *member.Member
@@ -84,6 +85,7 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 	}
 	n.cert = newCertificate(f, cfg.Log)
 	n.peers = newPeers(n)
+	n.fences = newFences(n)
 	stored, err := st.Load()
 	if err != nil {
 		return nil, fmt.Errorf("read the node's database: %w", err)
@@ -184,12 +186,17 @@ func (n *Node) do(out member.Output) {
 		n.order(monitor.Order{Stop: &monitor.ResourceRef{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource}})
 	case member.EndGroup:
 		n.order(monitor.Order{End: &monitor.GroupRef{Group: o.Group, Epoch: o.Epoch}})
+	case member.StartFence:
+		n.fences.start(o)
+	case member.CancelFence:
+		n.fences.stop(o.ID)
 	case member.Reply:
 		if ch, ok := n.waiting[o.Token]; ok {
 			delete(n.waiting, o.Token)
 			ch <- o.Result // capacity 1
 		}
 	case member.Applied:
+		n.fences.look(o.Events)
 		n.mu.Lock()
 		if n.changed != nil {
 			close(n.changed)

@@ -86,6 +86,14 @@ func (s *State) do(c Command) Result {
 		return s.putChunk(c)
 	case c.PutCheckpoint != nil:
 		return s.putCheckpoint(c)
+	case c.PutFence != nil:
+		return s.putFence(c)
+	case c.DeleteFence != nil:
+		return s.deleteFence(c)
+	case c.FenceNode != nil:
+		return s.fenceNode(c)
+	case c.NodeFenced != nil:
+		return s.nodeFenced(c)
 	case c.Event != nil:
 		s.event(c, *c.Event)
 	}

@@ -39,6 +39,9 @@ func (s *State) putGroup(c Command) Result {
 	if next.PersistentState != g.Spec.PersistentState {
 		g.Want, g.WantBy = want, nil
 	}
+	if g.Owner.Node != "" && g.Spec.OutlivesLease() {
+		g.Owner.Open = true // until the next owner: this one may not have heard of the change
+	}
 	g.Spec = next
 	g.Resources = resourceStates(next, g.Resources)
 	g.LeftFailed, g.GaveUp = "", false
@@ -241,6 +244,7 @@ func (s *State) assign(c Command) Result {
 	g.Owner = Ownership{
 		Node: a.Node, Epoch: a.From + 1, Since: c.Time,
 		Lease: max(a.Timings.Lease, s.leaseOf(n)), StopWithin: a.Timings.StopWithin, Kill: a.Timings.Kill,
+		Open: a.Node != "" && a.Timings.Open,
 	}
 	g.GaveUp, g.Handover = false, nil
 	g.LeftFailed = a.LeftFailed

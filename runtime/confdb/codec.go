@@ -14,7 +14,7 @@ import (
 
 // NewState is the state before any command.
 func NewState() *State {
-	return &State{Nodes: map[string]*Node{}, Groups: map[string]*Group{}}
+	return &State{Nodes: map[string]*Node{}, Groups: map[string]*Group{}, Fences: map[string]*Fence{}}
 }
 
 // Encode is the state as a snapshot: JSON, and behind it what applications keep
@@ -43,6 +43,14 @@ func Decode(data []byte) (*State, error) {
 	}
 	if s.Groups == nil {
 		s.Groups = map[string]*Group{}
+	}
+	if s.Fences == nil {
+		s.Fences = map[string]*Fence{}
+	}
+	for id, f := range s.Fences {
+		if f == nil {
+			return nil, fmt.Errorf("read the database's snapshot: fence %s is null", id)
+		}
 	}
 	for id, n := range s.Nodes {
 		if n == nil {
@@ -115,6 +123,7 @@ func (c *Command) check() error {
 		c.ResumeNode != nil, c.PutGroup != nil, c.DeleteGroup != nil, c.SetWant != nil, c.MoveGroup != nil,
 		c.Handover != nil, c.Assign != nil, c.Report != nil, c.SetView != nil, c.EndQuarantine != nil, c.ConfirmTimings != nil, c.Event != nil, c.Nothing,
 		c.KV != nil, c.PutChunk != nil, c.PutCheckpoint != nil,
+		c.PutFence != nil, c.DeleteFence != nil, c.FenceNode != nil, c.NodeFenced != nil,
 	} {
 		if set {
 			n++

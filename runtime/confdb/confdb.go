@@ -20,8 +20,9 @@ type State struct {
 	Revision       uint64            `json:"revision"`        // updates applied so far
 	ConfigRevision uint64            `json:"config_revision"` // the Revision at which the definition changed last
 	Cluster        spec.Cluster      `json:"cluster"`
-	Nodes          map[string]*Node  `json:"nodes"`  // by node id
-	Groups         map[string]*Group `json:"groups"` // by group id
+	Nodes          map[string]*Node  `json:"nodes"`            // by node id
+	Groups         map[string]*Group `json:"groups"`           // by group id
+	Fences         map[string]*Fence `json:"fences,omitempty"` // by fence id (apply_fence.go)
 	View           View              `json:"view"`
 	Events         []Event           `json:"events"` // the newest maxEvents, oldest first
 	// TimingsRevision is the Revision at which the timings changed last: what a
@@ -59,7 +60,9 @@ type Node struct {
 	// Lease is the longest lease that the node may hold: raised with the
 	// settings, lowered only once the node has confirmed it (apply_timings.go).
 	// 0: the settings' own.
-	Lease spec.Duration `json:"lease,omitempty"`
+	Lease      spec.Duration `json:"lease,omitempty"`
+	Fenced     *Fenced       `json:"fenced,omitempty"`      // the newest proof that it was off
+	FenceOrder *FenceOrder   `json:"fence_order,omitempty"` // a person's, until the leader has carried it out
 }
 
 // Intent is an operator's wish, with who and why.
@@ -78,6 +81,9 @@ type Ownership struct {
 	StopWithin spec.Duration `json:"stop_within"`
 	Kill       spec.Duration `json:"kill"`
 	Since      time.Time     `json:"since"`
+	// Open: something of it may outlive its lease, so that no wait frees it from
+	// a lost node, only a release or a fence.
+	Open bool `json:"open,omitempty"`
 }
 
 // Group is a group with what runs of it.
@@ -187,6 +193,11 @@ type Command struct {
 	KV            *KVWrite       `json:"kv,omitempty"`
 	PutChunk      *PutChunk      `json:"put_chunk,omitempty"`
 	PutCheckpoint *PutCheckpoint `json:"put_checkpoint,omitempty"`
+
+	PutFence    *spec.Fence `json:"put_fence,omitempty"`
+	DeleteFence *FenceRef   `json:"delete_fence,omitempty"`
+	FenceNode   *FenceNode  `json:"fence_node,omitempty"`  // a person's order, or word
+	NodeFenced  *NodeFenced `json:"node_fenced,omitempty"` // what became of a fencing: the leader's, of its term
 }
 
 // PutNode adds a node or changes its settings.
@@ -247,7 +258,7 @@ type Assign struct {
 	Counts     bool      `json:"counts,omitempty"`   // and the group itself failed: against its failover threshold
 	LeftFailed string    `json:"left_failed,omitempty"`
 	Text       string    `json:"text"`    // for the event log
-	Timings    Ownership `json:"timings"` // Lease, StopWithin, Kill
+	Timings    Ownership `json:"timings"` // Lease, StopWithin, Kill, Open
 }
 
 // Report is what the owner says of its group; it counts only under Epoch.

@@ -15,6 +15,13 @@ const (
 	KindQuarantineOver = "node_quarantine_over" // groups may come to it again
 	KindNodeUp         = "node_up"              // in the view
 	KindNodeDown       = "node_down"            // out of the view
+	KindFenceAdded     = "fence_added"
+	KindFenceChanged   = "fence_changed"
+	KindFenceRemoved   = "fence_removed"
+	KindFenceOrdered   = "fence_ordered" // by a person: turn it off, or: it is off
+	KindNodeFenced     = "node_fenced"   // verified: it is off, and nothing of before runs there
+	KindFenceProblem   = "fence_problem" // its agent, on that node, says that it will not work
+	KindFenceFailed    = "fence_failed"  // whether the node is off is not known
 	KindGroupAdded     = "group_added"
 	KindGroupChanged   = "group_changed"
 	KindGroupDeleting  = "group_deleting" // its owner is to stop it first

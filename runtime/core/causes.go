@@ -9,7 +9,7 @@ import (
 // it is done: a dead node's hundred groups don't read the log a hundred times.
 type causes struct {
 	filled  bool
-	down    map[string]uint64 // by node name: the newest node_down
+	down    map[string]uint64 // by node name: the newest node_down, or node_fenced
 	up      map[string]uint64
 	drained map[string]uint64
 	moved   map[string]uint64 // by object: the newest group_move
@@ -27,7 +27,7 @@ func (m *Machine) causes() *causes {
 	for i := range m.state.Events { // oldest first: the newest stays
 		e := &m.state.Events[i]
 		switch e.Kind {
-		case confdb.KindNodeDown:
+		case confdb.KindNodeDown, confdb.KindNodeFenced: // what a change of owner follows from, the newest of them
 			c.down[e.Node] = e.ID
 		case confdb.KindNodeUp:
 			c.up[e.Node] = e.ID

@@ -71,6 +71,15 @@ type (
 		Group string
 		Epoch uint64
 	}
+	// FenceDone says how a StartFence ended: in this agent's life each has one.
+	FenceDone struct {
+		ID        uint64
+		Cancelled bool   // before anything was done
+		OK        bool   // every device of a level says that the node is off now
+		By        string // the names of those devices
+		Err       string // of all levels
+		Uses      []confdb.FenceUse
+	}
 	// Shutdown stops and releases all groups for good; Drained follows.
 	Shutdown struct{}
 	// Tick says that NextDeadline has come.
@@ -86,6 +95,7 @@ func (MonitorUp) event()       {}
 func (MonitorDown) event()     {}
 func (ResourceChanged) event() {}
 func (GroupDown) event()       {}
+func (FenceDone) event()       {}
 func (Shutdown) event()        {}
 func (Tick) event()            {}
 
@@ -123,6 +133,16 @@ type (
 		Group string
 		Epoch uint64
 	}
+	// StartFence has a node turned off: level by level, until all devices of one
+	// have done it and say, asked again, that it is off. FenceDone follows.
+	StartFence struct {
+		ID     uint64
+		Node   string // id
+		Name   string
+		Levels [][]spec.Fence
+	}
+	// CancelFence ends a StartFence that has not acted yet; FenceDone follows.
+	CancelFence struct{ ID uint64 }
 	// Say is a line for the agent's log.
 	Say struct {
 		Level string
@@ -139,6 +159,8 @@ func (Renew) effect()         {}
 func (StartResource) effect() {}
 func (StopResource) effect()  {}
 func (EndGroup) effect()      {}
+func (StartFence) effect()    {}
+func (CancelFence) effect()   {}
 func (Say) effect()           {}
 func (Drained) effect()       {}
 
@@ -221,6 +243,8 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 		m.resourceChanged(ev)
 	case GroupDown:
 		m.groupDown(ev)
+	case FenceDone:
+		m.fenceDone(ev)
 	case Shutdown:
 		m.closing = true
 		m.wakeGroups()

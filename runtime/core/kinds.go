@@ -24,5 +24,6 @@ const (
 	KindGroupFailed     = "group_failed"     // the owner gave up
 	KindResourceFailed  = "resource_failed"  // and what is done about it
 	KindResourceRestart = "resource_restart" // online again after a failure
+	KindFenceStarted    = "fence_started"    // a node is being turned off
 	KindGroupWaits      = "group_waits"      // can't run now, and why
 )

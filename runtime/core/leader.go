@@ -39,6 +39,8 @@ type leadership struct {
 	retries     map[string]spec.Instant
 	nodeLeases  map[string]spec.Instant // node id -> when the last possible lease granted to it began
 	scratch     []spec.Instant
+	fencings    map[string]*fencing // by node id (fence.go)
+	fenceWanted map[string]bool     // node ids, as manage found just now
 }
 
 type proposal struct {
@@ -46,12 +48,17 @@ type proposal struct {
 	aside  string
 	taken  string // node id that a group is taken from, and its server
 	server uint64
+	fence  *fencing // whose end it records
+	failed bool     // that it failed
 }
 
 // agreement takes the driver's status.
 func (m *Machine) agreement(s confdb.Status) {
 	m.drv = s
 	leads := s.Role == confdb.Leader
+	if m.lead != nil && (!leads || m.lead.term != s.Term) {
+		m.cancelFences()
+	}
 	switch {
 	case leads && (m.lead == nil || m.lead.term != s.Term):
 		for _, p := range m.peers {
@@ -61,6 +68,7 @@ func (m *Machine) agreement(s confdb.Status) {
 			term: s.Term, since: m.now, voters: slices.Clone(s.Voters), needed: s.Needed, inflight: map[string]proposal{}, busy: map[string]bool{}, aside: map[string]bool{},
 			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
 			nodeLeases: map[string]spec.Instant{},
+			fencings:   map[string]*fencing{}, fenceWanted: map[string]bool{},
 		}
 		m.noteAnswer(s.Term, m.now)
 		m.leadDirty()
@@ -109,6 +117,7 @@ func (m *Machine) leadStep() {
 			m.proposeView()
 			m.endQuarantines()
 			m.manage()
+			m.stepFences()
 			// Some hundred groups that all report within a moment are looked at a few times, not hundreds.
 			l.notBefore = m.now.Add(time.Duration(len(m.ix.groups)) * 4 * time.Microsecond)
 		} else {
@@ -176,6 +185,9 @@ func (m *Machine) isUp(node string) bool {
 	if node == m.cfg.Node {
 		return m.takesGroups()
 	}
+	if m.beingFenced(node) {
+		return false
+	}
 	p := m.peers[n.ServerID]
 	if p != nil && p.node == node && m.peerUp(p) {
 		return true
@@ -194,7 +206,7 @@ func (m *Machine) canStart(node string) bool {
 		return m.takesGroups() && m.hasLease()
 	}
 	p := m.peers[m.nodeServer(node)]
-	return p != nil && p.node == node && m.peerUp(p) && p.granted == p.inc
+	return p != nil && p.node == node && m.peerUp(p) && p.granted == p.inc && !m.beingFenced(node)
 }
 
 func (m *Machine) upNodes() []string {
@@ -295,6 +307,8 @@ func (m *Machine) proposed(ev Proposed) {
 	delete(m.lead.inflight, ev.ID)
 	if p.aside != "" {
 		delete(m.lead.aside, p.aside)
+	} else if p.fence != nil {
+		m.fenceRecorded(p, ev.Result)
 	} else if p.group == "" {
 		m.lead.view = false
 	} else {
@@ -340,8 +354,12 @@ func (m *Machine) maxWait() time.Duration {
 	return w
 }
 
-// isReleased tells whether a group's owner has released it under its epoch.
+// isReleased tells whether a group's owner has released it under its epoch, or
+// was off since.
 func (m *Machine) isReleased(id string, g *confdb.Group) bool {
+	if n := m.state.Nodes[g.Owner.Node]; n != nil && n.Fenced.Covers(id, g.Owner.Epoch) {
+		return true
+	}
 	if g.Owner.Node == m.cfg.Node {
 		r := m.owner.runs[id]
 		return r != nil && r.released && r.epoch == g.Owner.Epoch
@@ -351,11 +369,17 @@ func (m *Machine) isReleased(id string, g *confdb.Group) bool {
 }
 
 // mayTake tells whether a group may be taken from its owner now: it released
-// the group, or W has passed since its last possible lease began. else when
-// the latter will be so is a deadline.
+// the group, or a fence proved its node off, or W has passed since its last
+// possible lease began, where a wait frees the group. Else when W will have
+// passed is a deadline, and a fence is asked for where one helps.
 func (m *Machine) mayTake(id string, g *confdb.Group) bool {
 	if g.Owner.Node == "" || m.isReleased(id, g) {
 		return true
+	}
+	open := m.isOpen(g)
+	m.wantFence(g, open)
+	if open {
+		return false
 	}
 	wait := m.takeoverWait(g.Owner)
 	free := max(m.oldLeases(), m.lead.nodeLeases[g.Owner.Node]).Add(wait)

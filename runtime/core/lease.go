@@ -361,7 +361,7 @@ func (m *Machine) oldLeases() spec.Instant {
 
 // mayGrant tells whether a peer may get a lease from this leader now.
 func (m *Machine) mayGrant(p *peer) bool {
-	return m.lead.ready && p.ready && !p.deaf && p.taking == 0 && p.inc != 0 && p.node != "" &&
+	return m.lead.ready && p.ready && !p.deaf && p.taking == 0 && !m.beingFenced(p.node) && p.inc != 0 && p.node != "" &&
 		p.fresh != 0 && m.now.Sub(p.fresh) < m.timings.Suspicion.D() &&
 		p.revision >= max(p.needRev, m.lead.revision) && m.nodeServer(p.node) == p.server &&
 		m.oldIncarnationGone(p)

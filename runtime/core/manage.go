@@ -99,7 +99,10 @@ func (m *Machine) act(id string, g *confdb.Group, o placement.Outcome, leaving m
 		if m.mayTake(id, g) && m.mayStart(id, g, to, leaving) {
 			from := m.state.NodeName(owner)
 			text := fmt.Sprintf("group %s fails over from node %s, which is down, to node %s", g.Spec.Name, from, o.To)
-			if released {
+			switch n := m.state.Nodes[owner]; {
+			case n != nil && n.Fenced.Covers(id, g.Owner.Epoch):
+				text = fmt.Sprintf("group %s fails over from node %s, which was fenced, to node %s", g.Spec.Name, from, o.To)
+			case released:
 				text = fmt.Sprintf("group %s goes from node %s, which stops, to node %s", g.Spec.Name, from, o.To)
 			}
 			m.assign(id, g, to, WhyFailover, false, text)
@@ -267,7 +270,7 @@ func (m *Machine) ownership(g *confdb.Group) confdb.Ownership {
 	if s == 0 {
 		s = m.timings.StopWithin
 	}
-	return confdb.Ownership{Lease: m.timings.Lease, StopWithin: s, Kill: m.timings.Kill}
+	return confdb.Ownership{Lease: m.timings.Lease, StopWithin: s, Kill: m.timings.Kill, Open: g.Spec.OutlivesLease()}
 }
 
 // tellWait says once why a group that is wanted online can't be.

@@ -78,6 +78,9 @@ func (m *Machine) updateRun(r *run, g *confdb.Group) bool {
 // toRun tells whether the state has this node run the group now. One that is
 // wanted offline waits for those that depend on it to stop first.
 func (m *Machine) toRun(r *run, g *confdb.Group) bool {
+	if n := m.state.Nodes[m.cfg.Node]; n != nil && n.Fenced.Covers(r.id, r.epoch) {
+		return false // this node was off since: others may have it
+	}
 	if g.Owner.Node != m.cfg.Node || g.Owner.Epoch != r.epoch || r.released || r.gaveUp || g.GaveUp || g.LeftFailed != "" || g.Handover != nil {
 		return false
 	}

@@ -87,6 +87,16 @@ type GroupDown struct {
 	Epoch uint64
 }
 
+// FenceDone says how a StartFence ended; each has one, in this agent's life.
+type FenceDone struct {
+	ID        uint64
+	Cancelled bool // before anything was done
+	OK        bool // every device of a level says, asked again, that the node is off
+	By        string
+	Err       string // without secrets
+	Uses      []confdb.FenceUse
+}
+
 // Shutdown asks the node to stop its groups, release them, hand leadership
 // over and end; Stopped follows.
 type Shutdown struct{}
@@ -110,6 +120,7 @@ func (MonitorUp) input()       {}
 func (MonitorDown) input()     {}
 func (ResourceChanged) input() {}
 func (GroupDown) input()       {}
+func (FenceDone) input()       {}
 func (Shutdown) input()        {}
 func (Clock) input()           {}
 func (Tick) input()            {}
@@ -167,6 +178,18 @@ type EndGroup struct {
 	Epoch uint64
 }
 
+// StartFence has a node turned off (runtime/fence); FenceDone follows. It runs
+// beside the loop: an agent may take a minute.
+type StartFence struct {
+	ID     uint64
+	Node   string // id
+	Name   string
+	Levels [][]spec.Fence // tried in order; all devices of one have to succeed
+}
+
+// CancelFence ends a StartFence that has not acted yet.
+type CancelFence struct{ ID uint64 }
+
 // Reply answers a Submit or Membership.
 type Reply struct {
 	Token  uint64
@@ -197,6 +220,8 @@ func (Renew) output()         {}
 func (StartResource) output() {}
 func (StopResource) output()  {}
 func (EndGroup) output()      {}
+func (StartFence) output()    {}
+func (CancelFence) output()   {}
 func (Reply) output()         {}
 func (Applied) output()       {}
 func (Log) output()           {}

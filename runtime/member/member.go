@@ -122,6 +122,8 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 		m.coreStep(core.ResourceChanged(in))
 	case GroupDown:
 		m.coreStep(core.GroupDown(in))
+	case FenceDone:
+		m.coreStep(core.FenceDone(in))
 	case Tick:
 		m.pump() // a driver that starts over a store has work before anything comes in
 	case Clock:
@@ -395,6 +397,10 @@ func (m *Member) carryOut(effects []core.Effect) {
 			m.emit(StopResource(e))
 		case core.EndGroup:
 			m.emit(EndGroup(e))
+		case core.StartFence:
+			m.emit(StartFence(e))
+		case core.CancelFence:
+			m.emit(CancelFence(e))
 		case core.Say:
 			m.log(e.Level, e.Text, e.Args...)
 		case core.Drained:

@@ -164,6 +164,9 @@ func digest(s *confdb.State) uint64 {
 	for _, id := range sortedKeys(s.Groups) {
 		_ = enc.Encode(s.Groups[id])
 	}
+	for _, id := range sortedKeys(s.Fences) {
+		_ = enc.Encode(s.Fences[id])
+	}
 	_ = enc.Encode(s.View)
 	if n := len(s.Done); n > 0 {
 		_ = enc.Encode(s.Done[n-1])

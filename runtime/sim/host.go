@@ -273,6 +273,10 @@ func (a *agent) carryOut(out member.Output) {
 			mon := a.mon
 			mon.order(func() { mon.end(o.Group, o.Epoch) })
 		}
+	case member.StartFence:
+		w.fences.start(a, o)
+	case member.CancelFence:
+		w.fences.cancel(a, o.ID)
 	case member.Reply:
 		w.ops.reply(h, o)
 	case member.Applied:

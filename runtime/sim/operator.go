@@ -115,6 +115,9 @@ func (w *world) waitFormed() bool {
 			return false
 		}
 	}
+	if w.cfg.Fence && !w.put("fence", fenceCommand()) {
+		return false
+	}
 	for i := range w.cfg.Groups {
 		g := w.group(i)
 		if !w.put("group "+g.Name, confdb.Command{PutGroup: &g}) {

@@ -32,6 +32,7 @@ type Config struct {
 	Settle  time.Duration // simulated time without faults at the end; default 20s
 	NoFault bool          // no faults at all: nothing may move
 	Crashes bool          // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
+	Fence   bool          // a fence covers every node, and is used whenever it could be faster than the wait
 	// Mutate breaks a rule on purpose, for the test that the invariants find it.
 	Mutate Mutation
 }
@@ -111,6 +112,7 @@ type world struct {
 	calm    map[string]bool // groups that may not stop now
 	check   checker
 	ops     operator
+	fences  fences
 	rep     Report
 }
 

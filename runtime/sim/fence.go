@@ -1,0 +1,98 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/member"
+)
+
+// fences are the devices that turn hosts off. They may be slow, fail, or do it
+// and say that they failed; they never say that a host is off which is not.
+type fences struct {
+	w         *world
+	cancelled map[fenceJob]bool
+}
+
+type fenceJob struct {
+	a  *agent
+	id uint64
+}
+
+// fenceCommand is the definition's one fence, for all nodes, used whenever a
+// group waits for a lost node.
+func fenceCommand() confdb.Command {
+	return confdb.Command{PutFence: &spec.Fence{
+		ID: "f0", Name: "power", Addr: addr.Fence("power", addr.NoKey), Agent: "fence_sim", Level: 1, Action: spec.FenceOff, When: spec.FenceAlways,
+	}}
+}
+
+func (f *fences) cancel(a *agent, id uint64) {
+	if f.cancelled == nil {
+		f.cancelled = map[fenceJob]bool{}
+	}
+	f.cancelled[fenceJob{a, id}] = true
+}
+
+// start is a fence agent's run. It goes on though the clusterplan agent that
+// began it dies; only its answer is lost then.
+func (f *fences) start(a *agent, o member.StartFence) {
+	w := a.h.w
+	f.w = w
+	var target *host
+	for _, h := range w.hosts {
+		if h.nodeID == o.Node {
+			target = h
+		}
+	}
+	if target == a.h {
+		w.violate("%s fences itself", a.h.name)
+		return
+	}
+	answer := func(done member.FenceDone) {
+		done.ID = o.ID
+		w.tell("%s: fence of %s: ok %v, cancelled %v %s", a.h.name, target.name, done.OK, done.Cancelled, done.Err)
+		if a.h.agent == a {
+			a.input(done)
+		}
+	}
+	w.tell("%s: fences %s", a.h.name, target.name)
+	w.after(w.between(20*time.Millisecond, 700*time.Millisecond), func() {
+		switch {
+		case f.cancelled[fenceJob{a, o.ID}]:
+			answer(member.FenceDone{Cancelled: true})
+			return
+		case w.edge && w.chance(0.2):
+			answer(member.FenceDone{Err: "the device does not answer"})
+			return
+		}
+		target.powerOff()
+		w.after(w.between(time.Millisecond, 60*time.Millisecond), func() {
+			switch {
+			case target.agent != nil || target.oldMonitor != nil || len(target.kernel.running) > 0:
+				answer(member.FenceDone{Err: "the device says that it is on"}) // someone switched it on again
+			case w.edge && w.chance(0.1):
+				answer(member.FenceDone{Err: "the answer was lost"})
+			default:
+				answer(member.FenceDone{OK: true, By: "power", Uses: []confdb.FenceUse{{Fence: "f0", OK: true}}})
+			}
+		})
+		w.restartLater(target, w.between(30*time.Millisecond, 3*time.Second))
+	})
+}
+
+// powerOff ends all of a host at once, paused or not.
+func (h *host) powerOff() {
+	h.w.tell("%s: is turned off", h.name)
+	h.killMonitor()
+	h.killAgent()
+	h.killMonitor() // one that outlived its agent
+	for _, id := range sortedKeys(h.kernel.running) {
+		for _, r := range sortedKeys(h.kernel.running[id]) {
+			h.stopProcess(id, r)
+		}
+	}
+	h.w.check.cleaned(h)
+}

@@ -1,0 +1,28 @@
+package sim
+
+import (
+	"testing"
+	"time"
+)
+
+// With a fence that is used whenever it could be faster than the wait, which is
+// slow, fails now and then, and turns off nodes that are back by then: never
+// two owners, and everything runs again afterwards.
+func TestFences(t *testing.T) {
+	seeds := 10
+	if testing.Short() {
+		seeds = 3
+	}
+	faults, failovers, slack := 0, 0, time.Hour
+	for seed := range seeds {
+		r := Run(Config{Seed: uint64(1000 + seed), Nodes: 3 + 2*(seed%2), Groups: 3, For: 40 * time.Second, Fence: true})
+		if len(r.Violations) > 0 {
+			fail(t, r)
+		}
+		faults, failovers, slack = faults+r.Faults, failovers+r.Failovers, min(slack, r.LeastSlack)
+	}
+	t.Logf("%d seeds: %d faults, %d changes of owner, least slack %v", seeds, faults, failovers, slack)
+	if faults < 10*seeds || failovers < seeds {
+		t.Error("the runs were too tame to prove anything")
+	}
+}
