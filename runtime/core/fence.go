@@ -98,6 +98,7 @@ func (m *Machine) stepFences() {
 		}
 	}
 	clear(l.fenceWanted)
+	l.causes = causes{}
 }
 
 // answers tells whether a node is heard and would be up, fenced or not.
