@@ -30,6 +30,9 @@
 //     everything and exits.
 //   - After Ready, nothing of an earlier monitor is left.
 //
+// Added addresses lie on a device that this process holds open (runtime/address):
+// the kernel removes them with it.
+//
 // Its loop waits for nothing that takes time: not for a disk (record.go), not for
 // the start of a program (children.go).
 //

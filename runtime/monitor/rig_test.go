@@ -13,6 +13,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/address/addresstest"
 )
 
 // The test binary is also the monitor, the guardian, and the programs that
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 const patience = 30 * time.Second
 
 // eventually polls until it is so.
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if is() {
@@ -47,13 +48,13 @@ func eventually(t *testing.T, what string, is func() bool) {
 
 // rig is a monitor process under test, with a test in the agent's place.
 type rig struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 	p   *Process
 	got []Word
 }
 
-func newDir(t *testing.T) string {
+func newDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o700); err != nil {
@@ -73,9 +74,22 @@ func configureOf(dir string) Configure {
 	return Configure{Cluster: "c", Node: "n1", Dir: dir, Program: filepath.Join(dir, "bin", "clusterplan"), Socket: filepath.Join(dir, "run", "api.sock")}
 }
 
-func startRig(t *testing.T, dir string) *rig {
+func startRig(t testing.TB, dir string) *rig { return startRigOn(t, dir, nil) }
+
+// startRigOn starts the monitor in a host's network; nil: this process's.
+func startRigOn(t testing.TB, dir string, on *addresstest.Host) *rig {
 	t.Helper()
-	p, err := StartProcess(context.Background(), Options{Configure: configureOf(dir)})
+	var p *Process
+	start := func() (err error) {
+		p, err = StartProcess(context.Background(), Options{Configure: configureOf(dir)})
+		return err
+	}
+	var err error
+	if on != nil {
+		err = on.Do(start)
+	} else {
+		err = start()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +102,7 @@ func startRig(t *testing.T, dir string) *rig {
 }
 
 // ready is a rig whose monitor is ready and has an hour's lease.
-func ready(t *testing.T) *rig {
+func ready(t testing.TB) *rig {
 	t.Helper()
 	r := startRig(t, newDir(t))
 	r.await("ready", func(w Word) bool { return w.Ready != nil })

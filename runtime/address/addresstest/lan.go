@@ -267,6 +267,34 @@ type Event struct {
 	At      time.Time
 }
 
+// Remove takes an address away, as a person might.
+func (h *Host) Remove(a netip.Addr) {
+	h.t.Helper()
+	h.Must(func() error {
+		addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+		for _, x := range addrs {
+			if ip, ok := netip.AddrFromSlice(x.IP); ok && ip.Unmap() == a {
+				return netlink.AddrDel(nil, &x)
+			}
+		}
+		return errors.Join(err, fmt.Errorf("no address %s", a))
+	})
+}
+
+// Forget empties what the host remembers of its neighbours.
+func (h *Host) Forget() {
+	h.t.Helper()
+	h.Must(func() error {
+		all, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+		for _, x := range all {
+			if x.State&(netlink.NUD_NOARP|netlink.NUD_PERMANENT) == 0 {
+				_ = netlink.NeighDel(&x) // one that is gone meanwhile is as well
+			}
+		}
+		return err
+	})
+}
+
 // Events tells what comes and goes on the hosts, in each one's order.
 func Events(t testing.TB, hosts ...*Host) <-chan Event {
 	t.Helper()
