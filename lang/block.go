@@ -90,11 +90,13 @@ func (b *body) settle() {
 		}
 	}
 	for i := range b.blocks {
-		if inner := b.blocks[i].body; inner != nil {
+		varies := false
+		for _, inner := range b.blocks[i].bodies() {
 			inner.settle()
-			if len(inner.vary)+len(inner.varyBlocks) > 0 {
-				b.varyBlocks = append(b.varyBlocks, i)
-			}
+			varies = varies || len(inner.vary)+len(inner.varyBlocks) > 0
+		}
+		if varies {
+			b.varyBlocks = append(b.varyBlocks, i)
 		}
 	}
 }
@@ -120,7 +122,7 @@ func (b *body) given() []string {
 		}
 	}
 	for i := range b.blocks {
-		if b.blocks[i].body != nil {
+		if len(b.blocks[i].bodies()) > 0 {
 			names = append(names, b.blocks[i].Name)
 		}
 	}
@@ -146,22 +148,40 @@ type attribute struct {
 
 type nested struct {
 	*nestedShape
-	body *body // nil: absent
+	body *body // nil: absent, or repeated
 	rng  hcl.Range
+	all  []labelled // of a repeated block, in the order of the file
+}
+
+// labelled is one of a block that is repeated.
+type labelled struct {
+	label string
+	body  *body
+	rng   hcl.Range
+}
+
+// bodies are what stands in the definition, once or repeated.
+func (n *nested) bodies() []*body {
+	if n.body != nil {
+		return []*body{n.body}
+	}
+	var out []*body
+	for _, l := range n.all {
+		out = append(out, l.body)
+	}
+	return out
 }
 
 // Names that the language has and this version doesn't run, by block.
 var (
 	laterAttributes = map[string]map[string]string{
-		"resource":  {"separate_monitor": "Leave it out; resources share the node's monitor."},
-		"heartbeat": {"reply_within": "Use suspicion: the silence after which a node is suspected."},
+		"resource": {"separate_monitor": "Leave it out; resources share the node's monitor."},
 	}
 	laterBlocks = map[string]map[string]string{
-		"cluster":   {"link": "Leave it out; nodes reach each other at their addresses.", "fence": "Leave it out; leases alone keep two nodes from owning a group."},
-		"node":      {"ssh": "It is for provider ssh; use provider = local.", "fence": "Leave it out."},
-		"group":     {"fence": "Leave it out."},
-		"resource":  {"checkpoint": "Leave it out; keep the files where every node sees them."},
-		"heartbeat": {"probe": "Use interval and suspicion."},
+		"cluster":  {"fence": "Leave it out; leases alone keep two nodes from owning a group."},
+		"node":     {"ssh": "It is for provider ssh; use provider = local.", "fence": "Leave it out."},
+		"group":    {"fence": "Leave it out."},
+		"resource": {"checkpoint": "Leave it out; keep the files where every node sees them."},
 	}
 )
 
@@ -210,6 +230,10 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 			if n.Name != src.Type {
 				continue
 			}
+			if n.Repeated {
+				diags = append(diags, c.repeatedBlock(n, src)...)
+				continue
+			}
 			if n.body != nil {
 				diags = append(diags, errorAt(src.DefRange, "Duplicate "+src.Type+" block", fmt.Sprintf("A %s block stands here already, at %s. Put both into one.", src.Type, n.rng)))
 				continue
@@ -220,6 +244,37 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 		}
 	}
 	return out, content, diags
+}
+
+// repeatedBlock reads one of a block that may stand several times.
+func (c *Config) repeatedBlock(n *nested, src *hcl.Block) hcl.Diagnostics {
+	l := labelled{rng: src.DefRange}
+	if n.Label != "" {
+		l.label = src.Labels[0]
+		for _, other := range n.all {
+			if other.label == l.label {
+				return hcl.Diagnostics{errorAt(src.DefRange, "Duplicate "+src.Type+" block", fmt.Sprintf("%s %q stands here already, at %s. Rename one of the two.", src.Type, l.label, other.rng))}
+			}
+		}
+	}
+	var diags hcl.Diagnostics
+	l.body, _, diags = c.compileBody(src.Type, src.Body, unlabelled(n.Block), n.Blocks, &hcl.BodySchema{})
+	n.all = append(n.all, l)
+	return diags
+}
+
+// unlabelled are the attributes that stand in the block's body.
+func unlabelled(b spec.Block) []spec.Attribute {
+	if b.Label == "" {
+		return b.Attributes
+	}
+	var out []spec.Attribute
+	for _, a := range b.Attributes {
+		if a.Name != b.Label {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // explain says what the words of hcl's own diagnostics leave open.
@@ -256,6 +311,14 @@ func rangesOf(b *body, prefix string, into map[string]hcl.Range) {
 			into[prefix+n.Name] = n.rng
 			rangesOf(n.body, prefix+n.Name+".", into)
 		}
+		for _, l := range n.all {
+			if _, ok := into[prefix+n.Name]; !ok {
+				into[prefix+n.Name] = l.rng
+			}
+			if l.label != "" {
+				into[prefix+n.Name+"."+l.label] = l.rng
+			}
+		}
 	}
 }
 
@@ -269,7 +332,9 @@ func (b *body) each(f func(*attribute)) {
 		}
 	}
 	for i := range b.blocks {
-		b.blocks[i].body.each(f)
+		for _, inner := range b.blocks[i].bodies() {
+			inner.each(f)
+		}
 	}
 }
 

@@ -114,6 +114,10 @@ func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
 	}
 	for _, i := range b.varyBlocks {
 		n := &b.blocks[i]
+		if n.Repeated {
+			sh.attrs[n.Name] = ev.repeatedValue(n, in)
+			continue
+		}
 		sh.attrs[n.Name] = cty.ObjectVal(ev.sharedValues(n.body, in))
 	}
 	return sh.attrs
@@ -165,7 +169,7 @@ func (ev *evaluation) bodyValues(b *body, in *instance, prev cty.Value) map[stri
 	}
 	for i := range b.blocks {
 		n := &b.blocks[i]
-		if n.body == nil {
+		if n.body == nil && len(n.all) == 0 {
 			out[n.Name] = n.deflt
 			continue
 		}
@@ -177,9 +181,26 @@ func (ev *evaluation) bodyValues(b *body, in *instance, prev cty.Value) map[stri
 				continue
 			}
 		}
+		if n.Repeated {
+			out[n.Name] = ev.repeatedValue(n, in)
+			continue
+		}
 		out[n.Name] = cty.ObjectVal(ev.bodyValues(n.body, in, old))
 	}
 	return out
+}
+
+// repeatedValue is the list of all of a repeated block.
+func (ev *evaluation) repeatedValue(n *nested, in *instance) cty.Value {
+	list := make([]cty.Value, len(n.all))
+	for i, l := range n.all {
+		attrs := ev.bodyValues(l.body, in, cty.NilVal)
+		if n.Label != "" {
+			attrs[n.Label] = cty.StringVal(l.label)
+		}
+		list[i] = cty.ObjectVal(attrs)
+	}
+	return cty.ListVal(list)
 }
 
 // computed is what is known of an attribute that the provider works out.

@@ -64,7 +64,11 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 		}
 	}
 	for i, b := range blocks {
-		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: b.Name})
+		header := hcl.BlockHeaderSchema{Type: b.Name}
+		if b.Label != "" {
+			header.LabelNames = []string{b.Label}
+		}
+		want.Blocks = append(want.Blocks, header)
 		s.blocks[i] = nestedShape{Block: b, deflt: schema.BlockDefault(b)}
 	}
 	for later := range laterAttributes[name] {
@@ -72,7 +76,7 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 	}
 	for later := range laterBlocks[name] {
 		var labels []string
-		if later != "ssh" && later != "checkpoint" && later != "probe" {
+		if later != "ssh" && later != "checkpoint" {
 			labels = []string{"name"}
 		}
 		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: later, LabelNames: labels})

@@ -38,7 +38,21 @@ func shapeOfBlock(attrs []spec.Attribute, blocks []spec.Block) shape {
 		out.attrs[a.Name] = a
 	}
 	for _, b := range blocks {
+		if b.Repeated { // a list, as an attribute's
+			out.attrs[b.Name] = listOf(b)
+			continue
+		}
 		out.blocks[b.Name] = shapeOfBlock(b.Attributes, b.Blocks)
+	}
+	return out
+}
+
+// listOf is a repeated block as an attribute: what its strongest attribute does.
+func listOf(b spec.Block) spec.Attribute {
+	out := spec.Attribute{Name: b.Name, Impact: spec.ImpactNone}
+	for _, a := range b.Attributes {
+		out.Impact = stronger(out.Impact, a.Impact)
+		out.Sensitive = out.Sensitive || a.Sensitive
 	}
 	return out
 }

@@ -52,8 +52,15 @@ func AttributeType(t spec.ValueType) cty.Type {
 // blocks as objects.
 func Type(s spec.Schema) cty.Type { return blockType(s.Attributes, s.Blocks) }
 
-// BlockType is the object type of a nested block.
-func BlockType(b spec.Block) cty.Type { return blockType(b.Attributes, b.Blocks) }
+// BlockType is the object type of a nested block; of a repeated one, of a list
+// of them.
+func BlockType(b spec.Block) cty.Type {
+	if ty := blockType(b.Attributes, b.Blocks); !b.Repeated {
+		return ty
+	} else {
+		return cty.List(ty)
+	}
+}
 
 // ResourceType is the object type of a resource of the type s: its own
 // attributes and those that every resource has.
@@ -101,6 +108,9 @@ func Default(a spec.Attribute) cty.Value {
 
 // BlockDefault is the value of a block that a definition doesn't give.
 func BlockDefault(b spec.Block) cty.Value {
+	if b.Repeated {
+		return Absent(BlockType(b))
+	}
 	attrs := make(map[string]cty.Value, len(b.Attributes)+len(b.Blocks))
 	for _, a := range b.Attributes {
 		attrs[a.Name] = Default(a)

@@ -24,14 +24,26 @@ func ClusterSchema() Schema {
 				{Name: "device", Type: TypeString, KnownAtPlan: true, Impact: ImpactMembership, Doc: "single_quorum: the file or block device that every node sees, as an absolute path."},
 			}},
 			{Name: "heartbeat", Doc: "How fast nodes notice each other; all spans but the profile need profile = \"custom\".", Attributes: []Attribute{
-				{Name: "profile", Type: TypeString, Default: ProfileFast, Values: []string{ProfileFast, ProfileMSCS, ProfileCustom}, KnownAtPlan: true, Impact: ImpactTimings, Doc: "fast or custom."},
-				{Name: "interval", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Between two frames of a leader; default 50ms."},
-				{Name: "suspicion", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Silence after which a node is suspected; default 5 intervals."},
+				{Name: "profile", Type: TypeString, Default: ProfileFast, Values: []string{ProfileFast, ProfileMSCS, ProfileCustom}, KnownAtPlan: true, Impact: ImpactTimings, Doc: "fast, mscs (the schedule of Microsoft Cluster Service) or custom."},
+				{Name: "interval", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Between two frames of a leader, or with probes two beats of a node; default 50ms."},
+				{Name: "reply_within", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "With probes: how long an answer to a beat may take; default two fifths of the interval."},
+				{Name: "suspicion", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Silence after which a node is suspected; default 5 intervals. With probes it follows from them."},
 				{Name: "rank_delay", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Between the campaigns of two ranks; default 40ms."},
-				{Name: "lease", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "How long a node may own groups without word from the leader; default 12 intervals."},
+				{Name: "lease", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "How long a node may own groups without word from the leader; default 12 intervals; with probes, as long as a change of leader takes."},
 				{Name: "stop_within", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Graceful stop of groups that name no span of their own, when their node has lost its lease; default 100ms."},
 				{Name: "kill", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "From the kill to the proof that all is down; default 50ms."},
 				{Name: "device_io", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "single_quorum: how long one read or write of the quorum device may take; default 200ms. The lease follows it."},
+			}, Blocks: []Block{
+				{Name: "probe", Repeated: true, Doc: "A phase of probes to a node that left a beat unanswered; phases follow one another.", Attributes: []Attribute{
+					{Name: "count", Type: TypeNumber, Required: true, KnownAtPlan: true, Impact: ImpactTimings, Doc: "Probes in this phase."},
+					{Name: "every", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "The wait before each; or"},
+					{Name: "within", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactTimings, Doc: "the span that they are spread over."},
+				}},
+			}},
+			{Name: "link", Repeated: true, Label: "name", Doc: "A network that nodes share. Frames go over every internal one in parallel.", Attributes: []Attribute{
+				{Name: "name", Type: TypeString, KnownAtPlan: true, Impact: ImpactNone, Doc: "The block's label."},
+				{Name: "subnet", Type: TypeString, Required: true, KnownAtPlan: true, Impact: ImpactNone, Doc: "As 10.77.0.0/24: a node's address on the link is the one in it."},
+				{Name: "role", Type: TypeString, Default: LinkInternal, Values: []string{LinkInternal, LinkClient, LinkAll}, KnownAtPlan: true, Impact: ImpactNone, Doc: "internal or all: carries frames; client: carries none."},
 			}},
 		},
 	}

@@ -21,6 +21,7 @@ func Check(d *Definition) []Problem {
 	}
 	c.cluster()
 	c.timings()
+	c.links()
 	c.nodeRules()
 	c.fences()
 	c.groupRules()
@@ -99,17 +100,13 @@ func (c *checker) cluster() {
 
 func (c *checker) timings() {
 	t, at := c.d.Cluster.Heartbeat.WithDefaults(), addr.Cluster()
-	switch t.Profile {
-	case ProfileMSCS:
-		c.add(at, "heartbeat.profile", "Not supported yet", "Heartbeat profile mscs is not supported by this version. Use fast, or custom with spans of your own.")
-		return
-	case ProfileFast:
-		fast := Timings{}
+	if t.Profile == ProfileFast || t.Profile == ProfileMSCS {
+		own := Timings{Profile: t.Profile}
 		if c.d.Cluster.Quorum.Model == SingleQuorum {
-			fast.DeviceIO = DefaultDeviceIO
+			own.DeviceIO = DefaultDeviceIO
 		}
-		if t != fast.WithDefaults() {
-			c.add(at, "heartbeat", "Spans with profile fast", "Profile fast sets every span itself. Use profile = \"custom\" to set them.")
+		if !t.Equal(own.WithDefaults()) {
+			c.add(at, "heartbeat", "Spans with profile "+t.Profile, "Profile %s sets every span itself. Use profile = \"custom\" to set them.", t.Profile)
 			return
 		}
 	}

@@ -46,9 +46,14 @@ type Attribute struct {
 	Doc         string
 }
 
-// Block is a nested block that stands at most once.
+// Block is a nested block that stands at most once, or, Repeated, any number of
+// times: then its value is a list of objects in the order of the file.
 type Block struct {
-	Name       string
+	Name     string
+	Repeated bool
+	// Label, of a repeated block, names the attribute that its label gives; no
+	// two of them have the same. "": it has no label.
+	Label      string
 	Attributes []Attribute
 	Blocks     []Block
 	Doc        string

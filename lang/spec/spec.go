@@ -111,7 +111,7 @@ type Cluster struct {
 	MaxUnavailable int     `json:"max_unavailable,omitempty"` // nodes; default 1
 	Quorum         Quorum  `json:"quorum"`
 	Heartbeat      Timings `json:"heartbeat"`
-	Links          []Link  `json:"links,omitempty"`
+	Links          []Link  `json:"link,omitempty"`
 	ManagedBy      string  `json:"managed_by,omitempty"`
 }
 
@@ -121,12 +121,23 @@ type Quorum struct {
 	Device string      `json:"device,omitempty"` // single_quorum
 }
 
-// Link is an internal or client network.
+// Link is an internal or client network. A node's address on it is the one of
+// its addresses that lies in Subnet.
 type Link struct {
 	Name   string `json:"name"`
 	Subnet string `json:"subnet"`
 	Role   string `json:"role"` // internal | client | all
 }
+
+// Roles of links.
+const (
+	LinkInternal = "internal" // carries frames and the database
+	LinkClient   = "client"   // carries neither
+	LinkAll      = "all"      // as internal, and clients are there too
+)
+
+// Carries tells whether nodes talk to each other over the link.
+func (l Link) Carries() bool { return l.Role != LinkClient }
 
 // Node is one node. Owner lists name nodes by Name, which is unique.
 type Node struct {

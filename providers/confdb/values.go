@@ -47,7 +47,17 @@ func canonical(v cty.Value, attrs []spec.Attribute, blocks []spec.Block) cty.Val
 		}
 	}
 	for _, b := range blocks {
-		out[b.Name] = canonical(out[b.Name], b.Attributes, b.Blocks)
+		if !b.Repeated {
+			out[b.Name] = canonical(out[b.Name], b.Attributes, b.Blocks)
+			continue
+		}
+		if list := out[b.Name]; !list.IsNull() && list.LengthInt() > 0 {
+			elems := list.AsValueSlice()
+			for i := range elems {
+				elems[i] = canonical(elems[i], b.Attributes, b.Blocks)
+			}
+			out[b.Name] = cty.ListVal(elems)
+		}
 	}
 	return cty.ObjectVal(out)
 }

@@ -1,11 +1,4 @@
 cluster "c" {
-  heartbeat {
-    reply_within = "1s"
-    probe {
-    }
-  }
-  link "x" {
-  }
   quorum {
     model = "majority_node_set"
   }

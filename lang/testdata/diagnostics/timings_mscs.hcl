@@ -1,6 +1,7 @@
 cluster "c" {
   heartbeat {
     profile = "mscs"
+    lease   = "5s"
   }
   quorum {
     model = "majority_node_set"

@@ -59,16 +59,21 @@ func (d *defaults) of(c *planner.Change) map[string]cty.Value {
 	case c.Type == addr.TypeCluster:
 		s := spec.ClusterSchema()
 		add(m, "", s.Attributes, s.Blocks)
-		t := spec.Timings{Interval: d.cluster.Interval}
+		t := spec.Timings{Interval: d.cluster.Interval, Probes: d.cluster.Probes}
 		if d.cluster.Profile != spec.ProfileCustom {
-			t = spec.Timings{} // the profile gives them all
+			t = spec.Timings{Profile: d.cluster.Profile} // which gives them all
 		}
 		t = t.WithDefaults()
-		for name, span := range map[string]spec.Duration{"suspicion": t.Suspicion, "rank_delay": t.RankDelay, "lease": t.Lease,
+		for name, span := range map[string]spec.Duration{"suspicion": t.Suspicion, "rank_delay": t.RankDelay, "reply_within": t.ReplyWithin, "lease": t.Lease,
 			"stop_within": t.StopWithin, "kill": t.Kill} {
 			m["heartbeat."+name] = cty.StringVal(span.String())
 		}
-		m["heartbeat.interval"] = cty.StringVal(spec.Timings{}.WithDefaults().Interval.String())
+		if m["heartbeat.interval"] = cty.StringVal(spec.Timings{}.WithDefaults().Interval.String()); d.cluster.Profile == spec.ProfileMSCS {
+			m["heartbeat.interval"] = cty.StringVal(t.Interval.String())
+			if probes, err := schema.Encode(t, schema.Type(spec.Schema{Blocks: heartbeatBlocks(s)})); err == nil {
+				m["heartbeat.probe"] = probes.GetAttr("probe")
+			}
+		}
 	case c.Type == addr.TypeNode:
 		s := spec.NodeSchema()
 		add(m, "", s.Attributes, s.Blocks)
@@ -82,6 +87,16 @@ func (d *defaults) of(c *planner.Change) map[string]cty.Value {
 	return m
 }
 
+// heartbeatBlocks are the blocks within the heartbeat block.
+func heartbeatBlocks(s spec.Schema) []spec.Block {
+	for _, b := range s.Blocks {
+		if b.Name == "heartbeat" {
+			return b.Blocks
+		}
+	}
+	return nil
+}
+
 func add(m map[string]cty.Value, prefix string, attrs []spec.Attribute, blocks []spec.Block) {
 	for _, a := range attrs {
 		if a.Default != nil {
@@ -89,6 +104,9 @@ func add(m map[string]cty.Value, prefix string, attrs []spec.Attribute, blocks [
 		}
 	}
 	for _, b := range blocks {
+		if b.Repeated {
+			continue // each one was written
+		}
 		add(m, prefix+b.Name+".", b.Attributes, b.Blocks)
 	}
 }
