@@ -10,7 +10,7 @@ import (
 // change one is to change the format.
 const (
 	maxEvents = 2000
-	maxDone   = 1000
+	maxDone   = 5000
 )
 
 // Apply carries out a committed command and returns what became of it. It is
@@ -18,11 +18,8 @@ const (
 // newest maxDone changes nothing and gets its first Result. s takes over what
 // c points to; nothing in there is changed in place later on.
 func (s *State) Apply(c Command) Result {
-	// Newest first: a retry comes soon.
-	for i := len(s.Done) - 1; i >= 0; i-- {
-		if s.Done[i].ID == c.ID {
-			return s.Done[i].Result
-		}
+	if r, ok := s.Answered(c.ID); ok {
+		return r
 	}
 	c.Time = plain(c.Time)
 	s.Revision++
@@ -31,11 +28,33 @@ func (s *State) Apply(c Command) Result {
 	if c.Nothing && r.Code == "" {
 		return r // whoever reads much may not push out what a retry needs
 	}
-	s.Done = append(s.Done, Done{ID: c.ID, Result: r})
-	if len(s.Done) > maxDone {
-		s.Done = s.Done[len(s.Done)-maxDone:]
-	}
+	s.remember(Done{ID: c.ID, Result: r})
 	return r
+}
+
+// Answered is what became of a command, if it is among the newest maxDone.
+func (s *State) Answered(id string) (Result, bool) {
+	if s.done == nil { // read from a snapshot, or new
+		s.done, s.base = make(map[string]int, len(s.Done)), 0
+		for i := range s.Done {
+			s.done[s.Done[i].ID] = i
+		}
+	}
+	if i, ok := s.done[id]; ok {
+		return s.Done[i-s.base].Result, true
+	}
+	return Result{}, false
+}
+
+// remember adds a command to the newest, after Answered did not know it.
+func (s *State) remember(d Done) {
+	s.done[d.ID] = s.base + len(s.Done)
+	s.Done = append(s.Done, d)
+	if len(s.Done) > maxDone {
+		delete(s.done, s.Done[0].ID)
+		s.Done = s.Done[1:]
+		s.base++
+	}
 }
 
 // do checks first and changes after: a refused command leaves no trace but its
@@ -217,6 +236,9 @@ func (s *State) setView(c Command) Result {
 		if _, ok := slices.BinarySearch(was, id); !ok {
 			n := s.Nodes[id]
 			s.event(c, Event{Node: n.Spec.Name, Object: n.Spec.Addr.String(), Kind: KindNodeUp, Text: c.because("node " + n.Spec.Name + " is up")})
+			for _, g := range s.Groups {
+				g.forgive(id) // it is as good as another one
+			}
 		}
 	}
 	return Result{}

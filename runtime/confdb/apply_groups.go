@@ -44,8 +44,8 @@ func (s *State) putGroup(c Command) Result {
 	}
 	g.Spec = next
 	g.Resources = resourceStates(next, g.Resources)
-	g.LeftFailed, g.GaveUp = "", false
 	s.endUploads(next.ID)
+	g.LeftFailed, g.GaveUp, g.FailedOn = "", false, nil
 	s.configured()
 	s.event(c, s.aboutGroup(g, KindGroupChanged, c.because("group "+next.Name+" changed")))
 	return Result{}
@@ -141,7 +141,7 @@ func (s *State) setWant(c Command) Result {
 	}
 	// An online for a failed group is an order to try again from the start.
 	if want == spec.WantOnline {
-		g.LeftFailed, g.GaveUp, g.Failovers = "", false, nil
+		g.LeftFailed, g.GaveUp, g.Failovers, g.FailedOn = "", false, nil, nil
 	} else {
 		g.Move = nil
 	}
@@ -149,8 +149,25 @@ func (s *State) setWant(c Command) Result {
 		return Result{}
 	}
 	g.Want, g.WantBy = want, c.intent()
+	g.orderDone()
 	s.event(c, s.aboutGroup(g, KindGroupWanted, c.because("group "+g.Spec.Name+" is wanted "+want)))
 	return Result{}
+}
+
+// orderDone forgets an operator's online once it is carried out and the
+// definition says no other: nothing differs any more. (With priority 0 it is
+// what lets the group start, so it stays.)
+func (g *Group) orderDone() {
+	if g.Want == spec.WantOnline && g.State == spec.StateOnline && g.Spec.PersistentState != spec.WantOffline && g.Spec.Priority > 0 {
+		g.WantBy = nil
+	}
+}
+
+// forgive takes a node out of those where the group failed.
+func (g *Group) forgive(node string) {
+	if i, ok := slices.BinarySearch(g.FailedOn, node); ok {
+		g.FailedOn = slices.Concat(g.FailedOn[:i], g.FailedOn[i+1:])
+	}
 }
 
 func (s *State) moveGroup(c Command) Result {
@@ -256,6 +273,9 @@ func (s *State) assign(c Command) Result {
 	g.Failovers = trim(g.Failovers, c.Time, period)
 	if a.Counts {
 		g.Failovers = append(g.Failovers, c.Time)
+		if i, ok := slices.BinarySearch(g.FailedOn, was); !ok && was != "" {
+			g.FailedOn = slices.Insert(slices.Clone(g.FailedOn), i, was)
+		}
 	}
 	if (a.Failover || a.Away) && g.HomeFrom == "" && was != a.Node {
 		g.HomeFrom = was
@@ -303,6 +323,10 @@ func (s *State) report(c Command) Result {
 	g.State = r.State
 	g.Resources = resourceStates(g.Spec, r.Resources)
 	g.GaveUp = g.GaveUp || r.GiveUp
+	if g.State == spec.StateOnline {
+		g.forgive(r.Node)
+		g.orderDone()
+	}
 	if r.Text != "" {
 		kind := r.Kind
 		if kind == "" {

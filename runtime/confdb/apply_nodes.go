@@ -73,6 +73,7 @@ func (s *State) deleteNode(c Command) Result {
 		if g.HomeFrom == id {
 			g.HomeFrom = ""
 		}
+		g.forgive(id)
 	}
 	s.configured()
 	s.event(c, e)

@@ -446,7 +446,7 @@ func TestMemoryIsBoundedAndIDsGoOn(t *testing.T) {
 	for range 5000 {
 		do(confdb.Command{Event: &confdb.Event{Kind: "note", Text: "x", Object: "group.g"}})
 	}
-	if len(s.Events) != 2000 || len(s.Done) != 1000 {
+	if len(s.Events) != 2000 || len(s.Done) != 5000 {
 		t.Fatalf("%d events, %d commands remembered", len(s.Events), len(s.Done))
 	}
 	last := s.LastEvent()

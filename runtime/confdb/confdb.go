@@ -34,6 +34,8 @@ type State struct {
 
 	KV     KV                `json:"-"` // behind the JSON of a snapshot (codec_blobs.go)
 	Chunks map[string]*Chunk `json:"-"` // of checkpoints, by ChunkHash; likewise
+	done map[string]int // Done by id: how many commands were done before it; made when first asked for
+	base int            // how many were forgotten since
 }
 
 // View is what the leader holds for the membership: one agreed picture, with
@@ -100,6 +102,7 @@ type Group struct {
 	Failovers  []time.Time     `json:"failovers,omitempty"`   // within the period
 	GaveUp     bool            `json:"gave_up,omitempty"`     // the owner reported GiveUp under Owner.Epoch
 	LeftFailed string          `json:"left_failed,omitempty"` // why no further failover is tried; online or a changed definition clears it
+	FailedOn   []string        `json:"failed_on,omitempty"`   // node ids, sorted, where it failed itself and that have not come up anew since: no failback goes there
 	HomeFrom   string          `json:"home_from,omitempty"`   // node id that a failure or a drain took it from: it is to fail back. "" once it is home, or where an operator moved it
 
 	Checkpoints map[string]*Checkpoint `json:"checkpoints,omitempty"` // by resource name; nothing in it is changed in place

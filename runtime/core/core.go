@@ -210,7 +210,7 @@ func New(cfg Config, now spec.Instant, state *confdb.State) *Machine {
 	}
 	m := &Machine{cfg: cfg, now: now, start: now, wall: cfg.Wall, wallAt: now, peers: map[uint64]*peer{}}
 	m.answered.old = now
-	m.owner.runs = map[string]*run{}
+	m.owner.runs, m.owner.reports = map[string]*run{}, map[string]*run{}
 	m.setState(state)
 	m.reconcile()
 	return m

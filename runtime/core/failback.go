@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +11,9 @@ import (
 )
 
 // failbackDue tells whether a group that failure took from home may go back
-// now: by its mode, its window, and once its home has been up long enough.
+// now: by its mode, once its home has been up and the group where it is for
+// the delay, and within its window. The best home that is up decides: one
+// behind it is not taken for as long as that one only has to wait.
 func (m *Machine) failbackDue(g *confdb.Group) bool {
 	fb := g.Spec.Failback
 	mode := fb.Mode
@@ -20,62 +23,94 @@ func (m *Machine) failbackDue(g *confdb.Group) bool {
 	if mode != spec.FailbackImmediate && mode != spec.FailbackWindow || g.State != spec.StateOnline {
 		return false
 	}
+	since := m.homeSince(g)
+	if since == 0 {
+		return false
+	}
+	// Since it came, at the latest: a node that was up all along is no better
+	// the moment after.
+	came := m.now.Add(-max(m.wallNow().Sub(g.Owner.Since), 0))
+	if at := max(since, came).Add(fb.Delay.D()); m.now < at {
+		earliest(&m.lead.manageAt, at)
+		return false
+	}
+	if mode == spec.FailbackImmediate {
+		return true
+	}
+	open, next := m.window(fb)
+	if !open && next > 0 {
+		earliest(&m.lead.manageAt, m.now.Add(min(next, windowCheck)))
+	}
+	return open
+}
+
+// homeSince is since when the best home of a group that it is not at has been
+// up; 0: there is none.
+func (m *Machine) homeSince(g *confdb.Group) spec.Instant {
 	homes := g.Spec.PreferredOwners
 	if len(homes) == 0 {
 		homes = []string{m.state.NodeName(g.HomeFrom)}
 	}
-	stable := false
 	for _, name := range homes {
 		id := m.nodeID(name)
-		if id == "" || id == g.Owner.Node {
-			break // it is as far home as it can be
+		if id == "" || m.failedOn(g, id) {
+			continue
 		}
-		since := m.lead.selfUp
-		if id != m.cfg.Node {
-			since = 0
-			if p := m.peers[m.nodeServer(id)]; p != nil {
-				since = p.upSince
+		if id == g.Owner.Node {
+			return 0 // it is as far home as it can be
+		}
+		if id == m.cfg.Node {
+			if m.lead.selfUp != 0 {
+				return m.lead.selfUp
 			}
+		} else if p := m.peers[m.nodeServer(id)]; p != nil && p.upSince != 0 {
+			return p.upSince
 		}
-		if since == 0 {
-			continue
-		}
-		if at := since.Add(fb.Delay.D()); m.now < at {
-			earliest(&m.lead.manageAt, at)
-			continue
-		}
-		stable = true
-		break
 	}
-	if !stable || mode == spec.FailbackImmediate {
-		return stable
-	}
-	if m.inWindow(fb) {
-		return true
-	}
-	earliest(&m.lead.manageAt, m.now.Add(20*time.Second))
-	return false
+	return 0
 }
 
-// inWindow tells whether the time of day lies in "22:00-04:00".
-func (m *Machine) inWindow(fb spec.Failback) bool {
+// failedOn tells whether a group itself failed on a node that has not come up
+// anew since, within its failover period: to go back there would be to fail
+// once more.
+func (m *Machine) failedOn(g *confdb.Group, node string) bool {
+	_, failed := slices.BinarySearch(g.FailedOn, node)
+	return failed && m.failovers(g) > 0
+}
+
+// windowCheck is how long a window that is shut is believed to stay so: the
+// time of day may be set.
+const windowCheck = 10 * time.Minute
+
+// window tells whether the clock on the wall shows a time in "22:00-04:00"
+// now, and if not, how long it is until it does at the latest. Where a clock
+// is put back, the hour that comes twice counts twice; what lies wholly in the
+// hour that it is put forward over does not open that day.
+func (m *Machine) window(fb spec.Failback) (open bool, next time.Duration) {
 	from, to, ok := strings.Cut(fb.Window, "-")
 	a, okA := minuteOfDay(from)
 	b, okB := minuteOfDay(to)
 	if !ok || !okA || !okB {
-		return false
+		return false, 0
 	}
 	now := m.wallNow()
 	if fb.Timezone != "" && m.cfg.Location != nil {
-		if loc, err := m.cfg.Location(fb.Timezone); err == nil {
-			now = now.In(loc)
+		loc, err := m.cfg.Location(fb.Timezone)
+		if err != nil {
+			return false, 0 // validate has refused it; to guess an hour would be worse
+		}
+		now = now.In(loc)
+	}
+	if t := now.Hour()*60 + now.Minute(); a <= b && a <= t && t < b || a > b && (t >= a || t < b) {
+		return true, 0
+	}
+	for day := range 3 {
+		at := time.Date(now.Year(), now.Month(), now.Day()+day, a/60, a%60, 0, 0, now.Location())
+		if wait := at.Sub(now); wait > 0 {
+			return false, wait
 		}
 	}
-	t := now.Hour()*60 + now.Minute()
-	if a <= b {
-		return a <= t && t < b
-	}
-	return t >= a || t < b
+	return false, 0
 }
 
 func minuteOfDay(s string) (int, bool) {

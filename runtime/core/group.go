@@ -36,6 +36,8 @@ type run struct {
 	old       []resource // no longer defined; they only go down
 	gone      bool       // no longer this node's under this epoch
 	gaveUp    bool
+	told      bool // the state has shown that it gave up ...
+	forgiven  bool // ... and then no more: an operator or a changed definition wants another try
 	released  bool // never started again under this epoch
 	endAt     spec.Instant
 	stuck     bool
@@ -523,7 +525,7 @@ func (m *Machine) reportRun(r *run, g *confdb.Group) {
 			r.note(KindGroupOffline, fmt.Sprintf("group %s is offline on node %s", r.name, m.cfg.Name))
 		}
 	}
-	rep := &confdb.Report{Group: r.id, Epoch: r.epoch, Node: m.cfg.Node, State: state, GiveUp: r.gaveUp}
+	rep := &confdb.Report{Group: r.id, Epoch: r.epoch, Node: m.cfg.Node, State: state, GiveUp: r.gaveUp && !r.forgiven}
 	for i := range r.resources {
 		x := &r.resources[i]
 		rep.Resources = append(rep.Resources, confdb.ResourceState{Name: x.spec.Name, State: x.state, Reason: x.reason})
@@ -543,17 +545,19 @@ func (m *Machine) reportRun(r *run, g *confdb.Group) {
 		return false
 	})})
 	r.report.inflight, r.report.sent = c.ID, text
+	m.owner.reports[c.ID] = r
 	m.emit(Propose{Command: c})
 }
 
 // reportDone lets the next report follow.
 func (m *Machine) reportDone(ev Proposed) {
-	for _, id := range m.owner.ids {
-		r := m.owner.runs[id]
-		if r.report.inflight == ev.ID {
-			r.report.inflight, r.report.last = "", r.report.sent
-			r.dirty, m.owner.dirty = true, true
-			return
-		}
+	r := m.owner.reports[ev.ID]
+	if r == nil {
+		return
+	}
+	delete(m.owner.reports, ev.ID)
+	if m.owner.runs[r.id] == r {
+		r.report.inflight, r.report.last = "", r.report.sent
+		r.dirty, m.owner.dirty = true, true
 	}
 }

@@ -67,7 +67,13 @@ func (m *Machine) placementGroup(g *confdb.Group, want byte, p *placement.Group)
 			p.MoveTo = m.state.NodeName(g.Move.To)
 		}
 	case g.HomeFrom != "":
-		p.Failback = m.failbackDue(g)
+		if p.Failback = m.failbackDue(g); p.Failback {
+			for _, id := range g.FailedOn {
+				if m.failedOn(g, id) {
+					p.NoHome = append(p.NoHome, m.state.NodeName(id))
+				}
+			}
+		}
 	}
 }
 
@@ -196,7 +202,7 @@ func (m *Machine) mayStart(id string, g *confdb.Group, to string, leaving map[st
 			return false
 		}
 	}
-	if g.Owner.Node == "" && g.Owner.Epoch == 0 && g.WantBy == nil && m.waitsForPreferred(g, name) {
+	if m.waitsForPreferred(g, name) {
 		return false
 	}
 	if !m.canStart(to) {
@@ -206,23 +212,37 @@ func (m *Machine) mayStart(id string, g *confdb.Group, to string, leaving map[st
 	return true
 }
 
-// waitsForPreferred tells whether, at the cluster's start, a group that never
-// ran waits for a preferred owner before name: a member that is not up yet.
-// A node that never joined is no member, so a first apply never waits for it.
+// waitsForPreferred tells whether, at the cluster's start, a group that runs
+// nowhere yet waits for a preferred owner before name: a member that has not
+// come up since. A node that never joined is no member, so a first apply never
+// waits for it; one that was up and is lost again is not waited for either.
 func (m *Machine) waitsForPreferred(g *confdb.Group, name string) bool {
-	if !m.clusterStart(startPatience) {
+	atRest := g.Owner.Node == "" && g.Owner.Epoch == 0 && g.WantBy == nil
+	if !atRest && (g.Owner.Node == "" || m.cameUp(g.Owner.Node) || m.wallNow().Sub(g.Owner.Since) < m.now.Sub(m.start)) {
+		return false
+	}
+	if len(g.Spec.PreferredOwners) == 0 || !m.clusterStart(startPatience) {
 		return false
 	}
 	for _, p := range g.Spec.PreferredOwners {
 		if p == name {
 			return false
 		}
-		if id := m.nodeID(p); id != "" && m.state.Nodes[id].Joined && m.state.Nodes[id].Paused == nil && !m.isUp(id) {
+		if id := m.nodeID(p); id != "" && m.state.Nodes[id].Joined && m.state.Nodes[id].Paused == nil && !m.cameUp(id) {
 			earliest(&m.lead.manageAt, m.start.Add(startPatience))
 			return true
 		}
 	}
 	return false
+}
+
+// cameUp tells whether a node has said since this agent's start that it takes groups.
+func (m *Machine) cameUp(node string) bool {
+	if node == m.cfg.Node {
+		return true
+	}
+	p := m.peers[m.nodeServer(node)]
+	return p != nil && p.inc != 0 && p.ready
 }
 
 // handOver asks a healthy owner to stop the group, once it is known where it goes.

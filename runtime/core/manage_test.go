@@ -29,7 +29,7 @@ func TestWindow(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := New(Config{Node: "n", Server: 1, Incarnation: 1, Wall: now, Location: zones}, 0, nil)
-		if got := m.inWindow(spec.Failback{Window: c.window, Timezone: c.zone}); got != c.want {
+		if got, _ := m.window(spec.Failback{Window: c.window, Timezone: c.zone}); got != c.want {
 			t.Errorf("%s in %s %s: %v", c.now, c.window, c.zone, got)
 		}
 	}

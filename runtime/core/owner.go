@@ -16,7 +16,8 @@ type ownership struct {
 	leased   bool // as last looked at
 	dirty    bool // some run may have a next step
 	deadline spec.Instant
-	stuck    bool // a stop never came to its end: no leases until it does
+	stuck    bool            // a stop never came to its end: no leases until it does
+	reports  map[string]*run // under way, by command id
 }
 
 // stuckAfter is how long after the kill a stop may go unproven before the node
@@ -66,6 +67,8 @@ func (m *Machine) reconcile() {
 // updateRun takes over what the state says of a group that is run already,
 // and tells whether there may be something to do.
 func (m *Machine) updateRun(r *run, g *confdb.Group) bool {
+	r.forgiven = r.forgiven || r.told && !g.GaveUp
+	r.told = r.told || g.GaveUp
 	wanted := m.toRun(r, g)
 	changed := wanted != r.wanted
 	if r.revision != m.state.ConfigRevision {

@@ -25,6 +25,7 @@ type proposal struct {
 	tokens  []uint64     // who waits
 	until   spec.Instant // 0: for ever (the core's)
 	tried   bool         // it went to a log or a leader at least once
+	term    uint64       // in which it went into this leader's own log, where it stays; 0: it did not
 	again   spec.Instant
 	refused error
 }
@@ -44,11 +45,9 @@ func (m *Member) submit(in Submit) {
 	if c.Time.IsZero() {
 		c.Time = m.core.WallNow()
 	}
-	for i := range slices.Backward(m.state.Done) {
-		if m.state.Done[i].ID == c.ID {
-			m.emit(Reply{Token: in.Token, Result: m.state.Done[i].Result})
-			return
-		}
+	if r, ok := m.state.Answered(c.ID); ok {
+		m.emit(Reply{Token: in.Token, Result: r})
+		return
 	}
 	if p := m.proposals[c.ID]; p != nil {
 		p.tokens = append(p.tokens, in.Token)
@@ -92,7 +91,10 @@ func (m *Member) try(p *proposal) {
 	}
 	if !m.broken {
 		if p.refused = m.drv.Propose(p.data); p.refused == nil {
-			p.tried = true
+			p.tried, p.term = true, 0
+			if s := m.drv.Status(); s.Role == confdb.Leader {
+				p.term = s.Term
+			}
 		}
 	}
 	p.again = m.now.Add(resend)
@@ -105,7 +107,8 @@ func (m *Member) try(p *proposal) {
 // retry proposes again what was not applied, and gives up what took too long.
 func (m *Member) retry() {
 	m.retryAt = 0
-	led := m.drv.Status().Leader != 0
+	s := m.drv.Status()
+	led := s.Leader != 0
 	for _, id := range slices.Clone(m.ids) {
 		p := m.proposals[id]
 		if p.until != 0 && m.now >= p.until {
@@ -118,6 +121,9 @@ func (m *Member) retry() {
 				m.emit(Reply{Token: t, Result: r})
 			}
 			continue
+		}
+		if s.Role == confdb.Leader && p.term == s.Term {
+			p.again = m.now.Add(resend) // a second copy of what lies in this log would only make it longer
 		}
 		if m.now >= p.again || !p.tried && led {
 			m.try(p)

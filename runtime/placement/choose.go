@@ -2,6 +2,7 @@ package placement
 
 import (
 	"math/bits"
+	"slices"
 )
 
 // Choose says which node a group should go to for a reason (WhyFirstStart,
@@ -10,7 +11,8 @@ import (
 // is in the way; else why is the reason.
 //
 // The candidates are the preferred owners in order, then the other possible
-// owners in node order. A first start and a failback take the head; all others
+// owners in node order. A first start, a failback and a move without a target
+// ("best possible") take the head, or what comes nearest to it; all others
 // take the next after the present owner, round and round. Skipped are nodes
 // that are not up, paused, witnesses, spares (unless no primary is left),
 // without room, or kept apart (softly: unless only such are left). A group
@@ -68,6 +70,11 @@ func (b *Board) candidates(g int, reason string) []int {
 		return ring
 	}
 	grp := &b.groups[g]
+	if reason == WhyMove {
+		if here, ok := b.byNode[grp.Owner]; ok {
+			return slices.DeleteFunc(slices.Clone(ring), func(n int) bool { return n == here })
+		}
+	}
 	name := grp.Owner
 	if name == "" {
 		name = grp.Last
@@ -99,6 +106,9 @@ func (b *Board) chooseHome(g, here int) (int, string) {
 	for _, n := range homes {
 		if n == here {
 			break
+		}
+		if slices.Contains(b.groups[g].NoHome, b.nodes[n].Spec.Name) {
+			continue
 		}
 		_, not := b.fits(g, n)
 		if not == "" {

@@ -28,16 +28,17 @@ type Node struct {
 // Group is a group with what is known of it now.
 type Group struct {
 	Spec       spec.Group
-	Owner      string // node name now, "": nobody
-	Want       string // spec.WantOnline | spec.WantOffline; "": as the definition's persistent_state
-	Last       string // node name of the last owner, where Owner is "": what failure counts on from; "": a first start
-	Home       string // node name that failure took it from: where a group without preferred owners fails back to
-	Asked      bool   // an operator ordered it online: priority 0 doesn't hold it back
-	Failed     bool   // failed at Owner past its restarts: fail over
-	LeftFailed bool   // past its failover threshold: stays failed until someone acts
-	Move       bool   // an operator ordered a move, to MoveTo
-	MoveTo     string // node name; "": any other node
-	Failback   bool   // its failback policy allows a failback now
+	Owner      string   // node name now, "": nobody
+	Want       string   // spec.WantOnline | spec.WantOffline; "": as the definition's persistent_state
+	Last       string   // node name of the last owner, where Owner is "": what failure counts on from; "": a first start
+	Home       string   // node name that failure took it from: where a group without preferred owners fails back to
+	Asked      bool     // an operator ordered it online: priority 0 doesn't hold it back
+	Failed     bool     // failed at Owner past its restarts: fail over
+	LeftFailed bool     // past its failover threshold: stays failed until someone acts
+	Move       bool     // an operator ordered a move, to MoveTo
+	MoveTo     string   // node name; "": any other node
+	Failback   bool     // its failback policy allows a failback now
+	NoHome     []string // node names that it may not fail back to: it failed there
 }
 
 // Input is the cluster as placement sees it, in any order: node order ("the

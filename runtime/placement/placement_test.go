@@ -48,7 +48,17 @@ func TestNextOwner(t *testing.T) {
 		{"a failback takes the head", cluster("ABCDEF", ace("E")), WhyFailback, "A"},
 		{"or the first preferred one that is up", cluster("aBCDEF", ace("E")), WhyFailback, "C"},
 		{"but never one behind the present owner", cluster("aBCDEF", ace("C")), WhyFailback, ""},
-		{"a move goes on as a failure does", cluster("ABCDEF", ace("C")), WhyMove, "E"},
+		{"scenario 1: if E fails, B and not A", cluster("ABCDEF", ace("E")), WhyFailover, "B"},
+		{"scenario 2A: no preferred owners, and the next one has as much room as all", cluster("ABCDEF", group("g", "A"), group("x", "C")), WhyFailover, "B"},
+		{"scenario 3: a move to the best possible node always tries A", cluster("ABCDEF", ace("C")), WhyMove, "A"},
+		{"scenario 3: from A, C", cluster("ABCDEF", ace("A")), WhyMove, "C"},
+		{"scenario 3: A is not available, C", cluster("aBCDEF", ace("B")), WhyMove, "C"},
+		{"scenario 3: from D, A", cluster("ABCDEF", ace("D")), WhyMove, "A"},
+		{"scenario 3: A, C and E are not active, B (or F; here by node order)", cluster("aBcDeF", ace("D")), WhyMove, "B"},
+		{"scenario 4: no preferred owners: not a node that runs several groups already", cluster("ABC", group("g", "A"), group("x", "B"), group("y", "B")), WhyMove, "C"},
+		{"the blog: preferred 3, 4 of four nodes; from 3 to 4", cluster("ABCD", group("g", "C", "C", "D")), WhyFailover, "D"},
+		{"and 1 to 2, 2 to 3", cluster("ABCD", group("g", "A", "C", "D")), WhyFailover, "B"},
+		{"round and round", cluster("ABCD", group("g", "B", "C", "D")), WhyFailover, "C"},
 		{"an owner that is none any more: from the head", cluster("ABCDEF", ace("Z")), WhyFailover, "A"},
 		{"nobody else is up", cluster("abCdef", ace("C")), WhyFailover, ""},
 		{"without preferred owners and capacities: the first by name", cluster("ABC", group("g", "B")), WhyFailover, "A"},
@@ -104,6 +114,7 @@ func TestSettle(t *testing.T) {
 		{"a spare", spare("C", cluster("abC", group("g", "A", "A"))), "g:C/online/failover"},
 		{"a witness never", edit(cluster("aB", group("g", "A")), func(in *Input) { in.Nodes[1].Spec.Role = spec.RoleWitness }), "g:/offline/no_node"},
 		{"a paused node keeps what it has and gets nothing", paused(cluster("aBC", group("g", "A"), group("h", "B")), "B", false), "g:C/online/failover h:B/online/stays"},
+		{"a quarantined node keeps what it has and gets nothing", edit(cluster("aBC", group("g", "A", "A", "B"), group("h", "B")), func(in *Input) { in.Nodes[1].Quarantined = true }), "g:C/online/failover h:B/online/stays"},
 		{"a drained node gives it away", paused(cluster("ABC", group("g", "B")), "B", true), "g:A/online/drain"},
 		{"unless there is nowhere to go", paused(cluster("aBc", group("g", "B")), "B", true), "g:B/online/stays"},
 		{"room decides", capacity(cluster("aBC", demand("x", "B", 2000, 3), demand("g", "A", 2000, 2)), 4), "x:B/online/stays g:C/online/failover"},
@@ -187,7 +198,7 @@ func draw(t *rapid.T) Input {
 		return list
 	}
 	for _, name := range nodes {
-		node := Node{Spec: spec.Node{Name: name, Role: spec.RoleMember, Addr: addr.Node(name, addr.NoKey), Spare: flag("spare", 5)}, Up: !flag("down", 4), Paused: flag("paused", 6)}
+		node := Node{Spec: spec.Node{Name: name, Role: spec.RoleMember, Addr: addr.Node(name, addr.NoKey), Spare: flag("spare", 5)}, Up: !flag("down", 4), Paused: flag("paused", 6), Quarantined: flag("quarantined", 8)}
 		node.Drained = node.Paused && flag("drained", 2)
 		if flag("witness", 8) {
 			node.Spec.Role = spec.RoleWitness
@@ -251,7 +262,7 @@ func TestSettleProperties(t *testing.T) {
 			}
 			if o.To != g.Owner {
 				moved[o.To] = true
-				if n.Paused || n.Drained || !g.Spec.MayOwn(n.Spec) {
+				if n.Paused || n.Drained || n.Quarantined || !g.Spec.MayOwn(n.Spec) {
 					t.Fatalf("sent to a node that takes nothing: %+v %+v", o, n)
 				}
 			}

@@ -129,7 +129,7 @@ func (r *reference) meets(g *Group, n *Node, soft bool) bool {
 
 func (r *reference) fits(g *Group, n *Node) (int, string) {
 	switch {
-	case !n.Up || n.Paused || n.Drained || !g.Spec.MayOwn(n.Spec):
+	case !n.Up || n.Paused || n.Quarantined || n.Drained || !g.Spec.MayOwn(n.Spec):
 		return 0, WhyNoNode
 	case !r.hasRoom(g, n):
 		return 0, WhyNoRoom
@@ -147,7 +147,8 @@ func (r *reference) fits(g *Group, n *Node) (int, string) {
 }
 
 // candidates are the preferred owners in order and the others by node order;
-// but for a first start from behind the present owner on, round and round.
+// but for a first start and a move from behind the present owner on, round and
+// round.
 func (r *reference) candidates(g *Group, reason string) []string {
 	var ring []string
 	add := func(name string) {
@@ -168,6 +169,9 @@ func (r *reference) candidates(g *Group, reason string) []string {
 	i := slices.Index(ring, present)
 	if i < 0 {
 		return ring
+	}
+	if reason == WhyMove && g.Owner != "" {
+		return slices.Concat(ring[:i], ring[i+1:])
 	}
 	next := slices.Concat(ring[i+1:], ring[:i])
 	if g.Owner == "" {

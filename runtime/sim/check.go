@@ -192,7 +192,7 @@ func (c *checker) settled(w *world) {
 	for _, d := range newest.Done {
 		done[d.ID] = true
 	}
-	if len(newest.Done) < 900 { // the ring of ids has not turned over
+	if len(newest.Done) < 4900 { // the ring of ids has not turned over
 		for _, id := range sortedKeys(c.acked) {
 			if !done[id] {
 				w.violate("update %s was acknowledged and is lost", id)
