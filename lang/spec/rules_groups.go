@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	_ "time/tzdata" // the same zones for whoever validates and on every node, whatever the hosts have
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
@@ -75,6 +76,9 @@ func (c *checker) policies(g *Group) {
 		if _, _, err := ParseWindow(fb.Window); err != nil {
 			c.add(g.Addr, "failback.window", "Invalid window", "%s.", err)
 		}
+	}
+	if _, err := time.LoadLocation(fb.Timezone); err != nil || fb.Timezone == "Local" {
+		c.add(g.Addr, "failback.timezone", "Unknown time zone", "%q is no time zone that every node knows. Use a name such as Europe/Stockholm, or leave it out for UTC.", fb.Timezone)
 	}
 }
 

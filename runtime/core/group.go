@@ -36,8 +36,7 @@ type run struct {
 	old       []resource // no longer defined; they only go down
 	gone      bool       // no longer this node's under this epoch
 	gaveUp    bool
-	told      bool // the state has shown that it gave up ...
-	forgiven  bool // ... and then no more: an operator or a changed definition wants another try
+	told      bool // and said so once: who wants another try has taken that back, and it is not said again
 	released  bool // never started again under this epoch
 	endAt     spec.Instant
 	stuck     bool
@@ -47,6 +46,7 @@ type run struct {
 	notes  []note
 	report struct {
 		inflight string // command id
+		giveUp   bool   // it says so
 		last     string // what was last applied, as text
 		sent     string
 	}
@@ -525,7 +525,7 @@ func (m *Machine) reportRun(r *run, g *confdb.Group) {
 			r.note(KindGroupOffline, fmt.Sprintf("group %s is offline on node %s", r.name, m.cfg.Name))
 		}
 	}
-	rep := &confdb.Report{Group: r.id, Epoch: r.epoch, Node: m.cfg.Node, State: state, GiveUp: r.gaveUp && !r.forgiven}
+	rep := &confdb.Report{Group: r.id, Epoch: r.epoch, Node: m.cfg.Node, State: state, GiveUp: r.gaveUp && !r.told}
 	for i := range r.resources {
 		x := &r.resources[i]
 		rep.Resources = append(rep.Resources, confdb.ResourceState{Name: x.spec.Name, State: x.state, Reason: x.reason})
@@ -544,7 +544,7 @@ func (m *Machine) reportRun(r *run, g *confdb.Group) {
 		}
 		return false
 	})})
-	r.report.inflight, r.report.sent = c.ID, text
+	r.report.inflight, r.report.sent, r.report.giveUp = c.ID, text, rep.GiveUp
 	m.owner.reports[c.ID] = r
 	m.emit(Propose{Command: c})
 }
@@ -558,6 +558,7 @@ func (m *Machine) reportDone(ev Proposed) {
 	delete(m.owner.reports, ev.ID)
 	if m.owner.runs[r.id] == r {
 		r.report.inflight, r.report.last = "", r.report.sent
+		r.told = r.told || r.report.giveUp && ev.Result.Code == ""
 		r.dirty, m.owner.dirty = true, true
 	}
 }

@@ -48,6 +48,10 @@ func (m *Machine) placementGroup(g *confdb.Group, want byte, p *placement.Group)
 	if n := m.state.Nodes[g.Owner.Node]; n != nil {
 		p.Owner = n.Spec.Name
 	}
+	if m.coldStart(g) {
+		p.Owner = "" // a start of the cluster and no failover: from the head
+		return
+	}
 	if g.HomeFrom != "" {
 		if n := m.state.Nodes[g.HomeFrom]; n != nil {
 			p.Home = n.Spec.Name
@@ -217,11 +221,8 @@ func (m *Machine) mayStart(id string, g *confdb.Group, to string, leaving map[st
 // come up since. A node that never joined is no member, so a first apply never
 // waits for it; one that was up and is lost again is not waited for either.
 func (m *Machine) waitsForPreferred(g *confdb.Group, name string) bool {
-	atRest := g.Owner.Node == "" && g.Owner.Epoch == 0 && g.WantBy == nil
-	if !atRest && (g.Owner.Node == "" || m.cameUp(g.Owner.Node) || m.wallNow().Sub(g.Owner.Since) < m.now.Sub(m.start)) {
-		return false
-	}
-	if len(g.Spec.PreferredOwners) == 0 || !m.clusterStart(startPatience) {
+	atRest := g.Owner.Node == "" && g.Owner.Epoch == 0 && g.WantBy == nil && m.clusterStart(startPatience)
+	if len(g.Spec.PreferredOwners) == 0 || !atRest && !m.coldStart(g) {
 		return false
 	}
 	for _, p := range g.Spec.PreferredOwners {
@@ -234,6 +235,14 @@ func (m *Machine) waitsForPreferred(g *confdb.Group, name string) bool {
 		}
 	}
 	return false
+}
+
+// coldStart tells whether a group's owner is from before the cluster's start
+// and has not come up since, so that nothing says that it failed.
+func (m *Machine) coldStart(g *confdb.Group) bool {
+	return g.Owner.Node != "" && len(g.Spec.PreferredOwners) > 0 && g.Spec.Priority > 0 && g.Handover == nil && g.Move == nil &&
+		(g.Spec.Failover.Mode == "" || g.Spec.Failover.Mode == spec.FailoverAutomatic) &&
+		m.wallNow().Sub(g.Owner.Since) >= m.now.Sub(m.start) && !m.cameUp(g.Owner.Node) && m.clusterStart(startPatience)
 }
 
 // cameUp tells whether a node has said since this agent's start that it takes groups.

@@ -67,8 +67,6 @@ func (m *Machine) reconcile() {
 // updateRun takes over what the state says of a group that is run already,
 // and tells whether there may be something to do.
 func (m *Machine) updateRun(r *run, g *confdb.Group) bool {
-	r.forgiven = r.forgiven || r.told && !g.GaveUp
-	r.told = r.told || g.GaveUp
 	wanted := m.toRun(r, g)
 	changed := wanted != r.wanted
 	if r.revision != m.state.ConfigRevision {

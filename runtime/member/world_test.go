@@ -147,7 +147,7 @@ func (h *host) start() {
 	}
 	h.m = New(Config{
 		ClusterID: "c", NodeID: h.id, NodeName: h.name, Endpoint: h.endpoint(), ServerID: h.server, Incarnation: 1000*uint64(h.i+1) + h.w.incs,
-		Driver: drv, State: state, StateIndex: index, Wall: time.Unix(1_700_000_000, 0).Add(time.Duration(h.w.now)),
+		Driver: drv, State: state, StateIndex: index, Wall: time.Unix(1_700_000_000, 0).Add(time.Duration(h.w.now)), Location: time.LoadLocation,
 	}, h.clock())
 	h.stopped, h.armed = false, 0
 	h.arm()

@@ -44,3 +44,14 @@ group "c" {
     command = ["true"]
   }
 }
+
+group "zone" {
+  failback {
+    mode     = "window"
+    window   = "22:00-04:00"
+    timezone = "Europe/Atlantis"
+  }
+  resource "ip_address" "vip" {
+    address = "127.77.0.13"
+  }
+}
