@@ -34,8 +34,8 @@ type State struct {
 
 	KV     KV                `json:"-"` // behind the JSON of a snapshot (codec_blobs.go)
 	Chunks map[string]*Chunk `json:"-"` // of checkpoints, by ChunkHash; likewise
-	done map[string]int // Done by id: how many commands were done before it; made when first asked for
-	base int            // how many were forgotten since
+	done   map[string]int    // Done by id: how many commands were done before it; made when first asked for
+	base   int               // how many were forgotten since
 }
 
 // View is what the leader holds for the membership: one agreed picture, with

@@ -269,7 +269,9 @@ func TestColdGroups(t *testing.T) {
 	if w.running["g-cold"]+w.running["g-none"] != "" {
 		t.Fatalf("they run: %v", w.running)
 	}
-	if !slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool { return e.Kind == "group_waits" && strings.Contains(e.Text, "clusterplan move") }) {
+	if !slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool {
+		return e.Kind == "group_waits" && strings.Contains(e.Text, "clusterplan move")
+	}) {
 		t.Error("no word on why it waits")
 	}
 	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-cold", To: "id-n3"}})
