@@ -126,6 +126,7 @@ func (l *lab) end() {
 			l.t.Logf("%s:\n%s", log, data[max(0, len(data)-3000):])
 		}
 	}
+	l.t.Cleanup(l.endNamespaces)
 	for range 50 {
 		all := l.processes()
 		if len(all) == 0 {
@@ -412,7 +413,13 @@ func (l *lab) destroyed() {
 	if left := l.processes(); len(left) > 0 {
 		l.t.Errorf("destroy leaves processes: %v", left)
 	}
+	if left := l.namespaces(); len(left) > 0 {
+		l.t.Errorf("destroy leaves namespaces: %q", left)
+	}
 	for _, e := range append(endpoints, l.address) {
+		if !strings.HasPrefix(e, "127.") {
+			continue // in a namespace that is no more
+		}
 		lis, err := net.Listen("tcp", e)
 		if err != nil {
 			l.t.Errorf("destroy leaves a listener: %v", err)

@@ -151,7 +151,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{dir: filepath.Join(t.TempDir(), ".clusterplan"), program: program, identity: identity,
 		cluster: &providertest.Cluster{}, nodes: &providers.Directory{}}
 	t.Cleanup(func() { // a test that fails half way leaves no agents
-		h := &host{root: resolve(w.dir), orphanWait: time.Millisecond}
+		h := &host{root: resolve(w.dir), orphanWait: time.Millisecond, lab: Lab(w.dir)}
 		names, _ := h.Files().List(context.Background(), providers.NodesDir)
 		for _, n := range names {
 			if err := h.Stop(context.Background(), providers.NodesDir+"/"+n, time.Second); err != nil {

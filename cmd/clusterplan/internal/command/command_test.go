@@ -24,6 +24,7 @@ func TestExitCode(t *testing.T) {
 		{nil, true, 0}, // it came to its end all the same
 		{other, false, 1},
 		{status(exitChanges), false, 2},
+		{passed(77), false, 77},
 		{status(exitGuarantee), false, 3},
 		{locked, false, 4},
 		{fmt.Errorf("plan: %w", locked), false, 4},

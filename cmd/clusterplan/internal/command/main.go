@@ -126,10 +126,18 @@ type status int
 
 func (s status) Error() string { return "" }
 
+// passed is the exit code of a command that was run for the user.
+type passed int
+
+func (p passed) Error() string { return "" }
+
 // exitCode finds the code of err, which may be several errors joined.
 func exitCode(err error, interrupted bool) int {
 	if err == nil {
 		return exitDone
+	}
+	if code, ok := err.(passed); ok {
+		return int(code)
 	}
 	codes := map[int]bool{}
 	collect(err, codes)

@@ -1,0 +1,261 @@
+package command
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/netlab"
+)
+
+func (a *app) labCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "lab COMMAND",
+		Short: "Cut links and kill nodes of a network lab",
+		Long: long(`
+Lab works on nodes that are in network namespaces (provider "local" with
+mode = "netns"): cuts the links between them, loses frames, kills or stops what
+runs on a node, runs a command there. Root is needed.
+
+A node is given by its name; "client" is the namespace beside them, from which
+to look at the cluster as its users do. The CLI itself reaches nodes from inside
+of their own namespaces, whatever is cut.`, helpDone, helpError),
+		Example: "  clusterplan lab isolate n1\n  clusterplan lab exec client -- curl -s http://10.77.0.100/\n  clusterplan lab heal",
+		Args:    none,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(a.labCutCommand(), a.labIsolateCommand(), a.labLossCommand(), a.labHealCommand(), a.labStatusCommand(), a.labExecCommand(),
+		a.labSignalCommand("kill NODE", "Kill every process on a node at once", `
+Kill sends SIGKILL to every process in the node's namespace: agent, monitor and
+all that runs there, as when a host loses its power. Apply starts it again.`, "killed", syscall.SIGKILL),
+		a.labSignalCommand("hang NODE", "Stop every process on a node, as when a host hangs", `
+Hang sends SIGSTOP to every process in the node's namespace. Wake ends it. A
+monitor whose lease ends meanwhile is killed by the kernel.`, "stopped; clusterplan lab wake has them go on", syscall.SIGSTOP),
+		a.labSignalCommand("wake NODE", "Have a node that hangs go on", `
+Wake sends SIGCONT to every process in the node's namespace.`, "told to go on", syscall.SIGCONT))
+	return c
+}
+
+// lab opens the definition's network lab and has do work on it.
+func (a *app) lab(dir string, do func(*run.Lab) error) error {
+	s, err := a.state(dir)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	l, err := s.Lab()
+	if err != nil {
+		return err
+	}
+	return do(l)
+}
+
+// inflict adds faults and tells them.
+func (a *app) inflict(dir string, faults ...netlab.Fault) error {
+	return a.lab(dir, func(l *run.Lab) error {
+		done, err := l.Inflict(faults...)
+		for _, f := range done {
+			fmt.Fprintln(a.out, f)
+		}
+		return err
+	})
+}
+
+func (a *app) labCutCommand() *cobra.Command {
+	var oneWay bool
+	var dir string
+	c := &cobra.Command{
+		Use:   "cut A B",
+		Short: "Have nothing get from one node to another",
+		Long: long(`
+Cut drops every frame between A and B on the switch, both ways, or with --one-way
+those from A to B only. Other nodes still reach both. Either may be "client".`, helpDone, helpError),
+		Example: "  clusterplan lab cut n1 n2\n  clusterplan lab cut n1 n3 --one-way",
+		Args:    exactly("a node A", "a node B"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			faults := []netlab.Fault{{Kind: netlab.FaultCut, From: args[0], To: args[1]}}
+			if !oneWay {
+				faults = append(faults, netlab.Fault{Kind: netlab.FaultCut, From: args[1], To: args[0]})
+			}
+			return a.inflict(dir, faults...)
+		},
+		ValidArgsFunction: a.completeSeats(2),
+	}
+	c.Flags().BoolVar(&oneWay, "one-way", false, "only what A sends to B")
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) labIsolateCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "isolate NODE",
+		Short: "Have nothing get to a node and nothing from it",
+		Long: long(`
+Isolate drops every frame from and to a node on the switch, also those of the
+client. The node sees its link up.`, helpDone, helpError),
+		Example: "  clusterplan lab isolate n1",
+		Args:    exactly("a NODE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultIsolate, From: args[0]})
+		},
+		ValidArgsFunction: a.completeSeats(1),
+	}
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) labLossCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "loss PERCENT [A B]",
+		Short: "Lose some of the frames",
+		Long: long(`
+Loss drops each frame with a probability: of all frames on the switch, or of those
+between A and B, both ways.`, helpDone, helpError),
+		Example: "  clusterplan lab loss 20\n  clusterplan lab loss 5 n1 n2",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 && len(args) != 3 {
+				return hint(fmt.Errorf("%s takes a PERCENT and perhaps two nodes A and B, not %d arguments", cmd.CommandPath(), len(args)), "See: %s --help", cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			percent, err := strconv.ParseFloat(strings.TrimSuffix(args[0], "%"), 64)
+			if err != nil || !(percent > 0 && percent <= 100) {
+				return hint(fmt.Errorf("%q is no loss", args[0]), "Give a number above 0, at most 100. clusterplan lab heal ends a loss.")
+			}
+			if len(args) == 1 {
+				return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, Percent: percent})
+			}
+			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, From: args[1], To: args[2], Percent: percent},
+				netlab.Fault{Kind: netlab.FaultLoss, From: args[2], To: args[1], Percent: percent})
+		},
+	}
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) labHealCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:     "heal",
+		Short:   "End all cuts and losses",
+		Long:    long("Heal has every frame get to where it should again.", helpDone, helpError),
+		Example: "  clusterplan lab heal",
+		Args:    none,
+		RunE: func(*cobra.Command, []string) error {
+			return a.lab(dir, func(l *run.Lab) error {
+				if err := l.Heal(); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(a.out, "Nothing is cut and nothing is lost.")
+				return err
+			})
+		},
+	}
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) labStatusCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "status [DIR]",
+		Short:   "Show the namespaces, and what is cut",
+		Long:    long("Status shows the lab's namespaces with their addresses and processes, and what is cut or lost between them.", helpDone, helpError),
+		Example: "  clusterplan lab status examples/netns",
+		Args:    atMost(1, "the definition's directory"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.lab(dirArg(args), func(l *run.Lab) error {
+				look, err := l.Look()
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return view.JSON(a.out, look)
+				}
+				return a.style.Lab(a.out, look)
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object (docs/json.md)")
+	return c
+}
+
+func (a *app) labExecCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "exec NODE -- COMMAND [ARGUMENTS]",
+		Short: "Run a command in a node's network",
+		Long: long(`
+Exec runs a command in the namespace of a node, or of "client": it sees that
+network alone. Files are those of this machine.`, "0    done; else the command's own exit code (128 and the signal's number, if one ended it)", helpError+"; also that the command can't be run"),
+		Example: "  clusterplan lab exec client -- ping -c 3 10.77.0.100\n  clusterplan lab exec n1 -- ip address",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 && args[1] == "--" { // not cobra's to take away: it stands after the node
+				args = slices.Delete(slices.Clone(args), 1, 2)
+			}
+			if len(args) < 2 {
+				return hint(fmt.Errorf("%s takes a NODE and a COMMAND, not %d arguments", cmd.CommandPath(), len(args)), "See: %s --help", cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if args[1] == "--" {
+				args = slices.Delete(slices.Clone(args), 1, 2)
+			}
+			return a.lab(dir, func(l *run.Lab) error {
+				code, err := l.Exec(args[0], args[1:], a.in, a.out, a.err)
+				if err == nil && code != 0 {
+					err = passed(code)
+				}
+				return err
+			})
+		},
+		ValidArgsFunction: a.completeSeats(1),
+	}
+	c.Flags().SetInterspersed(false) // what follows the node is the command's
+	dirFlag(c, &dir)
+	return c
+}
+
+func (a *app) labSignalCommand(use, short, text, done string, sig syscall.Signal) *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use: use, Short: short,
+		Long:    long(text, helpDone, helpError),
+		Example: "  clusterplan lab " + strings.Replace(use, "NODE", "n1", 1),
+		Args:    exactly("a NODE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.lab(dir, func(l *run.Lab) error {
+				n, err := l.Signal(args[0], sig)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(a.out, "%d processes of %s were %s.\n", n, args[0], done)
+				return err
+			})
+		},
+		ValidArgsFunction: a.completeSeats(1),
+	}
+	dirFlag(c, &dir)
+	return c
+}
+
+// completeSeats offers nodes and the client for the first n arguments.
+func (a *app) completeSeats(n int) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= n {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		names, only := a.complete("node")(cmd, nil, part)
+		return append(names, netlab.Client), only
+	}
+}
