@@ -12,7 +12,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/clusterplan/clusterplan/runtime/sim"
@@ -37,10 +36,11 @@ func main() {
 	}{}
 	const each = time.Minute
 	for end := time.Now().Add(time.Duration(*minutes * float64(time.Minute))); out.Runs == 0 || !*one && time.Now().Before(end); out.Runs++ {
-		cfg := sim.Config{Seed: *seed + uint64(out.Runs), Nodes: *nodes, For: each}
-		if *nodes == 0 {
-			cfg.Nodes = 3 + int(cfg.Seed%3)
+		cfg := sim.Vary(*seed + uint64(out.Runs))
+		if *nodes != 0 {
+			cfg = sim.Config{Seed: cfg.Seed, Nodes: *nodes}
 		}
+		cfg.For = each
 		r := sim.Run(cfg)
 		out.Steps += r.Steps
 		out.Faults += r.Faults
@@ -53,11 +53,11 @@ func main() {
 			}
 		}
 		if *one || len(r.Violations) > 0 {
-			fmt.Fprintln(os.Stderr, strings.Join(r.Story, "\n"))
+			fmt.Fprintln(os.Stderr, r.Tell())
 		}
 		if len(r.Violations) > 0 {
 			out.Violations = len(r.Violations)
-			fmt.Fprintf(os.Stderr, "seed %d, %d nodes: %s\n", cfg.Seed, cfg.Nodes, strings.Join(r.Violations, "\n"))
+
 			out.Runs++
 			break
 		}

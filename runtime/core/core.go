@@ -334,6 +334,15 @@ func (m *Machine) Timings() spec.Timings { return m.timings }
 // LeaseEnd is when the own lease ends (0: there was none).
 func (m *Machine) LeaseEnd() spec.Instant { return m.leaseEnd }
 
+// Authority is the term that this node leads, and the moment that what it
+// grants now rests on (0: none yet, or it doesn't lead).
+func (m *Machine) Authority() (term uint64, at spec.Instant) {
+	if m.lead == nil {
+		return 0, 0
+	}
+	return m.lead.term, m.authority()
+}
+
 // MonitorUp tells whether the monitor runs and has cleaned up.
 func (m *Machine) MonitorUp() bool { return m.monitor }
 

@@ -116,6 +116,12 @@ func TestFullDisk(t *testing.T) {
 	owner := w.put(groupSpec("web", "n2"))
 	w.run(time.Second)
 	owner.input(PersistFailed{N: 1, Err: "no space left on device"})
+	w.isolate(owner, true)
+	w.run(400 * time.Millisecond)
+	if next := owner.m.NextDeadline(); next != 0 && next <= owner.m.now {
+		t.Errorf("it wants to be called %v ago, without end: nobody asks its driver any more", owner.m.now.Sub(next))
+	}
+	w.isolate(owner, false)
 	w.until("web runs elsewhere", 5*time.Second, func() bool { return w.running["g-web"] != "" && w.running["g-web"] != "n2" })
 	w.until("it stops", 5*time.Second, func() bool { return owner.stopped })
 	if !strings.Contains(strings.Join(owner.logs, "\n"), "error: the store can't be written") {

@@ -158,7 +158,11 @@ func (m *Member) due() {
 // NextDeadline is when Step wants a Tick; 0: not at all.
 func (m *Member) NextDeadline() spec.Instant {
 	var next spec.Instant
-	for _, d := range [...]spec.Instant{m.drv.Deadline(), m.core.NextDeadline(), m.nextBeat, m.retryAt} {
+	driver := m.drv.Deadline()
+	if m.broken {
+		driver = 0 // it is not called any more
+	}
+	for _, d := range [...]spec.Instant{driver, m.core.NextDeadline(), m.nextBeat, m.retryAt} {
 		if d != 0 && (next == 0 || d < next) {
 			next = d
 		}
@@ -181,6 +185,10 @@ func (m *Member) Status() Status {
 		MonitorUp: m.core.MonitorUp(), Quorum: m.core.Quorum(), UpNodes: m.core.UpNodes(),
 	}
 }
+
+// Authority is the term that this node leads, and the moment that its grants
+// rest on (core.Machine.Authority).
+func (m *Member) Authority() (term uint64, at spec.Instant) { return m.core.Authority() }
 
 func (m *Member) emit(o Output) { m.out = append(m.out, o) }
 

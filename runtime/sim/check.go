@@ -1,218 +1,234 @@
 package sim
 
 import (
-	"bytes"
-	"encoding/json"
-	"hash/fnv"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
-	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
-// checker holds what must always be true, in true time, over all hosts:
+// checker holds what must always be true, in true time, over all hosts. Of who
+// runs what, here:
 //
 //   - at most one host runs anything of a group
-//   - a host starts a group only under an epoch that is committed as its own
-//   - a group starts elsewhere no earlier than its former owner could still
-//     have run it, by lease, stop and kill on that owner's own clock (slack)
-//   - replicas at the same revision are equal
-//   - no acknowledged update is ever lost
-//   - once faults end, every group that should run does, and all agree
-//   - when a node crashes and all else is well (Config.Crashes): its groups start
-//     elsewhere within the plan's bound, and no other group stops
+//   - a host starts a group only under an epoch that is committed as its own,
+//     and is the group's newest; never under an older one than before
+//   - a leader takes a group from its owner, without a release, no earlier than
+//     the owner could still have run it, by lease, stop and kill on the owner's
+//     own clock (slack); and no lease granted later makes that moment later
+//   - a leader's authority is older than the election of the next leader: so at
+//     most one of them is live; and a term has one leader
+//   - no group stops while it must not (world.calm: crashes elsewhere)
+//
+// Of the database, in check_state.go:
+//
+//   - one command at each revision, and equal replicas at equal revisions
+//   - an update that was acknowledged is in every later leader's state, and
+//     comes after those that were acknowledged before it was asked for
+//   - a group is online by the database only if its owner started it
+//   - nothing leaves its owner without a reason in the event log
+//   - once faults end, all nodes are up, and every group that should run does
 type checker struct {
-	w       *world
-	byRev   map[uint64]uint64            // revision -> hash of the replicated decisions
-	owners  map[string]map[uint64]string // group -> epoch -> node id, as committed
-	last    map[string]tenure            // group -> the newest tenure
-	acked   map[string]bool              // command ids
-	seenRev map[*agent]uint64
+	w *world
+
+	owners  map[string]map[uint64]ownership // group -> epoch -> as committed
+	newest  map[string]uint64               // group -> newest epoch committed
+	ran     map[string]map[uint64]*host     // group -> epoch -> who started it
+	last    map[string]*host                // group -> who ran it last
+	takes   map[string]taking               // group -> the newest takeover without a release
+	elected map[uint64]election             // term -> when its leader was seen first
+	topTerm uint64
+
+	order     map[uint64]string // revision -> id of the command
+	byRev     map[uint64]uint64 // revision -> hash of the replicated decisions
+	seenRev   map[*agent]uint64
+	ready     map[*agent]uint64 // term that its leader was seen ready in
+	ackedMax  uint64            // newest revision acknowledged to a client
+	ackedTerm uint64            // newest term elected then
 }
 
-// tenure is one host's running of a group.
-type tenure struct {
-	h     *host
-	epoch uint64
-	down  bool
-	until int64 // true time at which it could still have run at the latest, by its lease
+type ownership struct {
+	node             string
+	stopWithin, kill time.Duration
+}
+
+type election struct {
+	at int64
+	h  *host
+}
+
+// taking is a group taken from an owner by time alone.
+type taking struct {
+	from  *host
+	epoch uint64 // the former owner's
+	by    *host
 }
 
 func (c *checker) init(w *world) {
-	c.w = w
-	c.byRev = map[uint64]uint64{}
-	c.owners = map[string]map[uint64]string{}
-	c.last = map[string]tenure{}
-	c.acked = map[string]bool{}
-	c.seenRev = map[*agent]uint64{}
+	*c = checker{
+		w: w, owners: map[string]map[uint64]ownership{}, newest: map[string]uint64{}, ran: map[string]map[uint64]*host{},
+		last: map[string]*host{}, takes: map[string]taking{}, elected: map[uint64]election{},
+		order: map[uint64]string{}, byRev: map[uint64]uint64{}, seenRev: map[*agent]uint64{}, ready: map[*agent]uint64{},
+	}
 }
 
-// started is called when the first process of a group starts on h.
+// started is called when the first thing of a group starts on h.
 func (c *checker) started(h *host, group string, epoch uint64) {
 	w := c.w
 	w.rep.Starts++
 	for _, other := range w.hosts {
-		if other != h && other.kernel.runs(group) {
-			w.violate("two owners: %s starts %s (epoch %d) while %s runs it", h.name, group, epoch, other.name)
+		if other != h && other.serves(group) {
+			w.violate(group, []*host{h, other}, "two owners: %s starts %s (epoch %d) while %s runs it", h.name, group, epoch, other.name)
 		}
 	}
-	if owner, ok := c.owners[group][epoch]; !ok || owner != h.nodeID {
-		w.violate("%s starts %s under epoch %d, which is not committed as its own (owner %q)", h.name, group, epoch, owner)
+	owner, ok := c.owners[group][epoch]
+	switch newest := c.newest[group]; {
+	case !ok || owner.node != h.nodeID:
+		w.violate(group, []*host{h}, "%s starts %s under epoch %d, which is not committed as its own (owner %q)", h.name, group, epoch, owner.node)
+	case newest > epoch:
+		w.violate(group, []*host{h, w.hostOf(c.owners[group][newest].node)}, "%s starts %s under epoch %d, and epoch %d is committed", h.name, group, epoch, newest)
 	}
-	last, ok := c.last[group]
-	if ok && last.h != h {
+	if was := c.last[group]; was != nil && was != h {
 		w.rep.Failovers++
-		if !last.down {
-			// Nothing told that it stopped but time: how long ago could it have run at the latest?
-			slack := time.Duration(w.now - last.until)
-			w.rep.LeastSlack = min(w.rep.LeastSlack, slack)
-			if slack < 0 {
-				w.violate("%s starts %s %v before its former owner %s must have stopped", h.name, group, -slack, last.h.name)
-			}
-		}
 	}
-	c.last[group] = tenure{h: h, epoch: epoch}
-	c.leases(h)
+	c.last[group] = h
+	if c.ran[group] == nil {
+		c.ran[group] = map[uint64]*host{}
+	}
+	c.ran[group][epoch] = h
 }
-
-// leases notes until when the groups on h could run by its present lease.
-func (c *checker) leases(h *host) {
-	mon := h.oldMonitor
-	if h.agent != nil && h.agent.mon != nil {
-		mon = h.agent.mon
-	}
-	if mon == nil {
-		return
-	}
-	for id, g := range mon.groups {
-		if t, ok := c.last[id]; ok && t.h == h && !t.down {
-			end := h.clock.when(mon.lease.Add(g.stopWithin + defaultKill))
-			t.until = max(t.until, end)
-			c.last[id] = t
-		}
-	}
-}
-
-var defaultKill = spec.Timings{}.WithDefaults().Kill.D()
 
 // stopped is called when nothing of a group is left on h.
 func (c *checker) stopped(h *host, group string) {
 	if c.w.calm[group] {
-		c.w.violate("%s stops on %s, which is well", group, h.name)
-	}
-	c.leases(h)
-	if t, ok := c.last[group]; ok && t.h == h {
-		mon := h.oldMonitor
-		if h.agent != nil && h.agent.mon != nil {
-			mon = h.agent.mon
-		}
-		if mon != nil && mon.alive {
-			t.down = true // its monitor saw it go: a release may follow
-		}
-		c.last[group] = t
+		c.w.violate(group, []*host{h}, "%s stops on %s, which is well", group, h.name)
 	}
 }
 
-// cleaned is called when a new monitor has seen to it that nothing is left of
-// an earlier one: its node may release.
-func (c *checker) cleaned(h *host) {
-	for id, t := range c.last {
-		if t.h == h && !h.kernel.runs(id) {
-			t.down = true
-			c.last[id] = t
+// woke is called when a host has slept, and the kernel has done what was due.
+func (c *checker) woke(h *host) {
+	for _, group := range sortedKeys(h.kernel.running) {
+		for _, other := range c.w.hosts {
+			if other != h && other.serves(group) {
+				c.w.violate(group, []*host{h, other}, "two owners: %s slept and still runs %s, as %s does", h.name, group, other.name)
+			}
 		}
 	}
 }
 
-// stepped looks at a member after each of its steps.
-func (c *checker) stepped(a *agent) {
-	c.leases(a.h)
-	s := a.m.State()
-	if s == nil || s.Revision == c.seenRev[a] {
+// latestStop is the latest true time at which a host can run a group that it
+// owns under that epoch: by the newest lease that it was granted.
+func (c *checker) latestStop(h *host, o ownership) int64 {
+	return h.clock.when(h.leaseTop.Add(o.stopWithin + o.kill))
+}
+
+// proposed is called when a leader puts an assignment into its log: it holds it
+// for safe at this moment.
+func (c *checker) proposed(a *agent, cmd confdb.Command) {
+	w, as := c.w, cmd.Assign
+	o := c.owners[as.Group][as.From]
+	from := w.hostOf(o.node)
+	delete(c.takes, as.Group) // an older proposal is lost: this leader has not got it
+	if from == nil || o.node == as.Node || from.leaseTop == 0 || from.released[as.Group] >= as.From || from == a.h && !from.kernel.runs(as.Group) {
 		return
 	}
-	c.seenRev[a] = s.Revision
-	h := digest(s)
-	if was, ok := c.byRev[s.Revision]; ok && was != h {
-		c.w.violate("replicas differ at revision %d: %s is not as another was", s.Revision, a.h.name)
+	w.rep.Takeovers++
+	slack := time.Duration(w.now - c.latestStop(from, o))
+	w.rep.LeastSlack = min(w.rep.LeastSlack, slack)
+	w.line(lineEpoch, a.h, as.Group, "takes %s from %s (epoch %d): slack %v", as.Group, from.name, as.From, slack)
+	if slack < 0 {
+		w.violate(as.Group, []*host{a.h, from}, "%s takes %s (epoch %d) from %s %v before it must have stopped: slack %v", a.h.name, as.Group, as.From, from.name, -slack, slack)
+		return
 	}
-	c.byRev[s.Revision] = h
-	for id, g := range s.Groups {
-		if g.Owner.Node == "" {
+	c.takes[as.Group] = taking{from: from, epoch: as.From, by: a.h}
+}
+
+// committed is called when an epoch of a group is seen for the first time.
+func (c *checker) committed(group string, epoch uint64) {
+	t, ok := c.takes[group]
+	if !ok || t.epoch+1 != epoch {
+		return
+	}
+	o := c.owners[group][t.epoch]
+	if s := c.knows(t.from, group); s >= epoch {
+		return
+	}
+	if slack := time.Duration(c.w.now - c.latestStop(t.from, o)); slack < 0 {
+		c.w.violate(group, []*host{t.by, t.from}, "%s got a lease while %s took %s from it: it can run that for %v after the takeover is committed", t.from.name, t.by.name, group, -slack)
+	}
+}
+
+// knows is the epoch of a group that a host has applied.
+func (c *checker) knows(h *host, group string) uint64 {
+	if h.agent == nil {
+		return 0
+	}
+	if g := h.agent.m.State().Groups[group]; g != nil {
+		return g.Owner.Epoch
+	}
+	return c.newest[group] // it is deleted
+}
+
+// renewed is called when an agent takes a lease.
+func (c *checker) renewed(a *agent, end spec.Instant) {
+	h := a.h
+	if !a.leased {
+		a.leased, h.released = true, map[string]uint64{} // what an earlier incarnation released it may run again
+	}
+	h.leaseTop = max(h.leaseTop, end)
+	for _, group := range sortedKeys(c.takes) {
+		t := c.takes[group]
+		if t.from != h || c.newest[group] <= t.epoch {
 			continue
 		}
-		if c.owners[id] == nil {
-			c.owners[id] = map[uint64]string{}
+		if c.knows(h, group) > t.epoch {
+			delete(c.takes, group)
+			continue
 		}
-		if was, ok := c.owners[id][g.Owner.Epoch]; ok && was != g.Owner.Node {
-			c.w.violate("epoch %d of %s has two owners in the database: %s and %s", g.Owner.Epoch, id, was, g.Owner.Node)
-		}
-		c.owners[id][g.Owner.Epoch] = g.Owner.Node
+		c.w.violate(group, []*host{h, t.by}, "%s gets a lease and doesn't know yet that %s was taken from it (epoch %d is committed)", h.name, group, c.newest[group])
 	}
 }
 
-func (c *checker) applied(*agent, member.Applied) {}
-
-// digest hashes what the replicas must agree on.
-func digest(s *confdb.State) uint64 {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	for _, id := range sortedKeys(s.Nodes) {
-		_ = enc.Encode(s.Nodes[id])
+// leads looks at a leader after each of its steps.
+func (c *checker) leads(a *agent) {
+	term, at := a.m.Authority()
+	if term == 0 {
+		return
 	}
-	for _, id := range sortedKeys(s.Groups) {
-		_ = enc.Encode(s.Groups[id])
-	}
-	for _, id := range sortedKeys(s.Fences) {
-		_ = enc.Encode(s.Fences[id])
-	}
-	_ = enc.Encode(s.View)
-	if n := len(s.Done); n > 0 {
-		_ = enc.Encode(s.Done[n-1])
-	}
-	h := fnv.New64a()
-	h.Write(b.Bytes())
-	return h.Sum64()
-}
-
-// settled judges the end, when all faults have been gone for a while.
-func (c *checker) settled(w *world) {
-	var newest *confdb.State
-	for _, h := range w.hosts {
-		if h.agent == nil {
-			w.violate("%s: its agent does not run at the end", h.name)
+	w := c.w
+	e, known := c.elected[term]
+	switch {
+	case !known:
+		c.elected[term] = election{w.now, a.h}
+		w.line(lineFault, a.h, "", "leads term %d", term)
+		if c.topTerm = max(c.topTerm, term); c.topTerm > term {
 			return
 		}
-		if s := h.agent.m.State(); newest == nil || s.Revision > newest.Revision {
-			newest = s
-		}
-	}
-	done := map[string]bool{}
-	for _, d := range newest.Done {
-		done[d.ID] = true
-	}
-	if len(newest.Done) < 4900 { // the ring of ids has not turned over
-		for _, id := range sortedKeys(c.acked) {
-			if !done[id] {
-				w.violate("update %s was acknowledged and is lost", id)
+		// Those of older terms may believe what they were told, and no more.
+		for _, o := range w.hosts {
+			if o != a.h && o.agent != nil {
+				c.authority(o.agent)
 			}
 		}
+	case e.h != a.h:
+		w.violate("", []*host{a.h, e.h}, "term %d has two leaders: %s and %s", term, e.h.name, a.h.name)
 	}
-	for _, id := range sortedKeys(newest.Groups) {
-		g := newest.Groups[id]
-		var runs []string
-		for _, h := range w.hosts {
-			if h.kernel.runs(id) {
-				runs = append(runs, h.name)
-			}
-		}
-		switch {
-		case g.Want != spec.WantOnline && len(runs) > 0:
-			w.violate("%s is wanted offline and runs on %v at the end", id, runs)
-		case g.Want == spec.WantOnline && g.LeftFailed == "" && len(runs) != 1:
-			w.violate("%s is wanted online and runs on %v %v after the last fault (owner %s epoch %d, state %s, move %v)",
-				id, runs, w.cfg.Settle, g.Owner.Node, g.Owner.Epoch, g.State, g.Move)
+	if at != 0 && term < c.topTerm {
+		c.authority(a)
+	}
+}
+
+// authority checks that a leader's is older than the next leader's election.
+func (c *checker) authority(a *agent) {
+	term, at := a.m.Authority()
+	if at == 0 {
+		return
+	}
+	when := a.h.clock.when(at)
+	for t := term + 1; t <= c.topTerm; t++ {
+		if e, ok := c.elected[t]; ok && when > e.at {
+			c.w.violate("", []*host{a.h, e.h}, "two live authorities: that of %s (term %d) rests on what it sent %v after %s was elected in term %d",
+				a.h.name, term, time.Duration(when-e.at), e.h.name, t)
 		}
 	}
 }

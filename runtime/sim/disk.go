@@ -1,24 +1,36 @@
 package sim
 
 import (
-	"fmt"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/boltdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
+	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
-// disk is a host's store: what was synced, which survives everything.
+// disk is a host's store: what was synced, which survives everything but the
+// loss of the disk.
 type disk struct {
-	stored confdb.Stored
-	slow   time.Duration // added to each write
+	stored  confdb.Stored
+	slow    time.Duration // added to each write
+	failing bool          // writes fail
 }
 
 // open starts the driver from what the disk holds.
 func (d *disk) open(h *host) (confdb.Driver, *confdb.State, uint64) {
-	drv, state, index, err := raftdb.New(raftdb.Config{ServerID: h.server, Seed: h.w.rng.Uint64(), Stored: d.stored, Now: h.now()})
+	var drv confdb.Driver
+	var state *confdb.State
+	var index uint64
+	var err error
+	if h.w.cfg.Model == spec.SingleNode {
+		drv, state, index, err = boltdb.New(boltdb.Config{ServerID: h.server, Stored: d.stored})
+	} else {
+		drv, state, index, err = raftdb.New(raftdb.Config{ServerID: h.server, Seed: h.w.rng.Uint64(), Stored: d.stored, Now: h.now()})
+	}
 	if err != nil {
-		h.w.violate("%s: its own disk can't be read: %v", h.name, err)
+		h.w.violate("", []*host{h}, "%s: its own disk can't be read: %v", h.name, err)
 	}
 	return drv, state, index
 }
@@ -30,19 +42,43 @@ func (d *disk) crash(w *world, under *confdb.Persist) {
 	}
 }
 
-// build makes the hosts, with clocks at the bounds of their rates, and starts
-// their agents.
-func (w *world) build() {
-	w.ops.init(w)
-	for i := range w.cfg.Nodes {
-		h := &host{
-			w: w, index: i, name: fmt.Sprintf("n%d", i+1), nodeID: fmt.Sprintf("node%02d", i+1),
-			endpoint: fmt.Sprintf("10.0.0.%d:7400", i+1), server: uint64(1000 + i),
-			clock:      clock{offset: w.rng.Int64N(int64(time.Hour)), ppm: int64(w.rng.IntN(3)-1) * 10_000},
-			kernel:     kernel{running: map[string]map[string]uint64{}},
-			lastEpochs: map[string]uint64{},
-		}
-		w.hosts = append(w.hosts, h)
-		h.startAgent()
+// write is the store's goroutine: one synced write after the other.
+func (a *agent) write() {
+	if a.under != nil || len(a.writing) == 0 {
+		return
 	}
+	p := a.writing[0]
+	a.under = &p.What
+	a.writing = a.writing[1:]
+	w := a.h.w
+	took := w.between(200*time.Microsecond, 6*time.Millisecond)
+	if w.faults.on && w.chance(0.03) {
+		took = w.between(10*time.Millisecond, 120*time.Millisecond)
+	}
+	var done func()
+	done = func() {
+		switch {
+		case a.h.agent != a:
+			return // it died with the write under way
+		case a.h.suspended:
+			a.h.atResume = append(a.h.atResume, done)
+			return
+		case a.h.disk.failing:
+			if w.chance(0.5) {
+				a.h.disk.stored.Write(p.What) // it says that it failed, and didn't
+			}
+			a.under = nil
+			a.input(member.PersistFailed{N: p.N, Err: "simulated: input/output error"})
+			a.write()
+			return
+		}
+		a.h.disk.stored.Write(p.What)
+		a.under = nil
+		if w.atEdge(edgePersist, a.h, "", 0) {
+			return
+		}
+		a.input(member.Persisted{N: p.N})
+		a.write()
+	}
+	w.after(took+a.h.disk.slow, done)
 }

@@ -2,143 +2,355 @@ package sim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
-	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
-// startFaults lets faults happen at random from now until heal.
-func (w *world) startFaults() {
-	until := w.now + int64(w.cfg.For)
-	w.ops.failing, w.edge = true, true
-	var next func()
-	next = func() {
-		if w.now > until {
+// faults is what goes wrong from startFaults to heal. Each fault has a number
+// and draws what it does from a source of its own, so that leaving some out
+// (Config.Keep) leaves the others as they are.
+type faults struct {
+	on     bool
+	edges  float64 // how often an assignment's way ends in a crash
+	number int
+	gen    int // grows at heal: what a fault would end later is over then
+}
+
+// fault is one kind. It gets its own source of chance and a host.
+type fault struct {
+	name   string
+	weight int
+	do     func(w *world, rng *rand.Rand, h *host)
+}
+
+var kinds = []fault{
+	{"crash", 4, func(w *world, rng *rand.Rand, h *host) { // agent and monitor: the whole node
+		h.killMonitor()
+		h.killAgent()
+		w.restartLater(h, between(rng, 50*time.Millisecond, 4*time.Second))
+	}},
+	{"kill-agent", 4, func(w *world, rng *rand.Rand, h *host) {
+		h.killAgent()
+		w.restartLater(h, between(rng, 20*time.Millisecond, 3*time.Second))
+	}},
+	{"kill-monitor", 3, func(_ *world, _ *rand.Rand, h *host) { h.killMonitor() }},
+	{"shutdown", 2, func(w *world, rng *rand.Rand, h *host) { // SIGTERM; now and then not waited for
+		if h.agent == nil {
 			return
 		}
-		w.rep.Faults++
-		w.fault()
-		w.after(w.between(20*time.Millisecond, 2500*time.Millisecond), next)
+		h.tell("agent is asked to end")
+		a := h.agent
+		a.input(member.Shutdown{})
+		if rng.IntN(3) == 0 {
+			w.after(between(rng, time.Millisecond, 150*time.Millisecond), func() {
+				if h.agent == a {
+					h.killAgent()
+					h.startAgent()
+				}
+			})
+		}
+	}},
+	{"restarts", 2, func(w *world, rng *rand.Rand, h *host) { // a storm of them
+		for n, at := 2+rng.IntN(5), time.Duration(0); n > 0; n-- {
+			w.after(at, h.killAgent)
+			at += between(rng, time.Millisecond, 150*time.Millisecond)
+			w.after(at, h.startAgent)
+			at += between(rng, time.Millisecond, 300*time.Millisecond)
+		}
+	}},
+	{"pause-agent", 5, func(_ *world, rng *rand.Rand, h *host) { // SIGSTOP; long ones outlast the lease
+		h.pauseAgent(between(rng, 50*time.Millisecond, 3*time.Second))
+	}},
+	{"pause-monitor", 3, func(_ *world, rng *rand.Rand, h *host) {
+		h.pauseMonitor(between(rng, 50*time.Millisecond, 2*time.Second))
+	}},
+	{"pause", 3, func(_ *world, rng *rand.Rand, h *host) { // all processes
+		d := between(rng, 50*time.Millisecond, 3*time.Second)
+		h.pauseAgent(d)
+		h.pauseMonitor(d)
+	}},
+	{"suspend", 2, func(_ *world, rng *rand.Rand, h *host) { // the machine
+		h.suspend(between(rng, 50*time.Millisecond, 4*time.Second))
+	}},
+	{"cut", 4, func(w *world, rng *rand.Rand, h *host) { w.partition(rng, h, rng.IntN(2)) }},
+	{"bridge", 2, func(w *world, rng *rand.Rand, h *host) { w.partition(rng, h, cutBridge) }},
+	{"ring", 2, func(w *world, rng *rand.Rand, h *host) { w.partition(rng, h, cutRing) }},
+	{"oneway", 4, func(w *world, rng *rand.Rand, h *host) {
+		other := w.hosts[rng.IntN(len(w.hosts))]
+		cuts := [][2]int{{h.index, other.index}}
+		if rng.IntN(3) == 0 { // deaf to all, or not heard by any
+			in := rng.IntN(2) == 0
+			cuts = nil
+			for _, o := range w.hosts {
+				if o == h {
+					continue
+				} else if in {
+					cuts = append(cuts, [2]int{o.index, h.index})
+				} else {
+					cuts = append(cuts, [2]int{h.index, o.index})
+				}
+			}
+			w.tell("net: %s is %s all others", h.name, map[bool]string{true: "deaf to", false: "not heard by"}[in])
+		} else {
+			w.tell("net: %s no longer reaches %s", h.name, other.name)
+		}
+		w.cutFor(cuts, between(rng, 100*time.Millisecond, 4*time.Second))
+	}},
+	{"flap", 1, func(w *world, rng *rand.Rand, h *host) { // a link that comes and goes
+		for n, at := 3+rng.IntN(6), time.Duration(0); n > 0; n-- {
+			w.after(at, func() { w.partition(rng, h, cutAlone) })
+			at += between(rng, 200*time.Millisecond, time.Second)
+		}
+	}},
+	{"loss", 2, func(w *world, rng *rand.Rand, _ *host) {
+		loss := rng.Float64() * 0.3
+		w.tell("net: loss %.0f %%", loss*100)
+		w.net.loss = loss
+		w.ends(between(rng, 200*time.Millisecond, 4*time.Second), func() { w.net.loss = 0 })
+	}},
+	{"lag", 3, func(w *world, rng *rand.Rand, _ *host) { // delays, reorders
+		w.net.lag = between(rng, 0, 150*time.Millisecond)
+		w.tell("net: lag up to %v", w.net.lag)
+		w.ends(between(rng, 200*time.Millisecond, 3*time.Second), func() { w.net.lag = 0 })
+	}},
+	{"double", 1, func(w *world, rng *rand.Rand, _ *host) {
+		w.net.double = rng.Float64() * 0.4
+		w.tell("net: %.0f %% come twice", w.net.double*100)
+		w.ends(between(rng, 200*time.Millisecond, 3*time.Second), func() { w.net.double = 0 })
+	}},
+	{"replay", 3, func(w *world, rng *rand.Rand, h *host) { w.replay(rng, h) }},
+	{"clock", 3, func(_ *world, rng *rand.Rand, h *host) {
+		h.setRate([]int64{-rho, rho, -rho, rho, rng.Int64N(2*rho+1) - rho}[rng.IntN(5)])
+	}},
+	{"slow-disk", 3, func(w *world, rng *rand.Rand, h *host) {
+		h.disk.slow = between(rng, 0, 300*time.Millisecond)
+		if rng.IntN(4) == 0 {
+			h.disk.slow = between(rng, time.Second, 4*time.Second) // it hangs
+		}
+		h.tell("disk slower by %v", h.disk.slow)
+		w.ends(between(rng, 200*time.Millisecond, 3*time.Second), func() { h.disk.slow = 0 })
+	}},
+	{"failing-disk", 1, func(w *world, rng *rand.Rand, h *host) {
+		h.tell("disk fails")
+		h.disk.failing = true
+		w.ends(between(rng, 50*time.Millisecond, 2*time.Second), func() { h.disk.failing = false })
+	}},
+	{"lost-disk", 2, func(w *world, rng *rand.Rand, h *host) {
+		if w.whole() {
+			h.loseDisk(rng)
+		}
+	}},
+	{"failing-start", 2, func(w *world, rng *rand.Rand, h *host) {
+		id := groupID(rng.IntN(w.cfg.Groups))
+		if h.failing == nil {
+			h.failing = map[string]int64{}
+		}
+		d := between(rng, 500*time.Millisecond, 5*time.Second)
+		h.tell("starts of %s fail for %v", id, d)
+		h.failing[id] = w.now + int64(d)
+	}},
+}
+
+// FaultNames are the kinds of faults, for Config.Mix.
+func FaultNames() []string {
+	names := []string{"edge"}
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// ParseMix reads "crash=3,lag=1": each fault's weight; without one it is 1.
+func ParseMix(text string) (map[string]int, error) {
+	if text == "" {
+		return nil, nil
+	}
+	mix := map[string]int{}
+	for _, part := range strings.Split(text, ",") {
+		name, weight, ok := strings.Cut(part, "=")
+		n := 1
+		if ok {
+			var err error
+			if n, err = strconv.Atoi(weight); err != nil || n < 0 {
+				return nil, fmt.Errorf("%q is no weight of a fault; write as crash=3", part)
+			}
+		}
+		if !slices.Contains(FaultNames(), name) {
+			return nil, fmt.Errorf("no fault is named %q; there are %s", name, strings.Join(FaultNames(), ", "))
+		}
+		mix[name] = n
+	}
+	return mix, nil
+}
+
+// FormatMix is what ParseMix reads.
+func FormatMix(mix map[string]int) string {
+	var parts []string
+	for _, name := range sortedKeys(mix) {
+		parts = append(parts, fmt.Sprintf("%s=%d", name, mix[name]))
+	}
+	return strings.Join(parts, ",")
+}
+
+// startFaults lets faults happen at random from now until heal.
+func (w *world) startFaults() {
+	f := &w.faults
+	f.on, f.edges = true, 0.1
+	if w.cfg.Mix != nil {
+		f.edges = float64(w.cfg.Mix["edge"]) / 10
+	}
+	total := 0
+	for _, k := range kinds {
+		total += w.weight(k)
+	}
+	until := w.now + int64(w.cfg.For)
+	var next func()
+	next = func() {
+		if w.now > until || !f.on {
+			return
+		}
+		f.number++
+		rng := rand.New(rand.NewPCG(w.cfg.Seed, uint64(f.number)))
+		h := w.hosts[rng.IntN(len(w.hosts))]
+		if l := w.leader(); rng.IntN(3) == 0 && l != nil {
+			h = l // leaders deserve more than their share
+		}
+		if total > 0 && (w.cfg.Keep == nil || slices.Contains(w.cfg.Keep, f.number)) {
+			n := rng.IntN(total)
+			for _, k := range kinds {
+				if n -= w.weight(k); n < 0 {
+					w.rep.Faults++
+					w.rep.Kinds[k.name]++
+					w.tell("fault %d: %s (%s)", f.number, k.name, h.name)
+					k.do(w, rng, h)
+					break
+				}
+			}
+		}
+		w.after(between(rng, 20*time.Millisecond, 2500*time.Millisecond), next)
 	}
 	w.after(time.Second, next)
 }
 
-func (w *world) fault() {
-	h := w.hosts[w.rng.IntN(len(w.hosts))]
-	if l := w.leader(); l != nil && w.chance(0.3) {
-		h = l // leaders deserve more than their share
+func (w *world) weight(k fault) int {
+	if w.cfg.Mix != nil {
+		return w.cfg.Mix[k.name]
 	}
-	switch w.rng.IntN(18) {
-	case 0: // agent and monitor: the whole node
-		h.killMonitor()
-		h.killAgent()
-		w.restartLater(h, w.between(50*time.Millisecond, 4*time.Second))
-	case 1:
-		h.killAgent()
-		w.restartLater(h, w.between(20*time.Millisecond, 3*time.Second))
-	case 2:
-		h.killMonitor()
-	case 3, 4: // SIGSTOP of the agent; long ones outlast the lease
-		h.pauseAgent(w.between(50*time.Millisecond, 3*time.Second))
-	case 5:
-		h.pauseMonitor(w.between(50*time.Millisecond, 2*time.Second))
-	case 6:
-		d := w.between(50*time.Millisecond, 3*time.Second)
-		h.pauseAgent(d)
-		h.pauseMonitor(d)
-	case 7, 8:
-		w.partition(h)
-	case 9: // one way
-		other := w.hosts[w.rng.IntN(len(w.hosts))]
-		w.tell("net: %s no longer reaches %s", h.name, other.name)
-		w.cutFor([][2]int{{h.index, other.index}}, w.between(100*time.Millisecond, 4*time.Second))
-	case 10:
-		w.net.loss = w.rng.Float64() * 0.3
-		w.tell("net: loss %.0f %%", w.net.loss*100)
-		w.after(w.between(200*time.Millisecond, 4*time.Second), func() { w.net.loss = 0 })
-	case 11:
-		w.net.lag = w.between(0, 120*time.Millisecond)
-		w.tell("net: lag up to %v", w.net.lag)
-		w.after(w.between(200*time.Millisecond, 3*time.Second), func() { w.net.lag = 0 })
-	case 12:
-		h.disk.slow = w.between(0, 300*time.Millisecond)
-		w.tell("%s: disk slower by %v", h.name, h.disk.slow)
-		w.after(w.between(200*time.Millisecond, 3*time.Second), func() { h.disk.slow = 0 })
-	case 13, 14:
-		w.replay()
-	case 15: // a storm of restarts
-		for n, at := 2+w.rng.IntN(5), time.Duration(0); n > 0; n-- {
-			w.after(at, h.killAgent)
-			at += w.between(time.Millisecond, 150*time.Millisecond)
-			w.after(at, h.startAgent)
-			at += w.between(time.Millisecond, 300*time.Millisecond)
-		}
-	case 17:
-		if w.whole() {
-			h.loseDisk()
-		}
-	case 16:
-		h.setRate(int64(w.rng.IntN(20_001)) - 10_000)
-	}
+	return k.weight
 }
 
-// whole tells whether every host runs and has a vote: then one may lose its disk.
+// ends undoes a fault d later, unless all were healed meanwhile.
+func (w *world) ends(d time.Duration, undo func()) {
+	gen := w.faults.gen
+	w.after(d, func() {
+		if w.faults.gen == gen {
+			undo()
+		}
+	})
+}
+
+// whole tells whether every host runs and votes as it should: then one may
+// lose its disk.
 func (w *world) whole() bool {
 	l := w.leader()
 	for _, h := range w.hosts {
-		if l == nil || h.agent == nil || !slices.Contains(l.agent.m.Status().Driver.Voters, h.server) {
+		if l == nil || h.agent == nil || h.leaving || h.votes() != slices.Contains(l.agent.m.Status().Driver.Voters, h.server) {
 			return false
 		}
 	}
-	return true
+	return len(w.hosts) > 2
 }
 
 // loseDisk empties a node's data directory: it comes back as a new server, which
 // has to join again; the one that it was never votes any more. Its old monitor
 // may live on until its lease ends.
-func (h *host) loseDisk() {
+func (h *host) loseDisk(rng *rand.Rand) {
 	w := h.w
-	if w.chance(0.5) {
+	if rng.IntN(2) == 0 {
 		h.killMonitor()
 	}
 	h.killAgent()
 	h.disk.stored = confdb.Stored{}
 	clear(h.lastEpochs)
-	w.servers++
-	h.server = 2000 + w.servers
-	w.tell("%s: loses its disk, and is server %d now", h.name, h.server)
-	w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))
-	w.after(w.between(50*time.Millisecond, 3*time.Second), func() { w.ops.promote(h) })
+	h.newServer()
+	h.tell("loses its disk, and is server %d now", h.server)
+	w.restartLater(h, between(rng, 10*time.Millisecond, 2*time.Second))
+	w.after(between(rng, 50*time.Millisecond, 3*time.Second), func() { w.ops.promote(h) })
+}
+
+// newServer gives a new data directory its id.
+func (h *host) newServer() {
+	h.w.servers++
+	h.server = 2000 + h.w.servers
 }
 
 // setRate changes the rate of a host's clock, which reads on from what it reads.
 func (h *host) setRate(ppm int64) {
-	now := h.now()
-	h.clock.ppm = ppm
-	h.clock.offset += int64(now - h.now())
-	h.w.tell("%s: clock at %+d ppm", h.name, ppm)
-	mon := h.oldMonitor
+	h.clock.setRate(h.w.now, ppm)
+	h.tell("clock at %+d ppm", ppm)
 	if a := h.agent; a != nil {
 		a.armed = 0
 		a.schedule()
-		if a.mon != nil {
-			mon = a.mon
-		}
 	}
-	if mon != nil && mon.alive && mon.lease > now {
+	if mon := h.monitor(); mon != nil && mon.alive && mon.lease > h.now() {
 		mon.arm()
 	}
-	for id, t := range h.w.check.last {
-		if t.h == h {
-			t.until = 0 // worked out anew
-			h.w.check.last[id] = t
+}
+
+// suspend stops the whole machine for a while: nothing runs, nothing is heard,
+// no timer fires. Its boot clock goes on.
+func (h *host) suspend(d time.Duration) {
+	if h.suspended {
+		return
+	}
+	h.tell("the host sleeps for %v", d)
+	h.suspended, h.since = true, h.w.now
+	if h.agent != nil {
+		h.agent.paused = true
+	}
+	for _, m := range []*monitor{h.monitor(), h.oldMonitor} {
+		if m != nil {
+			m.paused = true
 		}
 	}
-	h.w.check.leases(h)
+	h.w.ends(d, h.wake)
+}
+
+// wake: the kernel's timers that came due fire before any process runs.
+func (h *host) wake() {
+	if !h.suspended {
+		return
+	}
+	h.slept += h.now().Sub(h.clock.read(h.since))
+	h.suspended, h.waking = false, true
+	h.tell("the host goes on")
+	for _, m := range []*monitor{h.monitor(), h.oldMonitor} {
+		if m != nil && m.alive && m.killAt != 0 && m.killAt <= h.now() {
+			h.killByTimer(m)
+		}
+	}
+	h.waking = false
+	h.w.check.woke(h)
+	due := h.atResume
+	h.atResume = nil
+	for _, do := range due {
+		do()
+	}
+	for _, m := range []*monitor{h.monitor(), h.oldMonitor} {
+		if m != nil {
+			m.resume()
+		}
+	}
+	if h.agent != nil {
+		h.agent.resume()
+	}
 }
 
 // tap is a frame that someone on the network has recorded.
@@ -151,7 +363,7 @@ const maxTaps = 3000
 
 // record keeps some frames, of long ago too.
 func (w *world) record(from, to *host, f heartbeat.Frame) {
-	if !w.edge || !w.chance(0.1) {
+	if !w.faults.on || !w.chance(0.1) {
 		return
 	}
 	t := tap{from, to, cloneFrame(f)}
@@ -164,22 +376,20 @@ func (w *world) record(from, to *host, f heartbeat.Frame) {
 
 // replay plays some of the recorded frames to one host for a while, as they
 // were. What the seal remembers is refused.
-func (w *world) replay() {
+func (w *world) replay(rng *rand.Rand, to *host) {
 	if len(w.taps) == 0 {
 		return
 	}
-	to := w.hosts[w.rng.IntN(len(w.hosts))]
-	w.tell("net: recorded frames come to %s again", to.name)
 	at := time.Duration(0)
 	for range 100 {
-		t := w.taps[w.rng.IntN(len(w.taps))]
+		t := w.taps[rng.IntN(len(w.taps))]
 		if t.to != to {
 			continue
 		}
-		at += w.between(0, 50*time.Millisecond)
+		at += between(rng, 0, 50*time.Millisecond)
 		w.after(at, func() {
 			id := frameID{t.frame.Incarnation, t.frame.Seq}
-			if a := to.agent; a != nil && !a.heard[id] {
+			if a := to.agent; a != nil && !to.suspended && !a.heard[id] {
 				a.heard[id] = true
 				a.input(member.FrameIn{From: t.from.endpoint, Frame: cloneFrame(t.frame)})
 			}
@@ -187,123 +397,34 @@ func (w *world) replay() {
 	}
 }
 
-// dieAtEdge kills processes between what a member wants done: after a proposal
-// went out, after a write was begun, after a commit was applied, after a start.
-func (a *agent) dieAtEdge(out member.Output) {
-	h, w := a.h, a.h.w
-	if !w.edge {
-		return
-	}
-	p := 0.0
-	switch out.(type) {
-	case member.Persist, member.SendMessage, member.Applied:
-		p = 0.0003
-	case member.StartResource, member.StopResource, member.EndGroup:
-		p = 0.01
-	}
-	if p == 0 || !w.chance(p) {
-		return
-	}
-	w.tell("%s: dies after %T", h.name, out)
-	w.rep.Faults++
-	if w.chance(0.5) {
-		h.killMonitor()
-	}
-	h.killAgent()
-	w.restartLater(h, w.between(time.Millisecond, 2*time.Second))
-}
-
-// startCrashes crashes one whole node after another; each time its groups have
-// to start elsewhere within the plan's bound, while no other group stops.
-func (w *world) startCrashes() {
-	until := w.now + int64(w.cfg.For-3*time.Second) // the last one is judged before all is healed
-	t := spec.Timings{}.WithDefaults()
-	// W by a slow clock, the commit, the start; and what the simulation adds.
-	bound := t.TakeoverWait(0)*101/100 + 60*time.Millisecond + 45*time.Millisecond + 300*time.Millisecond
-	var next func(waited time.Duration)
-	next = func(waited time.Duration) {
-		switch {
-		case w.now > until:
-			w.calm = nil
-			return
-		case !w.well() && waited > 15*time.Second:
-			w.violate("the cluster is not whole %v after a node is back", waited)
-			return
-		case !w.well():
-			w.after(100*time.Millisecond, func() { next(waited + 100*time.Millisecond) })
-			return
-		}
-		h := w.hosts[w.rng.IntN(len(w.hosts))]
-		if l := w.leader(); w.chance(0.5) {
-			h = l
-		}
-		var mine []string
-		w.calm = map[string]bool{}
-		for i := range w.cfg.Groups {
-			if id := groupID(i); h.kernel.runs(id) {
-				mine = append(mine, id)
-			} else {
-				w.calm[id] = true
-			}
-		}
-		w.rep.Faults++
-		h.killMonitor()
-		h.killAgent()
-		w.after(bound, func() {
-			for _, id := range mine {
-				elsewhere := false
-				for _, o := range w.hosts {
-					elsewhere = elsewhere || o != h && o.kernel.runs(id)
-				}
-				if !elsewhere {
-					w.violate("%s does not run %v after the crash of %s, the plan's bound", id, bound, h.name)
-				}
-			}
-		})
-		w.after(w.between(bound, 3*time.Second), func() {
-			h.startAgent()
-			w.after(w.between(time.Second, 3*time.Second), func() { next(0) })
-		})
-	}
-	w.after(time.Second, func() { next(0) })
-}
-
-// well tells whether all nodes are up and each group is online.
-func (w *world) well() bool {
-	l := w.leader()
-	if l == nil {
-		return false
-	}
-	s := l.agent.m.State()
-	if len(s.View.Up) < len(w.hosts) {
-		return false
-	}
-	for _, g := range s.Groups {
-		if g.State != spec.StateOnline {
-			return false
-		}
-	}
-	return true
-}
-
 func (w *world) restartLater(h *host, d time.Duration) {
 	w.after(d, h.startAgent)
 }
 
-// partition cuts h off from all others, or the hosts in two, or leaves a bridge.
-func (w *world) partition(h *host) {
+const (
+	cutAlone = iota
+	cutHalves
+	cutBridge
+	cutRing
+)
+
+// partition cuts h off from all others, or the hosts in two, or leaves a
+// bridge, or a ring.
+func (w *world) partition(rng *rand.Rand, h *host, kind int) {
 	var cuts [][2]int
-	kind := w.rng.IntN(3)
+	n := len(w.hosts)
 	for _, a := range w.hosts {
 		for _, b := range w.hosts {
 			var cut bool
 			switch kind {
-			case 0: // one alone
+			case cutAlone:
 				cut = (a == h) != (b == h)
-			case 1: // two halves
-				cut = (a.index < len(w.hosts)/2) != (b.index < len(w.hosts)/2)
-			case 2: // a bridge: only h sees all
+			case cutHalves:
+				cut = (a.index < n/2) != (b.index < n/2)
+			case cutBridge: // only h sees all
 				cut = a != b && a != h && b != h
+			case cutRing: // each sees its neighbours
+				cut = a != b && (a.index+1)%n != b.index && (b.index+1)%n != a.index
 			}
 			if cut {
 				cuts = append(cuts, [2]int{a.index, b.index})
@@ -311,18 +432,19 @@ func (w *world) partition(h *host) {
 		}
 	}
 	w.tell("net: %s", [...]string{
-		fmt.Sprintf("%s is alone", h.name), "two halves", fmt.Sprintf("only %s sees the others", h.name)}[kind])
-	w.cutFor(cuts, w.between(100*time.Millisecond, 5*time.Second))
+		fmt.Sprintf("%s is alone", h.name), "two halves", fmt.Sprintf("only %s sees the others", h.name), "a ring: each sees its neighbours"}[kind])
+	w.cutFor(cuts, between(rng, 100*time.Millisecond, 5*time.Second))
 }
 
 func (w *world) cutFor(cuts [][2]int, d time.Duration) {
 	for _, c := range cuts {
-		w.net.cut[c[0]][c[1]] = true
+		w.net.cut[c[0]][c[1]]++
 	}
-	w.after(d, func() {
+	w.ends(d, func() {
 		for _, c := range cuts {
-			w.net.cut[c[0]][c[1]] = false
+			w.net.cut[c[0]][c[1]]--
 		}
+		w.tell("net: a cut of %v ends", d)
 	})
 }
 
@@ -331,11 +453,11 @@ func (h *host) pauseAgent(d time.Duration) {
 	if a == nil || a.paused {
 		return
 	}
-	h.w.tell("%s: agent paused for %v", h.name, d)
+	h.tell("agent paused for %v", d)
 	a.paused = true
 	h.w.after(d, func() {
 		if h.agent == a && a.paused {
-			h.w.tell("%s: agent goes on", h.name)
+			h.tell("agent goes on")
 			a.resume()
 		}
 	})
@@ -346,13 +468,13 @@ func (h *host) pauseMonitor(d time.Duration) {
 		return
 	}
 	m := h.agent.mon
-	h.w.tell("%s: monitor paused for %v", h.name, d)
+	h.tell("monitor paused for %v", d)
 	m.paused = true
-	h.w.after(d, func() { m.resume() })
+	h.w.after(d, m.resume)
 }
 
 func (m *monitor) resume() {
-	if !m.paused {
+	if !m.paused || m.h.suspended {
 		return
 	}
 	m.paused = false
@@ -366,10 +488,13 @@ func (m *monitor) resume() {
 // heal ends all faults: links whole, processes going, dead agents started.
 func (w *world) heal() {
 	w.tell("all faults end")
+	w.faults.on = false
+	w.faults.gen++
 	w.net.heal()
-	w.ops.failing, w.edge = false, false
+	w.edge = nil
 	for _, h := range w.hosts {
-		h.disk.slow = 0
+		h.disk.slow, h.disk.failing = 0, false
+		h.wake()
 		if h.agent != nil && h.agent.paused {
 			h.agent.resume()
 		}
@@ -381,13 +506,5 @@ func (w *world) heal() {
 		}
 		h.startAgent()
 	}
-	for i := range w.cfg.Groups {
-		w.ops.wantOnline(groupID(i))
-	}
-	for _, h := range w.hosts {
-		w.ops.resume(h.nodeID)
-		if !w.cfg.Crashes {
-			w.ops.promote(h)
-		}
-	}
+	w.ops.settle()
 }

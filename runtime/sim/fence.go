@@ -48,23 +48,23 @@ func (f *fences) start(a *agent, o member.StartFence) {
 		}
 	}
 	if target == a.h {
-		w.violate("%s fences itself", a.h.name)
+		w.violate("", []*host{a.h}, "%s fences itself", a.h.name)
 		return
 	}
 	answer := func(done member.FenceDone) {
 		done.ID = o.ID
-		w.tell("%s: fence of %s: ok %v, cancelled %v %s", a.h.name, target.name, done.OK, done.Cancelled, done.Err)
+		a.h.tell("fence of %s: ok %v, cancelled %v %s", target.name, done.OK, done.Cancelled, done.Err)
 		if a.h.agent == a {
 			a.input(done)
 		}
 	}
-	w.tell("%s: fences %s", a.h.name, target.name)
+	a.h.tell("fences %s", target.name)
 	w.after(w.between(20*time.Millisecond, 700*time.Millisecond), func() {
 		switch {
 		case f.cancelled[fenceJob{a, o.ID}]:
 			answer(member.FenceDone{Cancelled: true})
 			return
-		case w.edge && w.chance(0.2):
+		case w.faults.on && w.chance(0.2):
 			answer(member.FenceDone{Err: "the device does not answer"})
 			return
 		}
@@ -73,7 +73,7 @@ func (f *fences) start(a *agent, o member.StartFence) {
 			switch {
 			case target.agent != nil || target.oldMonitor != nil || len(target.kernel.running) > 0:
 				answer(member.FenceDone{Err: "the device says that it is on"}) // someone switched it on again
-			case w.edge && w.chance(0.1):
+			case w.faults.on && w.chance(0.1):
 				answer(member.FenceDone{Err: "the answer was lost"})
 			default:
 				answer(member.FenceDone{OK: true, By: "power", Uses: []confdb.FenceUse{{Fence: "f0", OK: true}}})
@@ -85,14 +85,12 @@ func (f *fences) start(a *agent, o member.StartFence) {
 
 // powerOff ends all of a host at once, paused or not.
 func (h *host) powerOff() {
-	h.w.tell("%s: is turned off", h.name)
+	h.wake() // it is off, not asleep
+	h.tell("is turned off")
 	h.killMonitor()
 	h.killAgent()
 	h.killMonitor() // one that outlived its agent
-	for _, id := range sortedKeys(h.kernel.running) {
-		for _, r := range sortedKeys(h.kernel.running[id]) {
-			h.stopProcess(id, r)
-		}
-	}
-	h.w.check.cleaned(h)
+	h.dropAddresses()
+	h.dropProcesses()
+	h.leaseTop = 0 // nothing is left that could run by it
 }

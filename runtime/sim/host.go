@@ -26,6 +26,18 @@ type host struct {
 	agent      *agent            // nil: not running
 	oldMonitor *monitor          // of a former agent, still holding the node's lock
 	lastEpochs map[string]uint64 // the monitors' record on disk
+
+	suspended bool          // the whole machine sleeps; its boot clock goes on
+	since     int64         // suspended: true time
+	slept     time.Duration // by the boot clock, in all
+	atResume  []func()      // what came due meanwhile
+	waking    bool
+
+	// For the invariants, as true observers see it.
+	leaseTop spec.Instant      // end of the newest lease that an agent here was granted
+	released map[string]uint64 // newest epochs that were released, by the newest incarnation with a lease or a later one
+	failing  map[string]int64  // groups whose starts fail here, until a true time
+	leaving  bool              // an operator is taking the node out
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
@@ -37,17 +49,54 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 	return keys
 }
 
+// now is the host's lease time: its boot clock, which goes on while it sleeps.
 func (h *host) now() spec.Instant { return h.clock.read(h.w.now) }
 
-func (h *host) startProcess(group, resource string, epoch uint64) {
+// monotonic is the clock that stands still while the host sleeps. Nothing of
+// the product may read it.
+func (h *host) monotonic() spec.Instant {
+	slept := h.slept
+	if h.suspended {
+		slept += h.now().Sub(h.clock.read(h.since))
+	}
+	return h.clock.read(h.w.now).Add(-slept)
+}
+
+// timer lets do happen once the host's clock reads t, and after a sleep at its end.
+func (h *host) timer(t spec.Instant, late time.Duration, do func()) {
+	w := h.w
+	var fire func()
+	fire = func() {
+		switch left := t.Sub(h.now()); {
+		case h.suspended:
+			h.atResume = append(h.atResume, fire)
+		case left > 0:
+			w.after(max(left, time.Microsecond), fire)
+		default:
+			do()
+		}
+	}
+	w.at(h.clock.when(t)+int64(late), fire)
+}
+
+// monitor is the living monitor process, nil if there is none.
+func (h *host) monitor() *monitor {
+	if h.agent != nil && h.agent.mon != nil {
+		return h.agent.mon
+	}
+	return h.oldMonitor
+}
+
+func (h *host) startProcess(group, resource string, t thing) {
 	if h.kernel.running[group] == nil {
-		h.kernel.running[group] = map[string]uint64{}
+		h.kernel.running[group] = map[string]thing{}
 	}
 	fresh := len(h.kernel.running[group]) == 0
-	h.kernel.running[group][resource] = epoch
+	h.kernel.running[group][resource] = t
 	if fresh {
-		h.w.tell("%s: starts %s (epoch %d)", h.name, group, epoch)
-		h.w.check.started(h, group, epoch)
+		h.w.line(lineState, h, group, "starts %s (epoch %d)", group, t.epoch)
+		h.w.check.started(h, group, t.epoch)
+		h.w.atEdge(edgeStart, h, group, t.epoch)
 	}
 }
 
@@ -58,7 +107,7 @@ func (h *host) stopProcess(group, resource string) {
 	delete(h.kernel.running[group], resource)
 	if len(h.kernel.running[group]) == 0 {
 		delete(h.kernel.running, group)
-		h.w.tell("%s: %s is down", h.name, group)
+		h.w.line(lineState, h, group, "%s is down", group)
 		h.w.check.stopped(h, group)
 	}
 }
@@ -75,6 +124,7 @@ type agent struct {
 	writing []member.Persist // queue of the store's goroutine
 	under   *confdb.Persist  // being written
 	inStep  bool
+	leased  bool // it had a lease
 	pending []member.Input
 	heard   map[frameID]bool // what the seal's memory refuses when it comes again
 }
@@ -85,15 +135,20 @@ func (h *host) startAgent() {
 	if h.agent != nil {
 		return
 	}
+	if h.suspended {
+		h.atResume = append(h.atResume, h.startAgent)
+		return
+	}
 	a := &agent{h: h, heard: map[frameID]bool{}}
 	h.agent = a
 	drv, state, index := h.disk.open(h)
+	drv = &watched{drv, a}
 	a.m = member.New(member.Config{
 		ClusterID: "sim", NodeID: h.nodeID, NodeName: h.name, Endpoint: h.endpoint, Version: "sim",
 		ServerID: h.server, Incarnation: h.w.rng.Uint64() | 1, Seed: h.w.rng.Uint64(),
 		Driver: drv, State: state, StateIndex: index,
 	}, h.now())
-	h.w.tell("%s: agent starts", h.name)
+	h.tell("agent starts")
 	a.schedule()
 	h.w.after(h.w.between(10*time.Millisecond, 60*time.Millisecond), h.spawnMonitor)
 }
@@ -113,7 +168,6 @@ func (h *host) spawnMonitor() {
 					h.stopProcess(id, r)
 				}
 			}
-			h.w.check.cleaned(h)
 			mon.tell(member.MonitorUp{})
 		})
 	})
@@ -126,7 +180,7 @@ func (h *host) killAgent() {
 	if a == nil {
 		return
 	}
-	h.w.tell("%s: agent dies", h.name)
+	h.tell("agent dies")
 	h.agent = nil
 	if a.mon != nil && a.mon.alive {
 		h.oldMonitor = a.mon
@@ -142,7 +196,7 @@ func (h *host) killAgent() {
 func (h *host) killMonitor() {
 	switch {
 	case h.agent != nil && h.agent.mon != nil:
-		h.w.tell("%s: monitor dies", h.name)
+		h.tell("monitor dies")
 		h.agent.mon.kill()
 	case h.oldMonitor != nil:
 		h.oldMonitor.kill()
@@ -164,6 +218,9 @@ func (a *agent) input(in member.Input) {
 }
 
 func (a *agent) resume() {
+	if a.h.suspended {
+		return // when the host goes on
+	}
 	a.paused = false
 	in := a.inbox
 	a.inbox = nil
@@ -183,7 +240,9 @@ func (a *agent) step(in member.Input) {
 	}
 	a.inStep = true
 	for {
-		for _, out := range a.m.Step(a.h.now(), in) {
+		outs := a.m.Step(a.h.now(), in)
+		a.h.w.atEdge(edgePropose, a.h, "", 0)
+		for _, out := range outs {
 			if a.h.agent != a {
 				a.h.w.check.stepped(a) // what it had applied was committed
 				return                 // it died on the way
@@ -198,7 +257,9 @@ func (a *agent) step(in member.Input) {
 	}
 	a.inStep = false
 	a.h.w.check.stepped(a)
-	a.schedule()
+	if a.h.agent == a {
+		a.schedule()
+	}
 }
 
 func (a *agent) schedule() {
@@ -209,9 +270,8 @@ func (a *agent) schedule() {
 	a.armed = next
 	a.timer++
 	own := a.timer
-	w := a.h.w
-	late := w.between(0, 300*time.Microsecond) // a timer's own lateness
-	w.at(a.h.clock.when(next)+int64(late), func() {
+	late := a.h.w.between(0, 300*time.Microsecond) // a timer's own lateness
+	a.h.timer(next, late, func() {
 		if a.timer == own && a.h.agent == a {
 			a.armed = 0
 			a.input(member.Tick{})
@@ -223,6 +283,9 @@ func (a *agent) carryOut(out member.Output) {
 	h, w := a.h, a.h.w
 	switch o := out.(type) {
 	case member.SendFrame:
+		for _, r := range o.Frame.Releases {
+			h.released[r.Group] = max(h.released[r.Group], r.Epoch)
+		}
 		to := w.hostAt(o.To)
 		if to == nil || to == h {
 			return
@@ -230,7 +293,7 @@ func (a *agent) carryOut(out member.Output) {
 		frame := cloneFrame(o.Frame)
 		w.record(h, to, frame)
 		w.send(h.index, to.index, func() {
-			if to.agent != nil {
+			if to.agent != nil && !to.suspended {
 				to.agent.heard[frameID{frame.Incarnation, frame.Seq}] = true
 				to.agent.input(member.FrameIn{From: h.endpoint, Frame: frame})
 			}
@@ -243,7 +306,7 @@ func (a *agent) carryOut(out member.Output) {
 		msg := o.Message
 		msg.Data = slices.Clone(msg.Data)
 		w.send(h.index, to.index, func() {
-			if to.agent != nil && to.server == msg.To {
+			if to.agent != nil && !to.suspended && to.server == msg.To {
 				to.agent.input(member.MessageIn{Message: msg})
 			}
 		})
@@ -251,12 +314,11 @@ func (a *agent) carryOut(out member.Output) {
 		a.writing = append(a.writing, o)
 		a.write()
 	case member.Renew:
+		w.line(lineLease, h, "", "lease until %.6f", float64(h.clock.when(o.End))/1e9)
+		w.check.renewed(a, o.End)
 		if a.mon != nil {
-			mon, end := a.mon, o.End
-			if w.cfg.Mutate == LongLease {
-				end = end.Add(400 * time.Millisecond)
-			}
-			mon.order(func() { mon.renew(end) })
+			mon := a.mon
+			mon.order(func() { mon.renew(o.End) })
 		}
 	case member.StartResource:
 		if a.mon != nil {
@@ -280,40 +342,17 @@ func (a *agent) carryOut(out member.Output) {
 	case member.Reply:
 		w.ops.reply(h, o)
 	case member.Applied:
-		w.check.applied(a, o)
+		w.atEdge(edgeApply, h, "", 0)
 	case member.Log:
-		w.tell("%s: log: %s %v", h.name, o.Text, o.Args)
+		h.tell("log: %s %v", o.Text, o.Args)
 	case member.Stopped:
-		w.tell("%s: agent ends in order", h.name)
+		h.tell("agent ends in order")
 		h.killMonitor()
 		h.killAgent()
+		w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))
 	default:
 		panic(fmt.Sprintf("sim: unknown output %T", out))
 	}
-}
-
-// write is the store's goroutine: one synced write after the other.
-func (a *agent) write() {
-	if a.under != nil || len(a.writing) == 0 {
-		return
-	}
-	p := a.writing[0]
-	a.under = &p.What
-	a.writing = a.writing[1:]
-	w := a.h.w
-	took := w.between(200*time.Microsecond, 6*time.Millisecond)
-	if !w.cfg.Crashes && w.chance(0.03) { // a slow disk is a fault of its own
-		took = w.between(10*time.Millisecond, 120*time.Millisecond)
-	}
-	w.after(took+a.h.disk.slow, func() {
-		if a.h.agent != a {
-			return // it died with the write under way
-		}
-		a.h.disk.stored.Write(p.What)
-		a.under = nil
-		a.input(member.Persisted{N: p.N})
-		a.write()
-	})
 }
 
 func cloneFrame(f heartbeat.Frame) heartbeat.Frame {

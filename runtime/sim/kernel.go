@@ -10,10 +10,45 @@ import (
 
 // kernel is what a host really runs, whatever its monitor believes.
 type kernel struct {
-	running map[string]map[string]uint64 // group id -> resource name -> epoch
+	running map[string]map[string]thing // group id -> resource name -> what serves
+}
+
+// thing is what serves for a resource: a process, or an address on a device
+// that its monitor holds open.
+type thing struct {
+	epoch   uint64
+	address bool
 }
 
 func (k *kernel) runs(group string) bool { return len(k.running[group]) > 0 }
+
+// serves tells whether a host does anything for a group now: one that sleeps
+// keeps everything and does nothing.
+func (h *host) serves(group string) bool { return !h.suspended && h.kernel.runs(group) }
+
+// dropAddresses is what the kernel does when the process that holds the
+// addresses' device is gone.
+func (h *host) dropAddresses() {
+	for _, id := range sortedKeys(h.kernel.running) {
+		for _, r := range sortedKeys(h.kernel.running[id]) {
+			if h.kernel.running[id][r].address {
+				h.stopProcess(id, r)
+			}
+		}
+	}
+}
+
+// dropProcesses is what the kernel does in the end with the children of a
+// process that is gone (guardians, PDEATHSIG).
+func (h *host) dropProcesses() {
+	for _, id := range sortedKeys(h.kernel.running) {
+		for _, r := range sortedKeys(h.kernel.running[id]) {
+			if !h.kernel.running[id][r].address {
+				h.stopProcess(id, r)
+			}
+		}
+	}
+}
 
 // monitor is the monitor process: what runtime/monitor does, over a simulated
 // kernel. Its orders come from the agent; at the lease's end it stops what it
@@ -26,9 +61,10 @@ type monitor struct {
 	lease    spec.Instant
 	seen     map[string]uint64 // newest epoch per group
 	groups   map[string]*monGroup
-	deadline uint64 // generation of the lease-end timer
-	deadman  uint64 // generation of the kernel's timer
-	orphan   bool   // its agent is gone
+	deadline uint64       // generation of the lease-end timer
+	deadman  uint64       // generation of the kernel's timer
+	killAt   spec.Instant // what it is set to; 0: not at all
+	orphan   bool         // its agent is gone
 }
 
 type monGroup struct {
@@ -71,10 +107,7 @@ func (m *monitor) tell(in member.Input) {
 }
 
 func (m *monitor) renew(end spec.Instant) {
-	if end <= m.lease {
-		return
-	}
-	if m.h.now() >= end {
+	if end <= m.lease || m.h.now() >= end {
 		return
 	}
 	m.lease = end
@@ -85,7 +118,7 @@ func (m *monitor) renew(end spec.Instant) {
 func (m *monitor) arm() {
 	m.deadline++
 	own := m.deadline
-	m.h.w.at(m.h.clock.when(m.lease), func() {
+	m.h.timer(m.lease, 0, func() {
 		m.run(func() {
 			if m.deadline == own {
 				m.leaseOver()
@@ -95,29 +128,38 @@ func (m *monitor) arm() {
 	m.armKernel()
 }
 
+// armKernel sets the dead man's timer: for the lease's end and the least
+// stop_within of what runs.
 func (m *monitor) armKernel() {
 	m.deadman++
 	armed := m.deadman
-	least := time.Duration(-1)
+	m.killAt = 0
 	for id, g := range m.groups {
-		if m.h.kernel.runs(id) && (least < 0 || g.stopWithin < least) {
-			least = g.stopWithin
+		if at := m.lease.Add(g.stopWithin); m.h.kernel.runs(id) && (m.killAt == 0 || at < m.killAt) {
+			m.killAt = at
 		}
 	}
-	if least < 0 {
+	if m.killAt == 0 {
 		return // nothing runs
 	}
-	m.h.w.at(m.h.clock.when(m.lease.Add(least)), func() {
-		if m.alive && m.deadman == armed && m.h.w.cfg.Mutate != NoDeadMan { // the kernel asks no one, paused or not
-			m.h.w.tell("%s: the kernel kills the monitor (lease over)", m.h.name)
-			m.kill()
+	m.h.timer(m.killAt, 0, func() {
+		if m.deadman == armed {
+			m.h.killByTimer(m)
 		}
 	})
 }
 
+// killByTimer is the kernel's hand. It asks no one, paused or not.
+func (h *host) killByTimer(m *monitor) {
+	if m.alive {
+		h.tell("the kernel kills the monitor: its lease is over")
+		m.kill()
+	}
+}
+
 func (m *monitor) leaseOver() {
 	if len(m.groups) > 0 {
-		m.h.w.tell("%s: lease over, monitor stops its groups", m.h.name)
+		m.h.tell("the lease is over: the monitor stops its groups")
 	}
 	for _, id := range sortedKeys(m.groups) {
 		m.takeDown(id, m.groups[id]) // unasked: nobody is told
@@ -148,21 +190,22 @@ func (m *monitor) start(o member.StartResource) {
 	}
 	g.stopWithin = o.StopWithin.D()
 	g.resources[o.Resource.Name] = o.Resource
-	m.h.startProcess(o.Group, o.Resource.Name, o.Epoch)
+	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, address: o.Resource.Type == "ip_address"})
 	m.armKernel()
-	if m.h.w.edge && m.h.w.chance(0.02) {
-		m.h.w.after(m.h.w.between(0, 5*time.Millisecond), m.kill) // right after the start
+	w := m.h.w
+	if w.faults.on && w.chance(0.01) {
+		w.after(w.between(0, 5*time.Millisecond), m.kill) // right after the start
 	}
-	took := m.h.w.between(2*time.Millisecond, 40*time.Millisecond)
-	if m.h.w.ops.failing && m.h.w.chance(0.03) {
-		took = m.h.w.between(40*time.Millisecond, 2*time.Second) // longer than a lease
+	took := w.between(2*time.Millisecond, 40*time.Millisecond)
+	if w.faults.on && w.chance(0.03) {
+		took = w.between(40*time.Millisecond, 2*time.Second) // longer than a lease
 	}
-	m.h.w.after(took, func() {
+	w.after(took, func() {
 		m.run(func() {
-			if m.groups[o.Group] != g || g.stopping || m.h.kernel.running[o.Group][o.Resource.Name] != o.Epoch {
+			if m.groups[o.Group] != g || g.stopping || m.h.kernel.running[o.Group][o.Resource.Name].epoch != o.Epoch {
 				return
 			}
-			if m.h.w.ops.failsStart() {
+			if m.h.failsStart(o.Group) {
 				m.h.stopProcess(o.Group, o.Resource.Name)
 				m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource.Name, State: spec.StateFailed, Reason: "start failed"})
 				return
@@ -172,17 +215,19 @@ func (m *monitor) start(o member.StartResource) {
 	})
 }
 
+// failsStart tells whether a start of the group fails now.
+func (h *host) failsStart(group string) bool {
+	return h.w.faults.on && (h.failing[group] > h.w.now || h.w.chance(0.04))
+}
+
 func (m *monitor) stop(o member.StopResource) {
 	g := m.groups[o.Group]
 	if g != nil {
 		g.waiting = slices.DeleteFunc(g.waiting, func(w member.StartResource) bool { return w.Resource.Name == o.Resource })
 	}
-	if g == nil || g.epoch != o.Epoch || m.h.kernel.running[o.Group][o.Resource] == 0 {
+	if g == nil || g.epoch != o.Epoch || m.h.kernel.running[o.Group][o.Resource].epoch == 0 {
 		m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource, State: spec.StateOffline})
 		return
-	}
-	if m.h.w.cfg.Mutate == EarlyRelease {
-		m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource, State: spec.StateOffline})
 	}
 	m.h.w.after(m.stopTime(g), func() {
 		m.run(func() {
@@ -198,10 +243,14 @@ func (m *monitor) stop(o member.StopResource) {
 // stopTime is how long a stop takes; now and then it hangs until the dead man
 // or the kill at the group's stop_within ends it.
 func (m *monitor) stopTime(g *monGroup) time.Duration {
-	if m.h.w.chance(0.02) {
+	w := m.h.w
+	switch {
+	case w.faults.on && w.chance(0.005):
+		return 4 * time.Minute // a hung stop: longer than pending_timeout
+	case !w.cfg.Crashes && w.chance(0.02):
 		return g.stopWithin * 3
 	}
-	return m.h.w.between(time.Millisecond, 30*time.Millisecond)
+	return w.between(time.Millisecond, 30*time.Millisecond)
 }
 
 // end makes sure that nothing of the group is left, then says so.
@@ -218,9 +267,6 @@ func (m *monitor) end(group string, epoch uint64) {
 		return
 	}
 	g.ends, g.waiting = append(g.ends, epoch), nil
-	if m.h.w.cfg.Mutate == EarlyRelease {
-		m.tell(member.GroupDown{Group: group, Epoch: g.epoch})
-	}
 	m.takeDown(group, g)
 }
 
@@ -251,21 +297,21 @@ func (m *monitor) takeDown(group string, g *monGroup) {
 	})
 }
 
-// kill ends the monitor at once; its processes die with it (PDEATHSIG,
-// guardians), which takes up to K.
+// kill ends the monitor at once. Its addresses go with it; its processes take
+// up to K (PDEATHSIG, guardians). A host that wakes up kills first what was due
+// while it slept, and all of it, before anything else runs.
 func (m *monitor) kill() {
 	if !m.alive {
 		return
 	}
 	m.alive = false
 	h := m.h
-	h.w.after(h.w.between(0, 40*time.Millisecond), func() {
-		for _, id := range sortedKeys(h.kernel.running) {
-			for _, r := range sortedKeys(h.kernel.running[id]) {
-				h.stopProcess(id, r)
-			}
-		}
-	})
+	h.dropAddresses()
+	if h.waking {
+		h.dropProcesses()
+	} else {
+		h.w.after(h.w.between(0, 40*time.Millisecond), h.dropProcesses)
+	}
 	if a := h.agent; a != nil && a.mon == m {
 		a.input(member.MonitorDown{})
 		a.mon = nil

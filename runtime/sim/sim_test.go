@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -10,11 +9,7 @@ import (
 
 func fail(t *testing.T, r Report) {
 	t.Helper()
-	story := r.Story
-	if len(story) > 120 {
-		story = story[len(story)-120:]
-	}
-	t.Fatalf("seed %d: %s\nthe story's end:\n%s", r.Seed, strings.Join(r.Violations, "\n"), strings.Join(story, "\n"))
+	t.Fatal(r.Tell())
 }
 
 // Through crashes, pauses, partitions, loss, lag, slow disks and clocks at
@@ -27,8 +22,9 @@ func TestFaults(t *testing.T) {
 	var faults, starts, failovers, acked int
 	slack := time.Hour
 	for seed := range seeds {
-		nodes := []int{3, 5, 3, 4}[seed%4]
-		r := Run(Config{Seed: uint64(seed), Nodes: nodes, Groups: 3, For: 40 * time.Second})
+		cfg := Vary(uint64(seed))
+		cfg.For = 40 * time.Second
+		r := Run(cfg)
 		if len(r.Violations) > 0 {
 			fail(t, r)
 		}
@@ -82,21 +78,5 @@ func TestSameSeedSameStory(t *testing.T) {
 			}
 		}
 		t.Fatalf("%d steps, then %d", a.Steps, b.Steps)
-	}
-}
-
-// The invariants are not blind: each broken rule is found.
-func TestMutations(t *testing.T) {
-	for _, m := range []Mutation{LongLease, EarlyRelease, NoDeadMan} {
-		t.Run(fmt.Sprint(m), func(t *testing.T) {
-			for seed := range 40 {
-				r := Run(Config{Seed: uint64(seed), Mutate: m, For: 30 * time.Second})
-				if len(r.Violations) > 0 {
-					t.Logf("found at seed %d: %s", seed, r.Violations[0])
-					return
-				}
-			}
-			t.Errorf("40 seeds did not find it")
-		})
 	}
 }

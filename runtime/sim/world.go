@@ -1,17 +1,25 @@
 // Package sim runs a whole cluster in one process from one seed: the members
-// that the agents run (runtime/member, with the real Raft driver and frames),
-// over a simulated network, disks, clocks, kernels and monitors, through
-// faults, and checks at every step what must never happen.
+// that the agents run (runtime/member, with the real database drivers and
+// frames), over a simulated network, disks, clocks, kernels and monitors,
+// through faults, and checks at every step what must never happen.
 //
 //	report := sim.Run(sim.Config{Seed: 7, Nodes: 3, Groups: 4, For: 60 * time.Second})
 //
-// The kernel of a host (processes, the dead man's timer) is kept apart from the
-// monitor's own state, and true time apart from each host's clock, so that the
-// invariants judge what happens and not what a node believes. The same Config
-// gives the same Report, step by step; a violation prints as a story (Report.Story)
-// that its seed tells again.
+// The kernel of a host (processes, addresses, the dead man's timer) is kept
+// apart from the monitor's own state, and true time apart from each host's
+// clock, so that the invariants judge what happens and not what a node
+// believes. The same Config gives the same Report, step by step; a violation
+// prints as a story that its seed tells again (Report.Tell), and that Shrink
+// makes shorter by leaving out faults that it doesn't need.
 //
-// Start reading at Run, then host.go (what a host is), faults.go, check.go.
+// Files: world.go (Run, true time), host.go (a machine and its agent),
+// kernel.go (what it really runs, its monitor), disk.go, network.go, clock.go;
+// faults.go and edges.go (what goes wrong), operator.go and forming.go (what
+// people do), scenario.go (crashes with all else well); check.go and
+// check_state.go (the invariants), story.go.
+//
+// bench/sim runs it for as long as is wanted, and its test holds the mutations
+// that the invariants must find.
 package sim
 
 import (
@@ -25,26 +33,43 @@ import (
 
 // Config of a run. The zero value of a field means the default.
 type Config struct {
-	Seed    uint64
-	Nodes   int           // default 3
-	Groups  int           // default 3
-	For     time.Duration // simulated time under faults; default 60s
-	Settle  time.Duration // simulated time without faults at the end; default 20s
-	NoFault bool          // no faults at all: nothing may move
-	Crashes bool          // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
-	Fence   bool          // a fence covers every node, and is used whenever it could be faster than the wait
-	// Mutate breaks a rule on purpose, for the test that the invariants find it.
-	Mutate Mutation
+	Seed      uint64
+	Nodes     int              // default 3
+	Witnesses int              // of the nodes: the last ones vote and own nothing
+	Learners  int              // of the nodes: those before have no vote
+	Groups    int              // default 3
+	Model     spec.QuorumModel // default majority_node_set
+	For       time.Duration    // simulated time under faults; default 60s
+	Settle    time.Duration    // simulated time without faults at the end; default 20s
+	NoFault   bool             // no faults at all: nothing may move
+	Crashes   bool             // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
+
+	Fence bool // a fence covers every node, and is used whenever it could be faster than the wait
+
+	// Mix says how often each fault comes, by its name (FaultNames), in place
+	// of the usual weights: faults that it doesn't name don't come.
+	Mix map[string]int
+	// Keep leaves out all faults but those with these numbers (from 1, in order
+	// of time); nil: none is left out.
+	Keep []int
 }
 
-// Mutation is a rule broken at the edge between a member and its host.
-type Mutation string
-
-const (
-	LongLease    Mutation = "lease longer than it was granted"
-	EarlyRelease Mutation = "release before all is down"
-	NoDeadMan    Mutation = "no dead man's timer in the kernel"
-)
+// Vary is a configuration for a seed: one to seven nodes, with witnesses and
+// learners, of every model.
+func Vary(seed uint64) Config {
+	cfg := Config{Seed: seed, Nodes: []int{3, 5, 3, 4, 7, 3, 2, 5, 6, 1}[seed%10], Groups: 3}
+	switch {
+	case cfg.Nodes == 1 && seed%20 < 10:
+		cfg.Model = spec.SingleNode
+	case cfg.Nodes >= 4 && seed%3 == 0:
+		cfg.Learners = 1
+	}
+	if cfg.Nodes >= 3 && seed%4 == 1 {
+		cfg.Witnesses = 1
+	}
+	cfg.Fence = seed%5 == 2
+	return cfg
+}
 
 func (c Config) withDefaults() Config {
 	if c.Nodes == 0 {
@@ -52,6 +77,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Groups == 0 {
 		c.Groups = 3
+	}
+	if c.Model == "" {
+		c.Model = spec.MajorityNodeSet
 	}
 	if c.For == 0 {
 		c.For = time.Minute
@@ -64,15 +92,21 @@ func (c Config) withDefaults() Config {
 
 // Report is what a run came to.
 type Report struct {
+	Config     Config
 	Seed       uint64
 	Steps      int
 	Faults     int
-	Starts     int // of groups
-	Failovers  int
-	Acked      int           // updates acknowledged to clients
-	LeastSlack time.Duration // least time between a former owner's latest possible stop and a start elsewhere; huge if none
+	Kinds      map[string]int // faults by name
+	Edges      map[string]int // crashes at each edge of an assignment's way
+	Starts     int            // of groups
+	Failovers  int            // starts elsewhere than before
+	Takeovers  int            // decisions to take a group by time alone
+	Acked      int            // updates acknowledged to clients
+	LeastSlack time.Duration  // least time from a former owner's latest possible stop to the decision to take its group; huge if none
+	Times      []time.Duration
+	Simulated  time.Duration
 	Violations []string
-	Story      []string // the last things that happened, for a person
+	Story      []string // what happened, the last of it, for a person
 }
 
 // event is something to happen at a true time; seq makes the order total.
@@ -106,34 +140,16 @@ type world struct {
 	queue   eventQueue
 	hosts   []*host
 	net     network
-	taps    []tap           // recorded frames, to be played again
-	edge    bool            // processes die at the edges between their own steps, now and then
+	taps    []tap // recorded frames, to be played again
+	faults  faults
+	edge    *edge           // a crash that waits for its moment
 	servers uint64          // new server ids given out
 	calm    map[string]bool // groups that may not stop now
 	check   checker
 	ops     operator
 	fences  fences
+	story   story
 	rep     Report
-}
-
-const storyLines = 400
-
-// tell adds a line to the story.
-func (w *world) tell(format string, args ...any) {
-	line := fmt.Sprintf("%12.6f  ", float64(w.now)/1e9) + fmt.Sprintf(format, args...)
-	if len(w.rep.Story) >= 2*storyLines {
-		w.rep.Story = append(w.rep.Story[:0], w.rep.Story[storyLines:]...)
-	}
-	w.rep.Story = append(w.rep.Story, line)
-}
-
-// violate records a broken invariant.
-func (w *world) violate(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	w.tell("VIOLATION: %s", text)
-	if len(w.rep.Violations) < 10 {
-		w.rep.Violations = append(w.rep.Violations, text)
-	}
 }
 
 // at lets do happen at true time t.
@@ -146,8 +162,10 @@ func (w *world) at(t int64, do func()) {
 func (w *world) after(d time.Duration, do func()) { w.at(w.now+int64(d), do) }
 
 // between is a random span in [lo, hi).
-func (w *world) between(lo, hi time.Duration) time.Duration {
-	return lo + time.Duration(w.rng.Int64N(int64(max(hi-lo, 1))))
+func (w *world) between(lo, hi time.Duration) time.Duration { return between(w.rng, lo, hi) }
+
+func between(rng *rand.Rand, lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(rng.Int64N(int64(max(hi-lo, 1))))
 }
 
 // chance is true with probability p.
@@ -166,54 +184,62 @@ func (w *world) runUntil(t int64) {
 	}
 }
 
-// clock is a host's boot clock: it started at offset and runs at a rate of
-// (1e6+ppm)/1e6 of true time.
-type clock struct {
-	offset int64
-	ppm    int64
+// newWorld makes the hosts and starts their agents.
+func newWorld(cfg Config) *world {
+	cfg = cfg.withDefaults()
+	w := &world{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x636c7573746572))}
+	w.rep.Config, w.rep.Seed = cfg, cfg.Seed
+	w.rep.Kinds, w.rep.Edges = map[string]int{}, map[string]int{}
+	w.rep.LeastSlack = time.Duration(1<<63 - 1)
+	w.net.init(cfg.Nodes)
+	w.check.init(w)
+	w.ops.init(w)
+	for i := range cfg.Nodes {
+		h := w.newHost(i)
+		w.hosts = append(w.hosts, h)
+		h.startAgent()
+	}
+	return w
 }
 
-func (c clock) read(trueTime int64) spec.Instant {
-	return spec.Instant(c.offset + trueTime + trueTime/1_000_000*c.ppm + trueTime%1_000_000*c.ppm/1_000_000)
-}
-
-// when is the first true time at which the clock reads t or later.
-func (c clock) when(t spec.Instant) int64 {
-	guess := int64(float64(int64(t)-c.offset) / (1 + float64(c.ppm)/1e6))
-	for c.read(guess) >= t && guess > 0 {
-		guess -= 500
+func (w *world) newHost(i int) *host {
+	rate := int64(w.rng.IntN(3)-1) * rho // the bounds, or true
+	return &host{
+		w: w, index: i, name: fmt.Sprintf("n%d", i+1), nodeID: fmt.Sprintf("node%02d", i+1),
+		endpoint: fmt.Sprintf("10.0.0.%d:7400", i+1), server: uint64(1000 + i),
+		clock:      newClock(spec.Instant(w.rng.Int64N(int64(time.Hour))+1), rate),
+		kernel:     kernel{running: map[string]map[string]thing{}},
+		lastEpochs: map[string]uint64{}, released: map[string]uint64{},
 	}
-	for c.read(guess) < t {
-		guess += 100
-	}
-	return guess
 }
 
 // Run runs a cluster from a seed.
 func Run(cfg Config) Report {
-	cfg = cfg.withDefaults()
-	w := &world{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x636c7573746572))}
-	w.rep.Seed = cfg.Seed
-	w.rep.LeastSlack = time.Duration(1<<63 - 1)
-	w.net.init(cfg.Nodes)
-	w.check.init(w)
-	w.build()
+	w := newWorld(cfg)
 	if !w.waitFormed() {
-		w.violate("the cluster did not form within 60 s without any fault")
-		return w.rep
+		w.violate("", nil, "the cluster did not form within 60 s without any fault")
+		return w.finish()
 	}
-	w.ops.start(w)
+	w.ops.start()
 	switch {
-	case cfg.Crashes:
+	case w.cfg.Crashes:
 		w.startCrashes()
-	case !cfg.NoFault:
+	case !w.cfg.NoFault:
 		w.startFaults()
 	}
-	w.runUntil(w.now + int64(cfg.For))
-	w.heal()
-	w.runUntil(w.now + int64(cfg.Settle))
+	w.runUntil(w.now + int64(w.cfg.For))
 	if len(w.rep.Violations) == 0 {
-		w.check.settled(w)
+		w.heal()
+		w.runUntil(w.now + int64(w.cfg.Settle))
 	}
+	if len(w.rep.Violations) == 0 {
+		w.check.settled()
+	}
+	return w.finish()
+}
+
+func (w *world) finish() Report {
+	w.rep.Simulated = time.Duration(w.now)
+	w.rep.Story = w.story.render(w)
 	return w.rep
 }
