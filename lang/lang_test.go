@@ -13,7 +13,9 @@ import (
 
 // localProvider is providers/local's own block, as data.
 var localProvider = map[string]spec.Schema{"local": {Name: "local", Attributes: []spec.Attribute{
-	{Name: "mode", Type: spec.TypeString, Default: "process", Values: []string{"process"}, KnownAtPlan: true},
+	{Name: "mode", Type: spec.TypeString, Default: "process", Values: []string{"process", "netns"}, KnownAtPlan: true},
+	{Name: "subnet", Type: spec.TypeString, KnownAtPlan: true},
+	{Name: "subnet6", Type: spec.TypeString, KnownAtPlan: true},
 }}}
 
 func load(t testing.TB, files map[string]string) (*Config, hcl.Diagnostics) {

@@ -21,13 +21,27 @@ const nsDir = "/run/netns"
 func nsPath(name string) string { return filepath.Join(nsDir, name) }
 
 // onThread runs fn on an operating system's thread of its own, which ends with
-// it: whatever fn does to the thread stays there.
+// it: whatever fn does to the thread stays there. The process's first thread is
+// never taken: it does not end, and where it is, the whole process seems to be
+// (to Processes, for one).
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread is not used again
-		done <- fn()
-	}()
+	var run func()
+	run = func() {
+		runtime.LockOSThread() // not unlocked: the thread is not used again
+		if unix.Gettid() != unix.Getpid() {
+			done <- fn()
+			return
+		}
+		other := make(chan struct{})
+		go func() { // on another thread, for this one waits here
+			defer close(other)
+			run()
+		}()
+		<-other
+		runtime.UnlockOSThread()
+	}
+	go run()
 	return <-done
 }
 

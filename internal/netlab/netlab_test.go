@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -281,6 +282,51 @@ func TestForgottenLab(t *testing.T) {
 	}
 	if left, _ := all(l.prefix()); len(left) > 0 {
 		t.Errorf("of the forgotten lab %q are left", left)
+	}
+}
+
+// The process itself stays where it is, whichever of its threads is taken.
+func TestThreads(t *testing.T) {
+	l := newLab(t, "n1")
+	r, _ := l.Record()
+	before, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if err := Do(r.Seats["n1"].Namespace, func() error {
+				if inside, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || inside == before {
+					t.Errorf("not inside: %s, %v", inside, err)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	threads, err := filepath.Glob("/proc/self/task/*/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Readlink("/proc/self/ns/net"); err != nil || after != before {
+		t.Errorf("the process went from %s to %s, %v", before, after, err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		away := 0
+		for _, thread := range threads {
+			if at, err := os.Readlink(thread); err == nil && at != before {
+				away++ // ends in a moment
+			}
+		}
+		if away == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d threads stay away", away)
+		}
 	}
 }
 
