@@ -93,6 +93,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if !cfg.Embedded {
 		tune(cfg.Log)
 	}
+	for {
+		if err = life(ctx, cfg, f); !errors.Is(err, errStore) || ctx.Err() != nil || errors.Is(err, store.ErrDamaged) {
+			return err
+		}
+		if !awaitDisk(ctx, cfg, f.dir, err) {
+			return nil // nothing runs here
+		}
+	}
+}
+
+// life runs the node over its store, from the opening to the end.
+func life(ctx context.Context, cfg Config, f *files) (err error) {
 	st, err := store.Open(filepath.Join(f.dir, dataDir))
 	if err != nil {
 		return fmt.Errorf("open the node's database: %w", err)
@@ -171,6 +183,7 @@ type Facts struct {
 	PID          int
 	MonitorPID   int // 0: none now
 	LogDir       string
+	Trouble      string // why the database can't be written now; "": it can
 }
 
 type pid struct{ v atomic.Int64 }

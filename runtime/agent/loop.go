@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
@@ -64,6 +65,9 @@ type Node struct {
 	stopped bool
 	broken  error // of the store
 
+	alone   atomic.Bool            // the database is the one for a single node
+	trouble atomic.Pointer[string] // why the database can't be written now; nil: it can
+
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next update; nil: nobody waits
 }
@@ -107,6 +111,7 @@ func (n *Node) newMember(model spec.QuorumModel, stored confdb.Stored) (*member.
 		Wall: time.Now(), Location: time.LoadLocation,
 	}
 	var err error
+	n.alone.Store(model == spec.SingleNode)
 	if model == spec.SingleNode {
 		conf.Driver, conf.State, conf.StateIndex, err = boltdb.New(boltdb.Config{ServerID: n.facts.ServerID, Stored: stored})
 	} else {
@@ -149,7 +154,7 @@ func (n *Node) loop(ctx, life context.Context) error {
 		}
 	}
 	if n.broken != nil { // the member stopped by itself
-		return fmt.Errorf("the node's database can't be written; its groups were stopped: %w", n.broken)
+		return fmt.Errorf("%w; its groups were stopped: %w", errStore, n.broken)
 	}
 	return nil
 }
@@ -233,23 +238,6 @@ func (n *Node) give(j job) bool {
 		return true
 	case <-n.ended:
 		return false
-	}
-}
-
-// write makes the member's writes durable, one after the other.
-func (n *Node) write(ctx context.Context) error {
-	for {
-		select {
-		case p := <-n.writes:
-			if err := n.store.Write(p.What); err != nil {
-				n.give(job{fn: func() { n.broken = err }})
-				n.input(member.PersistFailed{N: p.N, Err: err.Error()})
-				continue
-			}
-			n.input(member.Persisted{N: p.N})
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }
 
@@ -378,5 +366,8 @@ func (n *Node) Facts() Facts {
 	f := n.facts
 	f.Program, f.MonitorPID = n.sum(), n.mpid.get()
 	_, f.CertNotAfter = n.cert.current()
+	if t := n.trouble.Load(); t != nil {
+		f.Trouble = *t
+	}
 	return f
 }

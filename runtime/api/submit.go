@@ -75,6 +75,11 @@ func (s *server) undone(ctx context.Context, err error) error {
 	if !quorum {
 		return s.noQuorum(ctx)
 	}
+	if why := s.b.Facts().Trouble; why != "" {
+		return &client.Error{Status: http.StatusServiceUnavailable, Code: "unknown_outcome",
+			Message: "the database can't be written now: " + why,
+			Hint:    "it is tried again until it works, and the write may still be done: send it again with the same " + client.HeaderCommand}
+	}
 	return &client.Error{Status: http.StatusServiceUnavailable, Code: "unknown_outcome",
 		Message: "the write was not seen committed within " + commitWithin.String() + "; it may still be",
 		Hint:    "send it again with the same " + client.HeaderCommand + ": it is done once"}

@@ -54,6 +54,7 @@ var (
 	keyFormat   = []byte("format")
 	keyServer   = []byte("server_id")
 	keyHard     = []byte("hard_state")
+	keyProbe    = []byte("probe")
 	keySnapshot = []byte("snapshot") // index 8, then the driver's bytes
 )
 
@@ -276,6 +277,20 @@ func (s *Store) Write(p confdb.Persist) error {
 	return nil
 }
 
+// Probe tells whether a write of some size would succeed now. It leaves nothing.
+func (s *Store) Probe() error {
+	err := guard(func() error {
+		if err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyProbe, make([]byte, 256<<10)) }); err != nil {
+			return err
+		}
+		return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyProbe) })
+	})
+	if err != nil {
+		return fmt.Errorf("write the database %s: %w", s.path, err)
+	}
+	return nil
+}
+
 func write(tx *bbolt.Tx, p confdb.Persist) error {
 	meta, log := tx.Bucket(bucketMeta), tx.Bucket(bucketLog)
 	log.FillPercent = 0.9 // it grows at its end
@@ -372,7 +387,7 @@ func guard(f func() error) (err error) {
 		case errors.Is(err, berrors.ErrTimeout):
 			err = fmt.Errorf("%w: is its agent running?", ErrLocked)
 		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-			err = fmt.Errorf("%w: %v; make room, then start the agent again", ErrFull, err)
+			err = fmt.Errorf("%w: %v; make room on it", ErrFull, err)
 		}
 		if errors.Is(err, ErrDamaged) {
 			err = fmt.Errorf("%w; if the cluster has other nodes, move the data directory away and join this one again", err)
