@@ -13,6 +13,16 @@ import (
 // answer (runtime.md: 10 to 45 ms).
 const startEstimate = 45 * time.Millisecond
 
+// startBound is the estimate for a group: an address is probed for before it is
+// added, others beside it.
+func startBound(g *spec.Group) time.Duration {
+	var probe time.Duration
+	for i := range g.Resources {
+		probe = max(probe, g.Resources[i].Probe())
+	}
+	return startEstimate + probe
+}
+
 // commitBound is how long a decision takes to reach its node: up to a frame,
 // and a commit.
 func commitBound(t spec.Timings) time.Duration { return t.Interval.D() + 10*time.Millisecond }
@@ -37,14 +47,13 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 		}
 		terms := FailoverTerms{
 			Lease: ms(t.Lease.D()), StopWithin: ms(s), Kill: ms(t.Kill.D()),
-			Commit: ms(commitBound(t)), Start: ms(startEstimate),
+			Commit: ms(commitBound(t)), Start: ms(startBound(g)),
 		}
 		wait := ms(t.TakeoverWait(spec.Duration(s)))
 		terms.Drift = wait - terms.Lease - terms.StopWithin - terms.Kill
 		out = append(out, FailoverTime{
 			Group: g.Addr, WorstMS: wait + terms.Commit + terms.Start,
-			// Every resource type of this version lives and dies with the monitor's lease.
-			Exclusive: true, Terms: terms,
+			Exclusive: len(g.NotHeld()) == 0, NotHeld: g.NotHeld(), Terms: terms,
 		})
 	}
 	return out
@@ -60,7 +69,7 @@ func ms(d time.Duration) int64 {
 // stop_timeout; then the new owner is agreed on, and starts.
 func moveBound(g *spec.Group, t spec.Timings) int64 {
 	t = t.WithDefaults()
-	return ms(stopBound(g) + t.Kill.D() + commitBound(t) + startEstimate)
+	return ms(stopBound(g) + t.Kill.D() + commitBound(t) + startBound(g))
 }
 
 // stopBound is the longest way through the resources' dependencies, each

@@ -243,10 +243,11 @@ type Availability struct {
 
 // FailoverTime is the longest that a group is down when its owner dies.
 type FailoverTime struct {
-	Group     addr.Address  `json:"group"`
-	WorstMS   int64         `json:"worst_ms"`
-	Exclusive bool          `json:"exclusive"` // all of it dies with its lease
-	Terms     FailoverTerms `json:"terms"`
+	Group     addr.Address   `json:"group"`
+	WorstMS   int64          `json:"worst_ms"`
+	Exclusive bool           `json:"exclusive"`          // all of it dies with its lease
+	NotHeld   []spec.NotHeld `json:"not_held,omitempty"` // what doesn't
+	Terms     FailoverTerms  `json:"terms"`
 }
 
 // FailoverTerms are the summands of FailoverTime.WorstMS, in milliseconds.

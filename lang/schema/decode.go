@@ -329,6 +329,7 @@ func decodeResource(v cty.Value, typ spec.Schema, r *spec.Resource, d decoder) e
 		return err
 	}
 	r.DependsOn, r.DependsOnAny, r.PendingTimeout = common.DependsOn, common.DependsOnAny, common.PendingTimeout
+	r.SeparateMonitor = common.SeparateMonitor
 	r.LooksAlive, r.IsAlive, r.Restart = common.LooksAlive, common.IsAlive, common.Restart
 	return nil
 }

@@ -126,6 +126,7 @@ func ResourceCommon() Schema {
 			{Name: "depends_on", Type: TypeStrings, KnownAtPlan: true, Impact: ImpactNone, Doc: "Resources of the group that are online before it, all of them."},
 			{Name: "depends_on_any", Type: TypeStrings, KnownAtPlan: true, Impact: ImpactNone, Doc: "And at least one of these."},
 			{Name: "pending_timeout", Type: TypeDuration, Default: "3m", KnownAtPlan: true, Impact: ImpactNone, Doc: "Between two signs of progress while it starts or stops."},
+			{Name: "separate_monitor", Type: TypeBool, KnownAtPlan: true, Impact: ImpactRestartResource, Doc: "A monitor process of its own, so that it can hurt no other resource; default: false."},
 		},
 		Blocks: []Block{
 			poll("looks_alive", "5s", "The cheap check. Without command, tcp and http: the type's own."),
@@ -169,6 +170,18 @@ func ResourceTypes() map[string]Schema {
 			},
 		},
 	}
+	types = append(types, Schema{
+		Name: "script",
+		Doc:  "Whatever two commands turn on and off.",
+		Attributes: []Attribute{
+			{Name: "start", Type: TypeStrings, Required: true, Impact: ImpactRestartResource, Doc: "Program and arguments, no shell. Exit status 0 means online; what it starts in the background is kept until it is stopped."},
+			{Name: "stop", Type: TypeStrings, Impact: ImpactNone, Doc: "Exit status 0 means offline; else it is run again. It has to do no harm when there is nothing to stop."},
+			{Name: "environment", Type: TypeStringMap, Impact: ImpactRestartResource, Doc: "Added to the environment."},
+			{Name: "directory", Type: TypeString, Impact: ImpactRestartResource, Doc: "Working directory; default: the node's."},
+			{Name: "stop_timeout", Type: TypeDuration, Default: "10s", Impact: ImpactNone, Doc: "How long one run of stop may take before it is killed."},
+			{Name: "exclusive", Type: TypeBool, Default: false, Impact: ImpactNone, Doc: "Says that two nodes at once do no harm, or that the script keeps others out."},
+		},
+	})
 	m := make(map[string]Schema, len(types))
 	for _, t := range types {
 		m[t.Name] = t

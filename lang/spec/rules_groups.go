@@ -19,6 +19,7 @@ func (c *checker) groupRules() {
 		c.owners(g)
 		c.policies(g)
 		c.resources(g)
+		c.exclusive(g)
 	}
 }
 
@@ -169,6 +170,28 @@ func IPAddress(s string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%q is no IP address; write one as 127.77.0.10 or 10.0.0.5/24", s)
 	}
 	return a.Unmap(), nil
+}
+
+// DefaultProbe is how long an ip_address is probed for before it is added: a host
+// that has it answers within a fraction of a millisecond, some once they are awake.
+const DefaultProbe = 25 * time.Millisecond
+
+// Probe is how long the start of an ip_address asks the link for another owner; 0
+// for others, and for one that isn't added.
+func (r *Resource) Probe() time.Duration {
+	text, ok := r.Attributes["address"].(string)
+	if r.Type != "ip_address" || !ok {
+		return 0
+	}
+	if a, err := IPAddress(text); err != nil || a.IsLoopback() {
+		return 0
+	}
+	if text, ok = r.Attributes["probe"].(string); ok {
+		if d, err := ParseDuration(text); err == nil {
+			return d.D()
+		}
+	}
+	return DefaultProbe
 }
 
 // noHostAddress says why no host can be given the address, or "".

@@ -197,18 +197,19 @@ type Failback struct {
 
 // Resource is one resource of a group.
 type Resource struct {
-	ID             string         `json:"id,omitempty"`
-	Addr           addr.Address   `json:"addr"`
-	Name           string         `json:"name"` // unique in the group
-	Type           string         `json:"type"`
-	Attributes     map[string]any `json:"attributes"`               // by the type's schema; JSON values, defaults filled in
-	DependsOn      []string       `json:"depends_on,omitempty"`     // resource names: all of these
-	DependsOnAny   []string       `json:"depends_on_any,omitempty"` // and at least one of these
-	PendingTimeout Duration       `json:"pending_timeout"`          // between two signs of progress; default 180s
-	LooksAlive     Poll           `json:"looks_alive"`              // default every 5s
-	IsAlive        Poll           `json:"is_alive"`                 // default every 60s
-	Restart        Restart        `json:"restart"`
-	Checkpoint     *Checkpoint    `json:"checkpoint,omitempty"`
+	ID              string         `json:"id,omitempty"`
+	Addr            addr.Address   `json:"addr"`
+	Name            string         `json:"name"` // unique in the group
+	Type            string         `json:"type"`
+	Attributes      map[string]any `json:"attributes"`                 // by the type's schema; JSON values, defaults filled in
+	DependsOn       []string       `json:"depends_on,omitempty"`       // resource names: all of these
+	DependsOnAny    []string       `json:"depends_on_any,omitempty"`   // and at least one of these
+	PendingTimeout  Duration       `json:"pending_timeout"`            // between two signs of progress; default 180s
+	SeparateMonitor bool           `json:"separate_monitor,omitempty"` // a monitor process of its own
+	LooksAlive      Poll           `json:"looks_alive"`                // default every 5s
+	IsAlive         Poll           `json:"is_alive"`                   // default every 60s
+	Restart         Restart        `json:"restart"`
+	Checkpoint      *Checkpoint    `json:"checkpoint,omitempty"`
 }
 
 // Checkpoint is a resource's checkpoint block: what is kept in the configuration

@@ -85,7 +85,7 @@ func sameResource(a, b *spec.Resource) bool {
 	return a.Addr == b.Addr && a.Name == b.Name && a.Type == b.Type &&
 		maps.EqualFunc(a.Attributes, b.Attributes, sameValue) &&
 		slices.Equal(a.DependsOn, b.DependsOn) && slices.Equal(a.DependsOnAny, b.DependsOnAny) &&
-		a.PendingTimeout == b.PendingTimeout && samePoll(&a.LooksAlive, &b.LooksAlive) && samePoll(&a.IsAlive, &b.IsAlive) &&
+		a.PendingTimeout == b.PendingTimeout && a.SeparateMonitor == b.SeparateMonitor && samePoll(&a.LooksAlive, &b.LooksAlive) && samePoll(&a.IsAlive, &b.IsAlive) &&
 		a.Restart == b.Restart
 }
 

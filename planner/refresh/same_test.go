@@ -21,7 +21,7 @@ func full() spec.Group {
 		Resources: []spec.Resource{{
 			ID: "id", Addr: addr.Group("g", addr.NoKey).WithResource("r", addr.NoKey), Name: "r", Type: "t",
 			Attributes: map[string]any{"s": "x", "n": 1.5, "b": true, "l": []any{"x"}, "m": map[string]any{"k": "v"}},
-			DependsOn:  []string{"a"}, DependsOnAny: []string{"b"}, PendingTimeout: 6, LooksAlive: poll, IsAlive: poll,
+			DependsOn:  []string{"a"}, DependsOnAny: []string{"b"}, PendingTimeout: 6, SeparateMonitor: true, LooksAlive: poll, IsAlive: poll,
 			Restart: spec.Restart{Action: "a", Threshold: 1, Period: 7, Delay: 8, AffectGroup: true},
 		}},
 	}

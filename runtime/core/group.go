@@ -113,7 +113,7 @@ func (r *run) define(g *confdb.Group) bool {
 // by the type's schema no attribute differs that takes a restart, as the plan
 // has shown.
 func sameResource(a, b spec.Resource) bool {
-	if a.Type != b.Type {
+	if a.Type != b.Type || a.SeparateMonitor != b.SeparateMonitor {
 		return false
 	}
 	schema, known := spec.ResourceTypes()[a.Type]

@@ -139,6 +139,7 @@ func (g *guard) run() int {
 	go g.reap(pid, exits, gone)
 	Trim()
 
+	stays := o.Go.Stays
 	var stopping unix.Signal
 	var killing bool
 	for {
@@ -163,7 +164,9 @@ func (g *guard) run() int {
 			// anyone; the others mean: end.
 			killing = killing || s != guardDeathSignal || g.monitorDied()
 		case ws := <-exits:
-			if stopping != 0 && !killing {
+			if stays && !killing && ws.Exited() && ws.ExitStatus() == 0 {
+				// What it has left is what it was for.
+			} else if stopping != 0 && !killing {
 				// What is left in other groups is asked to stop as well, and
 				// all may take the time that the program has.
 				signalDescendants(stopping, pid, nil)

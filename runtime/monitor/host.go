@@ -38,6 +38,17 @@ func (h *host) Hold(ctx context.Context, a resource.Address) (resource.HeldAddre
 	return held, nil
 }
 
+// Undo keeps a program that the next monitor runs before it is ready.
+func (h *host) Undo(p resource.Program) (func() error, error) {
+	id, err := h.record.undo(p)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return h.record.undone(id) }, nil
+}
+
+func (h *host) Tell(text string) { h.say(LogWord{Level: "warn", Text: text}) }
+
 // ownProgram is the file to start guardians from: the one named, while it is
 // still this process's program, so that ps shows its name; else this very
 // program, though its file be replaced or removed.
@@ -212,6 +223,7 @@ func (g *guarded) send(o guardOrder) {
 func (g *guarded) PID() int                { return g.pid }
 func (g *guarded) Exited() <-chan struct{} { return g.exited }
 func (g *guarded) Gone() <-chan struct{}   { return g.gone }
+func (g *guarded) Well() bool              { return g.clean }
 func (g *guarded) Stop(sig int)            { g.send(guardOrder{Stop: sig}) }
 
 func (g *guarded) ExitError() error {

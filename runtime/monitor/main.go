@@ -180,11 +180,41 @@ func (m *monitor) prepare() error {
 		return err
 	}
 	m.record, m.host.record = record, record
+	m.undo()
 	Trim()
 	if err := Lock(); err != nil {
 		m.out.log("debug", "the monitor's program may be dropped from memory when memory is short", map[string]any{"err": err.Error()})
 	}
 	return nil
+}
+
+// Undoing is tried so often, each time for so long. What can't be undone stays
+// in the record, for the next monitor: a node must not be lost for it.
+const (
+	undoTries   = 3
+	undoTimeout = 30 * time.Second
+)
+
+// undo runs the stop commands of scripts that an earlier monitor left on.
+func (m *monitor) undo() {
+	for _, u := range m.record.toUndo() {
+		for try := 1; ; try++ {
+			ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+			err := m.host.Run(ctx, u.Program)
+			cancel()
+			if err == nil {
+				err = m.record.undone(u.ID)
+			}
+			if err == nil {
+				m.out.log("warn", "ran the stop command of what an earlier monitor had left", map[string]any{"resource": u.Program.Name})
+				break
+			}
+			m.out.log("error", "what an earlier monitor left can't be stopped", map[string]any{"resource": u.Program.Name, "err": err.Error(), "try": try, "of": undoTries})
+			if try == undoTries {
+				break
+			}
+		}
+	}
 }
 
 // tellWaiting says, ever more seldom, that an earlier monitor still lives.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/runtime/address"
+	"github.com/clusterplan/clusterplan/runtime/resource"
 )
 
 // record is what a monitor leaves on disk for the next one: which processes
@@ -36,7 +37,14 @@ type recordData struct {
 	Tokens    []string          `json:"tokens"`            // of monitors that may have left something
 	Guardians []processID       `json:"guardians"`         // of guardians that may live
 	Epochs    map[string]uint64 `json:"epochs"`            // by group id
+	Undo      []undo            `json:"undo,omitempty"`    // to run, the last first
 	Devices   []address.Left    `json:"devices,omitempty"` // that may be there, with addresses on them
+}
+
+// undo is a program that takes back what a script did to the host.
+type undo struct {
+	ID      uint64           `json:"id"`
+	Program resource.Program `json:"program"`
 }
 
 // processID names a process for good, within one boot.
@@ -71,6 +79,7 @@ func openRecord(dir string) (*record, error, error) {
 	if now := strings.TrimSpace(string(boot)); r.data.Boot != now {
 		// No process lives through a boot, and ids begin anew.
 		r.data.Boot, r.data.Tokens, r.data.Guardians, r.data.Devices = now, nil, nil, nil
+		// What a script had changed may well: it stays to be undone.
 	}
 	if r.data.Epochs == nil {
 		r.data.Epochs = map[string]uint64{}
@@ -205,6 +214,47 @@ func (r *record) ended(pid int) {
 			return
 		}
 	}
+}
+
+// undo keeps a program, on disk.
+func (r *record) undo(p resource.Program) (uint64, error) {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	r.mu.Lock()
+	var id uint64
+	for _, u := range r.data.Undo {
+		id = max(id, u.ID)
+	}
+	id++
+	r.data.Undo = append(r.data.Undo, undo{ID: id, Program: p})
+	r.mu.Unlock()
+	err := r.save()
+	if err != nil {
+		r.mu.Lock()
+		r.data.Undo = slices.DeleteFunc(r.data.Undo, func(u undo) bool { return u.ID == id })
+		r.mu.Unlock()
+	}
+	return id, err
+}
+
+// undone drops one, on disk: run later, when the group is elsewhere, it might
+// do harm.
+func (r *record) undone(id uint64) error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	r.mu.Lock()
+	r.data.Undo = slices.DeleteFunc(r.data.Undo, func(u undo) bool { return u.ID == id })
+	r.mu.Unlock()
+	return r.save()
+}
+
+// toUndo is what is to be run, in that order.
+func (r *record) toUndo() []undo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := slices.Clone(r.data.Undo)
+	slices.Reverse(out)
+	return out
 }
 
 // save writes the record; the caller holds saving, and not mu.

@@ -53,11 +53,7 @@ func newGenericApplication(env Env, host Host, name string, a *attributes) *gene
 			a.problem("command: an argument holds a zero byte")
 		}
 	}
-	for name, v := range k.environment {
-		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(v, 0) {
-			a.problem("environment: %q is no name of a variable, or its value holds a zero byte", name)
-		}
-	}
+	checkEnvironment(k.environment, a)
 	if k.logMax < 1024 {
 		a.problem("log_max_size = %d bytes is too small; write at least 1KiB", k.logMax)
 	}
@@ -71,6 +67,14 @@ func newGenericApplication(env Env, host Host, name string, a *attributes) *gene
 		k.directory = filepath.Join(env.Dir, k.directory)
 	}
 	return k
+}
+
+func checkEnvironment(environment map[string]string, a *attributes) {
+	for name, v := range environment {
+		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(v, 0) {
+			a.problem("environment: %q is no name of a variable, or its value holds a zero byte", name)
+		}
+	}
 }
 
 // program is the application's environment: what checks run in too.

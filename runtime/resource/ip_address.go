@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // ipAddress is an address that moves with its group. One in 127/8 every Linux
@@ -22,7 +24,7 @@ type ipAddress struct {
 func newIPAddress(env Env, host Host, a *attributes) *ipAddress {
 	k := &ipAddress{env: env, host: host, want: Address{Interface: a.text("interface"), Probe: a.duration("probe")}}
 	if a.values["probe"] == nil {
-		k.want.Probe = defaultProbe
+		k.want.Probe = spec.DefaultProbe
 	}
 	if k.want.Probe > maxProbe {
 		a.problem("probe = %s: write %s at most", k.want.Probe, maxProbe)
@@ -50,12 +52,8 @@ func newIPAddress(env Env, host Host, a *attributes) *ipAddress {
 	return k
 }
 
-// A host that has an address answers a probe within a fraction of a
-// millisecond; some take longer that have to wake first.
-const (
-	defaultProbe = 25 * time.Millisecond
-	maxProbe     = 10 * time.Second
-)
+// maxProbe bounds the probe: a host that has an address answers at once.
+const maxProbe = 10 * time.Second
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
 

@@ -43,6 +43,12 @@ type Host interface {
 	// Run runs p, a check, to its end and returns nil for exit status 0. When
 	// ctx ends, it is killed with its process group.
 	Run(ctx context.Context, p Program) error
+	// Undo keeps on disk that p has to be run to its end if this monitor dies,
+	// before anything else is started on this node; done takes that back, on
+	// disk as well.
+	Undo(p Program) (done func() error, err error)
+	// Tell puts a warning in the agent's log.
+	Tell(text string)
 	// Hold adds an IP address to the kernel, which takes it away when the
 	// monitor dies, and tells the neighbours. After an error nothing is left.
 	Hold(ctx context.Context, a Address) (HeldAddress, error)
@@ -78,6 +84,7 @@ type Program struct {
 	Log     string // file for stdout and stderr; "": not kept
 	LogMax  int64  // bytes at which the log is rotated
 	LogKeep int    // rotated logs that are kept
+	Stays   bool   // what it leaves in the background when it ends well is kept, until Kill
 }
 
 // User is whom a program runs as.
@@ -95,6 +102,8 @@ type Guarded interface {
 	// then says how, in words, with its last line of output.
 	Exited() <-chan struct{}
 	ExitError() error
+	// Well tells, once it has exited, whether that was with status 0.
+	Well() bool
 	// Gone is closed when neither it nor any descendant is left.
 	Gone() <-chan struct{}
 	// Stop sends a signal (a number) to its process group, once.
@@ -143,6 +152,8 @@ func New(env Env, host Host, r spec.Resource) (*Resource, error) {
 		k = newIPAddress(env, host, a)
 	case "generic_application":
 		k = newGenericApplication(env, host, r.Name, a)
+	case "script":
+		k = newScript(env, host, r.Name, a)
 	default:
 		return nil, fmt.Errorf("resource %s: this version has no resource type %q", r.Name, r.Type)
 	}

@@ -28,6 +28,8 @@ type fakeHost struct {
 
 func (h fakeHost) Guard(_ context.Context, p Program) (Guarded, error) { return h.guard(p) }
 func (h fakeHost) Run(ctx context.Context, p Program) error            { return h.run(ctx, p) }
+func (h fakeHost) Undo(Program) (func() error, error)                  { return func() error { return nil }, nil }
+func (h fakeHost) Tell(string)                                         {}
 func (h fakeHost) Hold(_ context.Context, a Address) (HeldAddress, error) {
 	return h.hold(a)
 }
@@ -49,6 +51,7 @@ type fakeProcess struct {
 	exited, gone chan struct{}
 	stops        []int
 	killed       bool
+	well         bool // it ends with status 0
 }
 
 func newFakeProcess(polite bool) *fakeProcess {
@@ -58,6 +61,7 @@ func newFakeProcess(polite bool) *fakeProcess {
 func (p *fakeProcess) PID() int                { return 1 }
 func (p *fakeProcess) Exited() <-chan struct{} { return p.exited }
 func (p *fakeProcess) Gone() <-chan struct{}   { return p.gone }
+func (p *fakeProcess) Well() bool              { return p.well }
 func (p *fakeProcess) ExitError() error        { return errors.New("ended with exit status 3") }
 func (p *fakeProcess) end()                    { close(p.exited); close(p.gone) }
 func (p *fakeProcess) Kill()                   { p.killed = true; p.end() }
@@ -98,6 +102,10 @@ func TestAttributes(t *testing.T) {
 		{"time-out", application(map[string]any{"stop_timeout": "soon"}), `"soon" is no time span`},
 		{"unknown", application(map[string]any{"colour": "red"}), "this version's generic_application has no attribute colour"},
 		{"two at once", application(map[string]any{"colour": "red", "log_keep": true}), "log_keep = true is no whole number\n"},
+		{"script", spec.Resource{Name: "s", Type: "script", Attributes: map[string]any{"start": []any{"a"}, "stop": []any{"b"}, "exclusive": true}}, ""},
+		{"script without a start", spec.Resource{Name: "s", Type: "script", Attributes: map[string]any{"stop": []any{"b"}}}, "start is missing"},
+		{"script with an empty stop", spec.Resource{Name: "s", Type: "script", Attributes: map[string]any{"start": []any{"a"}, "stop": []any{""}}}, "stop is empty"},
+		{"script without time", spec.Resource{Name: "s", Type: "script", Attributes: map[string]any{"start": []any{"a"}, "stop_timeout": "0s"}}, "a stop needs time"},
 		{"unknown type", spec.Resource{Name: "x", Type: "toaster"}, `no resource type "toaster"`},
 		{"address", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{"address": "127.0.0.5/8"}}, ""},
 		{"no address", spec.Resource{Name: "vip", Type: "ip_address", Attributes: map[string]any{}}, "address is missing"},
@@ -129,7 +137,7 @@ func TestAttributes(t *testing.T) {
 
 // Every type of the schema is implemented, and takes its schema's defaults.
 func TestEveryType(t *testing.T) {
-	required := map[string]any{"command": []string{"x"}, "address": "127.0.0.1"}
+	required := map[string]any{"command": []string{"x"}, "address": "127.0.0.1", "start": []string{"x"}}
 	for name, schema := range spec.ResourceTypes() {
 		attributes := map[string]any{}
 		for _, a := range schema.Attributes {

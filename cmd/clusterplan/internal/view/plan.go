@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner"
 )
 
@@ -317,6 +318,15 @@ func millis(ms int64) string {
 	return fmt.Sprintf("%d ms", ms)
 }
 
+// notHeld names what may outlive its node's lease.
+func notHeld(left []spec.NotHeld) string {
+	names := make([]string, len(left))
+	for i, n := range left {
+		names[i] = n.Resource
+	}
+	return strings.Join(names, ", ") + " may outlive its lease"
+}
+
 func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 	if len(p.FailoverTimes) == 0 {
 		return
@@ -332,7 +342,7 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 		t := f.Terms
 		terms := fmt.Sprintf("lease %d + stop %d + kill %d + clocks %d + commit %d + start %d", t.Lease, t.StopWithin, t.Kill, t.Drift, t.Commit, t.Start)
 		if !f.Exclusive {
-			terms += "; not exclusive"
+			terms += "; not exclusive: " + notHeld(f.NotHeld)
 		}
 		rows = append(rows, []string{"  " + f.Group.String(), millis(f.WorstMS), s.Dim("(" + terms + ")")})
 	}

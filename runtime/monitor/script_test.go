@@ -1,0 +1,97 @@
+package monitor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// script is a start of a script resource whose commands are shell code.
+func script(start, stop string) Order {
+	return Order{Start: &Start{
+		Group: "g", GroupName: "web", Epoch: 7, StopWithin: spec.Duration(time.Second),
+		Resource: spec.Resource{ID: "id-s", Name: "s", Type: "script", Attributes: map[string]any{
+			"start": []string{"/bin/sh", "-c", start}, "stop": []string{"/bin/sh", "-c", stop},
+		}},
+	}}
+}
+
+func lines(file string) []string {
+	b, _ := os.ReadFile(file)
+	return strings.Fields(string(b))
+}
+
+func TestScript(t *testing.T) {
+	r := ready(t)
+	log, pids := filepath.Join(r.dir, "said"), filepath.Join(r.dir, "pids")
+	say := func(w string) string { return fmt.Sprintf("echo %s:$CLUSTERPLAN_EPOCH >> %s", w, log) }
+	// What start leaves in the background stays until stop has run.
+	start := say("start") + fmt.Sprintf("; ( setsid sh -c 'echo $$ >> %s; exec sleep 1000' & )", pids)
+	r.send(script(start, say("stop")))
+	r.awaitState("s", spec.StateOnline)
+	kept := pidsIn(t, pids, 1)
+	if !alive(kept[0]) {
+		t.Fatal("what start has started ended with it")
+	}
+	r.send(Order{Stop: &ResourceRef{"g", 7, "s"}})
+	r.awaitState("s", spec.StateOffline)
+	if alive(kept[0]) {
+		t.Error("what start has started lives on")
+	}
+	if got := strings.Join(lines(log), " "); got != "start:7 stop:7" {
+		t.Errorf("ran %q", got)
+	}
+
+	// A start that fails says why, and is stopped all the same.
+	r.send(script("echo no such array >&2; exit 3", say("stop")))
+	if got := r.awaitState("s", spec.StateFailed); got.Reason != "start: ended with exit status 3; its last line: no such array" {
+		t.Error(got.Reason)
+	}
+	eventually(t, "stopped after a start that failed", func() bool { return len(lines(log)) == 3 })
+
+	// A stop that fails is run again; before it has succeeded the group isn't down.
+	flag := filepath.Join(r.dir, "let go")
+	r.send(script("true", fmt.Sprintf("%s; test -e '%s'", say("try"), flag)))
+	r.awaitState("s", spec.StateOnline)
+	r.send(Order{End: &GroupRef{"g", 7}})
+	eventually(t, "tried again", func() bool { return len(lines(log)) >= 5 })
+	for _, w := range r.got {
+		if w.Down != nil {
+			t.Fatal("down before its stop has succeeded")
+		}
+	}
+	if err := os.WriteFile(flag, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitDown("g", 7)
+}
+
+// What a monitor that died has left on, the next one stops before it is ready;
+// what was stopped is not stopped again.
+func TestScriptUndone(t *testing.T) {
+	r := ready(t)
+	log, pids := filepath.Join(r.dir, "said"), filepath.Join(r.dir, "pids")
+	r.send(script(fmt.Sprintf("( setsid sh -c 'echo $$ >> %s; exec sleep 1000' & )", pids), "echo stop >> "+log))
+	r.awaitState("s", spec.StateOnline)
+	kept := pidsIn(t, pids, 1)
+	r.p.Kill()
+	<-r.p.Done()
+	awaitGone(t, kept...)
+	if len(lines(log)) != 0 {
+		t.Fatal("nobody was there to run it")
+	}
+	for range 2 {
+		r = startRig(t, r.dir)
+		r.await("ready", func(w Word) bool { return w.Ready != nil })
+		if got := len(lines(log)); got != 1 {
+			t.Fatalf("stop has run %d times, want once", got)
+		}
+		r.p.Kill()
+		<-r.p.Done()
+	}
+}
