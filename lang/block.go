@@ -33,7 +33,7 @@ type providerDecl struct {
 
 // block is a cluster, node, group or resource block.
 type block struct {
-	kind   string // addr.TypeCluster, TypeNode, TypeGroup, or "resource"
+	kind   string // addr.TypeCluster, TypeNode, TypeFence, TypeGroup, or "resource"
 	name   string
 	typ    string // a resource's type
 	rng    hcl.Range
@@ -217,6 +217,10 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 		out.blocks[i].nestedShape = &shape.blocks[i]
 	}
 	for _, src := range content.Blocks {
+		if src.Type == "fence" {
+			diags = append(diags, errorAt(src.DefRange, "Fence in the wrong place", "A fence block stands at the root, beside nodes and groups: fence \"NAME\" { agent = ..., nodes = [node.NAME] }. Move it there."))
+			continue
+		}
 		if instead, ok := laterBlocks[name][src.Type]; ok {
 			diags = append(diags, notYet(src.DefRange, "The "+src.Type+" block", instead))
 			continue
@@ -424,7 +428,7 @@ func (c *Config) unknownProvider(name string, rng hcl.Range) *hcl.Diagnostic {
 	return errorAt(rng, "Unknown provider", fmt.Sprintf("There is no provider %q.%s This version has: %s.", name, didYouMean("", name, known), strings.Join(known, ", ")))
 }
 
-// object reads a cluster, node or group block.
+// object reads a cluster, node, fence or group block.
 func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
 	b := &block{kind: src.Type, name: src.Labels[0], rng: src.DefRange}
 	switch b.kind {
@@ -438,6 +442,11 @@ func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
 			return hcl.Diagnostics{duplicate(src, "node."+b.name, first.rng)}
 		}
 		b.schema, c.nodes[b.name] = c.schemas.node, b
+	case addr.TypeFence:
+		if first, ok := c.fences[b.name]; ok {
+			return hcl.Diagnostics{duplicate(src, "fence."+b.name, first.rng)}
+		}
+		b.schema, c.fences[b.name] = c.schemas.fence, b
 	case addr.TypeGroup:
 		if first, ok := c.groups[b.name]; ok {
 			return hcl.Diagnostics{duplicate(src, "group."+b.name, first.rng)}

@@ -326,6 +326,11 @@ func (d *Definition) typed() *spec.Definition {
 			d.decoded(schema.DecodeKnown(o.Value, &n))
 			n.Addr, n.Address = o.Addr, endpointOf(o.Value)
 			out.Nodes = append(out.Nodes, n)
+		case o.Type == addr.TypeFence:
+			f := spec.Fence{}
+			d.decoded(schema.DecodeKnown(o.Value, &f))
+			f.Addr = o.Addr
+			out.Fences = append(out.Fences, f)
 		case o.Type == addr.TypeGroup:
 			g := spec.Group{}
 			if first := groups[b]; first != nil {

@@ -38,6 +38,7 @@ type Config struct {
 	providers map[string]*providerDecl
 	cluster   *block
 	nodes     map[string]*block
+	fences    map[string]*block
 	groups    map[string]*block
 
 	varsValue cty.Value // all variables as one object
@@ -87,6 +88,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 		outputs:   map[string]*output{},
 		providers: map[string]*providerDecl{},
 		nodes:     map[string]*block{},
+		fences:    map[string]*block{},
 		groups:    map[string]*block{},
 	}
 	c.schemas, c.shapes = schemasOf(&o), map[shapeKey]*shape{}
@@ -176,6 +178,7 @@ var rootSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "provider", LabelNames: []string{"name"}},
 	{Type: "cluster", LabelNames: []string{"name"}},
 	{Type: "node", LabelNames: []string{"name"}},
+	{Type: "fence", LabelNames: []string{"name"}},
 	{Type: "group", LabelNames: []string{"name"}},
 	{Type: "output", LabelNames: []string{"name"}},
 	{Type: "module", LabelNames: []string{"name"}},
@@ -229,7 +232,7 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.provider(b)...)
 		case "output":
 			diags = append(diags, c.output(b)...)
-		case "cluster", "node", "group":
+		case "cluster", "node", "fence", "group":
 			diags = append(diags, c.object(b)...)
 		}
 	}

@@ -270,6 +270,9 @@ func (ev *evaluation) defaults(in *instance) {
 		if v := in.attrs["name"]; v.IsKnown() && v.IsNull() {
 			in.attrs["name"] = cty.StringVal(b.name)
 		}
+	case addr.TypeFence:
+		in.nameAttr()
+		in.guardParameters(in.attrs)
 	case addr.TypeGroup:
 		in.nameAttr()
 		if v := in.attrs["stop_within"]; v.IsKnown() && v.IsNull() {
@@ -285,6 +288,69 @@ func (ev *evaluation) defaults(in *instance) {
 			in.attrs["failback"] = cty.ObjectVal(m)
 		}
 	}
+}
+
+// guardParameters marks a fence's parameters that are never shown, and lists
+// them for the agents, which know no marks.
+func (in *instance) guardParameters(attrs map[string]cty.Value) {
+	if a := in.block.body.attr("sensitive_parameters"); a.expr == nil {
+		attrs[a.Name] = a.deflt // of an instance before this one
+	}
+	attrs["sensitive_parameters"] = sensitiveParameters(attrs["sensitive_parameters"], attrs["parameters"])
+	attrs["parameters"] = hideSecrets(attrs["parameters"], attrs["sensitive_parameters"])
+}
+
+// sensitiveParameters are the names of a fence's parameters that are never
+// shown: those that the definition names, those with sensitive values, and
+// those that are secrets by their names.
+func sensitiveParameters(given, parameters cty.Value) cty.Value {
+	names := map[string]bool{}
+	if v, _ := given.Unmark(); v.IsKnown() && !v.IsNull() {
+		for it := v.ElementIterator(); it.Next(); {
+			if _, e := it.Element(); e.IsKnown() && !e.IsNull() {
+				e, _ = e.Unmark()
+				names[e.AsString()] = true
+			}
+		}
+	}
+	v, marks := parameters.Unmark()
+	if v.IsKnown() && !v.IsNull() {
+		for it := v.ElementIterator(); it.Next(); {
+			key, e := it.Element()
+			key, _ = key.Unmark()
+			if len(marks) > 0 || schema.IsSensitive(e) || spec.SecretParameter(key.AsString()) {
+				names[key.AsString()] = true
+			}
+		}
+	}
+	list := make([]cty.Value, 0, len(names))
+	for _, name := range sortedKeys(names) {
+		list = append(list, cty.StringVal(name))
+	}
+	if len(list) == 0 {
+		return cty.ListValEmpty(cty.String)
+	}
+	return cty.ListVal(list)
+}
+
+// hideSecrets marks the parameters with these names.
+func hideSecrets(parameters, names cty.Value) cty.Value {
+	v, marks := parameters.Unmark()
+	if !v.IsKnown() || v.IsNull() || v.LengthInt() == 0 {
+		return parameters
+	}
+	secret := map[string]bool{}
+	for it := names.ElementIterator(); it.Next(); {
+		_, e := it.Element()
+		secret[e.AsString()] = true
+	}
+	m := v.AsValueMap()
+	for name, e := range m {
+		if secret[name] && !e.IsMarked() {
+			m[name] = e.Mark(schema.Sensitive)
+		}
+	}
+	return cty.MapVal(m).WithMarks(marks)
 }
 
 func (in *instance) nameAttr() {
@@ -428,6 +494,9 @@ func (ev *evaluation) refresh(in *instance) {
 		if a := &in.block.body.attrs[i]; a.identity {
 			attrs[a.Name] = prev.GetAttr(a.Name)
 		}
+	}
+	if in.block.kind == addr.TypeFence {
+		in.guardParameters(attrs)
 	}
 	in.value = cty.ObjectVal(attrs)
 }

@@ -88,6 +88,9 @@ func (c *Config) eachBlock(f func(*block)) {
 	for _, name := range sortedKeys(c.nodes) {
 		f(c.nodes[name])
 	}
+	for _, name := range sortedKeys(c.fences) {
+		f(c.fences[name])
+	}
 	for _, name := range sortedKeys(c.groups) {
 		f(c.groups[name])
 		for _, r := range c.groups[name].resources {
@@ -209,6 +212,8 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 	switch r.root {
 	case "machine", "network", "module", "volume", "guarantee":
 		return notYet(r.rng, "A reference to a "+r.root, laterRoot[r.root])
+	case "fence":
+		return errorAt(r.rng, "Reference to a fence", "Nothing refers to a fence: it names the nodes that it covers, with nodes = [node.NAME].")
 	case "self":
 		return notYet(r.rng, "self", "Refer to the object by its address.")
 	}

@@ -50,7 +50,7 @@ func (c *checker) owners(g *Group) {
 
 func (c *checker) policies(g *Group) {
 	if g.NoQuorum == NoQuorumFreeze {
-		c.add(g.Addr, "no_quorum", "Not supported yet", "no_quorum = \"freeze\" needs a fence that covers the group, and this version has none. Use \"stop\".")
+		c.add(g.Addr, "no_quorum", "Not supported yet", "no_quorum = \"freeze\" is not in this version: the kernel ends what runs without a lease. Use \"stop\", and a fence where a group has to be free sooner.")
 	}
 	for _, name := range g.DependsOn {
 		if name == g.Name {
