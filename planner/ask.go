@@ -17,10 +17,14 @@ var sequence = []string{
 	providers.PhaseBootstrap, providers.PhaseJoin, providers.PhaseUpdate, providers.PhasePromote, providers.PhaseResume,
 }
 
+// oneCall tells whether an object comes and goes by one write to the cluster's
+// database, without phases.
+func oneCall(a addr.Address) bool { return a.Type == addr.TypeGroup || a.Type == addr.TypeFence }
+
 // goOn adds what a cut-off create has not done yet, where the provider does
 // not ask for it by itself.
 func (b *builder) goOn(it *item) {
-	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+	if it.addr.IsResource() || oneCall(it.addr) {
 		return
 	}
 	var done []string
@@ -43,7 +47,7 @@ func (b *builder) goOn(it *item) {
 
 // replace asks for the phases of the way out and of the way back in.
 func (b *builder) replace(it *item) {
-	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+	if it.addr.IsResource() || oneCall(it.addr) {
 		return
 	}
 	if out, ok := b.ask(it, it.prior, cty.NilVal); ok {

@@ -358,11 +358,11 @@ func (b *builder) takeAway(it *item, actions []string, reason string) {
 	c := it.change
 	c.Actions, c.Reason = actions, reason
 	if it.prior != nil && it.prior.Value != cty.NilVal {
-		c.Before = b.shapes[c.Type].guard(it.prior.Value)
+		c.Before = it.veil(b.shapes[c.Type].guard(it.prior.Value))
 	} else {
-		c.Before = b.shapes[c.Type].guard(b.attributes(it))
+		c.Before = it.veil(b.shapes[c.Type].guard(b.attributes(it)))
 	}
-	if it.addr.IsResource() || it.addr.Type == addr.TypeGroup {
+	if it.addr.IsResource() || oneCall(it.addr) {
 		return
 	}
 	resp, ok := b.ask(it, it.prior, cty.NilVal)
@@ -376,6 +376,25 @@ func (b *builder) takeAway(it *item, actions []string, reason string) {
 	// The cluster ends as a whole: no one drains to no one.
 	it.remove = slices.DeleteFunc(slices.Clone(it.remove), func(p string) bool { return p != providers.PhaseStop && p != providers.PhaseRemove })
 	c.Phases = it.remove
+}
+
+// veil marks what was sensitive when it was applied, whatever the definition
+// says of it now, or where it says nothing any more.
+func (it *item) veil(v cty.Value) cty.Value {
+	if it.old == nil || len(it.old.Sensitive) == 0 || v == cty.NilVal {
+		return v
+	}
+	u, marks := v.Unmark()
+	if !u.IsKnown() || u.IsNull() || !u.Type().IsObjectType() {
+		return v
+	}
+	attrs := u.AsValueMap()
+	for _, name := range it.old.Sensitive {
+		if e, ok := attrs[name]; ok && !e.ContainsMarked() {
+			attrs[name] = e.Mark(schema.Sensitive)
+		}
+	}
+	return cty.ObjectVal(attrs).WithMarks(marks)
 }
 
 func (b *builder) bringAbout(it *item) {
@@ -435,7 +454,7 @@ func (b *builder) compare(it *item) {
 	if it.partial {
 		b.goOn(it)
 	}
-	c.Before = likeMarks(s.guard(it.prior.Value), it.want.config)
+	c.Before = it.veil(likeMarks(s.guard(it.prior.Value), it.want.config))
 	c.After = s.guard(likeMarks(resp.Planned, it.want.config))
 	if !equal {
 		c.Attributes = s.diff(c.Before, c.After, b.attributes(it))

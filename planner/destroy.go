@@ -5,7 +5,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
 
-// destroyEdges: groups go dependents first, then every node, then what is left.
+// destroyEdges: groups go dependents first, then fences, then every node, then what is left.
 func (o *orderer) destroyEdges() {
 	unit := make(map[addr.Address]*Unit, len(o.groups))
 	for _, u := range o.groups {
@@ -31,7 +31,18 @@ func (o *orderer) destroyEdges() {
 			o.g.AddEdge(u.Key, markGroups, graph.Soft)
 		}
 	}
+	for _, u := range o.fences {
+		if len(o.groups) > 0 {
+			o.g.AddEdge(u.Key, markGroups, graph.Soft)
+		}
+		for _, n := range o.leaves { // while someone answers for the database
+			o.g.AddEdge(n.Key, u.Key, graph.Soft)
+		}
+	}
 	if o.cluster != nil {
+		for _, u := range o.fences {
+			o.g.AddEdge(o.cluster.Key, u.Key, graph.Soft)
+		}
 		if len(o.groups) > 0 {
 			o.g.AddEdge(o.cluster.Key, markGroups, graph.Soft)
 		}

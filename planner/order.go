@@ -21,6 +21,7 @@ var (
 	markUp      = Key{addr.Address{Name: "agents started"}, StageMark}
 	markMembers = Key{addr.Address{Name: "nodes joined"}, StageMark}
 	markRolled  = Key{addr.Address{Name: "nodes rolled"}, StageMark}
+	markFences  = Key{addr.Address{Name: "fences settled"}, StageMark}
 	markGroups  = Key{addr.Address{Name: "groups settled"}, StageMark}
 	gateQuorum  = Key{addr.Address{Name: "of the cluster"}, StageGate}
 )
@@ -32,7 +33,7 @@ type orderer struct {
 	units map[Key]*Unit
 
 	ups, joins, rolls, leaves []*Unit // of nodes
-	groups                    []*Unit
+	fences, groups            []*Unit
 	cluster                   *Unit
 }
 
@@ -44,6 +45,8 @@ func (b *builder) order() {
 		case it.addr.IsResource():
 		case it.addr.Type == addr.TypeNode:
 			o.node(it)
+		case it.addr.Type == addr.TypeFence:
+			o.fence(it)
 		case it.addr.Type == addr.TypeGroup:
 			o.group(it)
 		case it.acts():
@@ -57,6 +60,7 @@ func (b *builder) order() {
 		o.destroyEdges()
 	} else {
 		o.nodeEdges(batches)
+		o.fenceEdges()
 		o.groupEdges()
 	}
 	keys, err := o.g.Order()
@@ -225,6 +229,48 @@ func (o *orderer) wake() {
 		u.Config = it.prior.Value
 		o.ups = append(o.ups, u)
 	}
+}
+
+// fence makes a fence's unit.
+func (o *orderer) fence(it *item) {
+	if it.acts() {
+		o.fences = append(o.fences, o.add(it, StageWhole))
+	}
+}
+
+// fenceEdges: new and changed fences after the nodes that they cover and before
+// the groups that rely on them; one goes when no group changes any more.
+func (o *orderer) fenceEdges() {
+	byName := o.unitsByName()
+	for _, u := range o.fences {
+		o.needQuorum(u.Key)
+		if u.Action == "delete" || u.Action == "forget" {
+			if len(o.groups) > 0 {
+				o.mark(markGroups)
+				o.g.AddEdge(u.Key, markGroups, graph.Soft)
+			}
+			continue
+		}
+		if o.units[markRolled] != nil {
+			o.g.AddEdge(u.Key, markRolled, graph.Soft)
+		}
+		for _, name := range ownerNames(u.Config) {
+			for _, k := range byName[name] {
+				o.g.AddEdge(u.Key, k, graph.Soft)
+			}
+		}
+		o.mark(markFences)
+		o.g.AddEdge(markFences, u.Key, graph.Soft)
+	}
+}
+
+// unitsByName are the units that bring nodes about, by the nodes' names.
+func (o *orderer) unitsByName() map[string][]Key {
+	byName := map[string][]Key{}
+	for _, u := range slices.Concat(o.joins, o.rolls) {
+		byName[nameOf(u)] = append(byName[nameOf(u)], u.Key)
+	}
+	return byName
 }
 
 // group makes one unit of a group and its resources.
@@ -399,10 +445,7 @@ func (o *orderer) needQuorum(k Key) {
 // groupEdges: after the nodes that may own them, what they depend on, and
 // what gives up an address that they take.
 func (o *orderer) groupEdges() {
-	byName := map[string][]Key{}
-	for _, u := range slices.Concat(o.joins, o.rolls) {
-		byName[nameOf(u)] = append(byName[nameOf(u)], u.Key)
-	}
+	byName := o.unitsByName()
 	unit := make(map[addr.Address]*Unit, len(o.groups))
 	for _, u := range o.groups {
 		unit[u.Key.Addr] = u
@@ -412,6 +455,9 @@ func (o *orderer) groupEdges() {
 		o.needQuorum(u.Key)
 		if o.units[markRolled] != nil {
 			o.g.AddEdge(u.Key, markRolled, graph.Soft)
+		}
+		if o.units[markFences] != nil {
+			o.g.AddEdge(u.Key, markFences, graph.Soft)
 		}
 		if u.Config != cty.NilVal {
 			for _, name := range ownerNames(u.Config) {
@@ -529,10 +575,10 @@ func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool
 	return out
 }
 
-// ownerNames are the nodes that a group's lists name.
+// ownerNames are the nodes that a group's or a fence's lists name.
 func ownerNames(config cty.Value) []string {
 	var out []string
-	for _, attr := range []string{"preferred_owners", "possible_owners"} {
+	for _, attr := range []string{"preferred_owners", "possible_owners", "nodes"} {
 		v := unmark(attribute(config, attr))
 		if v == cty.NilVal || !v.IsKnown() || v.IsNull() {
 			continue

@@ -60,6 +60,11 @@ func (b *builder) fromState() spec.Definition {
 			if schema.DecodeKnown(v, &n) == nil {
 				def.Nodes = append(def.Nodes, n)
 			}
+		case it.addr.Type == addr.TypeFence:
+			f := spec.Fence{ID: it.old.ID, Addr: it.addr}
+			if schema.DecodeKnown(v, &f) == nil {
+				def.Fences = append(def.Fences, f)
+			}
 		case it.addr.Type == addr.TypeGroup:
 			g := spec.Group{ID: it.old.ID, Addr: it.addr}
 			if schema.DecodeKnown(v, &g) == nil {

@@ -88,6 +88,11 @@ type job struct {
 	progress func(string)
 }
 
+// oneCall tells whether the unit is one write to the cluster's database.
+func oneCall(u *planner.Unit) bool {
+	return u.Key.Addr.Type == addr.TypeGroup || u.Key.Addr.Type == addr.TypeFence
+}
+
 // unit does one unit, phase by phase. The phase that failed is returned.
 func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 	if u.Action == "forget" {
@@ -126,7 +131,7 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 	if err := r.aim(j); err != nil {
 		return "", err
 	}
-	if u.Key.Addr.Type == addr.TypeGroup {
+	if oneCall(u) {
 		return "", r.group(ctx, j)
 	}
 	if u.Type == addr.TypeNode || len(u.Phases) > 0 {
@@ -242,7 +247,7 @@ func (r *runner) takeAway(ctx context.Context, j *job, phases []string) (string,
 	if r.work.Destroy && u.Type == addr.TypeCluster {
 		return "", r.leftovers(u.Key.Addr) // it is over with its last node
 	}
-	if u.Key.Addr.Type == addr.TypeGroup {
+	if oneCall(u) {
 		phases = []string{""}
 	}
 	for _, phase := range phases {
@@ -256,7 +261,7 @@ func (r *runner) takeAway(ctx context.Context, j *job, phases []string) (string,
 			j.progress(phase)
 		}
 		resp, err := r.call(ctx, j, phase, cty.NilVal, nil)
-		if err != nil && r.work.Destroy && u.Key.Addr.Type == addr.TypeGroup && ctx.Err() == nil {
+		if err != nil && r.work.Destroy && oneCall(u) && ctx.Err() == nil {
 			// Nobody answers for the database: what runs of the group ends with its node.
 			j.progress("ends with its node: " + err.Error())
 			r.mu.Lock()
@@ -310,7 +315,8 @@ func (r *runner) leftovers(more ...addr.Address) error {
 	return r.append(entries...)
 }
 
-// group makes or changes a group and its resources: one call, one intent.
+// group makes or changes a group and its resources, or a fence: one call, one
+// intent.
 func (r *runner) group(ctx context.Context, j *job) error {
 	u := j.u
 	parts := make([]providers.Resource, 0, len(u.Parts))

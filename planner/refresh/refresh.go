@@ -135,6 +135,9 @@ func collect(cfg Config, world planner.World) ([]target, error) {
 			if world.Live == nil && world.LiveErr != "" && o.Type != addr.TypeCluster {
 				t.why = world.LiveErr
 			}
+		}
+		if _, holds := p.(providers.LiveReader); holds && o.Type != addr.TypeFence {
+			// Who holds the database tells all of these by itself.
 		} else if s, ok := p.Schema().Objects[o.Type]; ok && len(o.Attributes) > 0 {
 			v, err := schema.FromJSON(o.Attributes, schema.Type(s))
 			if err != nil {

@@ -59,6 +59,7 @@ type database struct {
 	leader  string // node name, as a node with quorum says
 	members map[string]*client.ConfigMember
 	groups  map[string]*client.ConfigGroup
+	fences  map[string]*client.ConfigFence
 }
 
 var (
@@ -76,6 +77,7 @@ func (p *Provider) Schema() providers.Schema {
 		Config: spec.Schema{Name: Name},
 		Objects: map[string]spec.Schema{
 			addr.TypeCluster: spec.ClusterSchema(),
+			addr.TypeFence:   spec.FenceSchema(),
 			addr.TypeGroup:   spec.GroupSchema(),
 		},
 		Resources: spec.ResourceTypes(),
@@ -271,6 +273,10 @@ func index(conf client.Config) *database {
 	db := &database{Config: conf, members: make(map[string]*client.ConfigMember, len(conf.Members)), groups: make(map[string]*client.ConfigGroup, len(conf.Groups))}
 	for i := range conf.Members {
 		db.members[conf.Members[i].Spec.ID] = &conf.Members[i]
+	}
+	db.fences = make(map[string]*client.ConfigFence, len(conf.Fences))
+	for i := range conf.Fences {
+		db.fences[conf.Fences[i].Spec.ID] = &conf.Fences[i]
 	}
 	for i := range conf.Groups {
 		db.groups[conf.Groups[i].Spec.ID] = &conf.Groups[i]

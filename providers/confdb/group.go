@@ -348,7 +348,7 @@ func unchanged(a, b cty.Value, name string) bool {
 	return eq.IsKnown() && eq.True()
 }
 
-// Apply of cluster and group.
+// Apply of cluster, fence and group.
 func (p *Provider) Apply(ctx context.Context, req providers.ApplyRequest) (providers.ApplyResponse, error) {
 	if err := ctx.Err(); err != nil {
 		return providers.ApplyResponse{}, err
@@ -356,10 +356,13 @@ func (p *Provider) Apply(ctx context.Context, req providers.ApplyRequest) (provi
 	if req.Type == addr.TypeCluster {
 		return p.applyCluster(ctx, req)
 	}
+	if req.Type == addr.TypeFence {
+		return p.applyFence(ctx, req)
+	}
 	return p.applyGroup(ctx, req)
 }
 
-// Read of cluster and group.
+// Read of cluster, fence and group.
 func (p *Provider) Read(ctx context.Context, req providers.ReadRequest) (providers.ReadResponse, error) {
 	if len(p.env.Nodes.All()) == 0 {
 		return providers.ReadResponse{}, nil // no node ever ran that could hold it
@@ -374,6 +377,13 @@ func (p *Provider) Read(ctx context.Context, req providers.ReadRequest) (provide
 	res := providers.ReadResponse{AsOf: db.Revision, NoQuorum: !db.Quorum}
 	if req.Type == addr.TypeCluster {
 		res.Object, err = clusterObject(db.Cluster)
+		return res, err
+	}
+	if f := db.fences[req.ID]; f != nil && req.Type == addr.TypeFence {
+		if f.Spec.ManagedBy != spec.ManagedBy {
+			return res, foreignFence(f.Spec)
+		}
+		res.Object, err = readFence(f.Spec, req.Prior)
 		return res, err
 	}
 	g := db.groups[req.ID]

@@ -143,6 +143,11 @@ func (s *server) moveGroup(c *call) error {
 			return err
 		}
 	}
+	if o.ConfirmedOff != "" {
+		if err := s.confirmOwner(c, id, o.ConfirmedOff, cmd); err != nil {
+			return err
+		}
+	}
 	cmd.MoveGroup = &confdb.MoveGroup{Group: id, To: to}
 	return s.commit(c, cmd)
 }
@@ -157,7 +162,7 @@ func (s *server) wantGroup(online bool) func(*call) error {
 		if err != nil {
 			return err
 		}
-		if o.Node != "" {
+		if o.Node != "" || o.ConfirmedOff != "" {
 			return bad("an order %s names no node; move does", want)
 		}
 		cmd.SetWant = &confdb.SetWant{Group: id, Want: want}
@@ -171,7 +176,7 @@ func (s *server) pauseNode(drain bool) func(*call) error {
 		if err != nil {
 			return err
 		}
-		if o.Node != "" {
+		if o.Node != "" || o.ConfirmedOff != "" {
 			return bad("the node stands in the path, not in the body")
 		}
 		cmd.PauseNode = &confdb.PauseNode{Node: id, Drain: drain}
@@ -184,7 +189,7 @@ func (s *server) resumeNode(c *call) error {
 	if err != nil {
 		return err
 	}
-	if o.Node != "" {
+	if o.Node != "" || o.ConfirmedOff != "" {
 		return bad("the node stands in the path, not in the body")
 	}
 	cmd.ResumeNode = &confdb.NodeRef{Node: id}

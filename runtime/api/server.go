@@ -98,6 +98,10 @@ func (s *server) routes() {
 	s.handle("POST "+client.PathNodes+"/{id}/drain", operate, s.pauseNode(true))
 	s.handle("POST "+client.PathNodes+"/{id}/resume", operate, s.resumeNode)
 
+	s.handle("POST "+client.PathNodes+"/{id}/fence", operate, s.fenceNode)
+
+	s.handle("PUT "+client.PathFences+"/{id}", admin, s.putFence)
+	s.handle("DELETE "+client.PathFences+"/{id}", admin, s.deleteFence)
 	s.handle("PUT "+client.PathCluster, admin, s.putCluster)
 	s.handle("PUT "+client.PathGroups+"/{id}", admin, s.putGroup)
 	s.handle("DELETE "+client.PathGroups+"/{id}", admin, s.deleteGroup)

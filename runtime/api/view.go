@@ -97,6 +97,7 @@ func (s *server) config(c *call) error {
 			}
 			out.Groups = append(out.Groups, cg)
 		}
+		out.Fences = fencesOf(st, allowed(c.role, client.RoleAdmin))
 	})
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func (s *server) config(c *call) error {
 func (s *server) status(c *call) error {
 	f := s.b.Facts()
 	out := client.Status{FormatVersion: client.FormatVersion, Time: time.Now().UTC(),
-		Nodes: []client.StatusNode{}, Groups: []client.StatusGroup{}}
+		Nodes: []client.StatusNode{}, Groups: []client.StatusGroup{}, Fences: []client.StatusFence{}}
 	known := false
 	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
 		known = st.Cluster.ID != ""
@@ -121,6 +122,7 @@ func (s *server) status(c *call) error {
 			sn := client.StatusNode{Name: n.Spec.Name, Address: n.Endpoint, Zone: n.Spec.Zone, Role: n.Spec.Role,
 				Votes: n.Spec.Votes, Version: n.Version, Spare: n.Spec.Spare}
 			sn.State, sn.Reason = nodeState(st, ms, id, f.NodeID)
+			sn.Fenced = fencedStatus(n)
 			if id == f.NodeID {
 				sn.PID, sn.MonitorPID = f.PID, f.MonitorPID
 			}
@@ -132,6 +134,7 @@ func (s *server) status(c *call) error {
 		for _, id := range sortedGroups(st) {
 			out.Groups = append(out.Groups, groupStatus(st, ms, st.Groups[id], f.NodeID))
 		}
+		out.Fences = statusFences(st)
 	})
 	if err != nil {
 		return err

@@ -95,7 +95,13 @@ type MemberRequest struct {
 type Order struct {
 	Node   string `json:"node,omitempty"` // move: id or name of the new owner, "": any other
 	Reason string `json:"reason,omitempty"`
+	// ConfirmedOff is a person's word that a node is off: of a move the id or
+	// name of the group's owner, of a fence ConfirmedNode.
+	ConfirmedOff string `json:"confirmed_off,omitempty"`
 }
+
+// ConfirmedNode is Order.ConfirmedOff where the path names the node.
+const ConfirmedNode = "yes"
 
 // Done answers a write that was committed.
 type Done struct {
@@ -125,6 +131,7 @@ type Config struct {
 	Cluster        spec.Cluster   `json:"cluster"`
 	Members        []ConfigMember `json:"members"`
 	Groups         []ConfigGroup  `json:"groups"`
+	Fences         []ConfigFence  `json:"fences,omitempty"`
 }
 
 // ConfigMember is a member with what operators ordered.
@@ -165,6 +172,7 @@ type Status struct {
 	Quorum        StatusQuorum  `json:"quorum"`
 	Nodes         []StatusNode  `json:"nodes"`
 	Groups        []StatusGroup `json:"groups"`
+	Fences        []StatusFence `json:"fences"`
 }
 
 // StatusQuorum counts votes.
@@ -190,6 +198,8 @@ type StatusNode struct {
 	PID        int    `json:"pid"`
 	MonitorPID int    `json:"monitor_pid"`
 	Reason     string `json:"reason,omitempty"` // of paused, quarantined, unknown
+
+	Fenced *StatusFenced `json:"fenced,omitempty"` // when it was last proven off
 }
 
 // StatusGroup is one group.
