@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -55,7 +56,7 @@ func (a *app) give(cmd *cobra.Command, o run.Order, dir string, asJSON bool) err
 }
 
 func (a *app) moveCommand() *cobra.Command {
-	var reason, dir string
+	var reason, dir, confirmed string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "move GROUP [NODE]",
@@ -66,7 +67,10 @@ cluster's to carry out: the group is stopped where it is and started there.`, he
 		Example: "  clusterplan move web n2 --reason 'n1 gets new memory'",
 		Args:    between("a GROUP", "a NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := run.Order{Verb: "move", Name: args[0], Reason: reason}
+			o := run.Order{Verb: "move", Name: args[0], Reason: reason, ConfirmedOff: confirmed}
+			if confirmed != "" && reason == "" {
+				return errors.New("--confirmed-off is recorded with its reason; add --reason")
+			}
 			if len(args) == 2 {
 				o.To = args[1]
 			}
@@ -77,6 +81,7 @@ cluster's to carry out: the group is stopped where it is and started there.`, he
 		},
 	}
 	orderFlags(c, &reason, &dir, &asJSON)
+	c.Flags().StringVar(&confirmed, "confirmed-off", "", "the group's owner `NODE` is off: your word, recorded (see clusterplan fence)")
 	return c
 }
 

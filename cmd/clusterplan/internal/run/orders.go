@@ -19,10 +19,14 @@ import (
 
 // Order is what an operator wants.
 type Order struct {
-	Verb   string // move | online | offline | pause | drain | resume
+	Verb   string // fence | move | online | offline | pause | drain | resume
 	Name   string // of a group or node, or its address
 	To     string // of a move: node, or ""
 	Reason string
+	// ConfirmedOff, of a move: the owner that is off, by the caller's word.
+	// Confirmed, of a fence: likewise.
+	ConfirmedOff string
+	Confirmed    bool
 }
 
 func (o Order) String() string {
@@ -45,6 +49,11 @@ func (s *Session) Give(ctx context.Context, o Order) (client.Done, error) {
 	switch o.Verb {
 	case "move":
 		call = c.Move
+		if o.ConfirmedOff != "" {
+			if order.ConfirmedOff, err = s.name(addr.TypeNode, o.ConfirmedOff); err != nil {
+				return client.Done{}, err
+			}
+		}
 		if o.To != "" {
 			if order.Node, err = s.name(addr.TypeNode, o.To); err != nil {
 				return client.Done{}, err

@@ -80,7 +80,7 @@ func notMember(self *client.Self) string {
 func (s *Session) knownStatus() (*client.Status, error) {
 	st := s.Snap.State
 	out := &client.Status{FormatVersion: client.FormatVersion, Cluster: st.Cluster.Name, Time: time.Now().UTC().Truncate(time.Millisecond),
-		Nodes: []client.StatusNode{}, Groups: []client.StatusGroup{}}
+		Nodes: []client.StatusNode{}, Groups: []client.StatusGroup{}, Fences: []client.StatusFence{}}
 	for _, o := range st.Objects {
 		var err error
 		switch {
@@ -99,6 +99,17 @@ func (s *Session) knownStatus() (*client.Status, error) {
 				out.Nodes = append(out.Nodes, client.StatusNode{Name: n.Name, State: spec.NodeUnknown, Address: s.endpoint(o.ID), Zone: n.Zone,
 					Role: n.Role, Votes: n.Votes, Spare: n.Spare})
 				out.Quorum.Votes += n.Votes
+			}
+		case o.Addr.Type == addr.TypeFence:
+			var f spec.Fence
+			if err = s.decode(o.Type, o.Attributes, &f); err == nil {
+				sf := client.StatusFence{Name: f.Name, Agent: f.Agent, Level: f.Level, Nodes: []string{}}
+				for _, n := range out.Nodes { // nodes stand before fences
+					if f.Covers(n.Name) {
+						sf.Nodes = append(sf.Nodes, n.Name)
+					}
+				}
+				out.Fences = append(out.Fences, sf)
 			}
 		case o.Addr.Type == addr.TypeGroup:
 			out.Groups = append(out.Groups, client.StatusGroup{Name: nameOf(&o), State: spec.StateUnknown, Resources: []client.StatusResource{}})

@@ -77,6 +77,9 @@ func (d *defaults) of(c *planner.Change) map[string]cty.Value {
 	case c.Type == addr.TypeNode:
 		s := spec.NodeSchema()
 		add(m, "", s.Attributes, s.Blocks)
+	case c.Type == addr.TypeFence:
+		s := spec.FenceSchema()
+		add(m, "", s.Attributes, s.Blocks)
 	case c.Type == addr.TypeGroup:
 		s := spec.GroupSchema()
 		add(m, "", s.Attributes, s.Blocks)

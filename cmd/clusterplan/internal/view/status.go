@@ -49,6 +49,24 @@ func (s Style) Status(w io.Writer, st *client.Status) error {
 	if err := table(&b, rows); err != nil {
 		return err
 	}
+	if len(st.Fences) > 0 {
+		b.WriteString("\n")
+		rows = [][]string{s.head("FENCE", "AGENT", "LEVEL", "NODES", "LAST USE")}
+		for _, f := range st.Fences {
+			last := "-"
+			if u := f.Last; u != nil {
+				last = u.Node + " off"
+				if !u.OK {
+					last = s.Red(u.Node+" failed") + ": " + u.Error
+				}
+				last += s.Dim(", " + since(u.Time, st.Time) + " ago")
+			}
+			rows = append(rows, []string{f.Name, f.Agent, strconv.Itoa(f.Level), strings.Join(f.Nodes, ","), last})
+		}
+		if err := table(&b, rows); err != nil {
+			return err
+		}
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -82,6 +100,13 @@ func notes(n client.StatusNode) string {
 	}
 	if n.Reason != "" {
 		all = append(all, n.Reason)
+	}
+	if n.Fenced != nil && n.State == spec.NodeDown {
+		how := "off, by fence " + n.Fenced.By
+		if n.Fenced.Person {
+			how = "off, by the word of " + n.Fenced.By
+		}
+		all = append(all, how)
 	}
 	return strings.Join(all, ", ")
 }
