@@ -87,7 +87,7 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 // schemas of objects, each made once.
 type schemas struct {
 	cluster, node, fence, group spec.Schema
-	resources            map[string]spec.Schema // with what every resource has
+	resources                   map[string]spec.Schema // with what every resource has
 }
 
 func schemasOf(o *Options) schemas {
