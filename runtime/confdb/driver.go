@@ -50,6 +50,7 @@ type Status struct {
 type Settings struct {
 	Suspicion time.Duration // silence after which a follower campaigns
 	RankDelay time.Duration // between the campaigns of two ranks
+	Round     time.Duration // a frame and its answer take no longer; default a fifth of Suspicion
 	Witnesses []uint64      // server ids that lead only if none else can
 	DeviceIO  time.Duration // single_quorum: how long an operation of the device may take
 }

@@ -187,6 +187,8 @@ type Machine struct {
 	peers    map[uint64]*peer // by server id
 	order    []uint64         // peers' server ids, sorted
 	leaseEnd spec.Instant     // own lease; 0: never had one
+	probed   []uint64         // servers that this node beats to, where the timings have probes
+	probeAt  spec.Instant     // when the next beat or probe to one of them is due
 	held     uint64           // own Seq that the newest lease was granted for
 	monitor  bool             // it runs, holds the lock, has cleaned up
 	answered struct {         // receipt of the newest leader's frame that this node answered
@@ -257,6 +259,7 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 // settle does what is due now, whatever the event was.
 func (m *Machine) settle() {
 	m.checkLease()
+	m.stepProbes()
 	if m.lead != nil {
 		m.leadStep()
 	}
@@ -269,6 +272,7 @@ func (m *Machine) settle() {
 func (m *Machine) NextDeadline() spec.Instant {
 	next := m.owner.deadline
 	earliest(&next, m.leaseDeadline())
+	earliest(&next, m.probeAt)
 	if m.lead != nil {
 		earliest(&next, m.lead.deadline)
 	}
@@ -293,6 +297,7 @@ func (m *Machine) setState(s *confdb.State) {
 	}
 	m.retime(t.WithDefaults())
 	m.reindex()
+	m.choosePeers()
 	if m.lead != nil {
 		m.lead.leases = nil
 	}

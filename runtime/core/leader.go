@@ -72,6 +72,9 @@ func (m *Machine) agreement(s confdb.Status) {
 		}
 		m.noteAnswer(s.Term, m.now)
 		m.leadDirty()
+		for _, id := range m.probed { // those who follow hear of it at once
+			m.peers[id].probe.Hurry(m.now)
+		}
 	case !leads:
 		m.lead = nil
 	}
@@ -137,9 +140,9 @@ func (m *Machine) watchPeers() {
 	changed := false
 	for _, id := range m.order {
 		p := m.peers[id]
-		if p.fresh != 0 {
-			if silent := p.fresh.Add(suspicion); m.now < silent {
-				earliest(&l.deadline, silent)
+		if p.fresh != 0 && !m.timings.Probing() {
+			if at := m.silentAt(p); m.now < at {
+				earliest(&l.deadline, at)
 			}
 		}
 		if p.deaf && m.now >= p.deafTill {
@@ -172,7 +175,7 @@ func (m *Machine) watchPeers() {
 
 // peerUp tells whether a peer answers, asks for leases, and takes them.
 func (m *Machine) peerUp(p *peer) bool {
-	return p.fresh != 0 && p.ready && !p.leaving && !p.deaf && m.now.Sub(p.fresh) < m.timings.Suspicion.D()
+	return p.fresh != 0 && p.ready && !p.leaving && !p.deaf && !m.silent(p)
 }
 
 // isUp tells whether a node counts as up. A new leader gives those that were
@@ -193,7 +196,7 @@ func (m *Machine) isUp(node string) bool {
 		return true
 	}
 	l := m.lead
-	if p != nil && p.fresh != 0 && (!p.ready || p.leaving || p.deaf) {
+	if p != nil && (p.fresh != 0 && (!p.ready || p.leaving || p.deaf) || p.probe.Down()) {
 		return false
 	}
 	return m.now.Sub(l.since) < m.timings.Suspicion.D() && slices.Contains(l.wasUp, node)

@@ -28,6 +28,13 @@ type peer struct {
 	revision uint64
 	releases map[string]uint64 // group -> newest epoch, by inc
 
+	probe heartbeat.Prober // beats and probes to it, where the timings have them
+	asks  bool             // the next frame to it is one
+	// A leader beats fast until the peer holds a lease of the settings' length:
+	// settled. settleSeq is the peer's Seq that the first such one was granted for.
+	settled   bool
+	settleSeq uint64
+
 	sent  [64]sentFrame // own frames to it, newest at sentN-1
 	sentN uint64
 
@@ -57,6 +64,7 @@ func (p *peer) forgetTerm() {
 	p.fresh, p.answered, p.oldTerm, p.told = 0, 0, 0, false
 	p.granted, p.offered, p.refused = 0, false, 0
 	p.deaf, p.deafTill, p.needRev, p.taking, p.upSince = false, 0, 0, 0, 0
+	p.settled, p.settleSeq = false, 0
 	clear(p.releases) // others may have granted leases since
 }
 
@@ -85,13 +93,21 @@ func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
 		Ready: m.asksForLease(), Leaving: m.closing, Revision: m.state.Revision, UpSince: m.now.Sub(m.start), Held: m.held,
 		OldTermAge: m.now.Sub(m.oldTermAnswer(m.drv.Term)), Releases: m.releasesToTell(),
 	}
+	if p.asks {
+		f.Asks, p.asks = true, false
+		p.probe.Sent(m.seq)
+	}
 	s := sentFrame{seq: m.seq, at: m.now}
 	if m.lead != nil {
 		s.term = m.lead.term
 		m.noteAnswer(m.lead.term, m.now)
+		f.Asks = f.Asks || !m.timings.Probing()
 		if g := m.grant(p); g > 0 {
 			f.Grant, f.GrantIncarnation, f.GrantSeq = g, p.inc, p.seq
 			s.held = p.seq
+			if p.settleSeq == 0 && p.revision >= m.state.TimingsRevision {
+				p.settleSeq = p.seq
+			}
 		}
 	} else if p.leads && p.term == m.drv.Term {
 		m.noteAnswer(p.term, p.at)
@@ -165,7 +181,7 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 		p.inc, p.seq, p.echo = f.Incarnation, 0, 0
 		p.started = started
 		p.offered, p.refused, p.deaf = false, 0, false
-		p.fresh = 0
+		p.fresh, p.settled, p.settleSeq = 0, false, 0
 		m.leadDirty()
 	}
 	if f.Seq <= p.seq {
@@ -179,6 +195,10 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 	if p.ready != f.Ready || p.leaving != f.Leaving {
 		p.ready, p.leaving = f.Ready, f.Leaving
 		m.leadDirty()
+	}
+	p.settled = p.settled || p.settleSeq != 0 && f.Held >= p.settleSeq
+	if echo != 0 {
+		p.probe.Echoed(echo, m.now, m.pace(p))
 	}
 	m.takeGrant(p, f)
 	if m.lead != nil && f.Term == m.lead.term {
@@ -260,7 +280,7 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 	}
 	// Late answers to old frames are no sign of life now.
 	if m.now.Sub(s.at) < m.timings.Suspicion.D() {
-		if p.fresh == 0 || m.now.Sub(p.fresh) >= m.timings.Suspicion.D() {
+		if p.fresh == 0 || m.silent(p) {
 			m.leadDirty()
 		}
 		p.fresh = m.now
@@ -362,7 +382,7 @@ func (m *Machine) oldLeases() spec.Instant {
 // mayGrant tells whether a peer may get a lease from this leader now.
 func (m *Machine) mayGrant(p *peer) bool {
 	return m.lead.ready && p.ready && !p.deaf && p.taking == 0 && !m.beingFenced(p.node) && p.inc != 0 && p.node != "" &&
-		p.fresh != 0 && m.now.Sub(p.fresh) < m.timings.Suspicion.D() &&
+		p.fresh != 0 && !m.silent(p) &&
 		p.revision >= max(p.needRev, m.lead.revision) && m.nodeServer(p.node) == p.server &&
 		m.oldIncarnationGone(p)
 }

@@ -24,6 +24,9 @@ type retimed struct {
 func (m *Machine) retime(t spec.Timings) {
 	if r := m.state.TimingsRevision; r != m.retimed.revision {
 		m.retimed.revision, m.retimed.since = r, m.now
+		for _, p := range m.peers {
+			p.settled, p.settleSeq = false, 0
+		}
 	}
 	m.timings = t
 	n := m.state.Nodes[m.cfg.Node]

@@ -29,6 +29,7 @@ const payloadVersion = 1
 const (
 	flagReady   = 1
 	flagLeaving = 2
+	flagAsks    = 4
 )
 
 // AppendPayload writes what the seal hides and protects: all of the frame but
@@ -44,6 +45,9 @@ func AppendPayload(b []byte, f *Frame) ([]byte, error) {
 	}
 	if f.Leaving {
 		flags |= flagLeaving
+	}
+	if f.Asks {
+		flags |= flagAsks
 	}
 	b = append(b, payloadVersion, flags)
 	b = binary.AppendUvarint(b, f.To)
@@ -85,10 +89,10 @@ func ParsePayload(b []byte, f *Frame) error {
 		return fmt.Errorf("%w: version %d, this program speaks %d", ErrMalformed, v, payloadVersion)
 	}
 	flags := r.byte()
-	if flags&^(flagReady|flagLeaving) != 0 {
+	if flags&^(flagReady|flagLeaving|flagAsks) != 0 {
 		return fmt.Errorf("%w: flags %x", ErrMalformed, flags)
 	}
-	f.Ready, f.Leaving = flags&flagReady != 0, flags&flagLeaving != 0
+	f.Ready, f.Leaving, f.Asks = flags&flagReady != 0, flags&flagLeaving != 0, flags&flagAsks != 0
 	f.To = r.uint()
 	if id := r.text(); f.NodeID != string(id) { // the comparison allocates nothing
 		f.NodeID = string(id)

@@ -30,6 +30,10 @@ type Frame struct {
 	Ready   bool
 	Leaving bool
 
+	// Asks wants an answer: a beat or a probe, or a frame of a leader's round. An
+	// answer itself asks for none, unless a beat was due.
+	Asks bool
+
 	Revision uint64        // database revision applied
 	UpSince  time.Duration // how long the agent has run: a restart is seen at once
 

@@ -19,6 +19,10 @@ func (m *Member) endpoint(server uint64) string {
 // route sends a driver's message, or keeps it for the next frame to its
 // receiver, which leaves with this Step.
 func (m *Member) route(msg confdb.Message) {
+	if msg.InFrame && m.beating {
+		m.pulse[msg.To] = msg.Data
+		return
+	}
 	if msg.InFrame {
 		m.queue[msg.To] = append(m.queue[msg.To], msg.Data)
 		return
@@ -43,22 +47,30 @@ func (m *Member) frameIn(in FrameIn) uint64 {
 	}
 	m.pump()
 	m.coreStep(core.Heard{Frame: f})
-	if f.Leader == f.From && m.status.Role != confdb.Leader && f.Term == m.status.Term {
+	if f.Asks || !m.core.Timings().Probing() && f.Leader == f.From && m.status.Role != confdb.Leader && f.Term == m.status.Term {
 		return f.From
 	}
 	return 0
 }
 
 // beat sends a leader's round: one frame to each member, which carries the
-// driver's heartbeat, the grant, and asks for an answer.
+// driver's heartbeat, the grant, and asks for an answer. Where each node beats
+// to each other (core's probes), these beats carry the heartbeats.
 func (m *Member) beat() {
-	interval := m.core.Timings().Interval.D()
+	interval := m.core.Pace()
 	if m.nextBeat = m.nextBeat.Add(interval); m.nextBeat <= m.now {
 		m.nextBeat = m.now.Add(interval)
 	}
+	probing := m.core.Timings().Probing()
+	m.beating = probing
 	m.drv.Beat(m.now)
+	m.routeNow()
+	m.beating = false
 	m.pump()
 	m.carryOut(m.core.Beaten(m.now))
+	if probing {
+		return
+	}
 	for _, servers := range [][]uint64{m.status.Voters, m.status.Learners} {
 		for _, s := range servers {
 			if s != m.cfg.ServerID {
@@ -89,8 +101,12 @@ func (m *Member) flush(answer uint64) {
 			n := min(len(rest), heartbeat.MaxDriver)
 			f := m.core.Frame(m.now, s)
 			f.Driver = rest[:n]
+			rest = rest[n:]
+			if pulse := m.pulse[s]; pulse != nil && f.Asks && n < heartbeat.MaxDriver {
+				f.Driver = append(f.Driver[:n:n], pulse)
+			}
 			m.emit(SendFrame{To: to, Frame: f})
-			if rest = rest[n:]; len(rest) == 0 {
+			if len(rest) == 0 {
 				break
 			}
 		}

@@ -35,6 +35,8 @@ type Member struct {
 	// Frames.
 	nextBeat  spec.Instant // 0: no leader
 	queue     map[uint64][][]byte
+	pulse     map[uint64][]byte // the driver's newest heartbeat for each server, where beats are core's
+	beating   bool              // it is being made
 	sendNow   map[uint64]bool
 	endpoints map[uint64]string // by the state
 	learned   map[uint64]string // from frames and joins, where the state knows none
@@ -70,7 +72,7 @@ const (
 func New(cfg Config, now spec.Instant) *Member {
 	m := &Member{
 		cfg: cfg, drv: cfg.Driver, state: cfg.State, index: cfg.StateIndex, now: now,
-		queue: map[uint64][][]byte{}, sendNow: map[uint64]bool{}, endpoints: map[uint64]string{}, learned: map[uint64]string{},
+		queue: map[uint64][][]byte{}, pulse: map[uint64][]byte{}, sendNow: map[uint64]bool{}, endpoints: map[uint64]string{}, learned: map[uint64]string{},
 		nodeOf: map[uint64]string{}, proposals: map[string]*proposal{}, ownIDs: map[string]bool{}, joining: map[string]bool{},
 	}
 	if m.state == nil {
@@ -142,11 +144,16 @@ func (m *Member) due() {
 		m.drv.Tick(m.now)
 		m.pump()
 	}
+	if m.nextBeat != 0 {
+		if soon := m.now.Add(m.core.Pace()); m.nextBeat > soon {
+			m.nextBeat = soon // the settings let it wait less
+		}
+		if m.now >= m.nextBeat {
+			m.beat()
+		}
+	}
 	if d := m.core.NextDeadline(); d != 0 && m.now >= d {
 		m.coreStep(core.Tick{})
-	}
-	if m.nextBeat != 0 && m.now >= m.nextBeat {
-		m.beat()
 	}
 	m.memberNodes()
 	if m.retryAt != 0 && m.now >= m.retryAt {
@@ -258,6 +265,7 @@ func (m *Member) agree() {
 	}
 	s.Voters, s.Learners = slices.Clone(s.Voters), slices.Clone(s.Learners)
 	m.status = s
+	clear(m.pulse) // of another term, or for others
 	if s.Role != confdb.Leader {
 		m.nextBeat = 0
 		for id := range m.ownIDs { // a leader's own, which the core has forgotten
@@ -340,6 +348,7 @@ func (m *Member) stateIndexed() {
 		t = m.state.Cluster.Heartbeat.WithDefaults()
 		next.Suspicion, next.RankDelay, next.DeviceIO = t.Suspicion.D(), t.RankDelay.D(), t.DeviceIO.D()
 	}
+	next.Round = t.Round()
 	m.unjoined = false
 	for id, n := range m.state.Nodes {
 		if !n.Joined {
@@ -353,7 +362,7 @@ func (m *Member) stateIndexed() {
 		}
 	}
 	slices.Sort(next.Witnesses)
-	if next.Suspicion != m.settings.Suspicion || next.RankDelay != m.settings.RankDelay || next.DeviceIO != m.settings.DeviceIO || !slices.Equal(next.Witnesses, m.settings.Witnesses) {
+	if next.Suspicion != m.settings.Suspicion || next.RankDelay != m.settings.RankDelay || next.Round != m.settings.Round || next.DeviceIO != m.settings.DeviceIO || !slices.Equal(next.Witnesses, m.settings.Witnesses) {
 		m.settings = next
 		m.drv.Configure(next)
 	}

@@ -79,6 +79,7 @@ type Driver struct {
 	confPending bool
 	stuck       stuck
 	muted       bool
+	tickAt      spec.Instant // when Raft is ticked next
 	triedHome   spec.Instant // last try of a witness to hand over
 
 	// Messages that wait for nothing.
@@ -150,6 +151,9 @@ func (d *Driver) Configure(s confdb.Settings) {
 	}
 	if s.RankDelay <= 0 {
 		s.RankDelay = 40 * time.Millisecond
+	}
+	if s.Round <= 0 {
+		s.Round = s.Suspicion / 5
 	}
 	d.set = s
 }

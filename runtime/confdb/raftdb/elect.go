@@ -102,9 +102,13 @@ func (d *Driver) rank() time.Duration {
 	return time.Duration(min(rank, maxRank)) * d.set.RankDelay
 }
 
+// patience is how long to wait for others where no leader is known: five rounds,
+// however long a silent leader is trusted.
+func (d *Driver) patience() time.Duration { return min(d.set.Suspicion, 5*d.set.Round) }
+
 // again is the wait before the next campaign, should this one win nothing.
 func (d *Driver) again() time.Duration {
-	return d.set.Suspicion/2 + d.jitter(4*d.set.RankDelay)
+	return d.patience()/2 + d.jitter(4*d.set.RankDelay)
 }
 
 // jitter is from 0 to below, from the server's own seed (splitmix64).
@@ -140,6 +144,7 @@ func (d *Driver) watch() {
 	if leads != (was.state == raft.StateLeader) || d.seen.term != was.term {
 		d.confPending, d.muted = false, false
 		d.stuck = stuck{since: d.now, commit: d.seen.commit}
+		d.tickAt = d.now
 		clear(d.snapSent)
 	}
 	switch {
@@ -167,7 +172,7 @@ func (d *Driver) watch() {
 		}
 	case was.state == raft.StateLeader:
 		// It was deposed, or saw no majority: others go first.
-		d.campaignAt = d.now.Add(d.set.Suspicion + d.rank())
+		d.campaignAt = d.now.Add(d.patience() + d.rank())
 	case d.seen.state == raft.StateCandidate && d.seen.term != was.term:
 		d.campaignAt = d.now.Add(d.again())
 	case d.seen.term != was.term && d.seen.vote != 0:
@@ -175,7 +180,7 @@ func (d *Driver) watch() {
 	case d.seen.term != was.term:
 		d.campaignAt = d.now.Add(d.rank() + d.jitter(d.set.RankDelay))
 	case d.campaignAt == 0:
-		d.campaignAt = d.now.Add(d.set.Suspicion + d.rank())
+		d.campaignAt = d.now.Add(d.patience() + d.rank())
 	}
 }
 
@@ -185,8 +190,7 @@ func (d *Driver) Beat(now spec.Instant) {
 	if d.seen.state != raft.StateLeader {
 		return
 	}
-	d.rn.Tick() // checks that a majority answers
-	d.watch()
+	d.tick()
 	if d.seen.state != raft.StateLeader {
 		return
 	}
@@ -209,6 +213,20 @@ func (d *Driver) Beat(now spec.Instant) {
 			d.rn.TransferLeader(to)
 		}
 	}
+	d.watch()
+}
+
+// tick has Raft check that a majority answered within a suspicion, which it
+// counts in electionTick steps, however often the leader beats.
+func (d *Driver) tick() {
+	step := d.set.Suspicion / electionTick
+	if d.now < d.tickAt.Add(-step/10) { // a beat may come a little early
+		return
+	}
+	if d.tickAt = d.tickAt.Add(step); d.tickAt <= d.now {
+		d.tickAt = d.now.Add(step)
+	}
+	d.rn.Tick()
 	d.watch()
 }
 
@@ -245,7 +263,7 @@ func (d *Driver) getOn() {
 	if long < stuckAfter {
 		return
 	}
-	if long >= stuckAfter+2*d.set.Suspicion {
+	if long >= stuckAfter+2*d.patience() {
 		d.muted = true
 		return
 	}
