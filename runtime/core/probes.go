@@ -16,7 +16,10 @@ import (
 // settlePace is how often a leader beats until those who answer hold leases of
 // the settings' length: right after it was elected, or after settings that let
 // it speak less often came, leases may still be those of a faster time.
-const settlePace = 50 * time.Millisecond
+const (
+	settlePace = 50 * time.Millisecond
+	settleFor  = 2 * time.Second // of silence: then it waits like others
+)
 
 // choosePeers works out who gets beats: all other members, once this node is one.
 func (m *Machine) choosePeers() {
@@ -79,7 +82,7 @@ func (m *Machine) pace(p *peer) time.Duration {
 }
 
 func (m *Machine) unsettled(p *peer) bool {
-	return m.lead != nil && !p.settled && p.fresh != 0 && p.ready && !p.leaving && !p.deaf && !m.silent(p)
+	return m.lead != nil && !p.settled && p.fresh != 0 && m.now.Sub(p.fresh) < settleFor && p.ready && !p.leaving && !p.deaf && !m.silent(p)
 }
 
 // Pace is the span between two rounds of a leader.

@@ -19,6 +19,7 @@ type Prober struct {
 	beatAt  spec.Instant // of the next beat
 	first   uint64       // Seq of the oldest beat that waits for an answer; 0: none
 	replyAt spec.Instant // until when it may wait; 0: no beat waits
+	late    spec.Instant // a replyAt that passed while beats hurried
 	probing bool
 	probeAt spec.Instant // of the next probe; past the last one, of the judgement
 	phase   int          // of the next probe; len(Probes): all are sent
@@ -31,7 +32,8 @@ func (p *Prober) Down() bool { return p.down }
 // Due tells whether a beat or a probe is to leave now. interval is the one
 // between beats: the timings' own, or a shorter one for a while.
 func (p *Prober) Due(now spec.Instant, t *spec.Timings, interval time.Duration) bool {
-	if !p.probing && p.replyAt != 0 && now >= p.replyAt {
+	// While beats hurry, the next one is as good as a probe, and sooner.
+	if !p.probing && p.replyAt != 0 && now >= p.replyAt && interval >= t.Interval.D() {
 		if p.down {
 			p.first, p.replyAt = 0, 0
 		} else {
@@ -41,6 +43,9 @@ func (p *Prober) Due(now spec.Instant, t *spec.Timings, interval time.Duration) 
 	}
 	if p.probing {
 		return p.probe(now, t, interval)
+	}
+	if p.replyAt <= now {
+		p.late = p.replyAt
 	}
 	if next := now.Add(interval); p.beatAt > next {
 		p.beatAt = next // the interval became shorter
@@ -90,7 +95,7 @@ func (p *Prober) Next() spec.Instant {
 	switch {
 	case p.probing:
 		return p.probeAt
-	case p.replyAt != 0 && p.replyAt < p.beatAt:
+	case p.replyAt > p.late && p.replyAt < p.beatAt:
 		return p.replyAt
 	}
 	return p.beatAt
