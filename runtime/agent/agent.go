@@ -150,6 +150,7 @@ func (n *Node) run(ctx context.Context) error {
 	g.Go(func() error { return n.peers.run(life) })
 	g.Go(func() error { return n.fences.run(life) })
 	g.Go(func() error { return front.serve(life, n) })
+	g.Go(func() error { return n.apps.run(life, n) })
 	g.Go(func() error {
 		defer end()
 		return n.loop(ctx, life)

@@ -143,22 +143,14 @@ func WithLocalGroup(ctx context.Context, group, user string) context.Context {
 }
 
 func peerUser(c net.Conn) string {
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
+	switch uid, ok := peerID(c); {
+	case !ok:
 		return "local"
+	case uid == 0:
+		return "root"
+	default:
+		return fmt.Sprintf("uid %d", uid)
 	}
-	name := "local"
-	_ = raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		switch {
-		case err != nil:
-		case cred.Uid == 0:
-			name = "root"
-		default:
-			name = fmt.Sprintf("uid %d", cred.Uid)
-		}
-	})
-	return name
 }
 
 // serve takes connections until ctx ends.

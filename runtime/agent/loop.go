@@ -55,6 +55,7 @@ type Node struct {
 	udp    *udp
 	peers  *peers
 	fences *fences
+	apps   *apps
 
 	// The loop's alone.
 	member  *member.Member
@@ -90,6 +91,7 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 	n.cert = newCertificate(f, cfg.Log)
 	n.peers = newPeers(n)
 	n.fences = newFences(n)
+	n.apps = newApps(n)
 	stored, err := st.Load()
 	if err != nil {
 		return nil, fmt.Errorf("read the node's database: %w", err)
@@ -186,7 +188,13 @@ func (n *Node) do(out member.Output) {
 	case member.Renew:
 		n.order(monitor.Order{Renew: &o.End})
 	case member.StartResource:
-		n.order(monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource}})
+		resources := []spec.Resource{o.Resource}
+		if g := n.member.State().Groups[o.Group]; g != nil {
+			resources = g.Spec.Resources
+		}
+		path, users := n.apps.socket(o.Group, resources)
+		n.apps.starts(o.Group, path, users)
+		n.order(monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource, Socket: path}})
 	case member.StopResource:
 		n.order(monitor.Order{Stop: &monitor.ResourceRef{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource}})
 	case member.EndGroup:

@@ -123,6 +123,7 @@ func (n *Node) word(w monitor.Word) {
 	case w.Changed != nil:
 		n.input(member.ResourceChanged{Group: w.Changed.Group, Epoch: w.Changed.Epoch, Resource: w.Changed.Resource, State: w.Changed.State, Reason: w.Changed.Reason})
 	case w.Down != nil:
+		n.apps.ends(w.Down.Group)
 		n.input(member.GroupDown{Group: w.Down.Group, Epoch: w.Down.Epoch})
 	case w.Log != nil:
 		args := make([]any, 0, 2*len(w.Log.Args)+2)

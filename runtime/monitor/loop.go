@@ -232,6 +232,9 @@ func (m *monitor) launch(g *group, s Start) {
 		BinDir:  filepath.Dir(m.conf.Program),
 		Socket:  m.conf.Socket,
 	}
+	if s.Socket != "" {
+		env.Socket = s.Socket
+	}
 	// The kernel's timer is armed before anything runs (loop: arm follows each
 	// order; the instance's goroutine needs it for the first one only).
 	if err := m.deadman.set(m.deadline()); err != nil {

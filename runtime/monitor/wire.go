@@ -32,6 +32,7 @@ type Start struct {
 	Epoch      uint64        `json:"epoch"`
 	StopWithin spec.Duration `json:"stop_within"`
 	Resource   spec.Resource `json:"resource"`
+	Socket     string        `json:"socket,omitempty"` // the group's own, in Configure.Socket's place
 }
 
 // ResourceRef names a resource of a group under an epoch.
