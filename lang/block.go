@@ -178,10 +178,9 @@ var (
 		"resource": {"separate_monitor": "Leave it out; resources share the node's monitor."},
 	}
 	laterBlocks = map[string]map[string]string{
-		"cluster":  {"fence": "Leave it out; leases alone keep two nodes from owning a group."},
-		"node":     {"ssh": "It is for provider ssh; use provider = local.", "fence": "Leave it out."},
-		"group":    {"fence": "Leave it out."},
-		"resource": {"checkpoint": "Leave it out; keep the files where every node sees them."},
+		"cluster": {"fence": "Leave it out; leases alone keep two nodes from owning a group."},
+		"node":    {"ssh": "It is for provider ssh; use provider = local.", "fence": "Leave it out."},
+		"group":   {"fence": "Leave it out."},
 	}
 )
 

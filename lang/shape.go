@@ -76,7 +76,7 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 	}
 	for later := range laterBlocks[name] {
 		var labels []string
-		if later != "ssh" && later != "checkpoint" {
+		if later != "ssh" {
 			labels = []string{"name"}
 		}
 		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: later, LabelNames: labels})

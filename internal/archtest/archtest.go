@@ -66,7 +66,8 @@ lang/spec < runtime/heartbeat                              # frames
 lang/spec, sys, internal/atomicfile < runtime/resource    # one file a resource type
 netlink, packet, xnet, sys < runtime/address               # addresses in the kernel, and the frames that tell of them
 netlink, netns, sys < runtime/address/addresstest         # a network of namespaces for tests
-runtime/resource, runtime/address, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
+runtime/api/client, sys < runtime/checkpoint                # files, and the agent as their store
+runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
 lang/spec, sys < runtime/fence                              # runs fence agents, knows no cluster
 runtime/core < runtime/member                             # pure: core, driver and frames as one

@@ -155,6 +155,17 @@ func (d decoder) value(v cty.Value, dst reflect.Value, path cty.Path) error {
 			dst.SetFloat(f)
 			return nil
 		}
+	case reflect.Pointer: // a block that may be absent: then all of it is
+		if ty.IsObjectType() {
+			block := reflect.New(dst.Type().Elem())
+			if err := d.fields(v, block.Elem(), path); err != nil {
+				return err
+			}
+			if dst.SetZero(); !block.Elem().IsZero() {
+				dst.Set(block)
+			}
+			return nil
+		}
 	case reflect.Struct:
 		if ty.IsObjectType() {
 			return d.fields(v, dst, path)
@@ -330,7 +341,7 @@ func decodeResource(v cty.Value, typ spec.Schema, r *spec.Resource, d decoder) e
 	}
 	r.DependsOn, r.DependsOnAny, r.PendingTimeout = common.DependsOn, common.DependsOnAny, common.PendingTimeout
 	r.SeparateMonitor = common.SeparateMonitor
-	r.LooksAlive, r.IsAlive, r.Restart = common.LooksAlive, common.IsAlive, common.Restart
+	r.LooksAlive, r.IsAlive, r.Restart, r.Checkpoint = common.LooksAlive, common.IsAlive, common.Restart, common.Checkpoint
 	return nil
 }
 

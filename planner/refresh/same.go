@@ -86,7 +86,14 @@ func sameResource(a, b *spec.Resource) bool {
 		maps.EqualFunc(a.Attributes, b.Attributes, sameValue) &&
 		slices.Equal(a.DependsOn, b.DependsOn) && slices.Equal(a.DependsOnAny, b.DependsOnAny) &&
 		a.PendingTimeout == b.PendingTimeout && a.SeparateMonitor == b.SeparateMonitor && samePoll(&a.LooksAlive, &b.LooksAlive) && samePoll(&a.IsAlive, &b.IsAlive) &&
-		a.Restart == b.Restart
+		a.Restart == b.Restart && sameCheckpoint(a.Checkpoint, b.Checkpoint)
+}
+
+func sameCheckpoint(a, b *spec.Checkpoint) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return slices.Equal(a.Paths, b.Paths) && slices.Equal(a.Command, b.Command) && slices.Equal(a.Restore, b.Restore)
 }
 
 func samePoll(a, b *spec.Poll) bool {

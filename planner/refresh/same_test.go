@@ -22,7 +22,8 @@ func full() spec.Group {
 			ID: "id", Addr: addr.Group("g", addr.NoKey).WithResource("r", addr.NoKey), Name: "r", Type: "t",
 			Attributes: map[string]any{"s": "x", "n": 1.5, "b": true, "l": []any{"x"}, "m": map[string]any{"k": "v"}},
 			DependsOn:  []string{"a"}, DependsOnAny: []string{"b"}, PendingTimeout: 6, SeparateMonitor: true, LooksAlive: poll, IsAlive: poll,
-			Restart: spec.Restart{Action: "a", Threshold: 1, Period: 7, Delay: 8, AffectGroup: true},
+			Restart:    spec.Restart{Action: "a", Threshold: 1, Period: 7, Delay: 8, AffectGroup: true},
+			Checkpoint: &spec.Checkpoint{Paths: []string{"p"}, Command: []string{"c"}, Restore: []string{"r"}},
 		}},
 	}
 }
@@ -77,6 +78,15 @@ func TestSameGroupLooksAtEveryField(t *testing.T) {
 				check(path+"["+k.String()+"]", &b)
 				v.SetMapIndex(k, old)
 			}
+		case reflect.Pointer:
+			if v.IsNil() {
+				t.Fatalf("%s is nil in full()", path)
+			}
+			visit(path, v.Elem())
+			old := v.Interface()
+			v.SetZero()
+			check(path, &b)
+			v.Set(reflect.ValueOf(old))
 		case reflect.String, reflect.Bool, reflect.Int, reflect.Int64:
 			if v.IsZero() {
 				t.Fatalf("%s is not set in full()", path)

@@ -86,8 +86,10 @@ func fileName(id string) string {
 }
 
 // starts and ends are the loop's word; they never block.
-func (a *apps) starts(group, path string, users []string) { a.put(appSocket{group: group, path: path, users: users}) }
-func (a *apps) ends(group string)                         { a.put(appSocket{group: group, close: true}) }
+func (a *apps) starts(group, path string, users []string) {
+	a.put(appSocket{group: group, path: path, users: users})
+}
+func (a *apps) ends(group string) { a.put(appSocket{group: group, close: true}) }
 
 func (a *apps) put(s appSocket) {
 	select {

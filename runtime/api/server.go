@@ -87,6 +87,13 @@ func (s *server) routes() {
 	s.handle("GET "+client.PathSelf, app, s.self)
 	s.handle("GET "+client.PathStatus, app, s.status)
 	s.handle("GET "+client.PathGroups+"/{id}/owner", app, s.owner)
+	const cp = client.PathCheckpoints + "/{group}"
+	s.handle("GET "+cp, app, s.checkpoints)
+	s.handle("GET "+cp+"/{resource}", app, s.checkpoint)
+	s.handle("GET "+cp+"/{resource}/chunks/{hash}", app, s.chunk)
+	s.handle("PUT "+cp+"/{resource}", app, s.forWriters(s.putCheckpoint))
+	s.handle("POST "+cp+"/{resource}/chunks", app, s.forWriters(s.putChunk))
+	s.handle("POST "+cp+"/{resource}/problem", app, s.forWriters(s.checkpointProblem))
 	s.handle("GET "+client.PathConfig, read, s.config)
 	s.handle("GET "+client.PathEvents, app, s.events)
 	s.handle("GET "+client.PathLogs+"/{group}/{resource}", read, s.logs)

@@ -35,4 +35,6 @@ const (
 	KindGroupLeft      = "group_left_failed"
 	KindDeviceBack     = "quorum_device_back" // after it was lost
 	KindGroupState     = "group_state"        // a report, where it is worth a line
+
+	KindCheckpointFailed = "checkpoint_failed" // what a resource changed is not kept, and why
 )

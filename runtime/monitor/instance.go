@@ -47,6 +47,11 @@ func (m *monitor) run(stop, kill context.Context, in *instance, env resource.Env
 		// The epoch is on disk before anything runs under it.
 		err = m.record.see(in.ref.Group, in.ref.Epoch)
 	}
+	keeper := (*keeper)(nil)
+	if err == nil && stop.Err() == nil {
+		awaitSocket(stop, env.Socket)
+		keeper, err = m.restore(stop, in, env, res)
+	}
 	if err == nil && stop.Err() == nil {
 		err = res.Start(stop, func(what string) {
 			say(report{state: spec.StateOnlinePending, reason: what})
@@ -54,7 +59,9 @@ func (m *monitor) run(stop, kill context.Context, in *instance, env resource.Env
 	}
 	if err == nil && stop.Err() == nil {
 		say(report{state: spec.StateOnline})
+		looked := keeper.begin(stop, res.LooksAliveEvery())
 		err = watch(stop, res)
+		looked()
 	}
 	if err != nil && stop.Err() == nil {
 		say(report{state: spec.StateFailed, reason: err.Error()})
@@ -63,6 +70,7 @@ func (m *monitor) run(stop, kill context.Context, in *instance, env resource.Env
 		// Also after a failure: what is left of it must not be in the way of
 		// the next start, here or elsewhere.
 		res.Stop(kill)
+		keeper.last(kill)
 	}
 	say(report{gone: true})
 }

@@ -80,6 +80,44 @@ func (r *Resource) checkCommand(ctx context.Context, command []string) error {
 	return r.host.Run(ctx, p)
 }
 
+// Run runs a command as checks run: as the resource's user, with its environment,
+// until it ends or ctx does. Its input comes from the file in, its output goes to
+// the file out, where they are named.
+func (r *Resource) Run(ctx context.Context, command []string, in, out string) error {
+	p, err := r.kind.program()
+	if err != nil {
+		return err
+	}
+	path, err := lookPath(command[0], p.Env, p.Dir)
+	if err != nil {
+		return err
+	}
+	p.Path, p.Log, p.Args = path, "", command
+	script, file := "", ""
+	switch {
+	case in != "":
+		script, file = `f=$0; exec "$@" <"$f"`, in
+	case out != "":
+		script, file = `f=$0; exec "$@" >"$f"`, out
+	}
+	if script != "" { // the user's own shell opens the file: what that one may not, nobody does for it
+		p.Path, p.Args = "/bin/sh", append([]string{"sh", "-c", script, file, path}, command[1:]...)
+	}
+	return r.host.Run(ctx, p)
+}
+
+// User is the id of the user that the resource runs as, -1: the monitor's own.
+func (r *Resource) User() (int, error) {
+	p, err := r.kind.program()
+	if err != nil {
+		return 0, err
+	}
+	if p.User == nil {
+		return -1, nil
+	}
+	return int(p.User.UID), nil
+}
+
 func checkTCP(ctx context.Context, address string) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {

@@ -35,7 +35,12 @@ const (
 	PathGroups    = "/v1/groups"    // PUT /{id} spec.Group, DELETE /{id} (admin); POST /{id}/move, /{id}/online, /{id}/offline (operator) with Order; GET /{id}/owner Owner, text/event-stream of it
 	PathEvents    = "/v1/events"    // GET []Event, ?since=ID; text/event-stream with Accept: text/event-stream
 	PathKV        = "/v1/kv"        // /cluster or /group/{group id or name}: GET KVList (?prefix, ?after, ?limit; ?stale=1), text/event-stream of KVEntry with ?since; /{key}: GET, PUT (the bytes themselves), DELETE
-	PathLogs      = "/v1/logs"      // GET /{group id}/{resource}?bytes=N&follow=1: this node's log of the resource, text
+	// PathCheckpoints is /{group}: GET Checkpoints; /{resource}: GET Checkpoint, PUT
+	// CheckpointFiles, POST /chunks (bytes), GET /chunks/{hash}, POST /problem
+	// CheckpointProblem. Writes carry Clusterplan-Epoch.
+	PathCheckpoints = "/v1/checkpoints"
+
+	PathLogs = "/v1/logs" // GET /{group id}/{resource}?bytes=N&follow=1: this node's log of the resource, text
 )
 
 // Headers. If-Match carries a config_revision; Clusterplan-Command a unique id
@@ -269,4 +274,43 @@ type Owner struct {
 	Leaving       bool      `json:"leaving"` // its owner is to stop it
 	Here          bool      `json:"here"`
 	Lease         bool      `json:"lease"`
+}
+
+// CheckpointFile is one file of a checkpoint; its bytes are chunks, named by their
+// sha256 (hex), each 256 KiB but for the last. A command's output has no path.
+type CheckpointFile struct {
+	Path   string   `json:"path,omitempty"`
+	Mode   uint32   `json:"mode,omitempty"` // permission bits, with setuid, setgid and sticky
+	UID    uint32   `json:"uid,omitempty"`
+	GID    uint32   `json:"gid,omitempty"`
+	Size   int64    `json:"size"`
+	Chunks []string `json:"chunks,omitempty"`
+}
+
+// Checkpoint is what is kept of a resource. Epoch 0: nothing yet.
+type Checkpoint struct {
+	FormatVersion string           `json:"format_version"`
+	Resource      string           `json:"resource"`
+	Epoch         uint64           `json:"epoch"` // of the owner who made it, or restored it last
+	Node          string           `json:"node"`  // name of that owner
+	Revision      uint64           `json:"revision"`
+	Time          time.Time        `json:"time"`
+	Size          int64            `json:"size"`
+	Files         []CheckpointFile `json:"files"`
+}
+
+// Checkpoints are those of a group.
+type Checkpoints struct {
+	FormatVersion string       `json:"format_version"`
+	Checkpoints   []Checkpoint `json:"checkpoints"`
+}
+
+// CheckpointFiles replaces a checkpoint.
+type CheckpointFiles struct {
+	Files []CheckpointFile `json:"files"`
+}
+
+// CheckpointProblem says why a checkpoint can't be kept.
+type CheckpointProblem struct {
+	Text string `json:"text"`
 }
