@@ -20,6 +20,7 @@ import (
 type host struct {
 	kids    *children
 	record  *record
+	ledger  ledger // the record, but in a separate monitor
 	addrs   *address.Holder
 	program string // this program's file, for guardians
 	say     func(LogWord)
@@ -30,7 +31,7 @@ var _ resource.Host = (*host)(nil)
 // Hold adds an address, to a device that this process holds open and that is
 // in the record, on disk, before.
 func (h *host) Hold(ctx context.Context, a resource.Address) (resource.HeldAddress, error) {
-	held, err := h.addrs.Hold(ctx, address.Request{Address: a.Address, Bits: a.Bits, Interface: a.Interface, Probe: a.Probe, Record: h.record.adding})
+	held, err := h.addrs.Hold(ctx, address.Request{Address: a.Address, Bits: a.Bits, Interface: a.Interface, Probe: a.Probe, Record: h.ledger.adding})
 	if err != nil {
 		return nil, err // and not a nil *address.Held
 	}
@@ -40,11 +41,11 @@ func (h *host) Hold(ctx context.Context, a resource.Address) (resource.HeldAddre
 
 // Undo keeps a program that the next monitor runs before it is ready.
 func (h *host) Undo(p resource.Program) (func() error, error) {
-	id, err := h.record.undo(p)
+	id, err := h.ledger.undo(p)
 	if err != nil {
 		return nil, err
 	}
-	return func() error { return h.record.undone(id) }, nil
+	return func() error { return h.ledger.undone(id) }, nil
 }
 
 func (h *host) Tell(text string) { h.say(LogWord{Level: "warn", Text: text}) }

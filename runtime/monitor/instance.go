@@ -23,6 +23,7 @@ type instance struct {
 	killing  bool
 	stop     context.CancelCauseFunc // asks it to stop
 	kill     context.CancelFunc      // ends its patience with the resource
+	look     chan struct{}           // its separate monitor is to look at the lease, which is shorter; nil: it has none
 }
 
 // report is what an instance tells the loop.

@@ -35,7 +35,9 @@ type monitor struct {
 	alone   bool         // the agent is gone or of no use: no orders are taken, and the monitor ends
 	leaveAt spec.Instant // alone: when it stops everything, if its lease doesn't end before
 	board   *board
-	lease   spec.Instant // its end, as it was seen last
+	memory  *os.File      // the board\'s, for separate monitors
+	remote  *remoteLedger // a separate monitor\'s way to the record
+	lease   spec.Instant  // its end, as it was seen last
 	groups  map[string]*group
 	early   []Order // Ends that came before all was cleaned up
 }
@@ -126,6 +128,9 @@ func (m *monitor) order(o Order) {
 	m.look()
 	switch {
 	case o.Renew != nil: // seen already
+		m.tellApart()
+	case o.Recorded != nil && m.remote != nil:
+		m.remote.answers <- *o.Recorded
 	case o.Start != nil:
 		m.start(*o.Start)
 	case !m.isReady && (o.Stop != nil || o.End != nil):
@@ -239,6 +244,11 @@ func (m *monitor) launch(g *group, s Start) {
 	// order; the instance's goroutine needs it for the first one only).
 	if err := m.deadman.set(m.deadline()); err != nil {
 		m.out.log("error", err.Error(), nil)
+	}
+	if s.Resource.SeparateMonitor {
+		in.look = make(chan struct{}, 1)
+		go m.runApart(stop, kill, in, s)
+		return
 	}
 	go m.run(stop, kill, in, env)
 }

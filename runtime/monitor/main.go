@@ -23,6 +23,12 @@ import (
 // (lease.go) as fd 4. It returns the exit status.
 func Main(args []string) int {
 	var st unix.Stat_t
+	if len(args) == 3 && args[0] == apartArg {
+		if args[2] != fmt.Sprint(os.Getppid()) {
+			return 1 // it died before the kernel was told to kill us with it
+		}
+		args = nil
+	}
 	if err := unix.Fstat(3, &st); len(args) != 0 || err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		fmt.Fprintln(os.Stderr, "clusterplan monitor is started by clusterplan agent")
 		return 2
@@ -30,14 +36,14 @@ func Main(args []string) int {
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
 	board, err := openBoard(4, unix.PROT_READ)
-	unix.Close(4) // it stays mapped
+	memory := os.NewFile(4, "lease")
 	if err == nil {
 		file := os.NewFile(3, "agent")
 		var conn net.Conn
 		conn, err = net.FileConn(file)
 		file.Close()
 		if err == nil {
-			err = serve(conn, board)
+			err = serve(conn, board, memory)
 		}
 	}
 	if err != nil {
@@ -52,7 +58,7 @@ func Main(args []string) int {
 const processors = 1
 
 // serve is a monitor's life on its connection to the agent.
-func serve(conn net.Conn, board *board) error {
+func serve(conn net.Conn, board *board, memory *os.File) error {
 	_ = hurry(true)        // what isn't allowed here, the agent wasn't either, and has told
 	debug.SetGCPercent(50) // small, rather than quick
 	runtime.GOMAXPROCS(processors)
@@ -103,6 +109,7 @@ func serve(conn net.Conn, board *board) error {
 	m := &monitor{
 		conf:    conf,
 		board:   board,
+		memory:  memory,
 		deadman: deadman,
 		timer:   timer,
 		out:     out,
@@ -114,7 +121,13 @@ func serve(conn net.Conn, board *board) error {
 		host:    &host{kids: kids, addrs: address.New(out.log), program: ownProgram(conf.Program), say: func(w LogWord) { out.say(Word{Log: &w}) }},
 	}
 	go m.listen(in, orders)
-	go func() { ready <- m.prepare() }()
+	go func() {
+		if conf.Apart != nil {
+			ready <- m.prepareApart(*conf.Apart)
+		} else {
+			ready <- m.prepare()
+		}
+	}()
 	err = m.loop()
 	if err != nil {
 		out.log("error", "the monitor ends: "+err.Error(), nil)
@@ -179,7 +192,7 @@ func (m *monitor) prepare() error {
 	if err := record.cleaned(); err != nil {
 		return err
 	}
-	m.record, m.host.record = record, record
+	m.record, m.host.record, m.host.ledger = record, record, record
 	m.undo()
 	Trim()
 	if err := Lock(); err != nil {

@@ -9,20 +9,22 @@ import (
 
 // Order is the agent's word to the monitor.
 type Order struct {
-	Configure *Configure    `json:"configure,omitempty"` // first, once
-	Renew     *spec.Instant `json:"renew,omitempty"`     // lease end on this host's boot clock; by shared memory (lease.go), unless it is shorter than before
-	Start     *Start        `json:"start,omitempty"`
-	Stop      *ResourceRef  `json:"stop,omitempty"` // by its stop signal, after its stop_timeout by killing
-	End       *GroupRef     `json:"end,omitempty"`  // kill what is left of it; Down follows
+	Configure *Configure     `json:"configure,omitempty"` // first, once
+	Renew     *spec.Instant  `json:"renew,omitempty"`     // lease end on this host's boot clock; by shared memory (lease.go), unless it is shorter than before
+	Start     *Start         `json:"start,omitempty"`
+	Stop      *ResourceRef   `json:"stop,omitempty"`     // by its stop signal, after its stop_timeout by killing
+	End       *GroupRef      `json:"end,omitempty"`      // kill what is left of it; Down follows
+	Recorded  *RecordedOrder `json:"recorded,omitempty"` // to a separate monitor
 }
 
 // Configure says whom the monitor works for.
 type Configure struct {
-	Cluster string `json:"cluster"` // name
-	Node    string `json:"node"`    // name
-	Dir     string `json:"dir"`     // the node's directory: lock, record, logs
-	Program string `json:"program"` // this program's file; its directory comes first in the resources' PATH
-	Socket  string `json:"socket"`  // the local API
+	Cluster string `json:"cluster"`         // name
+	Node    string `json:"node"`            // name
+	Dir     string `json:"dir"`             // the node's directory: lock, record, logs
+	Program string `json:"program"`         // this program's file; its directory comes first in the resources' PATH
+	Socket  string `json:"socket"`          // the local API
+	Apart   *Apart `json:"apart,omitempty"` // to a separate monitor
 }
 
 // Start starts a resource.
@@ -50,10 +52,11 @@ type GroupRef struct {
 
 // Word is the monitor's word to the agent.
 type Word struct {
-	Ready   *ReadyWord `json:"ready,omitempty"` // holds the node's lock, has cleaned up
-	Changed *Changed   `json:"changed,omitempty"`
-	Down    *GroupRef  `json:"down,omitempty"` // the answer to an End: nothing of the group is left under this epoch or an older one
-	Log     *LogWord   `json:"log,omitempty"`
+	Ready   *ReadyWord  `json:"ready,omitempty"` // holds the node's lock, has cleaned up
+	Changed *Changed    `json:"changed,omitempty"`
+	Down    *GroupRef   `json:"down,omitempty"` // the answer to an End: nothing of the group is left under this epoch or an older one
+	Log     *LogWord    `json:"log,omitempty"`
+	Record  *RecordWord `json:"record,omitempty"` // of a separate monitor
 }
 
 // ReadyWord is the first word.
