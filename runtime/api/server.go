@@ -115,6 +115,7 @@ func (s *server) routes() {
 	s.handle("POST "+client.PathBootstrap, admin, s.bootstrap)
 	s.handle("POST "+client.PathMembers, admin, s.join)
 	s.handle("PUT "+client.PathMembers+"/{id}", admin, s.updateMember)
+	s.handle("POST "+client.PathNodes+"/{id}/evict", admin, s.evictNode)
 	s.handle("POST "+client.PathMembers+"/{id}/promote", admin, s.promote)
 	s.handle("DELETE "+client.PathMembers+"/{id}", admin, s.leave)
 

@@ -95,6 +95,8 @@ func (s *State) do(c Command) Result {
 		return s.report(c)
 	case c.SetView != nil:
 		return s.setView(c)
+	case c.EvictNode != nil:
+		return s.evictNode(c)
 	case c.EndQuarantine != nil:
 		return s.endQuarantine(c)
 	case c.ConfirmTimings != nil:

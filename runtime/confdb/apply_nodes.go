@@ -119,7 +119,7 @@ func (s *State) resumeNode(c Command) Result {
 		return refuse(CodeNotFound, "no node has id %s", id)
 	}
 	if n.Paused != nil || n.Quarantine != nil {
-		n.Paused, n.Drained = nil, false
+		n.Paused, n.Drained, n.Evicting = nil, false, nil
 		n.Quarantine, n.Leaves = nil, nil
 		s.event(c, s.aboutNode(id, KindNodeResumed, c.because("node "+n.Spec.Name+" takes groups again")))
 	}

@@ -498,3 +498,35 @@ func FuzzCommand(f *testing.F) {
 		}
 	})
 }
+
+func TestEvict(t *testing.T) {
+	s, do := base(t)
+	evict := func(id string) string {
+		return do(confdb.Command{Author: "ann", EvictNode: &confdb.NodeRef{Node: id}}).Code
+	}
+	do(confdb.Command{PutGroup: &spec.Group{ID: "gm", Name: "gm", Addr: addr.Group("gm", addr.NoKey), PersistentState: spec.WantOnline, Failover: spec.Failover{Mode: spec.FailoverManual}}})
+	do(confdb.Command{Assign: &confdb.Assign{Group: "gm", Node: "n1"}})
+	do(confdb.Command{SetView: &confdb.SetView{From: s.View.Epoch, Up: []string{"n1", "n2"}}})
+	if c := evict("n9"); c != confdb.CodeNotFound {
+		t.Errorf("a node that nobody knows: %q", c)
+	}
+	if c := evict("n1"); c != confdb.CodeInvalid {
+		t.Errorf("one that is up: %q", c)
+	}
+	do(confdb.Command{PauseNode: &confdb.PauseNode{Node: "n1", Drain: true}})
+	if c := evict("n1"); c != confdb.CodeConflict {
+		t.Errorf("one that is drained and owns a group: %q", c)
+	}
+	do(confdb.Command{ResumeNode: &confdb.NodeRef{Node: "n1"}})
+	do(confdb.Command{SetView: &confdb.SetView{From: s.View.Epoch, Up: []string{"n2"}}})
+	if c := evict("n1"); c != confdb.CodeConflict {
+		t.Errorf("one that owns a group which fails over by hand: %q", c)
+	}
+	do(confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "gm", To: "n2"}})
+	if c := evict("n1"); c != "" || s.Nodes["n1"].Evicting.Author != "ann" || !s.Nodes["n1"].Drained {
+		t.Errorf("one that is down: %q, %+v", c, s.Nodes["n1"])
+	}
+	if do(confdb.Command{ResumeNode: &confdb.NodeRef{Node: "n1"}}); s.Nodes["n1"].Evicting != nil {
+		t.Error("resumed, and still to go")
+	}
+}

@@ -55,6 +55,8 @@ type Node struct {
 	Drained  bool      `json:"drained,omitempty"` // paused, and its groups are to leave as well
 	Joined   bool      `json:"joined"`            // caught up once: it may own groups and count
 
+	Evicting *Intent `json:"evicting,omitempty"` // to be taken out for good
+
 	// Leaves are when it was lost without taking its leave, lately; enough of
 	// them put it into quarantine (apply_quarantine.go).
 	Leaves     []time.Time `json:"leaves,omitempty"`
@@ -187,6 +189,7 @@ type Command struct {
 	Report      *Report       `json:"report,omitempty"`
 	SetView     *SetView      `json:"set_view,omitempty"`
 
+	EvictNode      *NodeRef        `json:"evict_node,omitempty"`     // its DeleteNode follows once nothing is its own any more
 	EndQuarantine  *NodeRef        `json:"end_quarantine,omitempty"` // its time is over
 	ConfirmTimings *ConfirmTimings `json:"confirm_timings,omitempty"`
 

@@ -11,6 +11,7 @@ const (
 	KindNodePaused     = "node_paused"
 	KindNodeDrained    = "node_drained"
 	KindNodeResumed    = "node_resumed"
+	KindNodeEvicting   = "node_evicting"        // it is to go for good
 	KindQuarantined    = "node_quarantined"     // it was lost too often: no group comes to it for a while
 	KindQuarantineOver = "node_quarantine_over" // groups may come to it again
 	KindNodeUp         = "node_up"              // in the view

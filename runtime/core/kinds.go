@@ -14,6 +14,7 @@ const (
 	WhyGaveUp      = "gave_up"     // the group failed past its restarts
 	WhyLeftFailed  = "left_failed" // past its failover threshold
 	WhyOffline     = "offline"     // not wanted online, or being deleted
+	WhyEvicted     = "evicted"     // its node is taken out for good
 	WhyRetry       = "retry"       // where it was, under a new epoch
 )
 

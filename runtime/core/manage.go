@@ -103,6 +103,10 @@ func (m *Machine) act(id string, g *confdb.Group, o placement.Outcome, leaving m
 		m.failedOver(id, g, to, released, leaving)
 	case lost:
 		if to == "" || to == owner {
+			if n := m.state.Nodes[owner]; n != nil && n.Evicting != nil && m.mayTake(id, g) {
+				m.assign(id, g, "", WhyEvicted, false, fmt.Sprintf("group %s has no owner any more: node %s is evicted", g.Spec.Name, n.Spec.Name))
+				return
+			}
 			m.tellWait(id, g, o)
 			return
 		}

@@ -157,6 +157,14 @@ func (c *Client) Resume(ctx context.Context, node string, o Order) (Done, error)
 	return c.order(ctx, PathNodes, node, "resume", o)
 }
 
+// Evict takes a node (id or name) that is down, or drained and empty, out of the
+// cluster for good: its groups first, as safely as in any takeover, then its
+// vote and its record. *Error with Code busy while its groups can't be taken
+// yet: the call waits for Options.Patience.
+func (c *Client) Evict(ctx context.Context, node string, o Order) (Done, error) {
+	return c.order(ctx, PathNodes, node, "evict", o)
+}
+
 // Events are the event log's lines after the one with id since (0: all that
 // is kept), oldest first.
 func (c *Client) Events(ctx context.Context, since uint64) (list []Event, err error) {

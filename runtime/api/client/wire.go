@@ -31,7 +31,7 @@ const (
 	PathCluster   = "/v1/cluster"   // PUT spec.Cluster (admin)
 	PathBootstrap = "/v1/bootstrap" // POST Bootstrap (admin): the first node of a new cluster
 	PathMembers   = "/v1/members"   // POST MemberRequest (admin): join; PUT /{id}: settings; POST /{id}/promote; DELETE /{id}: leave
-	PathNodes     = "/v1/nodes"     // POST /{id}/pause, /{id}/drain, /{id}/resume (operator) with Order
+	PathNodes     = "/v1/nodes"     // POST /{id}/pause, /{id}/drain, /{id}/resume (operator), /{id}/evict (admin) with Order
 	PathGroups    = "/v1/groups"    // PUT /{id} spec.Group, DELETE /{id} (admin); POST /{id}/move, /{id}/online, /{id}/offline (operator) with Order; GET /{id}/owner Owner, text/event-stream of it
 	PathEvents    = "/v1/events"    // GET []Event, ?since=ID; text/event-stream with Accept: text/event-stream
 	PathKV        = "/v1/kv"        // /cluster or /group/{group id or name}: GET KVList (?prefix, ?after, ?limit; ?stale=1), text/event-stream of KVEntry with ?since; /{key}: GET, PUT (the bytes themselves), DELETE

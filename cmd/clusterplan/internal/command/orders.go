@@ -117,3 +117,16 @@ moved away come back by their failback policy; where that is prevent (the
 default), they stay and move brings them back.`,
 		"  clusterplan resume n2", "node", "resume")
 }
+
+func (a *app) evictCommand() *cobra.Command {
+	return a.order("evict NODE", "Take a dead or drained node out of the cluster for good", `
+Evict takes a node that is down, or that was drained and owns nothing any more,
+out of the cluster's membership: others take its groups as in any failover, then
+its vote and its record go. It never takes the cluster below its quorum. What is
+left on the node's host never votes again, should it come back.
+
+The definition is not changed: take the node out of it as well, or the next apply
+joins it again (a host that was replaced joins with an empty data directory, under
+the same name or another).`,
+		"  clusterplan evict n3 --reason 'its disk is gone'", "node", "evict")
+}

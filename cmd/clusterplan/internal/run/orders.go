@@ -19,7 +19,7 @@ import (
 
 // Order is what an operator wants.
 type Order struct {
-	Verb   string // fence | move | online | offline | pause | drain | resume
+	Verb   string // move | online | offline | pause | drain | resume | evict | fence
 	Name   string // of a group or node, or its address
 	To     string // of a move: node, or ""
 	Reason string
@@ -69,6 +69,8 @@ func (s *Session) Give(ctx context.Context, o Order) (client.Done, error) {
 		call, kind = c.Drain, addr.TypeNode
 	case "resume":
 		call, kind = c.Resume, addr.TypeNode
+	case "evict":
+		call, kind = c.Evict, addr.TypeNode
 	default:
 		return client.Done{}, fmt.Errorf("there is no order %q", o.Verb)
 	}
