@@ -121,9 +121,9 @@ func run(ctx context.Context, groups, resources, seconds int, out io.Writer) (r 
 		return r, err
 	}
 	n, _ := lab.Node(s, victim)
-	last, err := lastEvent(ctx, c)
-	if err != nil {
-		return r, err
+	before, err := c.Events(ctx, 0)
+	if err != nil || len(before) == 0 {
+		return r, errors.Join(errors.New("no events so far"), err)
 	}
 	killed := time.Now()
 	for _, pid := range []int{n.PID, n.MonitorPID} {
@@ -131,7 +131,7 @@ func run(ctx context.Context, groups, resources, seconds int, out io.Writer) (r 
 			return r, fmt.Errorf("kill %d of node %s: %w", pid, victim, err)
 		}
 	}
-	events, err := awaitOnline(ctx, c, last, groups)
+	events, err := awaitOnline(ctx, c, before[len(before)-1].ID, groups)
 	if err != nil {
 		return r, err
 	}
@@ -191,51 +191,22 @@ func idle(ctx context.Context, s client.Status, span time.Duration) (rss, cpu fl
 	return math.Round(rss*10) / 10, math.Round(cpu*100) / 100, nil
 }
 
-func events(ctx context.Context, c *lab.Cluster) ([]client.Event, error) {
-	out, err := c.Output(ctx, "events", "--json", c.Dir)
-	if err != nil {
-		return nil, err
-	}
-	var all []client.Event
-	for d := json.NewDecoder(out); ; {
-		var e client.Event
-		switch err := d.Decode(&e); {
-		case errors.Is(err, io.EOF):
-			return all, nil
-		case err != nil:
-			return nil, fmt.Errorf("read events: %w", err)
-		}
-		all = append(all, e)
-	}
-}
-
-func lastEvent(ctx context.Context, c *lab.Cluster) (uint64, error) {
-	all, err := events(ctx, c)
-	if err != nil || len(all) == 0 {
-		return 0, err
-	}
-	return all[len(all)-1].ID, nil
-}
-
 // awaitOnline waits until every group is online elsewhere, and returns the
-// events since.
+// events since, up to the last one's.
 func awaitOnline(ctx context.Context, c *lab.Cluster, since uint64, groups int) ([]client.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		// The log is the witness: asking for it disturbs less than asking for all groups.
-		all, err := events(ctx, c)
+		events, err := c.Events(ctx, since)
 		if err != nil {
 			return nil, err
 		}
 		online := 0
-		for i, e := range all {
-			if e.ID <= since {
-				continue
-			}
+		for i, e := range events {
 			if e.Kind == "group_online" {
 				if online++; online >= groups {
-					return all[firstAfter(all, since) : i+1], nil
+					return events[:i+1], nil
 				}
 			}
 		}
@@ -245,13 +216,4 @@ func awaitOnline(ctx context.Context, c *lab.Cluster, since uint64, groups int) 
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
-}
-
-func firstAfter(all []client.Event, id uint64) int {
-	for i, e := range all {
-		if e.ID > id {
-			return i
-		}
-	}
-	return len(all)
 }

@@ -117,13 +117,23 @@ func moduleTree(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(root)), nil
 }
 
-// Output runs clusterplan and returns what it prints.
-func (c *Cluster) Output(ctx context.Context, args ...string) (io.Reader, error) {
-	out, err := c.command(ctx, args...).Output()
+// Events are the cluster's events after one, oldest first.
+func (c *Cluster) Events(ctx context.Context, after uint64) (events []client.Event, err error) {
+	out, err := c.command(ctx, "events", "--json", c.Dir).Output()
 	if err != nil {
-		return nil, fmt.Errorf("clusterplan %s: %w", strings.Join(args, " "), err)
+		return nil, fmt.Errorf("clusterplan events: %w", err)
 	}
-	return bytes.NewReader(out), nil
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var e client.Event
+		switch err := d.Decode(&e); {
+		case errors.Is(err, io.EOF):
+			return events, nil
+		case err != nil:
+			return nil, fmt.Errorf("read events: %w", err)
+		case e.ID > after:
+			events = append(events, e)
+		}
+	}
 }
 
 // Down destroys the cluster and removes its files; twice is fine.
