@@ -75,6 +75,7 @@ runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb < runtime/sim      
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
+internal/netlab, runtime/api/client, sys < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
 planner < planner/plannertest                             # a world in memory
 planner, sync < planner/refresh                           # asks providers
@@ -82,7 +83,7 @@ planner < planner/plannertest                             # a world in memory to
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
 lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
-runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, client < bench/...   # they measure
+runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, client, internal/faultlab < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library

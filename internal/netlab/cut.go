@@ -17,7 +17,7 @@ import (
 
 // Kinds of faults.
 const (
-	FaultCut     = "cut"     // nothing gets from From to To
+	FaultCut     = "cut"     // nothing gets from From to To; one of them may be empty: anyone
 	FaultIsolate = "isolate" // nothing gets from or to From
 	FaultLoss    = "loss"    // Percent of the frames from From to To (both empty: of all) are lost
 )
@@ -33,6 +33,10 @@ type Fault struct {
 
 func (f Fault) String() string {
 	switch {
+	case f.Kind == FaultCut && f.To == "":
+		return fmt.Sprintf("nothing gets from %s to anyone", f.From)
+	case f.Kind == FaultCut && f.From == "":
+		return fmt.Sprintf("nothing gets to %s", f.To)
 	case f.Kind == FaultCut:
 		return fmt.Sprintf("nothing gets from %s to %s", f.From, f.To)
 	case f.Kind == FaultIsolate:

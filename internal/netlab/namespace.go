@@ -20,11 +20,11 @@ const nsDir = "/run/netns"
 
 func nsPath(name string) string { return filepath.Join(nsDir, name) }
 
-// onThread runs fn on an operating system's thread of its own, which ends with
+// OnThread runs fn on an operating system's thread of its own, which ends with
 // it: whatever fn does to the thread stays there. The process's first thread is
 // never taken: it does not end, and where it is, the whole process seems to be
 // (to Processes, for one).
-func onThread(fn func() error) error {
+func OnThread(fn func() error) error {
 	done := make(chan error, 1)
 	var run func()
 	run = func() {
@@ -49,7 +49,7 @@ func onThread(fn func() error) error {
 // for good, processes that it starts run there. fn must not hand the work to
 // other goroutines: they are not inside.
 func Do(namespace string, fn func() error) error {
-	return onThread(func() error {
+	return OnThread(func() error {
 		f, err := os.Open(nsPath(namespace))
 		if err != nil {
 			return explain("enter network namespace", err)
@@ -95,7 +95,7 @@ func create(name string) error {
 		return explain("make network namespace", err)
 	}
 	f.Close()
-	err = onThread(func() error {
+	err = OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}

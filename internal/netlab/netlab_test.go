@@ -120,6 +120,7 @@ func TestCuts(t *testing.T) {
 		{"one way", []Fault{cut("n1", "n2")}, []string{"n1>n2"}},
 		{"both ways", []Fault{cut("n1", long), cut(long, "n1")}, []string{"n1>" + long, long + ">n1"}},
 		{"isolated", []Fault{{Kind: FaultIsolate, From: "n2"}}, []string{"n1>n2", "n2>n1", "n2>" + long, long + ">n2", "client>n2", "n2>client"}},
+		{"deaf", []Fault{{Kind: FaultCut, To: "n2"}}, []string{"n1>n2", long + ">n2", "client>n2"}},
 		{"all is lost", []Fault{{Kind: FaultLoss, From: "n1", To: "n2", Percent: 100}}, []string{"n1>n2"}},
 		{"half is lost", []Fault{{Kind: FaultLoss, Percent: 50}}, nil},
 	} {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Web answers every request with the name of the node that it runs on, until
-// ctx ends; then at once no more.
+// Web answers every request with the name of the node that it runs on (and, as
+// a header, the epoch of its ownership), until ctx ends; then at once no more.
 func Web(ctx context.Context, listen string, out io.Writer) error {
 	node := os.Getenv("CLUSTERPLAN_NODE")
 	if node == "" {
@@ -29,6 +29,9 @@ func Web(ctx context.Context, listen string, out io.Writer) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			if epoch := os.Getenv("CLUSTERPLAN_EPOCH"); epoch != "" {
+				w.Header().Set("Clusterplan-Epoch", epoch)
+			}
 			io.WriteString(w, node+"\n")
 		}),
 	}

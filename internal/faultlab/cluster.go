@@ -1,0 +1,259 @@
+// Package faultlab brings up a cluster in network namespaces, by the real
+// program and its command line, breaks it in real ways, and watches it from
+// outside: a client in a namespace of its own probes the group's address by ICMP
+// and HTTP (prober.go), and every node's addresses are watched for the time in
+// which two nodes hold one (watch.go). Benches and end-to-end tests share it.
+//
+// All times are this process's clock. Nothing here knows what the cluster
+// thinks, but through `clusterplan status`.
+package faultlab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/netlab"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+// Group and Address are of the definition's one group; its web server listens at
+// port 80 of the address.
+const Group = "web"
+
+// Address is the group's.
+var Address = netip.MustParseAddr("10.77.0.100")
+
+// Config says what cluster to bring up.
+type Config struct {
+	Program string // clusterplan
+	Dir     string // where the definition goes; has to be there
+	Nodes   int    // n1 to nN; at most 90
+	Voters  int    // the first of them vote; 0: at most 5
+	Out     io.Writer
+	// Heartbeat is the inside of a heartbeat block; "": the defaults.
+	Heartbeat string
+}
+
+// Cluster is a cluster in namespaces.
+type Cluster struct {
+	Config
+	Lab    *netlab.Lab
+	Record netlab.Record
+}
+
+// Build builds the program from this source tree.
+func Build(ctx context.Context, out string) error {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find the module (run this in its tree): %w", err)
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./cmd/clusterplan")
+	build.Dir = strings.TrimSpace(string(root))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build clusterplan: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// Definition is the cluster's, as text. Groups may fail over and be restarted as
+// often as the lab likes.
+func (c Config) Definition() string {
+	voters := c.Voters
+	if voters == 0 {
+		voters = min(c.Nodes, 5)
+	}
+	var b strings.Builder
+	b.WriteString("provider \"local\" {\n  mode   = \"netns\"\n  subnet = \"10.77.0.0/24\"\n}\n\ncluster \"faultlab\" {\n  quorum {\n    model = \"majority_node_set\"\n  }\n")
+	if c.Heartbeat != "" {
+		fmt.Fprintf(&b, "\n  heartbeat {\n%s\n  }\n", c.Heartbeat)
+	}
+	b.WriteString("}\n")
+	for i := range c.Nodes {
+		fmt.Fprintf(&b, "\nnode \"n%d\" {\n  provider = local\n", i+1)
+		if i >= voters {
+			b.WriteString("  votes    = 0\n")
+		}
+		b.WriteString("}\n")
+	}
+	fmt.Fprintf(&b, `
+group %q {
+  failover {
+    threshold = 1000000
+  }
+
+  resource "ip_address" "vip" {
+    address = "%s/24"
+  }
+
+  resource "generic_application" "server" {
+    command    = ["clusterplan", "demo", "web", "--listen", "%s:80"]
+    depends_on = [resource.vip]
+
+    restart {
+      threshold = 1000000
+    }
+  }
+}
+`, Group, Address, Address)
+	return b.String()
+}
+
+// Up writes the definition and applies it.
+func Up(ctx context.Context, conf Config) (*Cluster, error) {
+	if conf.Out == nil {
+		conf.Out = io.Discard
+	}
+	dir, err := filepath.EvalSymlinks(conf.Dir)
+	if err != nil {
+		return nil, err
+	}
+	conf.Dir = dir
+	c := &Cluster{Config: conf, Lab: netlab.At(filepath.Join(dir, ".clusterplan"))}
+	if err := os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte(conf.Definition()), 0o644); err != nil {
+		return nil, err
+	}
+	if err := c.Apply(ctx); err != nil {
+		return nil, errors.Join(err, c.Down())
+	}
+	if c.Record, err = c.Lab.Record(); err != nil {
+		return nil, errors.Join(err, c.Down())
+	}
+	return c, nil
+}
+
+// Down destroys the cluster; what was stopped goes on first.
+func (c *Cluster) Down() error {
+	for _, s := range c.Record.Seats {
+		_, _ = netlab.Signal(s.Namespace, syscall.SIGCONT) // a namespace may be gone
+	}
+	return c.Run(context.Background(), "destroy", "--auto-approve", c.Dir)
+}
+
+// Run runs the program; the error has what it printed.
+func (c *Cluster) Run(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, c.Program, args...)
+	var text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(c.Out, &text), io.MultiWriter(c.Out, &text)
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("clusterplan %s: %w\n%s", strings.Join(args, " "), err, text.Bytes())
+	}
+	return nil
+}
+
+// Apply brings the cluster to its definition, from whatever a fault has left.
+func (c *Cluster) Apply(ctx context.Context) error {
+	return c.Run(ctx, "apply", "--auto-approve", c.Dir)
+}
+
+// Move moves the group, if it is not there already, and waits until it is.
+func (c *Cluster) Move(ctx context.Context, node string) error {
+	s, err := c.Settled(ctx)
+	if err != nil || s.Groups[0].Owner == node {
+		return err
+	}
+	if err := c.Run(ctx, "move", Group, node, "--dir", c.Dir); err != nil {
+		return err
+	}
+	_, err = c.Until(ctx, node+" owns the group", func(s client.Status) bool { return settled(s) && s.Groups[0].Owner == node })
+	return err
+}
+
+// Status asks the cluster.
+func (c *Cluster) Status(ctx context.Context) (s client.Status, err error) {
+	out, err := exec.CommandContext(ctx, c.Program, "status", "--json", c.Dir).Output()
+	if jerr := json.Unmarshal(out, &s); jerr != nil {
+		return s, errors.Join(fmt.Errorf("read status: %w", jerr), err)
+	}
+	return s, nil
+}
+
+const (
+	settleLimit = 60 * time.Second
+	statusPoll  = 100 * time.Millisecond
+)
+
+// Until asks for the status until it is as wanted.
+func (c *Cluster) Until(ctx context.Context, what string, ok func(client.Status) bool) (s client.Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	tick := time.NewTicker(statusPoll)
+	defer tick.Stop()
+	for {
+		if s, err = c.Status(ctx); err == nil && ok(s) {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			text, _ := json.Marshal(s)
+			return s, fmt.Errorf("not within %s: %s; last: %s: %w", settleLimit, what, text, errors.Join(err, ctx.Err()))
+		case <-tick.C:
+		}
+	}
+}
+
+// settled tells whether all nodes are up with their processes and the group is
+// online.
+func settled(s client.Status) bool {
+	if !s.Quorum.Have || s.Leader == "" || len(s.Groups) != 1 || s.Groups[0].State != "online" || s.Groups[0].Owner == "" {
+		return false
+	}
+	for _, n := range s.Nodes {
+		if n.State != "up" || n.PID == 0 || n.MonitorPID == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Settled waits until every node is up with its processes and the group is
+// online.
+func (c *Cluster) Settled(ctx context.Context) (client.Status, error) {
+	return c.Until(ctx, "all is well", settled)
+}
+
+// Namespace of a node, or of the client.
+func (c *Cluster) Namespace(node string) string { return c.Record.Seats[node].Namespace }
+
+// Names are the nodes' names, in order.
+func (c *Cluster) Names() []string {
+	names := make([]string, c.Nodes)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%d", i+1)
+	}
+	return names
+}
+
+// Node finds a node of a status.
+func Node(s client.Status, name string) client.StatusNode {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return client.StatusNode{}
+}
+
+// Isolated are the faults of a node whose link is cut: all of it, or what it
+// sends, or what it gets.
+func Isolated(node, side string) netlab.Fault {
+	switch side {
+	case "out":
+		return netlab.Fault{Kind: netlab.FaultCut, From: node}
+	case "in":
+		return netlab.Fault{Kind: netlab.FaultCut, To: node}
+	}
+	return netlab.Fault{Kind: netlab.FaultIsolate, From: node}
+}
