@@ -40,6 +40,10 @@ type Status struct {
 	OldLeases      spec.Instant
 	DeviceProblem  string
 
+	// Older: this server's log lacks entries that it acknowledged once (its data
+	// directory was put back to an older state). It takes no part any more.
+	Older bool
+
 	// SnapshotWanted: a member needs the state rather than the log. The owner
 	// calls Compact with the State that it has applied last.
 	SnapshotWanted bool

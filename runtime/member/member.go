@@ -133,6 +133,9 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 	case Shutdown:
 		m.shutdown()
 	}
+	if m.drv.Status().Older {
+		m.fail("this node's data directory is older than what the node has promised since (was it restored from a backup?): it takes no part any more; empty it, then join the node again", nil)
+	}
 	m.due()
 	m.flush(answer)
 	return m.out

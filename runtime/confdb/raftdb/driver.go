@@ -86,6 +86,12 @@ type Driver struct {
 	urgent []confdb.Message
 	beat   beat // the one being read
 
+	// older: a leader has shown that this server acknowledged entries which its
+	// log doesn't hold. It was put back to an older state (a backup), has forgotten
+	// votes and promises, and takes no part any more: it hears nothing, grants
+	// nothing, and never campaigns.
+	older bool
+
 	// The Ready under way.
 	ready       *raft.Ready
 	hardState   []byte // newest; persisted with the next entries at the latest
@@ -163,7 +169,7 @@ func (d *Driver) Configure(s confdb.Settings) {
 func (d *Driver) Status() confdb.Status {
 	s := &d.status
 	s.Self, s.Term, s.Leader, s.Commit, s.Applied = d.id, d.seen.term, d.seen.lead, d.seen.commit, d.applied
-	s.Ready, s.SnapshotWanted = false, d.log.wanted
+	s.Ready, s.SnapshotWanted, s.Older = false, d.log.wanted, d.older
 	switch {
 	case !d.isMember(d.id):
 		s.Role = confdb.Outside

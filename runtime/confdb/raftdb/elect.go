@@ -61,6 +61,9 @@ func (d *Driver) knows(m *pb.Message) bool {
 // Tick suspects a silent leader, and campaigns.
 func (d *Driver) Tick(now spec.Instant) {
 	d.now = max(d.now, now)
+	if d.older {
+		return
+	}
 	if d.suspectAt != 0 && d.now >= d.suspectAt {
 		// From here on this server grants votes: Raft refuses them, without a
 		// word, while it knows a leader.
@@ -79,6 +82,9 @@ func (d *Driver) Tick(now spec.Instant) {
 
 // Deadline is when Tick is due.
 func (d *Driver) Deadline() spec.Instant {
+	if d.older {
+		return 0
+	}
 	if d.suspectAt == 0 || d.campaignAt != 0 && d.campaignAt < d.suspectAt {
 		return d.campaignAt
 	}

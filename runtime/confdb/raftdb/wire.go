@@ -98,7 +98,7 @@ func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
 			return nil, false
 		}
 	}
-	if m.GetFrom() == 0 || m.GetFrom() == d.id || m.GetFrom() != in.From || m.GetTo() != d.id || raft.IsLocalMsgTarget(m.GetFrom()) {
+	if d.older || m.GetFrom() == 0 || m.GetFrom() == d.id || m.GetFrom() != in.From || m.GetTo() != d.id || raft.IsLocalMsgTarget(m.GetFrom()) {
 		return nil, false
 	}
 	switch m.GetType() {
@@ -114,9 +114,10 @@ func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
 		}
 		return m, true
 	case pb.MsgHeartbeat:
-		// A leader names no more than this server acknowledged, so more means
-		// that the log here is not what it was.
+		// A leader names no more than this server acknowledged as durable, so
+		// more means that the log here is not what it was.
 		if last, _ := d.log.LastIndex(); m.GetCommit() > last {
+			d.older = d.older || m.GetTerm() >= d.seen.term
 			return nil, false
 		}
 	case pb.MsgApp:
