@@ -59,6 +59,7 @@ providers < providers/providertest                        # what every provider 
 lang/spec < runtime/quorum, runtime/placement             # pure: the planner asks them as well
 lang/spec < runtime/confdb                                # interface and state machine
 runtime/confdb < runtime/confdb/boltdb                    # pure drivers
+runtime/confdb, rand < runtime/confdb/diskdb              # its own seeded source, for back-off
 runtime/confdb, raft, protobuf < runtime/confdb/raftdb
 runtime/confdb, bbolt, sys < runtime/confdb/store         # the disk below the drivers
 runtime/confdb, cmp, rapid < runtime/confdb/confdbtest    # what every driver is held to

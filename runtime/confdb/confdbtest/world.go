@@ -43,6 +43,7 @@ type World struct {
 	Rng     *rand.Rand
 	Now     spec.Instant
 	Servers []*Server                 // Servers[0] is server 1
+	Device  *Device                   // the quorum device, where drivers want one
 	Loss    float64                   // share of messages lost
 	Drop    func(confdb.Message) bool // if set: these are lost
 	cut     map[[2]uint64]bool
@@ -121,6 +122,7 @@ func NewWorld(t testing.TB, cfg Config) *World {
 	w := &World{
 		T: t, Cfg: cfg, Rng: rand.New(rand.NewPCG(cfg.Seed, 1)), Now: spec.Instant(time.Hour),
 		cut: map[[2]uint64]bool{}, arrive: map[[2]uint64]spec.Instant{},
+		Device:  &Device{Blocks: map[int64][]byte{}},
 		leaders: map[uint64]uint64{}, log: map[uint64]string{}, states: map[uint64][32]byte{},
 	}
 	for i := range cfg.Servers {
@@ -336,6 +338,7 @@ func (s *Server) beat(after time.Duration) {
 // pump carries out what the driver wants, and sets its timer.
 func (s *Server) pump() {
 	s.send(s.Driver.Now())
+	s.device()
 	for !s.busy {
 		r, ok := s.Driver.Ready()
 		s.send(s.Driver.Now())
@@ -353,6 +356,8 @@ func (s *Server) pump() {
 		})
 	}
 	s.compact(false)
+	s.send(s.Driver.Now())
+	s.device()
 	s.look()
 	if at := s.Driver.Deadline(); at != 0 && at != s.wake {
 		s.wake = at

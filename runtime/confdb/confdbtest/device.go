@@ -1,0 +1,105 @@
+package confdbtest
+
+import (
+	"time"
+
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+)
+
+// Device is a quorum device that all servers of a world see. Operations of
+// different servers, and of one, are done in any order; what a read returns and
+// when a write counts is decided, block by block, somewhere between its begin
+// and its end.
+type Device struct {
+	Blocks map[int64][]byte // by number; missing ones are zeros
+	Gone   bool             // it answers with errors
+	Hangs  bool             // it doesn't answer, until it is mended
+	Slow   time.Duration    // added to each operation, at most
+	Writes int
+
+	hung []func()
+}
+
+// block is the size of what is written at once.
+const block = 4096
+
+func (d *Device) read(offset int64, into []byte) {
+	for i := 0; i < len(into); i += block {
+		copy(into[i:min(i+block, len(into))], d.Blocks[(offset+int64(i))/block])
+	}
+}
+
+func (d *Device) write(offset int64, data []byte) {
+	b := make([]byte, block)
+	copy(b, data)
+	d.Blocks[offset/block] = b
+}
+
+// Mend lets a device answer again; what hung goes on.
+func (d *Device) Mend() {
+	d.Gone, d.Hangs = false, false
+	hung := d.hung
+	d.hung = nil
+	for _, f := range hung {
+		f()
+	}
+}
+
+// device carries out what a driver wants of the device.
+func (s *Server) device() {
+	drv, ok := s.Driver.(confdb.DeviceDriver)
+	if !ok {
+		return
+	}
+	for _, op := range drv.DeviceOps() {
+		s.operate(op)
+	}
+}
+
+func (s *Server) operate(op confdb.DeviceOp) {
+	w, dev := s.W, s.W.Device
+	if dev.Hangs {
+		dev.hung = append(dev.hung, func() { s.operate(op) })
+		return
+	}
+	took := time.Duration(w.Rng.Int64N(int64(w.Cfg.Disk))+1) + time.Duration(w.Rng.Int64N(int64(dev.Slow)+1))
+	if dev.Slow > 0 && w.Rng.IntN(8) == 0 {
+		took += time.Duration(w.Rng.Int64N(int64(10 * dev.Slow))) // some stay in flight while others come and go
+	}
+	r := confdb.DeviceResult{ID: op.ID}
+	moment := func() time.Duration { return time.Duration(w.Rng.Int64N(int64(took))) }
+	life := s.life
+	switch {
+	case dev.Gone:
+		r.Err = "input/output error"
+	case op.Data != nil:
+		dev.Writes++
+		whole := w.Rng.IntN(2) == 0
+		for i := 0; i < len(op.Data); i += block {
+			at, part := op.Offset+int64(i), op.Data[i:min(i+block, len(op.Data))]
+			w.After(moment(), func() {
+				// The writes of a process that died are done before it starts again, or never.
+				if s.life == life || whole {
+					dev.write(at, part)
+				}
+			})
+		}
+	default:
+		r.Data = make([]byte, op.Length)
+		for i := 0; i < op.Length; i += block {
+			at, part := op.Offset+int64(i), r.Data[i:min(i+block, op.Length)]
+			if op.Length > 1<<20 || at >= 1<<20 { // areas: at once is enough
+				dev.read(at, part)
+				continue
+			}
+			if dev.Blocks[at/block] == nil && w.Rng.IntN(8) != 0 {
+				continue // most are empty: no event for each
+			}
+			w.After(moment(), func() { dev.read(at, part) })
+		}
+	}
+	s.in(took, func() {
+		s.Driver.(confdb.DeviceDriver).DeviceDone(w.Now, r)
+		s.pump()
+	})
+}
