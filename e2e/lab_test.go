@@ -64,6 +64,7 @@ type lab struct {
 	t       *testing.T
 	dir     string // of the definition
 	address string // host:port of the group web
+	device  string // where a quorum device may lie
 	program string
 	before  map[string]string // files with their content, as this test left them
 }
@@ -82,7 +83,7 @@ func copyExample(t *testing.T, example string) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, dir: filepath.Join(tmp, example), address: ownAddress(t), program: program}
+	l := &lab{t: t, dir: filepath.Join(tmp, example), address: ownAddress(t), device: filepath.Join(t.TempDir(), "quorum"), program: program}
 	if err := os.Mkdir(l.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func (s *screen) String() string {
 func (l *lab) command(ctx context.Context, args ...string) (*exec.Cmd, *screen, *screen) {
 	cmd := exec.CommandContext(ctx, l.program, args...)
 	cmd.Dir = l.dir
-	cmd.Env = append(os.Environ(), "NO_COLOR=1", "CLUSTERPLAN_VAR_address="+l.address)
+	cmd.Env = append(os.Environ(), "NO_COLOR=1", "CLUSTERPLAN_VAR_address="+l.address, "CLUSTERPLAN_VAR_device="+l.device)
 	var out, stderr screen
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	cmd.WaitDelay = 5 * time.Second // agents must not keep the pipes

@@ -35,7 +35,7 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 	if def.Cluster.Quorum.Model == spec.SingleNode {
 		return out
 	}
-	t := def.Cluster.Heartbeat.WithDefaults()
+	t := def.Cluster.Timings()
 	for i := range def.Groups {
 		g := &def.Groups[i]
 		if g.Failover.Mode == spec.FailoverNone || g.Failover.Mode == spec.FailoverManual {

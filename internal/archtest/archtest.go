@@ -59,7 +59,8 @@ providers < providers/providertest                        # what every provider 
 lang/spec < runtime/quorum, runtime/placement             # pure: the planner asks them as well
 lang/spec < runtime/confdb                                # interface and state machine
 runtime/confdb < runtime/confdb/boltdb                    # pure drivers
-runtime/confdb, rand < runtime/confdb/diskdb              # its own seeded source, for back-off
+runtime/confdb < runtime/confdb/diskdb                    # the quorum device's
+runtime/confdb, sys < runtime/confdb/device               # the device itself
 runtime/confdb, raft, protobuf < runtime/confdb/raftdb
 runtime/confdb, bbolt, sys < runtime/confdb/store         # the disk below the drivers
 runtime/confdb, cmp, rapid < runtime/confdb/confdbtest    # what every driver is held to
@@ -72,8 +73,8 @@ runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, intern
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
 lang/spec, sys < runtime/fence                              # runs fence agents, knows no cluster
 runtime/core < runtime/member                             # pure: core, driver and frames as one
-runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb < runtime/sim            # many members in one process, nothing of the shell
-runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb < runtime/sim            # many members in one process, nothing of the shell
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, runtime/confdb/device, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
 internal/netlab, runtime/api/client, sys < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it

@@ -85,7 +85,6 @@ func (c *checker) cluster() {
 		}
 	case SingleQuorum:
 		c.device()
-		c.add(at, "quorum.model", "Not supported yet", "Quorum model single_quorum is not supported by this version. Use majority_node_set; with two nodes, add a third with role = \"witness\".")
 	case MajorityNodeSet:
 		switch {
 		case votes == 0:

@@ -15,6 +15,15 @@ import (
 // DefaultDeviceIO is D_io unless the heartbeat block names one.
 const DefaultDeviceIO = Duration(200 * time.Millisecond)
 
+// Timings are the cluster's timings, complete.
+func (c *Cluster) Timings() Timings {
+	t := c.Heartbeat
+	if c.Quorum.Model == SingleQuorum && t.DeviceIO == 0 {
+		t.DeviceIO = DefaultDeviceIO
+	}
+	return t.WithDefaults()
+}
+
 // deviceLease is how many D_io an owner's authority lasts: the owner renews
 // each D_io, and a renewal is a write and a read that take up to D_io each. So
 // a device that keeps to D_io never costs its owner the authority.
@@ -38,7 +47,8 @@ func DeviceHold(io time.Duration) time.Duration { return 2 * io }
 // the log, its publishing and reading back, and two frames.
 func (t Timings) deviceChallenge() time.Duration {
 	d := t.DeviceIO.D()
-	return t.Suspicion.D() + 3*t.RankDelay.D() + d + DeviceSilence(d) + d + DeviceHold(d) + d + 2*d + 2*d + 2*t.Interval.D()
+	sum := t.Suspicion.D() + 3*t.RankDelay.D() + d + DeviceSilence(d) + d + DeviceHold(d) + d + 2*d + 2*d + 2*t.Interval.D()
+	return (sum + time.Millisecond - 1).Truncate(time.Millisecond)
 }
 
 // DeviceLeaseFloor is the shortest lease of single_quorum under which an

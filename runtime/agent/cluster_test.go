@@ -69,10 +69,11 @@ const patience = 30 * time.Second
 
 // clusterRig is a cluster of agent processes on loopback.
 type clusterRig struct {
-	t     *testing.T
-	id    *pki.Identity
-	nodes []*nodeRig
-	web   string // where the group answers
+	t      *testing.T
+	id     *pki.Identity
+	nodes  []*nodeRig
+	web    string // where the group answers
+	device string // of single_quorum
 }
 
 type nodeRig struct {
@@ -263,7 +264,7 @@ func (r *clusterRig) form(model spec.QuorumModel) *client.Client {
 		n.start(r.t)
 	}
 	admin := r.client(client.RoleAdmin)
-	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: model}, Heartbeat: spec.Timings{Profile: spec.ProfileFast}}
+	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: model, Device: r.device}, Heartbeat: spec.Timings{Profile: spec.ProfileFast}}
 	if _, err := admin.Bootstrap(r.ctx(), r.nodes[0].endpoint, client.Bootstrap{Cluster: cl, Member: r.request(r.nodes[0])}); err != nil {
 		r.t.Fatalf("bootstrap: %v", err)
 	}

@@ -2,22 +2,21 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/boltdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/device"
+	"github.com/clusterplan/clusterplan/runtime/confdb/diskdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/store"
 	"github.com/clusterplan/clusterplan/runtime/member"
@@ -59,6 +58,8 @@ type Node struct {
 
 	// The loop's alone.
 	member  *member.Member
+	quorum  spec.Quorum      // which database it has; no model: a majority's, or none yet
+	device  *device.Device   // nil without a quorum device
 	monitor *monitor.Process // nil: none takes orders now
 	waiting map[uint64]chan confdb.Result
 	token   uint64
@@ -96,16 +97,16 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the node's database: %w", err)
 	}
-	model, err := os.ReadFile(filepath.Join(f.dir, dataDir, modelFile))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	quorum, err := readModel(f.dir)
+	if err != nil {
 		return nil, fmt.Errorf("read the node's database: %w", err)
 	}
-	n.member, err = n.newMember(spec.QuorumModel(strings.TrimSpace(string(model))), stored)
+	n.member, err = n.newMember(quorum, stored)
 	return n, err
 }
 
 // newMember makes the member over what the store holds.
-func (n *Node) newMember(model spec.QuorumModel, stored confdb.Stored) (*member.Member, error) {
+func (n *Node) newMember(quorum spec.Quorum, stored confdb.Stored) (*member.Member, error) {
 	now := boottime.Now()
 	conf := member.Config{
 		ClusterID: n.facts.ClusterID, NodeID: n.facts.NodeID, NodeName: n.facts.Name, Endpoint: n.facts.Endpoint,
@@ -113,14 +114,22 @@ func (n *Node) newMember(model spec.QuorumModel, stored confdb.Stored) (*member.
 		Wall: time.Now(), Location: time.LoadLocation,
 	}
 	var err error
-	n.alone.Store(model == spec.SingleNode)
-	if model == spec.SingleNode {
+	n.alone.Store(quorum.Model == spec.SingleNode)
+	switch quorum.Model {
+	case spec.SingleNode:
 		conf.Driver, conf.State, conf.StateIndex, err = boltdb.New(boltdb.Config{ServerID: n.facts.ServerID, Stored: stored})
-	} else {
+	case spec.SingleQuorum:
+		conf.Driver, conf.State, conf.StateIndex, err = diskdb.New(diskdb.Config{
+			ServerID: n.facts.ServerID, ClusterID: n.facts.ClusterID, Device: quorum.Device, Seed: n.seed, Now: now,
+		})
+	default:
 		conf.Driver, conf.State, conf.StateIndex, err = raftdb.New(raftdb.Config{ServerID: n.facts.ServerID, Seed: n.seed, Stored: stored, Now: now})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start the node's database: %w", err)
+	}
+	if n.quorum = quorum; quorum.Device != "" {
+		n.openDevice(quorum.Device)
 	}
 	return member.New(conf, now), nil
 }
@@ -129,6 +138,11 @@ func (n *Node) newMember(model spec.QuorumModel, stored confdb.Stored) (*member.
 // when another part of the agent has failed.
 func (n *Node) loop(ctx, life context.Context) error {
 	defer close(n.ended)
+	defer func() {
+		if n.device != nil {
+			n.device.Close()
+		}
+	}()
 	asked := ctx.Done()
 	var late <-chan time.Time
 	n.step(member.Tick{}) // what the store held is applied, and the first deadline set
@@ -172,6 +186,9 @@ func (n *Node) step(in member.Input) {
 }
 
 func (n *Node) carry(now spec.Instant, in member.Input) {
+	if m, ok := in.(member.MessageIn); ok {
+		n.invited(m)
+	}
 	for _, out := range n.member.Step(now, in) {
 		n.do(out)
 	}
@@ -185,6 +202,8 @@ func (n *Node) do(out member.Output) {
 		n.peers.send(o.To, o.Message)
 	case member.Persist:
 		n.writes <- o // the member has few under way: this never blocks
+	case member.DeviceIO:
+		n.deviceIO(o.Op)
 	case member.Renew:
 		n.order(monitor.Order{Renew: &o.End})
 	case member.StartResource:
@@ -308,12 +327,16 @@ func (n *Node) Membership(ctx context.Context, m member.Membership) (confdb.Resu
 	})
 }
 
-// Bootstrap makes this node the only voter of a new cluster. With singleNode
-// its database is the one for one node, for good; this is written down first.
-func (n *Node) Bootstrap(ctx context.Context, singleNode bool) (confdb.Result, error) {
-	if singleNode {
+// Bootstrap makes this node the first of a new cluster. Where that isn't a
+// majority's database, it is made the model's, for good; this is written down
+// first.
+func (n *Node) Bootstrap(ctx context.Context, q spec.Quorum) (confdb.Result, error) {
+	if q.Model != spec.MajorityNodeSet {
+		if q.Model == spec.SingleNode {
+			q.Device = ""
+		}
 		var err error
-		if lerr := n.inLoop(ctx, func() { err = n.becomeSingle() }); lerr != nil {
+		if lerr := n.inLoop(ctx, func() { err = n.become(q) }); lerr != nil {
 			return confdb.Result{}, lerr
 		}
 		if err != nil {
@@ -321,30 +344,6 @@ func (n *Node) Bootstrap(ctx context.Context, singleNode bool) (confdb.Result, e
 		}
 	}
 	return n.Membership(ctx, member.Membership{Op: "bootstrap"})
-}
-
-// becomeSingle replaces the member of a waiting node, which holds nothing yet.
-func (n *Node) becomeSingle() error {
-	st := n.member.Status()
-	if st.Driver.Role != confdb.Outside || len(st.Driver.Voters) > 0 {
-		return nil // the member itself refuses what follows
-	}
-	if err := atomicfile.Write(filepath.Join(n.files.dir, dataDir, modelFile), []byte(spec.SingleNode+"\n"), 0o600); err != nil {
-		return fmt.Errorf("write the database's model: %w", err)
-	}
-	stored, err := n.store.Load()
-	if err != nil {
-		return fmt.Errorf("read the node's database: %w", err)
-	}
-	m, err := n.newMember(spec.SingleNode, stored)
-	if err != nil {
-		return err
-	}
-	n.member = m
-	if st.MonitorUp {
-		n.step(member.MonitorUp{})
-	}
-	return nil
 }
 
 // Read calls fn in the loop, between two steps. fn is quick and keeps no pointer

@@ -85,7 +85,7 @@ func (f *fake) Membership(_ context.Context, m member.Membership) (confdb.Result
 	return confdb.Result{}, nil
 }
 
-func (f *fake) Bootstrap(ctx context.Context, _ bool) (confdb.Result, error) {
+func (f *fake) Bootstrap(ctx context.Context, _ spec.Quorum) (confdb.Result, error) {
 	return f.Membership(ctx, member.Membership{Op: "bootstrap"})
 }
 

@@ -32,16 +32,17 @@ func (s *server) atLeader(ctx context.Context, ms member.Status) error {
 
 // snapshot is what the membership calls decide on.
 type snapshot struct {
-	ms   member.Status
-	node *confdb.Node // copy; nil: not known
-	owns []string     // names of its groups
-	id   string       // the database's cluster
+	ms    member.Status
+	node  *confdb.Node // copy; nil: not known
+	owns  []string     // names of its groups
+	id    string       // the database's cluster
+	model spec.QuorumModel
 }
 
 func (s *server) look(ctx context.Context, node string) (snapshot, error) {
 	var l snapshot
 	err := s.read(ctx, func(st *confdb.State, ms member.Status) {
-		l.ms, l.id = ms, st.Cluster.ID
+		l.ms, l.id, l.model = ms, st.Cluster.ID, st.Cluster.Quorum.Model
 		for _, id := range sortedGroups(st) {
 			if g := st.Groups[id]; g.Owner.Node == node {
 				l.owns = append(l.owns, g.Spec.Name)
@@ -112,7 +113,7 @@ func (s *server) bootstrap(c *call) error {
 	case l.id != "" && l.node != nil && l.node.Joined:
 		return s.done(c, 0) // was done before
 	case l.ms.Driver.Role == confdb.Outside && len(voters) == 0:
-		r, err := s.b.Bootstrap(c.ctx, b.Cluster.Quorum.Model == spec.SingleNode)
+		r, err := s.b.Bootstrap(c.ctx, b.Cluster.Quorum)
 		if err != nil {
 			return s.undone(c.ctx, err)
 		}
@@ -212,7 +213,7 @@ func (s *server) promote(c *call) error {
 		if !l.ms.CaughtUp[l.node.ServerID] {
 			return busy(l.node.Spec.Name + " has not caught up with the log yet")
 		}
-		if l.node.Spec.Votes > 0 {
+		if l.node.Spec.Votes > 0 || l.model == spec.SingleQuorum {
 			if err := s.membership(c.ctx, member.Membership{Op: "promote", Server: l.node.ServerID}); err != nil {
 				return err
 			}
@@ -257,6 +258,9 @@ func (s *server) updateMember(c *call) error {
 	}
 	voter, learner := has(l.ms.Driver, l.node.ServerID)
 	gains, loses := learner && l.node.Joined && m.Spec.Votes > 0, voter && m.Spec.Votes == 0
+	if l.model == spec.SingleQuorum { // votes don't count
+		gains, loses = false, false
+	}
 	if gains || loses {
 		if err := s.atLeader(c.ctx, l.ms); err != nil {
 			return err

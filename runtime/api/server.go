@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/agent"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
@@ -41,7 +42,7 @@ type Backend interface {
 	// elsewhere Result.Code is not_leader. Errors as Submit's.
 	Membership(ctx context.Context, m member.Membership) (confdb.Result, error)
 	// Bootstrap makes this waiting node the only voter of a new cluster.
-	Bootstrap(ctx context.Context, singleNode bool) (confdb.Result, error)
+	Bootstrap(ctx context.Context, q spec.Quorum) (confdb.Result, error)
 	// Read calls fn between two steps of the node. fn keeps no pointer into the
 	// state, and is quick: leases wait for it.
 	Read(ctx context.Context, fn func(s *confdb.State, st member.Status)) error

@@ -116,7 +116,8 @@ func (s *server) status(c *call) error {
 	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
 		known = st.Cluster.ID != ""
 		out.Cluster, out.Revision, out.Leader = st.Cluster.Name, st.Revision, nameOf(st, ms.LeaderNode)
-		out.Quorum = client.StatusQuorum{Model: st.Cluster.Quorum.Model, Have: ms.Quorum, Votes: len(ms.Driver.Voters), Needed: ms.Driver.Needed}
+		out.Quorum = client.StatusQuorum{Model: st.Cluster.Quorum.Model, Have: ms.Quorum, Votes: len(ms.Driver.Voters), Needed: ms.Driver.Needed,
+			Device: st.Cluster.Quorum.Device, DeviceProblem: ms.Driver.DeviceProblem}
 		for _, id := range sortedNodes(st) {
 			n := st.Nodes[id]
 			sn := client.StatusNode{Name: n.Spec.Name, Address: n.Endpoint, Zone: n.Spec.Zone, Role: n.Spec.Role,

@@ -291,11 +291,11 @@ func earliest(t *spec.Instant, u spec.Instant) {
 
 func (m *Machine) setState(s *confdb.State) {
 	m.state = s
-	t := s.Cluster.Heartbeat
+	t := s.Cluster.Timings()
 	if s.Cluster.ID == "" {
-		t = m.cfg.Timings
+		t = m.cfg.Timings.WithDefaults()
 	}
-	m.retime(t.WithDefaults())
+	m.retime(t)
 	m.reindex()
 	m.choosePeers()
 	if m.lead != nil {

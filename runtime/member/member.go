@@ -348,7 +348,7 @@ func (m *Member) stateIndexed() {
 	t := m.core.Timings()
 	next := confdb.Settings{Suspicion: t.Suspicion.D(), RankDelay: t.RankDelay.D()}
 	if m.state.Cluster.ID != "" {
-		t = m.state.Cluster.Heartbeat.WithDefaults()
+		t = m.state.Cluster.Timings()
 		next.Suspicion, next.RankDelay, next.DeviceIO = t.Suspicion.D(), t.RankDelay.D(), t.DeviceIO.D()
 	}
 	next.Round = t.Round()

@@ -1,7 +1,13 @@
 cluster "c" {
   quorum {
     model  = "single_quorum"
-    device = "/shared/quorum"
+    device = "shared/quorum"
+  }
+
+  heartbeat {
+    profile   = "custom"
+    device_io = "300ms"
+    lease     = "2s"
   }
 }
 
@@ -11,9 +17,10 @@ node "n1" {
 
 node "n2" {
   provider = local
+  votes    = 0
 }
 
 node "n3" {
   provider = local
+  role     = "witness"
 }
-

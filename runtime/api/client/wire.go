@@ -187,6 +187,9 @@ type StatusQuorum struct {
 	Votes  int              `json:"votes"`
 	Up     int              `json:"up"`
 	Needed int              `json:"needed"`
+	// Quorum model single_quorum: the device, and why this node can't use it now ("": it can).
+	Device        string `json:"device,omitempty"`
+	DeviceProblem string `json:"device_problem,omitempty"`
 }
 
 // StatusNode is one node. PID and MonitorPID are the agent's own report (0
