@@ -27,7 +27,8 @@ import (
 
 // Apart is what a separate monitor is told by its first order.
 type Apart struct {
-	Token string `json:"token"` // the node's monitor's: what is left of either is found by it
+	Token  string `json:"token"`            // the node's monitor's: what is left of either is found by it
+	Cgroup string `json:"cgroup,omitempty"` // the node's monitor's as well
 }
 
 // RecordWord is a separate monitor's wish: exactly one field but ID is set.
@@ -146,9 +147,9 @@ func (m *monitor) startApart(name string) (*apart, error) {
 	}
 	a := &apart{child: ch, conn: conn, words: make(chan Word)}
 	conf := m.conf
-	conf.Apart = &Apart{Token: m.record.token}
+	conf.Apart = &Apart{Token: m.record.token, Cgroup: m.host.cgroups.dir}
 	if err := a.send(Order{Configure: &conf}); err != nil {
-		a.end(m.host.kids)
+		a.end(m.host)
 		return nil, fmt.Errorf("its monitor: %w", err)
 	}
 	return a, nil
@@ -193,7 +194,8 @@ func (a *apart) read(done <-chan struct{}) {
 
 // end hangs up, and returns when the process, and all that it leaves behind, is
 // gone.
-func (a *apart) end(kids *children) {
+func (a *apart) end(h *host) {
+	kids := h.kids
 	a.conn.Close()
 	select {
 	case <-a.child.ended:
@@ -201,7 +203,14 @@ func (a *apart) end(kids *children) {
 		kids.signal(a.child, unix.SIGKILL)
 		<-a.child.ended
 	}
-	kids.sweep(func(time.Duration) {})
+	tell := func(since time.Duration) {
+		h.say(LogWord{Level: "error", Text: "processes that a separate monitor left behind can't be killed yet", Args: map[string]any{"since": since.Round(time.Second).String()}})
+	}
+	kids.sweep(tell) // its guardians first, which can't act on its death any more
+	for _, dir := range h.cgroups.of(a.child.pid) {
+		emptyCgroup(dir, tell)
+		dropCgroup(dir)
+	}
 }
 
 // runApart lives one life of a resource in a monitor of its own, as run does in
@@ -272,7 +281,7 @@ func (m *monitor) runApart(stop, kill context.Context, in *instance, start Start
 		}
 	}
 	close(done)
-	a.end(m.host.kids)
+	a.end(m.host)
 	say(report{gone: true})
 }
 
@@ -306,6 +315,7 @@ func (m *monitor) prepareApart(a Apart) error {
 	m.record = &record{token: a.Token, data: recordData{Epochs: map[string]uint64{}}}
 	m.remote = newRemoteLedger(m.out)
 	m.host.record, m.host.ledger = m.record, m.remote
+	m.host.cgroups.dir = a.Cgroup
 	Trim()
 	_ = Lock() // what isn't allowed, the node's monitor has told
 	return nil

@@ -36,8 +36,11 @@
 // Its loop waits for nothing that takes time: not for a disk (record.go), not for
 // the start of a program (children.go).
 //
-// What can escape, where there is no cgroup to hold it: a process that
-// another daemon starts on request (systemd, cron, at, docker); and, when the
-// monitor and its guardian are killed at one blow, a grandchild that has wiped
-// the environment it was started with.
+// What can escape: a process that another daemon starts on request (systemd, cron,
+// at, docker), and one of root's that moves itself into another cgroup. Where
+// there is no cgroup to hold programs (cgroup.go), also a grandchild that has wiped
+// the environment it was started with, when the monitor and its guardian are
+// killed at one blow.
+//
+// A resource may have a monitor process of its own (apart.go).
 package monitor

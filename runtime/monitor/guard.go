@@ -41,14 +41,17 @@ type guardOrder struct {
 	Go   *resource.Program `json:"go,omitempty"`   // first: start it
 	Stop int               `json:"stop,omitempty"` // a signal's number
 	Kill bool              `json:"kill,omitempty"`
+
+	Cgroup string `json:"cgroup,omitempty"` // with Go: where it runs; "": in the guardian's own
 }
 
 // guardWord is a guardian's word to the monitor.
 type guardWord struct {
-	Running int        `json:"running,omitempty"` // pid of the program
-	Error   string     `json:"error,omitempty"`   // it could not be started
-	Exit    *guardExit `json:"exit,omitempty"`    // the program's first process ended
-	Gone    bool       `json:"gone,omitempty"`    // nothing is left; last
+	Running  int        `json:"running,omitempty"`   // pid of the program
+	Error    string     `json:"error,omitempty"`     // it could not be started
+	NoCgroup string     `json:"no_cgroup,omitempty"` // with Running: why it runs outside of the cgroup
+	Exit     *guardExit `json:"exit,omitempty"`      // the program's first process ended
+	Gone     bool       `json:"gone,omitempty"`      // nothing is left; last
 }
 
 // guardExit says how a program ended.
@@ -114,6 +117,8 @@ type guard struct {
 	signals         chan os.Signal
 	out             *pump
 	drained         chan struct{} // the output has come to its end
+	cgroup          string        // the program's; "": it has none
+	noCgroup        string        // why it has none, though it should
 
 	mu     sync.Mutex
 	leader int // the program's pid; 0: not started, or reaped
@@ -126,13 +131,15 @@ func (g *guard) run() int {
 	if !ok || o.Go == nil {
 		return 1
 	}
+	g.cgroup = o.Cgroup
 	pid, err := g.start(*o.Go)
 	if err != nil {
+		dropCgroup(g.cgroup)
 		g.say(guardWord{Error: err.Error()})
 		g.say(guardWord{Gone: true})
 		return 0
 	}
-	g.say(guardWord{Running: pid})
+	g.say(guardWord{Running: pid, NoCgroup: g.noCgroup})
 
 	exits := make(chan syscall.WaitStatus, 1)
 	gone := make(chan struct{})
@@ -145,6 +152,7 @@ func (g *guard) run() int {
 	for {
 		var again <-chan time.Time
 		if killing {
+			killCgroup(g.cgroup)
 			signalDescendants(unix.SIGKILL, 0, nil)
 			again = time.After(5 * time.Millisecond)
 		}
@@ -172,11 +180,16 @@ func (g *guard) run() int {
 				signalDescendants(stopping, pid, nil)
 			} else {
 				killing = true
+				killCgroup(g.cgroup)
 				signalDescendants(unix.SIGKILL, 0, nil)
 			}
 			g.say(guardWord{Exit: g.exitOf(ws)})
 		case <-again:
 		case <-gone:
+			for !killCgroup(g.cgroup) { // what got itself another parent
+				time.Sleep(time.Millisecond)
+			}
+			dropCgroup(g.cgroup)
 			select {
 			case ws := <-exits:
 				g.say(guardWord{Exit: g.exitOf(ws)})
@@ -248,7 +261,7 @@ func (g *guard) start(p resource.Program) (int, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	pid, err := syscall.ForkExec(p.Path, p.Args, attr)
+	pid, err := g.forkExec(p, attr)
 	if err != nil {
 		return 0, execError(p.Path, err)
 	}
@@ -258,6 +271,30 @@ func (g *guard) start(p resource.Program) (int, error) {
 		close(g.drained)
 	}()
 	return pid, nil
+}
+
+// forkExec starts the program in its cgroup; where that can't be, beside it.
+func (g *guard) forkExec(p resource.Program, attr *syscall.ProcAttr) (int, error) {
+	if g.cgroup == "" {
+		return syscall.ForkExec(p.Path, p.Args, attr)
+	}
+	fd, first := unix.Open(g.cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if first == nil {
+		defer unix.Close(fd)
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
+		pid, err := syscall.ForkExec(p.Path, p.Args, attr)
+		if err == nil {
+			return pid, nil
+		}
+		first = err
+	}
+	// Was it the cgroup, or the program?
+	attr.Sys.UseCgroupFD = false
+	pid, err := syscall.ForkExec(p.Path, p.Args, attr)
+	if err == nil {
+		g.noCgroup = first.Error()
+	}
+	return pid, err
 }
 
 func credential(u *resource.User) *syscall.Credential {

@@ -22,6 +22,7 @@ type host struct {
 	record  *record
 	ledger  ledger // the record, but in a separate monitor
 	addrs   *address.Holder
+	cgroups cgroups
 	program string // this program's file, for guardians
 	say     func(LogWord)
 }
@@ -72,7 +73,8 @@ type guarded struct {
 	pid    int
 	exited chan struct{}
 	gone   chan struct{}
-	clean  bool // it ended with exit status 0; once exited is closed
+	cgroup string // "": it has none
+	clean  bool   // it ended with exit status 0; once exited is closed
 
 	mu   sync.Mutex
 	exit error
@@ -100,6 +102,14 @@ func (h *host) guard(ctx context.Context, p resource.Program, recorded bool) (*g
 		return nil, err
 	}
 	p.Env = append(p.Env, tokenVariable+"="+h.record.token)
+	cgroup := ""
+	if recorded {
+		if cgroup, err = h.cgroups.new(); err != nil {
+			conn.Close()
+			theirs.Close()
+			return nil, err
+		}
+	}
 	monitor := fmt.Sprint(os.Getpid())
 	ch, err := h.kids.start(h.program,
 		func(thread int) []string {
@@ -114,16 +124,17 @@ func (h *host) guard(ctx context.Context, p resource.Program, recorded bool) (*g
 	theirs.Close()
 	if err != nil {
 		conn.Close()
+		dropCgroup(cgroup)
 		return nil, fmt.Errorf("its guardian: %w", err)
 	}
-	g := &guarded{host: h, name: p.Name, child: ch, conn: conn, exited: make(chan struct{}), gone: make(chan struct{})}
+	g := &guarded{host: h, name: p.Name, child: ch, conn: conn, cgroup: cgroup, exited: make(chan struct{}), gone: make(chan struct{})}
 	if recorded {
 		err = h.record.started(ch.pid, ch.start)
 	}
 	var first guardWord
 	in := newLineReader(conn)
 	if err == nil {
-		g.send(guardOrder{Go: &p})
+		g.send(guardOrder{Go: &p, Cgroup: cgroup})
 		// When the wait is given up, the guardian is told to kill what it may
 		// have started, and it is waited for below.
 		stop := context.AfterFunc(ctx, func() { g.send(guardOrder{Kill: true}) })
@@ -139,6 +150,9 @@ func (h *host) guard(ctx context.Context, p resource.Program, recorded bool) (*g
 		}
 	}
 	g.pid = first.Running
+	if first.NoCgroup != "" {
+		h.say(LogWord{Level: "warn", Text: "a program could not be started in a cgroup of its own: its guardian alone holds it", Args: map[string]any{"resource": p.Name, "err": first.NoCgroup}})
+	}
 	if err != nil {
 		conn.Close() // the guardian kills what it has, and ends
 		g.end()
@@ -191,10 +205,13 @@ func (g *guarded) end() {
 		g.host.kids.signal(g.child, unix.SIGKILL)
 		<-g.child.ended
 	}
-	g.host.kids.sweep(func(since time.Duration) {
+	tell := func(since time.Duration) {
 		g.host.say(LogWord{Level: "error", Text: "processes that a guardian left behind can't be killed yet",
 			Args: map[string]any{"resource": g.name, "since": since.Round(time.Second).String()}})
-	})
+	}
+	emptyCgroup(g.cgroup, tell)
+	dropCgroup(g.cgroup)
+	g.host.kids.sweep(tell)
 	g.host.record.ended(g.child.pid)
 }
 

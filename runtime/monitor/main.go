@@ -182,6 +182,11 @@ func (m *monitor) prepare() error {
 	if killed > 0 {
 		m.out.log("warn", "killed what an earlier monitor had left", map[string]any{"processes": killed})
 	}
+	for _, dir := range record.cgroups() {
+		emptyCgroup(dir, func(since time.Duration) {
+			m.out.log("error", "processes of an earlier monitor can't be killed yet", map[string]any{"cgroup": dir, "since": since.Round(time.Second).String()})
+		})
+	}
 	removed, err := address.CleanUp(record.devices())
 	if len(removed) > 0 {
 		m.out.log("warn", "removed what an earlier monitor had left in the network", map[string]any{"devices": fmt.Sprint(removed)})
@@ -189,8 +194,15 @@ func (m *monitor) prepare() error {
 	if err != nil {
 		return err // its addresses may be elsewhere by now
 	}
-	if err := record.cleaned(); err != nil {
+	cgroup, noCgroup := cgroupDir(record.token)
+	if err := record.cleaned(cgroup); err != nil {
 		return err
+	}
+	if noCgroup == nil {
+		noCgroup = m.host.cgroups.use(cgroup)
+	}
+	if noCgroup != nil {
+		m.out.log("info", "no cgroup v2 to hold programs: guardians alone do", map[string]any{"err": noCgroup.Error()})
 	}
 	m.record, m.host.record, m.host.ledger = record, record, record
 	m.undo()

@@ -35,6 +35,7 @@ type record struct {
 type recordData struct {
 	Boot      string            `json:"boot"`              // the boot that the processes belong to
 	Tokens    []string          `json:"tokens"`            // of monitors that may have left something
+	Cgroups   []string          `json:"cgroups,omitempty"` // of monitors that may have left something
 	Guardians []processID       `json:"guardians"`         // of guardians that may live
 	Epochs    map[string]uint64 `json:"epochs"`            // by group id
 	Undo      []undo            `json:"undo,omitempty"`    // to run, the last first
@@ -78,7 +79,7 @@ func openRecord(dir string) (*record, error, error) {
 	}
 	if now := strings.TrimSpace(string(boot)); r.data.Boot != now {
 		// No process lives through a boot, and ids begin anew.
-		r.data.Boot, r.data.Tokens, r.data.Guardians, r.data.Devices = now, nil, nil, nil
+		r.data.Boot, r.data.Tokens, r.data.Guardians, r.data.Devices, r.data.Cgroups = now, nil, nil, nil, nil
 		// What a script had changed may well: it stays to be undone.
 	}
 	if r.data.Epochs == nil {
@@ -93,13 +94,16 @@ func newToken() string {
 	return hex.EncodeToString(b[:])
 }
 
-// cleaned keeps that nothing is left of earlier monitors, and this one's token,
-// on disk. Nothing may be started before.
-func (r *record) cleaned() error {
+// cleaned keeps that nothing is left of earlier monitors, and this one's token and
+// cgroup, on disk. Nothing may be started before.
+func (r *record) cleaned(cgroup string) error {
 	r.saving.Lock()
 	defer r.saving.Unlock()
 	r.mu.Lock()
-	r.data.Tokens, r.data.Guardians, r.data.Devices = []string{r.token}, nil, nil
+	r.data.Tokens, r.data.Guardians, r.data.Devices, r.data.Cgroups = []string{r.token}, nil, nil, nil
+	if cgroup != "" {
+		r.data.Cgroups = []string{cgroup}
+	}
 	r.mu.Unlock()
 	return r.save()
 }
@@ -109,6 +113,13 @@ func (r *record) left() (tokens []string, guardians []processID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.data.Tokens, append([]processID(nil), r.data.Guardians...)
+}
+
+// cgroups are those that earlier monitors may have left processes in.
+func (r *record) cgroups() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.data.Cgroups)
 }
 
 // devices are what earlier monitors may have left in the network.

@@ -97,6 +97,13 @@ func startRigOn(t testing.TB, dir string, on *addresstest.Host) *rig {
 	t.Cleanup(func() {
 		p.Kill()
 		<-p.Done()
+		b, _ := os.ReadFile(filepath.Join(dir, "run", "record.json"))
+		var d recordData
+		if json.Unmarshal(b, &d) == nil {
+			for _, c := range d.Cgroups {
+				emptyCgroup(c, func(time.Duration) {}) // guardians that were killed as well
+			}
+		}
 	})
 	return r
 }
