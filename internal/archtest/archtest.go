@@ -50,6 +50,7 @@ lang/addr, cty < statefile                                # types and codecs, no
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
 
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
+NONE < runtime/eventlog                                   # pure: events in, a story out
 NONE < client                                             # for programs that run in a group: the standard library's only
 lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
 providers, internal/atomicfile, internal/netlab, sys < providers/local     # places know no other place, and never the planner
@@ -84,7 +85,7 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, client, internal/faultlab < bench/...   # they measure
 `
 
@@ -92,7 +93,7 @@ runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/pl
 // nor the clock nor goroutines. What is given is all that they know.
 var (
 	Pure = []string{"lang/addr", "lang/spec", "graph", "planner", "runtime/core", "runtime/member",
-		"runtime/placement", "runtime/quorum", "runtime/confdb"}
+		"runtime/placement", "runtime/quorum", "runtime/confdb", "runtime/eventlog"}
 	Effects = []string{"os", "os/exec", "os/signal", "os/user", "net", "net/http", "syscall", "context",
 		"log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand"}
 	Clock = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}

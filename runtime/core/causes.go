@@ -69,3 +69,19 @@ func (m *Machine) orderEvent(g *confdb.Group, why string) uint64 {
 	}
 	return c.changed[object]
 }
+
+// reportCause finds what an owner's report follows from: its becoming the owner,
+// an order, or a failure before.
+func (m *Machine) reportCause(r *run) uint64 {
+	return m.newestEvent(func(e *confdb.Event) bool {
+		if e.Object != r.object {
+			return false
+		}
+		switch e.Kind {
+		case confdb.KindGroupAssigned, confdb.KindGroupFailover, confdb.KindGroupHandover, confdb.KindGroupWanted, confdb.KindGroupDeleting,
+			KindResourceFailed, KindGroupFailed:
+			return true
+		}
+		return false
+	})
+}

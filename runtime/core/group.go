@@ -52,7 +52,10 @@ type run struct {
 	}
 }
 
-type note struct{ kind, text string }
+type note struct {
+	kind, text string
+	root       bool // it follows from nothing that is in the log
+}
 
 // resource is one resource of a run.
 type resource struct {
@@ -419,12 +422,20 @@ func orElse(s, other string) string {
 
 // failed applies the restart policy.
 func (m *Machine) failed(r *run, x *resource, reason string) {
+	was := x.state
 	x.set(spec.StateFailed, reason)
 	x.failed = true
 	policy := x.spec.Restart
 	period := policy.Period.D()
 	x.starts = slices.DeleteFunc(x.starts, func(t spec.Instant) bool { return period > 0 && m.now.Sub(t) >= period })
 	what := fmt.Sprintf("resource %s of group %s failed: %s", x.spec.Name, r.name, reason)
+	// What was online and fails for the first time began it; what fails on its way
+	// up follows from why it was started.
+	defer func(first bool) {
+		if n := len(r.notes); first && n > 0 {
+			r.notes[n-1].root = true
+		}
+	}(was == spec.StateOnline && len(x.starts) == 0)
 	switch {
 	case policy.Action != spec.RestartNone && len(x.starts) < policy.Threshold:
 		x.starts = append(x.starts, m.now)
@@ -454,7 +465,7 @@ func (m *Machine) groupDown(ev GroupDown) {
 	r.dirty, m.owner.dirty = true, true
 }
 
-func (r *run) note(kind, text string) { r.notes = append(r.notes, note{kind, text}) }
+func (r *run) note(kind, text string) { r.notes = append(r.notes, note{kind: kind, text: text}) }
 
 // summary is the group's state as its resources make it.
 func (r *run) summary() string {
@@ -530,20 +541,15 @@ func (m *Machine) reportRun(r *run, g *confdb.Group) {
 		x := &r.resources[i]
 		rep.Resources = append(rep.Resources, confdb.ResourceState{Name: x.spec.Name, State: x.state, Reason: x.reason})
 	}
+	c := confdb.Command{Report: rep}
 	if len(r.notes) > 0 {
 		rep.Kind, rep.Text = r.notes[0].kind, r.notes[0].text
+		if !r.notes[0].root {
+			c.Cause = m.reportCause(r)
+		}
 		r.notes = r.notes[1:]
 	}
-	c := m.command(confdb.Command{Report: rep, Cause: m.newestEvent(func(e *confdb.Event) bool {
-		if e.Object != r.object {
-			return false
-		}
-		switch e.Kind {
-		case confdb.KindGroupAssigned, confdb.KindGroupFailover, KindResourceFailed, confdb.KindGroupHandover, confdb.KindGroupWanted:
-			return true
-		}
-		return false
-	})})
+	c = m.command(c)
 	r.report.inflight, r.report.sent, r.report.giveUp = c.ID, text, rep.GiveUp
 	m.owner.reports[c.ID] = r
 	m.emit(Propose{Command: c})

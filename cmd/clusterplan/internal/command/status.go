@@ -11,7 +11,6 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
-	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -73,38 +72,6 @@ func (a *app) status(ctx context.Context, s *run.Session, asJSON, watch bool) er
 		a.style.Error(a.out, err)
 	}
 	return err
-}
-
-func (a *app) eventsCommand() *cobra.Command {
-	var asJSON, follow bool
-	c := &cobra.Command{
-		Use:   "events [DIR]",
-		Short: "Show what happened in the cluster",
-		Long: long(`
-Events prints the cluster's event log, oldest first: who ordered what, which node
-came and went, what was moved, and why. With --follow it goes on, and when the node
-that it listens to dies, with another one.`, helpDone, helpError, helpInterrupted),
-		Example: "  clusterplan events examples/quickstart --follow\n  clusterplan events --json",
-		Args:    atMost(1, "the definition's directory"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, done := a.abortable(cmd.Context())
-			defer done()
-			s, err := a.state(dirArg(args))
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			return s.Events(ctx, follow, func(e client.Event) error {
-				if asJSON {
-					return json.NewEncoder(a.out).Encode(e)
-				}
-				return a.style.Event(a.out, e)
-			})
-		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
-	return c
 }
 
 func (a *app) logsCommand() *cobra.Command {

@@ -130,7 +130,7 @@ func (s *Session) Names(kind string) []string {
 
 // Events calls fn for every event that is kept, and with follow for those to
 // come until ctx ends.
-func (s *Session) Events(ctx context.Context, follow bool, fn func(client.Event) error) error {
+func (s *Session) Events(ctx context.Context, last uint, follow bool, fn func(client.Event) error) error {
 	c, err := s.Client()
 	if err != nil {
 		return err
@@ -141,6 +141,9 @@ func (s *Session) Events(ctx context.Context, follow bool, fn func(client.Event)
 		if err != nil {
 			return interrupted(ctx, fmt.Errorf("read events: %w", pki.Explain(err)))
 		}
+		if last > 0 && uint(len(list)) > last {
+			list = list[uint(len(list))-last:]
+		}
 		for _, e := range list {
 			if err := fn(e); err != nil {
 				return err
@@ -150,7 +153,17 @@ func (s *Session) Events(ctx context.Context, follow bool, fn func(client.Event)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	err = c.Follow(ctx, 0, func(e client.Event) {
+	since := uint64(0)
+	if last > 0 {
+		list, err := c.Events(ctx, 0)
+		if err != nil {
+			return interrupted(ctx, fmt.Errorf("read events: %w", pki.Explain(err)))
+		}
+		if uint(len(list)) > last {
+			since = list[uint(len(list))-last-1].ID
+		}
+	}
+	err = c.Follow(ctx, since, func(e client.Event) {
 		if err := fn(e); err != nil {
 			cancel(err)
 		}
