@@ -233,6 +233,9 @@ func (m *Machine) fenceDone(ev FenceDone) {
 		switch {
 		case ev.OK:
 			f.proof = &ev
+			if p := m.peers[m.nodeServer(f.node)]; p != nil {
+				p.fresh = 0 // what it said last, it said before
+			}
 			m.recordFence(f)
 		case ev.Cancelled:
 			m.say("info", "a node is not fenced: it is back, or there is no need any more", "node", m.state.NodeName(f.node))
