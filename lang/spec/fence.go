@@ -138,7 +138,9 @@ func FenceBound(levels [][]*Fence) time.Duration {
 
 // OutlivesLease tells whether something of the group may go on after its
 // node's lease is over, so that waiting doesn't prove that it is down.
-func (g *Group) OutlivesLease() bool { return g.NoQuorum == NoQuorumFreeze }
+func (g *Group) OutlivesLease() bool {
+	return g.NoQuorum == NoQuorumFreeze || len(g.NotHeld()) > 0
+}
 
 // FenceSchema is the shape of a fence block.
 func FenceSchema() Schema {

@@ -124,6 +124,9 @@ func (m *Machine) leadStep() {
 			// Some hundred groups that all report within a moment are looked at a few times, not hundreds.
 			l.notBefore = m.now.Add(time.Duration(len(m.ix.groups)) * 4 * time.Microsecond)
 		} else {
+			if l.manageAt <= m.now {
+				l.manageAt = 0 // due, and not before that
+			}
 			earliest(&l.manageAt, l.notBefore)
 		}
 	}
