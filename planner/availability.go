@@ -51,12 +51,37 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 		}
 		wait := ms(t.TakeoverWait(spec.Duration(s)))
 		terms.Drift = wait - terms.Lease - terms.StopWithin - terms.Kill
+		covered := g.OutlivesLease() && def.Covered(g)
+		if covered {
+			// It waits for a fence: which begins when the node is suspected and no
+			// older leader's lease counts, and is committed before the new owner is.
+			terms = FailoverTerms{
+				Lease: ms(t.Lease.D()), Fence: ms(fenceBound(&def, g)), Commit: 2 * terms.Commit, Start: terms.Start,
+			}
+			terms.Drift = ms(max(spec.StretchRho(t.Lease.D()), t.Suspicion.D())) - terms.Lease
+			wait = terms.Lease + terms.Drift + terms.Fence
+		}
 		out = append(out, FailoverTime{
 			Group: g.Addr, WorstMS: wait + terms.Commit + terms.Start,
-			Exclusive: len(g.NotHeld()) == 0, NotHeld: g.NotHeld(), Terms: terms,
+			Exclusive: len(g.NotHeld()) == 0 || covered, NotHeld: g.NotHeld(), Terms: terms,
 		})
 	}
 	return out
+}
+
+// fenceBound is the longest that fencing one of a group's possible owners takes.
+func fenceBound(def *spec.Definition, g *spec.Group) time.Duration {
+	fences := make([]*spec.Fence, len(def.Fences))
+	for i := range def.Fences {
+		fences[i] = &def.Fences[i]
+	}
+	var longest time.Duration
+	for _, n := range def.Nodes {
+		if g.MayOwn(n) {
+			longest = max(longest, spec.FenceBound(spec.FenceLevels(fences, n.Name)))
+		}
+	}
+	return longest
 }
 
 // ms rounds up.

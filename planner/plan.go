@@ -245,7 +245,7 @@ type Availability struct {
 type FailoverTime struct {
 	Group     addr.Address   `json:"group"`
 	WorstMS   int64          `json:"worst_ms"`
-	Exclusive bool           `json:"exclusive"`          // all of it dies with its lease
+	Exclusive bool           `json:"exclusive"`          // all of it dies with its lease, or waits for a fence
 	NotHeld   []spec.NotHeld `json:"not_held,omitempty"` // what doesn't
 	Terms     FailoverTerms  `json:"terms"`
 }
@@ -255,9 +255,10 @@ type FailoverTerms struct {
 	Lease      int64 `json:"lease"`
 	StopWithin int64 `json:"stop_within"`
 	Kill       int64 `json:"kill"`
-	Drift      int64 `json:"drift"`  // the clocks' rates, rounding included
-	Commit     int64 `json:"commit"` // the new owner is agreed on
-	Start      int64 `json:"start"`  // first answer, of a program that starts at once
+	Drift      int64 `json:"drift"`           // the clocks' rates, rounding included
+	Fence      int64 `json:"fence,omitempty"` // where the group waits for one, in place of stop_within and kill: every level, each call up to its time-out
+	Commit     int64 `json:"commit"`          // the new owner is agreed on
+	Start      int64 `json:"start"`           // first answer, of a program that starts at once
 }
 
 // FailureMatrix says for every node and every pair what happens when they fail.

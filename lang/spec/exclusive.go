@@ -46,7 +46,7 @@ func (r *Resource) notHeld() string {
 // exclusive warns of groups that nothing holds whole.
 func (c *checker) exclusive(g *Group) {
 	left := g.NotHeld()
-	if len(left) == 0 || c.d.Cluster.Quorum.Model == SingleNode {
+	if len(left) == 0 || c.d.Cluster.Quorum.Model == SingleNode || c.d.Covered(g) {
 		return
 	}
 	names := make([]string, len(left))
@@ -54,6 +54,6 @@ func (c *checker) exclusive(g *Group) {
 		names[i] = n.Resource
 	}
 	c.warn(g.Addr, "", "Group is not exclusive", "Group %s may be active on two nodes for a while after a node is cut off, as nothing takes away what its resource %s leaves: %s. "+
-		"Where the script itself keeps others out (a reservation, a lock that CLUSTERPLAN_EPOCH guards), or where two at once do no harm, say exclusive = true in the resource.",
+		"Where the script itself keeps others out (a reservation, a lock that CLUSTERPLAN_EPOCH guards), or where two at once do no harm, say exclusive = true in the resource. A fence that covers all of the group's owners makes it wait for that instead.",
 		g.Name, strings.Join(names, ", "), left[0].Why)
 }

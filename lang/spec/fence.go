@@ -235,6 +235,9 @@ func validParameter(name string) bool {
 
 // Covered tells whether some fence covers every node that may own the group.
 func (d *Definition) Covered(g *Group) bool {
+	if len(d.Fences) == 0 || len(d.Nodes) == 0 {
+		return false
+	}
 	for _, n := range d.Nodes {
 		if !g.MayOwn(n) {
 			continue

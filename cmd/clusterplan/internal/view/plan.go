@@ -341,6 +341,9 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 		}
 		t := f.Terms
 		terms := fmt.Sprintf("lease %d + stop %d + kill %d + clocks %d + commit %d + start %d", t.Lease, t.StopWithin, t.Kill, t.Drift, t.Commit, t.Start)
+		if t.Fence > 0 {
+			terms = fmt.Sprintf("lease %d + clocks %d + fence, at its time-outs, %d + commit %d + start %d", t.Lease, t.Drift, t.Fence, t.Commit, t.Start)
+		}
 		if !f.Exclusive {
 			terms += "; not exclusive: " + notHeld(f.NotHeld)
 		}
