@@ -31,7 +31,8 @@ type report struct {
 	in     *instance
 	state  string // spec.StateOnlinePending (a sign of progress), StateOnline, StateFailed; "" when gone
 	reason string
-	gone   bool // nothing is left of it; last
+	gone   bool   // nothing is left of it; last
+	hung   string // a call of it that doesn't come back (deadlock.go); "": none
 }
 
 // errStopped is why a start ends that is no longer wanted.
@@ -54,14 +55,16 @@ func (m *monitor) run(stop, kill context.Context, in *instance, env resource.Env
 		keeper, err = m.restore(stop, in, env, res)
 	}
 	if err == nil && stop.Err() == nil {
+		returned := m.call(in, "start", res.StartTimeout())
 		err = res.Start(stop, func(what string) {
 			say(report{state: spec.StateOnlinePending, reason: what})
 		})
+		returned()
 	}
 	if err == nil && stop.Err() == nil {
 		say(report{state: spec.StateOnline})
 		looked := keeper.begin(stop, res.LooksAliveEvery())
-		err = watch(stop, res)
+		err = watch(stop, res, m.callsOf(in, res))
 		looked()
 	}
 	if err != nil && stop.Err() == nil {
@@ -78,7 +81,7 @@ func (m *monitor) run(stop, kill context.Context, in *instance, env resource.Env
 
 // watch looks after a resource that is online until it fails, or until stop
 // ends (then it returns nil or any error). One timer serves both checks.
-func watch(stop context.Context, res *resource.Resource) error {
+func watch(stop context.Context, res *resource.Resource, call func(what string) (returned func())) error {
 	now := time.Now()
 	looks, is := now.Add(res.LooksAliveEvery()), now.Add(res.IsAliveEvery())
 	timer := time.NewTimer(time.Until(earlier(looks, is)))
@@ -96,12 +99,12 @@ func watch(stop context.Context, res *resource.Resource) error {
 		if !now.Before(looks) {
 			looks = now.Add(res.LooksAliveEvery())
 			if now.Before(is) { // else the thorough one follows anyway
-				doubt = during(stop, res, res.LooksAlive)
+				doubt = during(stop, res, res.LooksAlive, call("looks_alive"))
 			}
 		}
 		if doubt != nil || !now.Before(is) {
 			is = now.Add(res.IsAliveEvery())
-			if err := during(stop, res, res.IsAlive); err != nil {
+			if err := during(stop, res, res.IsAlive, call("is_alive")); err != nil {
 				return err
 			}
 		}
@@ -111,11 +114,14 @@ func watch(stop context.Context, res *resource.Resource) error {
 
 // during runs a check and returns at once when the resource ends meanwhile, or
 // is asked to stop; the check is then given up.
-func during(stop context.Context, res *resource.Resource, check func(context.Context) error) error {
+func during(stop context.Context, res *resource.Resource, check func(context.Context) error, returned func()) error {
 	ctx, cancel := context.WithCancel(stop)
 	defer cancel()
 	result := make(chan error, 1)
-	go func() { result <- check(ctx) }()
+	go func() {
+		defer returned()
+		result <- check(ctx)
+	}()
 	select {
 	case err := <-result:
 		if err != nil && stop.Err() == nil {

@@ -80,6 +80,9 @@ func (m *monitor) loop() error {
 			}
 			m.begin()
 		case r := <-m.reports:
+			if r.hung != "" {
+				return deadlocked(r)
+			}
 			m.report(r)
 		case <-m.timer.C:
 			m.timer.Fired()

@@ -192,6 +192,20 @@ func (r *Resource) LooksAliveEvery() time.Duration { return r.spec.LooksAlive.In
 // IsAliveEvery is the interval of the thorough check.
 func (r *Resource) IsAliveEvery() time.Duration { return r.spec.IsAlive.Interval.D() }
 
+// StartTimeout is how long Start may take at most: pending_timeout until it runs,
+// and again until its check passes.
+func (r *Resource) StartTimeout() time.Duration { return 2 * r.spec.PendingTimeout.D() }
+
+// CheckTimeout is how long a check may take at most.
+func (r *Resource) CheckTimeout() time.Duration {
+	return max(r.spec.LooksAlive.Timeout, r.spec.IsAlive.Timeout).D()
+}
+
+// lived is how long a process has to live before it counts as online where no
+// check is stated: most that can't start (a wrong argument, a port in use) have
+// ended by then.
+const lived = 50 * time.Millisecond
+
 // Start brings it online: it returns nil once it runs and, where the
 // definition states a check, once that check has passed (is_alive's, else
 // looks_alive's). It gives up when ctx ends, when it exits, or when there is no
@@ -207,11 +221,28 @@ func (r *Resource) Start(ctx context.Context, progress func(string)) error {
 		poll = r.spec.LooksAlive
 	}
 	if !stated(poll) {
-		return nil
+		return r.lives(ctx)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.spec.PendingTimeout.D(), errPending)
 	defer cancel()
 	return r.awaitCheck(ctx, poll, progress)
+}
+
+// lives returns once it has run for a moment, or has ended within it.
+func (r *Resource) lives(ctx context.Context) error {
+	if r.kind.exited() == nil {
+		return nil
+	}
+	timer := time.NewTimer(lived)
+	defer timer.Stop()
+	select {
+	case <-r.kind.exited():
+		return r.kind.alive()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
 }
 
 // started returns once it runs.
