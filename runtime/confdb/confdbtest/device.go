@@ -16,6 +16,8 @@ type Device struct {
 	Hangs  bool             // it doesn't answer, until it is mended
 	Slow   time.Duration    // added to each operation, at most
 	Writes int
+	// Late, where set, adds to the time until a server's operation is done; it counts at the very end.
+	Late func(server uint64, op confdb.DeviceOp) time.Duration
 
 	hung []func()
 }
@@ -68,6 +70,12 @@ func (s *Server) operate(op confdb.DeviceOp) {
 	}
 	r := confdb.DeviceResult{ID: op.ID}
 	moment := func() time.Duration { return time.Duration(w.Rng.Int64N(int64(took))) }
+	if dev.Late != nil {
+		if late := dev.Late(s.ID, op); late > 0 {
+			took += late
+			moment = func() time.Duration { return took - 1 }
+		}
+	}
 	life := s.life
 	switch {
 	case dev.Gone:
@@ -99,7 +107,7 @@ func (s *Server) operate(op confdb.DeviceOp) {
 		}
 	}
 	s.in(took, func() {
-		s.Driver.(confdb.DeviceDriver).DeviceDone(w.Now, r)
+		s.Driver.(confdb.DeviceDriver).DeviceDone(s.now(), r)
 		s.pump()
 	})
 }

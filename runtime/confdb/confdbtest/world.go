@@ -67,7 +67,8 @@ type Server struct {
 	Applied uint64
 	Results map[string]confdb.Result // of commands applied in this life
 	Paused  bool
-	Broken  bool // the disk takes writes and never answers
+	Broken  bool          // the disk takes writes and never answers
+	Stood   time.Duration // how long its clock stood still, as a suspended guest's does
 
 	// OnApply, if set, sees each command right after it is applied.
 	OnApply func(confdb.Command, confdb.Result)
@@ -257,7 +258,7 @@ func (s *Server) Start() {
 	s.Results = map[string]confdb.Result{}
 	stored := s.Stored
 	var err error
-	s.Driver, s.State, s.Applied, err = s.W.Cfg.Make(s.ID, s.W.Cfg.Seed, stored, s.W.Now)
+	s.Driver, s.State, s.Applied, err = s.W.Cfg.Make(s.ID, s.W.Cfg.Seed, stored, s.now())
 	if err != nil {
 		s.W.T.Fatalf("seed %d: server %d doesn't start from its store: %v", s.W.Cfg.Seed, s.ID, err)
 	}
@@ -274,6 +275,9 @@ func (s *Server) Crash() {
 	s.life++
 	s.Driver, s.State, s.writing = nil, nil, nil
 }
+
+// now is the time by its own clock.
+func (s *Server) now() spec.Instant { return s.W.Now.Add(-s.Stood) }
 
 // Pause stops a server's process; what comes in waits in its sockets.
 func (s *Server) Pause() { s.Paused = true }
@@ -329,7 +333,7 @@ func (s *Server) in(after time.Duration, f func()) {
 
 func (s *Server) beat(after time.Duration) {
 	s.in(after, func() {
-		s.Driver.Beat(s.W.Now)
+		s.Driver.Beat(s.now())
 		s.pump()
 		s.beat(s.W.Cfg.Interval)
 	})
@@ -361,10 +365,10 @@ func (s *Server) pump() {
 	s.look()
 	if at := s.Driver.Deadline(); at != 0 && at != s.wake {
 		s.wake = at
-		s.in(max(0, at.Sub(s.W.Now)), func() {
+		s.in(max(0, at.Sub(s.now())), func() {
 			if s.wake == at {
 				s.wake = 0
-				s.Driver.Tick(s.W.Now)
+				s.Driver.Tick(s.now())
 				s.pump()
 			}
 		})
@@ -515,7 +519,7 @@ func (s *Server) send(messages []confdb.Message) {
 			}
 			to := w.Servers[m.To-1]
 			to.in(0, func() {
-				to.Driver.Step(w.Now, m)
+				to.Driver.Step(to.now(), m)
 				to.pump()
 			})
 		})

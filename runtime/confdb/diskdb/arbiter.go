@@ -225,6 +225,9 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 			a.renewal = a.now
 		}
 		a.renewedBy, a.wantRead = a.io.newest(), true // a read that began before proves nothing
+		if a.mutate == noReadBack {
+			a.renewed()
+		}
 	}
 }
 
@@ -411,14 +414,19 @@ func (a *arbiter) verify(op uint64) {
 	}
 	a.verifiedBy = op
 	if a.renewing && a.renewedBy != 0 && op > a.renewedBy && mine == a.own {
-		a.renewing, a.renewedBy = false, 0
-		a.authority = a.renewal
-		a.until = a.renewal.Add(spec.DeviceLease(time.Duration(a.own.io)))
-		a.published = a.own.image
-		a.renewAt = max(a.now, a.renewal.Add(a.d()))
-		if !a.image.same(a.published) {
-			a.renewAt = a.now // an image waits to be published
-		}
+		a.renewed()
+	}
+}
+
+// renewed counts the newest renewal, which was read back.
+func (a *arbiter) renewed() {
+	a.renewing, a.renewedBy = false, 0
+	a.authority = a.renewal
+	a.until = a.renewal.Add(spec.DeviceLease(time.Duration(a.own.io)))
+	a.published = a.own.image
+	a.renewAt = max(a.now, a.renewal.Add(a.d()))
+	if !a.image.same(a.published) {
+		a.renewAt = a.now // an image waits to be published
 	}
 }
 
