@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/runtime/address/addresstest"
@@ -65,6 +66,8 @@ func holderMain() int {
 			held[q.Address].Release()
 		case "check":
 			err = held[q.Address].Check()
+		case "write": // to a disk that hangs
+			err = os.WriteFile(q.Address, []byte("x"), 0o600)
 		case "exec": // a program that outlives this process, started as any thread may
 			err = exec.Command("sleep", "1000").Start()
 		}
@@ -311,6 +314,32 @@ func TestLost(t *testing.T) {
 	p.must(question{Do: "check", Address: v6.String()})
 	p.must(question{Do: "release", Address: v4.String()}) // what is gone already is released as well
 	p.must(question{Do: "hold", Address: v4.String()})
+
+	// The device is set down, then removed: the next start mends that.
+	device := a.Devices(namePrefix)[0]
+	for _, by := range []struct {
+		change func(netlink.Link) error
+		want   string
+	}{{netlink.LinkSetDown, "is down: somebody set it so"}, {netlink.LinkDel, "is gone: somebody removed it"}} {
+		a.Device(device, by.change)
+		for range 2 {
+			select {
+			case got := <-p.lost:
+				if !strings.Contains(got.Error, by.want) {
+					t.Fatalf("%+v, want %s", got, by.want)
+				}
+			case <-time.After(addresstest.Patience):
+				t.Fatalf("not told: %s", by.want)
+			}
+		}
+		for _, vip := range []netip.Addr{v4, v6} {
+			p.must(question{Do: "release", Address: vip.String()})
+			p.must(question{Do: "hold", Address: vip.String()})
+			if !client.Ping(vip, time.Second) {
+				t.Fatalf("%s doesn't answer after: %s", vip, by.want)
+			}
+		}
+	}
 
 	// A cable that is back at once loses nothing, and is told of anew.
 	lan.Port(a, false)

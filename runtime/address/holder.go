@@ -129,12 +129,27 @@ func Check(a netip.Addr) error {
 	return nil
 }
 
-// open makes the device, once.
+// open makes the device, once; again when somebody has removed it, and up when
+// somebody has set it down.
 func (h *Holder) open() (netlink.Link, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.device != nil {
-		return h.tun, nil
+		state := h.usable()
+		if state == nil {
+			return h.tun, nil
+		}
+		if !errors.Is(state, errGone) {
+			if err := netlink.LinkSetUp(h.tun); err != nil {
+				return nil, fmt.Errorf("%w; set it up: %w", state, err)
+			}
+			return h.tun, nil
+		}
+		h.watch.Close()
+		if err := h.device.close(); err != nil {
+			return nil, fmt.Errorf("%w; close what is left of it: %w", state, err)
+		}
+		h.device, h.tun, h.watch = nil, nil, nil
 	}
 	d, err := openDevice()
 	if err != nil {
@@ -157,6 +172,19 @@ func (h *Holder) open() (netlink.Link, error) {
 	h.device, h.tun, h.watch = d, tun, events
 	go h.follow(events)
 	return tun, nil
+}
+
+// usable is nil for a device that is there and up.
+func (h *Holder) usable() error {
+	name := h.tun.Attrs().Name
+	now, err := netlink.LinkByIndex(h.tun.Attrs().Index)
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+		return fmt.Errorf("device %s %w: somebody removed it", name, errGone)
+	}
+	if err == nil && now.Attrs().RawFlags&unix.IFF_UP == 0 {
+		return fmt.Errorf("device %s is down: somebody set it so", name)
+	}
+	return nil // or no news
 }
 
 // Close removes the device, with all addresses.

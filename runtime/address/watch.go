@@ -35,13 +35,22 @@ func subscribe() (*os.File, error) {
 func (h *Holder) follow(events *os.File) {
 	buf := make([]byte, 8192)
 	for {
+		_ = events.SetReadDeadline(time.Time{})
 		_, err := events.Read(buf)
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+		// One look for all that comes at once, as where containers come and go.
+		_ = events.SetReadDeadline(time.Now().Add(eventsTogether))
+		for err == nil || errors.Is(err, unix.ENOBUFS) {
+			_, err = events.Read(buf)
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 		h.look()
 	}
 }
+
+// eventsTogether is for how long events count as one.
+const eventsTogether = 3 * time.Millisecond
 
 // look compares what should be there with what is.
 func (h *Holder) look() {
@@ -61,7 +70,12 @@ func (h *Holder) look() {
 		}
 	}
 	links := map[int]error{}
+	device := h.usable()
 	for e := range h.held {
+		if device != nil {
+			e.lose(fmt.Errorf("%s can't be reached: %w", e.addr, device))
+			continue
+		}
 		if !there[e.addr] {
 			e.lose(fmt.Errorf("%s is not on device %s any more: somebody took it away", e.addr, h.tun.Attrs().Name))
 			continue

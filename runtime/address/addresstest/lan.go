@@ -281,6 +281,18 @@ func (h *Host) Remove(a netip.Addr) {
 	})
 }
 
+// Device changes the interface with that name.
+func (h *Host) Device(name string, change func(netlink.Link) error) {
+	h.t.Helper()
+	h.Must(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return change(l)
+	})
+}
+
 // Forget empties what the host remembers of its neighbours.
 func (h *Host) Forget() {
 	h.t.Helper()
