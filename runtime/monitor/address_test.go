@@ -32,6 +32,7 @@ var vips = map[string]netip.Addr{"ipv4": netip.MustParseAddr("10.99.0.50"), "ipv
 func TestAddressDiesWithTheMonitor(t *testing.T) {
 	for family, a := range vips {
 		t.Run(family, func(t *testing.T) {
+			t.Parallel()
 			lan := addresstest.New(t)
 			one, two, client := lan.Host(), lan.Host(), lan.Host()
 			events := addresstest.Events(t, one, two)

@@ -49,7 +49,7 @@ func New(t testing.TB) *LAN {
 	}
 	n := &LAN{t: t, bridge: newHost(t)}
 	n.bridge.Must(func() error {
-		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}, MulticastSnooping: new(bool)}
 		if err := netlink.LinkAdd(br); err != nil {
 			return fmt.Errorf("bridge: %w", err)
 		}
@@ -65,6 +65,13 @@ func newHost(t testing.TB) *Host {
 		h.ns, err = netns.New()
 		if err != nil {
 			return err
+		}
+		// A new link's own link-local address is probed for seconds, before which
+		// nothing answers over IPv6; hosts that run have it.
+		for _, of := range []string{"all", "default"} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+of+"/accept_dad", []byte("0"), 0); err != nil {
+				return fmt.Errorf("IPv6 in a namespace: %w", err)
+			}
 		}
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
