@@ -148,8 +148,27 @@ func (o *operator) lease(h *host) {
 	if o.w.chance(0.5) {
 		cluster.Heartbeat = spec.Timings{}.WithDefaults()
 	}
-	o.w.tell("operator: leases of %s", cluster.Heartbeat.Lease)
+	if o.w.chance(0.2) {
+		// For long enough that the long leases are at work, mostly.
+		cluster.Heartbeat = spec.Timings{Profile: spec.ProfileMSCS}.WithDefaults()
+		o.w.after(o.w.between(100*time.Millisecond, 12*time.Second), o.fast)
+	}
+	o.w.tell("operator: profile %s, leases of %s", cluster.Heartbeat.Profile, cluster.Heartbeat.Lease)
 	o.submit(h, confdb.Command{PutCluster: &cluster}, nil)
+}
+
+// fast has the cluster be in profile fast again, until a leader's state says so.
+func (o *operator) fast() {
+	l := o.w.leader()
+	if l != nil && l.agent.m.State().Cluster.ID != "" {
+		cluster := l.agent.m.State().Cluster
+		if cluster.Heartbeat.Profile != spec.ProfileMSCS {
+			return
+		}
+		cluster.Heartbeat = spec.Timings{DeviceIO: cluster.Heartbeat.DeviceIO}.WithDefaults()
+		o.submit(l, confdb.Command{PutCluster: &cluster}, nil)
+	}
+	o.w.after(500*time.Millisecond, o.fast)
 }
 
 // change gives a group another definition, of which some attribute takes a
@@ -284,6 +303,7 @@ func (o *operator) settle() {
 	for i := range w.cfg.Groups {
 		o.wantOnline(groupID(i))
 	}
+	o.fast()
 	for _, h := range w.hosts {
 		o.resume(h.nodeID)
 		if !w.cfg.Crashes && w.cfg.Model == spec.MajorityNodeSet {
