@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -48,6 +49,10 @@ type Config struct {
 	MonitorArgs []string
 	// MonitorEnv is the monitor's environment; default: this process's.
 	MonitorEnv []string
+	// Addresses are this host's IP addresses, of which those on the cluster's
+	// links are found; default: its interfaces'. For tests with several nodes on
+	// one host.
+	Addresses func() ([]netip.Addr, error)
 	// Embedded leaves the process alone (priority, memory limits): for tests
 	// that run several agents in one process.
 	Embedded bool
@@ -141,7 +146,7 @@ func (n *Node) run(ctx context.Context) error {
 	defer end()
 	g, life := errgroup.WithContext(life)
 	g.Go(func() error { return n.timer.Run(life) })
-	g.Go(func() error { return n.udp.read(life, n) })
+	g.Go(func() error { return n.udp.read(life, n.udp.main) })
 	g.Go(func() error { return n.write(life) })
 	g.Go(func() error { return n.supervise(life) })
 	if !n.cfg.Embedded {

@@ -46,7 +46,7 @@ func (n *Node) listen() (_ *front, err error) {
 			f.close()
 		}
 	}()
-	if f.tls, err = pki.ServerConfig(n.files.ca, n.facts.ClusterID, n.files.cert, protoRaft, "http/1.1"); err != nil {
+	if f.tls, err = pki.ServerConfig(n.files.ca, n.facts.ClusterID, n.files.cert, protoRaft, protoKeys, "http/1.1"); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(n.files.dir, caFile), err)
 	}
 	f.tls = n.cert.serve(f.tls)
@@ -68,7 +68,7 @@ func (f *front) close() {
 		f.tcp.Close()
 	}
 	if f.udp != nil {
-		f.udp.conn.Close()
+		f.udp.close()
 	}
 	if f.local != nil {
 		f.local.Close()
@@ -174,7 +174,8 @@ func (f *front) serve(ctx context.Context, n *Node) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return served(far.Serve(api)) })
 	g.Go(func() error { return served(near.Serve(f.local)) })
-	g.Go(func() error { return f.accept(ctx, n, api) })
+	g.Go(func() error { return f.accept(ctx, n, f.tcp, api) })
+	g.Go(func() error { return n.links.serve(ctx, n, f, api) })
 	g.Go(func() error {
 		<-ctx.Done()
 		f.tcp.Close()
@@ -193,13 +194,13 @@ func served(err error) error {
 }
 
 // accept shakes hands and parts the streams of nodes from calls of the API.
-func (f *front) accept(ctx context.Context, n *Node, api *handOver) error {
+func (f *front) accept(ctx context.Context, n *Node, tcp net.Listener, api *handOver) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, maxHandshakes)
 	told := limiter{every: 10 * time.Second}
 	for {
-		conn, err := f.tcp.Accept()
+		conn, err := tcp.Accept()
 		switch {
 		case ctx.Err() != nil:
 			if conn != nil {
@@ -207,7 +208,7 @@ func (f *front) accept(ctx context.Context, n *Node, api *handOver) error {
 			}
 			return nil
 		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accept on %s: %w", f.tcp.Addr(), err)
+			return fmt.Errorf("accept on %s: %w", tcp.Addr(), err)
 		case err != nil: // out of descriptors, or gone before it was taken: not for ever
 			n.log.Warn("a connection was not taken", "err", err)
 			select {
@@ -234,12 +235,17 @@ func (f *front) accept(ctx context.Context, n *Node, api *handOver) error {
 				}
 				return
 			}
-			if secure.ConnectionState().NegotiatedProtocol != protoRaft {
+			switch secure.ConnectionState().NegotiatedProtocol {
+			case protoRaft:
+				if err := n.receive(ctx, secure); err != nil {
+					n.log.Warn("a node's stream was closed", "from", conn.RemoteAddr(), "err", err)
+				}
+			case protoKeys:
+				if err := n.giveKeys(ctx, secure); err != nil {
+					n.log.Warn("the frame keys were not handed out", "to", conn.RemoteAddr(), "err", err)
+				}
+			default:
 				api.give(secure)
-				return
-			}
-			if err := n.receive(ctx, secure); err != nil {
-				n.log.Warn("a node's stream was closed", "from", conn.RemoteAddr(), "err", err)
 			}
 		}()
 	}

@@ -55,6 +55,9 @@ type Node struct {
 	peers  *peers
 	fences *fences
 	apps   *apps
+	links  links
+
+	askedKeys atomic.Int64 // when askKeys did, in nanoseconds of the time of day
 
 	// The loop's alone.
 	member  *member.Member
@@ -180,9 +183,11 @@ func (n *Node) step(in member.Input) {
 	now := boottime.Now()
 	if now.Sub(n.told) > tellTime {
 		n.told = now
+		n.scanLinks()
 		n.carry(now, member.Clock{Wall: time.Now()})
 	}
 	n.carry(now, in)
+	n.checkLinks(now)
 }
 
 func (n *Node) carry(now spec.Instant, in member.Input) {
@@ -197,7 +202,9 @@ func (n *Node) carry(now spec.Instant, in member.Input) {
 func (n *Node) do(out member.Output) {
 	switch o := out.(type) {
 	case member.SendFrame:
-		n.udp.send(o.To, &o.Frame)
+		n.udp.send(o.To, o.Also, &o.Frame)
+	case member.SetKeys:
+		n.udp.setKeys(o.Ring)
 	case member.SendMessage:
 		n.peers.send(o.To, o.Message)
 	case member.Persist:
@@ -228,6 +235,7 @@ func (n *Node) do(out member.Output) {
 			ch <- o.Result // capacity 1
 		}
 	case member.Applied:
+		n.followLinks()
 		n.fences.look(o.Events)
 		n.mu.Lock()
 		if n.changed != nil {

@@ -26,15 +26,18 @@ import (
 const protoRaft = "clusterplan-raft/1"
 
 const (
-	peerQueue    = 1024     // messages for one peer; what is more is lost, as the driver may expect
-	maxMessage   = 64 << 20 // a snapshot
-	peerIdle     = 2 * time.Minute
-	peerWrite    = 5 * time.Second
-	peerDial     = 2 * time.Second
-	peerSilence  = 3 * time.Second
-	redialFirst  = 50 * time.Millisecond
-	redialMost   = time.Second
-	messageStart = 4 + 8 + 8
+	peerQueue   = 1024     // messages for one peer; what is more is lost, as the driver may expect
+	maxMessage  = 64 << 20 // a snapshot
+	peerIdle    = 2 * time.Minute
+	peerWrite   = 5 * time.Second
+	peerDial    = 2 * time.Second
+	peerSilence = 3 * time.Second
+	// The same where a node is to be reached over several links.
+	peerDialLink    = 700 * time.Millisecond
+	peerSilenceLink = time.Second
+	redialFirst     = 50 * time.Millisecond
+	redialMost      = time.Second
+	messageStart    = 4 + 8 + 8
 )
 
 // peers are the outgoing streams, one for each endpoint that there are messages for.
@@ -46,6 +49,7 @@ type peers struct {
 
 	mu   sync.Mutex // the loop sends; streams that end take themselves out
 	open map[string]chan confdb.Message
+	also map[string][]string // other addresses of the node at an endpoint, on other links
 }
 
 func newPeers(n *Node) *peers { return &peers{n: n, open: make(map[string]chan confdb.Message)} }
@@ -156,25 +160,46 @@ func (p *peers) stream(endpoint string, queue chan confdb.Message) {
 	}
 }
 
+// reach says where else the nodes at endpoints are, on other links.
+func (p *peers) reach(also map[string][]string) {
+	p.mu.Lock()
+	p.also = also
+	p.mu.Unlock()
+}
+
+// dial connects to the first of a node's addresses that answers.
 func (p *peers) dial(endpoint string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(p.ctx, peerDial)
-	defer cancel()
-	d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 15 * time.Second, Control: giveUp}, Config: p.tls}
-	conn, err := d.DialContext(ctx, "tcp", endpoint)
-	if err != nil {
-		return nil, pki.Explain(err)
+	p.mu.Lock()
+	list := append([]string{endpoint}, p.also[endpoint]...)
+	p.mu.Unlock()
+	within, silence := peerDial, peerSilence
+	if len(list) > 1 {
+		within, silence = peerDialLink, peerSilenceLink // there is another way
 	}
-	return conn, nil
+	var errs []error
+	for _, at := range list {
+		ctx, cancel := context.WithTimeout(p.ctx, within)
+		d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 15 * time.Second, Control: giveUp(silence)}, Config: p.tls}
+		conn, err := d.DialContext(ctx, "tcp", at)
+		cancel()
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, pki.Explain(err))
+	}
+	return nil, errors.Join(errs...)
 }
 
 // giveUp has the kernel end a connection whose data stays unanswered: its own
 // retransmission would back off for many seconds after a partition has healed.
-func giveUp(_, _ string, c syscall.RawConn) error {
-	var err error
-	cerr := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(peerSilence/time.Millisecond))
-	})
-	return errors.Join(cerr, err)
+func giveUp(after time.Duration) func(string, string, syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after/time.Millisecond))
+		})
+		return errors.Join(cerr, err)
+	}
 }
 
 // receive reads a peer's stream to its end.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/rawio"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
@@ -19,28 +21,61 @@ const (
 	maxNames     = 256 // addresses that frames came from
 )
 
-// udp is the socket that frames come and go by. The loop seals and sends; the
-// reader opens.
+// udp is what frames come and go by: a socket at the node's address and, where
+// the cluster has links, one at each of the node's addresses on them. The loop
+// seals and sends; readers open, one at a time.
 type udp struct {
-	conn   *net.UDPConn
-	raw    *rawio.Conn
-	local  netip.AddrPort
+	n      *Node
 	seal   *heartbeat.Sealer
-	open   *heartbeat.Opener
 	buf    []byte           // the loop's
 	peers  map[string]*peer // the loop's: where an endpoint is
-	n      *Node
+	main   *socket
+	links  map[string]*socket // the loop's, by link
+	ring   *confdb.Keyring    // the loop's: of the newest step; nil: only the first key
 	refuse limiter
+
+	mu   sync.Mutex // of what readers share
+	open *heartbeat.Opener
+	has  uint32 // generation of the newest key
+	uses uint32 // of the one that frames are sealed with
+}
+
+// socket is one address of this node.
+type socket struct {
+	link  string // "": the node's own address, which may lie on a link
+	conn  *net.UDPConn
+	raw   *rawio.Conn
+	local netip.AddrPort
+	heard heardOn
 }
 
 type peer struct {
 	to      rawio.Destination
+	from    *socket
 	known   bool
 	literal bool
 	asked   time.Time
 }
 
 func (n *Node) openUDP(addr string) (*udp, error) {
+	u := &udp{n: n, buf: make([]byte, 0, heartbeat.MaxPacket), peers: make(map[string]*peer), links: make(map[string]*socket),
+		refuse: limiter{every: 10 * time.Second}}
+	var err error
+	if u.main, err = openSocket("", addr); err != nil {
+		return nil, err
+	}
+	if u.seal, err = heartbeat.NewSealer(n.facts.ClusterID, n.files.key, n.facts.ServerID, n.incar); err == nil {
+		u.open, err = heartbeat.NewOpener(n.facts.ClusterID, n.files.key, n.facts.ServerID)
+	}
+	if err != nil {
+		u.close()
+		return nil, fmt.Errorf("the cluster's key: %w", err)
+	}
+	u.setKeys(n.member.State().Keys)
+	return u, nil
+}
+
+func openSocket(link, addr string) (*socket, error) {
 	at, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		return nil, err
@@ -49,35 +84,41 @@ func (n *Node) openUDP(addr string) (*udp, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &udp{conn: conn, n: n, buf: make([]byte, 0, heartbeat.MaxPacket), peers: make(map[string]*peer), refuse: limiter{every: 10 * time.Second}}
-	u.local = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	if u.raw, err = rawio.New(conn); err != nil {
+	s := &socket{link: link, conn: conn, local: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
+	if s.raw, err = rawio.New(conn); err != nil {
 		conn.Close()
 		return nil, err
 	}
-	if u.seal, err = heartbeat.NewSealer(n.facts.ClusterID, n.files.key, n.facts.ServerID, n.incar); err == nil {
-		u.open, err = heartbeat.NewOpener(n.facts.ClusterID, n.files.key, n.facts.ServerID)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("the cluster's key: %w", err)
-	}
-	return u, nil
+	return s, nil
 }
 
-// send seals a frame and sends it, now. A frame that can't leave is lost, as any
-// may be.
-func (u *udp) send(to string, f *heartbeat.Frame) {
-	p := u.where(to)
-	if !p.known {
-		return
+func (u *udp) close() {
+	u.main.conn.Close()
+	for _, s := range u.links {
+		s.conn.Close()
 	}
+}
+
+// send seals a frame once and sends it to each of the peer's addresses, now. A
+// frame that can't leave is lost, as any may be.
+func (u *udp) send(to string, also []string, f *heartbeat.Frame) {
 	sealed, err := u.seal.Seal(u.buf[:0], f)
 	if err != nil {
 		u.n.log.Error("a frame can't be sealed", "to", to, "err", err)
 		return
 	}
-	if err := u.raw.SendTo(sealed, &p.to); err != nil && !errors.Is(err, net.ErrClosed) {
+	u.sendTo(to, sealed)
+	for _, other := range also {
+		u.sendTo(other, sealed)
+	}
+}
+
+func (u *udp) sendTo(to string, sealed []byte) {
+	p := u.where(to)
+	if !p.known {
+		return
+	}
+	if err := p.from.raw.SendTo(sealed, &p.to); err != nil && !errors.Is(err, net.ErrClosed) {
 		u.n.log.Debug("a frame was not sent", "to", to, "err", err)
 	}
 }
@@ -89,7 +130,8 @@ func (u *udp) where(endpoint string) *peer {
 	if !ok {
 		p = &peer{}
 		if at, err := netip.ParseAddrPort(endpoint); err == nil {
-			p.to, p.known, p.literal = rawio.To(at, u.local), true, true
+			u.aim(p, at)
+			p.literal = true
 		}
 		u.peers[endpoint] = p
 	}
@@ -98,6 +140,15 @@ func (u *udp) where(endpoint string) *peer {
 		go u.resolve(endpoint)
 	}
 	return p
+}
+
+// aim has frames to p leave from the socket on the link that at lies in.
+func (u *udp) aim(p *peer, at netip.AddrPort) {
+	p.from = u.main
+	if s := u.links[u.n.links.of(at.Addr())]; s != nil {
+		p.from = s
+	}
+	p.to, p.known = rawio.To(at, p.from.local), true
 }
 
 func (u *udp) resolve(endpoint string) {
@@ -117,19 +168,22 @@ func (u *udp) resolve(endpoint string) {
 		return
 	}
 	u.n.give(job{fn: func() {
-		p := u.peers[endpoint]
-		p.to, p.known = rawio.To(at, u.local), true
+		if p := u.peers[endpoint]; p != nil {
+			u.aim(p, at)
+		}
 	}})
 }
 
-// read opens what comes and hands it to the loop, until ctx ends.
-func (u *udp) read(ctx context.Context, n *Node) error {
-	stop := context.AfterFunc(ctx, func() { u.conn.Close() })
+// read opens what comes to one socket and hands it to the loop, until it is
+// closed.
+func (u *udp) read(ctx context.Context, s *socket) error {
+	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
 	defer stop()
+	n := u.n
 	buf := make([]byte, heartbeat.MaxPacket+1)
 	names := make(map[netip.AddrPort]string) // peers are few, and a string a frame is garbage
 	for {
-		size, at, err := u.raw.ReceiveFrom(buf)
+		size, at, err := s.raw.ReceiveFrom(buf)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -138,15 +192,9 @@ func (u *udp) read(ctx context.Context, n *Node) error {
 		case err != nil:
 			continue // a peer's refusal (ICMP) shows up here; silence tells the member
 		}
-		f, err := u.open.Open(buf[:size])
-		if err != nil {
-			if more, ok := u.refuse.may(); ok {
-				n.log.Warn("a datagram was refused", "from", at, "err", err, "others", more)
-			}
+		f, ok := u.take(s, buf[:size], at)
+		if !ok {
 			continue
-		}
-		if f.AckIncarnation == n.incar { // an echo of ours: no recording
-			u.open.Confirm(f.From, f.Incarnation)
 		}
 		from, ok := names[at]
 		if !ok {
@@ -158,4 +206,41 @@ func (u *udp) read(ctx context.Context, n *Node) error {
 		}
 		n.input(member.FrameIn{From: from, Frame: f})
 	}
+}
+
+// take opens a datagram; false: it is none for the loop.
+func (u *udp) take(s *socket, packet []byte, at netip.AddrPort) (heartbeat.Frame, bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f, err := u.open.Open(packet)
+	switch {
+	case errors.Is(err, heartbeat.ErrReplay):
+		// With several links each frame comes several times: only the first counts,
+		// but each tells that its link works.
+		if from, genuine := u.open.Genuine(packet); genuine && u.n.links.several() {
+			s.heard.note(from)
+			return f, false
+		}
+	case errors.Is(err, heartbeat.ErrKey):
+		if g, ok := u.open.Generation(packet); ok && g > u.has {
+			u.n.askKeys(at)
+		}
+	}
+	if err != nil {
+		if more, ok := u.refuse.may(); ok {
+			u.n.log.Warn("a datagram was refused", "from", at, "err", err, "others", more)
+		}
+		return f, false
+	}
+	if u.n.links.several() {
+		s.heard.note(f.From)
+	}
+	if f.AckIncarnation == u.n.incar { // an echo of ours: no recording
+		u.open.Confirm(f.From, f.Incarnation)
+	}
+	if g := u.open.Newest(); g > u.uses {
+		u.uses = g
+		go u.n.give(job{fn: func() { u.use(g) }}) // who seals with it knows that all have it
+	}
+	return f, true
 }

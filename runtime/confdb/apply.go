@@ -101,6 +101,12 @@ func (s *State) do(c Command) Result {
 		return s.endQuarantine(c)
 	case c.ConfirmTimings != nil:
 		return s.confirmTimings(c)
+	case c.TellLinks != nil:
+		return s.tellLinks(c)
+	case c.RotateKey != nil:
+		return s.rotateKey(c)
+	case c.KeyPhase != nil:
+		return s.keyPhase(c)
 	case c.KV != nil:
 		return s.kvWrite(c)
 	case c.PutChunk != nil:

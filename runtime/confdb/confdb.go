@@ -25,6 +25,9 @@ type State struct {
 	Fences         map[string]*Fence `json:"fences,omitempty"` // by fence id (apply_fence.go)
 	View           View              `json:"view"`
 	Events         []Event           `json:"events"` // the newest maxEvents, oldest first
+	// Keys are the cluster's frame keys but the first. They are secrets: no view
+	// and no event shows them.
+	Keys *Keyring `json:"keys,omitempty"`
 	// TimingsRevision is the Revision at which the timings changed last: what a
 	// node's confirmation of them names. ShorterRevision is that of the last
 	// change that made leases shorter.
@@ -56,6 +59,9 @@ type Node struct {
 	Joined   bool      `json:"joined"`            // caught up once: it may own groups and count
 
 	Evicting *Intent `json:"evicting,omitempty"` // to be taken out for good
+
+	// Links are its addresses on the cluster's links, as it found them; by name.
+	Links []NodeLink `json:"links,omitempty"`
 
 	// Leaves are when it was lost without taking its leave, lately; enough of
 	// them put it into quarantine (apply_quarantine.go).
@@ -192,6 +198,9 @@ type Command struct {
 	EvictNode      *NodeRef        `json:"evict_node,omitempty"`     // its DeleteNode follows once nothing is its own any more
 	EndQuarantine  *NodeRef        `json:"end_quarantine,omitempty"` // its time is over
 	ConfirmTimings *ConfirmTimings `json:"confirm_timings,omitempty"`
+	TellLinks      *TellLinks      `json:"tell_links,omitempty"`
+	RotateKey      *RotateKey      `json:"rotate_key,omitempty"`
+	KeyPhase       *KeyPhase       `json:"key_phase,omitempty"` // the leader's: the next step of a rotation
 
 	Event   *Event `json:"event,omitempty"`   // only an event; id given by Apply
 	Nothing bool   `json:"nothing,omitempty"` // a barrier: it may be done again, and Done forgets it

@@ -11,7 +11,10 @@ const (
 	KindNodePaused     = "node_paused"
 	KindNodeDrained    = "node_drained"
 	KindNodeResumed    = "node_resumed"
-	KindNodeEvicting   = "node_evicting"        // it is to go for good
+	KindNodeEvicting   = "node_evicting" // it is to go for good
+	KindLinkLost       = "link_lost"     // a node hears others on one link only on another, or lost its address
+	KindLinkBack       = "link_back"
+	KindKeyRotation    = "key_rotation"         // a phase of a change of the frame key
 	KindQuarantined    = "node_quarantined"     // it was lost too often: no group comes to it for a while
 	KindQuarantineOver = "node_quarantine_over" // groups may come to it again
 	KindNodeUp         = "node_up"              // in the view

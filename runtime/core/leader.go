@@ -114,6 +114,7 @@ func (m *Machine) leadStep() {
 	if !l.ready {
 		return
 	}
+	m.turnKeys()
 	if l.dirty || l.manageAt != 0 && m.now >= l.manageAt {
 		if m.now >= l.notBefore {
 			l.dirty, l.manageAt = false, 0

@@ -14,14 +14,14 @@ import (
 // A packet is a header in the clear, which the seal covers as well, and the
 // sealed payload:
 //
-//	magic and version 4 | cluster 8 | From 8 | Incarnation 8 | Seq 8 | payload | tag 16
+//	magic and version 4 | cluster 8 | key generation 4 | From 8 | Incarnation 8 | Seq 8 | payload | tag 16
 //
 // Each incarnation of a sender has a key of its own, made from the cluster's
-// key (HKDF-SHA256), and Seq is the nonce (AES-256-GCM): a nonce never comes
+// key of that generation (HKDF-SHA256), and Seq is the nonce (AES-256-GCM): a nonce never comes
 // twice under one key, as incarnations are random and Seq only grows.
 const (
-	magic      = "CPf\x01"
-	headerSize = 4 + 8 + 8 + 8 + 8
+	magic      = "CPf\x02"
+	headerSize = 4 + 8 + 4 + 8 + 8 + 8
 	tagSize    = 16
 )
 
@@ -31,27 +31,51 @@ var (
 	ErrSeal    = errors.New("the frame's seal is broken: it was made with another key, or changed")
 	ErrReplay  = errors.New("the frame came before, or is too old")
 	ErrTarget  = errors.New("the frame is for another server")
+	ErrKey     = errors.New("the frame is sealed with a key that this node doesn't take: an older one, or one that it has yet to get")
 	ErrSeq     = errors.New("frames are sealed in the order of their Seq, each once")
 )
 
+// Key is one of the cluster's frame keys; a newer one has a higher generation.
+type Key struct {
+	Generation uint32 // 0: the one that a node is made with
+	Bytes      []byte // 32
+}
+
 type keys struct {
 	cluster [8]byte
-	key     []byte
+	keys    []Key
 }
 
 func newKeys(clusterID string, key []byte) (keys, error) {
-	if len(key) != 32 {
-		return keys{}, fmt.Errorf("the cluster's frame key has %d bytes, not 32", len(key))
-	}
 	sum := sha256.Sum256([]byte("clusterplan frames of " + clusterID))
-	return keys{cluster: [8]byte(sum[:8]), key: slices.Clone(key)}, nil
+	k := keys{cluster: [8]byte(sum[:8])}
+	return k, k.take([]Key{{Bytes: key}})
 }
 
-func (k *keys) aead(from, incarnation uint64) (cipher.AEAD, error) {
+// take replaces the keys.
+func (k *keys) take(list []Key) error {
+	next := make([]Key, 0, len(list))
+	for _, key := range list {
+		if len(key.Bytes) != 32 {
+			return fmt.Errorf("the cluster's frame key has %d bytes, not 32", len(key.Bytes))
+		}
+		next = append(next, Key{key.Generation, slices.Clone(key.Bytes)})
+	}
+	k.keys = next
+	return nil
+}
+
+// aead is the cipher of one incarnation's frames under the key of that
+// generation; nil: there is no such key.
+func (k *keys) aead(generation uint32, from, incarnation uint64) (cipher.AEAD, error) {
+	i := slices.IndexFunc(k.keys, func(key Key) bool { return key.Generation == generation })
+	if i < 0 {
+		return nil, ErrKey
+	}
 	info := append([]byte("frames\x00"), k.cluster[:]...)
 	info = binary.BigEndian.AppendUint64(info, from)
 	info = binary.BigEndian.AppendUint64(info, incarnation)
-	key, err := hkdf.Key(sha256.New, k.key, nil, string(info), 32)
+	key, err := hkdf.Key(sha256.New, k.keys[i].Bytes, nil, string(info), 32)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +84,15 @@ func (k *keys) aead(from, incarnation uint64) (cipher.AEAD, error) {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
+}
+
+// Generation is the generation of the key that a packet of the cluster claims
+// to be sealed with. Nothing vouches for it.
+func (k *keys) Generation(packet []byte) (uint32, bool) {
+	if len(packet) < headerSize+tagSize || string(packet[:4]) != magic || string(packet[4:12]) != string(k.cluster[:]) {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(packet[12:]), true
 }
 
 func nonce(seq uint64) (n [12]byte) {
@@ -71,6 +104,7 @@ func nonce(seq uint64) (n [12]byte) {
 type Sealer struct {
 	keys
 	from, incarnation uint64
+	generation        uint32
 	gcm               cipher.AEAD
 	last              uint64
 	payload           []byte // reused
@@ -84,10 +118,24 @@ func NewSealer(clusterID string, key []byte, from, incarnation uint64) (*Sealer,
 		return nil, err
 	}
 	s := &Sealer{keys: k, from: from, incarnation: incarnation}
-	if s.gcm, err = s.aead(from, incarnation); err != nil {
+	if s.gcm, err = s.aead(0, from, incarnation); err != nil {
 		return nil, fmt.Errorf("frame key: %w", err)
 	}
 	return s, nil
+}
+
+// Use seals with another key from now on. Seq goes on.
+func (s *Sealer) Use(k Key) error {
+	next := s.keys
+	if err := next.take([]Key{k}); err != nil {
+		return err
+	}
+	gcm, err := next.aead(k.Generation, s.from, s.incarnation)
+	if err != nil {
+		return fmt.Errorf("frame key: %w", err)
+	}
+	s.keys, s.gcm, s.generation = next, gcm, k.Generation
+	return nil
 }
 
 // Seal appends f as a packet to dst. From and Incarnation are the sealer's;
@@ -125,6 +173,7 @@ func (s *Sealer) seal(dst []byte, f *Frame, fit int) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, magic...)
 	dst = append(dst, s.cluster[:]...)
+	dst = binary.BigEndian.AppendUint32(dst, s.generation)
 	dst = binary.BigEndian.AppendUint64(dst, s.from)
 	dst = binary.BigEndian.AppendUint64(dst, s.incarnation)
 	dst = binary.BigEndian.AppendUint64(dst, f.Seq)
@@ -153,6 +202,7 @@ type Opener struct {
 	keys
 	self    uint64
 	senders map[uint64]*sender
+	newest  uint32 // generation of the newest key that a believed frame was sealed with
 	clock   uint64 // counts believed frames: an order of age without a clock
 	plain   []byte // reused
 }
@@ -167,6 +217,7 @@ type sender struct {
 // life is an incarnation: its key, and a window of the Seqs that came.
 type life struct {
 	incarnation uint64
+	generation  uint32 // of gcm's key
 	gcm         cipher.AEAD
 	newest      uint64
 	seen        uint64 // bit i: newest-i came
@@ -182,23 +233,34 @@ func NewOpener(clusterID string, key []byte, self uint64) (*Opener, error) {
 	return &Opener{keys: k, self: self, senders: map[uint64]*sender{}}, nil
 }
 
+// SetKeys replaces the keys that frames are opened with.
+func (o *Opener) SetKeys(list []Key) error { return o.take(list) }
+
+// Newest is the generation of the newest key that a believed frame was sealed
+// with: whoever seals with it knows that every member has it.
+func (o *Opener) Newest() uint32 { return o.newest }
+
 // Open reads a packet. Nothing of it is remembered unless its seal holds, and
 // the frame keeps nothing of the packet.
 func (o *Opener) Open(packet []byte) (Frame, error) {
-	if len(packet) > MaxPacket || len(packet) < headerSize+tagSize || string(packet[:4]) != magic || string(packet[4:12]) != string(o.cluster[:]) {
+	generation, ok := o.Generation(packet)
+	if !ok || len(packet) > MaxPacket {
 		return Frame{}, ErrForeign
 	}
 	f := Frame{
-		From:        binary.BigEndian.Uint64(packet[12:]),
-		Incarnation: binary.BigEndian.Uint64(packet[20:]),
-		Seq:         binary.BigEndian.Uint64(packet[28:]),
+		From:        binary.BigEndian.Uint64(packet[16:]),
+		Incarnation: binary.BigEndian.Uint64(packet[24:]),
+		Seq:         binary.BigEndian.Uint64(packet[32:]),
 	}
 	s := o.senders[f.From]
 	l := s.life(f.Incarnation)
 	gcm := l.gcm
-	if gcm == nil {
+	if !slices.ContainsFunc(o.keys.keys, func(k Key) bool { return k.Generation == generation }) {
+		return Frame{}, ErrKey
+	}
+	if gcm == nil || l.generation != generation {
 		var err error
-		if gcm, err = o.aead(f.From, f.Incarnation); err != nil {
+		if gcm, err = o.aead(generation, f.From, f.Incarnation); err != nil {
 			return Frame{}, ErrSeal
 		}
 	}
@@ -224,8 +286,26 @@ func (o *Opener) Open(packet []byte) (Frame, error) {
 		s = o.newSender(f.From)
 	}
 	s.used, s.nodeID = o.clock, f.NodeID
-	s.mark(f.Incarnation, gcm, f.Seq, o.clock)
+	s.mark(f.Incarnation, gcm, generation, f.Seq, o.clock)
+	o.newest = max(o.newest, generation)
 	return f, nil
+}
+
+// Genuine tells whose packet it is, if its seal holds; it may have come before,
+// and nothing is remembered of it.
+func (o *Opener) Genuine(packet []byte) (from uint64, ok bool) {
+	generation, ok := o.Generation(packet)
+	if !ok || len(packet) > MaxPacket {
+		return 0, false
+	}
+	from = binary.BigEndian.Uint64(packet[16:])
+	l := o.senders[from].life(binary.BigEndian.Uint64(packet[24:]))
+	if l.gcm == nil || l.generation != generation {
+		return 0, false
+	}
+	n := nonce(binary.BigEndian.Uint64(packet[32:]))
+	o.plain, _ = l.gcm.Open(o.plain[:0], n[:], packet[headerSize:], packet[:headerSize])
+	return from, o.plain != nil
 }
 
 // Confirm says that this incarnation of the sender lives: it echoed one of
@@ -272,14 +352,14 @@ func (l *life) came(seq uint64) bool {
 	return back >= 64 || l.seen&(1<<back) != 0
 }
 
-func (s *sender) mark(incarnation uint64, gcm cipher.AEAD, seq, now uint64) {
+func (s *sender) mark(incarnation uint64, gcm cipher.AEAD, generation uint32, seq, now uint64) {
 	i := slices.IndexFunc(s.lives, func(l life) bool { return l.incarnation == incarnation })
 	if i < 0 {
 		i = s.room()
-		s.lives[i] = life{incarnation: incarnation, gcm: gcm}
+		s.lives[i] = life{incarnation: incarnation}
 	}
 	l := &s.lives[i]
-	l.used = now
+	l.used, l.gcm, l.generation = now, gcm, generation
 	if seq > l.newest {
 		if ahead := seq - l.newest; ahead < 64 {
 			l.seen <<= ahead

@@ -105,7 +105,7 @@ func (m *Member) flush(answer uint64) {
 			if pulse := m.pulse[s]; pulse != nil && f.Asks && n < heartbeat.MaxDriver {
 				f.Driver = append(f.Driver[:n:n], pulse)
 			}
-			m.emit(SendFrame{To: to, Frame: f})
+			m.emit(SendFrame{To: to, Also: m.paths[s], Frame: f})
 			if len(rest) == 0 {
 				break
 			}

@@ -97,6 +97,10 @@ type FenceDone struct {
 	Uses      []confdb.FenceUse
 }
 
+// Links are this node's addresses on the cluster's links, and whom it doesn't
+// hear there: all of them, by name. The member tells the database.
+type Links struct{ Links []confdb.NodeLink }
+
 // Shutdown asks the node to stop its groups, release them, hand leadership
 // over and end; Stopped follows.
 type Shutdown struct{}
@@ -121,6 +125,7 @@ func (MonitorDown) input()     {}
 func (ResourceChanged) input() {}
 func (GroupDown) input()       {}
 func (FenceDone) input()       {}
+func (Links) input()           {}
 func (Shutdown) input()        {}
 func (Clock) input()           {}
 func (Tick) input()            {}
@@ -128,9 +133,11 @@ func (Tick) input()            {}
 // Output is work for the shell. The set is closed.
 type Output interface{ output() }
 
-// SendFrame sends a frame to host:port, now.
+// SendFrame sends a frame to host:port, now, and the same one to Also, the
+// peer's addresses on other links.
 type SendFrame struct {
 	To    string
+	Also  []string
 	Frame heartbeat.Frame
 }
 
@@ -202,6 +209,10 @@ type Applied struct {
 	Events   []confdb.Event
 }
 
+// SetKeys says that the frame keys have changed: frames of this Step and later
+// ones are sealed by the new ring. A member starts with those of its State.
+type SetKeys struct{ Ring *confdb.Keyring }
+
 // Log is a line for the agent's own log.
 type Log struct {
 	Level string // info | warn | error
@@ -225,6 +236,7 @@ func (CancelFence) output()   {}
 func (Reply) output()         {}
 func (Applied) output()       {}
 func (Log) output()           {}
+func (SetKeys) output()       {}
 func (Stopped) output()       {}
 
 // Config is what a member is made from.

@@ -51,6 +51,13 @@ type Member struct {
 	serial    uint64
 	settings  confdb.Settings
 
+	ownLinks   []confdb.NodeLink
+	linksKnown bool
+	linksID    string              // of the TellLinks under way
+	paths      map[uint64][]string // other addresses of servers, beside endpoints
+
+	ring uint64 // Since of the frame keys as told
+
 	unjoined bool // the state has nodes that have not joined
 
 	deviceLostAt spec.Instant  // the quorum device is lost since; with DeviceProblem
@@ -83,7 +90,19 @@ func New(cfg Config, now spec.Instant) *Member {
 		Timings: cfg.Timings, Wall: cfg.Wall, Location: cfg.Location,
 	}, now, m.state)
 	m.stateIndexed()
+	if m.state.Keys != nil {
+		m.ring = m.state.Keys.Since
+	}
 	return m
+}
+
+// tellKeys hands changed frame keys out, before the frames that say that the
+// change is applied.
+func (m *Member) tellKeys() {
+	if k := m.state.Keys; k != nil && k.Since != m.ring {
+		m.ring = k.Since
+		m.emit(SetKeys{Ring: k})
+	}
 }
 
 // Step takes an input and returns what is to be done, in order.
@@ -130,6 +149,8 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 		m.pump() // a driver that starts over a store has work before anything comes in
 	case Clock:
 		m.coreStep(core.Clock{Wall: in.Wall})
+	case Links:
+		m.ownLinks, m.linksKnown = in.Links, true
 	case Shutdown:
 		m.shutdown()
 	}
@@ -159,6 +180,7 @@ func (m *Member) due() {
 		m.coreStep(core.Tick{})
 	}
 	m.memberNodes()
+	m.tellLinks()
 	if m.retryAt != 0 && m.now >= m.retryAt {
 		m.retry()
 	}
@@ -323,6 +345,7 @@ func (m *Member) finish(r *confdb.Ready) {
 		return
 	}
 	m.stateIndexed()
+	m.tellKeys()
 	events := slices.Clone(m.state.EventsSince(lastEvent))
 	m.emit(Applied{Revision: m.state.Revision, Events: events})
 	m.coreStep(core.StateChanged{State: m.state})
@@ -364,6 +387,7 @@ func (m *Member) stateIndexed() {
 			next.Witnesses = append(next.Witnesses, n.ServerID)
 		}
 	}
+	m.findPaths()
 	slices.Sort(next.Witnesses)
 	if next.Suspicion != m.settings.Suspicion || next.RankDelay != m.settings.RankDelay || next.Round != m.settings.Round || next.DeviceIO != m.settings.DeviceIO || !slices.Equal(next.Witnesses, m.settings.Witnesses) {
 		m.settings = next
