@@ -223,7 +223,7 @@ func (n *Node) serviceAddresses() map[netip.Addr]bool {
 }
 
 func (n *Node) openLink(name string, at netip.AddrPort) {
-	s, err := openSocket(name, at.String())
+	s, err := listenUDP(name, at.String())
 	if err != nil {
 		n.log.Warn("frames can't go over a link", "link", name, "err", listenError("udp", at.String(), err))
 		return

@@ -61,7 +61,7 @@ func (n *Node) openUDP(addr string) (*udp, error) {
 	u := &udp{n: n, buf: make([]byte, 0, heartbeat.MaxPacket), peers: make(map[string]*peer), links: make(map[string]*socket),
 		refuse: limiter{every: 10 * time.Second}}
 	var err error
-	if u.main, err = openSocket("", addr); err != nil {
+	if u.main, err = listenUDP("", addr); err != nil {
 		return nil, err
 	}
 	if u.seal, err = heartbeat.NewSealer(n.facts.ClusterID, n.files.key, n.facts.ServerID, n.incar); err == nil {
@@ -75,7 +75,7 @@ func (n *Node) openUDP(addr string) (*udp, error) {
 	return u, nil
 }
 
-func openSocket(link, addr string) (*socket, error) {
+func listenUDP(link, addr string) (*socket, error) {
 	at, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		return nil, err
