@@ -1,9 +1,10 @@
 package member
 
 import (
-	"net"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
@@ -58,11 +59,15 @@ func (m *Member) findPaths() {
 // Paths are the addresses (host:port) by which own reaches n: the first, which
 // carries the streams as well while it works, and the others.
 func Paths(links []spec.Link, own, n *confdb.Node) (first string, also []string) {
-	host, port, err := net.SplitHostPort(n.Endpoint)
+	i := strings.LastIndexByte(n.Endpoint, ':')
+	if i < 0 {
+		return n.Endpoint, nil
+	}
+	port, err := strconv.ParseUint(n.Endpoint[i+1:], 10, 16)
 	if err != nil {
 		return n.Endpoint, nil
 	}
-	main, _ := netip.ParseAddr(host)
+	main, _ := netip.ParseAddr(strings.Trim(n.Endpoint[:i], "[]")) // a name lies on no link that is known here
 	main = main.Unmap()
 	client := false
 	for _, l := range links {
@@ -75,7 +80,7 @@ func Paths(links []spec.Link, own, n *confdb.Node) (first string, also []string)
 			mine, _ := netip.ParseAddr(addressOn(own, l.Name))
 			its, _ := netip.ParseAddr(addressOn(n, l.Name))
 			if mine.IsValid() && its.IsValid() && its.Unmap() != main {
-				also = append(also, net.JoinHostPort(its.String(), port))
+				also = append(also, netip.AddrPortFrom(its, uint16(port)).String())
 			}
 		}
 	}
