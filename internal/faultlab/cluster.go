@@ -41,6 +41,8 @@ type Config struct {
 	Nodes   int    // n1 to nN; at most 90
 	Voters  int    // the first of them vote; 0: at most 5
 	Out     io.Writer
+	// Disks gives every node's data directory a small disk of its own (disk.go).
+	Disks bool
 	// Heartbeat is the inside of a heartbeat block; "": the defaults.
 	Heartbeat string
 }
@@ -124,6 +126,11 @@ func Up(ctx context.Context, conf Config) (*Cluster, error) {
 	if err := os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte(conf.Definition()), 0o644); err != nil {
 		return nil, err
 	}
+	if conf.Disks {
+		if err := c.mountDisks(ctx); err != nil {
+			return nil, errors.Join(err, c.unmountDisks())
+		}
+	}
 	if err := c.Apply(ctx); err != nil {
 		return nil, errors.Join(err, c.Down())
 	}
@@ -138,7 +145,7 @@ func (c *Cluster) Down() error {
 	for _, s := range c.Record.Seats {
 		_, _ = netlab.Signal(s.Namespace, syscall.SIGCONT) // a namespace may be gone
 	}
-	return c.Run(context.Background(), "destroy", "--auto-approve", c.Dir)
+	return errors.Join(c.unmountDisks(), c.Run(context.Background(), "destroy", "--auto-approve", c.Dir))
 }
 
 // Run runs the program; the error has what it printed.
@@ -194,6 +201,11 @@ func (c *Cluster) Until(ctx context.Context, what string, ok func(client.Status)
 	for {
 		if s, err = c.Status(ctx); err == nil && ok(s) {
 			return s, nil
+		}
+		for _, n := range s.Nodes {
+			if n.State == "quarantined" { // a lab's nodes are lost all the time
+				_ = c.Run(ctx, "resume", n.Name, "--dir", c.Dir) // again at the next look
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -256,4 +268,28 @@ func Isolated(node, side string) netlab.Fault {
 		return netlab.Fault{Kind: netlab.FaultCut, To: node}
 	}
 	return netlab.Fault{Kind: netlab.FaultIsolate, From: node}
+}
+
+// Keep copies what the nodes and the cluster said to a directory, for whoever
+// looks into a failure after the cluster is gone.
+func Keep(c *Cluster, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var errs []error
+	for _, node := range c.Names() {
+		logs, _ := filepath.Glob(filepath.Join(c.Dir, ".clusterplan", "nodes", node, "log", "agent.log*"))
+		for _, log := range logs {
+			data, err := os.ReadFile(log)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, node+"."+filepath.Base(log)), data, 0o644)
+			}
+			errs = append(errs, err)
+		}
+	}
+	for name, args := range map[string][]string{"events": {"events", c.Dir}, "status": {"status", c.Dir}, "lab": {"lab", "status", c.Dir}} {
+		out, _ := exec.Command(c.Program, args...).CombinedOutput() // what it says is what there is
+		errs = append(errs, os.WriteFile(filepath.Join(dir, name), out, 0o644))
+	}
+	return errors.Join(errs...)
 }
