@@ -172,7 +172,13 @@ func (c *Cluster) Move(ctx context.Context, node string) error {
 		return err
 	}
 	if err := c.Run(ctx, "move", Group, node, "--dir", c.Dir); err != nil {
-		return err
+		// A lab's nodes are lost all the time: it may be in quarantine.
+		if rerr := c.Run(ctx, "resume", node, "--dir", c.Dir); rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		if err := c.Run(ctx, "move", Group, node, "--dir", c.Dir); err != nil {
+			return err
+		}
 	}
 	_, err = c.Until(ctx, node+" owns the group", func(s client.Status) bool { return settled(s) && s.Groups[0].Owner == node })
 	return err
@@ -201,11 +207,6 @@ func (c *Cluster) Until(ctx context.Context, what string, ok func(client.Status)
 	for {
 		if s, err = c.Status(ctx); err == nil && ok(s) {
 			return s, nil
-		}
-		for _, n := range s.Nodes {
-			if n.State == "quarantined" { // a lab's nodes are lost all the time
-				_ = c.Run(ctx, "resume", n.Name, "--dir", c.Dir) // again at the next look
-			}
 		}
 		select {
 		case <-ctx.Done():

@@ -47,7 +47,7 @@ type (
 const (
 	historyKeys  = 3
 	historyPause = 20 * time.Millisecond // between two operations of a client, at most
-	opWithin     = 3 * time.Second
+	opWithin     = time.Second
 )
 
 // NewHistory begins clients, one a node, on keys of their own that nobody has
