@@ -246,6 +246,7 @@ func (r *Runner) twice(ctx context.Context, f *spec.Fence, call func(context.Con
 func (r *Runner) verify(ctx context.Context, f *spec.Fence, d device) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout(f))
 	defer cancel()
+	var last error
 	for {
 		off, err := d.isOff(ctx)
 		if off && err == nil {
@@ -254,8 +255,11 @@ func (r *Runner) verify(ctx context.Context, f *spec.Fence, d device) error {
 		if err == nil {
 			err = errOn
 		}
+		if last == nil || ctx.Err() == nil { // what it said says more than that its time was over
+			last = err
+		}
 		if !sleep(ctx, r.cfg.Again) {
-			return err
+			return last
 		}
 	}
 }
