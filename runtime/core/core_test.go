@@ -25,6 +25,8 @@ type script struct {
 	seqs     map[uint64]uint64 // newest Seq of each peer
 	acks     map[uint64]uint64 // newest own Seq to each peer
 	proposed []confdb.Command
+	began    spec.Instant // of the command fences
+	fence    uint64       // id of the newest StartFence
 }
 
 func (s *script) step(ev Event) string { return s.tell(s.m.Step(s.now, ev)) }
@@ -46,6 +48,11 @@ func (s *script) tell(effects []Effect) string {
 			fmt.Fprintf(&b, "stop %s/%s under epoch %d\n", e.Group, e.Resource, e.Epoch)
 		case EndGroup:
 			fmt.Fprintf(&b, "end %s under epoch %d\n", e.Group, e.Epoch)
+		case StartFence:
+			s.fence = e.ID
+			fmt.Fprintf(&b, "fence %s, levels %d\n", e.Node, len(e.Levels))
+		case CancelFence:
+			fmt.Fprintf(&b, "cancel the fence: %v\n", e.ID == s.fence)
 		case Say:
 			fmt.Fprintf(&b, "log %s: %s\n", e.Level, e.Text)
 		case Drained:
@@ -81,6 +88,12 @@ func command(p Propose) string {
 			s += " give up"
 		}
 		return s
+	case c.NodeFenced != nil:
+		f := c.NodeFenced
+		if !f.OK {
+			return fmt.Sprintf("fence of %s failed (%s) in term %d", f.Node, f.Error, p.Term)
+		}
+		return fmt.Sprintf("%s is fenced by %s, over: %v in term %d", f.Node, f.By, f.Groups, p.Term)
 	case c.Event != nil:
 		return "event " + c.Event.Kind + ": " + c.Event.Text
 	}
@@ -140,6 +153,47 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			return "ok\n"
 		}
 		return s.step(StateChanged{s.state})
+	case "alive": // n3 goes on answering, every 50 ms; what is told beside leases
+		var b strings.Builder
+		quiet := func(out string) {
+			for line := range strings.Lines(out) {
+				if line != "ok\n" && !strings.HasPrefix(line, "lease until") {
+					fmt.Fprintf(&b, "%s: %s", s.now.Sub(s.began), line)
+				}
+			}
+		}
+		for end := s.now.Add(span("for", time.Second)); s.now < end; {
+			s.now = min(s.now.Add(50*time.Millisecond), end)
+			quiet(s.step(Tick{}))
+			f := s.m.Frame(s.now, 3)
+			s.seqs[3]++
+			quiet(s.step(Heard{heartbeat.Frame{From: 3, To: 1, Incarnation: 33, Seq: s.seqs[3], NodeID: "n3", Term: s.drv.Term, Leader: 1, AckIncarnation: 11,
+				AckSeq: f.Seq, Ready: true, Revision: s.state.Revision, UpSince: time.Hour, Held: 1 << 60, OldTermAge: span("old", time.Hour)}}))
+		}
+		if b.Len() == 0 {
+			return "ok\n"
+		}
+		return b.String()
+	case "fences": // a fence for every node; exclusive: all that runs dies with its lease
+		if s.began = s.now; d.HasArg("exclusive") {
+			for _, g := range s.state.Groups {
+				for i := range g.Spec.Resources {
+					g.Spec.Resources[i].Type = "generic_application"
+				}
+			}
+		}
+		f := spec.Fence{ID: "f", Name: "power", Addr: addr.Fence("power", addr.NoKey), Agent: "fence_x", Level: 1, When: str("when", "needed")}
+		s.state.Fences["f"] = &confdb.Fence{Spec: f}
+		return s.step(StateChanged{s.state})
+	case "proof": // of a fencing by another leader
+		r := s.state.Apply(confdb.Command{ID: fmt.Sprint("op", s.state.Revision), NodeFenced: &confdb.NodeFenced{
+			Node: str("node", ""), OK: true, By: "power", Groups: map[string]uint64{str("group", ""): num("epoch", 0)}}})
+		if r.Code != "" {
+			return r.Detail + "\n"
+		}
+		return s.step(StateChanged{s.state})
+	case "fenced": // how the newest StartFence ended
+		return s.step(FenceDone{ID: s.fence - num("older", 0), OK: d.HasArg("ok"), Cancelled: d.HasArg("cancelled"), Err: str("err", ""), By: "power"})
 	case "after":
 		for _, a := range d.CmdArgs {
 			v, err := time.ParseDuration(a.Key)
@@ -214,6 +268,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			c.SetWant = &confdb.SetWant{Group: group, Want: spec.WantOnline}
 		case "move":
 			c.MoveGroup = &confdb.MoveGroup{Group: group, To: str("to", "")}
+		case "fence":
+			c.Author, c.FenceNode = "ann", &confdb.FenceNode{Node: str("node", "n2")}
+		case "confirmed-off":
+			c.Author, c.FenceNode = "ann", &confdb.FenceNode{Node: str("node", "n2"), ConfirmedOff: true}
 		case "assign":
 			c.Assign = &confdb.Assign{Group: group, From: s.state.Groups[group].Owner.Epoch, Node: str("to", ""), Timings: s.state.Groups[group].Owner}
 		}
