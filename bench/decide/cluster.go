@@ -23,6 +23,7 @@ type cluster struct {
 
 	proposed []confdb.Command
 	decided  time.Duration // spent in steps that are no frames
+	cpu      time.Duration // of the processor, likewise
 }
 
 func nodeName(i int) string { return fmt.Sprintf("n%03d", i) }
@@ -70,10 +71,11 @@ func newCluster(groups, nodes int) *cluster {
 
 func (c *cluster) step(ev core.Event) {
 	_, frame := ev.(core.Heard)
-	start := time.Now()
+	start, cpu := time.Now(), spent()
 	effects := c.m.Step(c.now, ev)
 	if !frame {
 		c.decided += time.Since(start)
+		c.cpu += spent() - cpu
 	}
 	for _, e := range effects {
 		if p, ok := e.(core.Propose); ok {
@@ -110,7 +112,7 @@ func (c *cluster) round() {
 
 // loseNode lets the second node die and tells how long the leader's decisions
 // took, and how many groups have a new owner.
-func (c *cluster) loseNode() (time.Duration, int, error) {
+func (c *cluster) loseNode() (took, cpu time.Duration, moved int, err error) {
 	voters := make([]uint64, c.nodes)
 	for i := range voters {
 		voters[i] = uint64(i + 1)
@@ -122,35 +124,36 @@ func (c *cluster) loseNode() (time.Duration, int, error) {
 		c.commit()
 	}
 	if n := c.owned(nodeName(2)); n == 0 || c.m.LeaseEnd() < c.now {
-		return 0, 0, fmt.Errorf("the cluster is not at rest before the fault: %d groups on the node that is to die", n)
+		return 0, 0, 0, fmt.Errorf("the cluster is not at rest before the fault: %d groups on the node that is to die", n)
 	}
 	c.proposed = nil
 	c.dead = 2
 	before := 0
 	for i := 0; i < 100; i++ {
 		c.proposed = nil
-		was := c.decided
+		was, wasCPU := c.decided, c.cpu
 		c.round()
 		if before == 0 && len(c.proposed) == 0 {
-			c.decided = was
+			c.decided, c.cpu = was, wasCPU
 			continue // not found yet
 		}
 		if before == 0 { // all before the step that found it was no decision
 			before = 1
 			c.decided -= was
+			c.cpu -= wasCPU
 		}
-		moved := 0
+		moved = 0
 		for _, p := range c.proposed {
 			if p.Assign != nil {
 				moved++
 			}
 		}
 		if moved > 0 {
-			return c.decided, moved, nil
+			return c.decided, c.cpu, moved, nil
 		}
 		c.commit()
 	}
-	return 0, 0, fmt.Errorf("the leader decided nothing within %d rounds; %d groups are on the dead node", 100, c.owned(nodeName(2)))
+	return 0, 0, 0, fmt.Errorf("the leader decided nothing within %d rounds; %d groups are on the dead node", 100, c.owned(nodeName(2)))
 }
 
 // commit applies what was proposed.
