@@ -39,12 +39,11 @@ type checker struct {
 	elected map[uint64]election             // term -> when its leader was seen first
 	topTerm uint64
 
-	order     map[uint64]string // revision -> id of the command
-	byRev     map[uint64]uint64 // revision -> hash of the replicated decisions
-	seenRev   map[*agent]uint64
-	ready     map[*agent]uint64 // term that its leader was seen ready in
-	ackedMax  uint64            // newest revision acknowledged to a client
-	ackedTerm uint64            // newest term elected then
+	order    map[uint64]string // revision -> id of the command
+	byRev    map[uint64]uint64 // revision -> hash of the replicated decisions
+	seenRev  map[*agent]uint64
+	ready    map[*agent]uint64 // term that its leader was seen ready in
+	ackedMax uint64            // newest revision acknowledged to a client
 }
 
 type ownership struct {
@@ -53,8 +52,9 @@ type ownership struct {
 }
 
 type election struct {
-	at int64
-	h  *host
+	at    int64
+	h     *host
+	acked uint64 // newest revision acknowledged then; 0: the term was not the newest
 }
 
 // taking is a group taken from an owner by time alone.
@@ -199,11 +199,12 @@ func (c *checker) leads(a *agent) {
 	e, known := c.elected[term]
 	switch {
 	case !known:
-		c.elected[term] = election{w.now, a.h}
+		c.elected[term] = election{at: w.now, h: a.h}
 		w.line(lineFault, a.h, "", "leads term %d", term)
 		if c.topTerm = max(c.topTerm, term); c.topTerm > term {
 			return
 		}
+		c.elected[term] = election{w.now, a.h, c.ackedMax}
 		// Those of older terms may believe what they were told, and no more.
 		for _, o := range w.hosts {
 			if o != a.h && o.agent != nil {

@@ -127,21 +127,20 @@ func (c *checker) acked(a *agent, id string, revision, asked uint64) {
 		c.w.violate("", []*host{a.h}, "update %s is revision %d, though revision %d had been acknowledged before it was asked for", id, revision, asked)
 	}
 	c.order[revision] = id
-	if revision > c.ackedMax {
-		c.ackedMax, c.ackedTerm = revision, c.topTerm
-	}
+	c.ackedMax = max(c.ackedMax, revision)
 }
 
-// isReady is when a leader begins to decide: it has all that was acknowledged.
+// isReady is when a leader begins to decide: it has all that was acknowledged
+// before its election.
 func (c *checker) isReady(a *agent, s *confdb.State) {
 	term, _ := a.m.Authority()
 	if term == 0 || c.ready[a] == term || !a.m.Status().Driver.Ready {
 		return
 	}
 	c.ready[a] = term
-	if term >= c.ackedTerm && s.Revision < c.ackedMax {
-		c.w.violate("", []*host{a.h}, "acknowledged updates are lost: %s leads term %d at revision %d, and revision %d (%s) was acknowledged",
-			a.h.name, term, s.Revision, c.ackedMax, c.order[c.ackedMax])
+	if acked := c.elected[term].acked; s.Revision < acked {
+		c.w.violate("", []*host{a.h}, "acknowledged updates are lost: %s leads term %d at revision %d, and revision %d (%s) was acknowledged before its election",
+			a.h.name, term, s.Revision, acked, c.order[acked])
 	}
 }
 
