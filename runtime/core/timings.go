@@ -36,8 +36,8 @@ func (m *Machine) retime(t spec.Timings) {
 // confirmTimings tells that this node's leases are as short as the settings say.
 func (m *Machine) confirmTimings() {
 	r := &m.retimed
-	if !r.open || r.confirming != "" || m.leaseEnd == 0 || m.hasLease() && r.leaseOf != m.state.ShorterRevision {
-		return
+	if !r.open || r.confirming != "" || !m.hasLease() || r.leaseOf != m.state.ShorterRevision {
+		return // also after its lease's end: its groups may take S and K from then on
 	}
 	c := m.command(confdb.Command{ConfirmTimings: &confdb.ConfirmTimings{Node: m.cfg.Node, Of: m.state.TimingsRevision, Lease: m.timings.Lease}})
 	r.confirming = c.ID

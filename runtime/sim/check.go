@@ -128,6 +128,9 @@ func (c *checker) proposed(a *agent, cmd confdb.Command) {
 	w, as := c.w, cmd.Assign
 	o := c.owners[as.Group][as.From]
 	from := w.hostOf(o.node)
+	if term, _ := a.m.Authority(); term < c.topTerm {
+		return // it doesn't know yet that it is deposed: this will never be committed
+	}
 	delete(c.takes, as.Group) // an older proposal is lost: this leader has not got it
 	if from == nil || o.node == as.Node || from.leaseTop == 0 || from.released[as.Group] >= as.From || from == a.h && !from.kernel.runs(as.Group) {
 		return

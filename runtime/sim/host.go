@@ -149,7 +149,7 @@ func (h *host) startAgent() {
 		Driver: drv, State: state, StateIndex: index,
 	}, h.now())
 	h.tell("agent starts")
-	a.schedule()
+	a.input(member.Tick{}) // as the agent does: a driver over a store has work from the start
 	h.w.after(h.w.between(10*time.Millisecond, 60*time.Millisecond), h.spawnMonitor)
 }
 

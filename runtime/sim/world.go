@@ -133,16 +133,20 @@ func (q *eventQueue) Pop() any {
 
 // world is the true state of everything.
 type world struct {
-	cfg     Config
-	rng     *rand.Rand
-	now     int64 // true time, ns
-	seq     uint64
-	queue   eventQueue
-	hosts   []*host
-	net     network
-	taps    []tap // recorded frames, to be played again
-	faults  faults
-	edge    *edge           // a crash that waits for its moment
+	cfg    Config
+	rng    *rand.Rand
+	now    int64 // true time, ns
+	seq    uint64
+	queue  eventQueue
+	hosts  []*host
+	net    network
+	taps   []tap // recorded frames, to be played again
+	faults faults
+	edge   *edge    // a crash that waits for its moment
+	window struct { // the present 10 ms, and the steps in it
+		until int64
+		steps int
+	}
 	servers uint64          // new server ids given out
 	calm    map[string]bool // groups that may not stop now
 	check   checker
@@ -171,6 +175,10 @@ func between(rng *rand.Rand, lo, hi time.Duration) time.Duration {
 // chance is true with probability p.
 func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 
+// busySteps is how many steps a host may take within 10 ms. Frames, writes and
+// timers make a hundred at most.
+const busySteps = 5000
+
 // runUntil lets everything happen up to true time t, or until a violation.
 func (w *world) runUntil(t int64) {
 	for len(w.queue) > 0 && w.queue[0].at <= t && len(w.rep.Violations) == 0 {
@@ -178,6 +186,12 @@ func (w *world) runUntil(t int64) {
 		w.now = e.at
 		e.do()
 		w.rep.Steps++
+		if w.now >= w.window.until {
+			w.window.until, w.window.steps = w.now+int64(10*time.Millisecond), 0
+		}
+		if w.window.steps++; w.window.steps > busySteps*len(w.hosts) {
+			w.violate("", nil, "a busy loop: %d steps within 10 ms", w.window.steps)
+		}
 	}
 	if len(w.rep.Violations) == 0 {
 		w.now = t
