@@ -3,8 +3,24 @@
 //
 //	go run ./bench/sim --minutes 5 --seed 1 --json
 //
-// prints {"runs", "steps", "faults", "violations", "least_slack_ms"}. Exit code
-// 1: an invariant was broken; the seed on stderr tells the same story again.
+// prints {"runs", "steps", "faults", "violations", "least_slack_ms"} and more.
+// Exit code 1: an invariant was broken; stderr has its story, with as few faults
+// as it needs, and the command that tells it again:
+//
+//	go run ./bench/sim --seed 7 --nodes 3 --story
+//
+// Without --nodes the clusters vary with the seed: one to seven nodes, with
+// witnesses, learners, fences, of every quorum model. --mix says which faults
+// come how often, as crash=3,lag=1.
+//
+//	go run ./bench/sim --scenario failover --nodes 3,16,64 --runs 50 --json
+//
+// crashes nodes of clusters that are well otherwise, and prints how long their
+// groups took to start elsewhere, in simulated time.
+//
+// The test of this folder holds the mutations: broken rules of the product that
+// the invariants must find (`go test ./bench/sim -v -run Mutations`; with
+// `-args -cpu 10m` it looks for each of them that long).
 package main
 
 import (
@@ -12,67 +28,185 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/sim"
 )
 
 func main() {
-	minutes := flag.Float64("minutes", 1, "how long to run, in minutes of real time")
-	seed := flag.Uint64("seed", 1, "the first seed; the next run takes the next one")
-	nodes := flag.Int("nodes", 0, "nodes of each cluster; 0: 3, 4 and 5 in turn")
-	one := flag.Bool("one", false, "run this seed alone and print its story")
-	asJSON := flag.Bool("json", false, "print the result as one JSON object")
+	debug.SetGCPercent(400)
+	o := options{}
+	flag.Float64Var(&o.minutes, "minutes", 1, "how long to run, in minutes of real time")
+	flag.DurationVar(&o.cpu, "cpu", 0, "how long to run, in the program's own processor time; 0: --minutes counts")
+	flag.Uint64Var(&o.cfg.Seed, "seed", 1, "the first seed; the next run takes the next one")
+	flag.StringVar(&o.nodes, "nodes", "", "nodes of each cluster; empty: it varies with the seed. Scenario failover takes a list, as 3,16,64")
+	flag.IntVar(&o.cfg.Witnesses, "witnesses", 0, "of the nodes, with --nodes")
+	flag.IntVar(&o.cfg.Learners, "learners", 0, "of the nodes, with --nodes: members without a vote")
+	flag.IntVar(&o.cfg.Groups, "groups", 0, "groups of each cluster (default 3)")
+	model := flag.String("model", "", "quorum model, with --nodes (default majority_node_set)")
+	flag.BoolVar(&o.cfg.Fence, "fence", false, "with --nodes: a fence covers every node")
+	flag.DurationVar(&o.cfg.For, "for", time.Minute, "simulated time under faults of each run")
+	mix := flag.String("mix", "", "which faults come how often, as crash=3,lag=1; empty: all of them ("+strings.Join(sim.FaultNames(), ", ")+")")
+	keep := flag.String("keep", "", "the numbers of the faults that come, as 3,17; empty: all")
+	flag.BoolVar(&o.story, "story", false, "run this seed alone and print its story")
+	flag.BoolVar(&o.whole, "whole", false, "print the story of a broken invariant as it came, without leaving out faults that it doesn't need")
+	flag.BoolVar(&o.json, "json", false, "print the result as one JSON object")
+	flag.StringVar(&o.scenario, "scenario", "", "faults | crashes | failover (default faults)")
+	flag.IntVar(&o.runs, "runs", 50, "crashes of scenario failover")
 	flag.Parse()
+	o.cfg.Model = spec.QuorumModel(*model)
 
+	err := o.read(*mix, *keep)
+	found := false
+	if err == nil {
+		if o.scenario == "failover" {
+			found, err = o.failovers()
+		} else {
+			found, err = o.search()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sim:", err)
+		os.Exit(2)
+	}
+	if found {
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	cfg         sim.Config
+	nodes       string
+	minutes     float64
+	cpu         time.Duration
+	story       bool
+	whole, json bool
+	scenario    string
+	runs        int
+}
+
+func (o *options) read(mix, keep string) (err error) {
+	if o.cfg.Mix, err = sim.ParseMix(mix); err != nil {
+		return err
+	}
+	if o.cfg.Keep, err = numbers(keep); err != nil {
+		return fmt.Errorf("--keep: %w", err)
+	}
+	switch o.scenario {
+	case "", "faults", "failover":
+	case "crashes":
+		o.cfg.Crashes = true
+	default:
+		return fmt.Errorf("no scenario is named %q; there are faults, crashes and failover", o.scenario)
+	}
+	return nil
+}
+
+func numbers(text string) ([]int, error) {
+	if text == "" {
+		return nil, nil
+	}
+	out := []int{}
+	for _, part := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("%q is no number from 1 on", part)
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// config is the configuration of the n-th run.
+func (o *options) config(n int) (sim.Config, error) {
+	seed := o.cfg.Seed + uint64(n)
+	if o.nodes == "" {
+		cfg := sim.Vary(seed)
+		cfg.For, cfg.Mix, cfg.Keep, cfg.Crashes = o.cfg.For, o.cfg.Mix, o.cfg.Keep, o.cfg.Crashes
+		if o.cfg.Groups > 0 {
+			cfg.Groups = o.cfg.Groups
+		}
+		return cfg, nil
+	}
+	nodes, err := strconv.Atoi(o.nodes)
+	if err != nil || nodes < 1 || o.cfg.Witnesses+o.cfg.Learners >= nodes {
+		return o.cfg, fmt.Errorf("--nodes %s: give one number, of more nodes than witnesses and learners", o.nodes)
+	}
+	cfg := o.cfg
+	cfg.Seed, cfg.Nodes = seed, nodes
+	return cfg, nil
+}
+
+// search runs seed after seed until its time is over, or an invariant is broken.
+func (o *options) search() (found bool, err error) {
 	out := struct {
 		Runs             int      `json:"runs"`
 		Steps            int      `json:"steps"`
 		Faults           int      `json:"faults"`
 		Failovers        int      `json:"failovers"`
+		Takeovers        int      `json:"takeovers"` // by time alone
 		Violations       int      `json:"violations"`
 		LeastSlack       *float64 `json:"least_slack_ms"` // null: no group was taken over by time alone
 		SimulatedMinutes float64  `json:"simulated_minutes"`
+		Seed             uint64   `json:"seed,omitempty"` // of the broken invariant
+		Violation        string   `json:"violation,omitempty"`
 	}{}
-	const each = time.Minute
-	for end := time.Now().Add(time.Duration(*minutes * float64(time.Minute))); out.Runs == 0 || !*one && time.Now().Before(end); out.Runs++ {
-		cfg := sim.Vary(*seed + uint64(out.Runs))
-		if *nodes != 0 {
-			cfg = sim.Config{Seed: cfg.Seed, Nodes: *nodes}
+	end := time.Now().Add(time.Duration(o.minutes * float64(time.Minute)))
+	more := func() bool {
+		if o.cpu > 0 {
+			return processorTime() < o.cpu
 		}
-		cfg.For = each
+		return time.Now().Before(end)
+	}
+	for ; out.Runs == 0 || !o.story && !found && more(); out.Runs++ {
+		cfg, err := o.config(out.Runs)
+		if err != nil {
+			return false, err
+		}
 		r := sim.Run(cfg)
 		out.Steps += r.Steps
 		out.Faults += r.Faults
 		out.Failovers += r.Failovers
-		out.SimulatedMinutes += each.Minutes()
+		out.Takeovers += r.Takeovers
+		out.SimulatedMinutes += r.Simulated.Minutes()
 		if r.LeastSlack < time.Hour {
 			slack := float64(r.LeastSlack) / float64(time.Millisecond)
 			if out.LeastSlack == nil || slack < *out.LeastSlack {
 				out.LeastSlack = &slack
 			}
 		}
-		if *one || len(r.Violations) > 0 {
-			fmt.Fprintln(os.Stderr, r.Tell())
+		if found = len(r.Violations) > 0; found {
+			out.Violations, out.Seed, out.Violation = len(r.Violations), r.Seed, r.Violations[0]
+			if !o.whole && !o.story {
+				r = sim.Shrink(r, 60)
+			}
 		}
-		if len(r.Violations) > 0 {
-			out.Violations = len(r.Violations)
+		if found || o.story {
+			fmt.Fprint(os.Stderr, r.Tell())
+		}
+	}
+	if o.json {
+		return found, json.NewEncoder(os.Stdout).Encode(out)
+	}
+	slack := "none"
+	if out.LeastSlack != nil {
+		slack = fmt.Sprintf("%.1f ms", *out.LeastSlack)
+	}
+	fmt.Printf("%d runs, %d steps, %d faults, %d changes of owner, %d violations, least slack %s\n",
+		out.Runs, out.Steps, out.Faults, out.Failovers, out.Violations, slack)
+	return found, nil
+}
 
-			out.Runs++
-			break
-		}
+// processorTime is what this process has used.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
 	}
-	if *asJSON {
-		_ = json.NewEncoder(os.Stdout).Encode(out)
-	} else {
-		slack := "none"
-		if out.LeastSlack != nil {
-			slack = fmt.Sprintf("%.1f ms", *out.LeastSlack)
-		}
-		fmt.Printf("%d runs, %d steps, %d faults, %d changes of owner, %d violations, least slack %s\n",
-			out.Runs, out.Steps, out.Faults, out.Failovers, out.Violations, slack)
-	}
-	if out.Violations > 0 {
-		os.Exit(1)
-	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

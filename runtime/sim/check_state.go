@@ -24,11 +24,13 @@ func (c *checker) stepped(a *agent) {
 	}
 	c.seenRev[a] = s.Revision
 	c.commands(a, s, was)
-	h := digest(s)
-	if was, ok := c.byRev[s.Revision]; ok && was != h {
-		c.w.violate("", []*host{a.h}, "replicas differ at revision %d: %s is not as another was", s.Revision, a.h.name)
+	if len(c.w.hosts) <= 16 || s.Revision%8 == 0 { // each of many nodes at each revision costs too much
+		h := digest(s)
+		if was, ok := c.byRev[s.Revision]; ok && was != h {
+			c.w.violate("", []*host{a.h}, "replicas differ at revision %d: %s is not as another was", s.Revision, a.h.name)
+		}
+		c.byRev[s.Revision] = h
 	}
-	c.byRev[s.Revision] = h
 	for id, g := range s.Groups {
 		if g.Owner.Epoch > c.newest[id] || c.owners[id] == nil || c.owners[id][g.Owner.Epoch].node != g.Owner.Node {
 			c.epoch(a, s, id, g)

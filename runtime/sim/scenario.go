@@ -15,7 +15,7 @@ func (w *world) startCrashes() {
 	var next func(waited time.Duration)
 	next = func(waited time.Duration) {
 		switch {
-		case w.now > until:
+		case w.now > until, w.cfg.Most > 0 && w.rep.Faults >= w.cfg.Most:
 			w.calm = nil
 			return
 		case !w.well() && waited > 15*time.Second:
@@ -131,10 +131,9 @@ func (w *world) well() bool {
 }
 
 // Failovers crashes a whole node again and again, all else being well, and
-// reports how long each group took to start elsewhere, in true time, and
-// whether the crashed node led.
+// reports how long each group took to start elsewhere, in true time.
 func Failovers(cfg Config, runs int) Report {
-	cfg.Crashes = true
+	cfg.Crashes, cfg.Most = true, runs
 	cfg.For = time.Duration(runs) * 8 * time.Second
 	return Run(cfg)
 }

@@ -16,7 +16,7 @@
 // kernel.go (what it really runs, its monitor), disk.go, network.go, clock.go;
 // faults.go and edges.go (what goes wrong), operator.go and forming.go (what
 // people do), scenario.go (crashes with all else well); check.go and
-// check_state.go (the invariants), story.go.
+// check_state.go (the invariants), story.go, shrink.go.
 //
 // bench/sim runs it for as long as is wanted, and its test holds the mutations
 // that the invariants must find.
@@ -43,6 +43,7 @@ type Config struct {
 	Settle    time.Duration    // simulated time without faults at the end; default 20s
 	NoFault   bool             // no faults at all: nothing may move
 	Crashes   bool             // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
+	Most      int              // of Crashes: how many; 0: as many as there is time for
 
 	Fence bool // a fence covers every node, and is used whenever it could be faster than the wait
 
@@ -96,14 +97,15 @@ type Report struct {
 	Seed       uint64
 	Steps      int
 	Faults     int
-	Kinds      map[string]int // faults by name
-	Edges      map[string]int // crashes at each edge of an assignment's way
-	Starts     int            // of groups
-	Failovers  int            // starts elsewhere than before
-	Takeovers  int            // decisions to take a group by time alone
-	Acked      int            // updates acknowledged to clients
-	LeastSlack time.Duration  // least time from a former owner's latest possible stop to the decision to take its group; huge if none
-	Times      []time.Duration
+	Kinds      map[string]int  // faults by name
+	Edges      map[string]int  // crashes at each edge of an assignment's way
+	Starts     int             // of groups
+	Failovers  int             // starts elsewhere than before
+	Takeovers  int             // decisions to take a group by time alone
+	Acked      int             // updates acknowledged to clients
+	LeastSlack time.Duration   // least time from a former owner's latest possible stop to the decision to take its group; huge if none
+	Times      []time.Duration // of Crashes: how long each group took to start elsewhere
+	Numbers    int             // faults that were due, with those left out by Config.Keep
 	Simulated  time.Duration
 	Violations []string
 	Story      []string // what happened, the last of it, for a person
@@ -253,7 +255,7 @@ func Run(cfg Config) Report {
 }
 
 func (w *world) finish() Report {
-	w.rep.Simulated = time.Duration(w.now)
+	w.rep.Simulated, w.rep.Numbers = time.Duration(w.now), w.faults.number
 	w.rep.Story = w.story.render(w)
 	return w.rep
 }
