@@ -11,15 +11,8 @@ var mutations = []mutation{
 		{"runtime/member/frames.go", "f.Leader == f.From && m.status.Role != confdb.Leader && f.Term == m.status.Term", "f.Leader == f.From && m.status.Role != confdb.Leader"},
 		{"runtime/core/lease.go", "m.lead != nil && f.Term == m.lead.term", "m.lead != nil"},
 	}},
-	{name: "a learner counted", edits: []edit{{"runtime/core/lease.go", "for _, v := range m.drv.Voters {\n		var t spec.Instant", "for _, v := range append(slices.Clone(m.drv.Voters), m.drv.Learners...) {\n		var t spec.Instant"}}},
 	{name: "a grant before the term's first entry", edits: []edit{{"runtime/core/lease.go", "return m.lead.ready && p.ready", "return p.ready"}}},
-	{name: "a grant during a takeover", edits: []edit{{"runtime/core/lease.go", "!p.deaf && p.taking == 0 && p.inc", "!p.deaf && p.inc"}}},
 	{name: "a grant to a node that doesn't know of a takeover", edits: []edit{{"runtime/core/lease.go", "p.revision >= max(p.needRev, m.lead.revision) && ", ""}}},
-	{name: "a release without epoch", edits: []edit{{"runtime/core/leader.go", "p.releases[id] >= g.Owner.Epoch && g.Owner.Epoch > 0", "p.releases[id] > 0"}}},
-	{name: "a release without incarnation", edits: []edit{
-		{"runtime/core/lease.go", "r.Incarnation == f.Incarnation && ", ""},
-		{"runtime/core/lease.go", "		clear(p.releases) // of the incarnation before\n", ""},
-	}},
 	{name: "a stale incarnation's answer taken", edits: []edit{{"runtime/core/lease.go", "if p.echo != 0 && echo <= p.echo {", "if false {"}}},
 	{name: "rho dropped", edits: []edit{
 		{"lang/spec/timings.go", "return (d*(100+RhoPercent) + (100 - RhoPercent) - 1) / (100 - RhoPercent)", "return d"},
@@ -30,11 +23,9 @@ var mutations = []mutation{
 	{name: "an emptied voter that keeps its id", edits: []edit{{"runtime/sim/faults.go", "	clear(h.lastEpochs)\n	h.newServer()\n", "	clear(h.lastEpochs)\n"}}},
 	{name: "the leader's own groups unleased", edits: []edit{{"runtime/core/lease.go", "m.renew(a.Add(m.leaseFor(m.cfg.Node)))", "m.renew(m.now.Add(m.leaseFor(m.cfg.Node)))"}}},
 	{name: "an older epoch accepted from an owner's report", edits: []edit{{"runtime/confdb/apply_groups.go", "case r.Epoch != g.Owner.Epoch || r.Node != g.Owner.Node:", "case false:"}}},
-	{name: "an older epoch accepted from a leader", edits: []edit{{"runtime/confdb/apply_groups.go", "case a.From != g.Owner.Epoch:", "case false:"}}},
 	{name: "a group goes on under an older epoch", edits: []edit{{"runtime/core/owner.go", "case r.epoch != g.Owner.Epoch:", "case false:"}, {"runtime/core/owner.go", "g.Owner.Node != m.cfg.Node || g.Owner.Epoch != r.epoch || r.released", "g.Owner.Node != m.cfg.Node || r.released"}}},
 	{name: "the address left in the kernel", edits: []edit{{"runtime/sim/kernel.go", "	h.dropAddresses()\n	if h.waking {", "	if h.waking {"}}},
 	{name: "no dead man's timer", edits: []edit{{"runtime/sim/kernel.go", "	if m.alive {\n		h.tell(\"the kernel kills", "	if false {\n		h.tell(\"the kernel kills"}}},
 	{name: "a lease longer than it was granted", edits: []edit{{"runtime/sim/kernel.go", "	m.lease = end\n", "	m.lease = end.Add(400 * time.Millisecond)\n"}}},
 	{name: "a release before all is down", edits: []edit{{"runtime/sim/kernel.go", "	g.ends, g.waiting = append(g.ends, epoch), nil\n", "	g.ends, g.waiting = append(g.ends, epoch), nil\n	m.tell(member.GroupDown{Group: group, Epoch: g.epoch})\n"}}},
-	{name: "S shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_timings.go", "	n.Lease = max(n.Lease, now.Lease)\n", "	n.Lease = now.Lease\n"}}},
 }

@@ -31,7 +31,8 @@ func (c *checker) stepped(a *agent) {
 		}
 		c.byRev[s.Revision] = h
 	}
-	for id, g := range s.Groups {
+	for _, id := range sortedKeys(s.Groups) {
+		g := s.Groups[id]
 		if g.Owner.Epoch > c.newest[id] || c.owners[id] == nil || c.owners[id][g.Owner.Epoch].node != g.Owner.Node {
 			c.epoch(a, s, id, g)
 		}

@@ -165,7 +165,7 @@ func (w *world) group(i int) spec.Group {
 		return spec.Resource{
 			ID: groupID(i) + n, Addr: at.WithResource(n, addr.NoKey), Name: n, Type: kind,
 			Attributes: attributes, DependsOn: deps,
-			PendingTimeout: spec.Duration(3 * time.Minute),
+			PendingTimeout: spec.Duration(8 * time.Second), // so that a hung stop is over before the end
 			LooksAlive:     spec.Poll{Interval: spec.Duration(5 * time.Second)},
 			IsAlive:        spec.Poll{Interval: spec.Duration(time.Minute)},
 			Restart:        spec.Restart{Action: spec.RestartRestart, Threshold: threshold, Period: spec.Duration(15 * time.Minute), AffectGroup: true},

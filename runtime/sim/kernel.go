@@ -246,7 +246,7 @@ func (m *monitor) stopTime(g *monGroup) time.Duration {
 	w := m.h.w
 	switch {
 	case w.faults.on && w.chance(0.005):
-		return 4 * time.Minute // a hung stop: longer than pending_timeout
+		return time.Minute // a hung stop: longer than pending_timeout
 	case !w.cfg.Crashes && w.chance(0.02):
 		return g.stopWithin * 3
 	}
