@@ -187,3 +187,36 @@ func (g *Guard) lose(why error) {
 		close(g.lost)
 	}
 }
+
+// Checkpoint is what the cluster keeps of a resource's files.
+type Checkpoint struct {
+	Resource string           `json:"resource"`
+	Epoch    uint64           `json:"epoch"` // of the owner who made it, or restored it last
+	Node     string           `json:"node"`  // that owner's name
+	Revision uint64           `json:"revision"`
+	Time     time.Time        `json:"time"`
+	Size     int64            `json:"size"`
+	Files    []CheckpointFile `json:"files"`
+}
+
+// CheckpointFile is one file of a checkpoint; a command's output has no path.
+type CheckpointFile struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"`
+	Size int64  `json:"size"`
+}
+
+// Checkpoints are those of a group's resources, by the group's name ("": the
+// caller's own), as the node's own copy has them. What is kept, the resource's
+// checkpoint block says; the cluster looks for changes every looks_alive interval
+// and when the resource has stopped.
+func (c *Client) Checkpoints(ctx context.Context, group string) ([]Checkpoint, error) {
+	if group == "" {
+		group = c.conf.Group
+	}
+	var out struct {
+		Checkpoints []Checkpoint `json:"checkpoints"`
+	}
+	err := c.get(ctx, "/v1/checkpoints/"+segment(group), &out)
+	return out.Checkpoints, err
+}

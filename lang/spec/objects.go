@@ -139,7 +139,7 @@ func ResourceCommon() Schema {
 				{Name: "affect_group", Type: TypeBool, Default: true, KnownAtPlan: true, Impact: ImpactNone, Doc: "Past the threshold the whole group fails over."},
 			}},
 			{Name: "checkpoint", Doc: "Files that go with the resource: kept in the cluster when they change while it is online, brought back before it comes online on another node. At most 16 MiB. A change counts from the resource's next start.", Attributes: []Attribute{
-				{Name: "paths", Type: TypeStrings, KnownAtPlan: true, Impact: ImpactNone, Doc: "Absolute paths of files; of a directory all files below it."},
+				{Name: "paths", Type: TypeStrings, KnownAtPlan: true, Impact: ImpactNone, Doc: "Files, by absolute path or in the node's directory; of a directory all files below it."},
 				{Name: "command", Type: TypeStrings, Impact: ImpactNone, Doc: "Instead of paths: its output is kept."},
 				{Name: "restore", Type: TypeStrings, Impact: ImpactNone, Doc: "With command: gets that output as its input."},
 			}},

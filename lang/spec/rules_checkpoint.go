@@ -1,6 +1,9 @@
 package spec
 
-import "path"
+import (
+	"path"
+	"strings"
+)
 
 // checkpoint: either files or a command's output, of a type that runs a program.
 func (c *checker) checkpoint(r *Resource) {
@@ -17,11 +20,18 @@ func (c *checker) checkpoint(r *Resource) {
 		c.add(r.Addr, "checkpoint", "Incomplete checkpoint", "Give paths, or command and restore together: what the one prints the other reads.")
 	}
 	for _, p := range cp.Paths {
+		first, _, _ := strings.Cut(p, "/")
 		switch {
-		case !path.IsAbs(p) || path.Clean(p) != p:
-			c.add(r.Addr, "checkpoint.paths", "No absolute path", "%q is not the absolute path of a file in its shortest form. Write one as /var/lib/app/state.", p)
-		case p == "/":
-			c.add(r.Addr, "checkpoint.paths", "The whole disk", "A checkpoint keeps at most 16 MiB. Name the files that matter.")
+		case path.Clean(p) != p || strings.HasPrefix(p+"/", "../"):
+			c.add(r.Addr, "checkpoint.paths", "No plain path", "%q is no path in its shortest form. Write one as /var/lib/app/state, or as state.txt, which is in the node's directory.", p)
+		case p == "/" || p == ".":
+			c.add(r.Addr, "checkpoint.paths", "Too much", "A checkpoint keeps at most 16 MiB. Name the files that matter.")
+		case nodeFiles[first]:
+			c.add(r.Addr, "checkpoint.paths", "The node's own file", "%s in a node's directory is that node's alone. Keep the resource's files in a directory of their own, as files/%s.", first, r.Name)
 		}
 	}
 }
+
+// nodeFiles are what the agent keeps in a node's directory.
+var nodeFiles = map[string]bool{"agent.json": true, "node.crt": true, "node.key": true, "ca.crt": true, "cluster.key": true,
+	"data": true, "run": true, "log": true, "bin": true}

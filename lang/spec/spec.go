@@ -216,7 +216,7 @@ type Resource struct {
 // database when it changes while the resource is online, and brought back before
 // it comes online on another node. Either Paths, or Command with Restore.
 type Checkpoint struct {
-	Paths   []string `json:"paths,omitempty"`   // files, absolute; of a directory all regular files below it
+	Paths   []string `json:"paths,omitempty"`   // files, absolute or below the node's directory; of a directory all regular files below it
 	Command []string `json:"command,omitempty"` // its output is kept
 	Restore []string `json:"restore,omitempty"` // gets that output as its input before the resource starts
 }

@@ -30,7 +30,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -79,6 +81,7 @@ type Store interface {
 type Config struct {
 	Spec  spec.Checkpoint
 	Node  string // name of this node
+	Dir   string // the node's directory, which relative paths are below
 	Store Store
 	// Run runs a command as the resource's user, with its environment: its input
 	// from the file in, its output to the file out, where they are set.
@@ -92,7 +95,8 @@ type Config struct {
 // Keeper keeps one resource's checkpoint.
 type Keeper struct {
 	conf     Config
-	kept     []File // what the database has
+	paths    []string // of conf.Spec, on this node
+	kept     []File   // what the database has
 	known    map[string]bool
 	stamps   []stamp // of the files when they were last found as kept
 	problem  string  // the last that was told
@@ -100,7 +104,32 @@ type Keeper struct {
 }
 
 // New makes a keeper. Its goroutine is the caller's.
-func New(conf Config) *Keeper { return &Keeper{conf: conf, known: map[string]bool{}} }
+func New(conf Config) *Keeper {
+	if dir, err := filepath.EvalSymlinks(conf.Dir); err == nil {
+		conf.Dir = dir // the directory itself may lie behind a link; nothing below it may
+	}
+	k := &Keeper{conf: conf, known: map[string]bool{}}
+	for _, p := range conf.Spec.Paths {
+		k.paths = append(k.paths, k.place(p))
+	}
+	return k
+}
+
+// place is where on this node a path of the definition or the database is; name
+// is its way back.
+func (k *Keeper) place(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(k.conf.Dir, path)
+}
+
+func (k *Keeper) name(place string) string {
+	if rel, ok := strings.CutPrefix(place, k.conf.Dir+"/"); ok && k.conf.Dir != "" {
+		return rel
+	}
+	return place
+}
 
 // Restore brings the files back, unless this node had them last or there is no
 // checkpoint yet. After it, the database says that this node has them.
@@ -142,7 +171,7 @@ func (k *Keeper) anyThere(files []File) bool {
 	if len(files) == 0 || len(k.conf.Spec.Command) > 0 {
 		return true
 	}
-	return slices.ContainsFunc(files, func(f File) bool { return exists(f.Path) })
+	return slices.ContainsFunc(files, func(f File) bool { return exists(k.place(f.Path)) })
 }
 
 func (k *Keeper) bringBack(ctx context.Context, m Manifest) error {
@@ -150,9 +179,10 @@ func (k *Keeper) bringBack(ctx context.Context, m Manifest) error {
 		return k.bringBackOutput(ctx, m)
 	}
 	for _, f := range m.Files {
-		if f.Path == "" || !k.covers(f.Path) { // the definition has changed since
+		if f.Path == "" || !k.covers(k.place(f.Path)) { // the definition has changed since
 			continue
 		}
+		f.Path = k.place(f.Path)
 		if err := writeFile(ctx, f, k.conf.Store.Chunk); err != nil {
 			return err
 		}
@@ -189,7 +219,7 @@ func (k *Keeper) look(ctx context.Context) error {
 		return k.lookOutput(ctx)
 	}
 	began := time.Now()
-	stamps, err := scan(k.conf.Spec.Paths)
+	stamps, err := scan(k.paths)
 	if err != nil {
 		return err
 	}
@@ -204,6 +234,7 @@ func (k *Keeper) look(ctx context.Context) error {
 		}
 		files = append(files, f)
 	}
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	if err := k.put(ctx, files); err != nil {
 		return err
 	}
@@ -225,7 +256,7 @@ func (k *Keeper) take(ctx context.Context, s stamp) (File, error) {
 		return File{}, err
 	}
 	defer file.Close()
-	f := File{Path: s.path, Mode: s.mode, UID: s.uid, GID: s.gid}
+	f := File{Path: k.name(s.path), Mode: s.mode, UID: s.uid, GID: s.gid}
 	if err := k.send(ctx, file, &f); err != nil {
 		return File{}, err
 	}

@@ -193,7 +193,7 @@ func orOutput(path string) string {
 
 // covers tells whether the definition names path or a directory above it.
 func (k *Keeper) covers(path string) bool {
-	return slices.ContainsFunc(k.conf.Spec.Paths, func(p string) bool {
+	return slices.ContainsFunc(k.paths, func(p string) bool {
 		return p == path || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/")
 	})
 }
@@ -306,10 +306,10 @@ func cleanTemps(d *os.File) {
 func (k *Keeper) removeOthers(files []File) error {
 	have := make(map[string]bool, len(files))
 	for _, f := range files {
-		have[f.Path] = true
+		have[k.place(f.Path)] = true
 	}
 	// What lies there may be more than a checkpoint's limits; none of it is read.
-	there, err := scan(k.conf.Spec.Paths)
+	there, err := scan(k.paths)
 	if err != nil {
 		return err
 	}

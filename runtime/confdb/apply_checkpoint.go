@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 )
 
 // ChunkHash names a chunk.
@@ -82,8 +83,8 @@ func (s *State) putCheckpoint(c Command) Result {
 	var size int64
 	last := ""
 	for i, f := range p.Files {
-		if i > 0 && f.Path <= last || f.Path == "" && len(p.Files) > 1 || f.Path != "" && (!path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path) {
-			return refuse(CodeInvalid, "the files of a checkpoint are absolute paths, sorted, each once; %q is not", f.Path)
+		if i > 0 && f.Path <= last || f.Path == "" && len(p.Files) > 1 || f.Path != "" && (path.Clean(f.Path) != f.Path || f.Path == "." || strings.HasPrefix(f.Path+"/", "../")) {
+			return refuse(CodeInvalid, "the files of a checkpoint are paths in their shortest form, sorted, each once; %q is not", f.Path)
 		}
 		last = f.Path
 		if why := s.checkChunks(f); why != "" {

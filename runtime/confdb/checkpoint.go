@@ -24,7 +24,7 @@ type Checkpoint struct {
 
 // CheckpointFile is one file. A command's output has no path.
 type CheckpointFile struct {
-	Path   string   `json:"path,omitempty"` // absolute
+	Path   string   `json:"path,omitempty"` // absolute, or below the node's directory
 	Mode   uint32   `json:"mode,omitempty"` // permission bits, with setuid, setgid and sticky as in st_mode
 	UID    uint32   `json:"uid,omitempty"`
 	GID    uint32   `json:"gid,omitempty"`

@@ -44,7 +44,7 @@ func (m *monitor) restore(ctx context.Context, in *instance, env resource.Env, r
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
 	k := checkpoint.New(checkpoint.Config{
-		Spec: *in.spec.Checkpoint, Node: env.Node, User: user, Run: res.Run,
+		Spec: *in.spec.Checkpoint, Node: env.Node, Dir: env.Dir, User: user, Run: res.Run,
 		Store: checkpoint.NewRemote(env.Socket, env.Group, in.spec.Name, env.Epoch),
 		Log: func(text string) {
 			m.out.log("warn", text, map[string]any{"group": env.Group, "resource": in.spec.Name})
