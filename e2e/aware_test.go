@@ -63,12 +63,12 @@ func TestClusterAware(t *testing.T) {
 		t.Errorf("a write of the owner that was: %v", err)
 	}
 	l.kill("n2")
-	started("3", "n1")
-	l.until("the notes came back", func() (bool, string) { return strings.Count(notes("n1"), "\n") == 3, notes("n1") })
-	if got := notes("n1"); !strings.HasPrefix(got, "start 1 on n1 under epoch 1\nstart 2 on n2 under epoch 2\nstart 3 on n1 under epoch ") {
+	started("3", "n3") // the next after n2
+	l.until("the notes came along again", func() (bool, string) { return strings.Count(notes("n3"), "\n") == 3, notes("n3") })
+	if got := notes("n3"); !strings.HasPrefix(got, "start 1 on n1 under epoch 1\nstart 2 on n2 under epoch 2\nstart 3 on n3 under epoch ") {
 		t.Errorf("the notes are %q", got)
 	}
-	l.must(0, "events", "--why", "group.counter").wants(t, "node n2 is down", "group counter is online on node n1")
+	l.must(0, "events", "--why", "group.counter").wants(t, "node n2 is down", "group counter is online on node n3")
 	l.apply()
 	l.settled()
 	l.destroyed()

@@ -38,7 +38,7 @@ const permBits = 0o7777
 func openAt(path string, flags int) (*os.File, error) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK), Resolve: unix.RESOLVE_NO_SYMLINKS})
 	switch {
-	case errors.Is(err, unix.ELOOP):
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR) && isLink(path):
 		return nil, fmt.Errorf("%s is a symbolic link, or lies behind one; a checkpoint follows none: name the file itself", path)
 	case errors.Is(err, unix.ENOSYS):
 		return nil, fmt.Errorf("open %s: this kernel is older than Linux 5.6, which checkpoints of files need", path)
@@ -46,6 +46,11 @@ func openAt(path string, flags int) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&os.ModeSymlink != 0
 }
 
 // openFile opens a regular file for reading.
