@@ -57,6 +57,16 @@ func (t Timings) DeviceLeaseFloor() time.Duration {
 	return DeviceLease(t.DeviceIO.D()) + t.deviceChallenge()
 }
 
+// DeviceDelay is how much later than an owner's last authority its successor
+// counts from: what it can tell of it is the first read of the device that it
+// makes once the owner is silent. 0 without a device.
+func (t Timings) DeviceDelay() time.Duration {
+	if t.DeviceIO == 0 {
+		return 0
+	}
+	return t.Interval.D() + t.Suspicion.D() + t.RankDelay.D() + t.DeviceIO.D()
+}
+
 func (t Timings) deviceLeaseDefault() time.Duration {
 	if t.DeviceIO <= 0 {
 		return 0

@@ -6,6 +6,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/boltdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/diskdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
@@ -24,9 +25,12 @@ func (d *disk) open(h *host) (confdb.Driver, *confdb.State, uint64) {
 	var state *confdb.State
 	var index uint64
 	var err error
-	if h.w.cfg.Model == spec.SingleNode {
+	switch h.w.cfg.Model {
+	case spec.SingleNode:
 		drv, state, index, err = boltdb.New(boltdb.Config{ServerID: h.server, Stored: d.stored})
-	} else {
+	case spec.SingleQuorum:
+		drv, state, index, err = diskdb.New(diskdb.Config{ServerID: h.server, ClusterID: "sim", Device: "/dev/sim", Seed: h.w.rng.Uint64(), Now: h.now()})
+	default:
 		drv, state, index, err = raftdb.New(raftdb.Config{ServerID: h.server, Seed: h.w.rng.Uint64(), Stored: d.stored, Now: h.now()})
 	}
 	if err != nil {

@@ -491,6 +491,7 @@ func (w *world) heal() {
 	w.faults.on = false
 	w.faults.gen++
 	w.net.heal()
+	w.device.mend()
 	w.edge = nil
 	for _, h := range w.hosts {
 		h.disk.slow, h.disk.failing = 0, false

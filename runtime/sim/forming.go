@@ -43,7 +43,7 @@ func (w *world) waitFormed() bool {
 	}) {
 		return false
 	}
-	cluster := spec.Cluster{ID: "sim", Name: "sim", Quorum: spec.Quorum{Model: w.cfg.Model}, MaxUnavailable: 1, Heartbeat: spec.Timings{}.WithDefaults()}
+	cluster := spec.Cluster{ID: "sim", Name: "sim", Quorum: spec.Quorum{Model: w.cfg.Model}, MaxUnavailable: 1, Heartbeat: w.timings()}
 	if !w.put("cluster", confdb.Command{PutCluster: &cluster}) {
 		return false
 	}

@@ -313,6 +313,8 @@ func (a *agent) carryOut(out member.Output) {
 	case member.Persist:
 		a.writing = append(a.writing, o)
 		a.write()
+	case member.DeviceIO:
+		w.operate(a, o.Op)
 	case member.Renew:
 		w.line(lineLease, h, "", "lease until %.6f", float64(h.clock.when(o.End))/1e9)
 		w.check.renewed(a, o.End)

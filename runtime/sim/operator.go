@@ -146,7 +146,7 @@ func (o *operator) lease(h *host) {
 	}
 	cluster.Heartbeat = spec.Timings{Lease: spec.Duration(o.w.between(600*time.Millisecond, 1200*time.Millisecond))}.WithDefaults()
 	if o.w.chance(0.5) {
-		cluster.Heartbeat = spec.Timings{}.WithDefaults()
+		cluster.Heartbeat = o.w.timings()
 	}
 	if o.w.chance(0.2) {
 		// For long enough that the long leases are at work, mostly.

@@ -49,8 +49,8 @@ func (w *world) startCrashes() {
 // stop_within), the term of a leader's election if that is longer, and what the
 // simulation's own delays add.
 func (w *world) bound(g spec.Group) time.Duration {
-	t := spec.Timings{}.WithDefaults()
-	return t.TakeoverWait(g.StopWithin)*101/100 + 60*time.Millisecond + 45*time.Millisecond + 300*time.Millisecond
+	t := w.timings()
+	return t.DeviceDelay() + t.TakeoverWait(g.StopWithin)*101/100 + 60*time.Millisecond + 45*time.Millisecond + 300*time.Millisecond
 }
 
 // crash kills a whole node, and judges what follows. It returns the longest

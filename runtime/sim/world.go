@@ -154,6 +154,7 @@ type world struct {
 	check   checker
 	ops     operator
 	fences  fences
+	device  device
 	story   story
 	rep     Report
 }
@@ -205,6 +206,7 @@ func newWorld(cfg Config) *world {
 	cfg = cfg.withDefaults()
 	w := &world{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x636c7573746572))}
 	w.rep.Config, w.rep.Seed = cfg, cfg.Seed
+	w.device.blocks = map[int64][]byte{}
 	w.rep.Kinds, w.rep.Edges = map[string]int{}, map[string]int{}
 	w.rep.LeastSlack = time.Duration(1<<63 - 1)
 	w.net.init(cfg.Nodes)
@@ -242,6 +244,7 @@ func Run(cfg Config) Report {
 		w.startCrashes()
 	case !w.cfg.NoFault:
 		w.startFaults()
+		w.startDeviceFaults()
 	}
 	w.runUntil(w.now + int64(w.cfg.For))
 	if len(w.rep.Violations) == 0 {
