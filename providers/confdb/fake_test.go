@@ -179,6 +179,23 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			i = len(db.conf.Groups) - 1
 		}
 		db.conf.Groups[i].Spec = g
+	case "PUT fences":
+		var f spec.Fence
+		_ = json.NewDecoder(r.Body).Decode(&f)
+		shown := f.Shown()
+		for name, value := range f.Parameters { // as for an admin
+			if f.IsSensitive(name) {
+				shown.Parameters[name] = client.SealParameter(f.ID, name, value)
+			}
+		}
+		i := slices.IndexFunc(db.conf.Fences, func(c client.ConfigFence) bool { return c.Spec.ID == id })
+		if i < 0 {
+			db.conf.Fences = append(db.conf.Fences, client.ConfigFence{})
+			i = len(db.conf.Fences) - 1
+		}
+		db.conf.Fences[i].Spec = shown
+	case "DELETE fences":
+		db.conf.Fences = slices.DeleteFunc(db.conf.Fences, func(c client.ConfigFence) bool { return c.Spec.ID == id })
 	case "DELETE groups":
 		db.conf.Groups = slices.DeleteFunc(db.conf.Groups, func(c client.ConfigGroup) bool { return c.Spec.ID == id })
 	case "POST members":

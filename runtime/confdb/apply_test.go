@@ -35,7 +35,7 @@ func command(t *rapid.T, n int, s *confdb.State) confdb.Command {
 	if g := s.Groups[group]; g != nil && rapid.IntRange(0, 4).Draw(t, "current") > 0 {
 		epoch, owner = g.Owner.Epoch, g.Owner.Node
 	}
-	switch rapid.IntRange(0, 16).Draw(t, "kind") {
+	switch rapid.IntRange(0, 20).Draw(t, "kind") {
 	case 0:
 		c.PutCluster = &spec.Cluster{ID: "c1", Name: "c", Description: pick("text")}
 	case 1, 2:
@@ -83,6 +83,17 @@ func command(t *rapid.T, n int, s *confdb.State) confdb.Command {
 		}
 	case 15:
 		c.Handover = &confdb.HandOver{Group: group, From: epoch, To: pick("n"), Why: "test"}
+	case 17:
+		id := pick("f")
+		c.PutFence = &spec.Fence{ID: id, Name: rapid.SampledFrom([]string{id, id, "f1"}).Draw(t, "fence"), Addr: addr.Fence(id, addr.NoKey), Agent: "fence_x", Level: 1,
+			Nodes: []string{"node-n1", "node-n2"}[rapid.IntRange(0, 1).Draw(t, "covers"):], Parameters: map[string]string{"ip": pick("ip"), "password": "p"}}
+	case 18:
+		c.DeleteFence = &confdb.FenceRef{Fence: pick("f")}
+	case 19:
+		c.FenceNode = &confdb.FenceNode{Node: pick("n"), ConfirmedOff: rapid.Bool().Draw(t, "confirmed")}
+	case 20:
+		c.NodeFenced = &confdb.NodeFenced{Node: pick("n"), OK: rapid.Bool().Draw(t, "off"), By: "f1", Error: "silent", Groups: map[string]uint64{group: epoch},
+			Order: uint64(rapid.IntRange(0, 30).Draw(t, "order")), Uses: []confdb.FenceUse{{Fence: pick("f"), OK: true}}}
 	case 16:
 		up := []string{"n1", "n3", "n2", "n1", "n9"}[rapid.IntRange(0, 2).Draw(t, "from"):]
 		c.SetView = &confdb.SetView{From: s.View.Epoch + uint64(rapid.IntRange(0, 9).Draw(t, "stale")/9), Up: up}
