@@ -32,6 +32,11 @@
 // themselves to stop and start, over_own HTTP's silence less that. overlap_max_ms
 // is the longest time in which two nodes held the address, by the kernel's
 // address messages from every node's namespace. After each run all is mended.
+//
+// The scenario steady has no fault: for --minutes, --loss percent of all frames
+// are lost and a process a processor does other work; it prints how many groups
+// failed over (failovers) and how often a node was taken for lost (node_downs),
+// which is to be never.
 package main
 
 import (
@@ -88,6 +93,8 @@ func main() {
 	nodes := flag.Int("nodes", 3, "netns: nodes")
 	voters := flag.Int("voters", 0, "netns: nodes that vote (default: all, at most 5)")
 	scenario := flag.String("scenario", crash, "netns: "+strings.Join(scenarios, ", "))
+	minutes := flag.Float64("minutes", 30, "netns, steady: how long")
+	loss := flag.Float64("loss", 5, "netns, steady: percent of all frames that are lost")
 	verbose := flag.Bool("v", false, "show each run and what the commands print, on stderr")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -101,7 +108,7 @@ func main() {
 		if *verbose {
 			log = os.Stderr
 		}
-		err = runNetns(ctx, *scenario, *nodes, *voters, max(1, *runs), *asJSON, log)
+		err = runNetns(ctx, netnsConfig{scenario: *scenario, nodes: *nodes, voters: *voters, runs: max(1, *runs), minutes: *minutes, loss: *loss, asJSON: *asJSON, log: log})
 	default:
 		err = fmt.Errorf("there is no lab %q; there are process and netns", *kind)
 	}
