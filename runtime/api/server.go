@@ -110,6 +110,8 @@ func (s *server) routes() {
 
 	s.handle("PUT "+client.PathFences+"/{id}", admin, s.putFence)
 	s.handle("DELETE "+client.PathFences+"/{id}", admin, s.deleteFence)
+	s.handle("GET "+client.PathKeys, read, s.frameKeys)
+	s.handle("POST "+client.PathKeys+"/rotate", admin, s.rotateKeys)
 	s.handle("PUT "+client.PathCluster, admin, s.putCluster)
 	s.handle("PUT "+client.PathGroups+"/{id}", admin, s.putGroup)
 	s.handle("DELETE "+client.PathGroups+"/{id}", admin, s.deleteGroup)

@@ -123,6 +123,16 @@ func (s *server) status(c *call) error {
 			sn := client.StatusNode{Name: n.Spec.Name, Address: n.Endpoint, Zone: n.Spec.Zone, Role: n.Spec.Role,
 				Votes: n.Spec.Votes, Version: n.Version, Spare: n.Spec.Spare}
 			sn.State, sn.Reason = nodeState(st, ms, id, f.NodeID)
+			if q := n.Quarantine; q != nil {
+				sn.Quarantine = &q.Until
+			}
+			for _, l := range n.Links {
+				sl := client.StatusLink{Link: l.Link, Address: l.Address}
+				for _, other := range l.Lost {
+					sl.Lost = append(sl.Lost, nameOf(st, other))
+				}
+				sn.Links = append(sn.Links, sl)
+			}
 			sn.Fenced = fencedStatus(n)
 			if id == f.NodeID {
 				sn.PID, sn.MonitorPID = f.PID, f.MonitorPID
@@ -167,6 +177,14 @@ func nodeState(st *confdb.State, ms member.Status, id, self string) (state, reas
 			reason += ": " + n.Paused.Reason
 		}
 		return spec.NodePaused, reason
+	}
+	if q := n.Quarantine; q != nil {
+		return spec.NodeUp, "quarantined until " + q.Until.Format(time.RFC3339) + ": " + q.Why
+	}
+	for _, l := range n.Links {
+		if len(l.Lost) > 0 {
+			return spec.NodeUp, "hears nothing on link " + l.Link + " from some nodes"
+		}
 	}
 	return spec.NodeUp, ""
 }

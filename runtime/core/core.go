@@ -237,6 +237,7 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 		m.heard(&ev.Frame)
 	case Clock:
 		m.wall, m.wallAt = ev.Wall, m.now
+		m.leadDirty() // what waits for a time of day looks again
 	case MonitorUp:
 		m.monitorUp()
 	case MonitorDown:

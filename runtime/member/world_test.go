@@ -35,6 +35,7 @@ type world struct {
 	token    uint64
 	// onFrame sees, and may change or drop (false), every frame on its way.
 	onFrame func(from, to *host, f *heartbeat.Frame) bool
+	onKeys  func(h *host, ring *confdb.Keyring)
 }
 
 type event struct {
@@ -264,6 +265,10 @@ func (h *host) output(o Output) {
 		}
 	case Reply:
 		w.replies[o.Token] = o.Result
+	case SetKeys:
+		if w.onKeys != nil {
+			w.onKeys(h, o.Ring)
+		}
 	case Log:
 		h.logs = append(h.logs, o.Level+": "+o.Text)
 	case Stopped:

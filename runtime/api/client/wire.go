@@ -208,6 +208,16 @@ type StatusNode struct {
 	Reason     string `json:"reason,omitempty"` // of paused, quarantined, unknown
 
 	Fenced *StatusFenced `json:"fenced,omitempty"` // when it was last proven off
+
+	Quarantine *time.Time   `json:"quarantined_until,omitempty"` // no group comes to it until then
+	Links      []StatusLink `json:"links,omitempty"`             // its addresses on the cluster's links
+}
+
+// StatusLink is a node's place on one link.
+type StatusLink struct {
+	Link    string   `json:"link"`
+	Address string   `json:"address"`        // "": it has none there
+	Lost    []string `json:"lost,omitempty"` // names of nodes that it hears, but not there
 }
 
 // StatusGroup is one group.
