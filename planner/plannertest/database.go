@@ -20,7 +20,7 @@ var _ providers.LiveReader = (*database)(nil)
 
 func (p *database) Schema() providers.Schema {
 	return providers.Schema{Config: spec.Schema{Name: "confdb"}, Resources: spec.ResourceTypes(),
-		Objects: map[string]spec.Schema{addr.TypeCluster: spec.ClusterSchema(), addr.TypeGroup: spec.GroupSchema()}}
+		Objects: map[string]spec.Schema{addr.TypeCluster: spec.ClusterSchema(), addr.TypeFence: spec.FenceSchema(), addr.TypeGroup: spec.GroupSchema()}}
 }
 func (p *database) Configure(cty.Value, providers.Env) error { return nil }
 func (p *database) Close() error                             { return nil }
@@ -52,6 +52,9 @@ func (p *database) Read(_ context.Context, req providers.ReadRequest) (providers
 			resp.Object = &providers.Object{ID: w.ID, Value: w.Settings}
 		}
 		return resp, nil
+	}
+	if v, ok := w.Fences[req.ID]; ok {
+		resp.Object = &providers.Object{ID: req.ID, Value: v}
 	}
 	if g := w.Groups[req.ID]; g != nil {
 		resp.Object, resp.Resources = &providers.Object{ID: req.ID, Value: g.Value}, g.Resources
@@ -104,6 +107,14 @@ func (p *database) Apply(ctx context.Context, req providers.ApplyRequest) (provi
 		}
 		w.Settings = req.Planned
 		resp.Object = &providers.Object{ID: req.ID, Value: req.Planned}
+	case req.Type == addr.TypeFence:
+		if err := w.commit(); err != nil {
+			return resp, err
+		}
+		if delete(w.Fences, req.ID); req.Planned != cty.NilVal {
+			w.Fences[req.ID] = req.Planned
+			resp.Object = &providers.Object{ID: req.ID, Value: req.Planned}
+		}
 	case req.Planned == cty.NilVal:
 		if err := w.commit(); err != nil {
 			return resp, err

@@ -28,6 +28,7 @@ type World struct {
 	Settings cty.Value
 	Members  map[string]*Member // by node id
 	Groups   map[string]*Group  // by group id
+	Fences   map[string]cty.Value
 	Revision uint64
 	Leader   string // node id
 
@@ -86,7 +87,7 @@ type Group struct {
 
 // New is an empty world.
 func New() *World {
-	return &World{Hosts: map[string]*Host{}, Members: map[string]*Member{}, Groups: map[string]*Group{}, made: map[string]int{}, Program: "p1"}
+	return &World{Hosts: map[string]*Host{}, Members: map[string]*Member{}, Groups: map[string]*Group{}, Fences: map[string]cty.Value{}, made: map[string]int{}, Program: "p1"}
 }
 
 // Registry are the providers local and confdb of the world.
