@@ -25,7 +25,12 @@ func startBound(g *spec.Group) time.Duration {
 
 // commitBound is how long a decision takes to reach its node: up to a frame,
 // and a commit.
-func commitBound(t spec.Timings) time.Duration { return t.Interval.D() + 10*time.Millisecond }
+func commitBound(t spec.Timings) time.Duration {
+	if t.DeviceIO != 0 { // written and read back
+		return t.Interval.D() + 2*t.DeviceIO.D()
+	}
+	return t.Interval.D() + 10*time.Millisecond
+}
 
 // failoverTimes are the groups' worst failover times, term by term: the
 // takeover wait, the new owner's commit, its start. Groups that do not fail
@@ -51,15 +56,17 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 		}
 		wait := ms(t.TakeoverWait(spec.Duration(s)))
 		terms.Drift = wait - terms.Lease - terms.StopWithin - terms.Kill
+		terms.Device = ms(t.DeviceDelay())
+		wait += terms.Device
 		covered := g.OutlivesLease() && def.Covered(g)
 		if covered {
 			// It waits for a fence: which begins when the node is suspected and no
 			// older leader's lease counts, and is committed before the new owner is.
 			terms = FailoverTerms{
-				Lease: ms(t.Lease.D()), Fence: ms(fenceBound(&def, g)), Commit: 2 * terms.Commit, Start: terms.Start,
+				Lease: ms(t.Lease.D()), Fence: ms(fenceBound(&def, g)), Device: terms.Device, Commit: 2 * terms.Commit, Start: terms.Start,
 			}
 			terms.Drift = ms(max(spec.StretchRho(t.Lease.D()), t.Suspicion.D())) - terms.Lease
-			wait = terms.Lease + terms.Drift + terms.Fence
+			wait = terms.Lease + terms.Drift + terms.Fence + terms.Device
 		}
 		out = append(out, FailoverTime{
 			Group: g.Addr, WorstMS: wait + terms.Commit + terms.Start,

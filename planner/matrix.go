@@ -66,7 +66,7 @@ func (s *scene) matrix() *Matrix {
 	}
 	board := placement.Compile(rest.placementInput())
 	for _, fault := range quorum.Faults(s.def.Cluster.Quorum.Model, s.def.Nodes, pairs) {
-		row := MatrixRow{Fail: []addr.Address{}, Groups: []MatrixGroup{}}
+		row := MatrixRow{Fail: []addr.Address{}, Device: fault.Device, Groups: []MatrixGroup{}}
 		for _, name := range fault.Nodes {
 			row.Fail = append(row.Fail, *nodeAt[name])
 		}

@@ -255,10 +255,11 @@ type FailoverTerms struct {
 	Lease      int64 `json:"lease"`
 	StopWithin int64 `json:"stop_within"`
 	Kill       int64 `json:"kill"`
-	Drift      int64 `json:"drift"`           // the clocks' rates, rounding included
-	Fence      int64 `json:"fence,omitempty"` // where the group waits for one, in place of stop_within and kill: every level, each call up to its time-out
-	Commit     int64 `json:"commit"`          // the new owner is agreed on
-	Start      int64 `json:"start"`           // first answer, of a program that starts at once
+	Drift      int64 `json:"drift"`            // the clocks' rates, rounding included
+	Fence      int64 `json:"fence,omitempty"`  // where the group waits for one, in place of stop_within and kill: every level, each call up to its time-out
+	Device     int64 `json:"device,omitempty"` // single_quorum: when the first look at the device comes, that its new owner counts from
+	Commit     int64 `json:"commit"`           // the new owner is agreed on
+	Start      int64 `json:"start"`            // first answer, of a program that starts at once
 }
 
 // FailureMatrix says for every node and every pair what happens when they fail.
@@ -278,6 +279,7 @@ type Matrix struct {
 // others go on where they are.
 type MatrixRow struct {
 	Fail   []addr.Address `json:"fail"`
+	Device bool           `json:"device,omitempty"` // the quorum device is lost
 	Quorum bool           `json:"quorum"`
 	Groups []MatrixGroup  `json:"groups"`
 }

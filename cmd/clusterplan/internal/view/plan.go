@@ -341,6 +341,9 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 		}
 		t := f.Terms
 		terms := fmt.Sprintf("lease %d + stop %d + kill %d + clocks %d + commit %d + start %d", t.Lease, t.StopWithin, t.Kill, t.Drift, t.Commit, t.Start)
+		if t.Device > 0 {
+			terms = fmt.Sprintf("device %d + ", t.Device) + terms
+		}
 		if t.Fence > 0 {
 			terms = fmt.Sprintf("lease %d + clocks %d + fence, at its time-outs, %d + commit %d + start %d", t.Lease, t.Drift, t.Fence, t.Commit, t.Start)
 		}
@@ -370,6 +373,9 @@ func (s Style) matrix(b *strings.Builder, p *planner.Plan) {
 		names := make([]string, len(r.Fail))
 		for k := range r.Fail {
 			names[k] = r.Fail[k].String()
+		}
+		if r.Device {
+			names = append(names, "quorum device")
 		}
 		quorum := s.Green("quorum")
 		if !r.Quorum {
