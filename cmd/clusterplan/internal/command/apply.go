@@ -308,6 +308,7 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		progress.Outputs(view.OutputValues(res.State.Outputs))
 	} else {
 		a.style.Outcome(a.out, res, mode)
+		a.style.Unsettled(a.out, applied.Unsettled)
 	}
 	if res.Interrupted {
 		a.told("Cut off, to be looked at by the next apply", addresses(res.Cancelled))

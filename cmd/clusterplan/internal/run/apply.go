@@ -12,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -34,6 +35,9 @@ type Applied struct {
 	Refused bool          // Approve said no
 	Nothing bool          // there was nothing to do
 	Took    string        // whose lock was taken over, "" nobody's
+
+	// Unsettled are groups that are still on their way after all was done well.
+	Unsettled []client.StatusGroup
 }
 
 // Apply plans under the lock, asks, and does it. What was done is in the state
@@ -107,6 +111,9 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (*Applied, error) {
 	finishErr := s.finish(lock, res)
 	if runErr != nil && errors.Is(context.Cause(ctx), context.Canceled) && res != nil {
 		res.Interrupted = true
+	}
+	if runErr == nil && finishErr == nil && o.Mode != planner.ModeDestroy && len(res.Failed) == 0 && !res.Interrupted {
+		out.Unsettled = s.Unsettled(ctx, o.Stop)
 	}
 	return out, errors.Join(runErr, finishErr)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -33,6 +34,23 @@ func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
 	if mode != planner.ModeDestroy && len(res.State.Outputs) > 0 {
 		fmt.Fprintf(w, "\n%s\n", s.Bold("Outputs"))
 		_ = s.Outputs(w, res.State.Outputs)
+	}
+}
+
+// Unsettled says which groups are still on their way when an apply is done.
+func (s Style) Unsettled(w io.Writer, groups []client.StatusGroup) {
+	for i, g := range groups {
+		if i == 0 {
+			fmt.Fprintf(w, "\n%s\n", s.Yellow("Not online yet:"))
+		}
+		why := g.State
+		if g.Reason != "" {
+			why += ": " + g.Reason
+		}
+		if g.Owner != "" {
+			why += ", on " + g.Owner
+		}
+		fmt.Fprintf(w, "  %s (%s)\n", g.Name, why)
 	}
 }
 
