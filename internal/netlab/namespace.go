@@ -51,6 +51,9 @@ func OnThread(fn func() error) error {
 func Do(namespace string, fn func() error) error {
 	return OnThread(func() error {
 		f, err := os.Open(nsPath(namespace))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("network namespace %s is gone, as after a restart of this machine; clusterplan apply makes it again: %w", namespace, err)
+		}
 		if err != nil {
 			return explain("enter network namespace", err)
 		}
@@ -111,7 +114,7 @@ func create(name string) error {
 // remove takes a named namespace away, and every process that runs in it.
 func remove(name string) error {
 	if exists(name) {
-		if err := killAll(name); err != nil {
+		if _, err := Kill(name); err != nil {
 			return err
 		}
 		if err := unix.Unmount(nsPath(name), unix.MNT_DETACH); err != nil {

@@ -66,16 +66,17 @@ const (
 	killPoll = 5 * time.Millisecond
 )
 
-// killAll ends every process in a namespace, and waits until they are gone.
-func killAll(namespace string) error {
+// Kill ends every process in a namespace, and waits until they are gone; how
+// many there were.
+func Kill(namespace string) (killed int, err error) {
 	deadline := time.Now().Add(killWait)
 	for {
 		n, err := Signal(namespace, syscall.SIGKILL)
-		if err != nil || n == 0 {
-			return err
+		if killed = max(killed, n); err != nil || n == 0 {
+			return killed, err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d processes in network namespace %s can't be killed; they wait in the kernel, perhaps for a disk", n, namespace)
+			return killed, fmt.Errorf("%d processes in network namespace %s can't be killed; they wait in the kernel, perhaps for a disk", n, namespace)
 		}
 		time.Sleep(killPoll)
 	}

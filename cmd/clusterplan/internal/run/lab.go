@@ -140,13 +140,18 @@ func (l *Lab) Look() (view.Lab, error) {
 	return out, nil
 }
 
-// Signal sends a signal to every process in a node's namespace.
+// Signal sends a signal to every process in a node's namespace; with SIGKILL it
+// returns when they are gone.
 func (l *Lab) Signal(name string, sig syscall.Signal) (int, error) {
 	key, err := l.seat(name)
 	if err != nil {
 		return 0, err
 	}
-	n, err := netlab.Signal(l.record.Seats[key].Namespace, sig)
+	send := func(ns string) (int, error) { return netlab.Signal(ns, sig) }
+	if sig == syscall.SIGKILL {
+		send = netlab.Kill
+	}
+	n, err := send(l.record.Seats[key].Namespace)
 	if err == nil && n == 0 {
 		err = fmt.Errorf("no process runs in the namespace of %s", name)
 	}
