@@ -49,7 +49,7 @@ func agentMain(dir string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if err := agent.Run(ctx, agent.Config{Dir: dir, Log: log, API: api.Handler}); err != nil {
+	if err := agent.Run(ctx, agent.Config{Dir: dir, Log: log, API: api.Handler, Addresses: testAddresses()}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -79,6 +79,7 @@ type clusterRig struct {
 type nodeRig struct {
 	name, id, dir, endpoint string
 	cmd                     *exec.Cmd
+	env                     []string // beside this process's
 	done                    chan struct{}
 }
 
@@ -156,7 +157,7 @@ func (n *nodeRig) start(t *testing.T) {
 	}
 	defer log.Close()
 	n.cmd = exec.Command(os.Args[0], "agent", n.dir)
-	n.cmd.Stderr = log
+	n.cmd.Stderr, n.cmd.Env = log, append(os.Environ(), n.env...)
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,180 @@
+package agent_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+// addressesEnv gives an agent of these tests the addresses that its host would
+// have, were it alone on it.
+const addressesEnv = "CLUSTERPLAN_TEST_ADDRESSES"
+
+func testAddresses() func() ([]netip.Addr, error) {
+	list := os.Getenv(addressesEnv)
+	if list == "" {
+		return nil
+	}
+	return func() ([]netip.Addr, error) {
+		var out []netip.Addr
+		for _, a := range strings.Split(list, ",") {
+			out = append(out, netip.MustParseAddr(a))
+		}
+		return out, nil
+	}
+}
+
+// What two agents say, by UDP, to a third that was killed: a beat and the 18
+// probes of profile mscs, at the seed's times.
+func TestProbesOnTheWire(t *testing.T) {
+	r := newRig(t, 3)
+	admin := r.form(spec.MajorityNodeSet)
+	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: spec.MajorityNodeSet}, MaxUnavailable: 1,
+		Heartbeat: spec.Timings{Profile: spec.ProfileMSCS}.WithDefaults()}
+	if _, err := admin.PutCluster(r.ctx(), cl, 0); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * time.Second) // leaders hurry until all hold long leases
+	victim := r.nodes[2]
+	victim.kill()
+	at, err := net.ResolveUDPAddr("udp", victim.endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenUDP("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	heard := map[string][]time.Duration{}
+	start := time.Now()
+	_ = conn.SetReadDeadline(start.Add(12 * time.Second))
+	buf := make([]byte, 2000)
+	for {
+		_, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			break
+		}
+		heard[from.String()] = append(heard[from.String()], time.Since(start))
+	}
+	// From the first probe on; a busy machine is late now and then, never early.
+	schedule := []time.Duration{0, 700, 1400, 2100, 2350, 2600, 2850, 3150, 3450, 3630, 3810, 3990, 4170, 4350, 4650, 4950, 5100, 5250}
+	var told []string
+	for _, from := range []string{r.nodes[0].endpoint, r.nodes[1].endpoint} {
+		times := heard[from]
+		for i := 0; i+len(schedule) <= len(times); i++ {
+			worst := time.Duration(0)
+			for k, want := range schedule {
+				d := times[i+k] - times[i] - want*time.Millisecond
+				worst = max(worst, d.Abs())
+			}
+			if worst < 120*time.Millisecond {
+				return
+			}
+		}
+		told = append(told, fmt.Sprintf("%s: %v", from, times))
+	}
+	t.Errorf("no 18 probes by the schedule:\n%s", strings.Join(told, "\n"))
+}
+
+// Frames go over two links beside the nodes' addresses; status tells the links;
+// a rotation of the frame key interrupts nobody, and a node that was killed
+// before two of them is back afterwards.
+func TestLinksAndKeys(t *testing.T) {
+	r := newRig(t, 3)
+	for i, n := range r.nodes {
+		n.env = []string{fmt.Sprintf("%s=127.0.0.1,127.10.0.%d,127.20.0.%d", addressesEnv, i+1, i+1)}
+	}
+	admin := r.form(spec.MajorityNodeSet)
+	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: spec.MajorityNodeSet}, MaxUnavailable: 1,
+		Heartbeat: spec.Timings{Profile: spec.ProfileFast}.WithDefaults(),
+		Links: []spec.Link{{Name: "a", Subnet: "127.10.0.0/16", Role: spec.LinkInternal}, {Name: "b", Subnet: "127.20.0.0/16", Role: spec.LinkAll},
+			{Name: "c", Subnet: "127.0.0.0/24", Role: spec.LinkClient}}}
+	if _, err := admin.PutCluster(r.ctx(), cl, 0); err != nil {
+		t.Fatal(err)
+	}
+	links := func() string {
+		st, err := admin.Status(r.ctx())
+		if err != nil {
+			return err.Error()
+		}
+		var out []string
+		for i, n := range st.Nodes {
+			for k, l := range n.Links {
+				want := []string{fmt.Sprintf("127.10.0.%d", i+1), fmt.Sprintf("127.20.0.%d", i+1), "127.0.0.1"}[k]
+				if l.Address != want || len(l.Lost) > 0 {
+					out = append(out, fmt.Sprintf("%s: link %s at %q, lost %v", n.Name, l.Link, l.Address, l.Lost))
+				}
+			}
+			if n.State != spec.NodeUp || len(n.Links) != 3 {
+				out = append(out, fmt.Sprintf("%s is %s with links %v", n.Name, n.State, n.Links))
+			}
+		}
+		return strings.Join(out, "; ")
+	}
+	eventually(t, links)
+	// Node addresses lie in a client link: what the nodes hear, they hear on the links.
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if l := links(); l != "" {
+			t.Fatal(l)
+		}
+	}
+	rotate := func(generation uint32) {
+		t.Helper()
+		if _, err := admin.RotateKeys(r.ctx(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() string {
+			k, err := admin.Keys(r.ctx())
+			if err != nil {
+				return err.Error()
+			}
+			if k.Generation != generation || k.Phase != "" {
+				return fmt.Sprintf("%+v", k)
+			}
+			return ""
+		})
+	}
+	victim := r.nodes[2]
+	victim.kill()
+	eventually(t, func() string {
+		if l := links(); !strings.Contains(l, "n3 is down") {
+			return "n3 is not down: " + l
+		}
+		return ""
+	})
+	rotate(1)
+	rotate(2)
+	victim.env = []string{fmt.Sprintf("%s=127.0.0.1,127.10.0.3", addressesEnv)} // it comes back without its place on b
+	victim.start(t)
+	eventually(t, func() string {
+		if l := links(); l != `n3: link b at "", lost []` {
+			return l
+		}
+		return ""
+	})
+	events, err := admin.Events(r.ctx(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := false
+	for _, e := range events {
+		lost = lost || e.Kind == "link_lost" && strings.Contains(e.Text, "no address on link b")
+		if strings.Contains(e.Kind, "node_down") && e.Node != "n3" {
+			t.Errorf("a rotation interrupted %s: %s", e.Node, e.Text)
+		}
+	}
+	if !lost {
+		t.Error("no event tells that n3 lost its place on link b")
+	}
+	if _, err := r.client(client.RoleOperator).RotateKeys(r.ctx(), ""); err == nil {
+		t.Error("an operator rotated the frame key")
+	}
+}
