@@ -61,9 +61,9 @@ func TestMutations(t *testing.T) {
 			}
 			used := (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Round(10 * time.Millisecond)
 			if out.Violation == "" {
-				t.Fatalf("not found in %d runs, %d steps, %d faults, %v", out.Runs, out.Steps, out.Faults, used)
+				t.Fatalf("%s: not found in %d runs, %d steps, %d faults, %v", m.name, out.Runs, out.Steps, out.Faults, used)
 			}
-			t.Logf("found in %v, %d runs, %d steps, %d faults (seed %d): %s", used, out.Runs, out.Steps, out.Faults, out.Seed, out.Violation)
+			t.Logf("%s: found in %v, %d runs, %d steps, %d faults (seed %d): %s", m.name, used, out.Runs, out.Steps, out.Faults, out.Seed, out.Violation)
 		})
 	}
 }

@@ -24,14 +24,17 @@ import (
 //
 //   - one command at each revision, and equal replicas at equal revisions
 //   - an update that was acknowledged is in every later leader's state, and
-//     comes after those that were acknowledged before it was asked for
+//     comes after those that were acknowledged, or seen by whoever was answered,
+//     before it was asked for: with one order for all, that is linearizability
 //   - a group is online by the database only if its owner started it
+//   - what an application writes under an epoch comes before the next epoch
 //   - nothing leaves its owner without a reason in the event log
 //   - once faults end, all nodes are up, and every group that should run does
 type checker struct {
 	w *world
 
 	owners  map[string]map[uint64]ownership // group -> epoch -> as committed
+	since   map[string]map[uint64]uint64    // group -> epoch -> revision at which it was seen first: it was committed then at the latest
 	newest  map[string]uint64               // group -> newest epoch committed
 	ran     map[string]map[uint64]*host     // group -> epoch -> who started it
 	last    map[string]*host                // group -> who ran it last
@@ -66,7 +69,7 @@ type taking struct {
 
 func (c *checker) init(w *world) {
 	*c = checker{
-		w: w, owners: map[string]map[uint64]ownership{}, newest: map[string]uint64{}, ran: map[string]map[uint64]*host{},
+		w: w, owners: map[string]map[uint64]ownership{}, since: map[string]map[uint64]uint64{}, newest: map[string]uint64{}, ran: map[string]map[uint64]*host{},
 		last: map[string]*host{}, takes: map[string]taking{}, elected: map[uint64]election{},
 		order: map[uint64]string{}, byRev: map[uint64]uint64{}, seenRev: map[*agent]uint64{}, ready: map[*agent]uint64{},
 	}
@@ -116,6 +119,9 @@ func (c *checker) woke(h *host) {
 	}
 }
 
+// leased tells whether the present agent had a lease.
+func (h *host) leased() bool { return h.agent != nil && h.agent.leased }
+
 // latestStop is the latest true time at which a host can run a group that it
 // owns under that epoch: by the newest lease that it was granted.
 func (c *checker) latestStop(h *host, o ownership) int64 {
@@ -128,6 +134,9 @@ func (c *checker) proposed(a *agent, cmd confdb.Command) {
 	w, as := c.w, cmd.Assign
 	o := c.owners[as.Group][as.From]
 	from := w.hostOf(o.node)
+	if from != nil && o.node == as.Node && from.kernel.runs(as.Group) && from.released[as.Group] < as.From && from.leased() {
+		w.violate(as.Group, []*host{a.h, from}, "%s has %s start anew (epoch %d) on %s, where it runs", a.h.name, as.Group, as.From+1, from.name)
+	}
 	if term, _ := a.m.Authority(); term < c.topTerm {
 		return // it doesn't know yet that it is deposed: this will never be committed
 	}

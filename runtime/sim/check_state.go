@@ -61,6 +61,10 @@ func (c *checker) epoch(a *agent, s *confdb.State, id string, g *confdb.Group) {
 		return
 	}
 	c.newest[id] = epoch
+	if c.since[id] == nil {
+		c.since[id] = map[uint64]uint64{}
+	}
+	c.since[id][epoch] = s.Revision
 	c.w.line(lineEpoch, a.h, id, "%s: epoch %d is committed, owner %s", id, epoch, orNobody(g.Owner.Node))
 	c.committed(id, epoch)
 	if epoch > 1 && s.Revision-c.lastSeen(s) <= 1 {
@@ -131,6 +135,18 @@ func (c *checker) acked(a *agent, id string, revision, asked uint64) {
 	}
 	c.order[revision] = id
 	c.ackedMax = max(c.ackedMax, revision)
+	if c.w.hosts[a.h.index].agent == a {
+		c.ackedMax = max(c.ackedMax, a.m.State().Revision) // it may read there what is newer
+	}
+}
+
+// wrote is called when an application's write under an epoch is acknowledged.
+func (c *checker) wrote(group string, epoch, revision uint64) {
+	for later, since := range c.since[group] {
+		if later > epoch && since < revision {
+			c.w.violate(group, nil, "a write of an application under epoch %d of %s is revision %d, and epoch %d was committed by revision %d", epoch, group, revision, later, since)
+		}
+	}
 }
 
 // isReady is when a leader begins to decide: it has all that was acknowledged

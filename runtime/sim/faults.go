@@ -79,7 +79,7 @@ var kinds = []fault{
 	{"suspend", 2, func(_ *world, rng *rand.Rand, h *host) { // the machine
 		h.suspend(between(rng, 50*time.Millisecond, 4*time.Second))
 	}},
-	{"cut", 4, func(w *world, rng *rand.Rand, h *host) { w.partition(rng, h, rng.IntN(2)) }},
+	{"cut", 5, func(w *world, rng *rand.Rand, h *host) { w.partition(rng, h, rng.IntN(3)) }},
 	{"bridge", 2, func(w *world, rng *rand.Rand, h *host) { w.partition(rng, h, cutBridge) }},
 	{"ring", 2, func(w *world, rng *rand.Rand, h *host) { w.partition(rng, h, cutRing) }},
 	{"oneway", 4, func(w *world, rng *rand.Rand, h *host) {
@@ -404,6 +404,7 @@ func (w *world) restartLater(h *host, d time.Duration) {
 const (
 	cutAlone = iota
 	cutHalves
+	cutSplit
 	cutBridge
 	cutRing
 )
@@ -413,6 +414,7 @@ const (
 func (w *world) partition(rng *rand.Rand, h *host, kind int) {
 	var cuts [][2]int
 	n := len(w.hosts)
+	split := rng.Uint64() // a bit for each host: its side
 	for _, a := range w.hosts {
 		for _, b := range w.hosts {
 			var cut bool
@@ -421,6 +423,8 @@ func (w *world) partition(rng *rand.Rand, h *host, kind int) {
 				cut = (a == h) != (b == h)
 			case cutHalves:
 				cut = (a.index < n/2) != (b.index < n/2)
+			case cutSplit:
+				cut = split>>(a.index%64)&1 != split>>(b.index%64)&1
 			case cutBridge: // only h sees all
 				cut = a != b && a != h && b != h
 			case cutRing: // each sees its neighbours
@@ -432,7 +436,7 @@ func (w *world) partition(rng *rand.Rand, h *host, kind int) {
 		}
 	}
 	w.tell("net: %s", [...]string{
-		fmt.Sprintf("%s is alone", h.name), "two halves", fmt.Sprintf("only %s sees the others", h.name), "a ring: each sees its neighbours"}[kind])
+		fmt.Sprintf("%s is alone", h.name), "two halves", fmt.Sprintf("two parts, %b", split&(1<<n-1)), fmt.Sprintf("only %s sees the others", h.name), "a ring: each sees its neighbours"}[kind])
 	w.cutFor(cuts, between(rng, 100*time.Millisecond, 5*time.Second))
 }
 

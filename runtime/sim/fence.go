@@ -90,7 +90,6 @@ func (h *host) powerOff() {
 	h.killMonitor()
 	h.killAgent()
 	h.killMonitor() // one that outlived its agent
-	h.dropAddresses()
-	h.dropProcesses()
+	h.drop(func(string) bool { return true })
 	h.leaseTop = 0 // nothing is left that could run by it
 }

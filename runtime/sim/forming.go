@@ -175,7 +175,7 @@ func (w *world) group(i int) spec.Group {
 	if i%2 == 1 && !w.cfg.Crashes {
 		failback = spec.Failback{Mode: spec.FailbackImmediate, Delay: spec.Duration(3 * time.Second)}
 	}
-	return spec.Group{
+	g := spec.Group{
 		ID: groupID(i), Addr: at, Name: name, PreferredOwners: preferred, Priority: 2000, PersistentState: spec.WantOnline,
 		StopWithin: spec.Duration([]time.Duration{100, 50, 300}[i%3] * time.Millisecond), NoQuorum: spec.NoQuorumStop,
 		Failover: spec.Failover{Mode: spec.FailoverAutomatic, Threshold: 100_000, Period: spec.Duration(6 * time.Hour)},
@@ -185,4 +185,8 @@ func (w *world) group(i int) spec.Group {
 			resource("b", "ip_address", map[string]any{"address": fmt.Sprintf("10.1.0.%d/24", 10+i)}, "a"),
 		},
 	}
+	if i == 0 && w.cfg.Fence {
+		g.Resources = append(g.Resources, resource("c", kindMount, map[string]any{"start": []any{"mount"}}, "b")) // only a fence frees it
+	}
+	return g
 }

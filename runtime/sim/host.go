@@ -96,6 +96,7 @@ func (h *host) startProcess(group, resource string, t thing) {
 	if fresh {
 		h.w.line(lineState, h, group, "starts %s (epoch %d)", group, t.epoch)
 		h.w.check.started(h, group, t.epoch)
+		h.w.ops.application(h, group, t.epoch)
 		h.w.atEdge(edgeStart, h, group, t.epoch)
 	}
 }

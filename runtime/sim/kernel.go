@@ -13,12 +13,18 @@ type kernel struct {
 	running map[string]map[string]thing // group id -> resource name -> what serves
 }
 
-// thing is what serves for a resource: a process, or an address on a device
-// that its monitor holds open.
+// thing is what serves for a resource: a process; an address on a device that
+// its monitor holds open; or what outlives both, as a mount, until someone takes
+// it away or the host is turned off.
 type thing struct {
-	epoch   uint64
-	address bool
+	epoch uint64
+	kind  string // of the resource: its type
 }
+
+const (
+	kindAddress = "ip_address"
+	kindMount   = "script" // the type that leaves something behind
+)
 
 func (k *kernel) runs(group string) bool { return len(k.running[group]) > 0 }
 
@@ -26,28 +32,25 @@ func (k *kernel) runs(group string) bool { return len(k.running[group]) > 0 }
 // keeps everything and does nothing.
 func (h *host) serves(group string) bool { return !h.suspended && h.kernel.runs(group) }
 
-// dropAddresses is what the kernel does when the process that holds the
-// addresses' device is gone.
-func (h *host) dropAddresses() {
+// drop takes away all of some kinds.
+func (h *host) drop(kinds func(kind string) bool) {
 	for _, id := range sortedKeys(h.kernel.running) {
 		for _, r := range sortedKeys(h.kernel.running[id]) {
-			if h.kernel.running[id][r].address {
+			if kinds(h.kernel.running[id][r].kind) {
 				h.stopProcess(id, r)
 			}
 		}
 	}
 }
 
+// dropAddresses is what the kernel does when the process that holds the
+// addresses' device is gone.
+func (h *host) dropAddresses() { h.drop(func(kind string) bool { return kind == kindAddress }) }
+
 // dropProcesses is what the kernel does in the end with the children of a
 // process that is gone (guardians, PDEATHSIG).
 func (h *host) dropProcesses() {
-	for _, id := range sortedKeys(h.kernel.running) {
-		for _, r := range sortedKeys(h.kernel.running[id]) {
-			if !h.kernel.running[id][r].address {
-				h.stopProcess(id, r)
-			}
-		}
-	}
+	h.drop(func(kind string) bool { return kind != kindAddress && kind != kindMount })
 }
 
 // monitor is the monitor process: what runtime/monitor does, over a simulated
@@ -190,7 +193,7 @@ func (m *monitor) start(o member.StartResource) {
 	}
 	g.stopWithin = o.StopWithin.D()
 	g.resources[o.Resource.Name] = o.Resource
-	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, address: o.Resource.Type == "ip_address"})
+	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, kind: o.Resource.Type})
 	m.armKernel()
 	w := m.h.w
 	if w.faults.on && w.chance(0.01) {

@@ -135,6 +135,32 @@ func (o *operator) start() {
 	w.after(time.Second, next)
 }
 
+// application is what a group's program does with the database from its start
+// on: it writes under its epoch. The last write is late: maybe it owns the group
+// no longer.
+func (o *operator) application(h *host, group string, epoch uint64) {
+	if !o.w.faults.on {
+		return
+	}
+	write := func() {
+		o.submit(o.w.hosts[o.w.rng.IntN(len(o.w.hosts))], confdb.Command{KV: &confdb.KVWrite{Space: group, Key: "owner", Value: []byte(h.name), Epoch: epoch}}, func(r confdb.Result) {
+			if r.Code == "" {
+				o.w.check.wrote(group, epoch, r.Revision)
+			}
+		})
+	}
+	at := time.Duration(0)
+	for range 3 {
+		at += o.w.between(50*time.Millisecond, 900*time.Millisecond)
+		o.w.after(at, func() {
+			if h.kernel.running[group]["a"].epoch == epoch {
+				write()
+			}
+		})
+	}
+	o.w.after(o.w.between(0, 6*time.Second), write)
+}
+
 // lease makes leases longer or shorter.
 func (o *operator) lease(h *host) {
 	if h.agent == nil {
