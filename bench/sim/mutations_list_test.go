@@ -16,10 +16,10 @@ var mutations = []mutation{
 	{name: "a grant during a takeover", edits: []edit{{"runtime/core/lease.go", "!p.deaf && p.taking == 0 && ", "!p.deaf && "}}},
 	{name: "a grant to a node that doesn't know of a takeover", edits: []edit{{"runtime/core/lease.go", "p.revision >= max(p.needRev, m.lead.revision) && ", ""}}},
 	{name: "a release without epoch", edits: []edit{{"runtime/core/leader.go", "p.releases[id] >= g.Owner.Epoch && g.Owner.Epoch > 0", "p.releases[id] > 0"}}},
-	{name: "a release without incarnation", edits: []edit{
-		{"runtime/core/lease.go", "r.Incarnation == f.Incarnation && ", ""},
-		{"runtime/core/lease.go", "		clear(p.releases) // of the incarnation before\n", ""},
-	}, hint: "--nodes 3 --witnesses 2 --mix shutdown=4,kill-agent=1"},
+	{name: "a release without incarnation", edits: []edit{ // of a new one, while the old one's monitor lives
+		{"runtime/core/group.go", "mine && !r.released && m.monitor && (", "mine && !r.released && ("},
+		{"runtime/core/lease.go", "len(f.Releases) > 0 && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {", "len(f.Releases) > 0 {"},
+	}, hint: "--nodes 3 --mix kill-agent=4,restarts=2,shutdown=2"},
 	{name: "a stale incarnation's answer taken", edits: []edit{{"runtime/core/lease.go", "if p.echo != 0 && echo <= p.echo {", "if false {"}}},
 	{name: "rho dropped", edits: []edit{
 		{"lang/spec/timings.go", "return (d*(100+RhoPercent) + (100 - RhoPercent) - 1) / (100 - RhoPercent)", "return d"},

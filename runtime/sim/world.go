@@ -69,6 +69,9 @@ func Vary(seed uint64) Config {
 		cfg.Witnesses = 1
 	}
 	cfg.Fence = seed%5 == 2
+	if seed%7 == 4 && cfg.Nodes > 1 && cfg.Nodes < 5 {
+		cfg.Model, cfg.Witnesses, cfg.Learners, cfg.Settle = spec.SingleQuorum, 0, 0, 30*time.Second
+	}
 	return cfg
 }
 
