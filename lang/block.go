@@ -175,7 +175,7 @@ func (n *nested) bodies() []*body {
 // Names that the language has and this version doesn't run, by block.
 var (
 	laterAttributes = map[string]map[string]string{
-		"resource": {"separate_monitor": "Leave it out; resources share the node's monitor."},
+		"node": {"watchdog": "Leave it out; the kernel's timer holds what runs, and a fence what that can't."},
 	}
 	laterBlocks = map[string]map[string]string{
 		"cluster": {"fence": "Leave it out; leases alone keep two nodes from owning a group."},
@@ -558,7 +558,7 @@ func (b *block) lifecycle(src *hcl.Block) hcl.Diagnostics {
 }
 
 // Resource types that are to come; to be told from typing errors.
-var laterResources = []string{"network_name", "script", "generic_service", "systemd_unit", "file_system", "physical_disk", "file_share"}
+var laterResources = []string{"network_name", "generic_service", "systemd_unit", "file_system", "physical_disk", "file_share"}
 
 func (c *Config) resource(group *block, src *hcl.Block) hcl.Diagnostics {
 	typ, name := src.Labels[0], src.Labels[1]

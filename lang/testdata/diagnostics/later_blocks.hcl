@@ -6,6 +6,7 @@ cluster "c" {
 
 node "n1" {
   provider = local
+  watchdog = "/dev/watchdog"
 }
 
 node "n2" {
@@ -67,7 +68,6 @@ group "g" {
   }
   resource "generic_application" "app" {
     command          = ["true"]
-    separate_monitor = true
     checkpoint {
       paths = []
     }

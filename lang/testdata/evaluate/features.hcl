@@ -83,6 +83,7 @@ group "storage" {
   }
 
   resource "generic_application" "array" {
+    separate_monitor = true
     command      = ["array", "--password", var.password, node.n["b"].endpoint]
     environment  = { EMPTY = "", PEERS = jsonencode(local.endpoints) }
     log_max_size = "1048576"

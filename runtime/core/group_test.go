@@ -1,0 +1,33 @@
+package core
+
+import (
+	"testing"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// What a change of a running resource means: only what a plan calls a restart is one.
+func TestSameResource(t *testing.T) {
+	base := func() spec.Resource {
+		return spec.Resource{Name: "a", Type: "ip_address", Attributes: map[string]any{"address": "10.0.0.5", "probe": "25ms"}}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*spec.Resource)
+		same   bool
+	}{
+		{"nothing", func(*spec.Resource) {}, true},
+		{"a check", func(r *spec.Resource) { r.LooksAlive.TCP = "10.0.0.5:80" }, true},
+		{"an attribute for the next start", func(r *spec.Resource) { r.Attributes["probe"] = "1s" }, true},
+		{"an attribute of what runs", func(r *spec.Resource) { r.Attributes["address"] = "10.0.0.6" }, false},
+		{"a new attribute of what runs", func(r *spec.Resource) { r.Attributes["interface"] = "eth1" }, false},
+		{"another process", func(r *spec.Resource) { r.SeparateMonitor = true }, false},
+		{"another type", func(r *spec.Resource) { r.Type = "script" }, false},
+	} {
+		b := base()
+		tt.change(&b)
+		if got := sameResource(base(), b); got != tt.same {
+			t.Errorf("%s: same %v, want %v", tt.name, got, tt.same)
+		}
+	}
+}
