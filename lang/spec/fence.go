@@ -117,8 +117,8 @@ func FenceLevels(fences []*Fence, node string) [][]*Fence {
 }
 
 // FenceBound is the longest that turning a node off at these levels may take:
-// every level in turn, its longest delay, then each device off and asked, each
-// within its time-out.
+// every level in turn, its longest delay, then each device told twice, a second
+// apart, and asked, each within its time-out; and told on, with action reboot.
 func FenceBound(levels [][]*Fence) time.Duration {
 	var sum time.Duration
 	for _, level := range levels {
@@ -129,7 +129,10 @@ func FenceBound(levels [][]*Fence) time.Duration {
 			if t == 0 {
 				t = DefaultFenceTimeout
 			}
-			sum += 2 * t.D()
+			sum += 3*t.D() + time.Second
+			if f.Action == FenceReboot {
+				sum += 2*t.D() + time.Second
+			}
 		}
 		sum += delay
 	}
