@@ -178,3 +178,49 @@ func TestLinksAndKeys(t *testing.T) {
 		t.Error("an operator rotated the frame key")
 	}
 }
+
+// Two clusters with one name, one of which has a node at the address where the
+// other's was: neither takes the other's frames or streams for its own.
+func TestTwoClustersNeverMix(t *testing.T) {
+	a := newRig(t, 3)
+	adminA := a.form(spec.MajorityNodeSet)
+	lost := a.nodes[2]
+	lost.kill()
+	b := newRig(t, 1)
+	stranger := b.nodes[0]
+	stranger.endpoint = lost.endpoint
+	writeNode(t, stranger.dir, b.id, stranger.id, "n3", lost.endpoint, time.Hour)
+	stranger.name = "n3"
+	adminB := b.form(spec.MajorityNodeSet)
+	names := func(c *client.Client) string {
+		st, err := c.Status(a.ctx())
+		if err != nil {
+			return err.Error()
+		}
+		var out []string
+		for _, n := range st.Nodes {
+			out = append(out, n.Name+" "+n.State)
+		}
+		return strings.Join(out, ", ")
+	}
+	eventually(t, func() string {
+		if got := names(adminA); got != "n1 up, n2 up, n3 down" {
+			return got
+		}
+		if got := names(adminB); got != "n3 up" {
+			return got
+		}
+		return ""
+	})
+	log := ""
+	eventually(t, func() string { // the other's frames came, and were refused
+		data, _ := os.ReadFile(stranger.dir + "/agent.log")
+		if log = string(data); !strings.Contains(log, "of another cluster") {
+			return "no foreign frame was told"
+		}
+		return ""
+	})
+	if got := names(adminA) + "; " + names(adminB); got != "n1 up, n2 up, n3 down; n3 up" {
+		t.Error(got)
+	}
+}
