@@ -45,6 +45,7 @@ func holderMain() int {
 			return 0
 		}
 		var err error
+		pid := 0
 		switch q.Do {
 		case "hold":
 			var x *Held
@@ -69,13 +70,16 @@ func holderMain() int {
 		case "write": // to a disk that hangs
 			err = os.WriteFile(q.Address, []byte("x"), 0o600)
 		case "exec": // a program that outlives this process, started as any thread may
-			err = exec.Command("sleep", "1000").Start()
+			sleep := exec.Command("sleep", "1000")
+			if err = sleep.Start(); err == nil {
+				pid = sleep.Process.Pid
+			}
 		}
 		text := ""
 		if err != nil {
 			text = err.Error()
 		}
-		out <- answer{Error: text}
+		out <- answer{Error: text, PID: pid}
 	}
 }
 
@@ -86,7 +90,10 @@ type question struct {
 	Probe       time.Duration
 }
 
-type answer struct{ Lost, Error string }
+type answer struct {
+	Lost, Error string
+	PID         int
+}
 
 // process is such a process.
 type process struct {
@@ -144,6 +151,9 @@ func (p *process) ask(q question) string {
 	case a, ok := <-p.answers:
 		if !ok {
 			p.t.Fatalf("it ended instead of: %+v", q)
+		}
+		if a.PID != 0 {
+			p.t.Cleanup(func() { _ = unix.Kill(a.PID, unix.SIGKILL) })
 		}
 		return a.Error
 	case <-time.After(addresstest.Patience):
