@@ -1,6 +1,8 @@
 package core
 
 import (
+	"time"
+
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 )
@@ -39,6 +41,12 @@ func (m *Machine) confirmTimings() {
 	if !r.open || r.confirming != "" || !m.hasLease() || r.leaseOf != m.state.ShorterRevision {
 		return // also after its lease's end: its groups may take S and K from then on
 	}
+	// What this host's last incarnation held began before this one's start.
+	long := m.timings
+	long.Lease = m.state.Nodes[m.cfg.Node].Lease
+	if m.now.Sub(m.start) < m.maxStop(long) {
+		return
+	}
 	c := m.command(confdb.Command{ConfirmTimings: &confdb.ConfirmTimings{Node: m.cfg.Node, Of: m.state.TimingsRevision, Lease: m.timings.Lease}})
 	r.confirming = c.ID
 	m.emit(Propose{Command: c})
@@ -50,4 +58,16 @@ func (m *Machine) confirmed(ev Proposed) {
 	if ev.ID == m.retimed.confirming {
 		m.retimed.confirming = ""
 	}
+}
+
+// maxStop is the takeover wait under those timings for the group of this node
+// that takes longest to stop.
+func (m *Machine) maxStop(t spec.Timings) time.Duration {
+	w := t.TakeoverWait(0)
+	for _, g := range m.ix.groups {
+		if g.Owner.Node == m.cfg.Node {
+			w = max(w, t.TakeoverWait(g.Owner.StopWithin))
+		}
+	}
+	return w
 }

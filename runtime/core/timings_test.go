@@ -34,6 +34,11 @@ func TestConfirmsWithALeaseInHand(t *testing.T) {
 		t.Error("it confirms when that lease is over, and its groups may still be stopping")
 	}
 	m.leaseEnd, m.retimed.leaseOf = now.Add(time.Second), 9
+	if confirms() {
+		t.Error("it confirms while a lease of its host's last incarnation may last")
+	}
+	now = now.Add(time.Second)
+	m.leaseEnd, m.retimed.leaseOf = now.Add(time.Second), 9
 	if !confirms() {
 		t.Error("it doesn't confirm with a shorter lease in hand")
 	}
