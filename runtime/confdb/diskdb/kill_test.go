@@ -1,0 +1,75 @@
+package diskdb_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/confdbtest"
+)
+
+// A server dies after each of the first writes of a bootstrap, again and again:
+// bootstrapped again where it doesn't go on by itself, it leads.
+func TestKilledWhileBootstrapped(t *testing.T) {
+	for kill := 1; kill <= 14; kill++ {
+		w := confdbtest.NewWorld(t, confdbtest.Config{Make: open, Seed: uint64(kill), Servers: 1})
+		s := w.Servers[0]
+		begin := func() { s.Do(func(d confdb.Driver) { _ = d.Bootstrap() }) }
+		begin()
+		w.Until(3*time.Second, func() bool { return w.Device.Writes >= kill })
+		s.Crash()
+		w.Run(time.Duration(w.Rng.Int64N(int64(10 * time.Millisecond))))
+		s.Start()
+		w.Run(500 * time.Millisecond)
+		begin() // refused where it is a member
+		w.Must(fmt.Sprintf("it leads after a kill at write %d", kill), 5*time.Second, func() bool { return w.Leader() == s })
+		propose(w, s, "works")
+	}
+}
+
+// A server whose directory was emptied is another: it takes nothing over by
+// itself, neither as a member nor by another bootstrap.
+func TestEmptiedDirectory(t *testing.T) {
+	w := world(t, 5, 2)
+	propose(w, w.Servers[0], "kept")
+	for _, s := range w.Servers {
+		s.Crash()
+	}
+	stranger := w.Servers[0]
+	stranger.ID = 7
+	stranger.Start()
+	w.Run(time.Second)
+	stranger.Do(func(d confdb.Driver) { _ = d.Bootstrap() })
+	w.Run(5 * time.Second)
+	if st := stranger.Driver.Status(); st.Role != confdb.Outside || st.DeviceProblem == "" && len(st.Voters) > 0 {
+		t.Errorf("an emptied directory: %+v", st)
+	}
+	w.Servers[1].Start()
+	w.Must("the other member leads", 5*time.Second, func() bool { return w.Leader() == w.Servers[1] })
+	if got := confdbtest.Notes(w.Servers[1].State); len(got) != 1 {
+		t.Errorf("its notes: %v", got)
+	}
+}
+
+// The last slot is given out once: after it a join is refused, in words.
+func TestSlotsRunOut(t *testing.T) {
+	w := world(t, 6, 1)
+	s := w.Servers[0]
+	for id := uint64(100); ; id++ {
+		var err error
+		s.Do(func(d confdb.Driver) { err = d.AddLearner(id) })
+		if err != nil {
+			if id != 131 {
+				t.Errorf("server %d was refused: %v", id, err)
+			}
+			break
+		}
+		w.Must("it is in", time.Second, func() bool { return len(s.Driver.Status().Learners) == 1 })
+		s.Do(func(d confdb.Driver) { err = d.Remove(id) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Must("it is out", time.Second, func() bool { return len(s.Driver.Status().Learners) == 0 })
+	}
+}
