@@ -218,6 +218,7 @@ func (w *world) startFaults() {
 		}
 		f.number++
 		rng := rand.New(rand.NewPCG(w.cfg.Seed, uint64(f.number)))
+		gap := between(rng, 20*time.Millisecond, 2500*time.Millisecond)
 		h := w.hosts[rng.IntN(len(w.hosts))]
 		if l := w.leader(); rng.IntN(3) == 0 && l != nil {
 			h = l // leaders deserve more than their share
@@ -234,7 +235,7 @@ func (w *world) startFaults() {
 				}
 			}
 		}
-		w.after(between(rng, 20*time.Millisecond, 2500*time.Millisecond), next)
+		w.after(gap, next)
 	}
 	w.after(time.Second, next)
 }

@@ -37,6 +37,103 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// Every kind of fault came, and processes died at each edge between an
+// assignment's proposal and its start: else the runs above prove less than they say.
+func TestAllFaultsCome(t *testing.T) {
+	kinds, edges := map[string]int{}, map[string]int{}
+	for seed := range 60 {
+		r := Run(Config{Seed: uint64(5000 + seed), Nodes: 3 + seed%2, For: 40 * time.Second})
+		if len(r.Violations) > 0 {
+			fail(t, r)
+		}
+		for name, n := range r.Kinds {
+			kinds[name] += n
+		}
+		for name, n := range r.Edges {
+			edges[name] += n
+		}
+		if len(edges) == len(edgeNames) && len(kinds) == len(FaultNames()) && seed > 5 {
+			t.Logf("%d seeds: faults %v, crashes at edges %v", seed+1, kinds, edges)
+			return
+		}
+	}
+	t.Errorf("some never came: faults %v of %v, edges %v of %v", kinds, FaultNames(), edges, edgeNames)
+}
+
+// A broken invariant is told as a story: the seed, what happened, to whom, with
+// faults, leases and epochs, and the command that tells it again. Here a host
+// starts a group that another runs.
+func TestStory(t *testing.T) {
+	w := newWorld(Config{Seed: 3, Fence: true})
+	if !w.waitFormed() {
+		t.Fatal("not formed")
+	}
+	w.ops.start()
+	w.startFaults()
+	for w.now < int64(time.Minute) {
+		w.runUntil(w.now + int64(100*time.Millisecond))
+		id := groupID(1)
+		if owner := w.check.last[id]; w.rep.Faults > 15 && owner != nil && owner.serves(id) && len(w.rep.Violations) == 0 {
+			w.hosts[(owner.index+1)%3].startProcess(id, "a", thing{epoch: w.check.newest[id], kind: "generic_application"})
+			break
+		}
+	}
+	r := w.finish()
+	story := r.Tell()
+	for _, want := range []string{"seed 3, 3 nodes: two owners: ", "VIOLATION", "fault ", "lease until ", "starts group01 (epoch ", "is committed, owner node0", "again: go run ./bench/sim --seed 3 --nodes 3 --groups 3 --for 1m0s --fence --story"} {
+		if !strings.Contains(story, want) {
+			t.Errorf("the story has no %q:\n%s", want, story)
+		}
+	}
+	if n := len(r.Story); n > storyLength {
+		t.Errorf("a story of %d lines is too long", n)
+	}
+	cfg := r.Config
+	cfg.Keep, cfg.Mix = []int{2, 5}, map[string]int{"crash": 3, "lag": 1}
+	if got := cfg.Command(); !strings.Contains(got, "--mix crash=3,lag=1 --keep 2,5") {
+		t.Errorf("the command is %s", got)
+	}
+	if mix, err := ParseMix("crash=3,lag"); err != nil || mix["crash"] != 3 || mix["lag"] != 1 {
+		t.Errorf("%v, %v", mix, err)
+	}
+	if _, err := ParseMix("crush=3"); err == nil {
+		t.Error("a fault that there isn't is taken")
+	}
+}
+
+// Faults that are left out leave the others as they are.
+func TestKeep(t *testing.T) {
+	all := Run(Config{Seed: 4, For: 20 * time.Second})
+	some := Run(Config{Seed: 4, For: 20 * time.Second, Keep: []int{1, 3}})
+	if some.Faults != some.Kinds["edge"]+2 || some.Numbers != all.Numbers {
+		t.Errorf("%d faults of %d (%v), %d numbers of %d", some.Faults, all.Faults, some.Kinds, some.Numbers, all.Numbers)
+	}
+}
+
+// Failover in a large cluster takes as long as in a small one.
+func TestLargeCluster(t *testing.T) {
+	nodes := 24
+	if testing.Short() {
+		nodes = 16
+	}
+	median := func(n int) time.Duration {
+		r := Failovers(Config{Seed: 1, Nodes: n, Groups: n, Learners: max(n-7, 0)}, 8)
+		if len(r.Violations) > 0 {
+			fail(t, r)
+		}
+		if len(r.Times) < 5 {
+			t.Fatalf("%d nodes: %d failovers in %d crashes", n, len(r.Times), r.Faults)
+		}
+		slices.Sort(r.Times)
+		return r.Times[len(r.Times)/2]
+	}
+	small, large := median(3), median(nodes)
+	t.Logf("median failover: %v with 3 nodes, %v with %d", small, large, nodes)
+	if large > small*13/10 {
+		t.Errorf("with %d nodes a failover takes %v, with 3 %v", nodes, large, small)
+	}
+}
+
 // A node crashes and all else is well: its groups run elsewhere within the plan's
 // bound, whether it led or not, and no other group stops.
 func TestCrashes(t *testing.T) {

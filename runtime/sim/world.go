@@ -70,7 +70,7 @@ func Vary(seed uint64) Config {
 	}
 	cfg.Fence = seed%5 == 2
 	if seed%7 == 4 && cfg.Nodes > 1 && cfg.Nodes < 5 {
-		cfg.Model, cfg.Witnesses, cfg.Learners, cfg.Settle = spec.SingleQuorum, 0, 0, 30*time.Second
+		cfg.Model, cfg.Witnesses, cfg.Learners = spec.SingleQuorum, 0, 0
 	}
 	return cfg
 }
@@ -90,6 +90,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Settle == 0 {
 		c.Settle = 20 * time.Second
+		if c.Model == spec.SingleQuorum {
+			c.Settle = 30 * time.Second // a device's leases are longer
+		}
 	}
 	return c
 }
