@@ -39,8 +39,6 @@ var mutations = []mutation{
 	{name: "what a fence alone can free is freed by the wait", edits: []edit{{"runtime/core/fence.go", "	if !g.Owner.Open && !g.Spec.OutlivesLease() {\n", "	if true {\n"}}, hint: "--nodes 3 --fence"},
 	{name: "a vote is not written", edits: []edit{{"runtime/sim/disk.go", "		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge", "		p.What.HardState = a.h.disk.stored.HardState\n		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge"}}},
 	{name: "an answer of the database before its log is written", edits: []edit{{"runtime/sim/disk.go", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n	w.after(0, func() { a.input(member.Persisted{N: p.N}) })\n"}}},
-	{name: "no device read-back", edits: []edit{{"runtime/confdb/diskdb/arbiter.go", "		case a.tab.damaged[s], beats(r, a.own.epoch, a.slot), a.base[s].server", "		case false && a.base[s].server"}}, hint: "--nodes 3 --model single_quorum"},
-	{name: "one log region for all epochs", edits: []edit{{"runtime/confdb/diskdb/owner.go", "	if d.mutate == oneRegion {\n", "	if true {\n"}}, hint: "--nodes 3 --model single_quorum"},
 	{name: "S shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_groups.go", "	g.Spec = next\n", "	g.Spec, g.Owner.StopWithin = next, next.StopWithin\n"}}},
 	{name: "L shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_timings.go", "	n.Lease = max(n.Lease, now.Lease)\n", "	n.Lease = now.Lease\n"}}},
 }
