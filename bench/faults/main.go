@@ -36,10 +36,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/faultlab"
 	"github.com/clusterplan/clusterplan/internal/netlab"
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // result is what a run came to.
@@ -61,13 +63,14 @@ func main() {
 	rounds := flag.Int("rounds", 0, "end after so many rounds (default: by time alone)")
 	nodes := flag.Int("nodes", 3, "nodes, 3 to 90")
 	seed := flag.Uint64("seed", 1, "of the faults' order")
-	only := flag.String("fault", "", "one fault's name, instead of all")
+	model := flag.String("model", string(spec.MajorityNodeSet), "quorum model: majority_node_set or single_quorum (a file is its device)")
+	only := flag.String("fault", "", "names of faults, with commas: every round has these, instead of one or two of all")
 	asJSON := flag.Bool("json", false, "print one JSON object")
 	verbose := flag.Bool("v", false, "show each round on stderr")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	res, err := run(ctx, *hours, *rounds, *nodes, *seed, *only, *verbose)
+	res, err := run(ctx, spec.QuorumModel(*model), *hours, *rounds, *nodes, *seed, *only, *verbose)
 	if res != nil {
 		if *asJSON {
 			data, jerr := json.Marshal(res)
@@ -84,20 +87,26 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, hours float64, rounds, nodes int, seed uint64, only string, verbose bool) (res *result, err error) {
+func run(ctx context.Context, model spec.QuorumModel, hours float64, rounds, nodes int, seed uint64, only string, verbose bool) (res *result, err error) {
 	if nodes < 3 || nodes > 90 {
 		return nil, fmt.Errorf("%d nodes: the lab takes 3 to 90", nodes)
+	}
+	if model != spec.MajorityNodeSet && model != spec.SingleQuorum {
+		return nil, fmt.Errorf("model %q: write majority_node_set or single_quorum", model)
 	}
 	if err := netlab.Allowed(); err != nil {
 		return nil, err
 	}
 	faults := faultlab.Faults()
 	if only != "" {
-		f, err := faultlab.FaultNamed(only)
-		if err != nil {
-			return nil, err
+		faults = nil
+		for _, name := range strings.Split(only, ",") {
+			f, err := faultlab.FaultNamed(strings.TrimSpace(name))
+			if err != nil {
+				return nil, err
+			}
+			faults = append(faults, f)
 		}
-		faults = []faultlab.Fault{f}
 	}
 	res = &result{Nodes: nodes, Seed: seed, Faults: map[string]int{}}
 	disks := true
@@ -125,7 +134,7 @@ func run(ctx context.Context, hours float64, rounds, nodes int, seed uint64, onl
 	if err := errors.Join(faultlab.Build(ctx, program), os.Mkdir(home, 0o755)); err != nil {
 		return nil, err
 	}
-	c, err := faultlab.Up(ctx, faultlab.Config{Program: program, Dir: home, Nodes: nodes, Disks: disks})
+	c, err := faultlab.Up(ctx, faultlab.Config{Program: program, Dir: home, Nodes: nodes, Model: string(model), Disks: disks})
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +163,9 @@ func run(ctx context.Context, hours float64, rounds, nodes int, seed uint64, onl
 		round := []faultlab.Fault{faults[order.IntN(len(faults))]}
 		if order.IntN(3) == 0 {
 			round = append(round, faults[order.IntN(len(faults))])
+		}
+		if only != "" {
+			round = faults
 		}
 		for _, f := range round {
 			res.Faults[f.Name]++

@@ -79,7 +79,7 @@ runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/dis
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, runtime/confdb/device, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
-internal/netlab, runtime/api/client, client, sys, porcupine < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it
+internal/netlab, lang/spec, runtime/api/client, client, sys, porcupine < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
 planner < planner/plannertest                             # a world in memory
 planner, sync < planner/refresh                           # asks providers

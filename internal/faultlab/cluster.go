@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/netlab"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
@@ -40,6 +41,7 @@ type Config struct {
 	Dir     string // where the definition goes; has to be there
 	Nodes   int    // n1 to nN; at most 90
 	Voters  int    // the first of them vote; 0: at most 5
+	Model   string // of quorum: majority_node_set (default), or single_quorum with a file as its device
 	Out     io.Writer
 	// Disks gives every node's data directory a small disk of its own (disk.go).
 	Disks bool
@@ -76,8 +78,16 @@ func (c Config) Definition() string {
 	if voters == 0 {
 		voters = min(c.Nodes, 5)
 	}
+	if c.Model == string(spec.SingleQuorum) {
+		voters = c.Nodes // nobody votes, so nobody needs not to
+	}
 	var b strings.Builder
-	b.WriteString("provider \"local\" {\n  mode   = \"netns\"\n  subnet = \"10.77.0.0/24\"\n}\n\ncluster \"faultlab\" {\n  quorum {\n    model = \"majority_node_set\"\n  }\n")
+	b.WriteString("provider \"local\" {\n  mode   = \"netns\"\n  subnet = \"10.77.0.0/24\"\n}\n\ncluster \"faultlab\" {\n")
+	if c.Model == string(spec.SingleQuorum) {
+		fmt.Fprintf(&b, "  quorum {\n    model  = %q\n    device = %q\n  }\n", c.Model, filepath.Join(c.Dir, "quorum"))
+	} else {
+		fmt.Fprintf(&b, "  quorum {\n    model = %q\n  }\n", spec.MajorityNodeSet)
+	}
 	if c.Heartbeat != "" {
 		fmt.Fprintf(&b, "\n  heartbeat {\n%s\n  }\n", c.Heartbeat)
 	}

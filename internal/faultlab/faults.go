@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/netlab"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
@@ -24,9 +25,14 @@ type Fault struct {
 	do func(ctx context.Context, r *Runner, node, other string) error
 }
 
-// longer is how long stops and cuts last: more than a lease and a takeover of
-// the default profile, also on a busy machine.
-const longer = 2500 * time.Millisecond
+// longer is how long stops and cuts last: more than a lease and a takeover, also
+// on a busy machine.
+func (c *Cluster) longer() time.Duration {
+	if c.Model == string(spec.SingleQuorum) {
+		return 7 * time.Second // its lease outlasts the device's and a challenge
+	}
+	return 2500 * time.Millisecond
+}
 
 func kill(agent, monitor bool) func(context.Context, *Runner, string, string) error {
 	return func(ctx context.Context, r *Runner, node, _ string) error {
@@ -57,7 +63,7 @@ func stopped(which string) func(context.Context, *Runner, string, string) error 
 			if _, err := netlab.Signal(r.Namespace(node), syscall.SIGSTOP); err != nil {
 				return err
 			}
-			wait(ctx, longer)
+			wait(ctx, r.longer())
 			_, err := netlab.Signal(r.Namespace(node), syscall.SIGCONT)
 			return err
 		}
@@ -75,7 +81,7 @@ func stopped(which string) func(context.Context, *Runner, string, string) error 
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
-		wait(ctx, longer)
+		wait(ctx, r.longer())
 		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err // gone: the kernel has killed it at its lease's end
 		}
@@ -89,7 +95,7 @@ func wired(faults func(node, other string) []netlab.Fault) func(context.Context,
 		if err := r.Lab.Inflict(faults(node, other)...); err != nil {
 			return err
 		}
-		wait(ctx, longer)
+		wait(ctx, r.longer())
 		return nil
 	}
 }
@@ -145,10 +151,10 @@ func Faults() []Fault {
 				return err
 			}
 			// Someone writes meanwhile: the database has to find out.
-			wait(ctx, longer)
+			wait(ctx, r.longer())
 			return r.empty(node)
 		}},
-		{Name: "slow disk", Disk: true, do: func(ctx context.Context, r *Runner, node, _ string) error { return r.slow(ctx, node, longer) }},
+		{Name: "slow disk", Disk: true, do: func(ctx context.Context, r *Runner, node, _ string) error { return r.slow(ctx, node, r.longer()) }},
 	}
 }
 
