@@ -21,6 +21,8 @@
 // (linearizability, checked by porcupine); what should be online is not within
 // a minute.
 //
+// With --model single_quorum a file is the quorum device of all nodes.
+//
 // The same seed gives the same faults in the same order; when they hit is the
 // machine's.
 package main

@@ -73,6 +73,42 @@ func TestLastOneStanding(t *testing.T) {
 	}
 }
 
+// A server that starts anew while entries follow one another without a pause
+// catches up all the same.
+func TestReturnUnderLoad(t *testing.T) {
+	w := world(t, 3, 3)
+	var owner, other *confdbtest.Server
+	for _, s := range w.Servers {
+		if s == w.Leader() {
+			owner = s
+		} else {
+			other = s
+		}
+	}
+	written := 0
+	write := func(limit time.Duration, done func() bool) bool {
+		for end := w.Now.Add(limit); w.Now < end; w.Run(7 * time.Millisecond) {
+			if done() {
+				return true
+			}
+			written++
+			if err := owner.Propose(confdbtest.Note(fmt.Sprint("load ", written), "x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return false
+	}
+	write(300*time.Millisecond, func() bool { return false })
+	other.Crash()
+	write(200*time.Millisecond, func() bool { return false }) // the owner still sends to it
+	other.Start()
+	if !write(3*time.Second, func() bool {
+		return other.State != nil && other.State.Revision > 0 && owner.Driver.CaughtUp()[other.ID]
+	}) {
+		t.Fatalf("a server that came back has not caught up within 3 s of writes")
+	}
+}
+
 // The device fails, hangs, and comes back: no authority meanwhile, everything
 // by itself afterwards.
 func TestDeviceLost(t *testing.T) {

@@ -69,13 +69,18 @@ func (d *Driver) tell(server uint64, p *peer) {
 		p.wantState = true
 		return
 	}
+	waits := p.match+1 < p.next // for the answer to what was sent before
 	for p.next <= d.commit {
 		rest := d.log[p.next-d.first : d.commit+1-d.first]
 		n := take(rest)
 		d.say(server, false, message{kind: msgAppend, index: p.next - 1, entries: rest[:n]})
 		p.next += uint64(n)
 	}
-	p.quietTill = d.now.Add(resend)
+	// Only from the first that is not answered: a server that started anew says
+	// so in its answers, and is heard however fast entries follow one another.
+	if !waits {
+		p.quietTill = d.now.Add(resend)
+	}
 }
 
 func (d *Driver) peersWantState() bool {
@@ -195,6 +200,9 @@ func (d *Driver) answered(from uint64, m message) {
 		return
 	}
 	p := d.peer(from)
+	if m.index > p.match { // it goes on: what was sent is on its way
+		p.quietTill = max(p.quietTill, d.now.Add(resend))
+	}
 	p.heard, p.match = d.now, m.index
 	if p.next == 0 {
 		p.next = m.index + 1
