@@ -27,7 +27,6 @@ type History struct {
 	ops     []porcupine.Operation
 	unknown int
 	refused int
-	err     error
 }
 
 // What an operation asked and was answered. Values are unique, so that a

@@ -150,7 +150,7 @@ type call struct {
 	who  string // for the event log
 	role string
 
-	group, resource string // of an application: its group's id; its name where it says so
+	group string // of an application: its group's id
 }
 
 // handle puts the checks that every route shares before fn.

@@ -227,7 +227,6 @@ func (t *table) best() (p pointer, slot int) {
 // An area holds one image: a snapshot's block record, then the log's, one
 // after the other, each written at once, from a block's start.
 type blockHead struct {
-	kind   uint8
 	device uint64
 	server uint64
 	epoch  uint64
