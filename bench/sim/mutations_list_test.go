@@ -20,13 +20,12 @@ var mutations = []mutation{
 		{"runtime/core/group.go", "mine && !r.released && m.monitor && (", "mine && !r.released && ("},
 		{"runtime/core/lease.go", "len(f.Releases) > 0 && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {", "len(f.Releases) > 0 {"},
 	}, hint: "--nodes 3 --mix kill-agent=4,restarts=2,shutdown=2"},
-	{name: "a stale incarnation's answer taken", edits: []edit{{"runtime/core/lease.go", "if p.echo != 0 && echo <= p.echo {", "if false {"}}},
 	{name: "rho dropped", edits: []edit{
 		{"lang/spec/timings.go", "return (d*(100+RhoPercent) + (100 - RhoPercent) - 1) / (100 - RhoPercent)", "return d"},
 		{"lang/spec/timings.go", "return d * (100 - RhoPercent) / (100 + RhoPercent)", "return d"},
 	}},
-	{name: "the monotonic clock used", edits: []edit{{"runtime/sim/host.go", "func (h *host) now() spec.Instant { return h.clock.read(h.w.now) }", "func (h *host) now() spec.Instant { return h.monotonic() }"},
-		{"runtime/sim/host.go", "slept += h.now().Sub(h.clock.read(h.since))", "slept += h.clock.read(h.w.now).Sub(h.clock.read(h.since))"}}},
+	{name: "the monotonic clock used", edits: []edit{{"runtime/sim/host.go", "func (h *host) now() spec.Instant { return h.clock.read(h.w.now) }", "func (h *host) now() spec.Instant { return h.monotonic() }"}},
+		hint: "--nodes 3 --mix suspend=3,cut=1"},
 	{name: "an emptied voter that keeps its id", edits: []edit{{"runtime/sim/faults.go", "	clear(h.lastEpochs)\n	h.newServer()\n", "	clear(h.lastEpochs)\n"}}},
 	{name: "the leader's own groups unleased", edits: []edit{{"runtime/core/lease.go", "m.renew(a.Add(m.leaseFor(m.cfg.Node)))", "m.renew(m.now.Add(m.leaseFor(m.cfg.Node)))"}}},
 	{name: "an older epoch accepted from an owner's report", edits: []edit{{"runtime/confdb/apply_groups.go", "case r.Epoch != g.Owner.Epoch || r.Node != g.Owner.Node:", "case false:"}}},
@@ -39,6 +38,13 @@ var mutations = []mutation{
 	{name: "what a fence alone can free is freed by the wait", edits: []edit{{"runtime/core/fence.go", "	if !g.Owner.Open && !g.Spec.OutlivesLease() {\n", "	if true {\n"}}, hint: "--nodes 3 --fence"},
 	{name: "a vote is not written", edits: []edit{{"runtime/sim/disk.go", "		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge", "		p.What.HardState = a.h.disk.stored.HardState\n		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge"}}},
 	{name: "an answer of the database before its log is written", edits: []edit{{"runtime/sim/disk.go", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n	w.after(0, func() { a.input(member.Persisted{N: p.N}) })\n"}}},
+	{name: "no device read-back", edits: []edit{
+		{"runtime/confdb/diskdb/arbiter.go", "	sound mutation = iota\n	noReadBack\n", "	noReadBack mutation = iota\n	sound\n"},
+	}, hint: "--nodes 4 --model single_quorum --mix cut=1,crash=4,kill-agent=6,pause-agent=4,restarts=3,suspend=2"},
+	{name: "one log region for all epochs", edits: []edit{
+		{"runtime/confdb/diskdb/arbiter.go", "	sound mutation = iota\n", "	oneRegion mutation = iota\n"},
+		{"runtime/confdb/diskdb/arbiter.go", "	oneRegion\n	noVerify\n", "	sound\n	noVerify\n"},
+	}, hint: "--nodes 3 --model single_quorum --mix crash=2,kill-agent=3,pause-agent=5,suspend=4,restarts=2"},
 	{name: "S shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_groups.go", "	g.Spec = next\n", "	g.Spec, g.Owner.StopWithin = next, next.StopWithin\n"}}},
 	{name: "L shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_timings.go", "	n.Lease = max(n.Lease, now.Lease)\n", "	n.Lease = now.Lease\n"}}},
 }

@@ -27,7 +27,7 @@ import (
 //     comes after those that were acknowledged, or seen by whoever was answered,
 //     before it was asked for: with one order for all, that is linearizability
 //   - a group is online by the database only if its owner started it
-//   - what an application writes under an epoch comes before the next epoch
+//   - what an application or an owner writes under an epoch comes before the next epoch
 //   - nothing leaves its owner without a reason in the event log
 //   - once faults end, all nodes are up, and every group that should run does
 type checker struct {
@@ -39,6 +39,7 @@ type checker struct {
 	ran     map[string]map[uint64]*host     // group -> epoch -> who started it
 	last    map[string]*host                // group -> who ran it last
 	takes   map[string]taking               // group -> the newest takeover without a release
+	reports map[string]report               // command id -> what was proposed
 	elected map[uint64]election             // term -> when its leader was seen first
 	topTerm uint64
 
@@ -52,6 +53,12 @@ type checker struct {
 type ownership struct {
 	node             string
 	stopWithin, kill time.Duration
+}
+
+// report is what an owner says of its group.
+type report struct {
+	group string
+	epoch uint64
 }
 
 type election struct {
@@ -70,7 +77,7 @@ type taking struct {
 func (c *checker) init(w *world) {
 	*c = checker{
 		w: w, owners: map[string]map[uint64]ownership{}, since: map[string]map[uint64]uint64{}, newest: map[string]uint64{}, ran: map[string]map[uint64]*host{},
-		last: map[string]*host{}, takes: map[string]taking{}, elected: map[uint64]election{},
+		last: map[string]*host{}, takes: map[string]taking{}, elected: map[uint64]election{}, reports: map[string]report{},
 		order: map[uint64]string{}, byRev: map[uint64]uint64{}, seenRev: map[*agent]uint64{}, ready: map[*agent]uint64{},
 	}
 }

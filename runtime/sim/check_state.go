@@ -122,6 +122,9 @@ func (c *checker) commands(a *agent, s *confdb.State, since uint64) {
 			c.w.violate("", []*host{a.h}, "revision %d is command %s on %s, and was %s elsewhere", d.Result.Revision, d.ID, a.h.name, was)
 		}
 		c.order[d.Result.Revision] = d.ID
+		if r, ok := c.reports[d.ID]; ok && d.Result.Code == "" {
+			c.wrote(r.group, r.epoch, d.Result.Revision)
+		}
 	}
 }
 
@@ -140,11 +143,12 @@ func (c *checker) acked(a *agent, id string, revision, asked uint64) {
 	}
 }
 
-// wrote is called when an application's write under an epoch is acknowledged.
+// wrote is called when something that was written under an epoch is in the
+// database: an application's key, an owner's report.
 func (c *checker) wrote(group string, epoch, revision uint64) {
 	for later, since := range c.since[group] {
 		if later > epoch && since < revision {
-			c.w.violate(group, nil, "a write of an application under epoch %d of %s is revision %d, and epoch %d was committed by revision %d", epoch, group, revision, later, since)
+			c.w.violate(group, nil, "a write under epoch %d of %s is revision %d, and epoch %d was committed by revision %d", epoch, group, revision, later, since)
 		}
 	}
 }

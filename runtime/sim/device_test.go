@@ -10,10 +10,7 @@ import (
 // With a quorum device: the same faults, and a device that is slow, hangs or
 // fails. Never two owners, nothing acknowledged is lost, and all runs again.
 func TestDeviceFaults(t *testing.T) {
-	seeds := 6
-	if testing.Short() {
-		seeds = 3
-	}
+	seeds := few(6)
 	var faults, failovers, acked int
 	for seed := range seeds {
 		r := Run(Config{Seed: uint64(seed), Nodes: []int{2, 3, 2, 4}[seed%4], Model: spec.SingleQuorum, For: 40 * time.Second, Settle: 30 * time.Second})

@@ -41,6 +41,11 @@ type watched struct {
 // Propose is the driver's, and tells the checker of an assignment.
 func (d *watched) Propose(command []byte) error {
 	err := d.Driver.Propose(command)
+	if bytes.Contains(command, []byte(`"report":{`)) {
+		if c, bad := confdb.DecodeCommand(command); bad == nil && c.Report != nil {
+			d.a.h.w.check.reports[c.ID] = report{c.Report.Group, c.Report.Epoch}
+		}
+	}
 	if err != nil || !bytes.Contains(command, []byte(`"assign":{`)) {
 		return err
 	}

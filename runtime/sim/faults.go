@@ -329,7 +329,7 @@ func (h *host) wake() {
 	if !h.suspended {
 		return
 	}
-	h.slept += h.now().Sub(h.clock.read(h.since))
+	h.slept += h.clock.read(h.w.now).Sub(h.clock.read(h.since))
 	h.suspended, h.waking = false, true
 	h.tell("the host goes on")
 	for _, m := range []*monitor{h.monitor(), h.oldMonitor} {

@@ -9,10 +9,7 @@ import (
 // slow, fails now and then, and turns off nodes that are back by then: never
 // two owners, and everything runs again afterwards.
 func TestFences(t *testing.T) {
-	seeds := 10
-	if testing.Short() {
-		seeds = 3
-	}
+	seeds := few(10)
 	faults, failovers, slack := 0, 0, time.Hour
 	for seed := range seeds {
 		r := Run(Config{Seed: uint64(1000 + seed), Nodes: 3 + 2*(seed%2), Groups: 3, For: 40 * time.Second, Fence: true})

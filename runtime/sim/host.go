@@ -57,7 +57,7 @@ func (h *host) now() spec.Instant { return h.clock.read(h.w.now) }
 func (h *host) monotonic() spec.Instant {
 	slept := h.slept
 	if h.suspended {
-		slept += h.now().Sub(h.clock.read(h.since))
+		slept += h.clock.read(h.w.now).Sub(h.clock.read(h.since))
 	}
 	return h.clock.read(h.w.now).Add(-slept)
 }

@@ -76,11 +76,18 @@ func (s *story) render(w *world) []string {
 	var out []string
 	violated := len(w.rep.Violations) > 0
 	left := map[*host]int{}
+	epoch := !violated || s.about == ""
 	for i := len(s.lines) - 1; i >= 0 && len(out) < 4*storyLength; i-- {
 		l := &s.lines[i]
-		if violated && (w.now-l.at > int64(storySpan) || len(out) >= storyLength) {
-			break
+		if violated && (w.now-l.at > int64(storySpan) || len(out) >= storyLength-1) {
+			if epoch {
+				break
+			}
+			if l.kind != lineEpoch || l.group != s.about {
+				continue // whose the group was then, however long ago that is
+			}
 		}
+		epoch = epoch || l.kind == lineEpoch && l.group == s.about
 		mine := !violated || len(s.hosts) == 0 || l.host == nil || slices.Contains(s.hosts, l.host)
 		ours := !violated || s.about == "" || l.group == "" || l.group == s.about
 		switch {
