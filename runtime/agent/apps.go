@@ -112,6 +112,9 @@ func (a *apps) run(ctx context.Context, n *Node) error {
 		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			group, _, _ := LocalGroup(ctx)
+			if uid, ok := peerID(c); ok && (uid == 0 || int(uid) == os.Geteuid()) {
+				ctx = WithLocalMonitor(ctx)
+			}
 			return WithLocalGroup(ctx, group, peerUser(c))
 		},
 		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),

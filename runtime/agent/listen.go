@@ -142,6 +142,18 @@ func WithLocalGroup(ctx context.Context, group, user string) context.Context {
 	return context.WithValue(ctx, localGroup{}, [2]string{group, user})
 }
 
+type localMonitor struct{}
+
+// LocalMonitor tells whether it was the agent's own user, or root, who called by
+// a group's socket: the monitor, which keeps checkpoints, and not a program that
+// runs as another user.
+func LocalMonitor(ctx context.Context) bool { return ctx.Value(localMonitor{}) != nil }
+
+// WithLocalMonitor marks such a call.
+func WithLocalMonitor(ctx context.Context) context.Context {
+	return context.WithValue(ctx, localMonitor{}, true)
+}
+
 func peerUser(c net.Conn) string {
 	switch uid, ok := peerID(c); {
 	case !ok:

@@ -288,6 +288,48 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A checkpoint's files are restored by root, with the owner and mode that it
+// says, and its chunks may be of files that only root reads: a resource's user
+// may neither write one nor read its bytes.
+func TestOnlyTheMonitorWritesCheckpoints(t *testing.T) {
+	t.Parallel()
+	f, h := owned(t)
+	data := []byte("#!/bin/sh\n")
+	hash := confdb.ChunkHash(data)
+	f.mu.Lock()
+	resource := f.state.Groups["g1"].Spec.Resources[0].Name
+	f.mu.Unlock()
+	files := fmt.Sprintf(`{"files":[{"path":"/srv/x","mode":2541,"uid":0,"size":%d,"chunks":[%q]}]}`, len(data), hash)
+	at := client.PathCheckpoints + "/web/" + resource
+	for _, who := range []struct {
+		name  string
+		mark  func(context.Context) context.Context
+		codes [3]int // of the chunk, the checkpoint, and the chunk read back
+	}{
+		{"the resource's user", func(ctx context.Context) context.Context { return agent.WithLocalGroup(ctx, "g1", "uid 7") }, [3]int{403, 403, 403}},
+		{"another group's monitor", func(ctx context.Context) context.Context {
+			return agent.WithLocalMonitor(agent.WithLocalGroup(ctx, "g2", "root"))
+		}, [3]int{403, 403, 403}},
+		{"the monitor", func(ctx context.Context) context.Context {
+			return agent.WithLocalMonitor(agent.WithLocalGroup(ctx, "g1", "root"))
+		}, [3]int{200, 200, 200}},
+		{"the resource's user, later", func(ctx context.Context) context.Context { return agent.WithLocalGroup(ctx, "g1", "uid 7") }, [3]int{403, 403, 403}},
+	} {
+		for i, r := range []*http.Request{
+			httptest.NewRequest("POST", at+"/chunks", bytes.NewReader(data)),
+			httptest.NewRequest("PUT", at, strings.NewReader(files)),
+			httptest.NewRequest("GET", at+"/chunks/"+hash, nil),
+		} {
+			r.Header.Set(client.HeaderEpoch, "1")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r.WithContext(who.mark(r.Context())))
+			if w.Code != who.codes[i] {
+				t.Errorf("%s: %s %s: %d, want %d: %s", who.name, r.Method, r.URL, w.Code, who.codes[i], w.Body)
+			}
+		}
+	}
+}
+
 func TestOwnersAndGuards(t *testing.T) {
 	t.Parallel()
 	f, h := owned(t)

@@ -91,10 +91,10 @@ func (s *server) routes() {
 	const cp = client.PathCheckpoints + "/{group}"
 	s.handle("GET "+cp, app, s.checkpoints)
 	s.handle("GET "+cp+"/{resource}", app, s.checkpoint)
-	s.handle("GET "+cp+"/{resource}/chunks/{hash}", app, s.chunk)
-	s.handle("PUT "+cp+"/{resource}", app, s.forWriters(s.putCheckpoint))
-	s.handle("POST "+cp+"/{resource}/chunks", app, s.forWriters(s.putChunk))
-	s.handle("POST "+cp+"/{resource}/problem", app, s.forWriters(s.checkpointProblem))
+	s.handle("GET "+cp+"/{resource}/chunks/{hash}", app, s.forMonitor(s.chunk))
+	s.handle("PUT "+cp+"/{resource}", app, s.forMonitor(s.putCheckpoint))
+	s.handle("POST "+cp+"/{resource}/chunks", app, s.forMonitor(s.putChunk))
+	s.handle("POST "+cp+"/{resource}/problem", app, s.forMonitor(s.checkpointProblem))
 	s.handle("GET "+client.PathConfig, read, s.config)
 	s.handle("GET "+client.PathEvents, app, s.events)
 	s.handle("GET "+client.PathLogs+"/{group}/{resource}", read, s.logs)
@@ -139,6 +139,21 @@ func (s *server) forWriters(fn func(*call) error) func(*call) error {
 		return &client.Error{Status: http.StatusForbidden, Code: "forbidden",
 			Message: fmt.Sprintf("%s has the role %s; a group's keys are written by its own resources (its socket), operators and admins, the cluster's by operators and admins", c.who, c.role),
 			Hint:    "ask with a certificate of that role, or by the group's socket"}
+	}
+}
+
+// forMonitor lets in the monitor (it comes by the group's socket as the agent's
+// own user) and admins. A checkpoint is restored by root, with the owner and mode
+// that stand in it, and its bytes may be of files that only root reads: a
+// resource that runs as another user gets neither by the API.
+func (s *server) forMonitor(fn func(*call) error) func(*call) error {
+	return func(c *call) error {
+		if allowed(c.role, client.RoleAdmin) || c.role == client.RoleApplication && agent.LocalMonitor(c.ctx) {
+			return fn(c)
+		}
+		return &client.Error{Status: http.StatusForbidden, Code: "forbidden",
+			Message: fmt.Sprintf("%s has the role %s; what checkpoints hold is written and read by the monitor, and by admins", c.who, c.role),
+			Hint:    "say in the resource's checkpoint block what is kept; programs keep their own data under " + client.PathKV}
 	}
 }
 
