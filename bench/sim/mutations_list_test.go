@@ -24,7 +24,13 @@ var mutations = []mutation{
 		{"lang/spec/timings.go", "return (d*(100+RhoPercent) + (100 - RhoPercent) - 1) / (100 - RhoPercent)", "return d"},
 		{"lang/spec/timings.go", "return d * (100 - RhoPercent) / (100 + RhoPercent)", "return d"},
 	}},
-	{name: "the monotonic clock used", edits: []edit{{"runtime/sim/host.go", "func (h *host) now() spec.Instant { return h.clock.read(h.w.now) }", "func (h *host) now() spec.Instant { return h.monotonic() }"}},
+	{name: "the monotonic clock used", edits: []edit{{"runtime/sim/host.go", "func (h *host) now() spec.Instant { return h.clock.read(h.w.now) }", `func (h *host) now() spec.Instant {
+	slept := h.slept
+	if h.suspended {
+		slept += h.clock.read(h.w.now).Sub(h.clock.read(h.since))
+	}
+	return h.clock.read(h.w.now).Add(-slept)
+}`}},
 		hint: "--nodes 3 --mix suspend=3,cut=1"},
 	{name: "an emptied voter that keeps its id", edits: []edit{{"runtime/sim/faults.go", "	clear(h.lastEpochs)\n	h.newServer()\n", "	clear(h.lastEpochs)\n"}}},
 	{name: "the leader's own groups unleased", edits: []edit{{"runtime/core/lease.go", "m.renew(a.Add(m.leaseFor(m.cfg.Node)))", "m.renew(m.now.Add(m.leaseFor(m.cfg.Node)))"}}},

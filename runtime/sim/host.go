@@ -52,16 +52,6 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 // now is the host's lease time: its boot clock, which goes on while it sleeps.
 func (h *host) now() spec.Instant { return h.clock.read(h.w.now) }
 
-// monotonic is the clock that stands still while the host sleeps. Nothing of
-// the product may read it.
-func (h *host) monotonic() spec.Instant {
-	slept := h.slept
-	if h.suspended {
-		slept += h.clock.read(h.w.now).Sub(h.clock.read(h.since))
-	}
-	return h.clock.read(h.w.now).Add(-slept)
-}
-
 // timer lets do happen once the host's clock reads t, and after a sleep at its end.
 func (h *host) timer(t spec.Instant, late time.Duration, do func()) {
 	w := h.w
