@@ -100,6 +100,7 @@ type Keeper struct {
 	known    map[string]bool
 	stamps   []stamp // of the files when they were last found as kept
 	problem  string  // the last that was told
+	moving   int     // looks in a row that found files changing under them
 	restored bool
 }
 
@@ -142,7 +143,7 @@ func (k *Keeper) Restore(ctx context.Context) error {
 	switch {
 	case m.Epoch == 0:
 		k.kept = nil
-	case m.Node == k.conf.Node && k.anyThere(m.Files):
+	case m.Node == k.conf.Node && k.anyThere(m.Files) && !k.halfRestored(m.Files):
 	default:
 		if err := k.bringBack(ctx, m); err != nil {
 			return fmt.Errorf("checkpoint of node %s: %w", m.Node, err)
@@ -178,6 +179,9 @@ func (k *Keeper) bringBack(ctx context.Context, m Manifest) error {
 	if len(k.conf.Spec.Command) > 0 {
 		return k.bringBackOutput(ctx, m)
 	}
+	if err := k.markRestore(m.Files); err != nil {
+		return err
+	}
 	for _, f := range m.Files {
 		if f.Path == "" || !k.covers(k.place(f.Path)) { // the definition has changed since
 			continue
@@ -187,7 +191,10 @@ func (k *Keeper) bringBack(ctx context.Context, m Manifest) error {
 			return err
 		}
 	}
-	return k.removeOthers(m.Files)
+	if err := k.removeOthers(m.Files); err != nil {
+		return err
+	}
+	return k.unmarkRestore(m.Files)
 }
 
 // Look keeps what has changed since it was last kept. An error is told once in
@@ -197,10 +204,15 @@ func (k *Keeper) Look(ctx context.Context) {
 		return
 	}
 	err := k.look(ctx)
+	if errors.Is(err, errMoving) {
+		k.moving++
+	} else {
+		k.moving = 0
+	}
 	switch {
 	case err == nil:
 		k.problem = ""
-	case ctx.Err() != nil, errors.Is(err, errMoving):
+	case ctx.Err() != nil, k.moving > 0 && k.moving < movingMost:
 	case err.Error() != k.problem:
 		if k.conf.Log != nil {
 			k.conf.Log("the checkpoint can't be kept: " + err.Error())
@@ -211,8 +223,11 @@ func (k *Keeper) Look(ctx context.Context) {
 	}
 }
 
-// errMoving is of files that change while they are read.
-var errMoving = errors.New("the files change while they are read")
+// errMoving is of files that change while they are read: the next look may find
+// them at rest. After movingMost looks that did not, it is told.
+var errMoving = errors.New("the files change while they are read, so that nothing new is kept; name files that are at rest now and then")
+
+const movingMost = 20
 
 func (k *Keeper) look(ctx context.Context) error {
 	if len(k.conf.Spec.Command) > 0 {

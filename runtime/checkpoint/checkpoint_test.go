@@ -234,6 +234,138 @@ func TestRestoreIsDoneAgain(t *testing.T) {
 	}
 }
 
+// The same on a node that had the files last and whose disk was emptied: the
+// database names it before and after.
+func TestRestoreAtHomeIsDoneAgain(t *testing.T) {
+	for step := 1; ; step++ {
+		s := fresh()
+		a := newHost(t, s, "a")
+		must(t, a.begin("d"))
+		for i := range 3 {
+			a.write(fmt.Sprint("d/", i), fmt.Sprint("content ", i))
+		}
+		a.k.Look(t.Context())
+		want := a.tree()
+		must(t, os.RemoveAll(filepath.Join(a.dir, "d")))
+		n := 0
+		s.fail = func(string) error {
+			if n++; n == step {
+				return errors.New("the node dies here")
+			}
+			return nil
+		}
+		err := a.begin("d")
+		s.fail = nil
+		if err == nil && step < 5 {
+			t.Errorf("only %d steps", step)
+		}
+		if err != nil {
+			must(t, a.begin("d"))
+		}
+		if got := a.tree(); got != want {
+			t.Errorf("step %d:\n%s\nwant:\n%s", step, got, want)
+		}
+		// Once it is done, its own files stay.
+		a.write("d/0", "newer")
+		must(t, a.begin("d"))
+		if got := a.tree(); !strings.Contains(got, "5:newer") {
+			t.Errorf("step %d: its own files were replaced:\n%s", step, got)
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
+// Two resources of a group keep files in one directory, and are restored at once.
+func TestTwoResourcesInOneDirectory(t *testing.T) {
+	dir := t.TempDir()
+	s1, s2 := fresh(), fresh()
+	a1, a2 := newHost(t, s1, "a"), newHost(t, s2, "a")
+	must(t, a1.begin("one"))
+	must(t, a2.begin("two"))
+	a1.write("one", "1")
+	a2.write("two", "2")
+	a1.k.Look(t.Context())
+	a2.k.Look(t.Context())
+	b1, b2 := newHost(t, s1, "b"), newHost(t, s2, "b")
+	b1.dir, b2.dir = dir, dir
+	s1.fail = func(call string) error {
+		if call == "chunk" { // one's file lies there half written
+			s1.fail = nil
+			return b2.begin("two")
+		}
+		return nil
+	}
+	must(t, b1.begin("one"))
+	if want := "one 640 1:1\ntwo 640 1:2"; b1.tree() != want {
+		t.Errorf("restored:\n%s\nwant:\n%s", b1.tree(), want)
+	}
+}
+
+// What lies on the other node is past a checkpoint's limits, or could not be kept:
+// it is removed, and doesn't keep the resource from its start there.
+func TestRestoreOverTooMuch(t *testing.T) {
+	s := fresh()
+	a, b := newHost(t, s, "a"), newHost(t, s, "b")
+	must(t, a.begin("d"))
+	a.write("d/x", "x")
+	a.k.Look(t.Context())
+	b.write("d/large", "")
+	must(t, os.Truncate(filepath.Join(b.dir, "d/large"), maxBytes+1))
+	b.write("d/\xff", "no UTF-8")
+	for i := range maxFiles {
+		b.write(fmt.Sprint("d/many/", i), "")
+	}
+	must(t, b.begin("d"))
+	if got := b.tree(); got != a.tree() {
+		t.Errorf("restored:\n%.200s\nwant:\n%s", got, a.tree())
+	}
+}
+
+// A name that JSON can't carry would come back as another one.
+func TestNamesAreKeptOrRefused(t *testing.T) {
+	s := fresh()
+	a := newHost(t, s, "a")
+	must(t, a.begin("d"))
+	a.write("d/x", "x")
+	a.k.Look(t.Context())
+	puts := s.puts
+	a.write("d/\xff", "y")
+	a.k.Look(t.Context())
+	if s.puts != puts || len(s.problems) != 1 || !strings.Contains(s.problems[0], `\xff" is no UTF-8`) {
+		t.Errorf("%d puts after %d, problems %q", s.puts, puts, s.problems)
+	}
+}
+
+// Files that are never at rest are told, once.
+func TestNeverAtRest(t *testing.T) {
+	s := fresh()
+	a := newHost(t, s, "a")
+	must(t, a.begin("log"))
+	n := 0
+	s.fail = func(call string) error {
+		if call == "put chunk" { // it is written while it is read
+			n++
+			a.write("log", strings.Repeat("line\n", n+1))
+		}
+		return nil
+	}
+	a.write("log", "line\n")
+	for range movingMost - 1 {
+		a.k.Look(t.Context())
+	}
+	if s.puts != 0 || len(s.problems) != 0 {
+		t.Fatalf("%d puts, problems %q", s.puts, s.problems)
+	}
+	for range 5 {
+		a.k.Look(t.Context())
+	}
+	if len(s.problems) != 1 || !strings.Contains(s.problems[0], "change while they are read") {
+		t.Errorf("problems %q", s.problems)
+	}
+}
+
 func TestLinksAreRefused(t *testing.T) {
 	s := fresh()
 	a, b := newHost(t, s, "a"), newHost(t, s, "b")
