@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -52,17 +53,18 @@ func (s *State) putChunk(c Command) Result {
 	if s.Chunks[hash] != nil {
 		return Result{} // referred to, or somebody uploads it: PutCheckpoint looks again
 	}
-	uploading, all := int64(len(p.Data)), int64(len(p.Data))
+	size, mine := int64(len(p.Data)), int64(0)
 	for _, k := range s.Chunks {
-		all += int64(len(k.Data))
 		if k.Owner == owner {
-			uploading += int64(len(k.Data))
+			mine += int64(len(k.Data))
 		}
 	}
-	switch {
-	case uploading > MaxCheckpoint:
-		return refuse(CodeLimit, "resource %s of group %s: its checkpoint is larger than %d MiB, the most for one resource; put less into it", p.Resource, s.Groups[p.Group].Spec.Name, MaxCheckpoint>>20)
-	case all > MaxCheckpoints:
+	all := s.ChunkBytes() + size
+	if over := mine+size > MaxCheckpoint || all > MaxCheckpoints; over && all-mine <= MaxCheckpoints {
+		// Uploads that came to nothing (their files changed meanwhile) give way. If
+		// it is this one that is too large, its PutCheckpoint says so.
+		maps.DeleteFunc(s.Chunks, func(_ string, k *Chunk) bool { return k.Owner == owner })
+	} else if over {
 		return refuse(CodeLimit, "the checkpoints of all resources would take more than %d MiB; put less into them", MaxCheckpoints>>20)
 	}
 	if s.Chunks == nil {

@@ -75,6 +75,10 @@ func Decode(data []byte) (*State, error) {
 	return s, nil
 }
 
+// MaxCommand is the most bytes that a command may have in the log: drivers take
+// no larger one.
+const MaxCommand = 1 << 20
+
 // EncodeCommand is a command as it stands in the log.
 func EncodeCommand(c Command) ([]byte, error) {
 	if err := c.check(); err != nil {

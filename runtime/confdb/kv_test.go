@@ -3,6 +3,7 @@ package confdb_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -191,12 +192,47 @@ func TestCheckpointLimitsAndUploads(t *testing.T) {
 	if put(1, a) != "" || keep(1, file("/f", a)) != "" || keep(1, file("../f", a)) != confdb.CodeInvalid || keep(1, file("/f", a), file("/f", a)) != confdb.CodeInvalid {
 		t.Error("paths")
 	}
-	n := 0
-	for put(1, chunk(100+n, confdb.MaxChunk)) == "" {
-		n++
+	// Uploads that came to nothing give way to the next: a file that changed while
+	// it was sent doesn't keep the resource from having a checkpoint.
+	const most = confdb.MaxCheckpoint / confdb.MaxChunk
+	for round := range 3 {
+		var f confdb.CheckpointFile
+		for try := 0; f.Size == 0 && try < 3; try++ { // what gave way is sent again
+			want := confdb.CheckpointFile{Path: "/f"}
+			for i := range most - 10 {
+				data := chunk(1000*round+i, confdb.MaxChunk)
+				if put(1, data) != "" {
+					t.Fatalf("round %d: chunk %d was refused", round, i)
+				}
+				want.Size += int64(len(data))
+				want.Chunks = append(want.Chunks, confdb.ChunkHash(data))
+			}
+			if n := len(s.Chunks) - 1; n > most { // a's is kept
+				t.Fatalf("round %d: %d chunks are there", round, n)
+			}
+			if !slices.ContainsFunc(want.Chunks, func(h string) bool { return s.Chunks[h] == nil }) {
+				f = want
+			}
+		}
+		if f.Size == 0 {
+			t.Fatalf("round %d: the chunks never were there together", round)
+		}
+		if round == 2 && (keep(1, f) != "" || len(s.Chunks) != most-10) {
+			t.Errorf("a checkpoint after uploads that came to nothing is refused, or they are left: %d chunks", len(s.Chunks))
+		}
 	}
-	if n != confdb.MaxCheckpoint/confdb.MaxChunk {
-		t.Errorf("%d chunks could be uploaded", n)
+	if put(1, a) != "" || keep(1, file("/f", a)) != "" || len(s.Chunks) != 1 {
+		t.Errorf("%d chunks after a smaller checkpoint", len(s.Chunks))
+	}
+	for i := range confdb.MaxCheckpoints / confdb.MaxChunk { // of others
+		s.Chunks[fmt.Sprint(i)] = &confdb.Chunk{Owner: "gx/r", Data: make([]byte, confdb.MaxChunk)}
+	}
+	if put(1, chunk(3, 100)) != confdb.CodeLimit {
+		t.Error("more than all may have")
+	}
+	maps.DeleteFunc(s.Chunks, func(_ string, c *confdb.Chunk) bool { return c.Owner == "gx/r" })
+	if put(1, chunk(3, 100)) != "" {
+		t.Error("room was made, and a chunk is refused")
 	}
 	// A new owner ends the upload; the checkpoint stays.
 	if do(s, confdb.Command{Assign: &confdb.Assign{Group: "gk", From: 1, Node: "n2"}}) != "" {

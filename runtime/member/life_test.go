@@ -85,6 +85,12 @@ func TestReplies(t *testing.T) {
 	if r := w.submit(other, confdb.Command{}); r.Code != confdb.CodeInvalid {
 		t.Errorf("an empty command: %+v", r)
 	}
+	large := confdb.Command{ID: "large", Event: &confdb.Event{Kind: "note", Text: strings.Repeat("x", confdb.MaxCommand)}}
+	for _, h := range []*host{lead, other} {
+		if r := w.submit(h, large); r.Code != confdb.CodeLimit || !strings.Contains(r.Detail, "1024 at most") {
+			t.Errorf("a command that no log takes: %.200v", r)
+		}
+	}
 	w.isolate(other, true)
 	w.run(2 * time.Second)
 	if r := w.submit(other, confdb.Command{ID: "cut off", Nothing: true}); r.Code != CodeNoLeader {

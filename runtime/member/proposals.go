@@ -58,6 +58,11 @@ func (m *Member) submit(in Submit) {
 		m.emit(Reply{Token: in.Token, Result: confdb.Result{Code: confdb.CodeInvalid, Detail: err.Error()}})
 		return
 	}
+	if len(data) > confdb.MaxCommand { // no patience makes it fit
+		m.emit(Reply{Token: in.Token, Result: confdb.Result{Code: confdb.CodeLimit,
+			Detail: fmt.Sprintf("the update has %d KiB; one may have %d at most: put less into it", len(data)>>10, confdb.MaxCommand>>10)}})
+		return
+	}
 	m.try(&proposal{id: c.ID, data: data, tokens: []uint64{in.Token}, until: m.now.Add(submitPatience)})
 	m.pump()
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 )
 
-const maxCommand = 1 << 20 // as raftdb's
+const maxCommand = confdb.MaxCommand
 
 // Config is what a driver starts from.
 type Config struct {

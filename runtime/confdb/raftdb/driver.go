@@ -36,7 +36,7 @@ const (
 
 // Bounds, in bytes and messages.
 const (
-	maxCommand     = 1 << 20
+	maxCommand     = confdb.MaxCommand
 	maxAppend      = 256 << 10
 	maxUncommitted = 8 << 20
 	maxInflight    = 64
