@@ -20,6 +20,7 @@ type arbiter struct {
 	id      uint64        // server
 	cluster string        // whose device it has to be
 	want    time.Duration // D_io as configured
+	told    bool          // want is the definition's; else what stands on the device counts
 
 	phase     phase
 	challenge bool         // the owner is silent: claim the device when it may be
@@ -34,9 +35,10 @@ type arbiter struct {
 	readAt, writeAt spec.Instant
 	nextRead        spec.Instant
 	writing         record
-	own             record // as it stands on the device, for sure
-	tried           uint64 // the newest counter that a write was tried with
-	unsure          bool   // the last write failed: it may stand there or not
+	own             record       // as it stands on the device, for sure
+	tried           uint64       // the newest counter that a write was tried with
+	unsure          bool         // the last write failed: it may stand there or not
+	ioSince         spec.Instant // since when its D_io surely stands there
 
 	// A claim.
 	basis    spec.Instant // start of the read that it rests on
@@ -173,6 +175,9 @@ func (a *arbiter) put(r record) {
 	a.writeOp = a.io.writeRecord(r)
 	if a.phase == owning {
 		a.renewedBy = 0
+		if r.io < a.own.io { // others may see it from now on, and wait no longer than it says
+			a.until = min(a.until, a.now.Add(spec.DeviceLease(time.Duration(r.io))))
+		}
 	}
 }
 
@@ -201,6 +206,9 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 	}
 	a.failWrite = 0
 	limit := a.d()
+	if a.writing.io != a.own.io {
+		a.ioSince = a.now
+	}
 	a.own = a.writing
 	switch a.phase {
 	case claiming:
@@ -288,6 +296,15 @@ func (a *arbiter) take(t *table) {
 		}
 	}
 	a.read = true
+	if !a.told { // a server that starts knows no definition: D_io may be longer than the default
+		most := int64(0)
+		for _, r := range t.records {
+			most = max(most, r.io)
+		}
+		if most > 0 {
+			a.want = time.Duration(most)
+		}
+	}
 	if a.slot >= 0 && a.own.server == 0 && t.records[a.slot].server == a.id {
 		a.own = t.records[a.slot] // of this server's life before
 		a.tried = a.own.counter
@@ -331,8 +348,8 @@ func (a *arbiter) considerClaim() {
 	if !a.challenge || a.slot < 0 || a.writeOp != 0 || a.unsure || a.own.state != stateIdle || a.now < a.notBefore {
 		return
 	}
-	if a.now.Sub(a.readAt) > a.d() && a.mutate != unboundedClaim {
-		return
+	if a.now.Sub(a.readAt) > a.d() && a.mutate != unboundedClaim || a.readAt < a.ioSince {
+		return // others hold their claims by the D_io that they see here
 	}
 	epoch := max(a.own.epoch, a.own.owned)
 	a.baseSeen = a.lastOwn

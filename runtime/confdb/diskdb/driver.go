@@ -151,7 +151,7 @@ func (d *Driver) Configure(s confdb.Settings) {
 		d.settings.RankDelay = s.RankDelay
 	}
 	if s.DeviceIO > 0 {
-		d.a.want = s.DeviceIO
+		d.a.want, d.a.told = s.DeviceIO, true
 	}
 }
 

@@ -73,3 +73,21 @@ func TestSlotsRunOut(t *testing.T) {
 		w.Must("it is out", time.Second, func() bool { return len(s.Driver.Status().Learners) == 0 })
 	}
 }
+
+// A device so slow that the default device_io is too short for it: all servers
+// start anew, without the definition that says so, and one owns it again.
+func TestSlowDeviceAfterRestart(t *testing.T) {
+	w := world(t, 8, 2)
+	for _, s := range w.Servers {
+		s.Do(func(d confdb.Driver) { d.Configure(confdb.Settings{DeviceIO: time.Second}) })
+	}
+	w.Run(2 * time.Second) // the sectors say so
+	w.Device.Late = func(uint64, confdb.DeviceOp) time.Duration { return 350 * time.Millisecond }
+	for _, s := range w.Servers {
+		s.Crash()
+	}
+	for _, s := range w.Servers {
+		s.Start()
+	}
+	w.Must("one owns the device", 20*time.Second, func() bool { return w.Leader() != nil })
+}
