@@ -1,6 +1,7 @@
 // Package device reads and writes a quorum device: a block device or a file
-// that several hosts see, in whole blocks of 4096 bytes, past the page cache
-// where the file system allows that. A write is durable when it is done.
+// that several hosts see, in whole blocks of 4096 bytes, past the page cache;
+// what can't be read so is refused, but for a file in memory, which one host
+// alone sees. A write is durable when it is done.
 //
 // Each operation has a goroutine of its own, so that one that hangs (a disk or
 // a server that doesn't answer) keeps nobody else; there are never more than the
@@ -179,10 +180,13 @@ func openFile(path string, create bool) (*opened, error) {
 		f.dev, f.ino = st.Dev, st.Ino
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
+			if !direct && !inMemory(fd) {
+				err = errCached
+			}
 		case unix.S_IFBLK:
 			f.block = true
 			if f.size, err = unix.Seek(fd, 0, unix.SEEK_END); err == nil && !direct {
-				err = errors.New("it can't be read past the page cache, which other hosts don't see")
+				err = errCached
 			}
 		default:
 			err = errors.New("it is neither a file nor a block device")
@@ -196,6 +200,14 @@ func openFile(path string, create bool) (*opened, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return f, nil
+}
+
+var errCached = errors.New("it can't be read past the page cache (O_DIRECT), and what another host writes would not be seen")
+
+// inMemory tells whether a file's only copy is this host's page cache.
+func inMemory(fd int) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && (st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC)
 }
 
 func syncDir(path string) error {

@@ -108,3 +108,14 @@ func TestBlockDevice(t *testing.T) {
 		t.Errorf("its size: %+v", r.Size)
 	}
 }
+
+// A file that can't be read past the page cache is refused: two hosts would read
+// what each of them remembers. On a file system in memory there is one host.
+func TestPageCache(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("to open it needs root")
+	}
+	if r := do(New("/proc/sys/kernel/core_pattern"), confdb.DeviceOp{Length: 4096}); !strings.Contains(r.Err, "page cache") {
+		t.Errorf("a file without O_DIRECT, that is not on tmpfs: %q, %d bytes", r.Err, len(r.Data))
+	}
+}
