@@ -29,6 +29,9 @@ type Status struct {
 	Ready    bool   // leader only: an entry of its own term is applied
 	Applied  uint64 // index
 	Commit   uint64 // index
+	// Unsaved: Term is not on disk yet. After a crash now this server would be back
+	// in an older one, and hear an older leader.
+	Unsaved bool
 
 	// With a quorum device (DeviceDriver) no votes are counted: a leader's
 	// authority is Authority (0: none) until AuthorityUntil, and no older

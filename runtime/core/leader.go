@@ -18,14 +18,18 @@ type leadership struct {
 	voters   []uint64
 	needed   int // of voters; both as the term began
 
-	takingSelf int
-	selfGone   bool
-	selfUp     spec.Instant
-	inflight   map[string]proposal // by command id
-	busy       map[string]bool     // groups with a proposal under way
-	view       bool                // a SetView is under way
-	aside      map[string]bool     // other commands under way, by what they are for
-	wasUp      []string
+	// By node id, whichever server the node is by then: proposals under way that take
+	// a group from it, and the revision that it has to have applied for its next lease.
+	taking  map[string]int
+	needRev map[string]uint64
+
+	selfGone bool
+	selfUp   spec.Instant
+	inflight map[string]proposal // by command id
+	busy     map[string]bool     // groups with a proposal under way
+	view     bool                // a SetView is under way
+	aside    map[string]bool     // other commands under way, by what they are for
+	wasUp    []string
 
 	causes causes
 	leases map[string]time.Duration // the shortest lease of each owner's groups, of the state; nil: not worked out
@@ -46,8 +50,7 @@ type leadership struct {
 type proposal struct {
 	group  string // "": a view, or what aside names
 	aside  string
-	taken  string // node id that a group is taken from, and its server
-	server uint64
+	taken  string   // node id that a group is taken from
 	fence  *fencing // whose end it records
 	failed bool     // that it failed
 }
@@ -67,8 +70,8 @@ func (m *Machine) agreement(s confdb.Status) {
 		m.lead = &leadership{
 			term: s.Term, since: m.now, voters: slices.Clone(s.Voters), needed: s.Needed, inflight: map[string]proposal{}, busy: map[string]bool{}, aside: map[string]bool{},
 			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
-			nodeLeases: map[string]spec.Instant{},
-			fencings:   map[string]*fencing{}, fenceWanted: map[string]bool{},
+			nodeLeases: map[string]spec.Instant{}, taking: map[string]int{}, needRev: map[string]uint64{},
+			fencings: map[string]*fencing{}, fenceWanted: map[string]bool{},
 		}
 		m.noteAnswer(s.Term, m.now)
 		m.leadDirty()
@@ -291,10 +294,8 @@ func (m *Machine) propose(c confdb.Command, p proposal) {
 	if p.group != "" {
 		l.busy[p.group] = true
 	}
-	if p.taken == m.cfg.Node {
-		l.takingSelf++
-	} else if p.server = m.nodeServer(p.taken); p.server != 0 {
-		m.peer(p.server).taking++
+	if p.taken != "" {
+		l.taking[p.taken]++
 	}
 	l.inflight[c.ID] = p
 	m.emit(Propose{Command: c, Term: l.term})
@@ -321,13 +322,10 @@ func (m *Machine) proposed(ev Proposed) {
 	} else {
 		delete(m.lead.busy, p.group)
 	}
-	if p.taken == m.cfg.Node {
-		m.lead.takingSelf--
-	} else if p.server != 0 {
-		q := m.peer(p.server)
-		q.taking--
+	if p.taken != "" {
+		m.lead.taking[p.taken]--
 		if ev.Result.Code == "" {
-			q.needRev = max(q.needRev, ev.Result.Revision)
+			m.lead.needRev[p.taken] = max(m.lead.needRev[p.taken], ev.Result.Revision)
 		}
 	}
 	m.leadDirty()

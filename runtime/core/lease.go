@@ -48,8 +48,6 @@ type peer struct {
 	refused  int    // answers in a row that show a lease offered and not taken
 	deaf     bool   // it took none for three rounds
 	deafTill spec.Instant
-	needRev  uint64 // no grant before it has applied this
-	taking   int    // proposals under way that take a group from it
 	upSince  spec.Instant
 }
 
@@ -58,12 +56,13 @@ type sentFrame struct {
 	at   spec.Instant
 	term uint64 // that this node led when it sent it; 0: none
 	held uint64 // the peer's Seq that it carried a lease for; 0: none
+	rev  uint64 // the own revision that it told
 }
 
 func (p *peer) forgetTerm() {
 	p.fresh, p.answered, p.oldTerm, p.told = 0, 0, 0, false
 	p.granted, p.offered, p.refused = 0, false, 0
-	p.deaf, p.deafTill, p.needRev, p.taking, p.upSince = false, 0, 0, 0, 0
+	p.deaf, p.deafTill, p.upSince = false, 0, 0
 	p.settled, p.settleSeq = false, 0
 	clear(p.releases) // others may have granted leases since
 }
@@ -89,7 +88,7 @@ func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
 	m.seq++
 	f := heartbeat.Frame{
 		From: m.cfg.Server, To: to, Incarnation: m.cfg.Incarnation, Seq: m.seq, NodeID: m.cfg.Node,
-		Term: m.drv.Term, Leader: m.drv.Leader, AckIncarnation: p.inc, AckSeq: p.seq,
+		Term: m.drv.Term, Unsaved: m.drv.Unsaved, Leader: m.drv.Leader, AckIncarnation: p.inc, AckSeq: p.seq,
 		Ready: m.asksForLease(), Leaving: m.closing, Revision: m.state.Revision, UpSince: m.now.Sub(m.start), Held: m.held,
 		OldTermAge: m.now.Sub(m.oldTermAnswer(m.drv.Term)), Releases: m.releasesToTell(),
 	}
@@ -97,7 +96,7 @@ func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
 		f.Asks, p.asks = true, false
 		p.probe.Sent(m.seq)
 	}
-	s := sentFrame{seq: m.seq, at: m.now}
+	s := sentFrame{seq: m.seq, at: m.now, rev: m.state.Revision}
 	if m.lead != nil {
 		s.term = m.lead.term
 		m.noteAnswer(m.lead.term, m.now)
@@ -285,13 +284,13 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 		}
 		p.fresh = m.now
 	}
-	if !p.told {
+	if !p.told && !f.Unsaved {
 		// Receipt less the age, as short as this clock may have seen it: late is safe.
 		p.told, p.oldTerm = true, m.now.Add(-spec.ShrinkRho(max(f.OldTermAge, 0)))
 		m.leadDirty()
 	}
 	m.watchHeld(p, s, f)
-	if len(f.Releases) > 0 && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {
+	if len(f.Releases) > 0 && !f.Unsaved && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {
 		for _, r := range f.Releases {
 			// Of the incarnation that speaks, and that was the last to get a lease.
 			if r.Incarnation == f.Incarnation && r.Epoch > p.releases[r.Group] {
@@ -317,6 +316,9 @@ func (m *Machine) watchHeld(p *peer, s *sentFrame, f *heartbeat.Frame) {
 	if f.Held >= s.held {
 		p.refused = 0
 		return
+	}
+	if f.Revision > m.state.Revision || s.rev < m.state.ShorterRevision {
+		return // it knows of shorter leases than it was offered, and rightly takes none (takeGrant)
 	}
 	if p.refused++; p.refused >= 3 && !p.deaf {
 		// No more leases until what it has may be taken.
@@ -381,9 +383,9 @@ func (m *Machine) oldLeases() spec.Instant {
 
 // mayGrant tells whether a peer may get a lease from this leader now.
 func (m *Machine) mayGrant(p *peer) bool {
-	return m.lead.ready && p.ready && !p.deaf && p.taking == 0 && !m.beingFenced(p.node) && p.inc != 0 && p.node != "" &&
+	return m.lead.ready && p.ready && !p.deaf && m.lead.taking[p.node] == 0 && !m.beingFenced(p.node) && p.inc != 0 && p.node != "" &&
 		p.fresh != 0 && !m.silent(p) &&
-		p.revision >= max(p.needRev, m.lead.revision) && m.nodeServer(p.node) == p.server &&
+		p.revision >= max(m.lead.needRev[p.node], m.lead.revision) && m.nodeServer(p.node) == p.server &&
 		m.oldIncarnationGone(p)
 }
 
@@ -474,7 +476,7 @@ func (m *Machine) leaseFor(node string) time.Duration {
 // renewSelf gives the leader's own groups a lease, by the same rules.
 func (m *Machine) renewSelf() {
 	l := m.lead
-	if l == nil || !l.ready || !m.asksForLease() || l.takingSelf > 0 || m.nodeServer(m.cfg.Node) != m.cfg.Server {
+	if l == nil || !l.ready || !m.asksForLease() || l.taking[m.cfg.Node] > 0 || m.nodeServer(m.cfg.Node) != m.cfg.Server {
 		return
 	}
 	if !l.selfGone {

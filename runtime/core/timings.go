@@ -12,7 +12,8 @@ import (
 // for. So W counts with the longest that a node may hold (confdb keeps it by
 // node and by ownership) until that node confirms a shorter one, and it does so
 // here: once it holds a lease by a leader that knew the shorter settings, and
-// because it takes none by a leader that doesn't (takeGrant). Its last
+// because it takes none by a leader that doesn't (takeGrant): nor will it after a
+// restart, as its term is on disk. Its last
 // incarnation's leases are over or released by then: else it had got none.
 type retimed struct {
 	open       bool         // the state counts with a longer lease of this node's than the settings'
@@ -38,7 +39,7 @@ func (m *Machine) retime(t spec.Timings) {
 // confirmTimings tells that this node's leases are as short as the settings say.
 func (m *Machine) confirmTimings() {
 	r := &m.retimed
-	if !r.open || r.confirming != "" || !m.hasLease() || r.leaseOf != m.state.ShorterRevision {
+	if !r.open || r.confirming != "" || !m.hasLease() || r.leaseOf != m.state.ShorterRevision || m.drv.Unsaved {
 		return // also after its lease's end: its groups may take S and K from then on
 	}
 	// What this host's last incarnation held began before this one's start.

@@ -30,6 +30,7 @@ const (
 	flagReady   = 1
 	flagLeaving = 2
 	flagAsks    = 4
+	flagUnsaved = 8
 )
 
 // AppendPayload writes what the seal hides and protects: all of the frame but
@@ -48,6 +49,9 @@ func AppendPayload(b []byte, f *Frame) ([]byte, error) {
 	}
 	if f.Asks {
 		flags |= flagAsks
+	}
+	if f.Unsaved {
+		flags |= flagUnsaved
 	}
 	b = append(b, payloadVersion, flags)
 	b = binary.AppendUvarint(b, f.To)
@@ -89,10 +93,10 @@ func ParsePayload(b []byte, f *Frame) error {
 		return fmt.Errorf("%w: version %d, this program speaks %d", ErrMalformed, v, payloadVersion)
 	}
 	flags := r.byte()
-	if flags&^(flagReady|flagLeaving|flagAsks) != 0 {
+	if flags&^(flagReady|flagLeaving|flagAsks|flagUnsaved) != 0 {
 		return fmt.Errorf("%w: flags %x", ErrMalformed, flags)
 	}
-	f.Ready, f.Leaving, f.Asks = flags&flagReady != 0, flags&flagLeaving != 0, flags&flagAsks != 0
+	f.Ready, f.Leaving, f.Asks, f.Unsaved = flags&flagReady != 0, flags&flagLeaving != 0, flags&flagAsks != 0, flags&flagUnsaved != 0
 	f.To = r.uint()
 	if id := r.text(); f.NodeID != string(id) { // the comparison allocates nothing
 		f.NodeID = string(id)

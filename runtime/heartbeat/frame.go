@@ -20,6 +20,11 @@ type Frame struct {
 	Term   uint64 // Raft's current term, read after receipt of what Ack names
 	Leader uint64 // server id that the sender takes for the leader of Term, 0: none
 
+	// Unsaved says that Term is not on the sender's disk yet: after a crash it may
+	// be back in an older one, and answer and obey an older leader. Then what this
+	// frame says of older terms (OldTermAge) and its Releases don't last.
+	Unsaved bool
+
 	// Ack echoes the newest frame that came from the recipient.
 	AckIncarnation uint64
 	AckSeq         uint64

@@ -82,6 +82,7 @@ type host struct {
 	starts   []string                     // group/resource@epoch
 	logs     []string
 	mute     bool // the monitor never stops ip, and answers no EndGroup
+	hung     bool // the disk takes nothing
 	renewals int
 }
 
@@ -220,7 +221,7 @@ func (h *host) output(o Output) {
 		}
 	case Persist:
 		w.after(diskDelay, func() {
-			if h.life == life {
+			if h.life == life && !h.hung {
 				h.stored.Write(o.What)
 				h.input(Persisted{o.N})
 			}

@@ -79,7 +79,7 @@ func TestStory(t *testing.T) {
 	for w.now < int64(time.Minute) {
 		w.runUntil(w.now + int64(100*time.Millisecond))
 		id := groupID(1)
-		if owner := w.check.last[id]; w.rep.Faults > 15 && owner != nil && owner.serves(id) && len(w.rep.Violations) == 0 {
+		if owner := w.check.last[id]; w.rep.Faults > 5 && owner != nil && owner.serves(id) && len(w.rep.Violations) == 0 {
 			w.hosts[(owner.index+1)%3].startProcess(id, "a", thing{epoch: w.check.newest[id], kind: "generic_application"})
 			break
 		}

@@ -96,6 +96,7 @@ type Driver struct {
 	ready       *raft.Ready
 	hardState   []byte // newest; persisted with the next entries at the latest
 	hardSaved   bool
+	savedTerm   uint64 // that is on disk
 	lastIndex   uint64 // of the log, with what is being persisted
 	applied     uint64
 	appliedTerm uint64
@@ -134,6 +135,9 @@ func New(cfg Config) (*Driver, *confdb.State, uint64, error) {
 	d.appliedTerm = d.log.snapTerm
 	d.lastIndex, _ = d.log.LastIndex()
 	d.hardState, d.hardSaved = cfg.Stored.HardState, true
+	if hs, err := decodeHardState(cfg.Stored.HardState); err == nil { // restore has read it
+		d.savedTerm = hs.GetTerm()
+	}
 	d.rn, err = raft.NewRawNode(&raft.Config{
 		ID: cfg.ServerID, ElectionTick: electionTick, HeartbeatTick: heartbeatTick,
 		Storage: d.log, Applied: d.applied,
@@ -169,7 +173,7 @@ func (d *Driver) Configure(s confdb.Settings) {
 func (d *Driver) Status() confdb.Status {
 	s := &d.status
 	s.Self, s.Term, s.Leader, s.Commit, s.Applied = d.id, d.seen.term, d.seen.lead, d.seen.commit, d.applied
-	s.Ready, s.SnapshotWanted, s.Older = false, d.log.wanted, d.older
+	s.Ready, s.SnapshotWanted, s.Older, s.Unsaved = false, d.log.wanted, d.older, d.seen.term > d.savedTerm
 	switch {
 	case !d.isMember(d.id):
 		s.Role = confdb.Outside
@@ -312,6 +316,7 @@ func (d *Driver) Advance(confdb.Ready) {
 func (d *Driver) finish() {
 	rd := d.ready
 	d.ready = nil
+	d.savedTerm = max(d.savedTerm, rd.HardState.GetTerm()) // a new term is never left unwritten (persist)
 	if !raft.IsEmptySnap(rd.Snapshot) {
 		meta := rd.Snapshot.GetMetadata()
 		d.log.replace(meta)
