@@ -35,9 +35,10 @@ func command(t *rapid.T, n int, s *confdb.State) confdb.Command {
 	if g := s.Groups[group]; g != nil && rapid.IntRange(0, 4).Draw(t, "current") > 0 {
 		epoch, owner = g.Owner.Epoch, g.Owner.Node
 	}
-	switch rapid.IntRange(0, 25).Draw(t, "kind") {
+	switch rapid.IntRange(0, 35).Draw(t, "kind") {
 	case 0:
 		c.PutCluster = &spec.Cluster{ID: "c1", Name: "c", Description: pick("text")}
+		c.PutCluster.Heartbeat.Lease = spec.Duration(rapid.SampledFrom([]time.Duration{0, time.Second, 3 * time.Second}).Draw(t, "lease"))
 	case 1, 2:
 		id := pick("n")
 		c.PutNode = &confdb.PutNode{
@@ -97,6 +98,40 @@ func command(t *rapid.T, n int, s *confdb.State) confdb.Command {
 	case 16:
 		up := []string{"n1", "n3", "n2", "n1", "n9"}[rapid.IntRange(0, 2).Draw(t, "from"):]
 		c.SetView = &confdb.SetView{From: s.View.Epoch + uint64(rapid.IntRange(0, 9).Draw(t, "stale")/9), Up: up}
+		if rapid.IntRange(0, 3).Draw(t, "left") == 0 {
+			c.SetView.Left = []string{"n1"}
+		}
+	case 26:
+		c.EvictNode = &confdb.NodeRef{Node: pick("n")}
+	case 27:
+		c.EndQuarantine = &confdb.NodeRef{Node: pick("n")}
+		c.Time = c.Time.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "hours")) * time.Hour)
+	case 28:
+		c.ConfirmTimings = &confdb.ConfirmTimings{Node: pick("n"), Of: s.TimingsRevision, Lease: s.Cluster.Heartbeat.WithDefaults().Lease}
+		if rapid.IntRange(0, 3).Draw(t, "older timings") == 0 {
+			c.ConfirmTimings.Of--
+		}
+	case 29:
+		c.TellLinks = &confdb.TellLinks{Node: pick("n"), Links: []confdb.NodeLink{{Link: "a", Address: rapid.SampledFrom([]string{"", "10.0.0.1"}).Draw(t, "link")}}}
+		c.TellLinks.Links[0].Lost = []string{"n1", "n2", "n9"}[rapid.IntRange(0, 3).Draw(t, "lost"):]
+	case 30:
+		c.RotateKey = &confdb.RotateKey{Key: bytes.Repeat([]byte{byte(n)}, rapid.SampledFrom([]int{32, 32, 31}).Draw(t, "bytes"))}
+	case 31:
+		since := uint64(0)
+		if s.Keys != nil {
+			since = s.Keys.Since
+		}
+		c.KeyPhase = &confdb.KeyPhase{Since: since - uint64(rapid.IntRange(0, 4).Draw(t, "older step")/4)}
+	case 32:
+		c.Event = &confdb.Event{Kind: "note", Text: pick("text"), Time: start.Add(time.Duration(rapid.IntRange(-5, 5).Draw(t, "years")) * 3000 * 365 * 24 * time.Hour)}
+	case 33:
+		c.Nothing = true
+	case 34, 35: // one node goes and comes, again and again
+		up := slices.Sorted(maps.Keys(s.Nodes))
+		if slices.Contains(s.View.Up, "n2") {
+			up = slices.DeleteFunc(up, func(id string) bool { return id == "n2" })
+		}
+		c.SetView = &confdb.SetView{From: s.View.Epoch, Up: up}
 	case 21, 22:
 		c.KV = kvWrite(t, s, group, epoch)
 	case 23, 24:
@@ -128,6 +163,8 @@ func TestApplyIsDeterministic(t *testing.T) {
 		"put_cluster ", "put_node ", "put_node invalid", "delete_node ", "delete_node conflict", "delete_node not_found", "node_joined ", "pause_node ", "resume_node ",
 		"put_group ", "put_group invalid", "delete_group ", "set_want ", "set_want invalid", "move_group ",
 		"assign ", "assign conflict", "assign not_found", "report ", "report conflict", "set_view ", "set_view conflict", "handover ",
+		"set_view quarantined", "evict_node ", "evict_node invalid", "end_quarantine ", "confirm_timings ", "confirm_timings conflict", "tell_links ", "rotate_key ", "rotate_key invalid",
+		"rotate_key conflict", "key_phase ", "key_phase conflict", "event ", "nothing ", "put_fence ", "delete_fence ", "fence_node ", "fence_node conflict", "node_fenced ",
 		"kv ", "kv mismatch", "kv fenced", "kv not_found", "put_chunk ", "put_chunk fenced", "put_checkpoint ", "put_checkpoint invalid",
 	}
 	property := func(rt *rapid.T) {
@@ -143,9 +180,23 @@ func TestApplyIsDeterministic(t *testing.T) {
 				Checkpoint: &spec.Checkpoint{Paths: []string{"/a"}}}}
 			a.Apply(confdb.Command{ID: "resource", Time: start, PutGroup: &g})
 			b.Apply(confdb.Command{ID: "resource", Time: start, PutGroup: &g})
+			for i, id := range []string{"n4", "n5", "n6", "n7"}[:rapid.SampledFrom([]int{0, 4, 4}).Draw(rt, "others")] {
+				for _, s := range []*confdb.State{a, b} {
+					s.Apply(confdb.Command{ID: "more" + id, Time: start, PutNode: &confdb.PutNode{Spec: spec.Node{ID: id, Name: id, Addr: addr.Node(id, addr.NoKey)}, ServerID: uint64(i + 14), Endpoint: id + ":1"}})
+				}
+			}
+			for range 5 { // n2 was lost twice lately
+				for _, s := range []*confdb.State{a, b} {
+					up := slices.Sorted(maps.Keys(s.Nodes))
+					if slices.Contains(s.View.Up, "n2") {
+						up = slices.DeleteFunc(up, func(id string) bool { return id == "n2" })
+					}
+					s.Apply(confdb.Command{ID: fmt.Sprint("view", s.View.Epoch), Time: start, SetView: &confdb.SetView{From: s.View.Epoch, Up: up}})
+				}
+			}
 			first = a.Revision
 		}
-		n := rapid.IntRange(1, 40).Draw(rt, "commands")
+		n := rapid.IntRange(1, 60).Draw(rt, "commands")
 		snapshot := rapid.IntRange(0, n).Draw(rt, "snapshot")
 		var history []confdb.Command
 		epochs := map[string]uint64{}
@@ -171,6 +222,9 @@ func TestApplyIsDeterministic(t *testing.T) {
 				rt.Fatalf("%s: results %+v and %+v", data, ra, rb)
 			}
 			done[fmt.Sprint(kind(c), " ", ra.Code)]++
+			if c.SetView != nil && slices.ContainsFunc(slices.Collect(maps.Values(a.Nodes)), func(n *confdb.Node) bool { return n.Quarantine != nil }) {
+				done["set_view quarantined"]++
+			}
 			if ra.Revision != a.Revision || a.Revision != first+uint64(i+1) {
 				rt.Fatalf("revision %d after %d commands, result %+v", a.Revision, i+1, ra)
 			}
@@ -185,10 +239,14 @@ func TestApplyIsDeterministic(t *testing.T) {
 			if ra.Code != "" && ra.Detail == "" {
 				rt.Fatalf("%s was refused without a word", data)
 			}
-			history = append(history, c)
-			again := history[rapid.IntRange(0, i).Draw(rt, "retried")]
-			again.Time = again.Time.Add(time.Hour) // what it says doesn't count, its id does
-			a.Apply(again)
+			if !c.Nothing { // a barrier may be done again
+				history = append(history, c)
+			}
+			if len(history) > 0 {
+				again := history[rapid.IntRange(0, len(history)-1).Draw(rt, "retried")]
+				again.Time = again.Time.Add(time.Hour) // what it says doesn't count, its id does
+				a.Apply(again)
+			}
 			if !bytes.Equal(after, encode(rt, a)) {
 				rt.Fatalf("a retried command changed the state:\n%s", cmp.Diff(string(after), string(encode(rt, a))))
 			}
@@ -215,8 +273,9 @@ func TestApplyIsDeterministic(t *testing.T) {
 // kind is the name of the command's field.
 func kind(c confdb.Command) string {
 	data, _ := confdb.EncodeCommand(c)
-	for _, k := range []string{"put_cluster", "put_node", "delete_node", "node_joined", "pause_node", "resume_node", "put_group", "delete_group", "set_want", "move_group", "handover", "assign", "report", "set_view", "kv", "put_chunk", "put_checkpoint"} {
-		if strings.Contains(string(data), `,"`+k+`":{`) {
+	for _, k := range []string{"put_cluster", "put_node", "delete_node", "node_joined", "pause_node", "resume_node", "put_group", "delete_group", "set_want", "move_group", "handover", "assign", "report", "set_view", "kv", "put_chunk", "put_checkpoint",
+		"evict_node", "end_quarantine", "confirm_timings", "tell_links", "rotate_key", "key_phase", "event", "nothing", "put_fence", "delete_fence", "fence_node", "node_fenced"} {
+		if strings.Contains(string(data), `,"`+k+`":{`) || strings.Contains(string(data), `,"`+k+`":true`) {
 			return k
 		}
 	}
