@@ -116,8 +116,12 @@ func (kv *KV) drop(revision uint64, space string) {
 	if sp == nil {
 		return
 	}
-	for _, key := range slices.Clone(sp.Keys) {
-		kv.delete(space, key)
+	// As a whole: one after the other it would be seconds, in which no lease is renewed.
+	for key, e := range sp.Entries {
+		kv.Bytes -= kvSize(key, e.Value)
+	}
+	delete(kv.Spaces, space)
+	for _, key := range sp.Keys {
 		kv.changed(revision, space, key)
 	}
 }

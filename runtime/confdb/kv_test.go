@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -146,6 +147,40 @@ func TestKVLimits(t *testing.T) {
 
 // A write that is tried again so late that nobody knows whether it was done is
 // refused, and one that is tried again in time is done once.
+// To remove a group with many keys is one update, and every lease waits for it on
+// every node at once: it takes far less than to write them. In processor time,
+// which other work on the machine doesn't change.
+func TestManyKeysGoAtOnce(t *testing.T) {
+	s := owned(t)
+	used := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	begin := used()
+	const n = 60_000
+	for i := range n {
+		s.Apply(confdb.Command{ID: fmt.Sprint("k", i), KV: &confdb.KVWrite{Space: "gk", Key: fmt.Sprintf("%06d", i)}})
+	}
+	do(s, confdb.Command{DeleteGroup: &confdb.GroupRef{Group: "gk"}})
+	written := used()
+	if do(s, confdb.Command{Assign: &confdb.Assign{Group: "gk", From: 1}}) != "" || s.Groups["gk"] != nil || s.KV.Bytes != 0 || len(s.KV.Spaces) != 0 {
+		t.Fatalf("the group is there, or %d bytes of its keys", s.KV.Bytes)
+	}
+	if gone := used() - written; gone > (written-begin)/2 {
+		t.Errorf("%d keys were written in %v and removed in %v", n, written-begin, gone)
+	}
+	// A watch from before is told that it can't go on, one from here that it can.
+	if _, ok := s.KV.Since("gk", "", s.Revision-1); ok {
+		t.Error("more changes than are kept, and a watch goes on")
+	}
+	if list, ok := s.KV.Since("gk", "", s.Revision); !ok || len(list) != 0 {
+		t.Errorf("%d changes after the newest, %v", len(list), ok)
+	}
+}
+
 func TestLateRetries(t *testing.T) {
 	s := owned(t)
 	write := confdb.Command{ID: "w", Time: start, KV: &confdb.KVWrite{Key: "k", Value: []byte("1"), Seen: s.Revision}}
