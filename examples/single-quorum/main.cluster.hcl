@@ -10,7 +10,7 @@ variable "device" {
 
 variable "listen" {
   type        = string
-  default     = "127.79.0.10:8079"
+  default     = "127.80.0.10:8080"
   description = "Where the group web answers."
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/agent"
@@ -410,6 +412,26 @@ func TestStatus(t *testing.T) {
 	if got := states(s); !strings.HasPrefix(got["n2"], "unknown") || got["n1"] != "up " || got["web"] != "unknown on n2" || s.Groups[0].Reason == "" {
 		t.Errorf("%v", got)
 	}
+	// What is this node's own goes with its lease, though no update can say so.
+	g := f.state.Groups["g1"]
+	g.Owner.Node, g.Owner.StopWithin, g.Owner.Kill, g.State = "id1", spec.Duration(time.Hour), spec.Duration(time.Hour), spec.StateOnline
+	g.Resources = []confdb.ResourceState{{Name: g.Spec.Resources[0].Name, State: spec.StateOnline}}
+	now := boottime.Now()
+	for _, tc := range []struct {
+		lease spec.Instant
+		want  string
+	}{
+		{now.Add(time.Hour), spec.StateOnline}, {now - 1, spec.StateOfflinePending}, {now.Add(-3 * time.Hour), spec.StateOffline}, {0, spec.StateUnknown},
+	} {
+		f.status.LeaseEnd = tc.lease
+		if s := look(); s.Groups[0].State != tc.want || s.Groups[0].Resources[0].State != tc.want || (s.Groups[0].Reason == "") != (tc.want == spec.StateOnline) {
+			t.Errorf("lease %d of %d, no quorum: %+v", tc.lease, now, s.Groups[0])
+		}
+	}
+	f.status.Quorum = true // its lease is a moment late: the database has the word
+	if s := look(); s.Groups[0].State != spec.StateOnline {
+		t.Errorf("with quorum: %+v", s.Groups[0])
+	}
 }
 
 func TestAuthors(t *testing.T) {
@@ -459,6 +481,34 @@ func TestEventStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(last + 1)
+
+	// A node that has lost its quorum refuses, and ends streams, where that was asked.
+	lone := func() (int, string) {
+		return ask(t, h, client.RoleReader, "GET", client.PathEvents+"?quorum=1", nil)
+	}
+	if code, text := lone(); code != 200 {
+		t.Errorf("with quorum: %d %s", code, text)
+	}
+	req = req.Clone(t.Context())
+	req.URL.RawQuery = "quorum=1"
+	req.Header.Set("Last-Event-ID", fmt.Sprint(last))
+	if res, err = http.DefaultClient.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	want(last + 1)
+	f.mu.Lock()
+	f.status.Quorum = false
+	f.mu.Unlock()
+	if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
+		t.Errorf("the stream went on without quorum: %q, %v", rest, err)
+	}
+	if code, text := lone(); code != 503 || !strings.Contains(text, "no_quorum") {
+		t.Errorf("without quorum: %d %s", code, text)
+	}
+	if code, _ := ask(t, h, client.RoleReader, "GET", client.PathEvents, nil); code != 200 {
+		t.Errorf("without quorum, all that is known: %d", code)
+	}
 }
 
 func TestLogs(t *testing.T) {

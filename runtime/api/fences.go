@@ -86,16 +86,21 @@ func (s *server) confirmOwner(c *call, group, owner string, cmd confdb.Command) 
 	if err != nil {
 		return err
 	}
-	has := ""
+	has, said, is := "", owner, ""
 	if err := s.read(c.ctx, func(st *confdb.State, _ member.Status) {
+		said = nameOf(st, node)
 		if g := st.Groups[group]; g != nil {
-			has = g.Owner.Node
+			has, is = g.Owner.Node, nameOf(st, g.Owner.Node)
 		}
 	}); err != nil {
 		return err
 	}
 	if has != node {
-		return &client.Error{Status: 409, Code: "conflict", Message: "node " + owner + " does not own the group now",
+		text := "node " + said + " does not own the group now"
+		if is != "" {
+			text += "; its owner is " + is
+		}
+		return &client.Error{Status: 409, Code: "conflict", Message: text,
 			Hint: "see clusterplan status, and confirm the owner that you have seen to be off"}
 	}
 	if cmd.Reason == "" {

@@ -22,16 +22,20 @@ import (
 const (
 	sseHeartbeat = 30 * time.Second       // a comment, so that both ends see a dead connection
 	logPoll      = 250 * time.Millisecond // of a followed log: plain files tell no one
+	quorumPoll   = time.Second            // of a stream that is to end with the quorum: its loss is no update
 )
 
-// events answers the log's lines after ?since, or streams them.
+// events answers the log's lines after ?since, or streams them. With ?quorum=1
+// a node without quorum refuses, and ends a stream: its log may lack what the
+// others have seen happen since.
 func (s *server) events(c *call) error {
 	since, err := number(c.r, "since")
 	if err != nil {
 		return err
 	}
+	quorum := c.r.URL.Query().Get("quorum") == "1"
 	if !strings.Contains(c.r.Header.Get("Accept"), "text/event-stream") {
-		list, err := s.eventsAfter(c, since)
+		list, err := s.eventsAfter(c, since, quorum)
 		if err != nil {
 			return err
 		}
@@ -45,7 +49,7 @@ func (s *server) events(c *call) error {
 			return bad("Last-Event-ID is %q; it is an event's id", last)
 		}
 	}
-	return s.stream(c, since)
+	return s.stream(c, since, quorum)
 }
 
 func number(r *http.Request, name string) (uint64, error) {
@@ -61,10 +65,10 @@ func number(r *http.Request, name string) (uint64, error) {
 }
 
 // eventsAfter are copies of the kept events with an id above since.
-func (s *server) eventsAfter(c *call, since uint64) (list []client.Event, err error) {
-	known := false
-	err = s.read(c.ctx, func(st *confdb.State, _ member.Status) {
-		known = st.Cluster.ID != "" || len(st.Events) > 0
+func (s *server) eventsAfter(c *call, since uint64, quorum bool) (list []client.Event, err error) {
+	known, alone := false, false
+	err = s.read(c.ctx, func(st *confdb.State, ms member.Status) {
+		known, alone = st.Cluster.ID != "" || len(st.Events) > 0, !ms.Quorum
 		at, _ := slices.BinarySearchFunc(st.Events, since+1, func(e confdb.Event, id uint64) int {
 			switch {
 			case e.ID < id:
@@ -82,18 +86,28 @@ func (s *server) eventsAfter(c *call, since uint64) (list []client.Event, err er
 	if err == nil && !known {
 		err = waiting(s.b.Facts().Name)
 	}
+	if err == nil && quorum && alone {
+		err = &client.Error{Status: http.StatusServiceUnavailable, Code: "no_quorum", Hint: "ask another node, or without ?quorum=1",
+			Message: "the node " + s.b.Facts().Name + " has no quorum: its event log may be behind"}
+	}
 	return list, err
 }
 
 // stream sends events as they are applied here, until the caller goes away.
-func (s *server) stream(c *call, since uint64) error {
+func (s *server) stream(c *call, since uint64, quorum bool) error {
 	flush := http.NewResponseController(c.w)
+	var look <-chan time.Time
+	if quorum {
+		ticker := time.NewTicker(quorumPoll)
+		defer ticker.Stop()
+		look = ticker.C
+	}
 	begun := false
 	beat := time.NewTicker(sseHeartbeat)
 	defer beat.Stop()
 	for {
 		changed := s.b.Changed() // before the look, so that nothing falls between
-		list, err := s.eventsAfter(c, since)
+		list, err := s.eventsAfter(c, since, quorum)
 		if err != nil {
 			if begun {
 				return nil // the stream ends; who follows asks another node
@@ -123,6 +137,7 @@ func (s *server) stream(c *call, since uint64) error {
 		begun = true
 		select {
 		case <-changed:
+		case <-look:
 		case <-beat.C:
 			if _, err := io.WriteString(c.w, ": still here\n\n"); err != nil || flush.Flush() != nil {
 				return nil

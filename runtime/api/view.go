@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
@@ -143,7 +144,7 @@ func (s *server) status(c *call) error {
 			out.Nodes = append(out.Nodes, sn)
 		}
 		for _, id := range sortedGroups(st) {
-			out.Groups = append(out.Groups, groupStatus(st, ms, st.Groups[id], f.NodeID))
+			out.Groups = append(out.Groups, groupStatus(st, ms, st.Groups[id], f.NodeID, boottime.Now()))
 		}
 		out.Fences = statusFences(st)
 	})
@@ -189,7 +190,22 @@ func nodeState(st *confdb.State, ms member.Status, id, self string) (state, reas
 	return spec.NodeUp, ""
 }
 
-func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self string) client.StatusGroup {
+// endedState is the state of a group of this node whose lease has ended without
+// quorum, "" while it has not: the database can't be told that the group stops.
+// What is not held by the kernel may stay, so that nobody knows of it.
+func endedState(ms member.Status, g *confdb.Group, now spec.Instant) string {
+	switch {
+	case ms.Quorum || ms.LeaseEnd > now || g.State == "" || g.State == spec.StateOffline || g.State == spec.StateFailed:
+		return ""
+	case len(g.Spec.NotHeld()) > 0:
+		return spec.StateUnknown
+	case ms.LeaseEnd.Add(g.Owner.StopWithin.D()+g.Owner.Kill.D()) > now:
+		return spec.StateOfflinePending
+	}
+	return spec.StateOffline
+}
+
+func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self string, now spec.Instant) client.StatusGroup {
 	out := client.StatusGroup{Name: g.Spec.Name, State: g.State, Owner: nameOf(st, g.Owner.Node), Epoch: g.Owner.Epoch,
 		Since: g.Owner.Since, Resources: make([]client.StatusResource, 0, len(g.Spec.Resources))}
 	if out.State == "" {
@@ -203,9 +219,14 @@ func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self strin
 		out.Reason = "it is being removed, by " + g.Deleting.Author
 	}
 	known := ms.Quorum || g.Owner.Node == self
-	if !known {
+	ended := ""
+	if !known || !ms.Quorum && ms.LeaseEnd == 0 { // an agent without a lease so far doesn't know what its last one left
+		known = false
 		out.Reason = fmt.Sprintf("no quorum here; last known %s", out.State)
 		out.State = spec.StateUnknown
+	} else if ended = endedState(ms, g, now); ended != "" {
+		out.Reason = fmt.Sprintf("no quorum: the lease of its node has ended; it was %s", out.State)
+		out.State = ended
 	}
 	byName := make(map[string]confdb.ResourceState, len(g.Resources))
 	for _, r := range g.Resources {
@@ -218,6 +239,9 @@ func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self strin
 		}
 		if !known {
 			sr.State, sr.Reason = spec.StateUnknown, ""
+		}
+		if ended != "" {
+			sr.State, sr.Reason = ended, ""
 		}
 		out.Resources = append(out.Resources, sr)
 	}

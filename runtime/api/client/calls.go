@@ -166,25 +166,51 @@ func (c *Client) Evict(ctx context.Context, node string, o Order) (Done, error) 
 }
 
 // Events are the event log's lines after the one with id since (0: all that
-// is kept), oldest first.
+// is kept), oldest first: from a node with quorum if there is one, else from the
+// one that knows the newest.
 func (c *Client) Events(ctx context.Context, since uint64) (list []Event, err error) {
-	path := PathEvents
-	if since > 0 {
-		path += "?since=" + strconv.FormatUint(since, 10)
+	for _, endpoint := range c.endpoints() {
+		body, _, err := c.attempt(ctx, endpoint, request{method: http.MethodGet, path: eventsPath(since, true)})
+		if err == nil {
+			return list, decode(body, &list)
+		}
+		var e *Error
+		if errors.As(err, &e) && !another(e) {
+			return nil, e
+		}
 	}
-	err = c.call(ctx, c.endpoints(), request{method: http.MethodGet, path: path}, &list)
+	newest := func(body []byte) (bool, uint64) {
+		var list []Event
+		_ = json.Unmarshal(body, &list)
+		if len(list) == 0 {
+			return false, since
+		}
+		return false, list[len(list)-1].ID
+	}
+	err = c.call(ctx, c.endpoints(), request{method: http.MethodGet, path: eventsPath(since, false), enough: newest}, &list)
 	return list, err
 }
 
+// eventsPath asks for events after since; with quorum, a node without one refuses.
+func eventsPath(since uint64, quorum bool) string {
+	path := PathEvents + "?since=" + strconv.FormatUint(since, 10)
+	if quorum {
+		path += "&quorum=1"
+	}
+	return path
+}
+
 // Follow calls fn for each event after since, then for each new one as it
-// comes, once and in order; when its node goes away it goes on with another.
-// It returns ctx's error at the end, or why it can't go on: refused, or no node
-// answers for Options.Patience.
+// comes, once and in order; when its node goes away, or has no quorum any more, it
+// goes on with another. While no node has quorum nothing new is committed: it
+// tells what is known, and waits. It returns ctx's error at the end, or why it
+// can't go on: refused, or no node answers for Options.Patience.
 func (c *Client) Follow(ctx context.Context, since uint64, fn func(Event)) error {
 	pause := retryFirst
 	silent := time.Now()
 	for {
 		var tries []Try
+		alone := false
 		for _, endpoint := range c.endpoints() {
 			got, err := c.follow(ctx, endpoint, &since, fn)
 			if ctx.Err() != nil {
@@ -194,11 +220,21 @@ func (c *Client) Follow(ctx context.Context, since uint64, fn func(Event)) error
 			if errors.As(err, &e) && !another(e) {
 				return e
 			}
+			alone = alone || e != nil && e.Code == "no_quorum"
 			if got {
 				pause, silent = retryFirst, time.Now()
 				break
 			}
 			tries = append(tries, Try{Endpoint: endpoint, Err: err})
+		}
+		if alone && len(tries) == len(c.endpoints()) {
+			silent = time.Now() // they answer
+			if list, err := c.Events(ctx, since); err == nil {
+				for _, ev := range list {
+					since = ev.ID
+					fn(ev)
+				}
+			}
 		}
 		if time.Since(silent) > c.opt.Patience {
 			return &Unreachable{Tries: tries}
@@ -221,8 +257,7 @@ func (c *Client) follow(ctx context.Context, endpoint string, since *uint64, fn 
 	defer cancel()
 	watch := time.AfterFunc(readTimeout, cancel) // until the node answers, then until its next line
 	defer watch.Stop()
-	path := PathEvents + "?since=" + strconv.FormatUint(*since, 10)
-	res, err := c.send(ctx, endpoint, request{method: http.MethodGet, path: path, accept: "text/event-stream"})
+	res, err := c.send(ctx, endpoint, request{method: http.MethodGet, path: eventsPath(*since, true), accept: "text/event-stream"})
 	if err != nil {
 		return false, c.words(endpoint, err)
 	}

@@ -13,8 +13,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,6 +315,77 @@ func TestFollowGoesOnWithAnotherNode(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || fmt.Sprint(ids) != "[1 2 3 4 5]" {
 		t.Fatalf("got %v, %v", ids, err)
+	}
+}
+
+// A node that is cut off answers its own callers, and knows nothing new: events
+// come from a node with quorum, and without any from the one that knows most.
+func TestEventsPreferQuorum(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var healed atomic.Bool
+	give := func(quorum func() bool, last uint64) *node {
+		return w.node(func(_ *node, _ int, rw http.ResponseWriter, r *http.Request) {
+			if r.FormValue("quorum") == "1" && !quorum() {
+				refuse(rw, client.Error{Status: 503, Code: "no_quorum", Message: "no quorum"})
+				return
+			}
+			since, _ := strconv.ParseUint(r.FormValue("since"), 10, 64)
+			list := []client.Event{}
+			for id := since + 1; id <= last; id++ {
+				list = append(list, client.Event{ID: id})
+			}
+			if r.Header.Get("Accept") != "text/event-stream" {
+				answer(rw, list)
+				return
+			}
+			for _, e := range list {
+				data, _ := json.Marshal(e)
+				fmt.Fprintf(rw, "data: %s\n\n", data)
+			}
+		})
+	}
+	never, always := func() bool { return false }, func() bool { return true }
+	alone, older, quorum := give(never, 4), give(never, 3), give(always, 6)
+	for _, tc := range []struct {
+		nodes []string
+		want  int
+	}{
+		{[]string{alone.endpoint(), quorum.endpoint()}, 6},
+		{[]string{closed(t), older.endpoint(), alone.endpoint()}, 4},
+	} {
+		c := w.client(client.Options{Endpoints: tc.nodes})
+		if list, err := c.Events(t.Context(), 0); err != nil || len(list) != tc.want {
+			t.Errorf("%d events, %v; want %d", len(list), err, tc.want)
+		}
+	}
+	// Follow tells what is known without quorum, and the rest when there is one again.
+	back := give(healed.Load, 6)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var ids []uint64
+	c := w.client(client.Options{Endpoints: []string{alone.endpoint(), older.endpoint(), back.endpoint()}})
+	err := c.Follow(ctx, 0, func(e client.Event) {
+		ids = append(ids, e.ID)
+		if e.ID == 6 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || fmt.Sprint(ids) != "[1 2 3 4 5 6]" {
+		t.Errorf("without quorum: %v, %v", ids, err)
+	}
+	healed.Store(true)
+	ids = nil
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	c = w.client(client.Options{Endpoints: []string{alone.endpoint(), back.endpoint()}})
+	err = c.Follow(ctx, 4, func(e client.Event) {
+		if ids = append(ids, e.ID); e.ID == 6 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || fmt.Sprint(ids) != "[5 6]" {
+		t.Errorf("with quorum: %v, %v", ids, err)
 	}
 }
 

@@ -20,7 +20,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		Long: long(`
 Events prints the cluster's event log, oldest first: who ordered what, which node
 came and went, what was moved, and why. With --follow it goes on, and when the node
-that it listens to dies, with another one.
+that it listens to dies or is cut off, with another one.
 
 With --why it tells one story: how the newest event about a group, a resource or a
 node came to be, from the root cause on, and what followed from it. The log keeps the

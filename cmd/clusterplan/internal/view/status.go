@@ -24,6 +24,9 @@ func (s Style) Status(w io.Writer, st *client.Status) error {
 	}
 	fmt.Fprintf(&b, "%s  %s: %d of %d votes up, %d needed (%s)  leader %s  revision %d\n\n",
 		s.Bold("Cluster "+st.Cluster), quorum, st.Quorum.Up, st.Quorum.Votes, st.Quorum.Needed, st.Quorum.Model, leader, st.Revision)
+	if st.Quorum.DeviceProblem != "" {
+		fmt.Fprintf(&b, "  %s %s\n\n", s.Red("!"), st.Quorum.DeviceProblem)
+	}
 	rows := [][]string{s.head("NODE", "STATE", "ADDRESS", "VOTES", "ROLE", "PID", "MONITOR", "VERSION", "")}
 	for _, n := range st.Nodes {
 		rows = append(rows, []string{n.Name, s.state(n.State), dash(n.Address), strconv.Itoa(n.Votes), dash(n.Role), pid(n.PID), pid(n.MonitorPID), dash(n.Version), notes(n)})

@@ -169,6 +169,7 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.Quorum.Have, st.Leader, st.Groups, st.Nodes = false, "", nil, nil
+	st.Quorum.DeviceProblem = "quorum device /dev/q: there is no such file"
 	if err := (Style{}).Status(&b, st); err != nil {
 		t.Fatal(err)
 	}
