@@ -330,6 +330,36 @@ func TestOnlyTheMonitorWritesCheckpoints(t *testing.T) {
 	}
 }
 
+// The programs of two groups may choose the same id for a write; each is done, once.
+func TestCommandIDsAreAGroupsOwn(t *testing.T) {
+	t.Parallel()
+	f, h := owned(t)
+	put := func(group, name, id, value string) int {
+		r := httptest.NewRequest("PUT", client.PathKV+"/group/"+name+"/k", strings.NewReader(value))
+		r.Header.Set(client.HeaderCommand, id)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(agent.WithLocalGroup(r.Context(), group, "uid 7")))
+		return w.Code
+	}
+	if a, b, again := put("g1", "web", "write-1", "web's"), put("g2", "db", "write-1", "db's"), put("g1", "web", "write-1", "no"); a != 200 || b != 200 || again != 200 {
+		t.Fatal(a, b, again)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for space, want := range map[string]string{"g1": "web's", "g2": "db's"} {
+		if e, _ := f.state.KV.Lookup(space, "k"); string(e.Value) != want {
+			t.Errorf("group %s has %q, want %q", space, e.Value, want)
+		}
+	}
+	f.mu.Unlock()
+	for _, id := range []string{strings.Repeat("x", 257), "a\x01b"} {
+		if code := put("g1", "web", id, "x"); code != 400 {
+			t.Errorf("id %q: %d", id, code)
+		}
+	}
+	f.mu.Lock()
+}
+
 func TestOwnersAndGuards(t *testing.T) {
 	t.Parallel()
 	f, h := owned(t)

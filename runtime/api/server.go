@@ -267,7 +267,15 @@ func (c *call) body(v any) error {
 
 // command is the start of a write, with what the headers say.
 func (c *call) command(reason string) (confdb.Command, error) {
-	cmd := confdb.Command{ID: clean(c.r.Header.Get(client.HeaderCommand)), Time: time.Now().UTC(), Author: c.who, Reason: clean(reason)}
+	cmd := confdb.Command{ID: c.r.Header.Get(client.HeaderCommand), Time: time.Now().UTC(), Author: c.who, Reason: clean(reason)}
+	if clean(cmd.ID) != cmd.ID { // cut short it could be another one's, which was done already
+		return cmd, bad("%s is no id: at most 256 bytes of text without control characters", client.HeaderCommand)
+	}
+	if c.role == client.RoleApplication && cmd.ID != "" {
+		// A program's ids are its group's: the same one of another group, or of an
+		// agent, would be answered with what that one did, and not be done.
+		cmd.ID = "group " + c.group + " " + cmd.ID
+	}
 	if cmd.Reason == "" {
 		cmd.Reason = clean(c.r.Header.Get(client.HeaderReason))
 	}
