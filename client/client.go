@@ -76,6 +76,7 @@ type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 	Hint    string `json:"hint"`
+	Unknown bool   `json:"unknown"` // the write may have been done, or be yet
 }
 
 func (e *Error) Error() string {
@@ -101,13 +102,15 @@ func (e *Error) Is(target error) bool {
 	case "limit":
 		return target == ErrLimit
 	case "no_quorum":
-		return target == ErrNoQuorum
+		if !e.Unknown {
+			return target == ErrNoQuorum
+		}
 	case "unknown_outcome", "stale":
 		return target == ErrUnknown
 	case "compacted":
 		return target == ErrGone
 	}
-	return false
+	return e.Unknown && target == ErrUnknown
 }
 
 // Client asks one agent. It is safe for several goroutines.
@@ -243,7 +246,7 @@ func (c *Client) call(ctx context.Context, r request) (body []byte, header http.
 		case errors.As(err, &e) && !again(e):
 			return nil, header, e
 		case errors.As(err, &e):
-			maybe = maybe || write && e.Code == "unknown_outcome"
+			maybe = maybe || write && (e.Unknown || e.Code == "unknown_outcome")
 		case write && sent:
 			maybe = true
 		}
@@ -254,7 +257,11 @@ func (c *Client) call(ctx context.Context, r request) (body []byte, header http.
 		}
 		wait.Stop()
 		if ctx.Err() != nil || time.Now().After(end) {
-			if maybe && !errors.Is(err, ErrUnknown) {
+			switch {
+			case !maybe || errors.Is(err, ErrUnknown):
+			case errors.Is(err, ErrNoQuorum): // which says that nothing was written
+				err = fmt.Errorf("%w: %v", ErrUnknown, err)
+			default:
 				err = fmt.Errorf("%w: %w", ErrUnknown, err)
 			}
 			return nil, nil, err

@@ -240,6 +240,48 @@ func TestBarriersAreShared(t *testing.T) {
 	}
 }
 
+// Without a quorum a write that was on its way may still be done once there is
+// one: that is another error than one that says that nothing was written.
+func TestNoQuorumOrUnknown(t *testing.T) {
+	t.Parallel()
+	stuck, refused := "stuck", "refused"
+	for _, tc := range []struct {
+		name    string
+		answers []string // the last for all that follow
+		unknown bool
+	}{
+		{"never sent", []string{refused}, false},
+		{"sent, then the quorum was lost", []string{stuck}, true},
+		{"sent once, then not", []string{stuck, refused}, true},
+		{"the agent stopped in between", []string{"stopping", refused}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			f, h := owned(t)
+			ops := served(t, h, client.RoleOperator, "")
+			f.mu.Lock()
+			f.status.Quorum = false
+			n := 0
+			f.submit = func(confdb.Command) (confdb.Result, error) {
+				answer := tc.answers[min(n, len(tc.answers)-1)]
+				n++
+				switch answer {
+				case stuck:
+					return confdb.Result{}, context.DeadlineExceeded
+				case refused:
+					return confdb.Result{Code: "no_leader"}, nil
+				}
+				return confdb.Result{}, agent.ErrStopping
+			}
+			f.mu.Unlock()
+			_, err := ops.Cluster().Put(t.Context(), "k", nil)
+			if errors.Is(err, app.ErrUnknown) != tc.unknown || errors.Is(err, app.ErrNoQuorum) == tc.unknown {
+				t.Errorf("%v: unknown %t, no quorum %t", err, errors.Is(err, app.ErrUnknown), errors.Is(err, app.ErrNoQuorum))
+			}
+		})
+	}
+}
+
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	f, h := owned(t)

@@ -26,12 +26,28 @@ func (s *server) submit(ctx context.Context, cmd confdb.Command) (confdb.Result,
 	defer cancel()
 	r, err := s.b.Submit(wait, cmd)
 	if err != nil {
-		return r, s.undone(ctx, err)
+		return r, sent(cmd, s.undone(ctx, err))
 	}
-	if r.Code == "" {
+	switch r.Code {
+	case "":
 		return r, nil
+	case "unknown":
+		return r, sent(cmd, s.refused(ctx, r, false))
 	}
 	return r, s.refused(ctx, r, cmd.IfMatch != 0)
+}
+
+// sent marks the error of a write that may lie in a log already: also without a
+// quorum it may be done, once there is one again.
+func sent(cmd confdb.Command, err error) error {
+	var e *client.Error
+	if !cmd.Nothing && errors.As(err, &e) {
+		e.Unknown = true
+		if e.Code != "unknown_outcome" {
+			e.Message += "; the write may still be done"
+		}
+	}
+	return err
 }
 
 // commit is submit, then the answer.

@@ -125,6 +125,9 @@ type Error struct {
 	Message       string `json:"message"`
 	Hint          string `json:"hint,omitempty"`
 	Leader        string `json:"leader,omitempty"` // endpoint
+	// Unknown: the write may have been done, or be yet, whatever the code. Always
+	// so with unknown_outcome.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // Config is the database as the planner reads it.
