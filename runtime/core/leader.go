@@ -365,7 +365,7 @@ func (m *Machine) isReleased(id string, g *confdb.Group) bool {
 	if n := m.state.Nodes[g.Owner.Node]; n != nil && n.Fenced.Covers(id, g.Owner.Epoch) {
 		return true
 	}
-	if g.Owner.Node == m.cfg.Node {
+	if m.owns(g) {
 		r := m.owner.runs[id]
 		return r != nil && r.released && r.epoch == g.Owner.Epoch
 	}
@@ -388,7 +388,7 @@ func (m *Machine) mayTake(id string, g *confdb.Group) bool {
 	}
 	wait := m.takeoverWait(g.Owner)
 	free := max(m.oldLeases(), m.lead.nodeLeases[g.Owner.Node]).Add(wait)
-	if g.Owner.Node == m.cfg.Node {
+	if m.owns(g) {
 		// Its own groups: the lease's end is known here, and nothing renews it
 		// while the node asks for none.
 		if m.asksForLease() {

@@ -491,6 +491,7 @@ func (m *Machine) renewSelf() {
 	if a := m.authority(); a != 0 {
 		m.noteAnswer(l.term, a) // a lone voter's is now, without a frame
 		m.held = max(m.held, m.seq, 1)
+		l.nodeLeases[m.cfg.Node] = max(l.nodeLeases[m.cfg.Node], a)
 		m.renew(a.Add(m.leaseFor(m.cfg.Node)))
 	}
 }

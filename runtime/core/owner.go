@@ -32,13 +32,20 @@ func (m *Machine) wakeGroups() {
 	}
 }
 
+// owns tells whether the state gives this server the group: a node that joined
+// anew is another server, and what the node owns is that one's.
+func (m *Machine) owns(g *confdb.Group) bool {
+	n := m.state.Nodes[m.cfg.Node]
+	return g.Owner.Node == m.cfg.Node && (n == nil || n.ServerID == m.cfg.Server)
+}
+
 // reconcile compares the state with what this node runs.
 func (m *Machine) reconcile() {
 	o := &m.owner
 	for id, g := range m.state.Groups {
 		r := o.runs[id]
 		switch {
-		case g.Owner.Node != m.cfg.Node:
+		case !m.owns(g):
 			if r != nil && !r.gone {
 				r.gone, r.dirty, o.dirty = true, true, true
 			}
@@ -82,7 +89,7 @@ func (m *Machine) toRun(r *run, g *confdb.Group) bool {
 	if n := m.state.Nodes[m.cfg.Node]; n != nil && n.Fenced.Covers(r.id, r.epoch) {
 		return false // this node was off since: others may have it
 	}
-	if g.Owner.Node != m.cfg.Node || g.Owner.Epoch != r.epoch || r.released || r.gaveUp || g.GaveUp || g.LeftFailed != "" || g.Handover != nil {
+	if !m.owns(g) || g.Owner.Epoch != r.epoch || r.released || r.gaveUp || g.GaveUp || g.LeftFailed != "" || g.Handover != nil {
 		return false
 	}
 	if m.effectiveWant(g) == spec.WantOnline {
@@ -136,7 +143,7 @@ func (m *Machine) dropRun(r *run) {
 	if i := slices.Index(o.released, r); i >= 0 {
 		o.released = slices.Delete(o.released, i, i+1)
 	}
-	if g := m.state.Groups[r.id]; g != nil && g.Owner.Node == m.cfg.Node {
+	if g := m.state.Groups[r.id]; g != nil && m.owns(g) {
 		m.reconcile()
 	}
 }

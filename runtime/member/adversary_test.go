@@ -154,6 +154,30 @@ func TestTwoServersOfANode(t *testing.T) {
 	}
 }
 
+// A server that its node is no more still hears of updates, and holds a lease: a
+// group that comes to the node then is the new server's alone.
+func TestTheServerThatItWas(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n2")
+	g.PossibleOwners = []string{"n2"}
+	w.put(g)
+	w.must(w.leader(), confdb.Command{SetWant: &confdb.SetWant{Group: "g-web", Want: spec.WantOffline}})
+	w.until("web is nobody's", time.Second, func() bool { return w.group("web").Owner.Node == "" })
+	s := nodeSpec(1)
+	other := &host{w: w, i: 3, id: s.ID, name: "n2 again", server: 777, procs: map[string]map[string]uint64{}, fails: map[string]int{}}
+	w.hosts = append(w.hosts, other)
+	other.start()
+	w.change(w.leader(), Membership{Op: "add_learner", Server: other.server, Endpoint: other.endpoint()})
+	w.until("the other server has caught up", 5*time.Second, func() bool { return other.m.State().Revision == w.state().Revision })
+	w.must(w.leader(), confdb.Command{PutNode: &confdb.PutNode{Spec: s, ServerID: other.server, Endpoint: other.endpoint(), Version: "1"}})
+	w.must(w.leader(), confdb.Command{SetWant: &confdb.SetWant{Group: "g-web", Want: spec.WantOnline}})
+	w.until("web runs on the new server", 500*time.Millisecond, func() bool { return len(other.starts) > 0 })
+	if left := w.hosts[1].m.Status().LeaseEnd.Sub(w.hosts[1].clock()); left < 50*time.Millisecond {
+		t.Errorf("the old server's lease lasts %v: this shows nothing", left)
+	}
+	w.run(time.Second)
+}
+
 // Leases become shorter by a change of the settings: one that was granted before
 // lasts as long as it was granted for, and W counts with that.
 func TestShorterLease(t *testing.T) {
