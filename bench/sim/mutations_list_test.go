@@ -37,11 +37,12 @@ var mutations = []mutation{
 	{name: "an older epoch accepted from an owner's report", edits: []edit{{"runtime/confdb/apply_groups.go", "case r.Epoch != g.Owner.Epoch || r.Node != g.Owner.Node:", "case false:"}}},
 	{name: "an older epoch accepted from an application", edits: []edit{{"runtime/confdb/apply_kv.go", "case epoch != 0 && epoch != g.Owner.Epoch:", "case false:"}}},
 	{name: "a group goes on under an older epoch", edits: []edit{{"runtime/core/owner.go", "case r.epoch != g.Owner.Epoch:", "case false:"}, {"runtime/core/owner.go", "g.Owner.Node != m.cfg.Node || g.Owner.Epoch != r.epoch || r.released", "g.Owner.Node != m.cfg.Node || r.released"}}},
-	{name: "the address left in the kernel", edits: []edit{{"runtime/sim/kernel.go", "	h.dropAddresses()\n	if h.waking {", "	if h.waking {"}}},
+	{name: "the address left in the kernel", edits: []edit{{"runtime/sim/kernel.go", "	h.dropAddresses(m.seat)\n	if h.waking {", "	if h.waking {"}}},
 	{name: "no dead man's timer", edits: []edit{{"runtime/sim/kernel.go", "	if m.alive {\n		h.tell(\"the kernel kills", "	if false {\n		h.tell(\"the kernel kills"}}},
 	{name: "a lease longer than it was granted", edits: []edit{{"runtime/sim/kernel.go", "	m.lease = end\n", "	m.lease = end.Add(400 * time.Millisecond)\n"}}},
 	{name: "a release before all is down", edits: []edit{{"runtime/sim/kernel.go", "	g.ends, g.waiting = append(g.ends, epoch), nil\n", "	g.ends, g.waiting = append(g.ends, epoch), nil\n	m.tell(member.GroupDown{Group: group, Epoch: g.epoch})\n"}}},
 	{name: "what a fence alone can free is freed by the wait", edits: []edit{{"runtime/core/fence.go", "	if !g.Owner.Open && !g.Spec.OutlivesLease() {\n", "	if true {\n"}}, hint: "--nodes 3 --fence"},
+	{name: "freeze released by W", edits: []edit{{"runtime/core/fence.go", "return g.Freezes() || len(", "return !g.Freezes() && len("}}, hint: "--nodes 3 --fence"},
 	{name: "a vote is not written", edits: []edit{{"runtime/sim/disk.go", "		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge", "		p.What.HardState = a.h.disk.stored.HardState\n		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge"}}},
 	{name: "an answer of the database before its log is written", edits: []edit{{"runtime/sim/disk.go", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n	w.after(0, func() { a.input(member.Persisted{N: p.N}) })\n"}}},
 	{name: "no device read-back", edits: []edit{

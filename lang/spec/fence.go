@@ -238,9 +238,12 @@ func validParameter(name string) bool {
 
 // Covered tells whether some fence covers every node that may own the group.
 func (d *Definition) Covered(g *Group) bool {
-	if len(d.Fences) == 0 || len(d.Nodes) == 0 {
-		return false
-	}
+	return len(d.Fences) > 0 && len(d.Nodes) > 0 && d.uncovered(g) == ""
+}
+
+// uncovered names the nodes that may own the group and that no fence covers.
+func (d *Definition) uncovered(g *Group) string {
+	var names []string
 	for _, n := range d.Nodes {
 		if !g.MayOwn(n) {
 			continue
@@ -250,8 +253,8 @@ func (d *Definition) Covered(g *Group) bool {
 			covered = covered || d.Fences[i].Covers(n.Name)
 		}
 		if !covered {
-			return false
+			names = append(names, n.Name)
 		}
 	}
-	return true
+	return strings.Join(names, ", ")
 }

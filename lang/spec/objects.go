@@ -90,7 +90,7 @@ func GroupSchema() Schema {
 			{Name: "keep_apart_soft", Type: TypeGroupRefs, KnownAtPlan: true, Impact: ImpactNone, Doc: "The same, unless there is no other node."},
 			{Name: "persistent_state", Type: TypeString, Default: WantOnline, Values: []string{WantOnline, WantOffline}, KnownAtPlan: true, Impact: ImpactNone, Doc: "Sent when the group is created and when this line changes."},
 			{Name: "stop_within", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactNone, Doc: "Graceful stop when its node has lost its lease; default: the heartbeat's."},
-			{Name: "no_quorum", Type: TypeString, Default: NoQuorumStop, Values: []string{NoQuorumStop, NoQuorumFreeze}, KnownAtPlan: true, Impact: ImpactNone, Doc: "stop."},
+			{Name: "no_quorum", Type: TypeString, Default: NoQuorumStop, Values: []string{NoQuorumStop, NoQuorumFreeze}, KnownAtPlan: true, Impact: ImpactNone, Doc: "What becomes of it when its node has lost the quorum: stop; or freeze: it goes on untouched, nothing is started, and only a fence frees it. A change counts from its next start."},
 		},
 		Blocks: []Block{
 			{Name: "failover", Doc: "What happens when its node is lost.", Attributes: []Attribute{

@@ -49,8 +49,8 @@ func (c *checker) owners(g *Group) {
 }
 
 func (c *checker) policies(g *Group) {
-	if g.NoQuorum == NoQuorumFreeze {
-		c.add(g.Addr, "no_quorum", "Not supported yet", "no_quorum = \"freeze\" is not in this version: the kernel ends what runs without a lease. Use \"stop\", and a fence where a group has to be free sooner.")
+	if g.NoQuorum == NoQuorumFreeze && c.d.Cluster.Quorum.Model != SingleNode && !c.d.Covered(g) {
+		c.add(g.Addr, "no_quorum", "Frozen group without a fence", "Group %s goes on when its node has lost the quorum (no_quorum = \"freeze\"), so that no wait frees it from a lost node: only a fence does, and none covers %s. Cover every node that may own it with a fence block, or use no_quorum = \"stop\".", g.Name, c.d.uncovered(g))
 	}
 	for _, name := range g.DependsOn {
 		if name == g.Name {

@@ -23,10 +23,12 @@ import (
 // are gone: agent and monitor have marker with the node's directory, all that a
 // monitor starts has token, with a number that the monitor's record names.
 const (
-	marker     = "CLUSTERPLAN_NODE_DIR"
-	token      = "CLUSTERPLAN_MONITOR"
-	recordFile = "run/record.json"
+	marker = "CLUSTERPLAN_NODE_DIR"
+	token  = "CLUSTERPLAN_MONITOR"
 )
+
+// recordFiles are those of a node's monitors: the one for groups that freeze has its own.
+var recordFiles = []string{"run/record.json", "run/freezer.json"}
 
 const (
 	processPoll = 20 * time.Millisecond
@@ -251,9 +253,13 @@ func isAgent(p process, abs string) bool {
 // processesOf are the processes that belong to the node directory abs: those
 // that are marked so, and agents that someone started by hand.
 func processesOf(abs string) ([]process, error) {
-	record, err := os.ReadFile(filepath.Join(abs, filepath.FromSlash(recordFile)))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read what the monitor has started: %w", err)
+	var record []byte
+	for _, name := range recordFiles {
+		data, err := os.ReadFile(filepath.Join(abs, filepath.FromSlash(name)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read what the monitor has started: %w", err)
+		}
+		record = append(record, data...)
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

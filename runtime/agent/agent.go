@@ -148,7 +148,14 @@ func (n *Node) run(ctx context.Context) error {
 	g.Go(func() error { return n.timer.Run(life) })
 	g.Go(func() error { return n.udp.read(life, n.udp.main) })
 	g.Go(func() error { return n.write(life) })
-	g.Go(func() error { return n.supervise(life) })
+	n.start = func(s *seat) {
+		s.on = true
+		g.Go(func() error { return n.supervise(life, s) })
+	}
+	n.start(&n.monitor)
+	if n.hadFreezer {
+		n.start(&n.freezer)
+	}
 	if !n.cfg.Embedded {
 		g.Go(func() error { trim(life); return nil })
 	}

@@ -36,16 +36,16 @@ type job struct {
 
 // Node is a running node, as its API sees it.
 type Node struct {
-	cfg   Config
-	log   *slog.Logger
-	files *files
-	facts Facts
-	sum   func() string
-	store *store.Store
-	incar uint64
-	seed  uint64
-	mpid  pid
-	cert  *certificate
+	cfg        Config
+	log        *slog.Logger
+	files      *files
+	facts      Facts
+	sum        func() string
+	store      *store.Store
+	incar      uint64
+	hadFreezer bool // an earlier agent of the node did
+	seed       uint64
+	cert       *certificate
 
 	jobs   chan job
 	ended  chan struct{} // closed when the loop has ended
@@ -61,9 +61,11 @@ type Node struct {
 
 	// The loop's alone.
 	member  *member.Member
-	quorum  spec.Quorum      // which database it has; no model: a majority's, or none yet
-	device  *device.Device   // nil without a quorum device
-	monitor *monitor.Process // nil: none takes orders now
+	quorum  spec.Quorum    // which database it has; no model: a majority's, or none yet
+	device  *device.Device // nil without a quorum device
+	monitor seat
+	freezer seat
+	start   func(*seat) // supervises one from now on
 	waiting map[uint64]chan confdb.Result
 	token   uint64
 	told    spec.Instant // when the member was last told the time of day
@@ -86,6 +88,7 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 		ended:   make(chan struct{}),
 		writes:  make(chan member.Persist, 256),
 		waiting: make(map[uint64]chan confdb.Result),
+		freezer: seat{freezer: true}, hadFreezer: monitor.HadFreezer(f.dir),
 	}
 	n.facts = Facts{
 		ClusterID: f.conf.ClusterID, NodeID: f.conf.NodeID, Name: f.conf.Name, ServerID: st.ServerID(),
@@ -114,7 +117,7 @@ func (n *Node) newMember(quorum spec.Quorum, stored confdb.Stored) (*member.Memb
 	conf := member.Config{
 		ClusterID: n.facts.ClusterID, NodeID: n.facts.NodeID, NodeName: n.facts.Name, Endpoint: n.facts.Endpoint,
 		Version: n.facts.Version, ServerID: n.facts.ServerID, Incarnation: n.incar, Seed: n.seed, Timings: spec.Timings{}.WithDefaults(),
-		Wall: time.Now(), Location: time.LoadLocation,
+		Wall: time.Now(), Location: time.LoadLocation, Freezer: n.hadFreezer,
 	}
 	var err error
 	n.alone.Store(quorum.Model == spec.SingleNode)
@@ -212,7 +215,8 @@ func (n *Node) do(out member.Output) {
 	case member.DeviceIO:
 		n.deviceIO(o.Op)
 	case member.Renew:
-		n.order(monitor.Order{Renew: &o.End})
+		n.order(&n.monitor, monitor.Order{Renew: &o.End})
+		n.order(&n.freezer, monitor.Order{Renew: &o.End})
 	case member.StartResource:
 		resources := []spec.Resource{o.Resource}
 		if g := n.member.State().Groups[o.Group]; g != nil {
@@ -220,11 +224,15 @@ func (n *Node) do(out member.Output) {
 		}
 		path, users := n.apps.socket(o.Group, resources)
 		n.apps.starts(o.Group, path, users)
-		n.order(monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource, Socket: path}})
+		n.order(n.seat(o.Freezer), monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource, Socket: path}})
 	case member.StopResource:
-		n.order(monitor.Order{Stop: &monitor.ResourceRef{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource}})
+		n.order(n.seat(o.Freezer), monitor.Order{Stop: &monitor.ResourceRef{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource}})
 	case member.EndGroup:
-		n.order(monitor.Order{End: &monitor.GroupRef{Group: o.Group, Epoch: o.Epoch}})
+		n.order(n.seat(o.Freezer), monitor.Order{End: &monitor.GroupRef{Group: o.Group, Epoch: o.Epoch}})
+	case member.StartFreezer:
+		if !n.freezer.on {
+			n.start(&n.freezer)
+		}
 	case member.StartFence:
 		n.fences.start(o)
 	case member.CancelFence:
@@ -379,7 +387,7 @@ func (n *Node) Changed() <-chan struct{} {
 // Facts are what the node knows of itself.
 func (n *Node) Facts() Facts {
 	f := n.facts
-	f.Program, f.MonitorPID = n.sum(), n.mpid.get()
+	f.Program, f.MonitorPID = n.sum(), n.monitor.pid.get()
 	_, f.CertNotAfter = n.cert.current()
 	if t := n.trouble.Load(); t != nil {
 		f.Trouble = *t

@@ -59,8 +59,10 @@ func (n *Node) become(q spec.Quorum) error {
 	}
 	n.member = m
 	n.step(member.Tick{})
-	if st.MonitorUp {
-		n.step(member.MonitorUp{})
+	for _, s := range []*seat{&n.freezer, &n.monitor} {
+		if s.up {
+			n.step(member.MonitorUp{Freezer: s.freezer})
+		}
 	}
 	return nil
 }

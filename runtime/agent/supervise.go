@@ -17,28 +17,55 @@ const (
 	lastStop     = 3 * time.Second  // for a monitor to end once the agent ends
 )
 
-// order gives the monitor an order, if there is one: what a dead one does not
+// A node has one monitor, and, once a group that freezes may come to it, a
+// second one for those: the freezer (runtime/monitor).
+
+// seat is where one of them runs.
+type seat struct {
+	freezer bool
+	process *monitor.Process // the loop's: nil: none takes orders now
+	up      bool             // the loop's: it is ready
+	on      bool             // the loop's: it is supervised
+	pid     pid
+}
+
+func (s *seat) name() string {
+	if s.freezer {
+		return "freezer"
+	}
+	return "monitor"
+}
+
+// seat is the one that an order is for.
+func (n *Node) seat(freezer bool) *seat {
+	if freezer {
+		return &n.freezer
+	}
+	return &n.monitor
+}
+
+// order gives a monitor an order, if there is one: what a dead one does not
 // get, MonitorDown makes up for.
-func (n *Node) order(o monitor.Order) {
-	if n.monitor == nil {
+func (n *Node) order(s *seat, o monitor.Order) {
+	if s.process == nil {
 		return
 	}
 	if o.Renew == nil {
-		n.log.Debug("order to the monitor", "start", o.Start, "stop", o.Stop, "end", o.End)
+		n.log.Debug("order to the "+s.name(), "start", o.Start, "stop", o.Stop, "end", o.End)
 	}
-	if err := n.monitor.Send(o); err != nil {
-		n.log.Warn("the monitor did not take an order", "err", err)
+	if err := s.process.Send(o); err != nil {
+		n.log.Warn("the "+s.name()+" did not take an order", "err", err)
 	}
 }
 
 // supervise keeps a monitor process running, and hands its words to the loop.
 // MonitorDown is in the loop before the next monitor is started, so that no
 // order meant for one reaches another.
-func (n *Node) supervise(ctx context.Context) error {
+func (n *Node) supervise(ctx context.Context, s *seat) error {
 	pause := respawnFirst
 	for ctx.Err() == nil {
 		began := time.Now()
-		n.watchMonitor(ctx)
+		n.watchMonitor(ctx, s)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -55,7 +82,7 @@ func (n *Node) supervise(ctx context.Context) error {
 }
 
 // watchMonitor runs one monitor to its end.
-func (n *Node) watchMonitor(ctx context.Context) {
+func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 	// Who starts a process keeps one of Go's processors until the kernel has
 	// found the program, perhaps on a busy disk: frames have the other meanwhile.
 	if !n.cfg.Embedded {
@@ -65,6 +92,7 @@ func (n *Node) watchMonitor(ctx context.Context) {
 		Configure: monitor.Configure{
 			Cluster: n.files.conf.Cluster, Node: n.facts.Name, Dir: n.files.dir,
 			Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
+			Freezer: s.freezer,
 		},
 		Args: n.cfg.MonitorArgs, Env: n.cfg.MonitorEnv,
 	})
@@ -72,36 +100,36 @@ func (n *Node) watchMonitor(ctx context.Context) {
 		runtime.GOMAXPROCS(processors)
 	}
 	if err != nil {
-		n.log.Error("the monitor does not start; this node can run no group", "program", n.cfg.Program, "err", err)
+		n.log.Error("the "+s.name()+" does not start; this node can run no group of it", "program", n.cfg.Program, "err", err)
 		return
 	}
-	n.mpid.set(p.PID())
-	if !n.give(job{fn: func() { n.monitor = p }}) {
+	s.pid.set(p.PID())
+	if !n.give(job{fn: func() { s.process = p }}) {
 		p.Kill()
 	}
 	for open := true; open; {
 		select {
 		case w, ok := <-p.Words():
 			if open = ok; ok {
-				n.word(w)
+				n.word(s, w)
 			}
 		case <-ctx.Done():
-			n.endMonitor(p)
+			n.endMonitor(s, p)
 			return
 		}
 	}
 	<-p.Done()
-	n.mpid.set(0)
+	s.pid.set(0)
 	n.give(job{fn: func() {
-		n.monitor = nil
-		n.step(member.MonitorDown{})
+		s.process, s.up = nil, false
+		n.step(member.MonitorDown{Freezer: s.freezer})
 	}})
-	n.log.Error("the monitor ended; another is started", "err", p.Err())
+	n.log.Error("the "+s.name()+" ended; another is started", "err", p.Err())
 }
 
 // endMonitor has the monitor end when the agent does: it hangs up, which stops
 // all that still runs; a monitor that does not end is killed.
-func (n *Node) endMonitor(p *monitor.Process) {
+func (n *Node) endMonitor(s *seat, p *monitor.Process) {
 	p.Close()
 	select {
 	case <-p.Done():
@@ -109,17 +137,20 @@ func (n *Node) endMonitor(p *monitor.Process) {
 		p.Kill()
 		<-p.Done()
 	}
-	n.mpid.set(0)
+	s.pid.set(0)
 }
 
 // word turns a word of the monitor into an input.
-func (n *Node) word(w monitor.Word) {
+func (n *Node) word(s *seat, w monitor.Word) {
 	if w.Log == nil {
-		n.log.Debug("word of the monitor", "ready", w.Ready, "changed", w.Changed, "down", w.Down)
+		n.log.Debug("word of the "+s.name(), "ready", w.Ready, "changed", w.Changed, "down", w.Down)
 	}
 	switch {
 	case w.Ready != nil:
-		n.input(member.MonitorUp{})
+		n.give(job{fn: func() {
+			s.up = true
+			n.step(member.MonitorUp{Freezer: s.freezer})
+		}})
 	case w.Changed != nil:
 		n.input(member.ResourceChanged{Group: w.Changed.Group, Epoch: w.Changed.Epoch, Resource: w.Changed.Resource, State: w.Changed.State, Reason: w.Changed.Reason})
 	case w.Down != nil:
@@ -130,6 +161,6 @@ func (n *Node) word(w monitor.Word) {
 		for k, v := range w.Log.Args {
 			args = append(args, k, v)
 		}
-		n.log.Log(context.Background(), level(w.Log.Level), w.Log.Text, append(args, "from", "monitor")...)
+		n.log.Log(context.Background(), level(w.Log.Level), w.Log.Text, append(args, "from", s.name())...)
 	}
 }

@@ -42,6 +42,7 @@ func (s *State) putGroup(c Command) Result {
 	if g.Owner.Node != "" && g.Spec.OutlivesLease() {
 		g.Owner.Open = true // until the next owner: this one may not have heard of the change
 	}
+	g.Owner.Freeze = g.Owner.Node != "" && g.Freezes() // the same
 	g.Spec = next
 	g.Resources = resourceStates(next, g.Resources)
 	s.endUploads(next.ID)
@@ -261,7 +262,7 @@ func (s *State) assign(c Command) Result {
 	g.Owner = Ownership{
 		Node: a.Node, Epoch: a.From + 1, Since: c.Time,
 		Lease: max(a.Timings.Lease, s.leaseOf(n)), StopWithin: a.Timings.StopWithin, Kill: a.Timings.Kill,
-		Open: a.Node != "" && a.Timings.Open,
+		Open: a.Node != "" && a.Timings.Open, Freeze: a.Node != "" && a.Timings.Freeze,
 	}
 	g.GaveUp, g.Handover = false, nil
 	g.LeftFailed = a.LeftFailed

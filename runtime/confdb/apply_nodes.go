@@ -31,6 +31,15 @@ func (s *State) putNode(c Command) Result {
 		s.event(c, s.aboutNode(id, KindNodeAdded, c.because("node "+p.Spec.Name+" was added")))
 		return Result{}
 	}
+	if p.ServerID != 0 && p.ServerID != n.ServerID {
+		// What goes on without a lease may do so over the old data directory, whose
+		// lock the new one's agent doesn't see.
+		for _, gid := range s.groupIDs() {
+			if g := s.Groups[gid]; g.Owner.Node == id && g.Freezes() && !n.Fenced.Covers(gid, g.Owner.Epoch) {
+				return refuse(CodeConflict, "node %s had another data directory, over which group %s may run still: no_quorum is freeze, so that only a fence ends it; run clusterplan fence %s", n.Spec.Name, g.Spec.Name, n.Spec.Name)
+			}
+		}
+	}
 	if !same(n.Spec, p.Spec) {
 		n.Spec = p.Spec
 		s.configured()

@@ -94,6 +94,15 @@ type Ownership struct {
 	// Open: something of it may outlive its lease, so that no wait frees it from
 	// a lost node, only a release or a fence.
 	Open bool `json:"open,omitempty"`
+	// Freeze: it goes on without a lease, or may: no_quorum was "freeze" at some
+	// time under this epoch.
+	Freeze bool `json:"freeze,omitempty"`
+}
+
+// Freezes tells whether the group may go on without a lease: by its definition,
+// or under one that its owner may go by still.
+func (g *Group) Freezes() bool {
+	return g.Owner.Freeze || g.Spec.NoQuorum == spec.NoQuorumFreeze
 }
 
 // Group is a group with what runs of it.
@@ -273,7 +282,7 @@ type Assign struct {
 	Counts     bool      `json:"counts,omitempty"`   // and the group itself failed: against its failover threshold
 	LeftFailed string    `json:"left_failed,omitempty"`
 	Text       string    `json:"text"`    // for the event log
-	Timings    Ownership `json:"timings"` // Lease, StopWithin, Kill, Open
+	Timings    Ownership `json:"timings"` // Lease, StopWithin, Kill, Open, Freeze
 }
 
 // Report is what the owner says of its group; it counts only under Epoch.

@@ -33,6 +33,9 @@ type Config struct {
 	Timings     spec.Timings // until the database says otherwise
 	Wall        time.Time    // the time of day now
 	Location    func(name string) (*time.Location, error)
+	// Freezer: an earlier agent had a monitor for groups that freeze, which may
+	// have left something. One is started unasked then.
+	Freezer bool
 }
 
 // Event is something that happened. The set is closed.
@@ -56,8 +59,8 @@ type (
 	// Clock tells the time of day.
 	Clock struct{ Wall time.Time }
 	// MonitorUp and MonitorDown, ResourceChanged and GroupDown: see runtime/member.
-	MonitorUp   struct{}
-	MonitorDown struct{}
+	MonitorUp   struct{ Freezer bool }
+	MonitorDown struct{ Freezer bool }
 	// ResourceChanged is the monitor's report on one resource.
 	ResourceChanged struct {
 		Group    string
@@ -121,18 +124,24 @@ type (
 		Epoch      uint64
 		StopWithin spec.Duration
 		Resource   spec.Resource
+		Freezer    bool // for the monitor of groups that freeze; so below
 	}
 	// StopResource stops one resource gracefully.
 	StopResource struct {
 		Group    string
 		Epoch    uint64
 		Resource string
+		Freezer  bool
 	}
 	// EndGroup makes sure that nothing is left; GroupDown follows.
 	EndGroup struct {
-		Group string
-		Epoch uint64
+		Group   string
+		Epoch   uint64
+		Freezer bool
 	}
+	// StartFreezer asks for the monitor of groups that freeze, from now on: one
+	// may come to this node. It comes once, and not with Config.Freezer.
+	StartFreezer struct{}
 	// StartFence has a node turned off: level by level, until all devices of one
 	// have done it and say, asked again, that it is off. FenceDone follows.
 	StartFence struct {
@@ -159,6 +168,7 @@ func (Renew) effect()         {}
 func (StartResource) effect() {}
 func (StopResource) effect()  {}
 func (EndGroup) effect()      {}
+func (StartFreezer) effect()  {}
 func (StartFence) effect()    {}
 func (CancelFence) effect()   {}
 func (Say) effect()           {}
@@ -190,7 +200,8 @@ type Machine struct {
 	probed   []uint64         // servers that this node beats to, where the timings have probes
 	probeAt  spec.Instant     // when the next beat or probe to one of them is due
 	held     uint64           // own Seq that the newest lease was granted for
-	monitor  bool             // it runs, holds the lock, has cleaned up
+	monitor  bool             // it runs, holds the lock, has cleaned up; and a freezer has, if there was one
+	freezer  freezer          // freeze.go
 	answered struct {         // receipt of the newest leader's frame that this node answered
 		term uint64
 		at   spec.Instant // of this term
@@ -239,9 +250,9 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 		m.wall, m.wallAt = ev.Wall, m.now
 		m.leadDirty() // what waits for a time of day looks again
 	case MonitorUp:
-		m.monitorUp()
+		m.monitorUp(ev.Freezer)
 	case MonitorDown:
-		m.monitorDown()
+		m.monitorDown(ev.Freezer)
 	case ResourceChanged:
 		m.resourceChanged(ev)
 	case GroupDown:
@@ -264,6 +275,7 @@ func (m *Machine) settle() {
 	if m.lead != nil {
 		m.leadStep()
 	}
+	m.askFreezer()
 	m.stepGroups()
 	m.confirmTimings()
 	m.checkDrained()
@@ -379,7 +391,7 @@ func (m *Machine) checkDrained() {
 		return
 	}
 	for _, r := range m.owner.runs {
-		if r.phase != phaseDown && m.monitor { // without a monitor nothing is left
+		if r.phase != phaseDown && m.hosted(r) { // without a monitor nothing is left
 			return
 		}
 	}

@@ -43,11 +43,13 @@ func (s *script) tell(effects []Effect) string {
 		case Renew:
 			fmt.Fprintf(&b, "lease until %s\n", time.Duration(e.End))
 		case StartResource:
-			fmt.Fprintf(&b, "start %s/%s under epoch %d\n", e.GroupName, e.Resource.Name, e.Epoch)
+			fmt.Fprintf(&b, "start %s/%s under epoch %d%s\n", e.GroupName, e.Resource.Name, e.Epoch, where(e.Freezer))
 		case StopResource:
-			fmt.Fprintf(&b, "stop %s/%s under epoch %d\n", e.Group, e.Resource, e.Epoch)
+			fmt.Fprintf(&b, "stop %s/%s under epoch %d%s\n", e.Group, e.Resource, e.Epoch, where(e.Freezer))
 		case EndGroup:
-			fmt.Fprintf(&b, "end %s under epoch %d\n", e.Group, e.Epoch)
+			fmt.Fprintf(&b, "end %s under epoch %d%s\n", e.Group, e.Epoch, where(e.Freezer))
+		case StartFreezer:
+			fmt.Fprintf(&b, "start the freezer\n")
 		case StartFence:
 			s.fence = e.ID
 			fmt.Fprintf(&b, "fence %s, levels %d\n", e.Node, len(e.Levels))
@@ -63,6 +65,13 @@ func (s *script) tell(effects []Effect) string {
 		return "ok\n"
 	}
 	return b.String()
+}
+
+func where(freezer bool) string {
+	if freezer {
+		return ", in the freezer"
+	}
+	return ""
 }
 
 func command(p Propose) string {
@@ -136,7 +145,11 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			g := &confdb.Group{Want: spec.WantOnline, State: spec.StateOnline, Owner: confdb.Ownership{Node: strings.Trim(f[1], "-"), Lease: spec.Duration(600 * time.Millisecond), StopWithin: spec.Duration(100 * time.Millisecond), Kill: spec.Duration(50 * time.Millisecond)}}
 			fmt.Sscan(f[2], &g.Owner.Epoch)
 			g.Spec = spec.Group{ID: f[0], Name: f[0], Addr: addr.Group(f[0], addr.NoKey), Priority: 2000, PersistentState: spec.WantOnline}
-			for _, r := range f[3:] { // name, name<dependency or name<|any,any
+			for _, r := range f[3:] { // name, name<dependency or name<|any,any; or freeze
+				if r == "freeze" {
+					g.Spec.NoQuorum = spec.NoQuorumFreeze
+					continue
+				}
 				name, deps, _ := strings.Cut(r, "<")
 				res := spec.Resource{Name: name, PendingTimeout: spec.Duration(3 * time.Minute), Restart: spec.Restart{Action: spec.RestartRestart, Threshold: 1, Period: spec.Duration(15 * time.Minute), Delay: spec.Duration(time.Second), AffectGroup: true}}
 				if any, ok := strings.CutPrefix(deps, "|"); ok {
@@ -149,7 +162,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			s.state.Groups[f[0]] = g
 		}
 		if s.m == nil {
-			s.m = New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, s.now, s.state)
+			s.m = New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0), Freezer: d.HasArg("freezer")}, s.now, s.state)
 			return "ok\n"
 		}
 		return s.step(StateChanged{s.state})
@@ -214,9 +227,9 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		return s.step(Agreement{s.drv})
 	case "monitor":
 		if str("is", "up") == "down" {
-			return s.step(MonitorDown{})
+			return s.step(MonitorDown{Freezer: d.HasArg("freezer")})
 		}
-		return s.step(MonitorUp{})
+		return s.step(MonitorUp{Freezer: d.HasArg("freezer")})
 	case "frame":
 		to := num("to", 2)
 		f := s.m.Frame(s.now, to)
@@ -266,6 +279,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			c.SetWant = &confdb.SetWant{Group: group, Want: spec.WantOffline}
 		case "online":
 			c.SetWant = &confdb.SetWant{Group: group, Want: spec.WantOnline}
+		case "stop", "freeze": // no_quorum
+			next := s.state.Groups[group].Spec
+			next.NoQuorum = str("do", "")
+			c.PutGroup = &next
 		case "move":
 			c.MoveGroup = &confdb.MoveGroup{Group: group, To: str("to", "")}
 		case "fence":

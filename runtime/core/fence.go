@@ -41,13 +41,14 @@ func (m *Machine) beingFenced(node string) bool {
 	return f != nil && (f.id != 0 || f.proof != nil)
 }
 
-// isOpen tells whether waiting doesn't free the group from its owner: something
-// of it may outlive the lease, and there is a fence that can tell.
+// isOpen tells whether waiting doesn't free the group from its owner: it goes on
+// without a lease; or something of it may outlive one, and there is a fence that
+// can tell.
 func (m *Machine) isOpen(g *confdb.Group) bool {
 	if !g.Owner.Open && !g.Spec.OutlivesLease() {
 		return false
 	}
-	return g.Spec.NoQuorum == spec.NoQuorumFreeze || len(m.state.Covering(g.Owner.Node)) > 0
+	return g.Freezes() || len(m.state.Covering(g.Owner.Node)) > 0
 }
 
 // wantFence notes that a group waits for a lost node that a fence could free

@@ -29,6 +29,7 @@ type run struct {
 	kill       spec.Duration
 	object     string // address, for events
 	revision   uint64 // ConfigRevision that resources are of
+	freezes    bool   // it is the freezer's: as no_quorum was when it was started
 
 	phase     phase
 	wanted    bool // by the state, as last looked at
@@ -39,6 +40,8 @@ type run struct {
 	told      bool // and said so once: who wants another try has taken that back, and it is not said again
 	released  bool // never started again under this epoch
 	endAt     spec.Instant
+	stopAt    spec.Instant // when it began to stop
+	froze     bool         // frozen when last looked at
 	stuck     bool
 	dirty     bool
 	deadline  spec.Instant
@@ -68,6 +71,7 @@ type resource struct {
 	resting  bool           // past its restarts; the group stays
 	failed   bool           // failed and not online since
 	timedOut string         // it is stopped because it came online too slowly: why
+	late     string         // it failed while the group was frozen: why
 }
 
 func (r *resource) set(state, reason string) { r.state, r.reason = state, reason }
@@ -156,15 +160,18 @@ func (m *Machine) stepRun(r *run) {
 	g := m.state.Groups[r.id]
 	mine := g != nil && !r.gone
 	r.wanted = mine && m.toRun(r, g)
-	up := r.wanted && m.monitor && m.hasLease() && !m.closing
+	if r.phase == phaseDown && mine {
+		r.freezes = g.Spec.NoQuorum == spec.NoQuorumFreeze
+	}
+	up := r.wanted && m.monitor && m.hosted(r) && m.hasLease() && !m.closing
 	switch r.phase {
 	case phaseDown:
 		if up {
-			r.phase = phaseUp
+			r.phase, r.froze = phaseUp, false
 			for i := range r.resources {
 				x := &r.resources[i]
 				x.set(spec.StateOffline, "")
-				x.resting, x.retryAt, x.starts, x.failed, x.timedOut = false, 0, nil, false, ""
+				x.resting, x.retryAt, x.starts, x.failed, x.timedOut, x.late = false, 0, nil, false, "", ""
 			}
 			m.driveUp(r)
 		} else if mine && !r.released && m.monitor && (m.closing || !r.wanted) {
@@ -175,11 +182,24 @@ func (m *Machine) stepRun(r *run) {
 			m.leadDirty()
 		}
 	case phaseUp:
-		if !up {
-			r.phase = phaseStopping
+		switch {
+		case m.frozen(r):
+			if !r.froze {
+				r.froze = true
+				m.say("warn", "a group is frozen: it goes on as it is until there is a lease again", "group", r.name, "epoch", r.epoch)
+			}
+		case !up && !(r.freezes && m.freezer.up && r.wanted && !m.closing):
+			r.phase, r.stopAt = phaseStopping, m.now
 			m.driveDown(r)
-		} else {
-			m.driveUp(r)
+		case up:
+			if r.froze {
+				r.froze = false
+				m.say("info", "a frozen group has a lease again", "group", r.name, "epoch", r.epoch)
+			}
+			m.lateFailures(r)
+			if r.phase == phaseUp {
+				m.driveUp(r)
+			}
 		}
 	case phaseStopping:
 		m.driveDown(r)
@@ -214,7 +234,7 @@ func (m *Machine) driveUp(r *run) {
 			x.retryAt, x.resting = 0, false
 			x.set(spec.StateOnlinePending, "")
 			x.since = m.now
-			m.emit(StartResource{Group: r.id, GroupName: r.name, Epoch: r.epoch, StopWithin: r.stopWithin, Resource: x.spec})
+			m.emit(StartResource{Group: r.id, GroupName: r.name, Epoch: r.epoch, StopWithin: r.stopWithin, Resource: x.spec, Freezer: r.freezes})
 			m.pendingDeadline(r, x)
 		case spec.StateOnlinePending:
 			if timeout := x.spec.PendingTimeout.D(); timeout > 0 && m.now >= x.since.Add(timeout) {
@@ -293,7 +313,7 @@ func (m *Machine) stopOne(r *run, x *resource, reason string) {
 	}
 	x.set(spec.StateOfflinePending, reason)
 	x.since = m.now
-	m.emit(StopResource{Group: r.id, Epoch: r.epoch, Resource: x.spec.Name})
+	m.emit(StopResource{Group: r.id, Epoch: r.epoch, Resource: x.spec.Name, Freezer: r.freezes})
 }
 
 // driveDown stops in reverse; when all is down, or its time is over, the
@@ -318,17 +338,21 @@ func (m *Machine) driveDown(r *run) {
 		}
 	}
 	if !m.hasLease() {
-		end := m.leaseEnd.Add(r.stopWithin.D())
+		end := m.leaseEnd
+		if r.freezes {
+			end = max(end, r.stopAt) // nothing else ends it
+		}
+		end = end.Add(r.stopWithin.D())
 		late = late || m.now >= end
 		earliest(&r.deadline, end)
 	}
-	if left && !late && m.monitor {
+	if left && !late && m.hosted(r) {
 		return
 	}
 	r.deadline = 0
 	r.phase, r.endAt = phaseEnding, m.now
-	if m.monitor {
-		m.emit(EndGroup{Group: r.id, Epoch: r.epoch})
+	if m.hosted(r) {
+		m.emit(EndGroup{Group: r.id, Epoch: r.epoch, Freezer: r.freezes})
 	}
 	m.watchEnd(r)
 }
@@ -370,7 +394,12 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 	if x.timedOut != "" && isDown(ev.State) {
 		why := x.timedOut
 		x.timedOut = ""
-		if r.phase == phaseUp {
+		switch {
+		case m.frozen(r):
+			x.late = why
+			x.set(spec.StateFailed, why)
+			return
+		case r.phase == phaseUp:
 			m.failed(r, x, why)
 			return
 		}
@@ -394,6 +423,9 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 		if r.phase == phaseUp && (x.state == spec.StateOnline || x.state == spec.StateOnlinePending) {
 			if !m.hasLease() {
 				x.set(spec.StateOffline, ev.Reason)
+				if m.frozen(r) {
+					x.late = orElse(ev.Reason, "it went offline by itself")
+				}
 				return
 			}
 			m.failed(r, x, orElse(ev.Reason, "it went offline by itself"))
@@ -405,6 +437,9 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 	case spec.StateFailed:
 		switch {
 		case isDown(x.state):
+		case m.frozen(r) && x.state != spec.StateOfflinePending:
+			x.late = orElse(ev.Reason, "it failed")
+			x.set(spec.StateFailed, x.late)
 		case r.phase == phaseUp && x.state != spec.StateOfflinePending && m.hasLease():
 			m.failed(r, x, orElse(ev.Reason, "it failed"))
 		default:

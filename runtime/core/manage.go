@@ -303,7 +303,7 @@ func (m *Machine) ownership(g *confdb.Group) confdb.Ownership {
 	if s == 0 {
 		s = m.timings.StopWithin
 	}
-	return confdb.Ownership{Lease: m.timings.Lease, StopWithin: s, Kill: m.timings.Kill, Open: g.Spec.OutlivesLease()}
+	return confdb.Ownership{Lease: m.timings.Lease, StopWithin: s, Kill: m.timings.Kill, Open: g.Spec.OutlivesLease(), Freeze: g.Spec.NoQuorum == spec.NoQuorumFreeze}
 }
 
 // tellWait says once why a group that is wanted online can't be.

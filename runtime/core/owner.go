@@ -44,6 +44,10 @@ func (m *Machine) reconcile() {
 	o := &m.owner
 	for id, g := range m.state.Groups {
 		r := o.runs[id]
+		if g.Spec.NoQuorum == spec.NoQuorumFreeze && !m.freezer.want {
+			n := m.state.Nodes[m.cfg.Node]
+			m.freezer.want = n != nil && g.Spec.MayOwn(n.Spec)
+		}
 		switch {
 		case !m.owns(g):
 			if r != nil && !r.gone {
@@ -148,11 +152,26 @@ func (m *Machine) dropRun(r *run) {
 	}
 }
 
-func (m *Machine) monitorUp() {
-	m.monitor = true
-	// It holds the node's lock and has cleaned up: nothing is left of before.
+// monitorUp: a monitor holds its lock and has cleaned up. The first of this agent
+// counts once a freezer that an earlier one may have had is replaced as well.
+func (m *Machine) monitorUp(freezer bool) {
+	if freezer {
+		m.freezer.up, m.freezer.clean = true, true
+		if m.freezer.early {
+			m.freezer.early = false
+			m.monitorUp(false)
+		}
+	} else {
+		if m.cfg.Freezer && !m.freezer.clean {
+			m.freezer.early = true
+			return
+		}
+		m.monitor = true
+	}
 	for _, id := range m.owner.ids {
-		m.owner.runs[id].allDown("")
+		if r := m.owner.runs[id]; r.freezes == freezer {
+			r.allDown("")
+		}
 	}
 	m.wakeGroups()
 	m.leadDirty()
@@ -164,17 +183,24 @@ func (m *Machine) monitorUp() {
 	}
 }
 
-func (m *Machine) monitorDown() {
-	m.monitor = false
+func (m *Machine) monitorDown(freezer bool) {
+	if freezer {
+		m.freezer.up = false
+	} else {
+		m.monitor, m.freezer.early = false, false
+	}
 	for _, id := range m.owner.ids {
 		r := m.owner.runs[id]
+		if r.freezes != freezer {
+			continue
+		}
 		if r.phase != phaseDown {
 			r.phase = phaseEnding // until the next monitor has cleaned up
 			r.endAt = 0
 		}
 		for i := range r.resources {
 			r.resources[i].set(spec.StateOffline, "the monitor process died")
-			r.resources[i].retryAt = 0
+			r.resources[i].retryAt, r.resources[i].late = 0, ""
 		}
 	}
 	m.wakeGroups()

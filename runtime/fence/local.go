@@ -23,9 +23,11 @@ import (
 const (
 	nodeMarker   = "CLUSTERPLAN_NODE_DIR"
 	monitorToken = "CLUSTERPLAN_MONITOR"
-	recordFile   = "run/record.json"
 	configFile   = "agent.json"
 )
+
+// recordFiles are the node's monitors': each names what its programs carry.
+var recordFiles = []string{"run/record.json", "run/freezer.json"}
 
 const scanEvery = 10 * time.Millisecond
 
@@ -115,9 +117,13 @@ type process struct {
 // monitors started, and, where the node has a network namespace of its own
 // (provider local, mode netns), everything in there.
 func (l *localNode) processes() ([]process, error) {
-	record, err := os.ReadFile(filepath.Join(l.dir, filepath.FromSlash(recordFile)))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read what the monitor has started: %w", err)
+	var record []byte
+	for _, name := range recordFiles {
+		data, err := os.ReadFile(filepath.Join(l.dir, filepath.FromSlash(name)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read what the monitor has started: %w", err)
+		}
+		record = append(record, data...)
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

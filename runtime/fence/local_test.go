@@ -66,12 +66,16 @@ func TestLocal(t *testing.T) {
 	n3 := nodeDir(t, root, "n3", "id3", "c")
 	foreign := nodeDir(t, root, "other", "id2", "another")
 	away := nodeDir(t, elsewhere, "n2", "id2", "c")
-	if err := os.WriteFile(filepath.Join(n2, recordFile), []byte(`{"tokens": ["t-n2"]}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(n2, recordFiles[0]), []byte(`{"tokens": ["t-n2"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(n2, recordFiles[1]), []byte(`{"tokens": ["t-f2"]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	session := func() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 	agent := child(t, session(), nodeMarker+"="+n2)
 	service := child(t, session(), monitorToken+"=t-n2")
+	frozen := child(t, session(), monitorToken+"=t-f2")
 	others := map[string]func() bool{
 		"another node":         child(t, session(), nodeMarker+"="+n3),
 		"a later monitor's":    child(t, session(), monitorToken+"=t-n2-not"),
@@ -84,8 +88,8 @@ func TestLocal(t *testing.T) {
 	job := func(node string) Job {
 		return Job{Node: node, Name: node, Levels: [][]spec.Fence{{{ID: "f", Name: "here", Agent: spec.FenceLocal, Timeout: spec.Duration(20 * time.Second)}}}}
 	}
-	if res := r.Run(t.Context(), job("id2")); !res.OK || agent() || service() {
-		t.Errorf("%+v; agent lives %v, service lives %v", res, agent(), service())
+	if res := r.Run(t.Context(), job("id2")); !res.OK || agent() || service() || frozen() {
+		t.Errorf("%+v; agent lives %v, service lives %v, one that freezes %v", res, agent(), service(), frozen())
 	}
 	for _, node := range []string{"id1", "id9", ""} { // itself, unknown, none
 		if res := r.Run(t.Context(), job(node)); res.OK {

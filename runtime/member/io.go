@@ -63,12 +63,13 @@ type Membership struct {
 }
 
 // MonitorUp says that this node's monitor runs, holds the node's lock, and has
-// cleaned up what an earlier one left.
-type MonitorUp struct{}
+// cleaned up what an earlier one left; with Freezer: the one for groups that
+// freeze, which has a lock and leavings of its own.
+type MonitorUp struct{ Freezer bool }
 
 // MonitorDown says that the monitor process is gone (and with it all that it
 // hosted, which the kernel and the guardians saw to).
-type MonitorDown struct{}
+type MonitorDown struct{ Freezer bool }
 
 // ResourceChanged is the monitor's report on one resource.
 type ResourceChanged struct {
@@ -169,6 +170,7 @@ type StartResource struct {
 	Epoch      uint64
 	StopWithin spec.Duration
 	Resource   spec.Resource
+	Freezer    bool // for the monitor of groups that freeze, not the node's; so below
 }
 
 // StopResource has the monitor stop one; ResourceChanged follows.
@@ -176,14 +178,20 @@ type StopResource struct {
 	Group    string
 	Epoch    uint64
 	Resource string
+	Freezer  bool
 }
 
 // EndGroup has the monitor make sure that nothing of the group is left;
 // GroupDown follows.
 type EndGroup struct {
-	Group string
-	Epoch uint64
+	Group   string
+	Epoch   uint64
+	Freezer bool
 }
+
+// StartFreezer asks for the monitor of groups that freeze, from now on. It comes
+// once, and not with Config.Freezer.
+type StartFreezer struct{}
 
 // StartFence has a node turned off (runtime/fence); FenceDone follows. It runs
 // beside the loop: an agent may take a minute.
@@ -231,6 +239,7 @@ func (Renew) output()         {}
 func (StartResource) output() {}
 func (StopResource) output()  {}
 func (EndGroup) output()      {}
+func (StartFreezer) output()  {}
 func (StartFence) output()    {}
 func (CancelFence) output()   {}
 func (Reply) output()         {}
@@ -256,6 +265,9 @@ type Config struct {
 	Driver     confdb.Driver
 	State      *confdb.State // restored from the store; nil: empty
 	StateIndex uint64        // log index that State stands at
+	// Freezer: an earlier agent of the node had a monitor for groups that freeze.
+	// Nothing is run, released or granted before one is up again.
+	Freezer bool
 }
 
 // The machine itself: New(cfg Config, now spec.Instant) *Member;

@@ -87,7 +87,7 @@ func New(cfg Config, now spec.Instant) *Member {
 	}
 	m.core = core.New(core.Config{
 		Node: cfg.NodeID, Name: cfg.NodeName, Server: cfg.ServerID, Incarnation: cfg.Incarnation,
-		Timings: cfg.Timings, Wall: cfg.Wall, Location: cfg.Location,
+		Timings: cfg.Timings, Wall: cfg.Wall, Location: cfg.Location, Freezer: cfg.Freezer,
 	}, now, m.state)
 	m.stateIndexed()
 	if m.state.Keys != nil {
@@ -136,9 +136,9 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 	case Membership:
 		m.membership(in)
 	case MonitorUp:
-		m.coreStep(core.MonitorUp{})
+		m.coreStep(core.MonitorUp(in))
 	case MonitorDown:
-		m.coreStep(core.MonitorDown{})
+		m.coreStep(core.MonitorDown(in))
 	case ResourceChanged:
 		m.coreStep(core.ResourceChanged(in))
 	case GroupDown:
@@ -441,6 +441,8 @@ func (m *Member) carryOut(effects []core.Effect) {
 			m.emit(StopResource(e))
 		case core.EndGroup:
 			m.emit(EndGroup(e))
+		case core.StartFreezer:
+			m.emit(StartFreezer(e))
 		case core.StartFence:
 			m.emit(StartFence(e))
 		case core.CancelFence:

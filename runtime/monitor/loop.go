@@ -101,6 +101,9 @@ func (m *monitor) look() {
 func (m *monitor) leave(within time.Duration) {
 	m.look()
 	at := boottime.Now().Add(within)
+	if !m.alone {
+		m.thaw()
+	}
 	if !m.alone || at < m.leaveAt {
 		m.alone, m.leaveAt = true, at
 	}
@@ -376,7 +379,7 @@ func (m *monitor) lapse() {
 			m.out.log("warn", "the monitor ends: stopping the group", map[string]any{"group": g.name, "epoch": g.epoch})
 			m.stopAll(g)
 		}
-		if g.killAt == 0 && !now.Before(m.lease) {
+		if g.killAt == 0 && !m.lasts() && !now.Before(m.lease) {
 			for _, s := range g.waiting {
 				m.refuse(s, "refused: this node holds no lease")
 			}
@@ -395,9 +398,12 @@ func (m *monitor) lapse() {
 }
 
 // deadline is when the kernel is to kill this process: at the lease's end and
-// the least stop_within of what runs; 0: nothing runs.
+// the least stop_within of what runs; 0: nothing runs, or it may go on.
 func (m *monitor) deadline() spec.Instant {
 	var at spec.Instant
+	if m.lasts() {
+		return 0
+	}
 	for _, g := range m.groups {
 		if len(g.live) == 0 {
 			continue
@@ -416,6 +422,10 @@ func (m *monitor) arm() error {
 		return err
 	}
 	var next spec.Instant
+	if m.lasts() {
+		m.timer.Set(0)
+		return nil
+	}
 	for _, g := range m.groups {
 		if len(g.live) == 0 {
 			continue

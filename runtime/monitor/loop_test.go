@@ -289,7 +289,7 @@ func TestDamagedRecord(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(run, "record.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rec, damage, err := openRecord(run)
+	rec, damage, err := openRecord(filepath.Join(run, recordFile))
 	if err != nil || damage != nil {
 		t.Fatal(err, damage)
 	}

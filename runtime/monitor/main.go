@@ -162,14 +162,15 @@ func (m *monitor) prepare() error {
 	}
 	done := make(chan struct{})
 	defer close(done)
-	lock, err := takeLock(dir, func(holder string) {
+	lockName, recordName := m.conf.files()
+	lock, err := takeLock(filepath.Join(dir, lockName), func(holder string) {
 		go m.tellWaiting(holder, done)
 	})
 	if err != nil {
 		return err
 	}
 	m.lock = lock
-	record, damage, err := openRecord(dir)
+	record, damage, err := openRecord(filepath.Join(dir, recordName))
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func TestProgramsAreNotUrgent(t *testing.T) {
 func TestRecordNeverWaitsForTheDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	r, _, err := openRecord(dir)
+	r, _, err := openRecord(filepath.Join(dir, recordFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestRecordNeverWaitsForTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	// An epoch that could not be written was not seen.
-	bad, _, err := openRecord(filepath.Join(dir, "none"))
+	bad, _, err := openRecord(filepath.Join(dir, "none", recordFile))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,14 +54,13 @@ type processID struct {
 	Start uint64 `json:"start"` // in clock ticks since boot
 }
 
-// openRecord reads the record of the earlier monitors in the directory dir,
-// if there is one. A damaged one is moved aside and told by the second result.
-func openRecord(dir string) (*record, error, error) {
+// openRecord reads the record of the earlier monitors, if there is one. A damaged one is moved aside and told by the second result.
+func openRecord(path string) (*record, error, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the boot's id: %w", err)
 	}
-	r := &record{path: filepath.Join(dir, "record.json"), token: newToken()}
+	r := &record{path: path, token: newToken()}
 	var damage error
 	b, err := os.ReadFile(r.path)
 	switch {
@@ -70,7 +69,7 @@ func openRecord(dir string) (*record, error, error) {
 		return nil, nil, fmt.Errorf("read the record of what runs: %w", err)
 	default:
 		if err := json.Unmarshal(b, &r.data); err != nil {
-			damage = fmt.Errorf("%s is damaged (%w); it is kept as record.json.damaged", r.path, err)
+			damage = fmt.Errorf("%s is damaged (%w); it is kept as %s.damaged", r.path, err, filepath.Base(r.path))
 			r.data = recordData{}
 			if err := os.Rename(r.path, r.path+".damaged"); err != nil {
 				return nil, nil, fmt.Errorf("%w: %w", damage, err)
@@ -285,12 +284,11 @@ func (r *record) save() error {
 	return nil
 }
 
-// takeLock takes the node's lock, which proves that no other monitor of the
+// takeLock takes the lock in the file path, the node's, which proves that no other monitor of the
 // node lives: it is held by the process alone (no child inherits it) and goes
 // with it. It waits as long as another has it; wait is then called first with
 // that one's process id.
-func takeLock(dir string, wait func(holder string)) (*os.File, error) {
-	path := filepath.Join(dir, "node.lock")
+func takeLock(path string, wait func(holder string)) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("take the node's lock: %w", err)

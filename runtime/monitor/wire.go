@@ -19,12 +19,13 @@ type Order struct {
 
 // Configure says whom the monitor works for.
 type Configure struct {
-	Cluster string `json:"cluster"`         // name
-	Node    string `json:"node"`            // name
-	Dir     string `json:"dir"`             // the node's directory: lock, record, logs
-	Program string `json:"program"`         // this program's file; its directory comes first in the resources' PATH
-	Socket  string `json:"socket"`          // the local API
-	Apart   *Apart `json:"apart,omitempty"` // to a separate monitor
+	Cluster string `json:"cluster"`           // name
+	Node    string `json:"node"`              // name
+	Dir     string `json:"dir"`               // the node's directory: lock, record, logs
+	Program string `json:"program"`           // this program's file; its directory comes first in the resources' PATH
+	Socket  string `json:"socket"`            // the local API
+	Freezer bool   `json:"freezer,omitempty"` // it hosts what goes on without a lease (freezer.go)
+	Apart   *Apart `json:"apart,omitempty"`   // to a separate monitor
 }
 
 // Start starts a resource.

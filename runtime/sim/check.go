@@ -16,6 +16,7 @@ import (
 //   - a leader takes a group from its owner, without a release, no earlier than
 //     the owner could still have run it, by lease, stop and kill on the owner's
 //     own clock (slack); and no lease granted later makes that moment later
+//   - a group that freezes is taken only once its owner does not run it
 //   - a leader's authority is older than the election of the next leader: so at
 //     most one of them is live; and a term has one leader
 //   - no group stops while it must not (world.calm: crashes elsewhere)
@@ -152,6 +153,13 @@ func (c *checker) proposed(a *agent, cmd confdb.Command) {
 		return
 	}
 	w.rep.Takeovers++
+	if g := a.m.State().Groups[as.Group]; g != nil && g.Freezes() {
+		// No lease ends it: it is proven down, or it may run for ever.
+		if from.kernel.runs(as.Group) {
+			w.violate(as.Group, []*host{a.h, from}, "%s takes %s (epoch %d), which freezes, from %s, which runs it", a.h.name, as.Group, as.From, from.name)
+		}
+		return
+	}
 	slack := time.Duration(w.now - c.latestStop(from, o))
 	w.rep.LeastSlack = min(w.rep.LeastSlack, slack)
 	w.line(lineEpoch, a.h, as.Group, "takes %s from %s (epoch %d): slack %v", as.Group, from.name, as.From, slack)

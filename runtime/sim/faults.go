@@ -32,7 +32,7 @@ type fault struct {
 
 var kinds = []fault{
 	{"crash", 4, func(w *world, rng *rand.Rand, h *host) { // agent and monitor: the whole node
-		h.killMonitor()
+		h.killMonitors()
 		h.killAgent()
 		w.restartLater(h, between(rng, 50*time.Millisecond, 4*time.Second))
 	}},
@@ -40,7 +40,9 @@ var kinds = []fault{
 		h.killAgent()
 		w.restartLater(h, between(rng, 20*time.Millisecond, 3*time.Second))
 	}},
-	{"kill-monitor", 3, func(_ *world, _ *rand.Rand, h *host) { h.killMonitor() }},
+	{"kill-monitor", 3, func(_ *world, rng *rand.Rand, h *host) {
+		h.killSeat([]seat{nodeSeat, nodeSeat, freezerSeat}[rng.IntN(3)])
+	}},
 	{"shutdown", 2, func(w *world, rng *rand.Rand, h *host) { // SIGTERM; now and then not waited for
 		if h.agent == nil {
 			return
@@ -281,6 +283,7 @@ func (h *host) loseDisk(rng *rand.Rand) {
 	h.disk.stored = confdb.Stored{}
 	clear(h.lastEpochs)
 	h.newServer()
+	h.hadFreezer = false
 	h.tell("loses its disk, and is server %d now", h.server)
 	w.restartLater(h, between(rng, 10*time.Millisecond, 2*time.Second))
 	w.after(between(rng, 50*time.Millisecond, 3*time.Second), func() { w.ops.promote(h) })
@@ -300,8 +303,10 @@ func (h *host) setRate(ppm int64) {
 		a.armed = 0
 		a.schedule()
 	}
-	if mon := h.monitor(); mon != nil && mon.alive && mon.lease > h.now() {
-		mon.arm()
+	for _, mon := range h.monitors() {
+		if mon.alive && mon.lease > h.now() {
+			mon.arm()
+		}
 	}
 }
 
@@ -316,10 +321,8 @@ func (h *host) suspend(d time.Duration) {
 	if h.agent != nil {
 		h.agent.paused = true
 	}
-	for _, m := range []*monitor{h.monitor(), h.oldMonitor} {
-		if m != nil {
-			m.paused = true
-		}
+	for _, m := range h.monitors() {
+		m.paused = true
 	}
 	h.w.ends(d, h.wake)
 }
@@ -332,8 +335,8 @@ func (h *host) wake() {
 	h.slept += h.clock.read(h.w.now).Sub(h.clock.read(h.since))
 	h.suspended, h.waking = false, true
 	h.tell("the host goes on")
-	for _, m := range []*monitor{h.monitor(), h.oldMonitor} {
-		if m != nil && m.alive && m.killAt != 0 && m.killAt <= h.now() {
+	for _, m := range h.monitors() {
+		if m.alive && m.killAt != 0 && m.killAt <= h.now() {
 			h.killByTimer(m)
 		}
 	}
@@ -344,10 +347,8 @@ func (h *host) wake() {
 	for _, do := range due {
 		do()
 	}
-	for _, m := range []*monitor{h.monitor(), h.oldMonitor} {
-		if m != nil {
-			m.resume()
-		}
+	for _, m := range h.monitors() {
+		m.resume()
 	}
 	if h.agent != nil {
 		h.agent.resume()
@@ -469,13 +470,16 @@ func (h *host) pauseAgent(d time.Duration) {
 }
 
 func (h *host) pauseMonitor(d time.Duration) {
-	if h.agent == nil || h.agent.mon == nil || h.agent.mon.paused {
+	if h.agent == nil {
 		return
 	}
-	m := h.agent.mon
-	h.tell("monitor paused for %v", d)
-	m.paused = true
-	h.w.after(d, m.resume)
+	for _, m := range h.agent.mons {
+		if m != nil && !m.paused {
+			h.tell("monitor paused for %v", d)
+			m.paused = true
+			h.w.after(d, m.resume)
+		}
+	}
 }
 
 func (m *monitor) resume() {
@@ -504,11 +508,8 @@ func (w *world) heal() {
 		if h.agent != nil && h.agent.paused {
 			h.agent.resume()
 		}
-		if h.agent != nil && h.agent.mon != nil {
-			h.agent.mon.resume()
-		}
-		if h.oldMonitor != nil {
-			h.oldMonitor.resume()
+		for _, m := range h.monitors() {
+			m.resume()
 		}
 		h.startAgent()
 	}

@@ -71,7 +71,7 @@ func (f *fences) start(a *agent, o member.StartFence) {
 		target.powerOff()
 		w.after(w.between(time.Millisecond, 60*time.Millisecond), func() {
 			switch {
-			case target.agent != nil || target.oldMonitor != nil || len(target.kernel.running) > 0:
+			case target.agent != nil || len(target.monitors()) > 0 || len(target.kernel.running) > 0:
 				answer(member.FenceDone{Err: "the device says that it is on"}) // someone switched it on again
 			case w.faults.on && w.chance(0.1):
 				answer(member.FenceDone{Err: "the answer was lost"})
@@ -87,9 +87,9 @@ func (f *fences) start(a *agent, o member.StartFence) {
 func (h *host) powerOff() {
 	h.wake() // it is off, not asleep
 	h.tell("is turned off")
-	h.killMonitor()
+	h.killMonitors()
 	h.killAgent()
-	h.killMonitor() // one that outlived its agent
-	h.drop(func(string) bool { return true })
+	h.killMonitors() // those that outlived their agent
+	h.drop(func(thing) bool { return true })
 	h.leaseTop = 0 // nothing is left that could run by it
 }

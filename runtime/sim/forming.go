@@ -185,6 +185,9 @@ func (w *world) group(i int) spec.Group {
 			resource("b", "ip_address", map[string]any{"address": fmt.Sprintf("10.1.0.%d/24", 10+i)}, "a"),
 		},
 	}
+	if i == 1 && w.cfg.Fence {
+		g.NoQuorum = spec.NoQuorumFreeze
+	}
 	if i == 0 && w.cfg.Fence {
 		g.Resources = append(g.Resources, resource("c", kindMount, map[string]any{"start": []any{"mount"}}, "b")) // only a fence frees it
 	}

@@ -24,7 +24,8 @@ type host struct {
 	kernel     kernel
 	disk       disk
 	agent      *agent            // nil: not running
-	oldMonitor *monitor          // of a former agent, still holding the node's lock
+	old        [2]*monitor       // by seat: of a former agent, still holding the lock
+	hadFreezer bool              // its record is on disk
 	lastEpochs map[string]uint64 // the monitors' record on disk
 
 	suspended bool          // the whole machine sleeps; its boot clock goes on
@@ -69,12 +70,18 @@ func (h *host) timer(t spec.Instant, late time.Duration, do func()) {
 	w.at(h.clock.when(t)+int64(late), fire)
 }
 
-// monitor is the living monitor process, nil if there is none.
-func (h *host) monitor() *monitor {
-	if h.agent != nil && h.agent.mon != nil {
-		return h.agent.mon
+// monitors are the living monitor processes.
+func (h *host) monitors() []*monitor {
+	var all []*monitor
+	for s := range h.old {
+		if h.agent != nil && h.agent.mons[s] != nil {
+			all = append(all, h.agent.mons[s])
+		}
+		if h.old[s] != nil {
+			all = append(all, h.old[s])
+		}
 	}
-	return h.oldMonitor
+	return all
 }
 
 func (h *host) startProcess(group, resource string, t thing) {
@@ -107,7 +114,8 @@ func (h *host) stopProcess(group, resource string) {
 type agent struct {
 	h       *host
 	m       *member.Member
-	mon     *monitor
+	mons    [2]*monitor // by seat
+	freezer bool        // it keeps one
 	paused  bool
 	inbox   []member.Input // while paused
 	timer   uint64         // generation
@@ -130,36 +138,36 @@ func (h *host) startAgent() {
 		h.atResume = append(h.atResume, h.startAgent)
 		return
 	}
-	a := &agent{h: h, heard: map[frameID]bool{}}
+	a := &agent{h: h, heard: map[frameID]bool{}, freezer: h.hadFreezer}
 	h.agent = a
 	drv, state, index := h.disk.open(h)
 	drv = &watched{drv, a}
 	a.m = member.New(member.Config{
 		ClusterID: "sim", NodeID: h.nodeID, NodeName: h.name, Endpoint: h.endpoint, Version: "sim",
 		ServerID: h.server, Incarnation: h.w.rng.Uint64() | 1, Seed: h.w.rng.Uint64(),
-		Driver: drv, State: state, StateIndex: index,
+		Driver: drv, State: state, StateIndex: index, Freezer: h.hadFreezer,
 	}, h.now())
 	h.tell("agent starts")
 	a.input(member.Tick{}) // as the agent does: a driver over a store has work from the start
-	h.w.after(h.w.between(10*time.Millisecond, 60*time.Millisecond), h.spawnMonitor)
+	h.w.after(h.w.between(10*time.Millisecond, 60*time.Millisecond), func() { h.spawnMonitor(nodeSeat) })
+	if a.freezer {
+		h.w.after(h.w.between(10*time.Millisecond, 60*time.Millisecond), func() { h.spawnMonitor(freezerSeat) })
+	}
 }
 
 // spawnMonitor starts a monitor once the old one, which holds the lock, is gone.
-func (h *host) spawnMonitor() {
+func (h *host) spawnMonitor(s seat) {
 	a := h.agent
-	if a == nil || a.mon != nil || h.oldMonitor != nil {
+	if a == nil || a.mons[s] != nil || h.old[s] != nil || s == freezerSeat && !a.freezer {
 		return
 	}
-	a.mon = h.newMonitor()
-	mon := a.mon
+	mon := h.newMonitor(s)
+	a.mons[s] = mon
 	h.w.after(h.w.between(5*time.Millisecond, 30*time.Millisecond), func() {
 		mon.run(func() {
-			for _, id := range sortedKeys(h.kernel.running) { // what the last one left
-				for _, r := range sortedKeys(h.kernel.running[id]) {
-					h.stopProcess(id, r)
-				}
-			}
-			mon.tell(member.MonitorUp{})
+			h.hadFreezer = h.hadFreezer || s == freezerSeat
+			h.drop(func(t thing) bool { return t.by == s }) // what the last one left
+			mon.tell(member.MonitorUp{Freezer: s == freezerSeat})
 		})
 	})
 }
@@ -173,25 +181,31 @@ func (h *host) killAgent() {
 	}
 	h.tell("agent dies")
 	h.agent = nil
-	if a.mon != nil && a.mon.alive {
-		h.oldMonitor = a.mon
-		mon := a.mon
-		mon.orphan = true
-		if mon.lease <= h.now() {
-			h.w.after(time.Millisecond, func() { mon.run(mon.leaseOver) })
+	for s, mon := range a.mons {
+		if mon != nil && mon.alive {
+			h.old[s] = mon
+			mon.run(mon.orphaned)
 		}
 	}
 	h.disk.crash(h.w, a.under)
 }
 
-func (h *host) killMonitor() {
+func (h *host) killMonitor() { h.killSeat(nodeSeat) }
+
+func (h *host) killSeat(s seat) {
 	switch {
-	case h.agent != nil && h.agent.mon != nil:
-		h.tell("monitor dies")
-		h.agent.mon.kill()
-	case h.oldMonitor != nil:
-		h.oldMonitor.kill()
+	case h.agent != nil && h.agent.mons[s] != nil:
+		h.tell("%s dies", [...]string{"monitor", "freezer"}[s])
+		h.agent.mons[s].kill()
+	case h.old[s] != nil:
+		h.old[s].kill()
 	}
+}
+
+// killMonitors kills both.
+func (h *host) killMonitors() {
+	h.killSeat(nodeSeat)
+	h.killSeat(freezerSeat)
 }
 
 // input feeds the member, unless the process is paused.
@@ -270,6 +284,14 @@ func (a *agent) schedule() {
 	})
 }
 
+// seat is the monitor that an order is for; nil: there is none now.
+func (a *agent) seat(freezer bool) *monitor {
+	if freezer {
+		return a.mons[freezerSeat]
+	}
+	return a.mons[nodeSeat]
+}
+
 func (a *agent) carryOut(out member.Output) {
 	h, w := a.h, a.h.w
 	switch o := out.(type) {
@@ -309,25 +331,26 @@ func (a *agent) carryOut(out member.Output) {
 	case member.Renew:
 		w.line(lineLease, h, "", "lease until %.6f", float64(h.clock.when(o.End))/1e9)
 		w.check.renewed(a, o.End)
-		if a.mon != nil {
-			mon := a.mon
-			mon.order(func() { mon.renew(o.End) })
+		for _, mon := range a.mons {
+			if mon != nil {
+				mon.order(func() { mon.renew(o.End) })
+			}
 		}
 	case member.StartResource:
-		if a.mon != nil {
-			mon := a.mon
+		if mon := a.seat(o.Freezer); mon != nil {
 			mon.order(func() { mon.start(o) })
 		}
 	case member.StopResource:
-		if a.mon != nil {
-			mon := a.mon
+		if mon := a.seat(o.Freezer); mon != nil {
 			mon.order(func() { mon.stop(o) })
 		}
 	case member.EndGroup:
-		if a.mon != nil {
-			mon := a.mon
+		if mon := a.seat(o.Freezer); mon != nil {
 			mon.order(func() { mon.end(o.Group, o.Epoch) })
 		}
+	case member.StartFreezer:
+		a.freezer = true
+		w.after(w.between(5*time.Millisecond, 30*time.Millisecond), func() { h.spawnMonitor(freezerSeat) })
 	case member.StartFence:
 		w.fences.start(a, o)
 	case member.CancelFence:
@@ -340,7 +363,7 @@ func (a *agent) carryOut(out member.Output) {
 		h.tell("log: %s %v", o.Text, o.Args)
 	case member.Stopped:
 		h.tell("agent ends in order")
-		h.killMonitor()
+		h.killMonitors()
 		h.killAgent()
 		w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))
 	default:

@@ -19,7 +19,16 @@ type kernel struct {
 type thing struct {
 	epoch uint64
 	kind  string // of the resource: its type
+	by    seat   // whose it is
 }
+
+// seat is which of a host's two monitors: the node's, or the freezer.
+type seat int
+
+const (
+	nodeSeat seat = iota
+	freezerSeat
+)
 
 const (
 	kindAddress = "ip_address"
@@ -33,10 +42,10 @@ func (k *kernel) runs(group string) bool { return len(k.running[group]) > 0 }
 func (h *host) serves(group string) bool { return !h.suspended && h.kernel.runs(group) }
 
 // drop takes away all of some kinds.
-func (h *host) drop(kinds func(kind string) bool) {
+func (h *host) drop(which func(thing) bool) {
 	for _, id := range sortedKeys(h.kernel.running) {
 		for _, r := range sortedKeys(h.kernel.running[id]) {
-			if kinds(h.kernel.running[id][r].kind) {
+			if which(h.kernel.running[id][r]) {
 				h.stopProcess(id, r)
 			}
 		}
@@ -45,19 +54,25 @@ func (h *host) drop(kinds func(kind string) bool) {
 
 // dropAddresses is what the kernel does when the process that holds the
 // addresses' device is gone.
-func (h *host) dropAddresses() { h.drop(func(kind string) bool { return kind == kindAddress }) }
+func (h *host) dropAddresses(by seat) {
+	h.drop(func(t thing) bool { return t.by == by && t.kind == kindAddress })
+}
 
 // dropProcesses is what the kernel does in the end with the children of a
 // process that is gone (guardians, PDEATHSIG).
-func (h *host) dropProcesses() {
-	h.drop(func(kind string) bool { return kind != kindAddress && kind != kindMount })
+func (h *host) dropProcesses(by seat) {
+	h.drop(func(t thing) bool { return t.by == by && t.kind != kindAddress && t.kind != kindMount })
 }
 
 // monitor is the monitor process: what runtime/monitor does, over a simulated
 // kernel. Its orders come from the agent; at the lease's end it stops what it
 // hosts; the kernel kills it, and all that it hosts, when it has not (dead man).
+//
+// The freezer is one as well, but for the lease's end: as long as it has its
+// agent, that stops nothing there, and no timer of the kernel's is set.
 type monitor struct {
 	h        *host
+	seat     seat
 	alive    bool
 	paused   bool
 	inbox    []func() // while paused
@@ -79,8 +94,8 @@ type monGroup struct {
 	waiting    []member.StartResource // that came while it was stopping
 }
 
-func (h *host) newMonitor() *monitor {
-	return &monitor{h: h, alive: true, seen: h.lastEpochs, groups: map[string]*monGroup{}}
+func (h *host) newMonitor(s seat) *monitor {
+	return &monitor{h: h, seat: s, alive: true, seen: h.lastEpochs, groups: map[string]*monGroup{}}
 }
 
 // order hands an order over the socket.
@@ -103,7 +118,7 @@ func (m *monitor) run(do func()) {
 func (m *monitor) tell(in member.Input) {
 	a := m.h.agent
 	m.h.w.after(m.h.w.between(20*time.Microsecond, 200*time.Microsecond), func() {
-		if m.h.agent == a && a != nil && a.mon == m {
+		if m.h.agent == a && a != nil && a.mons[m.seat] == m {
 			a.input(in)
 		}
 	})
@@ -137,6 +152,9 @@ func (m *monitor) armKernel() {
 	m.deadman++
 	armed := m.deadman
 	m.killAt = 0
+	if m.lasts() {
+		return
+	}
 	for id, g := range m.groups {
 		if at := m.lease.Add(g.stopWithin); m.h.kernel.runs(id) && (m.killAt == 0 || at < m.killAt) {
 			m.killAt = at
@@ -160,7 +178,24 @@ func (h *host) killByTimer(m *monitor) {
 	}
 }
 
+// lasts tells whether what it hosts goes on at the lease's end.
+func (m *monitor) lasts() bool { return m.seat == freezerSeat && !m.orphan }
+
+// orphaned is when its agent is gone.
+func (m *monitor) orphaned() {
+	m.orphan = true
+	if m.seat == freezerSeat { // a monitor like any other from here on
+		m.lease = max(m.lease, m.h.now())
+		m.arm()
+	} else if m.lease <= m.h.now() {
+		m.h.w.after(time.Millisecond, func() { m.run(m.leaseOver) })
+	}
+}
+
 func (m *monitor) leaseOver() {
+	if m.lasts() {
+		return
+	}
 	if len(m.groups) > 0 {
 		m.h.tell("the lease is over: the monitor stops its groups")
 	}
@@ -193,7 +228,7 @@ func (m *monitor) start(o member.StartResource) {
 	}
 	g.stopWithin = o.StopWithin.D()
 	g.resources[o.Resource.Name] = o.Resource
-	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, kind: o.Resource.Type})
+	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, kind: o.Resource.Type, by: m.seat})
 	m.armKernel()
 	w := m.h.w
 	if w.faults.on && w.chance(0.01) {
@@ -309,23 +344,23 @@ func (m *monitor) kill() {
 	}
 	m.alive = false
 	h := m.h
-	h.dropAddresses()
+	h.dropAddresses(m.seat)
 	if h.waking {
-		h.dropProcesses()
+		h.dropProcesses(m.seat)
 	} else {
-		h.w.after(h.w.between(0, 40*time.Millisecond), h.dropProcesses)
+		h.w.after(h.w.between(0, 40*time.Millisecond), func() { h.dropProcesses(m.seat) })
 	}
-	if a := h.agent; a != nil && a.mon == m {
-		a.input(member.MonitorDown{})
-		a.mon = nil
+	if a := h.agent; a != nil && a.mons[m.seat] == m {
+		a.input(member.MonitorDown{Freezer: m.seat == freezerSeat})
+		a.mons[m.seat] = nil
 		h.w.after(h.w.between(50*time.Millisecond, 100*time.Millisecond), func() {
 			if h.agent == a {
-				h.spawnMonitor()
+				h.spawnMonitor(m.seat)
 			}
 		})
 	}
-	if h.oldMonitor == m {
-		h.oldMonitor = nil
-		h.w.after(50*time.Millisecond, h.spawnMonitor)
+	if h.old[m.seat] == m {
+		h.old[m.seat] = nil
+		h.w.after(50*time.Millisecond, func() { h.spawnMonitor(m.seat) })
 	}
 }

@@ -274,7 +274,7 @@ func (o *operator) replace(h *host) {
 			case slices.Contains(d.Voters, old) || slices.Contains(d.Learners, old):
 				o.membership(l, member.Membership{Op: "remove", Server: old}, func(confdb.Result) {})
 			default:
-				h.killMonitor()
+				h.killMonitors()
 				h.killAgent()
 				h.disk.stored = confdb.Stored{}
 				h.newServer()

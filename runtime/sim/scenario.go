@@ -85,7 +85,7 @@ func (w *world) crash(h *host) time.Duration {
 		watch()
 	}
 	w.tell("crash of %s", h.name)
-	h.killMonitor()
+	h.killMonitors()
 	h.killAgent()
 	return max(longest, w.bound(w.group(0)))
 }
