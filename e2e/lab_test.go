@@ -362,7 +362,7 @@ func (l *lab) processes() []process {
 // tokens are what monitors' records say of all that they started.
 func (l *lab) tokens() []byte {
 	var all []byte
-	records, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*", "run", "record.json"))
+	records, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*", "run", "*.json"))
 	for _, r := range records {
 		data, _ := os.ReadFile(r)
 		all = append(all, data...)

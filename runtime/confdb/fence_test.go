@@ -83,3 +83,59 @@ func TestFenced(t *testing.T) {
 		t.Errorf("a snapshot differs: %v", err)
 	}
 }
+
+// What goes on without a lease is noted with its owner while the definition says
+// so, and for as long after as the owner may not have heard of the change. Until a
+// fence frees it, no other data directory takes the node's place.
+func TestFreezes(t *testing.T) {
+	s, _ := base(t)
+	n := 0
+	do := func(c confdb.Command) confdb.Result {
+		n++
+		c.ID, c.Time = fmt.Sprint("freeze", n), start
+		return s.Apply(c)
+	}
+	must := func(c confdb.Command) {
+		t.Helper()
+		if r := do(c); r.Code != "" {
+			t.Fatal(r.Detail)
+		}
+	}
+	set := func(noQuorum string) {
+		t.Helper()
+		g := s.Groups["g1"].Spec
+		g.NoQuorum = noQuorum
+		must(confdb.Command{PutGroup: &g})
+	}
+	freezes := func(when string, want bool) {
+		t.Helper()
+		if got := s.Groups["g1"].Freezes(); got != want {
+			t.Errorf("%s: it freezes: %v", when, got)
+		}
+	}
+	set(spec.NoQuorumStop)
+	must(confdb.Command{Assign: &confdb.Assign{Group: "g1", From: s.Groups["g1"].Owner.Epoch, Node: "n1"}})
+	freezes("no_quorum = stop", false)
+	set(spec.NoQuorumFreeze)
+	freezes("changed under its owner", true)
+	set(spec.NoQuorumStop)
+	freezes("changed back: the owner may not know", true)
+
+	server := func(id uint64) confdb.Result {
+		node := s.Nodes["n1"].Spec
+		return do(confdb.Command{PutNode: &confdb.PutNode{Spec: node, ServerID: id, Endpoint: s.Nodes["n1"].Endpoint}})
+	}
+	was := s.Nodes["n1"].ServerID
+	if r := server(was); r.Code != "" {
+		t.Errorf("the same data directory: %+v", r)
+	}
+	if r := server(77); r.Code != confdb.CodeConflict || s.Nodes["n1"].ServerID != was {
+		t.Errorf("another data directory: %+v", r)
+	}
+	must(confdb.Command{NodeFenced: &confdb.NodeFenced{Node: "n1", OK: true, By: "power", Groups: map[string]uint64{"g1": s.Groups["g1"].Owner.Epoch}}})
+	if r := server(77); r.Code != "" || s.Nodes["n1"].ServerID != 77 {
+		t.Errorf("after the fence: %+v", r)
+	}
+	must(confdb.Command{Assign: &confdb.Assign{Group: "g1", From: s.Groups["g1"].Owner.Epoch, Node: "n1"}})
+	freezes("the next owner", false)
+}

@@ -260,7 +260,7 @@ func (h *host) output(o Output) {
 			w.after(stopTime, func() {
 				if h.mon {
 					h.endGroup(o.Group)
-					h.input(GroupDown(o))
+					h.input(GroupDown{Group: o.Group, Epoch: o.Epoch})
 				}
 			})
 		}
