@@ -39,6 +39,11 @@ func TestConfirmsWithALeaseInHand(t *testing.T) {
 	}
 	now = now.Add(time.Second)
 	m.leaseEnd, m.retimed.leaseOf = now.Add(time.Second), 9
+	m.drv.Unsaved = true
+	if confirms() {
+		t.Error("it confirms in a term that it would forget in a crash, and then obey an older leader")
+	}
+	m.drv.Unsaved = false
 	if !confirms() {
 		t.Error("it doesn't confirm with a shorter lease in hand")
 	}

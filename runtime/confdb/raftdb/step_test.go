@@ -114,8 +114,14 @@ func TestAVoteIsDurableBeforeItLeaves(t *testing.T) {
 	if err != nil || r.Persist.Empty || hs.GetTerm() != 6 || hs.GetVote() != 2 {
 		t.Fatalf("the vote isn't persisted with it: %+v, %v, %v", r.Persist, hs, err)
 	}
+	if !d.Status().Unsaved {
+		t.Error("a term that is not on disk yet counts as saved")
+	}
 	st.Write(r.Persist)
 	again := reopen(t, st) // crashed before Advance
+	if d.Advance(r); d.Status().Unsaved || again.Status().Unsaved {
+		t.Error("a term that is on disk counts as unsaved")
+	}
 	ask(again, 3)
 	vote = find(drain(again, &st), pb.MsgVoteResp)
 	if vote == nil || !vote.GetReject() {
