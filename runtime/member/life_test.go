@@ -69,6 +69,23 @@ func TestSingleNode(t *testing.T) {
 	w.until("stopped", time.Second, func() bool { return h.stopped })
 }
 
+// A large state is written as a snapshot as often as its log grows as large: the
+// disk, which every update waits for, is not kept busy with it.
+func TestLargeStatesAreWrittenSeldom(t *testing.T) {
+	w := newWorldOf(t, 1, openBolt)
+	h := w.hosts[0]
+	for i := range 600 {
+		w.must(h, confdb.Command{ID: fmt.Sprint("kv", i), KV: &confdb.KVWrite{Key: fmt.Sprint(i % 240), Value: make([]byte, confdb.MaxValue)}})
+	}
+	if log, snapshots := h.wrote[0], h.wrote[1]; log < 45<<20 || snapshots == 0 || snapshots > 2*log {
+		t.Errorf("%d KiB of entries, %d KiB of snapshots", log>>10, snapshots>>10)
+	}
+	h.kill()
+	w.run(100 * time.Millisecond)
+	h.start()
+	w.until("the keys are read again", 5*time.Second, func() bool { return len(h.m.State().KV.Spaces[""].Keys) == 240 })
+}
+
 // What clients are told.
 func TestReplies(t *testing.T) {
 	w := newWorld(t, 3)

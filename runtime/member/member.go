@@ -30,6 +30,7 @@ type Member struct {
 	again      bool
 	sinceCount int // entries and bytes applied since the log was compacted
 	sinceBytes int
+	snapBytes  int  // of the newest snapshot that was made here
 	broken     bool // a write failed: nothing more is promised to anyone
 
 	// Frames.
@@ -68,10 +69,12 @@ type Member struct {
 	drainedAt                 spec.Instant
 }
 
-// How often the log is compacted.
+// How often the log is compacted; by bytes, no sooner than it is as large as the
+// snapshot before, or than compactMost: updates wait while that is written.
 const (
 	compactEntries = 5000
 	compactBytes   = 4 << 20
+	compactMost    = 16 << 20
 )
 
 // New makes a member that starts now. It panics if the state can't be encoded
@@ -397,7 +400,7 @@ func (m *Member) stateIndexed() {
 
 // compact lets the log go that the state stands for, once it is long.
 func (m *Member) compact() {
-	if m.index == 0 || m.sinceCount < compactEntries && m.sinceBytes < compactBytes && !m.drv.Status().SnapshotWanted {
+	if m.index == 0 || m.sinceCount < compactEntries && m.sinceBytes < max(compactBytes, min(m.snapBytes, compactMost)) && !m.drv.Status().SnapshotWanted {
 		return
 	}
 	m.sinceCount, m.sinceBytes = 0, 0
@@ -406,6 +409,7 @@ func (m *Member) compact() {
 		m.log("error", "the database can't be written as a snapshot", "err", err)
 		return
 	}
+	m.snapBytes = len(data)
 	p, err := m.drv.Compact(m.index, data)
 	if err != nil {
 		m.log("warn", "the log can't be compacted now", "err", err)

@@ -68,6 +68,7 @@ type host struct {
 	server   uint64
 	ppm      int64
 	stored   confdb.Stored
+	wrote    [2]int  // bytes of entries and of snapshots
 	m        *Member // nil: the agent is dead
 	life     int     // of the agent
 	armed    spec.Instant
@@ -223,6 +224,10 @@ func (h *host) output(o Output) {
 		w.after(diskDelay, func() {
 			if h.life == life && !h.hung {
 				h.stored.Write(o.What)
+				for _, e := range o.What.Entries {
+					h.wrote[0] += len(e.Data)
+				}
+				h.wrote[1] += len(o.What.Snapshot)
 				h.input(Persisted{o.N})
 			}
 		})
