@@ -15,6 +15,7 @@ type Device struct {
 	Gone   bool             // it answers with errors
 	Hangs  bool             // it doesn't answer, until it is mended
 	Slow   time.Duration    // added to each operation, at most
+	Size   int64         // 0: a file
 	Writes int
 	// Late, where set, adds to the time until a server's operation is done; it counts at the very end.
 	Late func(server uint64, op confdb.DeviceOp) time.Duration
@@ -68,7 +69,7 @@ func (s *Server) operate(op confdb.DeviceOp) {
 	if dev.Slow > 0 && w.Rng.IntN(8) == 0 {
 		took += time.Duration(w.Rng.Int64N(int64(10 * dev.Slow))) // some stay in flight while others come and go
 	}
-	r := confdb.DeviceResult{ID: op.ID}
+	r := confdb.DeviceResult{ID: op.ID, Size: dev.Size}
 	moment := func() time.Duration { return time.Duration(w.Rng.Int64N(int64(took))) }
 	if dev.Late != nil {
 		if late := dev.Late(s.ID, op); late > 0 {

@@ -12,3 +12,6 @@ const (
 
 // Mutate breaks a rule.
 func (d *Driver) Mutate(m mutation) { d.mutate, d.a.mutate = m, m }
+
+// AreaRoom is what the smallest area has room for.
+const AreaRoom = areaLeast - farthest

@@ -2,11 +2,13 @@ package diskdb_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/confdbtest"
+	"github.com/clusterplan/clusterplan/runtime/confdb/diskdb"
 )
 
 // A server dies after each of the first writes of a bootstrap, again and again:
@@ -90,4 +92,23 @@ func TestSlowDeviceAfterRestart(t *testing.T) {
 		s.Start()
 	}
 	w.Must("one owns the device", 20*time.Second, func() bool { return w.Leader() != nil })
+}
+
+// Whatever the database may hold fits an area, of the smallest device too: one
+// that outgrew it would have no owner any more. A smaller device is refused.
+func TestDeviceSize(t *testing.T) {
+	if room := diskdb.AreaRoom; room < confdb.MaxKV+confdb.MaxCheckpoints+8<<20 {
+		t.Errorf("an area has room for %d MiB at least; keys and checkpoints may take %d", room>>20, (confdb.MaxKV+confdb.MaxCheckpoints)>>20)
+	}
+	for size, want := range map[int64]string{4 << 30: "", 1 << 30: "1024 MiB, and 3969 are needed", 130 << 20: "130 MiB, and 3969 are needed"} {
+		w := confdbtest.NewWorld(t, confdbtest.Config{Make: open, Seed: 1, Servers: 1})
+		w.Device.Size = size
+		s := w.Servers[0]
+		s.Do(func(d confdb.Driver) { _ = d.Bootstrap() })
+		w.Run(3 * time.Second)
+		st := s.Driver.Status()
+		if leads := st.Role == confdb.Leader; leads != (want == "") || !strings.Contains(st.DeviceProblem, want) || !leads && w.Device.Writes > 0 {
+			t.Errorf("a device of %d MiB: %+v, %d writes", size>>20, st, w.Device.Writes)
+		}
+	}
 }

@@ -24,8 +24,8 @@ const (
 	headLen   = tableAt + Slots*2*Block // header and all sectors: one read
 	areasAt   = 1 << 20
 	areaMost  = 64 << 20
-	areaLeast = 2 << 20
-	reserve   = 8 << 20 // of each area, set aside when it is first written
+	areaLeast = 62 << 20 // keys and checkpoints may take 48 MiB, and a database that outgrew its area would have no owner any more
+	reserve   = 8 << 20  // of each area, set aside when it is first written
 	version   = 1
 )
 
