@@ -15,7 +15,7 @@ type Device struct {
 	Gone   bool             // it answers with errors
 	Hangs  bool             // it doesn't answer, until it is mended
 	Slow   time.Duration    // added to each operation, at most
-	Size   int64         // 0: a file
+	Size   int64            // 0: a file
 	Writes int
 	// Late, where set, adds to the time until a server's operation is done; it counts at the very end.
 	Late func(server uint64, op confdb.DeviceOp) time.Duration
