@@ -3,6 +3,7 @@ package diskdb
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -11,7 +12,9 @@ import (
 // arbiter settles who owns the device, by sectors alone: a Light-Weight Lease,
 // one register a server, as sanlock's delta lease has them. DESIGN.md (above
 // this folder) proves it. It reads all sectors and writes its own: at most one
-// read and one write are under way, and a write that hangs keeps the next back.
+// write is under way, and one that hangs keeps the next back; so does a read,
+// but for an owner's: what it needs proven doesn't wait for a read that began
+// too early to prove it.
 type arbiter struct {
 	io      issuer
 	rng     *rand.Rand
@@ -30,15 +33,18 @@ type arbiter struct {
 	seen [Slots]spec.Instant
 	read bool // tab is of a device of this cluster
 
-	// The read and the write under way; 0: none.
-	readOp, writeOp uint64
-	readAt, writeAt spec.Instant
-	nextRead        spec.Instant
-	writing         record
-	own             record       // as it stands on the device, for sure
-	tried           uint64       // the newest counter that a write was tried with
-	unsure          bool         // the last write failed: it may stand there or not
-	ioSince         spec.Instant // since when its D_io surely stands there
+	reads    []reading    // under way, oldest first
+	looks    uint64       // the newest read that was looked at
+	readAt   spec.Instant // when it began
+	writeOp  uint64       // the write under way; 0: none
+	writeAt  spec.Instant
+	nextRead spec.Instant
+	writing  record
+	own      record       // as it stands on the device, for sure
+	tried    uint64       // the newest counter that a write was tried with
+	unsure   bool         // the last write failed: it may stand there or not
+	wroteBy  uint64       // the newest op as it was written; reads up to it may show the record before
+	ioSince  spec.Instant // since when its D_io surely stands there
 
 	// A claim.
 	basis    spec.Instant // start of the read that it rests on
@@ -59,7 +65,7 @@ type arbiter struct {
 	until      spec.Instant
 	lastOwn    spec.Instant // the newest authority that this server had in this life
 	verifiedBy uint64       // the newest read that proved that the device is owned still
-	wantRead   bool
+	wantAfter  uint64       // a read is wanted that is newer than this; 0: none is
 
 	failRead, failWrite spec.Instant // since when they fail; 0: they don't
 	lastErr             string
@@ -68,6 +74,14 @@ type arbiter struct {
 
 	mutate mutation
 }
+
+// reading is a read under way.
+type reading struct {
+	op uint64
+	at spec.Instant // its begin
+}
+
+const mostReads = 3 // an owner's at once: an idle one, a renewal's and a record's
 
 // issuer starts operations; ids grow.
 type issuer interface {
@@ -128,14 +142,21 @@ func (a *arbiter) run(now spec.Instant) {
 		a.withdraw() // it can't be read back
 	}
 	a.write()
-	if a.readOp == 0 && (a.wantRead || a.now >= a.nextRead || a.phase == holding && a.now >= a.holdEnd()) {
-		a.wantRead = false
-		a.readAt = a.now
+	n := len(a.reads)
+	if a.mayRead() && (a.wantAfter != 0 || a.now >= a.nextRead || a.phase == holding && a.now >= a.holdEnd()) ||
+		a.phase == owning && 0 < n && n < mostReads && a.wantAfter >= a.reads[n-1].op {
+		a.wantAfter = 0
 		if a.failRead == 0 {
 			a.failRead = a.now
 		}
-		a.readOp = a.io.readTable()
+		a.reads = append(a.reads, reading{a.io.readTable(), a.now})
 	}
+}
+
+// mayRead tells whether no read is under way, but for some that a newer one overtook.
+func (a *arbiter) mayRead() bool {
+	n := len(a.reads)
+	return n == 0 || n < mostReads && a.reads[n-1].op < a.looks
 }
 
 // write writes the own sector if it has to say something else.
@@ -209,7 +230,7 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 	if a.writing.io != a.own.io {
 		a.ioSince = a.now
 	}
-	a.own = a.writing
+	a.own, a.wroteBy = a.writing, a.io.newest()
 	switch a.phase {
 	case claiming:
 		// It rests on a read that is too old to be held against others' claims.
@@ -232,7 +253,8 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 		if a.mutate == authorityFromEnd {
 			a.renewal = a.now
 		}
-		a.renewedBy, a.wantRead = a.io.newest(), true // a read that began before proves nothing
+		a.renewedBy = a.io.newest()
+		a.wantAfter = a.renewedBy // a read that began before proves nothing
 		if a.mutate == noReadBack {
 			a.renewed()
 		}
@@ -240,10 +262,21 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 }
 
 // looked learns what a read of all sectors found.
-func (a *arbiter) looked(now spec.Instant, b []byte, failed string) {
+func (a *arbiter) looked(now spec.Instant, op uint64, b []byte, failed string) {
 	a.now = max(a.now, now)
-	op := a.readOp
-	a.readOp = 0
+	i := slices.IndexFunc(a.reads, func(r reading) bool { return r.op == op })
+	if i < 0 {
+		return
+	}
+	at := a.reads[i].at
+	a.reads = slices.Delete(a.reads, i, i+1)
+	if op < a.looks {
+		return // a newer one was faster
+	}
+	a.looks, a.readAt = op, at
+	if op > a.wantAfter {
+		a.wantAfter = 0
+	}
 	if failed == "" {
 		var t table
 		if err := decodeTable(b, &t); err != nil {
@@ -263,6 +296,11 @@ func (a *arbiter) looked(now spec.Instant, b []byte, failed string) {
 		return
 	}
 	a.failRead, a.lastErr, a.wrong = 0, "", ""
+	for _, r := range slices.Backward(a.reads) {
+		if r.op > op {
+			a.failRead = r.at // of the oldest that is newer
+		}
+	}
 	switch a.phase {
 	case idle:
 		a.considerClaim()
@@ -424,7 +462,7 @@ func (a *arbiter) verify(op uint64) {
 			return
 		}
 	}
-	if mine != a.own && (a.writeOp == 0 || mine != a.writing) {
+	if mine != a.own && op > a.wroteBy && (a.writeOp == 0 || mine != a.writing) {
 		a.lastErr = "it doesn't keep what is written"
 		a.renewing, a.renewAt = false, a.now.Add(a.d()/2)
 		return
@@ -480,7 +518,7 @@ func (a *arbiter) deadline() spec.Instant {
 			at = t
 		}
 	}
-	if a.readOp == 0 {
+	if a.mayRead() {
 		sooner(max(a.nextRead, 1))
 		if a.phase == holding {
 			sooner(a.holdEnd())

@@ -165,8 +165,9 @@ func (s *claimServer) readTable() uint64 {
 	if w.rng.IntN(100) == 0 {
 		failed = "input/output error"
 	}
-	s.in(begin+took, func() { s.a.looked(s.clock(w.now), b, failed) })
-	return s.ops
+	op := s.ops
+	s.in(begin+took, func() { s.a.looked(s.clock(w.now), op, b, failed) })
+	return op
 }
 
 func (s *claimServer) writeRecord(r record) uint64 {

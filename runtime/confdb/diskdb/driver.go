@@ -262,7 +262,7 @@ func (d *Driver) readTable() uint64 {
 		if r.Missing {
 			failed = "there is no such file"
 		}
-		d.a.looked(d.now, r.Data, failed)
+		d.a.looked(d.now, r.ID, r.Data, failed)
 		d.tableRead(r)
 	})
 }

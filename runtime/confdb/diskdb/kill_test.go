@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/confdb/confdbtest"
 	"github.com/clusterplan/clusterplan/runtime/confdb/diskdb"
@@ -110,5 +111,32 @@ func TestDeviceSize(t *testing.T) {
 		if leads := st.Role == confdb.Leader; leads != (want == "") || !strings.Contains(st.DeviceProblem, want) || !leads && w.Device.Writes > 0 {
 			t.Errorf("a device of %d MiB: %+v, %d writes", size>>20, st, w.Device.Writes)
 		}
+	}
+}
+
+// On a device that takes its time, within D_io, an owner stays the owner while it
+// writes updates, and each takes no longer than the plan says.
+func TestSlowDeviceKeepsItsOwner(t *testing.T) {
+	for name, late := range map[string]time.Duration{"counts at the end": 180 * time.Millisecond, "counts at any moment": 0} {
+		t.Run(name, func(t *testing.T) { keepsOwner(t, late) })
+	}
+}
+
+func keepsOwner(t *testing.T, late time.Duration) {
+	w := confdbtest.NewWorld(t, confdbtest.Config{Make: open, Seed: 9, Servers: 1, CompactEvery: 1000})
+	w.Form()
+	s := w.Servers[0]
+	if w.Device.Slow = 16 * time.Millisecond; late > 0 { // now and then ten times as much
+		w.Device.Slow, w.Device.Late = 0, func(uint64, confdb.DeviceOp) time.Duration { return late }
+	}
+	io, longest := spec.DefaultDeviceIO.D(), time.Duration(0)
+	for i := range 100 {
+		w.Run(time.Duration(w.Rng.Int64N(int64(time.Second))))
+		from := w.Now
+		propose(w, s, fmt.Sprint("n", i))
+		longest = max(longest, w.Now.Sub(from))
+	}
+	if st := s.Driver.Status(); st.Term != 1 || longest > 2*io {
+		t.Errorf("term %d; the longest of 100 updates took %v, with operations of at most %v", st.Term, longest, io)
 	}
 }

@@ -327,7 +327,7 @@ func (d *Driver) runLog() {
 	}
 	if o.proof != 0 {
 		if d.a.verifiedBy <= o.proof && d.mutate != noVerify {
-			d.a.wantRead = true
+			d.a.wantAfter = max(d.a.wantAfter, o.proof)
 			return
 		}
 		o.proof, o.written, o.cur.seq, o.at, o.since = 0, o.to, o.toSeq, o.toAt, d.now
@@ -376,7 +376,7 @@ func (d *Driver) runLog() {
 		}
 		o.problem = ""
 		o.proof = d.opSerial
-		d.a.wantRead = true
+		d.a.wantAfter = max(d.a.wantAfter, o.proof)
 	})
 }
 
