@@ -137,6 +137,22 @@ func (m *Machine) noOldLease(node string, since spec.Instant) bool {
 	return false
 }
 
+// majorityWithout tells whether enough voters answer now beside a node. Else to
+// turn it off would free nothing: the proof could not be committed, and the
+// cluster, which the node may be about to come back to, would stay without quorum.
+func (m *Machine) majorityWithout(node string) bool {
+	if m.drv.ByDevice {
+		return true
+	}
+	answer, target := 0, m.nodeServer(node)
+	for _, v := range m.drv.Voters {
+		if p := m.peers[v]; v == m.cfg.Server || v != target && p != nil && p.fresh != 0 && !m.silent(p) {
+			answer++
+		}
+	}
+	return answer >= m.drv.Needed
+}
+
 // startFence has a node turned off, if this leader may: a majority stands
 // behind it, and no older leader's lease counts any more.
 func (m *Machine) startFence(node string, order *confdb.FenceOrder) {
@@ -167,7 +183,7 @@ func (m *Machine) startFence(node string, order *confdb.FenceOrder) {
 	if node == m.cfg.Node || len(levels) == 0 || !m.noOldLease(node, m.oldLeases()) {
 		return
 	}
-	if !m.Quorum() {
+	if !m.Quorum() || order == nil && !m.majorityWithout(node) {
 		earliest(&l.manageAt, m.now.Add(m.timings.Interval.D()))
 		return
 	}
