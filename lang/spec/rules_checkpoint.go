@@ -32,6 +32,27 @@ func (c *checker) checkpoint(r *Resource) {
 	}
 }
 
+// apart refuses files that two resources of a group keep: what is restored for
+// the one is removed or replaced for the other.
+func (c *checker) apart(r *Resource, before []Resource) {
+	if r.Checkpoint == nil {
+		return
+	}
+	within := func(a, b string) bool { return a == b || strings.HasPrefix(a, b+"/") }
+	for _, o := range before {
+		if o.Checkpoint == nil {
+			continue
+		}
+		for _, p := range r.Checkpoint.Paths {
+			for _, q := range o.Checkpoint.Paths {
+				if within(p, q) || within(q, p) {
+					c.add(r.Addr, "checkpoint.paths", "Files of two resources", "%s is kept by resource %s and, as %s, by resource %s: a restore of the one would undo that of the other. Have one of them keep it.", p, r.Name, q, o.Name)
+				}
+			}
+		}
+	}
+}
+
 // nodeFiles are what the agent keeps in a node's directory.
 var nodeFiles = map[string]bool{"agent.json": true, "node.crt": true, "node.key": true, "ca.crt": true, "cluster.key": true,
 	"data": true, "run": true, "log": true, "bin": true}

@@ -124,6 +124,7 @@ func (c *checker) resources(g *Group) {
 		c.poll(r, "looks_alive", r.LooksAlive)
 		c.poll(r, "is_alive", r.IsAlive)
 		c.checkpoint(r)
+		c.apart(r, g.Resources[:i])
 	}
 	for _, cycle := range cycles(edges) {
 		p := Problem{Attribute: "depends_on", Summary: "Dependency cycle", Detail: "These resources depend on each other, so that none can come online first. Remove one of the dependencies."}
