@@ -39,7 +39,7 @@ func (s *State) lostNode(c Command, n *Node) {
 		return
 	}
 	why := fmt.Sprintf("it was lost %d times within %s", len(n.Leaves), "1h")
-	n.Quarantine = &Quarantine{Since: c.Time, Until: c.Time.Add(quarantineFor), Why: why}
+	n.Quarantine = &Quarantine{Since: c.Time, Until: plain(c.Time.Add(quarantineFor)), Why: why}
 	e := s.aboutNode(n.Spec.ID, KindQuarantined, "node "+n.Spec.Name+" is quarantined for 2h: "+why+"; no group comes to it until then, or until it is resumed")
 	e.Cause = s.LastEvent()
 	s.event(c, e)

@@ -596,6 +596,27 @@ func FuzzCommand(f *testing.F) {
 	})
 }
 
+// A clock may say anything; the state can be written as a snapshot all the same.
+func TestTheEndOfTime(t *testing.T) {
+	s, _ := base(t)
+	end := time.Date(9999, 12, 31, 23, 30, 0, 0, time.UTC)
+	for i, id := range []string{"n4", "n5"} {
+		s.Apply(confdb.Command{ID: id, Time: end, PutNode: &confdb.PutNode{Spec: spec.Node{ID: id, Name: id, Addr: addr.Node(id, addr.NoKey)}, ServerID: uint64(i + 14), Endpoint: id + ":1"}})
+	}
+	for i := range 6 {
+		up := []string{"n1", "n3", "n2"}[:2+i%2]
+		if r := s.Apply(confdb.Command{ID: fmt.Sprint("view", i), Time: end, SetView: &confdb.SetView{From: s.View.Epoch, Up: up}}); r.Code != "" {
+			t.Fatal(r)
+		}
+	}
+	if s.Nodes["n2"].Quarantine == nil {
+		t.Fatal("not quarantined")
+	}
+	if _, err := confdb.Decode(encode(t, s)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEvict(t *testing.T) {
 	s, do := base(t)
 	evict := func(id string) string {
