@@ -20,6 +20,7 @@ var mutations = []mutation{
 		{"runtime/core/group.go", "mine && !r.released && m.monitor && (", "mine && !r.released && ("},
 		{"runtime/core/lease.go", "len(f.Releases) > 0 && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {", "len(f.Releases) > 0 {"},
 	}, hint: "--nodes 3 --mix kill-agent=4,restarts=2,shutdown=2"},
+	{name: "a stale incarnation's grant taken", edits: []edit{{"runtime/core/lease.go", "f.Grant <= 0 || f.GrantIncarnation != m.cfg.Incarnation || ", "f.Grant <= 0 || "}}, hint: "--nodes 3 --mix recording=3,crash=1,cut=1"},
 	{name: "rho dropped", edits: []edit{
 		{"lang/spec/timings.go", "return (d*(100+RhoPercent) + (100 - RhoPercent) - 1) / (100 - RhoPercent)", "return d"},
 		{"lang/spec/timings.go", "return d * (100 - RhoPercent) / (100 + RhoPercent)", "return d"},

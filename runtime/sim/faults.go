@@ -128,6 +128,7 @@ var kinds = []fault{
 		w.ends(between(rng, 200*time.Millisecond, 3*time.Second), func() { w.net.double = 0 })
 	}},
 	{"replay", 3, func(w *world, rng *rand.Rand, h *host) { w.replay(rng, h) }},
+	{"recording", 2, func(w *world, rng *rand.Rand, h *host) { w.recording(rng, h) }},
 	{"clock", 3, func(_ *world, rng *rand.Rand, h *host) {
 		h.setRate([]int64{-rho, rho, -rho, rho, rng.Int64N(2*rho+1) - rho}[rng.IntN(5)])
 	}},
@@ -389,14 +390,40 @@ func (w *world) replay(rng *rand.Rand, to *host) {
 			continue
 		}
 		at += between(rng, 0, 50*time.Millisecond)
-		w.after(at, func() {
-			id := frameID{t.frame.Incarnation, t.frame.Seq}
-			if a := to.agent; a != nil && !to.suspended && !a.heard[id] {
-				a.heard[id] = true
-				a.input(member.FrameIn{From: t.from.endpoint, Frame: cloneFrame(t.frame)})
-			}
-		})
+		w.after(at, t.play)
 	}
+}
+
+func (t tap) play() {
+	id := frameID{t.frame.Incarnation, t.frame.Seq}
+	if a := t.to.agent; a != nil && !t.to.suspended && !a.heard[id] {
+		a.heard[id] = true
+		a.input(member.FrameIn{From: t.from.endpoint, Frame: cloneFrame(t.frame)})
+	}
+}
+
+// maxTape is how many of the first frames to an agent someone has kept.
+const maxTape = 300
+
+// recording cuts a host off, has it start anew, and plays to it what its last
+// life heard from its start on, in order and at that pace: all of it is genuine
+// but for when it comes.
+func (w *world) recording(rng *rand.Rand, h *host) {
+	if len(h.tape) == 0 {
+		return
+	}
+	h.killMonitor()
+	h.killAgent()
+	w.partition(rng, h, cutAlone)
+	tape := h.tape
+	pace := between(rng, 10*time.Millisecond, 50*time.Millisecond)
+	w.after(between(rng, 20*time.Millisecond, 500*time.Millisecond), func() {
+		h.startAgent()
+		h.tell("hears %d frames of its last life", len(tape))
+		for i, t := range tape {
+			w.after(time.Duration(i)*pace, t.play)
+		}
+	})
 }
 
 func (w *world) restartLater(h *host, d time.Duration) {

@@ -27,6 +27,7 @@ type host struct {
 	old        [2]*monitor       // by seat: of a former agent, still holding the lock
 	hadFreezer bool              // its record is on disk
 	lastEpochs map[string]uint64 // the monitors' record on disk
+	tape       []tap             // the first frames that this life of the agent heard
 
 	suspended bool          // the whole machine sleeps; its boot clock goes on
 	since     int64         // suspended: true time
@@ -139,6 +140,7 @@ func (h *host) startAgent() {
 		return
 	}
 	a := &agent{h: h, heard: map[frameID]bool{}, freezer: h.hadFreezer}
+	h.tape = nil
 	h.agent = a
 	drv, state, index := h.disk.open(h)
 	drv = &watched{drv, a}
@@ -308,6 +310,9 @@ func (a *agent) carryOut(out member.Output) {
 		w.send(h.index, to.index, func() {
 			if to.agent != nil && !to.suspended {
 				to.agent.heard[frameID{frame.Incarnation, frame.Seq}] = true
+				if len(to.tape) < maxTape {
+					to.tape = append(to.tape, tap{h, to, cloneFrame(frame)})
+				}
 				to.agent.input(member.FrameIn{From: h.endpoint, Frame: frame})
 			}
 		})
