@@ -208,7 +208,7 @@ func (ev *evaluation) names(a *attribute, v cty.Value, in *instance, kind string
 		if !ok {
 			detail := fmt.Sprintf("%s is a list of %ss themselves, as %s.", a.Name, kind, example)
 			if elem.Type() == cty.String && !elem.IsNull() {
-				detail += fmt.Sprintf(" Did you mean %s.%s, without quotes?", kind, elem.AsString())
+				detail += fmt.Sprintf(" Did you mean %s.%s, without quotes?", kind, strings.TrimPrefix(elem.AsString(), kind+"."))
 			}
 			return cty.NilVal, nil, errorAt(rng, "Not a "+kind, detail)
 		}

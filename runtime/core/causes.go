@@ -71,9 +71,13 @@ func (m *Machine) orderEvent(g *confdb.Group, why string) uint64 {
 }
 
 // reportCause finds what an owner's report follows from: its becoming the owner,
-// an order, or a failure before.
+// an order, or a failure before; or that its node came back and goes on with
+// what it owned.
 func (m *Machine) reportCause(r *run) uint64 {
 	return m.newestEvent(func(e *confdb.Event) bool {
+		if e.Kind == confdb.KindNodeUp && e.Node == m.cfg.Name {
+			return true
+		}
 		if e.Object != r.object {
 			return false
 		}

@@ -15,7 +15,7 @@ func (a *app) keysCommand() *cobra.Command {
 		Short: "The key that nodes seal their frames with",
 		Long: long(`
 Nodes seal the frames that they exchange with a key of the cluster. Its subcommand
-changes it.`),
+changes it.`, helpDone, helpError),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

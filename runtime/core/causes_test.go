@@ -1,0 +1,32 @@
+package core
+
+import (
+	"testing"
+
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+)
+
+// What an owner reports follows from the newest that made it so: of a group that
+// it owned before it was lost, its own coming back, not the order of long ago.
+func TestReportCause(t *testing.T) {
+	const up, down, assigned, failed = confdb.KindNodeUp, confdb.KindNodeDown, confdb.KindGroupAssigned, KindResourceFailed
+	type event struct{ kind, object, node string }
+	for _, tc := range []struct {
+		name   string
+		events []event
+		want   uint64
+	}{
+		{"started", []event{{up, "node.n1", "n1"}, {assigned, "group.web", "n1"}}, 2},
+		{"back", []event{{assigned, "group.web", "n1"}, {down, "node.n1", "n1"}, {up, "node.n1", "n1"}}, 3},
+		{"failed since", []event{{up, "node.n1", "n1"}, {assigned, "group.web", "n1"}, {failed, "group.web", "n1"}}, 3},
+		{"others come and go", []event{{assigned, "group.web", "n1"}, {up, "node.n2", "n2"}, {assigned, "group.db", "n1"}}, 1},
+	} {
+		m := &Machine{state: confdb.NewState(), cfg: Config{Name: "n1"}}
+		for i, e := range tc.events {
+			m.state.Events = append(m.state.Events, confdb.Event{ID: uint64(i + 1), Kind: e.kind, Object: e.object, Node: e.node})
+		}
+		if got := m.reportCause(&run{object: "group.web"}); got != tc.want {
+			t.Errorf("%s: follows from %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}
