@@ -26,7 +26,8 @@ func TestFreeze(t *testing.T) {
 	l.edit("group \"web\" {\n", "group \"web\" {\n  no_quorum = \"freeze\"\n")
 	l.edit("preferred_owners = [node.n2, node.n3, node.n1]", "preferred_owners = [node.n1, node.n2, node.n3]")
 	l.must(1, "validate").wants(t, "Frozen group without a fence", "only a fence does")
-	l.edit("output \"url\"", "fence \"here\" {\n  agent = \"local\"\n}\n\noutput \"url\"")
+	// The delay: a node that a busy machine keeps from answering for a moment is left alone.
+	l.edit("output \"url\"", "fence \"here\" {\n  agent = \"local\"\n  delay = \"3s\"\n}\n\noutput \"url\"")
 	l.must(0, "validate")
 	l.must(0, "plan").wants(t, "freeze", "fence")
 	l.apply()

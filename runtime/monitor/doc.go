@@ -25,7 +25,8 @@
 //     time that the kernel takes to kill. At the lease's end the monitor stops
 //     all groups, dependents first; shortly before a group's stop_within is over
 //     it kills the rest; when that is over, the kernel kills the monitor
-//     (deadman.go), and with it everything.
+//     (deadman.go), and with it everything. What is to go on without a lease, a
+//     monitor of another kind hosts (freezer.go).
 //   - When the agent dies, the monitor serves until its lease's end, stops
 //     everything and exits.
 //   - After Ready, nothing of an earlier monitor is left.

@@ -100,7 +100,7 @@ func TestFrozenOutlivesLease(t *testing.T) {
 // killed it. The start is of what it runs.
 func (r *rig) dieAtLeaseEnd(start Order) {
 	r.t.Helper()
-	r.renew(3 * time.Second)
+	r.renew(5 * time.Second)
 	for range 2 { // the second answer tells that the timer is set by what the first has seen
 		r.send(start)
 		r.awaitState("a", spec.StateOnline)

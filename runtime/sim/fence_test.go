@@ -6,20 +6,21 @@ import (
 )
 
 // With a fence that is used whenever it could be faster than the wait, which is
-// slow, fails now and then, and turns off nodes that are back by then: never
-// two owners, and everything runs again afterwards.
+// slow, fails now and then, and turns off nodes that are back by then, and with a
+// group that goes on without a lease: never two owners, and everything runs again
+// afterwards.
 func TestFences(t *testing.T) {
 	seeds := few(10)
-	faults, failovers, slack := 0, 0, time.Hour
+	faults, failovers, frozen, slack := 0, 0, 0, time.Hour
 	for seed := range seeds {
 		r := Run(Config{Seed: uint64(1000 + seed), Nodes: 3 + 2*(seed%2), Groups: 3, For: 40 * time.Second, Fence: true})
 		if len(r.Violations) > 0 {
 			fail(t, r)
 		}
-		faults, failovers, slack = faults+r.Faults, failovers+r.Failovers, min(slack, r.LeastSlack)
+		faults, failovers, frozen, slack = faults+r.Faults, failovers+r.Failovers, frozen+r.Frozen, min(slack, r.LeastSlack)
 	}
-	t.Logf("%d seeds: %d faults, %d changes of owner, least slack %v", seeds, faults, failovers, slack)
-	if faults < 10*seeds || failovers < seeds {
+	t.Logf("%d seeds: %d faults, %d changes of owner, %d times frozen, least slack %v", seeds, faults, failovers, frozen, slack)
+	if faults < 10*seeds || failovers < seeds || frozen < seeds {
 		t.Error("the runs were too tame to prove anything")
 	}
 }

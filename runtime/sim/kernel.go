@@ -194,6 +194,10 @@ func (m *monitor) orphaned() {
 
 func (m *monitor) leaseOver() {
 	if m.lasts() {
+		if len(m.groups) > 0 {
+			m.h.tell("the lease is over: the freezer goes on")
+			m.h.w.rep.Frozen++
+		}
 		return
 	}
 	if len(m.groups) > 0 {

@@ -107,7 +107,8 @@ type Report struct {
 	Edges      map[string]int  // crashes at each edge of an assignment's way
 	Starts     int             // of groups
 	Failovers  int             // starts elsewhere than before
-	Takeovers  int             // decisions to take a group by time alone
+	Takeovers  int             // decisions to take a group by time alone, or by a fence's proof
+	Frozen     int             // times that groups went on after their node's lease was over
 	Acked      int             // updates acknowledged to clients
 	LeastSlack time.Duration   // least time from a former owner's latest possible stop to the decision to take its group; huge if none
 	Times      []time.Duration // of Crashes: how long each group took to start elsewhere
