@@ -16,7 +16,7 @@ import (
 //   - a leader takes a group from its owner, without a release, no earlier than
 //     the owner could still have run it, by lease, stop and kill on the owner's
 //     own clock (slack); and no lease granted later makes that moment later
-//   - a group that freezes is taken only once its owner does not run it
+//   - a group that freezes, or was fenced, is taken only once its owner does not run it
 //   - a leader's authority is older than the election of the next leader: so at
 //     most one of them is live; and a term has one leader
 //   - no group stops while it must not (world.calm: crashes elsewhere)
@@ -153,10 +153,12 @@ func (c *checker) proposed(a *agent, cmd confdb.Command) {
 		return
 	}
 	w.rep.Takeovers++
-	if g := a.m.State().Groups[as.Group]; g != nil && g.Freezes() {
-		// No lease ends it: it is proven down, or it may run for ever.
+	g, n := a.m.State().Groups[as.Group], a.m.State().Nodes[o.node]
+	if g != nil && g.Freezes() || n != nil && n.Fenced.Covers(as.Group, as.From) {
+		// No lease says when it is over: it is proven down, or it may run for ever.
+		// What was fenced stays down, whatever lease its node has in a later life.
 		if from.kernel.runs(as.Group) {
-			w.violate(as.Group, []*host{a.h, from}, "%s takes %s (epoch %d), which freezes, from %s, which runs it", a.h.name, as.Group, as.From, from.name)
+			w.violate(as.Group, []*host{a.h, from}, "%s takes %s (epoch %d), which only a fence frees, from %s, which runs it", a.h.name, as.Group, as.From, from.name)
 		}
 		return
 	}
