@@ -71,6 +71,7 @@ func (h *host) dropProcesses(by seat) {
 // The freezer is one as well, but for the lease's end: as long as it has its
 // agent, that stops nothing there, and no timer of the kernel's is set.
 type monitor struct {
+	ordered  int64 // when the newest order arrives
 	h        *host
 	seat     seat
 	alive    bool
@@ -100,7 +101,9 @@ func (h *host) newMonitor(s seat) *monitor {
 
 // order hands an order over the socket.
 func (m *monitor) order(do func()) {
-	m.h.w.after(m.h.w.between(20*time.Microsecond, 200*time.Microsecond), func() { m.run(do) })
+	w := m.h.w
+	m.ordered = max(m.ordered, w.now+int64(w.between(20*time.Microsecond, 200*time.Microsecond))) // one socket: in order
+	w.after(time.Duration(m.ordered-w.now), func() { m.run(do) })
 }
 
 // run does something in the monitor's process: not when dead, later when paused.
