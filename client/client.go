@@ -225,17 +225,12 @@ func (c *Client) call(ctx context.Context, r request) (body []byte, header http.
 	}
 	end := time.Now().Add(c.conf.Patience)
 	if write {
-		if c.seen.Load() == 0 { // so that a second try is told from one that was forgotten
-			if _, _, err := c.call(ctx, request{method: http.MethodGet, path: "/v1/self"}); err != nil {
-				return nil, nil, err
-			}
-		}
-		r.header.Set("Clusterplan-Command", newID())
-		if seen := c.seen.Load(); seen > 0 {
-			r.header.Set("Clusterplan-Seen", strconv.FormatUint(seen, 10))
+		// So that a second try is told from one that was forgotten.
+		if err := c.number(ctx, r.header, c.seen.Load() == 0); err != nil {
+			return nil, nil, err
 		}
 	}
-	maybe := false // a try may have been done
+	maybe, renumbered := false, false // maybe: a try may have been done
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
 		body, header, sent, err := c.attempt(ctx, r)
 		if err == nil {
@@ -243,6 +238,14 @@ func (c *Client) call(ctx context.Context, r request) (body []byte, header http.
 		}
 		var e *Error
 		switch {
+		case errors.As(err, &e) && e.Code == "stale" && !maybe && !renumbered:
+			// Not a second try that came late, but a program that was silent for long:
+			// nothing of this write was done.
+			renumbered = true
+			if err := c.number(ctx, r.header, true); err != nil {
+				return nil, nil, err
+			}
+			continue
 		case errors.As(err, &e) && !again(e):
 			return nil, header, e
 		case errors.As(err, &e):
@@ -267,6 +270,21 @@ func (c *Client) call(ctx context.Context, r request) (body []byte, header http.
 			return nil, nil, err
 		}
 	}
+}
+
+// number gives a write its id and a revision that was reached before it is sent:
+// the newest that was heard of, or the agent's now.
+func (c *Client) number(ctx context.Context, header http.Header, ask bool) error {
+	if ask {
+		if _, _, err := c.call(ctx, request{method: http.MethodGet, path: "/v1/self"}); err != nil {
+			return err
+		}
+	}
+	header.Set("Clusterplan-Command", newID())
+	if seen := c.seen.Load(); seen > 0 {
+		header.Set("Clusterplan-Seen", strconv.FormatUint(seen, 10))
+	}
+	return nil
 }
 
 // again tells whether time may mend it.

@@ -282,6 +282,46 @@ func TestNoQuorumOrUnknown(t *testing.T) {
 	}
 }
 
+// A program that was silent for thousands of updates writes as ever; only a second
+// try that comes so late is refused.
+func TestWritesAfterALongSilence(t *testing.T) {
+	t.Parallel()
+	f, h := owned(t)
+	all := served(t, h, client.RoleOperator, "").Cluster()
+	if _, err := all.Put(t.Context(), "k", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	pass := func() { // f.mu is held, or nobody else is there
+		for range 5001 {
+			n++
+			f.state.Apply(confdb.Command{ID: fmt.Sprint("pass", n), Event: &confdb.Event{Kind: "note", Text: "x"}})
+		}
+	}
+	pass()
+	if _, err := all.Put(t.Context(), "k", []byte("2")); err != nil {
+		t.Errorf("a first try: %v", err)
+	}
+	tries := 0
+	f.mu.Lock()
+	f.submit = func(c confdb.Command) (confdb.Result, error) {
+		r := f.state.Apply(c)
+		if tries++; tries == 1 {
+			f.state.Apply(confdb.Command{ID: "other", KV: &confdb.KVWrite{Key: "k", Value: []byte("newer")}})
+			pass()
+			return confdb.Result{Code: "unknown"}, nil
+		}
+		return r, nil
+	}
+	f.mu.Unlock()
+	if _, err := all.Put(t.Context(), "k", []byte("3")); !errors.Is(err, app.ErrUnknown) {
+		t.Errorf("a second try, late: %v", err)
+	}
+	if e, _ := f.state.KV.Lookup("", "k"); string(e.Value) != "newer" {
+		t.Errorf("the late try brought %q back", e.Value)
+	}
+}
+
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	f, h := owned(t)
