@@ -18,6 +18,7 @@ func TestReportCause(t *testing.T) {
 	}{
 		{"started", []event{{up, "node.n1", "n1"}, {assigned, "group.web", "n1"}}, 2},
 		{"back", []event{{assigned, "group.web", "n1"}, {down, "node.n1", "n1"}, {up, "node.n1", "n1"}}, 3},
+		{"the device is back", []event{{assigned, "group.web", "n1"}, {confdb.KindDeviceBack, "cluster", "n2"}}, 2},
 		{"failed since", []event{{up, "node.n1", "n1"}, {assigned, "group.web", "n1"}, {failed, "group.web", "n1"}}, 3},
 		{"others come and go", []event{{assigned, "group.web", "n1"}, {up, "node.n2", "n2"}, {assigned, "group.db", "n1"}}, 1},
 	} {
