@@ -61,7 +61,7 @@ func leading(t *testing.T) (m *Machine, state *confdb.State, now *spec.Instant, 
 		f := m.Frame(*now, server)
 		*now = now.Add(time.Millisecond)
 		seq++
-		a.From, a.To, a.Incarnation, a.Seq, a.NodeID, a.Term, a.Leader = server, 1, 11*server, seq, node, 5, 1
+		a.From, a.To, a.Incarnation, a.Seq, a.NodeID, a.Term, a.Leader = server, 1, cmp.Or(a.Incarnation, 11*server), seq, node, 5, 1
 		a.AckIncarnation, a.AckSeq, a.Ready, a.UpSince, a.OldTermAge = 11, f.Seq, true, 9*time.Hour, 10*time.Millisecond
 		for _, e := range m.Step(*now, Heard{a}) {
 			if p, ok := e.(Propose); ok && p.Command.Assign != nil {
@@ -119,4 +119,46 @@ func TestTakenFromAnotherServer(t *testing.T) {
 	m.Step(*now, Proposed{ID: assign.ID, Result: r})
 	leased("before it knows that web was taken from it", join, false)
 	leased("once it knows", r.Revision, true)
+}
+
+// What an incarnation released, the next one may start again: once that one may
+// get a lease, the release is forgotten.
+func TestAReleaseIsOfItsIncarnation(t *testing.T) {
+	m, state, now, answer := leading(t)
+	for range 30 {
+		answer(3, "n3", heartbeat.Frame{Revision: 10, Held: 1 << 60})
+		answer(2, "n2", heartbeat.Frame{Revision: 10, Held: 1 << 60})
+		*now = now.Add(50 * time.Millisecond)
+	}
+	answer(2, "n2", heartbeat.Frame{Revision: 10, Held: 1 << 60, Releases: []heartbeat.Release{{Group: "web", Epoch: 1, Incarnation: 22}}})
+	if !m.isReleased("web", state.Groups["web"]) {
+		t.Fatal("n2's release isn't believed")
+	}
+	answer(2, "n2", heartbeat.Frame{Revision: 10, Incarnation: 23})
+	if f := m.Frame(*now, 2); f.Grant <= 0 || f.GrantIncarnation != 23 {
+		t.Fatalf("n2's next incarnation gets no lease: %+v", f)
+	}
+	if m.isReleased("web", state.Groups["web"]) {
+		t.Error("n2 has a lease again, and what it released before counts still")
+	}
+}
+
+// Who knows of shorter leases takes none of a leader that may not.
+func TestNoLeaseOfALeaderThatGrantsLonger(t *testing.T) {
+	now := spec.Instant(time.Hour)
+	m := New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, now, nil)
+	state := confdb.NewState()
+	state.Nodes["n1"] = &confdb.Node{ServerID: 1}
+	state.Revision, state.ShorterRevision = 9, 9
+	m.Step(now, StateChanged{state})
+	m.Step(now, MonitorUp{})
+	m.Step(now, Agreement{confdb.Status{Self: 1, Term: 5, Role: confdb.Follower, Leader: 2, Voters: []uint64{1, 2, 3}, Needed: 2}})
+	for i, revision := range []uint64{8, 9} {
+		own := m.Frame(now, 2)
+		m.Step(now, Heard{heartbeat.Frame{From: 2, To: 1, Incarnation: 22, Seq: uint64(i + 1), NodeID: "n2", Term: 5, Leader: 2, AckIncarnation: 11, AckSeq: own.Seq,
+			Revision: revision, Grant: time.Second, GrantIncarnation: 11, GrantSeq: own.Seq}})
+		if took := m.LeaseEnd() != 0; took != (revision >= 9) {
+			t.Errorf("of a leader at revision %d, leases are shorter since 9, it took one: %v", revision, took)
+		}
+	}
 }
