@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -36,7 +37,7 @@ func (l *Lab) Wire(key string) error {
 		}
 	}
 	for _, k := range []string{Client, key} {
-		if err := wire(r, k); err != nil {
+		if err := wirePatiently(r, k); err != nil {
 			return fmt.Errorf("wire %s: %w", k, err)
 		}
 	}
@@ -95,6 +96,19 @@ func up(name string) error {
 		err = netlink.LinkSetUp(link)
 	}
 	return explain("bring up "+name, err)
+}
+
+// wirePatiently makes one seat, again where a link vanished under its hands:
+// the kernel takes its time to clear away a namespace that was deleted, and the
+// other ends of its links with it.
+func wirePatiently(r Record, key string) error {
+	var gone netlink.LinkNotFoundError
+	for give := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := wire(r, key)
+		if !errors.As(err, &gone) && !errors.Is(err, unix.ENODEV) || time.Now().After(give) {
+			return err
+		}
+	}
 }
 
 // wire makes one seat.

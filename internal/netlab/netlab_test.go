@@ -74,7 +74,7 @@ func newLab(t *testing.T, keys ...string) *Lab {
 // ask sends UDP packets from one seat to another until one is answered, or for
 // none comes within a while: packets that answer nothing are lost, not late, on
 // such a wire.
-func (l *Lab) reaches(t *testing.T, from, to string, which int) bool {
+func (l *Lab) reaches(t *testing.T, from, to string, which int, patience time.Duration) bool {
 	t.Helper()
 	r, err := l.Record()
 	if err != nil {
@@ -95,11 +95,10 @@ func (l *Lab) reaches(t *testing.T, from, to string, which int) bool {
 	}
 	defer conn.Close()
 	go func() {
-		for range 50 {
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if _, err := conn.Write([]byte("here")); errors.Is(err, net.ErrClosed) {
 				return
 			}
-			time.Sleep(10 * time.Millisecond)
 		}
 		server.SetReadDeadline(time.Now())
 	}()
@@ -142,7 +141,11 @@ func TestCuts(t *testing.T) {
 					if !down && slices.Contains(c.down, b+">"+a) {
 						continue
 					}
-					if got := l.reaches(t, a, b, 0); got == down {
+					patience := 20 * time.Second // ARP asks once a second, and may lose too
+					if down {
+						patience = 500 * time.Millisecond
+					}
+					if got := l.reaches(t, a, b, 0, patience); got == down {
 						t.Errorf("%s reaches %s: %v", a, b, got)
 					}
 				}
@@ -153,7 +156,7 @@ func TestCuts(t *testing.T) {
 			if got, err := l.Faults(); err != nil || len(got) > 0 {
 				t.Errorf("after healing: %v, %v", got, err)
 			}
-			if !l.reaches(t, "n1", "n2", 1) {
+			if !l.reaches(t, "n1", "n2", 1, 20*time.Second) {
 				t.Error("healed, n1 does not reach n2 with IPv6")
 			}
 		})
@@ -249,7 +252,7 @@ func TestDriftAndUnwire(t *testing.T) {
 				t.Errorf("mended after ip %q: %q, %v", c.harm, words, err)
 			}
 		}
-		if !l.reaches(t, "n2", "n1", 0) {
+		if !l.reaches(t, "n2", "n1", 0, 20*time.Second) {
 			t.Errorf("mended after ip %q: n2 does not reach n1", c.harm)
 		}
 	}
