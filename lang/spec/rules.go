@@ -114,7 +114,11 @@ func (c *checker) timings() {
 		return
 	}
 	if why := t.Problem(c.d.Votes()); why != "" {
-		c.add(at, "heartbeat", "Unsafe timings", "With these timings the cluster can't be safe: %s. Lengthen the lease or shorten the interval.", why)
+		advice := "Correct that; what is left out follows from the interval."
+		if strings.HasPrefix(why, "lease ") {
+			advice = "Lengthen the lease or shorten the interval."
+		}
+		c.add(at, "heartbeat", "Unsafe timings", "With these timings the cluster can't be safe: %s. %s", why, advice)
 	}
 }
 

@@ -165,6 +165,9 @@ func (c *checker) poll(r *Resource, block string, p Poll) {
 // prefix length.
 func IPAddress(s string) (netip.Addr, error) {
 	if p, err := netip.ParsePrefix(s); err == nil {
+		if p.Addr().Is4() && p.Bits() < 31 && !p.Addr().IsLoopback() && p.Addr() == p.Masked().Addr() {
+			return netip.Addr{}, fmt.Errorf("%q is a whole subnet; write an address in it, as %s/%d", s, p.Addr().Next(), p.Bits())
+		}
 		return p.Addr().Unmap(), nil
 	}
 	a, err := netip.ParseAddr(s)

@@ -113,7 +113,7 @@ func TestIPAddress(t *testing.T) {
 			t.Errorf("%s: %s, %v", in, a, err)
 		}
 	}
-	for _, bad := range []string{"", "localhost", "127.0.0", "10.0.0.0/33", "fe80::1%eth0"} {
+	for _, bad := range []string{"", "localhost", "127.0.0", "10.0.0.0/33", "10.0.0.0/24", "fe80::1%eth0"} {
 		if _, err := IPAddress(bad); err == nil {
 			t.Errorf("%q was read", bad)
 		}
