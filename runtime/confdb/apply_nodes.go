@@ -40,6 +40,13 @@ func (s *State) putNode(c Command) Result {
 			}
 		}
 	}
+	if p.ServerID != 0 && p.ServerID != n.ServerID {
+		for _, gid := range s.groupIDs() { // another server proves nothing of what this one may still run
+			if g := s.Groups[gid]; g.Owner.Node == id && g.Freezes() && !n.Fenced.Covers(gid, g.Owner.Epoch) {
+				return refuse(CodeConflict, "node %s owns group %s, which goes on without a lease and may still run where the node was; fence the node, or say that it is off (clusterplan fence --confirmed-off), then join it again", n.Spec.Name, g.Spec.Name)
+			}
+		}
+	}
 	if !same(n.Spec, p.Spec) {
 		n.Spec = p.Spec
 		s.configured()

@@ -52,3 +52,24 @@ func TestOwnersKeepTheLongestTimings(t *testing.T) {
 	}
 	want("confirmed", 700*ms, 80*ms)
 }
+
+// A node that owns a group which goes on without a lease becomes another server
+// only once it is proven off: what it was may run the group for ever.
+func TestNoOtherServerBesideAFrozenGroup(t *testing.T) {
+	s := confdb.NewState()
+	put := func(id string, server uint64) confdb.Result {
+		return s.Apply(confdb.Command{ID: id, PutNode: &confdb.PutNode{Spec: spec.Node{ID: "n1", Name: "n1", Role: spec.RoleMember}, ServerID: server}})
+	}
+	put("a", 1)
+	s.Apply(confdb.Command{ID: "b", PutGroup: &spec.Group{ID: "g", Name: "g", NoQuorum: spec.NoQuorumFreeze}})
+	if r := s.Apply(confdb.Command{ID: "c", Assign: &confdb.Assign{Group: "g", Node: "n1", Timings: confdb.Ownership{Open: true, Freeze: true}}}); r.Code != "" {
+		t.Fatal(r)
+	}
+	if r := put("d", 2); r.Code != confdb.CodeConflict || s.Nodes["n1"].ServerID != 1 {
+		t.Errorf("it became another server: %+v", r)
+	}
+	s.Apply(confdb.Command{ID: "e", NodeFenced: &confdb.NodeFenced{Node: "n1", OK: true, By: "power", Groups: map[string]uint64{"g": 1}}})
+	if r := put("f", 2); r.Code != "" || s.Nodes["n1"].ServerID != 2 {
+		t.Errorf("proven off, it doesn't become another server: %+v", r)
+	}
+}
