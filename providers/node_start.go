@@ -81,6 +81,7 @@ func (p *Nodes) self(ctx context.Context, s *site, endpoint string, identity *pk
 const (
 	startPoll    = 50 * time.Millisecond
 	startAttempt = 2 * time.Second
+	startMisses  = 3 // looks in a row that find no process, before it counts as ended
 )
 
 // doStart has the agent run, and waits until its API answers as this node.
@@ -108,7 +109,7 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 	deadline := time.Now().Add(p.cfg.StartWait)
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
-	for {
+	for gone := 0; ; {
 		self, err := p.self(ctx, s, s.conf.Address, identity, startAttempt)
 		if err == nil {
 			n.ServerID = self.ServerID
@@ -125,9 +126,14 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 		switch {
 		case aliveErr != nil:
 			return fail(aliveErr)
-		case pid == 0:
+		case pid != 0:
+			gone = 0
+		case gone < startMisses: // one look may fall between two of a process's names
+			gone++
+		default:
 			return fail(fmt.Errorf("its agent ended at once%s", p.tail(ctx, s)))
-		case time.Now().After(deadline):
+		}
+		if time.Now().After(deadline) {
 			return fail(fmt.Errorf("its agent (pid %d) does not answer at %s within %s: %w%s", pid, s.conf.Address, p.cfg.StartWait, err, p.tail(ctx, s)))
 		}
 		select {
