@@ -174,10 +174,8 @@ func (n *nested) bodies() []*body {
 
 // Names that the language has and this version doesn't run, by block.
 var (
-	laterAttributes = map[string]map[string]string{
-		"node": {"watchdog": "Leave it out; the kernel's timer holds what runs, and a fence what that can't."},
-	}
-	laterBlocks = map[string]map[string]string{
+	laterAttributes = map[string]map[string]string{}
+	laterBlocks     = map[string]map[string]string{
 		"cluster": {"fence": "Leave it out; leases alone keep two nodes from owning a group."},
 		"node":    {"ssh": "It is for provider ssh; use provider = local.", "fence": "Leave it out."},
 		"group":   {"fence": "Leave it out."},

@@ -54,26 +54,41 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 			Lease: ms(t.Lease.D()), StopWithin: ms(s), Kill: ms(t.Kill.D()),
 			Commit: ms(commitBound(t)), Start: ms(startBound(g)),
 		}
-		wait := ms(t.TakeoverWait(spec.Duration(s)))
-		terms.Drift = wait - terms.Lease - terms.StopWithin - terms.Kill
+		watchdog := watchdogBound(&def, g)
+		terms.Watchdog = ms(watchdog.D())
+		wait := ms(t.TakeoverWaitWith(spec.Duration(s), watchdog))
+		terms.Drift = wait - terms.Lease - terms.StopWithin - terms.Kill - terms.Watchdog
 		terms.Device = ms(t.DeviceDelay())
 		wait += terms.Device
-		covered := g.OutlivesLease() && def.Covered(g)
-		if covered {
+		// Where some owners have a fence and the others a watchdog: the longer one.
+		fence := ms(fenceBound(&def, g))
+		fenced := g.OutlivesLease() && fence > 0 && (def.Covered(g) || def.Guarded(g) && fence > terms.Watchdog)
+		if fenced {
 			// It waits for a fence: which begins when the node is suspected and no
 			// older leader's lease counts, and is committed before the new owner is.
 			terms = FailoverTerms{
-				Lease: ms(t.Lease.D()), Fence: ms(fenceBound(&def, g)), Device: terms.Device, Commit: 2 * terms.Commit, Start: terms.Start,
+				Lease: ms(t.Lease.D()), Fence: fence, Device: terms.Device, Commit: 2 * terms.Commit, Start: terms.Start,
 			}
 			terms.Drift = ms(max(spec.StretchRho(t.Lease.D()), t.Suspicion.D())) - terms.Lease
 			wait = terms.Lease + terms.Drift + terms.Fence + terms.Device
 		}
 		out = append(out, FailoverTime{
 			Group: g.Addr, WorstMS: wait + terms.Commit + terms.Start,
-			Exclusive: len(g.NotHeld()) == 0 || covered, NotHeld: g.NotHeld(), Terms: terms,
+			Exclusive: len(g.NotHeld()) == 0 || def.Guarded(g), NotHeld: g.NotHeld(), Terms: terms,
 		})
 	}
 	return out
+}
+
+// watchdogBound is the longest that a takeover of the group waits for a watchdog.
+func watchdogBound(def *spec.Definition, g *spec.Group) spec.Duration {
+	var longest spec.Duration
+	for i := range def.Nodes {
+		if n := &def.Nodes[i]; g.MayOwn(*n) {
+			longest = max(longest, g.WatchdogOn(n))
+		}
+	}
+	return longest
 }
 
 // fenceBound is the longest that fencing one of a group's possible owners takes.

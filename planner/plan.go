@@ -245,7 +245,7 @@ type Availability struct {
 type FailoverTime struct {
 	Group     addr.Address   `json:"group"`
 	WorstMS   int64          `json:"worst_ms"`
-	Exclusive bool           `json:"exclusive"`          // all of it dies with its lease, or waits for a fence
+	Exclusive bool           `json:"exclusive"`          // all of it dies with its lease, or its takeover waits for a fence or a watchdog
 	NotHeld   []spec.NotHeld `json:"not_held,omitempty"` // what doesn't
 	Terms     FailoverTerms  `json:"terms"`
 }
@@ -255,11 +255,12 @@ type FailoverTerms struct {
 	Lease      int64 `json:"lease"`
 	StopWithin int64 `json:"stop_within"`
 	Kill       int64 `json:"kill"`
-	Drift      int64 `json:"drift"`            // the clocks' rates, rounding included
-	Fence      int64 `json:"fence,omitempty"`  // where the group waits for one, in place of stop_within and kill: every level, each call up to its time-out
-	Device     int64 `json:"device,omitempty"` // single_quorum: when the first look at the device comes, that its new owner counts from
-	Commit     int64 `json:"commit"`           // the new owner is agreed on
-	Start      int64 `json:"start"`            // first answer, of a program that starts at once
+	Drift      int64 `json:"drift"`              // the clocks' rates, rounding included
+	Fence      int64 `json:"fence,omitempty"`    // where the group waits for one, in place of stop_within and kill: every level, each call up to its time-out
+	Watchdog   int64 `json:"watchdog,omitempty"` // where the group relies on one: the longest time-out of its possible owners'
+	Device     int64 `json:"device,omitempty"`   // single_quorum: when the first look at the device comes, that its new owner counts from
+	Commit     int64 `json:"commit"`             // the new owner is agreed on
+	Start      int64 `json:"start"`              // first answer, of a program that starts at once
 }
 
 // FailureMatrix says for every node and every pair what happens when they fail.

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"net"
 	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // Host is a computer that nodes are put on, as the node lifecycle needs it:
@@ -107,4 +109,7 @@ type AgentConfig struct {
 	Name      string `json:"name"`
 	Address   string `json:"address"` // host:port that it listens on, TCP and UDP
 	Version   string `json:"version"` // of the program that wrote it
+
+	Watchdog        string        `json:"watchdog,omitempty"` // device; "": none
+	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`
 }

@@ -167,6 +167,7 @@ func (p *Nodes) sameHost(prior, planned cty.Value) bool {
 type changes struct {
 	provider, listen, program, name, role, settings bool
 	witness                                         bool // its role becomes witness
+	watchdog                                        bool // the agent opens it as it starts
 	votes                                           int  // -1: takes its vote, 1: gives it one
 }
 
@@ -187,6 +188,13 @@ func changesOf(prior, planned cty.Value) changes {
 		c.votes = 1
 		if known(planned, "votes") && planned.GetAttr("votes").Equals(cty.Zero).True() {
 			c.votes = -1
+		}
+	}
+	for _, name := range []string{"watchdog", "watchdog_timeout"} {
+		if prior.Type().HasAttribute(name) {
+			c.watchdog = c.watchdog || !same(name)
+		} else { // a state from before there were any
+			c.watchdog = c.watchdog || !planned.GetAttr(name).IsNull()
 		}
 	}
 	for _, name := range []string{"zone", "capacity", "spare", "labels"} {
@@ -218,7 +226,7 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 	down := gone || has(health, HealthNotRunning)
 	network := has(health, HealthNetwork)
 	hung := has(health, HealthNoAnswer, HealthHomeless) || (network && !down)
-	restart := c.listen || c.program || has(health, HealthProgram, HealthConfig, HealthKeys)
+	restart := c.listen || c.program || c.watchdog || has(health, HealthProgram, HealthConfig, HealthKeys)
 	install := gone || restart || network || c.name || has(health, HealthCert)
 	rejoin := gone || has(health, HealthNotMember, HealthServer)
 	drained := (restart && !down && !hung) || c.witness
@@ -229,7 +237,7 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 	add(install, PhaseInstall)
 	add(down || hung || restart, PhaseStart)
 	add(rejoin, PhaseJoin)
-	add(!rejoin && (c.listen || c.name || c.role || c.settings || c.votes > 0 || has(health, HealthSettings)), PhaseUpdate)
+	add(!rejoin && (c.listen || c.name || c.role || c.settings || c.watchdog || c.votes > 0 || has(health, HealthSettings)), PhaseUpdate)
 	add(rejoin || c.votes > 0 || has(health, HealthNotCaught), PhasePromote)
 	add(drained || has(health, HealthDrained), PhaseResume)
 

@@ -19,7 +19,8 @@ type NotHeld struct {
 // exclusive = true; and every type that this version doesn't know.
 //
 // It says nothing of fences: a node that is verified off runs nothing, so where
-// every takeover of the group waits for that, what is listed here does no harm.
+// every takeover of the group waits for that, what is listed here does no harm. Nor
+// of watchdogs, which reset a node that can't prove that it is down (WatchdogOn).
 func (g *Group) NotHeld() []NotHeld {
 	var out []NotHeld
 	for i := range g.Resources {
@@ -46,7 +47,7 @@ func (r *Resource) notHeld() string {
 // exclusive warns of groups that nothing holds whole.
 func (c *checker) exclusive(g *Group) {
 	left := g.NotHeld()
-	if len(left) == 0 || c.d.Cluster.Quorum.Model == SingleNode || c.d.Covered(g) {
+	if len(left) == 0 || c.d.Cluster.Quorum.Model == SingleNode || c.d.Guarded(g) {
 		return
 	}
 	names := make([]string, len(left))
@@ -54,6 +55,6 @@ func (c *checker) exclusive(g *Group) {
 		names[i] = n.Resource
 	}
 	c.warn(g.Addr, "", "Group is not exclusive", "Group %s may be active on two nodes for a while after a node is cut off, as nothing takes away what its resource %s leaves: %s. "+
-		"Where the script itself keeps others out (a reservation, a lock that CLUSTERPLAN_EPOCH guards), or where two at once do no harm, say exclusive = true in the resource. A fence that covers all of the group's owners makes it wait for that instead.",
+		"Where the script itself keeps others out (a reservation, a lock that CLUSTERPLAN_EPOCH guards), or where two at once do no harm, say exclusive = true in the resource. A fence or a watchdog for each of the group's owners makes it wait for that instead.",
 		g.Name, strings.Join(names, ", "), left[0].Why)
 }

@@ -66,6 +66,8 @@ func NodeSchema() Schema {
 			{Name: "votes", Type: TypeNumber, Default: int64(1), KnownAtPlan: true, Impact: ImpactMembership, Doc: "0 or 1; 0 keeps a copy of the database and never counts for quorum."},
 			{Name: "role", Type: TypeString, Default: RoleMember, Values: []string{RoleMember, RoleWitness}, KnownAtPlan: true, Impact: ImpactMembership, Doc: "A witness votes and keeps the database, and never owns a group."},
 			{Name: "labels", Type: TypeStringMap, KnownAtPlan: true, Impact: ImpactNone, Doc: "For expressions and people."},
+			{Name: "watchdog", Type: TypeString, KnownAtPlan: true, Impact: ImpactRestartAgent, Doc: "The watchdog device that resets the node when it can't prove that what it ran without a lease is down, as /dev/watchdog; default: none. It needs root."},
+			{Name: "watchdog_timeout", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactRestartAgent, Doc: "How long the watchdog waits before it resets, in whole seconds; default 5s. The takeover of groups that rely on it waits so much longer."},
 			{Name: "endpoint", Type: TypeString, Computed: true, Impact: ImpactNone, Doc: "host:port of its agent."},
 			{Name: "server_id", Type: TypeNumber, Computed: true, Impact: ImpactNone, Doc: "The id of its data directory in the database's consensus."},
 			{Name: "program", Type: TypeString, Computed: true, Impact: ImpactRestartAgent, Doc: "Digest of the agent's program."},

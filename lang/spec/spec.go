@@ -152,6 +152,9 @@ type Node struct {
 	Votes    int               `json:"votes"` // 0 or 1
 	Role     string            `json:"role"`
 	Labels   map[string]string `json:"labels,omitempty"`
+
+	Watchdog        string   `json:"watchdog,omitempty"`         // the device that resets it; "": none
+	WatchdogTimeout Duration `json:"watchdog_timeout,omitempty"` // its time-out; 0 with Watchdog: DefaultWatchdogTimeout
 }
 
 // Witness tells whether n votes but never owns a group.

@@ -166,11 +166,17 @@ func ShrinkRho(d time.Duration) time.Duration {
 // TakeoverWait is W: how long after a node's last possible lease began its
 // groups may start elsewhere, (L + S + K)(1+rho)/(1-rho), for a group that
 // stops within s (0: the default).
-func (t Timings) TakeoverWait(s Duration) time.Duration {
+func (t Timings) TakeoverWait(s Duration) time.Duration { return t.TakeoverWaitWith(s, 0) }
+
+// TakeoverWaitWith is W for a group that relies on its node's watchdog, with that
+// time-out: (L + S + K + watchdog)(1+rho)/(1-rho). The monitor feeds it under a
+// lease, or when nothing is left, and the kernel kills the monitor S + K after the
+// lease's end at the latest; so this is when the last feed can have come.
+func (t Timings) TakeoverWaitWith(s, watchdog Duration) time.Duration {
 	if s == 0 {
 		s = t.StopWithin
 	}
-	return StretchRho(t.Lease.D() + s.D() + t.Kill.D())
+	return StretchRho(t.Lease.D() + s.D() + t.Kill.D() + watchdog.D())
 }
 
 // LeaseFloor is the shortest lease under which an unsplit change of leader

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // What lies in a node's directory. Providers write the first five, the agent
@@ -45,6 +46,9 @@ type fileConfig struct {
 	Name      string `json:"name"`
 	Address   string `json:"address"` // host:port, TCP and UDP
 	Version   string `json:"version"`
+
+	Watchdog        string        `json:"watchdog,omitempty"` // its device; "": none is opened
+	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`
 }
 
 // files is all that the agent needs from its directory, checked.

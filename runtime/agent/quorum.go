@@ -61,7 +61,7 @@ func (n *Node) become(q spec.Quorum) error {
 	n.step(member.Tick{})
 	for _, s := range []*seat{&n.freezer, &n.monitor} {
 		if s.up {
-			n.step(member.MonitorUp{Freezer: s.freezer})
+			n.step(s.ready)
 		}
 	}
 	return nil

@@ -25,6 +25,7 @@ type seat struct {
 	freezer bool
 	process *monitor.Process // the loop's: nil: none takes orders now
 	up      bool             // the loop's: it is ready
+	ready   member.MonitorUp // the loop's: what it said then
 	on      bool             // the loop's: it is supervised
 	pid     pid
 }
@@ -88,13 +89,17 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 	if !n.cfg.Embedded {
 		runtime.GOMAXPROCS(processors + 1)
 	}
+	conf := monitor.Configure{
+		Cluster: n.files.conf.Cluster, Node: n.facts.Name, Dir: n.files.dir,
+		Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
+		Freezer: s.freezer,
+	}
+	if !s.freezer { // what freezes waits for a fence
+		conf.Watchdog, conf.WatchdogTimeout = n.files.conf.Watchdog, n.files.conf.WatchdogTimeout
+	}
 	p, err := monitor.StartProcess(context.WithoutCancel(ctx), monitor.Options{
-		Configure: monitor.Configure{
-			Cluster: n.files.conf.Cluster, Node: n.facts.Name, Dir: n.files.dir,
-			Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
-			Freezer: s.freezer,
-		},
-		Args: n.cfg.MonitorArgs, Env: n.cfg.MonitorEnv,
+		Configure: conf,
+		Args:      n.cfg.MonitorArgs, Env: n.cfg.MonitorEnv,
 	})
 	if !n.cfg.Embedded {
 		runtime.GOMAXPROCS(processors)
@@ -147,9 +152,10 @@ func (n *Node) word(s *seat, w monitor.Word) {
 	}
 	switch {
 	case w.Ready != nil:
+		ready := member.MonitorUp{Freezer: s.freezer, Watchdog: w.Ready.Watchdog, NoWatchdog: w.Ready.NoWatchdog}
 		n.give(job{fn: func() {
-			s.up = true
-			n.step(member.MonitorUp{Freezer: s.freezer})
+			s.up, s.ready = true, ready
+			n.step(ready)
 		}})
 	case w.Changed != nil:
 		n.input(member.ResourceChanged{Group: w.Changed.Group, Epoch: w.Changed.Epoch, Resource: w.Changed.Resource, State: w.Changed.State, Reason: w.Changed.Reason})

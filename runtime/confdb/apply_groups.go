@@ -44,6 +44,7 @@ func (s *State) putGroup(c Command) Result {
 	}
 	g.Owner.Freeze = g.Owner.Node != "" && g.Freezes() // the same
 	g.Spec = next
+	s.relyOnWatchdog(g)
 	g.Resources = resourceStates(next, g.Resources)
 	s.endUploads(next.ID)
 	g.LeftFailed, g.GaveUp, g.FailedOn = "", false, nil
@@ -240,6 +241,14 @@ func (s *State) isHome(g *Group) bool {
 	return g.Owner.Node == g.HomeFrom
 }
 
+// relyOnWatchdog has a takeover from the group's owner wait for its watchdog, where
+// the group relies on that. It is not taken back while the owner may not have heard.
+func (s *State) relyOnWatchdog(g *Group) {
+	if n := s.Nodes[g.Owner.Node]; n != nil {
+		g.Owner.Watchdog = max(g.Owner.Watchdog, g.Spec.WatchdogOn(&n.Spec))
+	}
+}
+
 // assign changes the owner: the one place where an epoch grows. It holds only
 // for the epoch that the leader saw, and never against an operator's newer order.
 func (s *State) assign(c Command) Result {
@@ -264,6 +273,7 @@ func (s *State) assign(c Command) Result {
 		Lease: max(a.Timings.Lease, s.leaseOf(n)), StopWithin: a.Timings.StopWithin, Kill: a.Timings.Kill,
 		Open: a.Node != "" && a.Timings.Open, Freeze: a.Node != "" && a.Timings.Freeze,
 	}
+	s.relyOnWatchdog(g)
 	g.GaveUp, g.Handover = false, nil
 	g.LeftFailed = a.LeftFailed
 	s.endUploads(a.Group)

@@ -49,6 +49,11 @@ func (s *State) putNode(c Command) Result {
 	}
 	if !same(n.Spec, p.Spec) {
 		n.Spec = p.Spec
+		for _, g := range s.Groups {
+			if g.Owner.Node == id {
+				s.relyOnWatchdog(g)
+			}
+		}
 		s.configured()
 		s.event(c, s.aboutNode(id, KindNodeChanged, c.because("node "+p.Spec.Name+" changed")))
 	}

@@ -97,6 +97,10 @@ type Ownership struct {
 	// Freeze: it goes on without a lease, or may: no_quorum was "freeze" at some
 	// time under this epoch.
 	Freeze bool `json:"freeze,omitempty"`
+	// Watchdog is the longest time-out of its node's watchdog, where something of
+	// the group may outlive the lease until that resets the node; 0: none is relied
+	// on. It only grows until the next owner, which sets it anew.
+	Watchdog spec.Duration `json:"watchdog,omitempty"`
 }
 
 // Freezes tells whether the group may go on without a lease: by its definition,

@@ -59,7 +59,11 @@ type (
 	// Clock tells the time of day.
 	Clock struct{ Wall time.Time }
 	// MonitorUp and MonitorDown, ResourceChanged and GroupDown: see runtime/member.
-	MonitorUp   struct{ Freezer bool }
+	MonitorUp struct {
+		Freezer    bool
+		Watchdog   spec.Duration
+		NoWatchdog string
+	}
 	MonitorDown struct{ Freezer bool }
 	// ResourceChanged is the monitor's report on one resource.
 	ResourceChanged struct {
@@ -202,7 +206,11 @@ type Machine struct {
 	held     uint64           // own Seq that the newest lease was granted for
 	monitor  bool             // it runs, holds the lock, has cleaned up; and a freezer has, if there was one
 	freezer  freezer          // freeze.go
-	answered struct {         // receipt of the newest leader's frame that this node answered
+
+	watchdog   spec.Duration // time-out of the watchdog that the monitor has armed; 0: none
+	noWatchdog string        // why it has not armed the one that it was to
+
+	answered struct { // receipt of the newest leader's frame that this node answered
 		term uint64
 		at   spec.Instant // of this term
 		old  spec.Instant // of any older one; a start counts as one
@@ -250,6 +258,9 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 		m.wall, m.wallAt = ev.Wall, m.now
 		m.leadDirty() // what waits for a time of day looks again
 	case MonitorUp:
+		if !ev.Freezer {
+			m.watchdog, m.noWatchdog = ev.Watchdog, ev.NoWatchdog
+		}
 		m.monitorUp(ev.Freezer)
 	case MonitorDown:
 		m.monitorDown(ev.Freezer)

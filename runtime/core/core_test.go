@@ -198,6 +198,16 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		f := spec.Fence{ID: "f", Name: "power", Addr: addr.Fence("power", addr.NoKey), Agent: "fence_x", Level: 1, When: str("when", "needed")}
 		s.state.Fences["f"] = &confdb.Fence{Spec: f}
 		return s.step(StateChanged{s.state})
+	case "watchdogs": // every node has one; what runs may outlive its lease
+		t := spec.Duration(span("timeout", 5*time.Second))
+		for _, n := range s.state.Nodes {
+			n.Spec.Watchdog, n.Spec.WatchdogTimeout = "/dev/watchdog", t
+		}
+		for _, g := range s.state.Groups {
+			g.Owner.Watchdog = t
+		}
+		s.began, s.state.ConfigRevision = s.now, s.state.ConfigRevision+1
+		return s.step(StateChanged{s.state})
 	case "proof": // of a fencing by another leader
 		r := s.state.Apply(confdb.Command{ID: fmt.Sprint("op", s.state.Revision), NodeFenced: &confdb.NodeFenced{
 			Node: str("node", ""), OK: true, By: "power", Groups: map[string]uint64{str("group", ""): num("epoch", 0)}}})
@@ -229,7 +239,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		if str("is", "up") == "down" {
 			return s.step(MonitorDown{Freezer: d.HasArg("freezer")})
 		}
-		return s.step(MonitorUp{Freezer: d.HasArg("freezer")})
+		return s.step(MonitorUp{Freezer: d.HasArg("freezer"), Watchdog: spec.Duration(span("watchdog", 0)), NoWatchdog: str("no-watchdog", "")})
 	case "frame":
 		to := num("to", 2)
 		f := s.m.Frame(s.now, to)

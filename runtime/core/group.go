@@ -231,6 +231,10 @@ func (m *Machine) driveUp(r *run) {
 			if !r.supported(x) || r.oldOf(x.spec.Name) || r.dependentsUp(x) {
 				continue
 			}
+			if why := m.unwatched(r, x); why != "" {
+				m.giveUp(r, x, why)
+				return
+			}
 			x.retryAt, x.resting = 0, false
 			x.set(spec.StateOnlinePending, "")
 			x.since = m.now
@@ -487,6 +491,17 @@ func (m *Machine) failed(r *run, x *resource, reason string) {
 		x.retryAt = m.now.Add(retryFailed)
 		r.note(KindResourceFailed, fmt.Sprintf("%s; it is tried again in %s", what, spec.Duration(retryFailed)))
 	}
+}
+
+// giveUp has the group go elsewhere, since x can't be on this node.
+func (m *Machine) giveUp(r *run, x *resource, reason string) {
+	x.set(spec.StateFailed, reason)
+	r.gaveUp = true
+	r.phase = phaseStopping
+	n := len(r.notes)
+	r.note(KindGroupFailed, fmt.Sprintf("resource %s of group %s is not started: %s; group %s gives up on this node", x.spec.Name, r.name, reason, r.name))
+	r.notes[n].root = true
+	m.driveDown(r)
 }
 
 // groupDown takes the monitor's proof: its answer to EndGroup, after which

@@ -343,7 +343,7 @@ func (m *Machine) takeoverWait(o confdb.Ownership) time.Duration {
 	if s == 0 {
 		s = t.StopWithin
 	}
-	return t.TakeoverWait(s)
+	return t.TakeoverWaitWith(s, o.Watchdog)
 }
 
 // maxWait is the longest takeover wait of all groups and nodes.
@@ -394,7 +394,7 @@ func (m *Machine) mayTake(id string, g *confdb.Group) bool {
 		if m.asksForLease() {
 			return false
 		}
-		free = max(m.start.Add(wait), m.leaseEnd.Add(spec.StretchRho(g.Owner.StopWithin.D()+g.Owner.Kill.D())))
+		free = max(m.start.Add(wait), m.leaseEnd.Add(spec.StretchRho(g.Owner.StopWithin.D()+g.Owner.Kill.D()+g.Owner.Watchdog.D())))
 	}
 	if m.now >= free {
 		return true

@@ -64,8 +64,13 @@ type Membership struct {
 
 // MonitorUp says that this node's monitor runs, holds the node's lock, and has
 // cleaned up what an earlier one left; with Freezer: the one for groups that
-// freeze, which has a lock and leavings of its own.
-type MonitorUp struct{ Freezer bool }
+// freeze, which has a lock and leavings of its own. The node's tells also whether
+// it has armed the node's watchdog.
+type MonitorUp struct {
+	Freezer    bool
+	Watchdog   spec.Duration // the time-out of the armed one; 0: none
+	NoWatchdog string        // why the one that the node is to have isn't armed, and what to do
+}
 
 // MonitorDown says that the monitor process is gone (and with it all that it
 // hosted, which the kernel and the guardians saw to).

@@ -31,15 +31,17 @@ type monitor struct {
 	quit    <-chan struct{} // this process was asked to end
 	reports chan report
 
-	isReady bool
-	alone   bool         // the agent is gone or of no use: no orders are taken, and the monitor ends
-	leaveAt spec.Instant // alone: when it stops everything, if its lease doesn't end before
-	board   *board
-	memory  *os.File      // the board\'s, for separate monitors
-	remote  *remoteLedger // a separate monitor\'s way to the record
-	lease   spec.Instant  // its end, as it was seen last
-	groups  map[string]*group
-	early   []Order // Ends that came before all was cleaned up
+	isReady    bool
+	alone      bool         // the agent is gone or of no use: no orders are taken, and the monitor ends
+	leaveAt    spec.Instant // alone: when it stops everything, if its lease doesn't end before
+	board      *board
+	memory     *os.File      // the board\'s, for separate monitors
+	remote     *remoteLedger // a separate monitor\'s way to the record
+	lease      spec.Instant  // its end, as it was seen last
+	groups     map[string]*group
+	watchdog   *watchdog // nil: there is none, or it isn't armed
+	noWatchdog string    // why the one of conf isn't
+	early      []Order   // Ends that came before all was cleaned up
 }
 
 // alonePatience bounds how long the monitor serves without an agent, however
@@ -53,6 +55,7 @@ func (m *monitor) loop() error {
 	for {
 		m.look()
 		m.lapse()
+		m.feedWatchdog()
 		if err := m.arm(); err != nil {
 			return err
 		}
@@ -84,6 +87,8 @@ func (m *monitor) loop() error {
 				return deadlocked(r)
 			}
 			m.report(r)
+		case err := <-m.watchdog.broken():
+			return err // and the next monitor tells what it can do
 		case <-m.timer.C:
 			m.timer.Fired()
 		}
@@ -122,7 +127,11 @@ func (m *monitor) idle() bool {
 // begin is after the clean-up.
 func (m *monitor) begin() {
 	m.isReady = true
-	m.out.say(Word{Ready: &ReadyWord{PID: os.Getpid()}})
+	up := &ReadyWord{PID: os.Getpid(), NoWatchdog: m.noWatchdog}
+	if m.watchdog != nil {
+		up.Watchdog = spec.Duration(m.watchdog.timeout)
+	}
+	m.out.say(Word{Ready: up})
 	for _, o := range m.early {
 		m.order(o)
 	}
@@ -446,6 +455,9 @@ func (m *monitor) arm() error {
 		if next == 0 || at < next {
 			next = at
 		}
+	}
+	if m.watchdog != nil && (next == 0 || m.watchdog.next < next) {
+		next = m.watchdog.next
 	}
 	m.timer.Set(next)
 	return nil

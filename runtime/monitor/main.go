@@ -131,6 +131,8 @@ func serve(conn net.Conn, board *board, memory *os.File) error {
 	err = m.loop()
 	if err != nil {
 		out.log("error", "the monitor ends: "+err.Error(), nil)
+	} else {
+		m.endWatchdog()
 	}
 	out.finish(time.Second)
 	return err
@@ -207,6 +209,7 @@ func (m *monitor) prepare() error {
 	}
 	m.record, m.host.record, m.host.ledger = record, record, record
 	m.undo()
+	m.armWatchdog() // only now: opening it feeds it
 	Trim()
 	if err := Lock(); err != nil {
 		m.out.log("debug", "the monitor's program may be dropped from memory when memory is short", map[string]any{"err": err.Error()})
@@ -215,7 +218,9 @@ func (m *monitor) prepare() error {
 }
 
 // Undoing is tried so often, each time for so long. What can't be undone stays
-// in the record, for the next monitor: a node must not be lost for it.
+// in the record, for the next monitor: a node must not be lost for it. Where there
+// is a watchdog it is tried for good: others may rely on the node's reset, so that
+// it says nothing before either.
 const (
 	undoTries   = 3
 	undoTimeout = 30 * time.Second
@@ -235,13 +240,24 @@ func (m *monitor) undo() {
 				m.out.log("warn", "ran the stop command of what an earlier monitor had left", map[string]any{"resource": u.Program.Name})
 				break
 			}
-			m.out.log("error", "what an earlier monitor left can't be stopped", map[string]any{"resource": u.Program.Name, "err": err.Error(), "try": try, "of": undoTries})
-			if try == undoTries {
-				break
+			forGood := m.conf.Watchdog != "" && !m.record.rebooted
+			args := map[string]any{"resource": u.Program.Name, "err": err.Error(), "try": try}
+			if !forGood {
+				args["of"] = undoTries
+			}
+			m.out.log("error", "what an earlier monitor left can't be stopped", args)
+			if try >= undoTries {
+				if !forGood {
+					break
+				}
+				time.Sleep(undoPause)
 			}
 		}
 	}
 }
+
+// undoPause is between two tries after the first ones.
+const undoPause = time.Second
 
 // tellWaiting says, ever more seldom, that an earlier monitor still lives.
 func (m *monitor) tellWaiting(holder string, done <-chan struct{}) {

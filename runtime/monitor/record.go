@@ -26,6 +26,8 @@ type record struct {
 	path  string
 	token string // of this monitor: in the environment of all that it starts
 
+	rebooted bool // the host has been reset since the last monitor
+
 	saving sync.Mutex // held while it is changed and written; taken before mu
 	mu     sync.Mutex // guards data; never held while the disk is waited for
 	data   recordData
@@ -78,6 +80,7 @@ func openRecord(path string) (*record, error, error) {
 	}
 	if now := strings.TrimSpace(string(boot)); r.data.Boot != now {
 		// No process lives through a boot, and ids begin anew.
+		r.rebooted = true
 		r.data.Boot, r.data.Tokens, r.data.Guardians, r.data.Devices, r.data.Cgroups = now, nil, nil, nil, nil
 		// What a script had changed may well: it stays to be undone.
 	}
@@ -265,6 +268,13 @@ func (r *record) toUndo() []undo {
 	out := slices.Clone(r.data.Undo)
 	slices.Reverse(out)
 	return out
+}
+
+// nothingToUndo tells whether no script has left anything on.
+func (r *record) nothingToUndo() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.data.Undo) == 0
 }
 
 // save writes the record; the caller holds saving, and not mu.

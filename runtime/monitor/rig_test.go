@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "monitor":
+			if log := os.Getenv(fakeWatchdogVariable); log != "" {
+				openWatchdog = func(string) (watchdogDevice, error) { return openFakeWatchdog(log) }
+			}
 			os.Exit(Main(os.Args[2:]))
 		case "guard":
 			os.Exit(GuardMain(os.Args[2:]))
@@ -79,9 +82,15 @@ func startRig(t testing.TB, dir string) *rig { return startRigOn(t, dir, nil) }
 // startRigOn starts the monitor in a host's network; nil: this process's.
 func startRigOn(t testing.TB, dir string, on *addresstest.Host) *rig {
 	t.Helper()
+	return startRigWith(t, on, Options{Configure: configureOf(dir)})
+}
+
+func startRigWith(t testing.TB, on *addresstest.Host, options Options) *rig {
+	t.Helper()
+	dir := options.Configure.Dir
 	var p *Process
 	start := func() (err error) {
-		p, err = StartProcess(context.Background(), Options{Configure: configureOf(dir)})
+		p, err = StartProcess(context.Background(), options)
 		return err
 	}
 	var err error

@@ -26,6 +26,9 @@ type Configure struct {
 	Socket  string `json:"socket"`            // the local API
 	Freezer bool   `json:"freezer,omitempty"` // it hosts what goes on without a lease (freezer.go)
 	Apart   *Apart `json:"apart,omitempty"`   // to a separate monitor
+
+	Watchdog        string        `json:"watchdog,omitempty"` // the device (watchdog.go); "": none
+	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`
 }
 
 // Start starts a resource.
@@ -62,7 +65,9 @@ type Word struct {
 
 // ReadyWord is the first word.
 type ReadyWord struct {
-	PID int `json:"pid"`
+	PID        int           `json:"pid"`
+	Watchdog   spec.Duration `json:"watchdog,omitempty"`    // time-out of the one that is armed; 0: none
+	NoWatchdog string        `json:"no_watchdog,omitempty"` // why that isn't the configured one
 }
 
 // Changed is a resource's new state.

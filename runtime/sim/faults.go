@@ -341,6 +341,9 @@ func (h *host) wake() {
 			h.killByTimer(m)
 		}
 	}
+	if at := h.dog.at; at != 0 && at <= h.now() {
+		h.reset()
+	}
 	h.waking = false
 	h.w.check.woke(h)
 	due := h.atResume

@@ -87,6 +87,7 @@ func (f *fences) start(a *agent, o member.StartFence) {
 func (h *host) powerOff() {
 	h.wake() // it is off, not asleep
 	h.tell("is turned off")
+	h.disarm()
 	h.killMonitors()
 	h.killAgent()
 	h.killMonitors() // those that outlived their agent

@@ -142,6 +142,9 @@ func (h *host) node() *confdb.PutNode {
 	if h.witness() {
 		n.Role = spec.RoleWitness
 	}
+	if h.w.cfg.Watchdog {
+		n.Watchdog, n.WatchdogTimeout = "/dev/watchdog", watchdogTimeout
+	}
 	return &confdb.PutNode{Spec: n, ServerID: h.server, Endpoint: h.endpoint, Version: "sim"}
 }
 
@@ -188,8 +191,8 @@ func (w *world) group(i int) spec.Group {
 	if i == 1 && w.cfg.Fence {
 		g.NoQuorum = spec.NoQuorumFreeze
 	}
-	if i == 0 && w.cfg.Fence {
-		g.Resources = append(g.Resources, resource("c", kindMount, map[string]any{"start": []any{"mount"}}, "b")) // only a fence frees it
+	if i == 0 && (w.cfg.Fence || w.cfg.Watchdog) {
+		g.Resources = append(g.Resources, resource("c", kindMount, map[string]any{"start": []any{"mount"}}, "b")) // only a fence or a watchdog frees it
 	}
 	return g
 }

@@ -23,9 +23,10 @@ type host struct {
 	clock      clock
 	kernel     kernel
 	disk       disk
-	agent      *agent            // nil: not running
-	old        [2]*monitor       // by seat: of a former agent, still holding the lock
-	hadFreezer bool              // its record is on disk
+	agent      *agent      // nil: not running
+	old        [2]*monitor // by seat: of a former agent, still holding the lock
+	hadFreezer bool        // its record is on disk
+	dog        watchdog
 	lastEpochs map[string]uint64 // the monitors' record on disk
 	tape       []tap             // the first frames that this life of the agent heard
 
@@ -165,11 +166,16 @@ func (h *host) spawnMonitor(s seat) {
 	}
 	mon := h.newMonitor(s)
 	a.mons[s] = mon
-	h.w.after(h.w.between(5*time.Millisecond, 30*time.Millisecond), func() {
+	h.w.after(h.cleanUpTime(s), func() {
 		mon.run(func() {
 			h.hadFreezer = h.hadFreezer || s == freezerSeat
 			h.drop(func(t thing) bool { return t.by == s }) // what the last one left
-			mon.tell(member.MonitorUp{Freezer: s == freezerSeat})
+			up := member.MonitorUp{Freezer: s == freezerSeat}
+			if s != freezerSeat {
+				mon.armWatchdog()
+				up.Watchdog = h.w.watchdogTimeout()
+			}
+			mon.tell(up)
 		})
 	})
 }
@@ -368,6 +374,11 @@ func (a *agent) carryOut(out member.Output) {
 		h.tell("log: %s %v", o.Text, o.Args)
 	case member.Stopped:
 		h.tell("agent ends in order")
+		for _, mon := range a.mons {
+			if mon != nil && mon.alive {
+				mon.endWatchdog()
+			}
+		}
 		h.killMonitors()
 		h.killAgent()
 		w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))

@@ -84,6 +84,7 @@ type monitor struct {
 	deadman  uint64       // generation of the kernel's timer
 	killAt   spec.Instant // what it is set to; 0: not at all
 	orphan   bool         // its agent is gone
+	told     int64        // when the newest word does
 }
 
 type monGroup struct {
@@ -120,7 +121,9 @@ func (m *monitor) run(do func()) {
 // tell sends a word to the agent that spawned it.
 func (m *monitor) tell(in member.Input) {
 	a := m.h.agent
-	m.h.w.after(m.h.w.between(20*time.Microsecond, 200*time.Microsecond), func() {
+	w := m.h.w
+	m.told = max(m.told, w.now+int64(w.between(20*time.Microsecond, 200*time.Microsecond)))
+	w.at(m.told, func() {
 		if m.h.agent == a && a != nil && a.mons[m.seat] == m {
 			a.input(in)
 		}
@@ -210,7 +213,12 @@ func (m *monitor) leaseOver() {
 		m.takeDown(id, m.groups[id]) // unasked: nobody is told
 	}
 	if m.orphan {
-		m.h.w.after(200*time.Millisecond, func() { m.run(m.kill) })
+		m.h.w.after(200*time.Millisecond, func() {
+			m.run(func() {
+				m.endWatchdog()
+				m.kill()
+			})
+		})
 	}
 }
 

@@ -50,7 +50,7 @@ func (w *world) startCrashes() {
 // simulation's own delays add.
 func (w *world) bound(g spec.Group) time.Duration {
 	t := w.timings()
-	return t.DeviceDelay() + t.TakeoverWait(g.StopWithin)*101/100 + 60*time.Millisecond + 45*time.Millisecond + 300*time.Millisecond
+	return t.DeviceDelay() + t.TakeoverWaitWith(g.StopWithin, g.WatchdogOn(&w.hosts[0].node().Spec))*101/100 + 60*time.Millisecond + 45*time.Millisecond + 300*time.Millisecond
 }
 
 // crash kills a whole node, and judges what follows. It returns the longest

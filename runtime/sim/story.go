@@ -142,6 +142,9 @@ func (c Config) Command() string {
 	if c.Fence {
 		s += " --fence"
 	}
+	if c.Watchdog {
+		s += " --watchdog"
+	}
 	if c.Crashes {
 		s += " --scenario crashes"
 	}

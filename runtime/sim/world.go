@@ -45,7 +45,8 @@ type Config struct {
 	Crashes   bool             // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
 	Most      int              // of Crashes: how many; 0: as many as there is time for
 
-	Fence bool // a fence covers every node, and is used whenever it could be faster than the wait
+	Fence    bool // a fence covers every node, and is used whenever it could be faster than the wait
+	Watchdog bool // every node has a watchdog, on which one group relies
 
 	// Mix says how often each fault comes, by its name (FaultNames), in place
 	// of the usual weights: faults that it doesn't name don't come.
@@ -68,7 +69,7 @@ func Vary(seed uint64) Config {
 	if cfg.Nodes >= 3 && seed%4 == 1 {
 		cfg.Witnesses = 1
 	}
-	cfg.Fence = seed%5 == 2
+	cfg.Fence, cfg.Watchdog = seed%5 == 2, seed%5 == 3
 	if seed%7 == 4 && cfg.Nodes > 1 && cfg.Nodes < 5 {
 		cfg.Model, cfg.Witnesses, cfg.Learners = spec.SingleQuorum, 0, 0
 	}
@@ -109,6 +110,7 @@ type Report struct {
 	Failovers  int             // starts elsewhere than before
 	Takeovers  int             // decisions to take a group by time alone, or by a fence's proof
 	Frozen     int             // times that groups went on after their node's lease was over
+	Resets     int             // of hosts by their watchdog
 	Acked      int             // updates acknowledged to clients
 	LeastSlack time.Duration   // least time from a former owner's latest possible stop to the decision to take its group; huge if none
 	Times      []time.Duration // of Crashes: how long each group took to start elsewhere

@@ -6,7 +6,6 @@ cluster "c" {
 
 node "n1" {
   provider = local
-  watchdog = "/dev/watchdog"
 }
 
 node "n2" {

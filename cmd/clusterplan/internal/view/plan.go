@@ -341,6 +341,9 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 		}
 		t := f.Terms
 		terms := fmt.Sprintf("lease %d + stop %d + kill %d + clocks %d + commit %d + start %d", t.Lease, t.StopWithin, t.Kill, t.Drift, t.Commit, t.Start)
+		if t.Watchdog > 0 {
+			terms = fmt.Sprintf("watchdog %d + ", t.Watchdog) + terms
+		}
 		if t.Device > 0 {
 			terms = fmt.Sprintf("device %d + ", t.Device) + terms
 		}
