@@ -87,7 +87,7 @@ func (m *monitor) loop() error {
 				return deadlocked(r)
 			}
 			m.report(r)
-		case err := <-m.watchdog.broken():
+		case err := <-m.armed().broken():
 			return err // and the next monitor tells what it can do
 		case <-m.timer.C:
 			m.timer.Fired()
@@ -456,8 +456,8 @@ func (m *monitor) arm() error {
 			next = at
 		}
 	}
-	if m.watchdog != nil && (next == 0 || m.watchdog.next < next) {
-		next = m.watchdog.next
+	if w := m.armed(); w != nil && (next == 0 || w.next < next) {
+		next = w.next
 	}
 	m.timer.Set(next)
 	return nil

@@ -73,6 +73,15 @@ func (m *monitor) armWatchdog() {
 	}
 }
 
+// armed is the watchdog as the loop sees it: prepare makes it beside the loop,
+// which may use it once prepare has returned.
+func (m *monitor) armed() *watchdog {
+	if !m.isReady {
+		return nil
+	}
+	return m.watchdog
+}
+
 // newWatchdog arms a device with at most that time-out.
 func newWatchdog(path string, timeout time.Duration) (*watchdog, error) {
 	dev, err := openWatchdog(path)
@@ -120,8 +129,8 @@ func (m *monitor) nothingLeft() bool { return m.idle() && m.record.nothingToUndo
 
 // feedWatchdog feeds the watchdog if it is time, and if it may be fed.
 func (m *monitor) feedWatchdog() {
-	w := m.watchdog
-	if w == nil || !m.isReady {
+	w := m.armed()
+	if w == nil {
 		return
 	}
 	now := boottime.Now()
@@ -145,7 +154,7 @@ func (m *monitor) feedWatchdog() {
 
 // endWatchdog disarms it at this process's orderly end, if nothing is left.
 func (m *monitor) endWatchdog() {
-	w := m.watchdog
+	w := m.armed()
 	if w == nil {
 		return
 	}
