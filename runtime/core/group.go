@@ -179,6 +179,9 @@ func (m *Machine) stepRun(r *run) {
 			// and a release may never be followed by a start.
 			r.released = true
 			m.owner.released = append(m.owner.released, r)
+			if m.lead == nil && m.drv.Leader != 0 {
+				m.emit(Send{m.drv.Leader}) // who waits for it need not wait for the next frame
+			}
 			m.leadDirty()
 		}
 	case phaseUp:
