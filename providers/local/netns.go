@@ -2,11 +2,14 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -169,3 +172,33 @@ func Dialer(dataDir string) providers.DialFunc {
 
 // Lab is the network lab of a definition's data directory.
 func Lab(dataDir string) *netlab.Lab { return netlab.At(resolve(dataDir)) }
+
+// Clear takes away what is left under dataDir of nodes that no state tells of,
+// once a destroy has left none: an apply that was killed may have begun a node's
+// directory and no more, or a network lab's switch. What is a whole node is
+// left alone, and the lab with it.
+func Clear(dataDir string) error {
+	root := resolve(dataDir)
+	dir := filepath.Join(root, providers.NodesDir)
+	nodes, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, n := range nodes {
+		if _, err := os.Stat(filepath.Join(dir, n.Name(), providers.AgentConfigFile)); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+			return err
+		}
+	}
+	lab := netlab.At(root)
+	r, err := lab.Record()
+	if errors.Is(err, netlab.ErrNone) {
+		return nil
+	}
+	for key := range r.Seats {
+		err = errors.Join(err, lab.Unwire(key))
+	}
+	return err
+}

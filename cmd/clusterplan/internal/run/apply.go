@@ -12,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
 )
@@ -43,7 +44,7 @@ type Applied struct {
 // Apply plans under the lock, asks, and does it. What was done is in the state
 // when it returns, whatever the error. Result tells of failed objects; they are
 // no error of Apply's own.
-func (s *Session) Apply(ctx context.Context, o ApplyOptions) (*Applied, error) {
+func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, err error) {
 	// What can't come to anything leaves no trace.
 	switch {
 	case o.Mode != planner.ModeDestroy && s.Diags.HasErrors():
@@ -60,6 +61,13 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (*Applied, error) {
 		return nil, err
 	}
 	defer lock.Release()
+	if o.Mode == planner.ModeDestroy {
+		defer func() {
+			if err == nil && (applied.Nothing || applied.Result != nil) {
+				err = s.clear()
+			}
+		}()
+	}
 	out := &Applied{}
 	if from := lock.TookOver(); from != nil {
 		out.Took = from.Who
@@ -116,6 +124,16 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (*Applied, error) {
 		out.Unsettled = s.Unsettled(ctx, o.Stop)
 	}
 	return out, errors.Join(runErr, finishErr)
+}
+
+// clear takes away what a destroy leaves that no state tells of, once the
+// state is empty.
+func (s *Session) clear() error {
+	snap, err := s.Store.Read()
+	if err != nil || !empty(snap.State, snap.Pending) {
+		return err
+	}
+	return local.Clear(s.dataDir())
 }
 
 // journal is what finish needs of a lock.
