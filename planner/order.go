@@ -2,7 +2,6 @@ package planner
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -534,79 +533,3 @@ func (o *orderer) partNeeds(it *item) []addr.Address {
 
 // unique are the attributes that are unique in the cluster, by resource type.
 var unique = map[string]string{"ip_address": "address", "network_name": "name"}
-
-// releases finds addresses that change their group: {who gets it, who gives it up}.
-func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool {
-	type holding struct{ typ, value string }
-	held := map[holding]addr.Address{}
-	value := func(typ string, v cty.Value) (holding, bool) {
-		attr, ok := unique[typ]
-		if !ok || v == cty.NilVal {
-			return holding{}, false
-		}
-		text := unmark(attribute(v, attr))
-		if text == cty.NilVal || !text.IsKnown() || text.IsNull() {
-			return holding{}, false
-		}
-		host, _, _ := strings.Cut(text.AsString(), "/")
-		return holding{typ, host}, true
-	}
-	for _, it := range o.items {
-		if it.addr.IsResource() && it.prior != nil {
-			if h, ok := value(it.change.Type, it.prior.Value); ok {
-				held[h] = it.addr.Owner()
-			}
-		}
-	}
-	out := map[[2]addr.Address]bool{}
-	for _, it := range o.items {
-		if !it.addr.IsResource() || it.want == nil {
-			continue
-		}
-		h, ok := value(it.want.typ, it.want.config)
-		if !ok {
-			continue
-		}
-		to := it.addr.Owner()
-		if from, ok := held[h]; ok && from != to && unit[from] != nil && unit[to] != nil {
-			out[[2]addr.Address{to, from}] = true
-		}
-	}
-	return out
-}
-
-// ownerNames are the nodes that a group's or a fence's lists name.
-func ownerNames(config cty.Value) []string {
-	var out []string
-	for _, attr := range []string{"preferred_owners", "possible_owners", "nodes"} {
-		v := unmark(attribute(config, attr))
-		if v == cty.NilVal || !v.IsKnown() || v.IsNull() {
-			continue
-		}
-		for it := v.ElementIterator(); it.Next(); {
-			if _, e := it.Element(); e.IsKnown() && !e.IsNull() {
-				out = append(out, e.AsString())
-			}
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// nameOf is a node's name in the definition, or as it was.
-func nameOf(u *Unit) string {
-	v := u.Config
-	if v == cty.NilVal && u.Prior != nil {
-		v = u.Prior.Value
-	}
-	name := unmark(attribute(v, "name"))
-	if name == cty.NilVal || !name.IsKnown() || name.IsNull() {
-		return u.Key.Addr.DefaultName()
-	}
-	return name.AsString()
-}
-
-func refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {
-	return problem(hcl.DiagError, "The cluster would lose its quorum",
-		fmt.Sprintf("%s: after %q only %d votes would be up, and %d are needed. Bring nodes back or add some first, in an apply of their own; --allow-quorum-loss does it all the same.", a, phase, up, needed))
-}

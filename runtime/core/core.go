@@ -6,7 +6,8 @@
 // Files: core.go (the machine, its events and effects), lease.go (incarnation,
 // authority, grants, leases: "never two owners"), leader.go (view, takeover),
 // manage.go (failover manager), owner.go (which groups this node runs),
-// group.go (one group's resources), kinds.go (closed lists). DESIGN.md says
+// group.go (one group's resources), report.go (what the database is told of
+// them), fence.go, freeze.go, watchdog.go, timings.go, device.go, kinds.go (closed lists). DESIGN.md says
 // why it is safe, and what it promises.
 //
 // The core never talks to the database's driver: it asks for commands to be

@@ -1,7 +1,7 @@
 // Package raftdb is the driver of a majority node set: etcd's Raft (RawNode)
 // behind confdb.Driver. It is pure: no goroutine, clock, disk, socket or random
 // source of its own; runtime/confdb/store keeps what it persists and
-// runtime/confdb/transport carries its stream messages.
+// runtime/agent carries its stream messages.
 //
 // What differs from Raft as it comes:
 //   - Only leaders are ticked (Beat). A follower that has heard nothing for the
