@@ -65,13 +65,19 @@ func (s *speaker) restart() {
 	}
 }
 
+// close returns once it says nothing any more. Its socket is closed beside that:
+// to close a packet socket takes the kernel some 10 ms (it waits until no
+// processor may still look at it), for which the next owner would wait too.
 func (s *speaker) close() {
 	close(s.quit)
-	s.conn.Close()
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // wakes who reads
 	s.ends.Wait()
-	if s.leave != nil {
-		s.leave()
-	}
+	go func() {
+		s.conn.Close()
+		if s.leave != nil {
+			s.leave()
+		}
+	}()
 }
 
 func (s *speaker) repeat() {

@@ -26,7 +26,7 @@ func (l link) probe(ctx context.Context, a netip.Addr, window time.Duration) err
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { go conn.Close() }() // beside the start: see speaker.close
 	if a.Is6() {
 		// Solicitations of others that probe for it at the same time.
 		leave, err := l.join(solicitedNode(a))

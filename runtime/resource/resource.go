@@ -228,9 +228,10 @@ func (r *Resource) Start(ctx context.Context, progress func(string)) error {
 	return r.awaitCheck(ctx, poll, progress)
 }
 
-// lives returns once it has run for a moment, or has ended within it.
+// lives returns once it has run for a moment, or has ended within it. An address
+// that is there needs no such proof: what depends on it would only wait.
 func (r *Resource) lives(ctx context.Context) error {
-	if r.kind.exited() == nil {
+	if _, address := r.kind.(*ipAddress); address || r.kind.exited() == nil {
 		return nil
 	}
 	timer := time.NewTimer(lived)

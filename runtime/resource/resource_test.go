@@ -154,8 +154,10 @@ func TestEveryType(t *testing.T) {
 }
 
 // An address in 127/8 needs nothing of the kernel; any other is held by the
-// monitor from start to stop.
-func TestAddress(t *testing.T) {
+// monitor from start to stop. It is online as soon as it is there.
+func TestAddress(t *testing.T) { synctest.Test(t, testAddress) }
+
+func testAddress(t *testing.T) {
 	lost := errors.New("somebody took it away")
 	for _, tt := range []struct {
 		attributes map[string]any
@@ -174,8 +176,12 @@ func TestAddress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		began := time.Now() // by a clock that goes on only while all wait
 		if err := r.Start(t.Context(), nil); err != nil || asked != tt.want {
 			t.Errorf("%v: asked for %+v, %v, want %+v", tt.attributes, asked, err, tt.want)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("%v: what depends on it waits for %s though it is there", tt.attributes, waited)
 		}
 		if local := tt.want == (Address{}); local != (r.Exited() == nil) {
 			t.Errorf("%v: an address in 127/8 can't be lost, any other can", tt.attributes)
