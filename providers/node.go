@@ -19,6 +19,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
@@ -38,7 +39,7 @@ type NodesConfig struct {
 	StartWait time.Duration
 	// StopGrace bounds how long an agent may take to stop its groups and end. Default 35 s.
 	StopGrace time.Duration
-	// CertLife of nodes' certificates. Default 90 days.
+	// CertLife of nodes' certificates. Default pki.NodeLife, a year.
 	CertLife time.Duration
 }
 
@@ -65,7 +66,7 @@ func NewNodes(cfg NodesConfig) *Nodes {
 		cfg.StopGrace = 35 * time.Second
 	}
 	if cfg.CertLife == 0 {
-		cfg.CertLife = 90 * 24 * time.Hour
+		cfg.CertLife = pki.NodeLife
 	}
 	return &Nodes{cfg: cfg}
 }

@@ -128,7 +128,10 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		health = append(health, HealthNoAnswer)
+		// One whose certificate has expired runs, and takes a new one as it does.
+		if !errors.Is(err, pki.ErrExpired) || words == "" {
+			health = append(health, HealthNoAnswer)
+		}
 	} else {
 		if self.Program != "" && self.Program != wanted {
 			differs = true
@@ -137,9 +140,6 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 		if n.ServerID != self.ServerID {
 			n.ServerID = self.ServerID
 			p.env.Nodes.Put(Entry{NodeID: s.id, ServerID: self.ServerID})
-		}
-		if !self.CertNotAfter.IsZero() && words == "" && self.CertNotAfter.Before(time.Now()) {
-			words = HealthCert + "in use has expired"
 		}
 	}
 	if differs {

@@ -72,6 +72,16 @@ func (i *Identity) sign(tmpl *x509.Certificate, life time.Duration) (*Cert, erro
 	tmpl.SerialNumber = serial()
 	tmpl.Subject.Organization = []string{i.ID}
 	tmpl.NotBefore, tmpl.NotAfter = now.Add(-skew), now.Add(life)
+	if tmpl.NotBefore.Before(ca.NotBefore) {
+		tmpl.NotBefore = ca.NotBefore
+	}
+	if tmpl.NotAfter.After(ca.NotAfter) { // nobody would take it any longer
+		tmpl.NotAfter = ca.NotAfter
+	}
+	if life > 0 && !now.Before(ca.NotAfter) {
+		return nil, fmt.Errorf("sign a certificate: the cluster's authority has expired at %s (or this host's clock is wrong); "+
+			"what runs goes on, but only a new cluster has a new authority: destroy, then apply", ca.NotAfter.UTC().Format(time.RFC3339))
+	}
 	if life < 0 {
 		tmpl.NotBefore = tmpl.NotAfter.Add(-time.Hour)
 	}

@@ -10,7 +10,8 @@
 // its certificate when it moves.
 //
 // Start with NewIdentity; ServerConfig and ClientConfig are the two ends of a
-// connection; PeerOf says who is at the other end; Explain puts a failed
+// call of the API, NodesServerConfig and NodesClientConfig those of what nodes
+// have among themselves; PeerOf says who is at the other end; Explain puts a failed
 // handshake in words.
 package pki
 
@@ -29,7 +30,8 @@ import (
 	"time"
 )
 
-// Lives of certificates. The authority's is that of the cluster.
+// Lives of certificates. The authority's is that of the cluster. A node's is
+// long, since only an apply renews it, and RenewNeeded leaves four months for one.
 const (
 	CALife     = 10 * 365 * 24 * time.Hour
 	NodeLife   = 365 * 24 * time.Hour

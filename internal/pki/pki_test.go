@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -245,4 +246,65 @@ func TestNotYetValid(t *testing.T) {
 	if err == nil || errors.Is(err, ErrExpired) || !strings.Contains(err.Error(), "check the clocks") {
 		t.Error(err)
 	}
+}
+
+// Among nodes the dates don't count, and nobody but nodes gets in.
+func TestNodesHandshakes(t *testing.T) {
+	ours, theirs := identity(t, "ours"), identity(t, "theirs")
+	get := pair(t)
+	old1 := get(ours.NodeCert("00000000000000a1", "n1", -2*time.Minute))
+	old2 := get(ours.NodeCert("00000000000000a2", "n2", -time.Minute))
+	twin := *ours
+	twin.ID = "00000000000000ff"
+	for _, c := range []struct {
+		name           string
+		server, client tls.Certificate
+		serverErr      string
+		clientErr      string
+	}{
+		{"expired ones", old1, old2, "", ""},
+		{"an operator calls", old1, get(ours.ClientCert("anna", "admin", time.Hour)), "role \"admin\"", "bad certificate"},
+		{"a foreign node calls", old1, get(theirs.NodeCert("00000000000000a2", "n2", time.Hour)), "authority", "certificate"},
+		{"a node of the twin calls", old1, get(twin.NodeCert("00000000000000a2", "n2", time.Hour)), "cluster 00000000000000ff", "certificate"},
+		{"a foreign node answers", get(theirs.NodeCert("00000000000000a2", "n2", time.Hour)), old1, "certificate", "authority"},
+		{"an operator answers", get(ours.ClientCert("anna", "admin", time.Hour)), old1, "certificate", "anna"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sc, err := NodesServerConfig(ours.CACert, ours.ID, c.server, "x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cc, err := NodesClientConfig(ours.CACert, ours.ID, c.client, "x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cc.Certificates, cc.GetClientCertificate = nil, func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c.client, nil }
+			_, serverErr, clientErr := shake(t, sc, cc)
+			for _, e := range []struct {
+				got  error
+				want string
+			}{{serverErr, c.serverErr}, {clientErr, c.clientErr}} {
+				if (e.got == nil) != (e.want == "") || e.got != nil && !strings.Contains(e.got.Error(), e.want) {
+					t.Errorf("server: %v, client: %v", serverErr, clientErr)
+				}
+			}
+		})
+	}
+}
+
+// Nothing is signed past the authority's end, and nothing after it.
+func TestAuthorityEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id := identity(t, "c")
+		end := time.Now().Add(CALife)
+		time.Sleep(CALife - 24*time.Hour)
+		c, err := id.NodeCert("00000000000000a1", "n1", NodeLife)
+		if err != nil || c.NotAfter.After(end) || RenewNeeded(c.NotBefore, c.NotAfter, time.Now()) {
+			t.Errorf("a certificate until %v, the authority ends at %v: %v", c.NotAfter, end, err)
+		}
+		time.Sleep(24 * time.Hour)
+		if _, err := id.NodeCert("00000000000000a1", "n1", NodeLife); err == nil || !strings.Contains(err.Error(), "authority has expired") {
+			t.Errorf("signed by an expired authority: %v", err)
+		}
+	})
 }

@@ -79,6 +79,50 @@ func ClientConfig(caPEM []byte, clusterID string, cert tls.Certificate, nodeID s
 	}, nil
 }
 
+// NodesServerConfig and NodesClientConfig are the two ends of what nodes have
+// among themselves. Both are nodes of this cluster, and the dates of their
+// certificates don't count: neither an expired certificate nor a clock that is
+// wrong parts the nodes of a cluster.
+func NodesServerConfig(caPEM []byte, clusterID string, cert tls.Certificate, protos ...string) (*tls.Config, error) {
+	conf, err := ServerConfig(caPEM, clusterID, cert, protos...)
+	if err != nil {
+		return nil, err
+	}
+	conf.ClientAuth = tls.RequireAnyClientCert // crypto/tls's own check would look at the dates
+	conf.VerifyConnection = verifyNode(conf.ClientCAs, clusterID, x509.ExtKeyUsageClientAuth)
+	return conf, nil
+}
+
+// NodesClientConfig is the calling side of NodesServerConfig.
+func NodesClientConfig(caPEM []byte, clusterID string, cert tls.Certificate, protos ...string) (*tls.Config, error) {
+	conf, err := ClientConfig(caPEM, clusterID, cert, "", protos...)
+	if err != nil {
+		return nil, err
+	}
+	conf.VerifyConnection = verifyNode(conf.RootCAs, clusterID, x509.ExtKeyUsageServerAuth)
+	return conf, nil
+}
+
+// verifyNode takes any node of the cluster, at a time at which its certificate
+// was valid.
+func verifyNode(roots *x509.CertPool, clusterID string, usage x509.ExtKeyUsage) func(tls.ConnectionState) error {
+	return func(cs tls.ConnectionState) error {
+		now := time.Now()
+		if len(cs.PeerCertificates) > 0 {
+			if c := cs.PeerCertificates[0]; now.After(c.NotAfter) {
+				now = c.NotAfter
+			} else if now.Before(c.NotBefore) {
+				now = c.NotBefore
+			}
+		}
+		p, err := verify(cs.PeerCertificates, roots, clusterID, usage, now)
+		if err == nil && p.Role != RoleNode {
+			err = fmt.Errorf("%w: the certificate of %s has the role %q, not node", ErrWrongNode, p.Name, p.Role)
+		}
+		return err
+	}
+}
+
 func pool(caPEM []byte) (*x509.CertPool, error) {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(caPEM) {

@@ -83,6 +83,13 @@ func fakeAgent(dir string) int {
 	if err != nil {
 		return die(err)
 	}
+	config.Certificates = nil
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { // as it lies there now
+		if now, err := tls.LoadX509KeyPair(filepath.Join(dir, providers.NodeCertFile), filepath.Join(dir, providers.NodeKeyFile)); err == nil && now.Leaf.Subject.CommonName == conf.NodeID {
+			return &now, nil
+		}
+		return &pair, nil
+	}
 	server, err := serverID(filepath.Join(dir, providers.DataDirName))
 	if err != nil {
 		return die(err)
@@ -350,6 +357,9 @@ func TestDrift(t *testing.T) {
 		}, []string{"certificate missing"}, "install"},
 		{"certificate almost over", func(n *node) { mint(t, w, n, dirOf(n), 2*time.Minute) },
 			[]string{"certificate expires in 1 day"}, "install"},
+		// Nothing is stopped for it: the agent takes the new one as it runs.
+		{"certificate expired", func(n *node) { mint(t, w, n, dirOf(n), -time.Minute) },
+			[]string{"certificate expired"}, "install"},
 		{"certificate of another", func(n *node) { mint(t, w, &node{id: pki.NewID(), name: "x"}, dirOf(n), time.Hour) },
 			[]string{"certificate of another node or cluster"}, "install"},
 		{"program replaced", func(n *node) {

@@ -160,6 +160,7 @@ func (n *Node) run(ctx context.Context) error {
 		g.Go(func() error { trim(life); return nil })
 	}
 	g.Go(func() error { return n.peers.run(life) })
+	g.Go(func() error { n.watchCertificate(life); return nil })
 	g.Go(func() error { return n.fences.run(life) })
 	g.Go(func() error { return front.serve(life, n) })
 	g.Go(func() error { return n.apps.run(life, n) })

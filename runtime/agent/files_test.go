@@ -92,7 +92,6 @@ func TestDirectoryIsCheckedBeforeAnythingStarts(t *testing.T) {
 		{"configuration with holes", dirOptions{edit: map[string]string{configFile: `{"name":"n1","address":"here"}`}}, []string{"cluster_id", "node_id", `"here"`}},
 		{"certificate of another cluster", dirOptions{cluster: other}, []string{"is for the cluster with id " + other.ID, id.ID}},
 		{"certificate of another node", dirOptions{node: "aaaaaaaaaaaaaaaa"}, []string{"is for the node with id aaaaaaaaaaaaaaaa"}},
-		{"certificate that has expired", dirOptions{life: -time.Minute}, []string{"expired", "renews"}},
 		{"damaged frame key", dirOptions{edit: map[string]string{frameKey: "c2hvcnQ="}}, []string{frameKey, "32 bytes"}},
 	} {
 		_, err := readFiles(makeDir(t, id, tc.o))
@@ -193,12 +192,16 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 	write(f.conf.NodeID, 9*time.Hour, time.Now().Add(time.Minute))
 	_, renewed := c.current()
-	if !renewed.After(first.Add(7 * time.Hour)) {
-		t.Errorf("the old certificate (%s) is in use after %s", first, renewed)
+	if !renewed.until.After(first.until.Add(7 * time.Hour)) {
+		t.Errorf("the old certificate (%s) is in use after %s", first.until, renewed.until)
 	}
 	write("bbbbbbbbbbbbbbbb", 99*time.Hour, time.Now().Add(2*time.Minute))
 	if _, now := c.current(); now != renewed {
 		t.Error("a certificate of another node was taken")
+	}
+	write(f.conf.NodeID, -time.Minute, time.Now().Add(3*time.Minute))
+	if _, now := c.current(); now != renewed {
+		t.Error("a new certificate that has expired was taken")
 	}
 }
 

@@ -96,7 +96,7 @@ func (n *Node) askKeys(from netip.AddrPort) {
 }
 
 func (n *Node) fetchKeys(from netip.AddrPort) (*confdb.Keyring, error) {
-	conf, err := pki.ClientConfig(n.files.ca, n.facts.ClusterID, n.files.cert, "", protoKeys)
+	conf, err := pki.NodesClientConfig(n.files.ca, n.facts.ClusterID, n.files.cert, protoKeys)
 	if err != nil {
 		return nil, err
 	}

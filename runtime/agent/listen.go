@@ -46,10 +46,9 @@ func (n *Node) listen() (_ *front, err error) {
 			f.close()
 		}
 	}()
-	if f.tls, err = pki.ServerConfig(n.files.ca, n.facts.ClusterID, n.files.cert, protoRaft, protoKeys, "http/1.1"); err != nil {
+	if f.tls, err = n.serverTLS(); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(n.files.dir, caFile), err)
 	}
-	f.tls = n.cert.serve(f.tls)
 	addr := n.files.conf.Address
 	if f.tcp, err = net.Listen("tcp", addr); err != nil {
 		return nil, listenError("tcp", addr, err)
@@ -61,6 +60,30 @@ func (n *Node) listen() (_ *front, err error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// serverTLS takes callers of the API with a certificate that is valid now, and
+// nodes, by the protocols that are theirs, whatever its dates.
+func (n *Node) serverTLS() (*tls.Config, error) {
+	nodes, err := pki.NodesServerConfig(n.files.ca, n.facts.ClusterID, n.files.cert, protoRaft, protoKeys)
+	if err != nil {
+		return nil, err
+	}
+	api, err := pki.ServerConfig(n.files.ca, n.facts.ClusterID, n.files.cert, "http/1.1")
+	if err != nil {
+		return nil, err
+	}
+	nodes, api = n.cert.serve(nodes), n.cert.serve(api)
+	nodes.SessionTicketsDisabled, api.SessionTicketsDisabled = true, true // none stands for the check
+	api.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		for _, p := range hello.SupportedProtos {
+			if p == protoRaft || p == protoKeys {
+				return nodes, nil
+			}
+		}
+		return nil, nil // api
+	}
+	return api, nil
 }
 
 func (f *front) close() {

@@ -388,7 +388,8 @@ func (n *Node) Changed() <-chan struct{} {
 func (n *Node) Facts() Facts {
 	f := n.facts
 	f.Program, f.MonitorPID = n.sum(), n.monitor.pid.get()
-	_, f.CertNotAfter = n.cert.current()
+	_, life := n.cert.current()
+	f.CertNotAfter = life.until
 	if t := n.trouble.Load(); t != nil {
 		f.Trouble = *t
 	}

@@ -56,7 +56,7 @@ func newPeers(n *Node) *peers { return &peers{n: n, open: make(map[string]chan c
 
 // run lives as long as its streams may.
 func (p *peers) run(ctx context.Context) error {
-	conf, err := pki.ClientConfig(p.n.files.ca, p.n.facts.ClusterID, p.n.files.cert, "", protoRaft)
+	conf, err := pki.NodesClientConfig(p.n.files.ca, p.n.facts.ClusterID, p.n.files.cert, protoRaft)
 	if err != nil {
 		return err
 	}

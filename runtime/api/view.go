@@ -127,6 +127,9 @@ func (s *server) status(c *call) error {
 			if q := n.Quarantine; q != nil {
 				sn.Quarantine = &q.Until
 			}
+			if n.Cert != nil {
+				sn.CertificateUntil = &n.Cert.Until
+			}
 			for _, l := range n.Links {
 				sl := client.StatusLink{Link: l.Link, Address: l.Address}
 				for _, other := range l.Lost {
@@ -181,6 +184,11 @@ func nodeState(st *confdb.State, ms member.Status, id, self string) (state, reas
 	}
 	if q := n.Quarantine; q != nil {
 		return spec.NodeUp, "quarantined until " + q.Until.Format(time.RFC3339) + ": " + q.Why
+	}
+	if c := n.Cert; c != nil && c.Phase == confdb.CertExpired {
+		return spec.NodeUp, "its certificate has expired at " + c.Until.Format(time.RFC3339) + ": clusterplan apply renews it"
+	} else if c != nil && c.Phase == confdb.CertEnding {
+		return spec.NodeUp, "its certificate ends at " + c.Until.Format(time.RFC3339) + ": clusterplan apply renews it"
 	}
 	for _, l := range n.Links {
 		if len(l.Lost) > 0 {

@@ -103,6 +103,8 @@ func (s *State) do(c Command) Result {
 		return s.confirmTimings(c)
 	case c.TellLinks != nil:
 		return s.tellLinks(c)
+	case c.TellCert != nil:
+		return s.tellCert(c)
 	case c.RotateKey != nil:
 		return s.rotateKey(c)
 	case c.KeyPhase != nil:

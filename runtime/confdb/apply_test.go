@@ -35,7 +35,7 @@ func command(t *rapid.T, n int, s *confdb.State) confdb.Command {
 	if g := s.Groups[group]; g != nil && rapid.IntRange(0, 4).Draw(t, "current") > 0 {
 		epoch, owner = g.Owner.Epoch, g.Owner.Node
 	}
-	switch rapid.IntRange(0, 35).Draw(t, "kind") {
+	switch rapid.IntRange(0, 36).Draw(t, "kind") {
 	case 0:
 		c.PutCluster = &spec.Cluster{ID: "c1", Name: "c", Description: pick("text")}
 		c.PutCluster.Heartbeat.Lease = spec.Duration(rapid.SampledFrom([]time.Duration{0, time.Second, 3 * time.Second}).Draw(t, "lease"))
@@ -124,6 +124,9 @@ func command(t *rapid.T, n int, s *confdb.State) confdb.Command {
 		c.KeyPhase = &confdb.KeyPhase{Since: since - uint64(rapid.IntRange(0, 4).Draw(t, "older step")/4)}
 	case 32:
 		c.Event = &confdb.Event{Kind: "note", Text: pick("text"), Time: start.Add(time.Duration(rapid.IntRange(-5, 5).Draw(t, "years")) * 3000 * 365 * 24 * time.Hour)}
+	case 36:
+		c.TellCert = &confdb.TellCert{Node: pick("n"), Cert: confdb.NodeCert{Until: start,
+			Phase: rapid.SampledFrom([]confdb.CertPhase{confdb.CertGood, confdb.CertEnding, confdb.CertExpired, "new"}).Draw(t, "certificate")}}
 	case 33:
 		c.Nothing = true
 	case 34, 35: // one node goes and comes, again and again

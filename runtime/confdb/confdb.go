@@ -63,6 +63,9 @@ type Node struct {
 	// Links are its addresses on the cluster's links, as it found them; by name.
 	Links []NodeLink `json:"links,omitempty"`
 
+	// Cert is the certificate that it said it has; nil: it has not said yet.
+	Cert *NodeCert `json:"cert,omitempty"`
+
 	// Leaves are when it was lost without taking its leave, lately; enough of
 	// them put it into quarantine (apply_quarantine.go).
 	Leaves     []time.Time `json:"leaves,omitempty"`
@@ -212,6 +215,7 @@ type Command struct {
 	EndQuarantine  *NodeRef        `json:"end_quarantine,omitempty"` // its time is over
 	ConfirmTimings *ConfirmTimings `json:"confirm_timings,omitempty"`
 	TellLinks      *TellLinks      `json:"tell_links,omitempty"`
+	TellCert       *TellCert       `json:"tell_cert,omitempty"`
 	RotateKey      *RotateKey      `json:"rotate_key,omitempty"`
 	KeyPhase       *KeyPhase       `json:"key_phase,omitempty"` // the leader's: the next step of a rotation
 

@@ -14,6 +14,9 @@ const (
 	KindNodeEvicting   = "node_evicting" // it is to go for good
 	KindLinkLost       = "link_lost"     // a node hears others on one link only on another, or lost its address
 	KindLinkBack       = "link_back"
+	KindCertEnding     = "certificate_ending"   // less than a third of its life is left: an apply renews it
+	KindCertExpired    = "certificate_expired"  // the node's API takes no calls over the network
+	KindCertRenewed    = "certificate_renewed"  // after one of these
 	KindKeyRotation    = "key_rotation"         // a phase of a change of the frame key
 	KindQuarantined    = "node_quarantined"     // it was lost too often: no group comes to it for a while
 	KindQuarantineOver = "node_quarantine_over" // groups may come to it again

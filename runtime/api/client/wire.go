@@ -208,9 +208,12 @@ type StatusNode struct {
 	Spare      bool   `json:"spare"`
 	PID        int    `json:"pid"`
 	MonitorPID int    `json:"monitor_pid"`
-	Reason     string `json:"reason,omitempty"` // of paused, quarantined, unknown
+	Reason     string `json:"reason,omitempty"` // of paused, quarantined, unknown; what is wrong with one that is up
 
 	Fenced *StatusFenced `json:"fenced,omitempty"` // when it was last proven off
+
+	// CertificateUntil is when its certificate ends, as the node said; nil: unknown.
+	CertificateUntil *time.Time `json:"certificate_until,omitempty"`
 
 	Quarantine *time.Time   `json:"quarantined_until,omitempty"` // no group comes to it until then
 	Links      []StatusLink `json:"links,omitempty"`             // its addresses on the cluster's links
