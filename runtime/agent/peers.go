@@ -214,6 +214,16 @@ func (n *Node) receive(ctx context.Context, conn *tls.Conn) error {
 	if peer.Role != pki.RoleNode {
 		return fmt.Errorf("%s has the role %s; only nodes may send database messages", peer.Name, peer.Role)
 	}
+	// An expired certificate is good for members. Who is new has a new one.
+	if time.Now().After(peer.NotAfter) {
+		stranger := false
+		if err := n.Read(ctx, func(s *confdb.State, _ member.Status) { stranger = s.Cluster.ID != "" && s.Nodes[peer.ID] == nil }); err != nil {
+			return err
+		}
+		if stranger {
+			return fmt.Errorf("the certificate of %s has expired at %s, and it is no member (any more)", peer.Name, peer.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
 	in := bufio.NewReaderSize(conn, 4096)
 	for {
 		m, err := readMessage(in)
