@@ -20,8 +20,9 @@ const (
 	HealthNoAnswer   = "agent does not answer"
 	HealthProgram    = "agent program differs"
 	HealthConfig     = "agent.json differs"
-	HealthCert       = "certificate " // ... expires in 3 days, expired, missing, of another authority
-	HealthNetwork    = "network "     // ... namespace gone: what Host.Prepare made is not there
+	HealthCert       = "certificate "     // ... expires in 3 days, expired, missing, of another authority
+	HealthNetwork    = "network "         // ... namespace gone: what Host.Prepare made is not there
+	HealthLink       = "network link of " // ... a network beside the node's own: wired while the agent runs
 	HealthKeys       = "cluster key or authority differs"
 	HealthNotMember  = "not a member"
 	HealthNotCaught  = "not caught up yet"
@@ -224,10 +225,12 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 	}
 	gone := has(health, HealthGone)
 	down := gone || has(health, HealthNotRunning)
-	network := has(health, HealthNetwork)
+	network := slices.ContainsFunc(health, func(h string) bool {
+		return strings.HasPrefix(h, HealthNetwork) && !strings.HasPrefix(h, HealthLink)
+	})
 	hung := has(health, HealthNoAnswer, HealthHomeless) || (network && !down)
 	restart := c.listen || c.program || c.watchdog || has(health, HealthProgram, HealthConfig, HealthKeys)
-	install := gone || restart || network || c.name || has(health, HealthCert)
+	install := gone || restart || network || c.name || has(health, HealthCert, HealthLink)
 	rejoin := gone || has(health, HealthNotMember, HealthServer)
 	drained := (restart && !down && !hung) || c.witness
 

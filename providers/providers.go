@@ -70,6 +70,8 @@ type Env struct {
 	Cluster Cluster
 	// Order are the definition's nodes, in its order; empty without a definition.
 	Order []addr.Address
+	// Links are the networks of the definition's cluster; nil without a definition.
+	Links []spec.Link
 	// Nodes is where the run's nodes can be reached. Whoever makes the Env fills
 	// it from the state's nodes (AddStored); never nil.
 	Nodes *Directory

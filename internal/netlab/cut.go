@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -29,9 +30,17 @@ type Fault struct {
 	From    string  `json:"from,omitempty"`
 	To      string  `json:"to,omitempty"`
 	Percent float64 `json:"percent,omitempty"`
+	Network string  `json:"network,omitempty"` // name; "": on all
 }
 
 func (f Fault) String() string {
+	if f.Network == "" {
+		return f.text()
+	}
+	return f.text() + " on network " + f.Network
+}
+
+func (f Fault) text() string {
 	switch {
 	case f.Kind == FaultCut && f.To == "":
 		return fmt.Sprintf("nothing gets from %s to anyone", f.From)
@@ -80,6 +89,9 @@ func (l *Lab) Inflict(faults ...Fault) error {
 				return fmt.Errorf("the network lab has no %s", key)
 			}
 		}
+		if names := r.Networks(); f.Network != "" && !slices.Contains(names, f.Network) {
+			return fmt.Errorf("the network lab has no network %s; it has %s", f.Network, strings.Join(names, ", "))
+		}
 		if f.Kind == FaultLoss && !(f.Percent > 0 && f.Percent <= 100) {
 			return fmt.Errorf("a loss of %g%% is none; give a number above 0, at most 100", f.Percent)
 		}
@@ -120,8 +132,11 @@ func (l *Lab) Heal() error {
 			return err
 		}
 		for key, s := range r.Seats {
-			if exists(s.Namespace) {
-				if err := up(s.Port); err != nil {
+			for _, w := range s.wires() {
+				if !exists(s.Namespace) {
+					break
+				}
+				if err := up(w.Port); err != nil {
 					return fmt.Errorf("plug in %s: %w", key, err)
 				}
 			}
@@ -166,50 +181,83 @@ func (l *Lab) Faults() ([]Fault, error) {
 	})
 }
 
-// match is what frames have to be like, a rule each.
+// match is what frames have to be like, a rule each: a port of the switch is on
+// one network, so that who is cut on all has a rule for each.
 func (f Fault) match(r Record) [][]expr.Any {
-	side := func(key expr.MetaKey, seat string) []expr.Any {
-		if seat == "" {
-			return nil
+	switch {
+	case f.Kind == FaultIsolate:
+		return append(Fault{Kind: FaultCut, From: f.From, Network: f.Network}.match(r), Fault{Kind: FaultCut, To: f.From, Network: f.Network}.match(r)...)
+	case f.From == "" && f.To == "" && f.Network == "":
+		return [][]expr.Any{f.lossy(nil)}
+	case f.From == "" && f.To == "":
+		// From each port: not every kernel can match the bridge.
+		var rules [][]expr.Any
+		for _, key := range slices.Sorted(maps.Keys(r.Seats)) {
+			rules = append(rules, Fault{Kind: f.Kind, From: key, Percent: f.Percent, Network: f.Network}.match(r)...)
 		}
-		name := make([]byte, unix.IFNAMSIZ)
-		copy(name, r.Seats[seat].Port)
-		return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name}}
+		return rules
 	}
-	from, to := side(expr.MetaKeyIIFNAME, f.From), side(expr.MetaKeyOIFNAME, f.To)
-	switch f.Kind {
-	case FaultIsolate:
-		return [][]expr.Any{from, side(expr.MetaKeyOIFNAME, f.From)}
-	case FaultLoss:
-		// Random numbers are compared byte by byte, so in network order.
-		limit := binary.BigEndian.AppendUint32(nil, uint32(math.Round(f.Percent*lossScale/100)))
-		return [][]expr.Any{append(append(from, to...),
-			&expr.Numgen{Register: 1, Modulus: lossScale, Type: unix.NFT_NG_RANDOM},
-			&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
-			&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: limit})}
+	var rules [][]expr.Any
+	for _, network := range r.Networks() {
+		if f.Network != "" && network != f.Network {
+			continue
+		}
+		var e []expr.Any
+		missing := false // it isn't on that network
+		side := func(key expr.MetaKey, seat string) {
+			if seat == "" {
+				return
+			}
+			w, ok := r.wire(seat, network)
+			missing = missing || !ok
+			name := make([]byte, unix.IFNAMSIZ)
+			copy(name, w.Port)
+			e = append(e, &expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name})
+		}
+		side(expr.MetaKeyIIFNAME, f.From)
+		side(expr.MetaKeyOIFNAME, f.To)
+		if !missing {
+			rules = append(rules, f.lossy(e))
+		}
 	}
-	return [][]expr.Any{append(from, to...)}
+	return rules
+}
+
+// lossy has a loss's rule hit some frames only.
+func (f Fault) lossy(e []expr.Any) []expr.Any {
+	if f.Kind != FaultLoss {
+		return e
+	}
+	// Random numbers are compared byte by byte, so in network order.
+	limit := binary.BigEndian.AppendUint32(nil, uint32(math.Round(f.Percent*lossScale/100)))
+	return append(e,
+		&expr.Numgen{Register: 1, Modulus: lossScale, Type: unix.NFT_NG_RANDOM},
+		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
+		&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: limit})
 }
 
 // mark is a Fault as a rule's user data: at most 256 bytes, so names that are
 // longer than any sane one are cut, and the fault then is not listed.
 func (f Fault) mark() []byte {
-	text := strings.Join([]string{f.Kind, f.From, f.To, strconv.FormatFloat(f.Percent, 'g', -1, 64)}, "\x1f")
+	text := strings.Join([]string{f.Kind, f.From, f.To, strconv.FormatFloat(f.Percent, 'g', -1, 64), f.Network}, "\x1f")
 	return []byte(text)[:min(len(text), unix.NFT_USERDATA_MAXLEN)]
 }
 
 func readMark(data []byte) (Fault, bool) {
 	parts := bytes.Split(data, []byte{0x1f})
-	if len(parts) != 4 {
+	if len(parts) == 4 { // of a program from before there were several networks
+		parts = append(parts, nil)
+	}
+	if len(parts) != 5 {
 		return Fault{}, false
 	}
 	percent, err := strconv.ParseFloat(string(parts[3]), 64)
-	return Fault{Kind: string(parts[0]), From: string(parts[1]), To: string(parts[2]), Percent: percent}, err == nil
+	return Fault{Kind: string(parts[0]), From: string(parts[1]), To: string(parts[2]), Percent: percent, Network: string(parts[4])}, err == nil
 }
 
-// Unplug takes a seat's link from the switch: unlike a cut, it sees that (no
-// carrier). Plug and Heal end it.
-func (l *Lab) Unplug(key string) error { return l.port(key, false) }
+// Unplug takes a seat's links from the switch, or those on some networks (by
+// name): unlike a cut, it sees that (no carrier). Plug and Heal end it.
+func (l *Lab) Unplug(key string, networks ...string) error { return l.port(key, false, networks) }
 
 // Plug ends Unplug.
-func (l *Lab) Plug(key string) error { return l.port(key, true) }
+func (l *Lab) Plug(key string, networks ...string) error { return l.port(key, true, networks) }

@@ -36,6 +36,9 @@ func (l *Lab) Wire(key string) error {
 			return err
 		}
 	}
+	if err := Do(r.Switch, func() error { return bridges(r) }); err != nil {
+		return err
+	}
 	for _, k := range []string{Client, key} {
 		if err := wirePatiently(r, k); err != nil {
 			return fmt.Errorf("wire %s: %w", k, err)
@@ -64,14 +67,18 @@ func makeSwitch(name string) error {
 		); err != nil {
 			return explain("set up the switch", err)
 		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = bridge
-		snoop := false
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snoop}); err != nil {
-			return explain("make a bridge", err)
-		}
-		return up(bridge)
+		return makeBridge(bridge)
 	})
+}
+
+func makeBridge(name string) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	snoop := false
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snoop}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return explain("make a bridge", err)
+	}
+	return up(name)
 }
 
 // drop removes a link of the thread's namespace; that there is none is fine.
@@ -117,10 +124,12 @@ func wire(r Record, key string) error {
 	if err := create(s.Namespace); err != nil {
 		return err
 	}
-	linked := false
+	linked := map[string]bool{} // by device
 	if err := Do(s.Namespace, func() error {
-		_, err := netlink.LinkByName(inside)
-		linked = err == nil
+		for _, w := range s.wires() {
+			_, err := netlink.LinkByName(w.device())
+			linked[w.device()] = err == nil
+		}
 		// ping sockets for everyone; no waiting for duplicates of an address that
 		// this lab gave, no routers.
 		if err := errors.Join(sysctl("ipv4/ping_group_range", "0 2147483647"),
@@ -132,20 +141,24 @@ func wire(r Record, key string) error {
 	}); err != nil {
 		return err
 	}
-	if err := Do(r.Switch, func() error { return plug(s, linked) }); err != nil {
-		return err
+	for _, w := range s.wires() {
+		if err := Do(r.Switch, func() error { return plug(s.Namespace, w, linked[w.device()]) }); err != nil {
+			return err
+		}
 	}
 	return Do(s.Namespace, func() error {
-		if err := addresses(s); err != nil {
-			return err
+		for _, w := range s.wires() {
+			if err := addresses(w); err != nil {
+				return err
+			}
 		}
 		return routes(r, key)
 	})
 }
 
-// plug makes the seat's link, from inside of the switch. linked: its other end
-// is there, so that only a port is missing where there is none.
-func plug(s Seat, linked bool) error {
+// plug makes one of a seat's links, from inside of the switch. linked: its other
+// end is there, so that only a port is missing where there is none.
+func plug(namespace string, s Wire, linked bool) error {
 	port, err := netlink.LinkByName(s.Port)
 	var notFound netlink.LinkNotFoundError
 	switch {
@@ -153,14 +166,14 @@ func plug(s Seat, linked bool) error {
 		if err := drop(s.Port); err != nil { // half a link, to a namespace that is no more
 			return err
 		}
-		if err := Do(s.Namespace, func() error { return drop(inside) }); err != nil {
+		if err := Do(namespace, func() error { return drop(s.device()) }); err != nil {
 			return err // the other end's kernel may be slow to see that its switch is gone
 		}
 		mac, err := net.ParseMAC(s.MAC)
 		if err != nil {
 			return err
 		}
-		to, err := os.Open(nsPath(s.Namespace))
+		to, err := os.Open(nsPath(namespace))
 		if err != nil {
 			return err
 		}
@@ -168,7 +181,7 @@ func plug(s Seat, linked bool) error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = s.Port
 		veth := netlink.NewVeth(attrs)
-		veth.PeerName, veth.PeerHardwareAddr, veth.PeerNamespace = inside, mac, netlink.NsFd(int(to.Fd()))
+		veth.PeerName, veth.PeerHardwareAddr, veth.PeerNamespace = s.device(), mac, netlink.NsFd(int(to.Fd()))
 		if err := netlink.LinkAdd(veth); err != nil {
 			return explain("make a veth link", err)
 		}
@@ -178,7 +191,7 @@ func plug(s Seat, linked bool) error {
 	case err != nil:
 		return explain("look at the switch's ports", err)
 	}
-	br, err := netlink.LinkByName(bridge)
+	br, err := netlink.LinkByName(s.bridge())
 	if err != nil {
 		return explain("find the bridge", err)
 	}
@@ -190,14 +203,15 @@ func plug(s Seat, linked bool) error {
 	return up(s.Port)
 }
 
-// addresses gives eth0 its addresses, and takes away those that the lab gave it
-// earlier (they are the ones marked permanent with the prefix of a network of a
-// seat); those of groups are left alone.
-func addresses(s Seat) error {
-	link, err := netlink.LinkByName(inside)
+// addresses gives an interface its addresses, and takes away those that the lab
+// gave it earlier (they are the ones marked permanent with the prefix of a
+// network of a seat); those of groups are left alone.
+func addresses(s Wire) error {
+	link, err := netlink.LinkByName(s.device())
 	if err != nil {
-		return explain("find "+inside, err)
+		return explain("find "+s.device(), err)
 	}
+	label := s.device() + label
 	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return explain("list addresses", err)
@@ -220,7 +234,7 @@ func addresses(s Seat) error {
 		}
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
-		return explain("bring up "+inside, err)
+		return explain("bring up "+s.device(), err)
 	}
 	for _, p := range s.Addresses {
 		if !want[p] {
@@ -239,8 +253,8 @@ func addresses(s Seat) error {
 	return nil
 }
 
-// label marks the IPv4 addresses that the lab gave.
-const label = inside + ":lab"
+// label ends the label of the IPv4 addresses that the lab gave.
+const label = ":lab"
 
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	a, ok := netip.AddrFromSlice(n.IP)
@@ -308,12 +322,14 @@ func (l *Lab) Unwire(key string) error {
 	return l.write(r)
 }
 
-// unplug removes a seat's link and namespace. The link goes by name: a process
+// unplug removes a seat's links and namespace. A link goes by name: a process
 // that can't be killed would keep it alive with the namespace.
 func unplug(r Record, s Seat) error {
 	if exists(r.Switch) {
-		if err := Do(r.Switch, func() error { return drop(s.Port) }); err != nil {
-			return err
+		for _, w := range s.wires() {
+			if err := Do(r.Switch, func() error { return drop(w.Port) }); err != nil {
+				return err
+			}
 		}
 	}
 	return remove(s.Namespace)
@@ -333,15 +349,33 @@ func (l *Lab) Check(key string) ([]string, error) {
 		return []string{"switch gone"}, nil
 	}
 	var out []string
-	err = Do(s.Namespace, func() error {
-		link, err := netlink.LinkByName(inside)
+	for _, w := range s.wires() {
+		words, err := check(r, s.Namespace, w)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range words {
+			if w.Network != "" {
+				x = LinkOf + w.Network + ": " + x
+			}
+			out = append(out, x)
+		}
+	}
+	return out, nil
+}
+
+// check looks at one link of a seat.
+func check(r Record, namespace string, w Wire) ([]string, error) {
+	var out []string
+	err := Do(namespace, func() error {
+		link, err := netlink.LinkByName(w.device())
 		var notFound netlink.LinkNotFoundError
 		if errors.As(err, &notFound) {
 			out = append(out, "link gone")
 			return nil
 		}
 		if err != nil {
-			return explain("look at "+inside, err)
+			return explain("look at "+w.device(), err)
 		}
 		if link.Attrs().Flags&net.FlagUp == 0 {
 			out = append(out, "link down")
@@ -350,7 +384,7 @@ func (l *Lab) Check(key string) ([]string, error) {
 		if err != nil {
 			return explain("list addresses", err)
 		}
-		for _, p := range s.Addresses {
+		for _, p := range w.Addresses {
 			if !slices.ContainsFunc(have, func(a netlink.Addr) bool { q, ok := prefixOf(a.IPNet); return ok && q == p }) {
 				out = append(out, "address "+p.Addr().String()+" gone")
 			}
@@ -361,7 +395,7 @@ func (l *Lab) Check(key string) ([]string, error) {
 		return out, err
 	}
 	return out, Do(r.Switch, func() error {
-		port, err := netlink.LinkByName(s.Port)
+		port, err := netlink.LinkByName(w.Port)
 		var notFound netlink.LinkNotFoundError
 		switch {
 		case errors.As(err, &notFound):
@@ -378,7 +412,7 @@ func (l *Lab) Check(key string) ([]string, error) {
 	})
 }
 
-func (l *Lab) port(key string, on bool) error {
+func (l *Lab) port(key string, on bool, networks []string) error {
 	r, err := l.Record()
 	if err != nil {
 		return err
@@ -388,13 +422,24 @@ func (l *Lab) port(key string, on bool) error {
 		return fmt.Errorf("the network lab has no %s", key)
 	}
 	return Do(r.Switch, func() error {
-		if on {
-			return up(s.Port)
+		for _, w := range s.wires() {
+			if len(networks) > 0 && !slices.Contains(networks, r.nameOf(w)) {
+				continue
+			}
+			if on {
+				if err := up(w.Port); err != nil {
+					return err
+				}
+				continue
+			}
+			link, err := netlink.LinkByName(w.Port)
+			if err == nil {
+				err = netlink.LinkSetDown(link)
+			}
+			if err != nil {
+				return explain("unplug "+key, err)
+			}
 		}
-		link, err := netlink.LinkByName(s.Port)
-		if err == nil {
-			err = netlink.LinkSetDown(link)
-		}
-		return explain("unplug "+key, err)
+		return nil
 	})
 }

@@ -1,7 +1,8 @@
 // Package netlab makes a network of its own on this machine, for nodes that are
 // to be apart: a switch namespace with a bridge, a network namespace a seat (a
 // node, or the client that looks at the cluster from outside), each with an
-// interface eth0 on the bridge and its addresses. Links can be cut, slowed by
+// interface eth0 on the bridge and its addresses. Further networks are a bridge
+// and an interface more each (more.go). Links can be cut, slowed by
 // loss and healed (cut.go); what runs in a seat can be told, killed and stopped
 // (process.go); Do runs a function inside of a namespace, so that a socket
 // opened there lives there (namespace.go).
@@ -49,8 +50,10 @@ var ErrRoot = errors.New("network namespaces need root (CAP_SYS_ADMIN and CAP_NE
 
 // Record is what netns.json holds.
 type Record struct {
-	Switch string          `json:"switch"` // the switch's namespace
-	Seats  map[string]Seat `json:"seats"`  // by key: the name of a node's directory, or Client
+	Switch string          `json:"switch"`         // the switch's namespace
+	Main   string          `json:"main,omitempty"` // name of the network that every seat is on; "": Main
+	More   []Network       `json:"more,omitempty"` // the others
+	Seats  map[string]Seat `json:"seats"`          // by key: the name of a node's directory, or Client
 }
 
 // Seat is one namespace of a lab.
@@ -59,6 +62,7 @@ type Seat struct {
 	Port      string         `json:"port"`      // its interface on the bridge, in the switch's namespace
 	MAC       string         `json:"mac"`       // of its eth0
 	Addresses []netip.Prefix `json:"addresses"` // of its eth0: the address, and how long its network's prefix is
+	More      []Wire         `json:"more,omitempty"`
 }
 
 // Address is the seat's first address.
@@ -207,6 +211,7 @@ func (l *Lab) Assign(key string, nets Networks, wanted netip.Addr, nth int) (Sea
 	}
 	had := r.Seats[key]
 	s := l.seat(key)
+	s.More = had.More
 	for i, p := range nets {
 		w := netip.Addr{}
 		if wanted.IsValid() && p.Contains(wanted) {
@@ -229,7 +234,7 @@ func (l *Lab) Assign(key string, nets Networks, wanted netip.Addr, nth int) (Sea
 	r.Seats[key] = s
 	if key != Client {
 		c := l.seat(Client)
-		c.Addresses = slices.Clone(r.Seats[Client].Addresses)
+		c.Addresses, c.More = slices.Clone(r.Seats[Client].Addresses), r.Seats[Client].More
 		for _, p := range nets {
 			if !slices.ContainsFunc(c.Addresses, func(a netip.Prefix) bool { return a.Masked() == p.Masked() }) {
 				a, err := clientAddress(r, p)
@@ -263,17 +268,21 @@ func (l *Lab) seat(key string) Seat {
 	if key == Client {
 		s.Namespace = l.prefix() + "." + Client
 	}
-	// Locally administered, the same after a link was made anew.
-	sum := sha256.Sum256([]byte(s.Namespace))
-	s.MAC = fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4])
+	s.MAC = macOf(s.Namespace)
 	return s
+}
+
+// macOf is locally administered, the same after a link was made anew.
+func macOf(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4])
 }
 
 // holder is the seat that has an address, or "".
 func holder(r Record, a netip.Addr) string {
 	for key, s := range r.Seats {
-		for _, p := range s.Addresses {
-			if p.Addr() == a {
+		for _, w := range s.wires() {
+			if slices.ContainsFunc(w.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
 				return key
 			}
 		}

@@ -80,7 +80,7 @@ func (l *Lab) reaches(t *testing.T, from, to string, which int, patience time.Du
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := netip.AddrPortFrom(r.Seats[to].Addresses[which].Addr(), 9)
+	at := netip.AddrPortFrom(r.Seats[to].AllAddresses()[which].Addr(), 9)
 	var server net.PacketConn
 	if err := Do(r.Seats[to].Namespace, func() error {
 		server, err = net.ListenPacket("udp", at.String())
@@ -163,6 +163,116 @@ func TestCuts(t *testing.T) {
 	}
 	if err := l.Inflict(cut("n1", "n9")); err == nil || !strings.Contains(err.Error(), "n9") {
 		t.Errorf("a fault of a node that is not there: %v", err)
+	}
+}
+
+// A seat is on more networks than one: a fault may be on one of them, what is
+// broken is seen and mended, and a network that nobody wants goes.
+func TestNetworks(t *testing.T) {
+	l := newLab(t, "n1", "n2")
+	p := func(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+	want := []Network{{Name: "spare", Subnet: p("10.78.0.0/24")}, {Name: "six", Subnet: p("fd79::/64")}}
+	join := func(key string, want ...Network) {
+		t.Helper()
+		for range 2 {
+			if err := l.Join(key, "lan", want); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Wire(key); err != nil {
+				t.Fatal(err)
+			}
+			if words, err := l.Check(key); err != nil || len(words) > 0 {
+				t.Fatalf("%s: %q, %v", key, words, err)
+			}
+			if words, err := l.Lacks(key, want); err != nil || len(words) > 0 {
+				t.Fatalf("%s: %q, %v", key, words, err)
+			}
+		}
+	}
+	if words, err := l.Lacks("n1", want); err != nil || len(words) != 2 {
+		t.Errorf("before it joins, n1 lacks %q, %v", words, err)
+	}
+	join("n1", want...)
+	join("n2", want...)
+	r, err := l.Record()
+	if err != nil || !slices.Equal(r.Networks(), []string{"lan", "spare", "six"}) || len(r.Seats[Client].More) != 2 {
+		t.Fatalf("the lab is %+v, %v", r, err)
+	}
+	if got := r.Seats["n2"].AllAddresses(); !slices.Equal(got, []netip.Prefix{p("10.77.0.2/24"), p("fd77::2/64"), p("10.78.0.2/24"), p("fd79::2/64")}) {
+		t.Errorf("n2 is at %v", got)
+	}
+	const lan, spare, six = 0, 2, 3
+	see := func(when string, up, down []int) {
+		t.Helper()
+		for _, which := range up {
+			if !l.reaches(t, "n1", "n2", which, 20*time.Second) {
+				t.Errorf("%s: n1 does not reach address %d of n2", when, which)
+			}
+		}
+		for _, which := range down {
+			if l.reaches(t, "n1", "n2", which, 500*time.Millisecond) {
+				t.Errorf("%s: n1 reaches address %d of n2", when, which)
+			}
+		}
+	}
+	see("nothing is cut", []int{lan, spare, six}, nil)
+	for _, c := range []struct {
+		f        Fault
+		up, down []int
+	}{
+		{Fault{Kind: FaultCut, From: "n1", To: "n2", Network: "spare"}, []int{lan, six}, []int{spare}},
+		{Fault{Kind: FaultIsolate, From: "n2", Network: "lan"}, []int{spare, six}, []int{lan}},
+		{Fault{Kind: FaultLoss, Percent: 100, Network: "six"}, []int{lan, spare}, []int{six}},
+		{Fault{Kind: FaultCut, From: "n1", To: "n2"}, nil, []int{lan, spare, six}},
+	} {
+		if err := l.Inflict(c.f); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.Faults(); err != nil || !slices.Equal(got, []Fault{c.f}) {
+			t.Errorf("the faults are %v, %v; want %v", got, err, c.f)
+		}
+		see(c.f.String(), c.up, c.down)
+		if err := l.Heal(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Unplug("n2", "spare"); err != nil {
+		t.Fatal(err)
+	}
+	if words, err := l.Check("n2"); err != nil || !slices.Equal(words, []string{"link of spare: unplugged"}) {
+		t.Errorf("unplugged: %q, %v", words, err)
+	}
+	see("unplugged", []int{lan, six}, []int{spare})
+	if err := l.Plug("n2", "spare"); err != nil {
+		t.Fatal(err)
+	}
+	see("plugged in", []int{spare}, nil)
+	if err := l.Inflict(Fault{Kind: FaultCut, From: "n1", To: "n2", Network: "main"}); err == nil || !strings.Contains(err.Error(), "lan, spare, six") {
+		t.Errorf("a cut of a network that is not there: %v", err)
+	}
+	if err := Do(r.Switch, func() error { return drop("br1") }); err != nil {
+		t.Fatal(err)
+	}
+	if words, err := l.Check("n2"); err != nil || !slices.Equal(words, []string{"link of spare: link not on the bridge"}) {
+		t.Errorf("without its bridge: %q, %v", words, err)
+	}
+	join("n1", want[1:]...) // n2 is on it still
+	join("n2", want...)
+	see("mended", []int{lan, six}, nil)
+	join("n2", want[1:]...)
+	if r, err = l.Record(); err != nil || !slices.Equal(r.Networks(), []string{"lan", "six"}) || len(r.Seats[Client].More) != 1 {
+		t.Errorf("with a network less the lab is %+v, %v", r, err)
+	}
+	if err := Do(r.Switch, func() error {
+		ports, err := net.Interfaces()
+		for _, p := range ports {
+			if strings.HasSuffix(p.Name, "+1") || p.Name == "br1" {
+				t.Errorf("%s is left of the network that went", p.Name)
+			}
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

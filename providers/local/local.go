@@ -90,7 +90,7 @@ func open(config cty.Value, env providers.Env) (providers.Hosts, error) {
 		return cty.GetAttrPath("provider").NewErrorf("the provider's mode is %q now and was %q when this node was made; nodes of the two can't reach each other, so that a cluster can't go over node by node: clusterplan destroy, then apply; or put mode = %q back", now, was, was)
 	}
 	if mode == ModeNetns {
-		return h.netns(hosts, config)
+		return h.netns(hosts, config, env)
 	}
 	for _, name := range []string{"subnet", "subnet6"} {
 		if text(config, name) != "" {
@@ -129,6 +129,9 @@ type host struct {
 	orphanWait time.Duration
 	lab        *netlab.Lab
 	nets       netlab.Networks // what mode = "netns" wants; none: mode = "process"
+	linked     bool            // there is a definition, whose links say:
+	main       string          // what the network nets is called
+	more       []netlab.Network
 }
 
 func (h *host) Root() string           { return h.root }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -27,7 +28,7 @@ const (
 )
 
 // netns is what a provider's block with mode = "netns" says of its hosts.
-func (h *host) netns(hosts providers.Hosts, config cty.Value) (providers.Hosts, error) {
+func (h *host) netns(hosts providers.Hosts, config cty.Value, env providers.Env) (providers.Hosts, error) {
 	if err := netlab.Allowed(); err != nil {
 		return hosts, cty.GetAttrPath("mode").NewErrorf("mode = \"netns\": %w", err)
 	}
@@ -61,9 +62,51 @@ func (h *host) netns(hosts providers.Hosts, config cty.Value) (providers.Hosts, 
 		h.nets = append(h.nets, p.Masked())
 		hosts.Place[name] = p.Masked().String()
 	}
+	if err := h.links(env); err != nil {
+		return hosts, err
+	}
 	hosts.FirstPort, hosts.LastPort, hosts.Chooses = netnsPort, netnsPort, true
 	hosts.Check = h.check
 	return hosts, nil
+}
+
+// links finds what networks the cluster's links are: the one that has the
+// provider's subnet in it is that, and each other one a bridge of its own.
+func (h *host) links(env providers.Env) error {
+	if env.Links == nil {
+		return nil // without a definition, what is there stays as it is
+	}
+	h.linked, h.main = true, netlab.Main
+	for _, l := range env.Links {
+		p, err := netip.ParsePrefix(l.Subnet)
+		if err != nil {
+			continue // the definition's own check tells
+		}
+		wrong := func(format string, args ...any) error {
+			return cty.GetAttrPath("subnet").NewErrorf("link %s of the cluster (%s) %s", l.Name, l.Subnet, fmt.Sprintf(format, args...))
+		}
+		p = p.Masked()
+		if slices.ContainsFunc(h.nets, func(own netip.Prefix) bool { return p.Overlaps(own) }) {
+			if !slices.ContainsFunc(h.nets, func(own netip.Prefix) bool { return p.Overlaps(own) && p.Bits() <= own.Bits() }) {
+				return wrong("has only a part of the provider's subnet in it; give it that whole network, or one of its own")
+			}
+			if h.main == netlab.Main {
+				h.main = l.Name
+			}
+			continue
+		}
+		switch {
+		case p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Addr().IsLinkLocalUnicast():
+			return wrong("is loopback, multicast or link-local; in a network lab choose a private network, as 10.78.0.0/24")
+		case p.Addr().Is4() && p.Bits() > longest4, p.Addr().Is6() && p.Bits() > longest6:
+			return wrong("has too few addresses for a network lab; at least a /%d, with IPv6 a /%d", longest4, longest6)
+		}
+		h.more = append(h.more, netlab.Network{Name: l.Name, Subnet: p})
+	}
+	if slices.ContainsFunc(h.more, func(n netlab.Network) bool { return n.Name == h.main }) {
+		return cty.GetAttrPath("subnet").NewErrorf("link %q of the cluster is another network than the provider's subnet, which has that name in a network lab; give the link another name, or add one for %s", netlab.Main, h.nets[0])
+	}
+	return nil
 }
 
 // check is about the address that a node's definition gives.
@@ -109,6 +152,11 @@ func (h *host) Prepare(ctx context.Context, dir string) error {
 	if len(h.nets) == 0 || ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if h.linked {
+		if err := h.lab.Join(key(dir), h.main, h.more); err != nil {
+			return err
+		}
+	}
 	return h.lab.Wire(key(dir))
 }
 
@@ -116,7 +164,13 @@ func (h *host) Inspect(ctx context.Context, dir string) ([]string, error) {
 	if len(h.nets) == 0 || ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return h.lab.Check(key(dir))
+	words, err := h.lab.Check(key(dir))
+	if err == nil && h.linked {
+		var lacks []string
+		lacks, err = h.lab.Lacks(key(dir), h.more)
+		words = append(words, lacks...)
+	}
+	return words, err
 }
 
 func (h *host) Release(ctx context.Context, dir string) error {

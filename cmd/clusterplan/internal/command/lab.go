@@ -25,7 +25,12 @@ runs on a node, runs a command there. Root is needed.
 
 A node is given by its name; "client" is the namespace beside them, from which
 to look at the cluster as its users do. The CLI itself reaches nodes from inside
-of their own namespaces, whatever is cut.`, helpDone, helpError),
+of their own namespaces, whatever is cut.
+
+A cluster whose definition has several links gives each node a network interface
+on each: cuts and losses are on all of them, or with --network on one. "clusterplan
+lab status" lists their names; the nodes' own network is called after the link
+that it is, else "main".`, helpDone, helpError),
 		Example: "  clusterplan lab isolate n1\n  clusterplan lab exec client -- curl -s http://10.77.0.100/\n  clusterplan lab heal",
 		Args:    none,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -69,57 +74,64 @@ func (a *app) inflict(dir string, faults ...netlab.Fault) error {
 
 func (a *app) labCutCommand() *cobra.Command {
 	var oneWay bool
-	var dir string
+	var dir, network string
 	c := &cobra.Command{
 		Use:   "cut A B",
 		Short: "Have nothing get from one node to another",
 		Long: long(`
 Cut drops every frame between A and B on the switch, both ways, or with --one-way
 those from A to B only. Other nodes still reach both. Either may be "client".`, helpDone, helpError),
-		Example: "  clusterplan lab cut n1 n2\n  clusterplan lab cut n1 n3 --one-way",
+		Example: "  clusterplan lab cut n1 n2\n  clusterplan lab cut n1 n3 --one-way\n  clusterplan lab cut n1 n2 --network spare",
 		Args:    exactly("a node A", "a node B"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			faults := []netlab.Fault{{Kind: netlab.FaultCut, From: args[0], To: args[1]}}
+			faults := []netlab.Fault{{Kind: netlab.FaultCut, From: args[0], To: args[1], Network: network}}
 			if !oneWay {
-				faults = append(faults, netlab.Fault{Kind: netlab.FaultCut, From: args[1], To: args[0]})
+				faults = append(faults, netlab.Fault{Kind: netlab.FaultCut, From: args[1], To: args[0], Network: network})
 			}
 			return a.inflict(dir, faults...)
 		},
 		ValidArgsFunction: a.completeSeats(2),
 	}
 	c.Flags().BoolVar(&oneWay, "one-way", false, "only what A sends to B")
+	networkFlag(c, &network)
 	dirFlag(c, &dir)
 	return c
 }
 
+// networkFlag is where a fault is.
+func networkFlag(c *cobra.Command, network *string) {
+	c.Flags().StringVar(network, "network", "", "on this network alone (default: on all)")
+}
+
 func (a *app) labIsolateCommand() *cobra.Command {
-	var dir string
+	var dir, network string
 	c := &cobra.Command{
 		Use:   "isolate NODE",
 		Short: "Have nothing get to a node and nothing from it",
 		Long: long(`
 Isolate drops every frame from and to a node on the switch, also those of the
 client. The node sees its link up.`, helpDone, helpError),
-		Example: "  clusterplan lab isolate n1",
+		Example: "  clusterplan lab isolate n1\n  clusterplan lab isolate n1 --network spare",
 		Args:    exactly("a NODE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultIsolate, From: args[0]})
+			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultIsolate, From: args[0], Network: network})
 		},
 		ValidArgsFunction: a.completeSeats(1),
 	}
+	networkFlag(c, &network)
 	dirFlag(c, &dir)
 	return c
 }
 
 func (a *app) labLossCommand() *cobra.Command {
-	var dir string
+	var dir, network string
 	c := &cobra.Command{
 		Use:   "loss PERCENT [A B]",
 		Short: "Lose some of the frames",
 		Long: long(`
 Loss drops each frame with a probability: of all frames on the switch, or of those
 between A and B, both ways.`, helpDone, helpError),
-		Example: "  clusterplan lab loss 20\n  clusterplan lab loss 5 n1 n2",
+		Example: "  clusterplan lab loss 20\n  clusterplan lab loss 5 n1 n2\n  clusterplan lab loss 20 --network spare",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 3 {
 				return hint(fmt.Errorf("%s takes a PERCENT and perhaps two nodes A and B, not %d arguments", cmd.CommandPath(), len(args)), "See: %s --help", cmd.CommandPath())
@@ -132,12 +144,13 @@ between A and B, both ways.`, helpDone, helpError),
 				return hint(fmt.Errorf("%q is no loss", args[0]), "Give a number above 0, at most 100. clusterplan lab heal ends a loss.")
 			}
 			if len(args) == 1 {
-				return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, Percent: percent})
+				return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, Percent: percent, Network: network})
 			}
-			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, From: args[1], To: args[2], Percent: percent},
-				netlab.Fault{Kind: netlab.FaultLoss, From: args[2], To: args[1], Percent: percent})
+			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, From: args[1], To: args[2], Percent: percent, Network: network},
+				netlab.Fault{Kind: netlab.FaultLoss, From: args[2], To: args[1], Percent: percent, Network: network})
 		},
 	}
+	networkFlag(c, &network)
 	dirFlag(c, &dir)
 	return c
 }
@@ -147,7 +160,7 @@ func (a *app) labHealCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "heal",
 		Short:   "End all cuts and losses",
-		Long:    long("Heal has every frame get to where it should again.", helpDone, helpError),
+		Long:    long("Heal has every frame get to where it should again, on all networks.", helpDone, helpError),
 		Example: "  clusterplan lab heal",
 		Args:    none,
 		RunE: func(*cobra.Command, []string) error {
@@ -169,7 +182,7 @@ func (a *app) labStatusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "status [DIR]",
 		Short:   "Show the namespaces, and what is cut",
-		Long:    long("Status shows the lab's namespaces with their addresses and processes, and what is cut or lost between them.", helpDone, helpError),
+		Long:    long("Status shows the lab's networks and namespaces with their addresses and processes, and what is cut or lost between them.", helpDone, helpError),
 		Example: "  clusterplan lab status examples/netns",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -111,10 +111,10 @@ func (l *Lab) named(faults []netlab.Fault) []netlab.Fault {
 
 // Look says what there is of the lab and what is wrong with its wires.
 func (l *Lab) Look() (view.Lab, error) {
-	out := view.Lab{FormatVersion: client.FormatVersion, Switch: l.record.Switch, Seats: []view.LabSeat{}, Faults: []netlab.Fault{}}
+	out := view.Lab{FormatVersion: client.FormatVersion, Switch: l.record.Switch, Networks: l.record.Networks(), Seats: []view.LabSeat{}, Faults: []netlab.Fault{}}
 	for key, s := range l.record.Seats {
 		seat := view.LabSeat{Name: l.names[key], Namespace: s.Namespace, MAC: s.MAC, Addresses: []string{}, Broken: []string{}}
-		for _, a := range s.Addresses {
+		for _, a := range s.AllAddresses() {
 			seat.Addresses = append(seat.Addresses, a.Addr().String())
 		}
 		broken, err := l.Check(key)

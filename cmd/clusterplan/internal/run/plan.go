@@ -198,6 +198,10 @@ func (s *Session) configure(def *lang.Definition) error {
 				env.Order = append(env.Order, o.Addr)
 			}
 		}
+		env.Links = []spec.Link{}
+		if d := def.Spec(); d != nil {
+			env.Links = append(env.Links, d.Cluster.Links...)
+		}
 		for _, p := range def.Providers {
 			config[p.Name] = p.Config
 		}

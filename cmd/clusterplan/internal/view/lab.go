@@ -12,9 +12,10 @@ import (
 // Lab is a network lab, as `lab status --json` prints it.
 type Lab struct {
 	FormatVersion string         `json:"format_version"`
-	Switch        string         `json:"switch"` // namespace
-	Seats         []LabSeat      `json:"seats"`  // by name
-	Faults        []netlab.Fault `json:"faults"` // in the order in which they came
+	Switch        string         `json:"switch"`   // namespace
+	Networks      []string       `json:"networks"` // names; the nodes' own first
+	Seats         []LabSeat      `json:"seats"`    // by name
+	Faults        []netlab.Fault `json:"faults"`   // in the order in which they came
 }
 
 // LabSeat is a node's, or the client's, namespace.
@@ -22,7 +23,7 @@ type LabSeat struct {
 	Name      string   `json:"name"`
 	Namespace string   `json:"namespace"`
 	MAC       string   `json:"mac"`
-	Addresses []string `json:"addresses"`
+	Addresses []string `json:"addresses"` // on all networks, in their order
 	Processes int      `json:"processes"`
 	Broken    []string `json:"broken"` // what of it is not there; apply mends it
 }
@@ -38,6 +39,9 @@ func (s Style) Lab(w io.Writer, l Lab) error {
 		return err
 	}
 	b.WriteString("\n")
+	if len(l.Networks) > 1 {
+		fmt.Fprintf(&b, "Networks: %s\n", strings.Join(l.Networks, ", "))
+	}
 	for _, f := range l.Faults {
 		fmt.Fprintln(&b, s.Red(f.String()))
 	}
