@@ -24,7 +24,7 @@ func TestNetnsFaults(t *testing.T) {
 		t.Logf("full and slow disks are left out: %v", err)
 		disks = false
 	}
-	c, err := faultlab.Up(t.Context(), faultlab.Config{Program: program, Dir: t.TempDir(), Nodes: 3, Disks: disks})
+	c, err := faultlab.Up(t.Context(), faultlab.Config{Program: program, Dir: t.TempDir(), Nodes: 3, Disks: disks, Links: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,8 +44,9 @@ func TestNetnsFaults(t *testing.T) {
 		{"agent killed"}, {"monitor killed"}, {"agent and monitor killed"}, {"everything killed"},
 		{"everything stopped"}, {"agent stopped"}, {"monitor stopped"},
 		{"isolated"}, {"mute"}, {"deaf"}, {"bridge"}, {"one way to one"}, {"flapping link"}, {"20% loss"}, {"moved"},
+		{"one of two links"}, {"loss on one of two links"}, {"links in turn"},
 		{"full disk"}, {"slow disk"},
-		{"isolated", "monitor killed"}, {"everything stopped", "20% loss"}, {"bridge", "everything killed"}, {"moved", "flapping link"},
+		{"isolated", "monitor killed"}, {"everything stopped", "20% loss"}, {"bridge", "everything killed"}, {"moved", "flapping link"}, {"one of two links", "agent killed"},
 	}
 	known := map[string]bool{}
 	for _, names := range rounds {

@@ -7,7 +7,9 @@
 // hit more often than others: agent, monitor, both or everything on a node is
 // killed with -9; all of it, the agent or the monitor is stopped and goes on; a
 // node is isolated, mute, deaf, or cut from one other both ways or one way; its
-// link flaps; a fifth of all frames is lost; its disk is full, or stands still
+// link flaps; a fifth of all frames is lost; of its two links (every node is on
+// two networks; --links=false: on one) one is cut, loses frames, or both are
+// unplugged in turn; its disk is full, or stands still
 // most of the time (each data directory is an ext4 on a loop device, where this
 // machine has those); an operator moves the group in between. Then all is
 // mended, and everything has to be online again.
@@ -66,13 +68,14 @@ func main() {
 	nodes := flag.Int("nodes", 3, "nodes, 3 to 90")
 	seed := flag.Uint64("seed", 1, "of the faults' order")
 	model := flag.String("model", string(spec.MajorityNodeSet), "quorum model: majority_node_set or single_quorum (a file is its device)")
+	links := flag.Bool("links", true, "every node is on two networks; false: on one")
 	only := flag.String("fault", "", "names of faults, with commas: every round has these, instead of one or two of all")
 	asJSON := flag.Bool("json", false, "print one JSON object")
 	verbose := flag.Bool("v", false, "show each round on stderr")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	res, err := run(ctx, spec.QuorumModel(*model), *hours, *rounds, *nodes, *seed, *only, *verbose)
+	res, err := run(ctx, spec.QuorumModel(*model), *hours, *rounds, *nodes, *seed, *only, *links, *verbose)
 	if res != nil {
 		if *asJSON {
 			data, jerr := json.Marshal(res)
@@ -89,7 +92,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, model spec.QuorumModel, hours float64, rounds, nodes int, seed uint64, only string, verbose bool) (res *result, err error) {
+func run(ctx context.Context, model spec.QuorumModel, hours float64, rounds, nodes int, seed uint64, only string, links, verbose bool) (res *result, err error) {
 	if nodes < 3 || nodes > 90 {
 		return nil, fmt.Errorf("%d nodes: the lab takes 3 to 90", nodes)
 	}
@@ -108,6 +111,18 @@ func run(ctx context.Context, model spec.QuorumModel, hours float64, rounds, nod
 				return nil, err
 			}
 			faults = append(faults, f)
+		}
+	}
+	if !links {
+		had := faults
+		faults = nil
+		for _, f := range had {
+			if !f.Link {
+				faults = append(faults, f)
+			}
+		}
+		if len(faults) == 0 {
+			return nil, errors.New("these faults are of one of two links; leave --links=false out")
 		}
 	}
 	res = &result{Nodes: nodes, Seed: seed, Faults: map[string]int{}}
@@ -136,7 +151,7 @@ func run(ctx context.Context, model spec.QuorumModel, hours float64, rounds, nod
 	if err := errors.Join(faultlab.Build(ctx, program), os.Mkdir(home, 0o755)); err != nil {
 		return nil, err
 	}
-	c, err := faultlab.Up(ctx, faultlab.Config{Program: program, Dir: home, Nodes: nodes, Model: string(model), Disks: disks})
+	c, err := faultlab.Up(ctx, faultlab.Config{Program: program, Dir: home, Nodes: nodes, Model: string(model), Disks: disks, Links: links})
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,12 @@ const Group = "web"
 // Address is the group's.
 var Address = netip.MustParseAddr("10.77.0.100")
 
+// Names of the networks of Config.Links.
+const (
+	Lan   = "lan"
+	Spare = "spare"
+)
+
 // Config says what cluster to bring up.
 type Config struct {
 	Program string // clusterplan
@@ -43,6 +49,9 @@ type Config struct {
 	Voters  int    // the first of them vote; 0: at most 5
 	Model   string // of quorum: majority_node_set (default), or single_quorum with a file as its device
 	Out     io.Writer
+	// Links has the nodes on two networks, both of which carry frames: Lan, where
+	// the clients and the group's address are, and Spare.
+	Links bool
 	// Disks gives every node's data directory a small disk of its own (disk.go).
 	Disks bool
 	// Heartbeat is the inside of a heartbeat block; "": the defaults.
@@ -90,6 +99,9 @@ func (c Config) Definition() string {
 	}
 	if c.Heartbeat != "" {
 		fmt.Fprintf(&b, "\n  heartbeat {\n%s\n  }\n", c.Heartbeat)
+	}
+	if c.Links {
+		fmt.Fprintf(&b, "\n  link %q {\n    subnet = \"10.77.0.0/24\"\n    role   = %q\n  }\n\n  link %q {\n    subnet = \"10.78.0.0/24\"\n  }\n", Lan, spec.LinkAll, Spare)
 	}
 	b.WriteString("}\n")
 	for i := range c.Nodes {
@@ -267,6 +279,24 @@ func Node(s client.Status, name string) client.StatusNode {
 		}
 	}
 	return client.StatusNode{}
+}
+
+// Events are those that the cluster has told of since it told one (by id).
+func (c *Cluster) Events(ctx context.Context, since uint64) (all []client.Event, err error) {
+	out, err := exec.CommandContext(ctx, c.Program, "events", "--json", c.Dir).Output()
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	for lines := json.NewDecoder(bytes.NewReader(out)); lines.More(); {
+		var e client.Event
+		if err := lines.Decode(&e); err != nil {
+			return nil, fmt.Errorf("read events: %w", err)
+		}
+		if e.ID > since {
+			all = append(all, e)
+		}
+	}
+	return all, nil
 }
 
 // Isolated are the faults of a node whose link is cut: all of it, or what it

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type Fault struct {
 	Name string
 	Disk bool // needs Config.Disks
+	Link bool // needs Config.Links
 	// do has it happen to a node; other is another one. It returns when it is over,
 	// as far as it is over by itself: mend does the rest.
 	do func(ctx context.Context, r *Runner, node, other string) error
@@ -137,6 +139,31 @@ func Faults() []Fault {
 			}
 			return ctx.Err()
 		}},
+		{Name: "one of two links", Link: true, do: func(ctx context.Context, r *Runner, node, _ string) error {
+			return wired(func(node, _ string) []netlab.Fault {
+				return []netlab.Fault{{Kind: netlab.FaultIsolate, From: node, Network: r.network()}}
+			})(ctx, r, node, "")
+		}},
+		{Name: "loss on one of two links", Link: true, do: func(ctx context.Context, r *Runner, node, _ string) error {
+			return wired(func(string, string) []netlab.Fault {
+				return []netlab.Fault{{Kind: netlab.FaultLoss, Percent: 20, Network: r.network()}}
+			})(ctx, r, node, "")
+		}},
+		{Name: "links in turn", Link: true, do: func(ctx context.Context, r *Runner, node, _ string) error {
+			// The one that is back carries the frames before the other one goes.
+			for i := range 6 {
+				network := []string{Lan, Spare}[i%2]
+				if err := r.Lab.Unplug(node, network); err != nil {
+					return err
+				}
+				wait(ctx, 400*time.Millisecond)
+				if err := r.Lab.Plug(node, network); err != nil {
+					return err
+				}
+				wait(ctx, 100*time.Millisecond)
+			}
+			return ctx.Err()
+		}},
 		{Name: "20% loss", do: wired(func(string, string) []netlab.Fault { return []netlab.Fault{{Kind: netlab.FaultLoss, Percent: 20}} })},
 		{Name: "moved", do: func(ctx context.Context, r *Runner, node, _ string) error {
 			// An operator, in between; refused where the node is just down.
@@ -157,6 +184,9 @@ func Faults() []Fault {
 		{Name: "slow disk", Disk: true, do: func(ctx context.Context, r *Runner, node, _ string) error { return r.slow(ctx, node, r.longer()) }},
 	}
 }
+
+// network is one of two.
+func (r *Runner) network() string { return []string{Lan, Spare}[r.turn.Add(1)%2] }
 
 // FaultNamed finds a fault.
 func FaultNamed(name string) (Fault, error) {
@@ -181,6 +211,7 @@ type Runner struct {
 	Log    io.Writer
 	Total  Outcome // of all rounds
 	rounds int
+	turn   atomic.Uint32 // which link is hit
 }
 
 // NewRunner begins to watch and to probe; Close ends that.

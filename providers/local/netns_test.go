@@ -12,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/netlab"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/providers/providertest"
 )
@@ -36,20 +37,25 @@ func netnsWorld(t *testing.T) *world {
 }
 
 // netns is a provider with mode = "netns" and these networks.
-func (w *world) netns(t *testing.T, subnet, subnet6 string) *providers.Nodes {
+func (w *world) netns(t *testing.T, subnet, subnet6 string, links ...spec.Link) *providers.Nodes {
 	t.Helper()
+	p, err := w.configured(subnet, subnet6, links)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) configured(subnet, subnet6 string, links []spec.Link) (*providers.Nodes, error) {
 	config := map[string]cty.Value{"mode": cty.StringVal(ModeNetns), "subnet": cty.StringVal(subnet), "subnet6": cty.NullVal(cty.String)}
 	if subnet6 != "" {
 		config["subnet6"] = cty.StringVal(subnet6)
 	}
 	p := New()
 	err := p.Configure(cty.ObjectVal(config), providers.Env{DataDir: w.dir, Program: w.program, Version: "1.2.3",
-		Identity: func() *pki.Identity { return w.identity }, Cluster: w.cluster, Nodes: w.nodes,
+		Identity: func() *pki.Identity { return w.identity }, Cluster: w.cluster, Nodes: w.nodes, Links: append([]spec.Link{}, links...),
 		Order: []addr.Address{addr.Node("n1", addr.NoKey), addr.Node("n2", addr.NoKey)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return p, err
 }
 
 // nothing wants no namespace and no record of the world to be left.
@@ -152,6 +158,71 @@ func TestNetnsLife(t *testing.T) {
 	}
 	n.config = cty.NilVal
 	n.phases(providers.PhaseStop, providers.PhaseRemove)
+	w.nothing(t, prefix)
+}
+
+// A node is on each of the cluster's links; one that comes, goes or breaks is
+// wired while the agent runs.
+func TestNetnsLinks(t *testing.T) {
+	w := netnsWorld(t)
+	lan, spare, six := spec.Link{Name: "lan", Subnet: "10.77.0.0/16", Role: spec.LinkAll}, spec.Link{Name: "spare", Subnet: "10.78.0.0/24"}, spec.Link{Name: "six", Subnet: "fd79::/64"}
+	n := newNode(t, w.netns(t, "10.77.0.0/24", "", lan, spare), "n2", nil)
+	n.phases(create...)
+	prefix := w.prefix(t)
+	is := func(networks []string, addresses ...string) {
+		t.Helper()
+		r, err := Lab(w.dir).Record()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var at []string
+		for _, a := range r.Seats["n2"].AllAddresses() {
+			at = append(at, a.Addr().String())
+		}
+		if !slices.Equal(at, addresses) || !slices.Equal(r.Networks(), networks) {
+			t.Errorf("networks %q with addresses %q; want %q with %q", r.Networks(), at, networks, addresses)
+		}
+		if got := n.read(); len(got) > 0 {
+			t.Errorf("all is as it should be, and read finds %q", got)
+		}
+	}
+	is([]string{"lan", "spare"}, "10.77.0.2", "10.78.0.2")
+	mend := func(want ...string) {
+		t.Helper()
+		if got := n.read(); !slices.Equal(got, want) {
+			t.Errorf("read finds %q, want %q", got, want)
+		}
+		if got := n.plan().Phases; !slices.Equal(got, []string{providers.PhaseInstall}) {
+			t.Errorf("for %q an apply does %q", want, got)
+		}
+		n.phases(n.plan().Phases...)
+	}
+	if err := Lab(w.dir).Unplug("n2", "spare"); err != nil {
+		t.Fatal(err)
+	}
+	mend("network link of spare: unplugged")
+	n.p = w.netns(t, "10.77.0.0/24", "", lan, six, spare)
+	mend("network link of six: not there")
+	is([]string{"lan", "spare", "six"}, "10.77.0.2", "fd79::2", "10.78.0.2")
+	n.p = w.netns(t, "10.77.0.0/24", "", six)
+	mend("network link of spare: not in the definition")
+	is([]string{"main", "six"}, "10.77.0.2", "fd79::2")
+
+	for _, c := range []struct {
+		link spec.Link
+		want string
+	}{
+		{spec.Link{Name: "part", Subnet: "10.77.0.0/25"}, "only a part"},
+		{spec.Link{Name: "tiny", Subnet: "10.78.0.0/30"}, "too few"},
+		{spec.Link{Name: "lo", Subnet: "127.1.0.0/16"}, "loopback"},
+		{spec.Link{Name: "main", Subnet: "10.78.0.0/24"}, "another name"},
+	} {
+		if _, err := w.configured("10.77.0.0/24", "", []spec.Link{c.link}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c.link, err)
+		}
+	}
+	n.config = cty.NilVal
+	n.phases(n.plan().Phases...)
 	w.nothing(t, prefix)
 }
 

@@ -192,7 +192,12 @@ func nodeState(st *confdb.State, ms member.Status, id, self string) (state, reas
 	}
 	for _, l := range n.Links {
 		if len(l.Lost) > 0 {
-			return spec.NodeUp, "hears nothing on link " + l.Link + " from some nodes"
+			names := make([]string, len(l.Lost))
+			for i, other := range l.Lost {
+				names[i] = nameOf(st, other)
+			}
+			slices.Sort(names)
+			return spec.NodeUp, "hears nothing on link " + l.Link + " from " + strings.Join(names, ", ")
 		}
 	}
 	return spec.NodeUp, ""
