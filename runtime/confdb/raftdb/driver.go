@@ -79,8 +79,10 @@ type Driver struct {
 	confPending bool
 	stuck       stuck
 	muted       bool
-	tickAt      spec.Instant // when Raft is ticked next
-	triedHome   spec.Instant // last try of a witness to hand over
+	tickAt      spec.Instant      // when Raft is ticked next
+	ticks       uint64            // of this term
+	answered    map[uint64]uint64 // the last of them after which each server spoke in this term
+	triedHome   spec.Instant      // last try of a witness to hand over
 
 	// Messages that wait for nothing.
 	urgent []confdb.Message
@@ -120,6 +122,7 @@ func New(cfg Config) (*Driver, *confdb.State, uint64, error) {
 		id: cfg.ServerID, now: cfg.Now, lastHeard: cfg.Now,
 		rng:      cfg.Seed ^ cfg.ServerID*0x9e3779b97f4a7c15,
 		heard:    map[uint64]spec.Instant{},
+		answered: map[uint64]uint64{},
 		snapSent: map[uint64]spec.Instant{},
 	}
 	if cfg.ServerID == 0 {

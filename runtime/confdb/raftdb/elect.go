@@ -34,6 +34,9 @@ func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 		return
 	}
 	d.heard[m.GetFrom()] = d.now
+	if m.GetTerm() == d.seen.term {
+		d.answered[m.GetFrom()] = d.ticks
+	}
 	if !d.knows(m) {
 		_ = d.rn.Step(m) // from a server that is no member (any more), or a proposal in vain: nothing is promised
 		d.watch()
@@ -150,8 +153,9 @@ func (d *Driver) watch() {
 	if leads != (was.state == raft.StateLeader) || d.seen.term != was.term {
 		d.confPending, d.muted = false, false
 		d.stuck = stuck{since: d.now, commit: d.seen.commit}
-		d.tickAt = d.now
+		d.tickAt, d.ticks = d.now, 0
 		clear(d.snapSent)
+		clear(d.answered)
 	}
 	switch {
 	case leads:
@@ -233,7 +237,29 @@ func (d *Driver) tick() {
 		d.tickAt = d.now.Add(step)
 	}
 	d.rn.Tick()
+	d.ticks++
+	if !d.heardByMajority() {
+		// Raft looks only once in electionTick of them, and takes one answer since
+		// its last look for enough: up to twice the time, for which followers go on
+		// answering, and every takeover after it waits longer (runtime/core).
+		for i := 0; i < 2*electionTick && d.rn.BasicStatus().RaftState == raft.StateLeader; i++ {
+			d.rn.Tick()
+		}
+	}
 	d.watch()
+}
+
+// heardByMajority tells whether a majority, this server with it, has answered in
+// this term within the last electionTick whole ticks. Counted in ticks, a pause
+// of this process is no silence of the others.
+func (d *Driver) heardByMajority() bool {
+	n := 0
+	for _, id := range d.status.Voters {
+		if id == d.id || d.answered[id]+electionTick >= d.ticks {
+			n++
+		}
+	}
+	return n >= len(d.status.Voters)/2+1
 }
 
 // unanswered are the servers that got a snapshot long ago, in id order. Those
