@@ -37,6 +37,9 @@ type NodesConfig struct {
 	FirstPort, LastPort int
 	// StartWait bounds how long an agent may take until its API answers. Default 15 s.
 	StartWait time.Duration
+	// PartWait bounds how long one that was restarted may take until it takes
+	// part in the cluster again. Default 1 minute.
+	PartWait time.Duration
 	// StopGrace bounds how long an agent may take to stop its groups and end. Default 35 s.
 	StopGrace time.Duration
 	// CertLife of nodes' certificates. Default pki.NodeLife, a year.
@@ -61,6 +64,9 @@ type Nodes struct {
 func NewNodes(cfg NodesConfig) *Nodes {
 	if cfg.StartWait == 0 {
 		cfg.StartWait = 15 * time.Second
+	}
+	if cfg.PartWait == 0 {
+		cfg.PartWait = time.Minute
 	}
 	if cfg.StopGrace == 0 {
 		cfg.StopGrace = 35 * time.Second

@@ -112,7 +112,9 @@ func (p *Nodes) phase(ctx context.Context, req ApplyRequest, s *site, identity *
 		req.Progress("groups leave")
 		err = c.Drain(ctx, s.id, "apply works on "+req.Addr.String())
 	case PhaseResume:
-		err = c.Resume(ctx, s.id)
+		if err = p.takesPart(ctx, s, identity, n); err == nil {
+			err = c.Resume(ctx, s.id)
+		}
 	case PhaseLeave:
 		err = c.Leave(ctx, s.id)
 	default:

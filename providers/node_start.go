@@ -23,6 +23,7 @@ type Self struct {
 	NodeID       string    `json:"node_id"`
 	ServerID     uint64    `json:"server_id,string"`
 	Membership   string    `json:"membership"`
+	Quorum       bool      `json:"quorum"` // of this life of the agent: a leader has given it a lease, or it leads
 	Version      string    `json:"version"`
 	Program      string    `json:"program"`
 	CertNotAfter time.Time `json:"cert_not_after"`
@@ -139,6 +140,35 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 		select {
 		case <-ctx.Done():
 			return fail(ctx.Err())
+		case <-poll.C:
+		}
+	}
+}
+
+// takesPart waits until the agent that runs now, not one before it, takes part
+// in the cluster. What the others say of the node proves nothing for a while:
+// they may still go by what they heard of its former life, and the next node
+// would be stopped while this one can't stand in for it.
+func (p *Nodes) takesPart(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
+	deadline := time.Now().Add(p.cfg.PartWait)
+	poll := time.NewTicker(startPoll)
+	defer poll.Stop()
+	for {
+		self, err := p.self(ctx, s, n.Endpoint, identity, startAttempt)
+		switch {
+		case err == nil && self.Quorum:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			err = errors.New("it has no lease from a leader")
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("its agent runs, but takes no part in the cluster within %s: %w; the node stays drained and no further node is stopped: see its log %s, then apply again", p.cfg.PartWait, err, s.abs(AgentLog))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-poll.C:
 		}
 	}

@@ -109,13 +109,19 @@ func fakeAgent(dir string) int {
 	if err != nil {
 		return die(err)
 	}
-	self, err := json.Marshal(providers.Self{ClusterID: conf.ClusterID, NodeID: conf.NodeID, ServerID: server, Membership: "waiting", Program: hex.EncodeToString(h.Sum(nil))})
-	if err != nil {
-		return die(err)
-	}
+	self := providers.Self{ClusterID: conf.ClusterID, NodeID: conf.NodeID, ServerID: server, Membership: "waiting", Program: hex.EncodeToString(h.Sum(nil))}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
-	go http.Serve(lis, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(self) }))
+	asked := 0
+	go http.Serve(lis, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		answer := self
+		_, alone := os.Stat(filepath.Join(dir, "alone")) // while it is there, nobody gives it a lease
+		answer.Quorum = alone != nil
+		_ = json.NewEncoder(w).Encode(answer)
+		if asked++; alone == nil {
+			_ = os.WriteFile(filepath.Join(dir, "alone"), fmt.Append(nil, asked), 0o600)
+		}
+	}))
 	<-stop
 	return 0
 }
@@ -397,6 +403,62 @@ func TestDrift(t *testing.T) {
 				t.Fatalf("a second plan does %q:\n%#v\n%#v", plan.Phases, plan.Planned, n.prior.Value)
 			}
 		})
+	}
+}
+
+// A restarted node is resumed, and so counted on, only once it says itself that
+// it takes part: the cluster may still go by its former life.
+func TestResumeWaitsForTheNewLife(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(t, nil)
+	n := newNode(t, p, "n1", nil)
+	n.phases(append(slices.Clone(create), "drain", "stop", "start")...)
+	alone := filepath.Join(resolve(w.dir), "nodes", "n1", "alone")
+	if err := os.WriteFile(alone, []byte("0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- n.phase("resume") }()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if asked, _ := os.ReadFile(alone); len(asked) > 0 && string(asked) >= "4" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it isn't asked whether it takes part")
+		}
+	}
+	if calls := w.cluster.Calls(); slices.Contains(calls, "resume n1") {
+		t.Fatalf("resumed before it takes part: %q", calls)
+	}
+	if err := os.Remove(alone); err != nil {
+		t.Fatal(err)
+	}
+	// The answer that is under way may write it once more.
+	for finished := false; !finished; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			finished = true
+		case <-time.After(50 * time.Millisecond):
+			_ = os.Remove(alone)
+		case <-t.Context().Done():
+			t.Fatal("not resumed")
+		}
+	}
+	if calls := w.cluster.Calls(); !slices.Contains(calls, "resume n1") {
+		t.Errorf("not resumed: %q", calls)
+	}
+
+	p = w.provider(t, func(c *providers.NodesConfig) { c.PartWait = time.Millisecond })
+	n.p = p
+	n.phases("drain")
+	if err := os.WriteFile(alone, []byte("0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.phase("resume"); err == nil || !strings.Contains(err.Error(), "takes no part") || !strings.Contains(err.Error(), "stays drained") {
+		t.Errorf("a node that never takes part: %v", err)
 	}
 }
 
