@@ -29,6 +29,7 @@ func Urgent() error { return hurry(false) }
 // hurry is Urgent; with rr, SCHED_RR as well where that is allowed, which is
 // then enough.
 func hurry(rr bool) error {
+	hurrySession()
 	var done []int
 	for {
 		tasks, err := os.ReadDir("/proc/self/task")
@@ -50,6 +51,18 @@ func hurry(rr bool) error {
 			return nil
 		}
 	}
+}
+
+// hurrySession puts this process's session before others. Where the kernel
+// groups programs by session (sched_autogroup), niceness counts within a session
+// only, and each session gets as much as any other, however busy. Only a session
+// of this process's own is touched. Where that is not allowed, or there are no
+// such groups, nothing is lost: hurry's caller is told of the niceness.
+func hurrySession() {
+	if sid, err := unix.Getsid(0); err != nil || sid != os.Getpid() {
+		return
+	}
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(niceness)), 0)
 }
 
 func hurryThread(tid int, rr bool) error {

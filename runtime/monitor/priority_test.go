@@ -1,7 +1,10 @@
 package monitor
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,12 +28,26 @@ func TestProgramsAreNotUrgent(t *testing.T) {
 	if policy == unix.SCHED_NORMAL && nice == 0 {
 		t.Skip("no right to raise priorities")
 	}
+	session := func(pid int) string { // "/autogroup-25 nice -10"; none where sessions are no groups
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/autogroup", pid))
+		if err != nil {
+			return ""
+		}
+		_, n, _ := strings.Cut(strings.TrimSpace(string(b)), " nice ")
+		return n
+	}
+	if n := session(r.p.PID()); n != "" && n != "-10" {
+		t.Errorf("the monitor's session has nice %s: other sessions come before it", n)
+	}
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file)))
 	r.awaitState("a", spec.StateOnline)
 	for _, p := range pidsIn(t, file, 3) {
 		if policy, nice := urgency(p.PID); policy != unix.SCHED_NORMAL || nice != 0 {
 			t.Errorf("a program runs with policy %d, nice %d", policy, nice)
+		}
+		if n := session(p.PID); n != "" && n != "0" {
+			t.Errorf("a program's session has nice %s", n)
 		}
 	}
 	for _, g := range guardiansOf(t, r.dir) {
