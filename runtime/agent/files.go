@@ -35,7 +35,7 @@ const (
 	logDir     = "log"
 	pidFile    = "agent.pid"
 	socketFile = "api.sock"
-	modelFile  = "model" // in dataDir: written before a single_node cluster's first entry
+	modelFile  = "model" // in dataDir: written before the first entry of a cluster that is no majority's
 )
 
 // fileConfig is agent.json.

@@ -104,6 +104,9 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 		return nil, fmt.Errorf("read the node's database: %w", err)
 	}
 	quorum, err := readModel(f.dir)
+	if err == nil && quorum.Model == spec.SingleNode {
+		quorum, err = settleGrown(f.dir, st.ServerID(), stored)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the node's database: %w", err)
 	}
@@ -124,6 +127,9 @@ func (n *Node) newMember(quorum spec.Quorum, stored confdb.Stored) (*member.Memb
 	switch quorum.Model {
 	case spec.SingleNode:
 		conf.Driver, conf.State, conf.StateIndex, err = boltdb.New(boltdb.Config{ServerID: n.facts.ServerID, Stored: stored})
+		conf.Majority = func(now spec.Instant, term, index uint64, state []byte) (confdb.Driver, confdb.Persist, error) {
+			return raftdb.Grow(raftdb.Config{ServerID: n.facts.ServerID, Seed: n.seed, Now: now}, term, index, state)
+		}
 	case spec.SingleQuorum:
 		conf.Driver, conf.State, conf.StateIndex, err = diskdb.New(diskdb.Config{
 			ServerID: n.facts.ServerID, ClusterID: n.facts.ClusterID, Device: quorum.Device, Seed: n.seed, Now: now,
@@ -212,6 +218,9 @@ func (n *Node) do(out member.Output) {
 		n.peers.send(o.To, o.Message)
 	case member.Persist:
 		n.writes <- o // the member has few under way: this never blocks
+	case member.Grown:
+		n.quorum = spec.Quorum{}
+		n.alone.Store(false)
 	case member.DeviceIO:
 		n.deviceIO(o.Op)
 	case member.Renew:

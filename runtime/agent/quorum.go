@@ -16,8 +16,9 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
-// readModel reads which database this directory is for: none is written down for
-// a majority's, nor before a node is part of a cluster.
+// readModel reads which database this directory was made for: none is written
+// down for a majority's, nor before a node is part of a cluster. A single node's
+// may have become a majority's (settleGrown).
 func readModel(dir string) (spec.Quorum, error) {
 	data, err := os.ReadFile(filepath.Join(dir, dataDir, modelFile))
 	if errors.Is(err, fs.ErrNotExist) {

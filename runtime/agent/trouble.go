@@ -60,11 +60,15 @@ func (n *Node) write(ctx context.Context) error {
 	for {
 		select {
 		case p := <-n.writes:
+			write := func() error { return n.store.Write(p.What) }
+			if p.What.Grows {
+				write = func() error { return n.writeGrown(p.What) }
+			}
 			if n.alone.Load() {
-				if !n.retries(ctx, "the database can't be written; groups go on, nothing can be changed", func() error { return n.store.Write(p.What) }) {
+				if !n.retries(ctx, "the database can't be written; groups go on, nothing can be changed", write) {
 					return nil
 				}
-			} else if err := n.store.Write(p.What); err != nil {
+			} else if err := write(); err != nil {
 				n.give(job{fn: func() { n.broken = err }})
 				n.input(member.PersistFailed{N: p.N, Err: err.Error()})
 				continue

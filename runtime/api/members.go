@@ -163,6 +163,14 @@ func (s *server) join(c *call) error {
 	if err != nil {
 		return err
 	}
+	if l.ms.Driver.Single && m.ServerID != l.ms.Driver.Self {
+		if l.model != spec.SingleNode {
+			return busy("the database is becoming a majority's still")
+		}
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("%s can't join: quorum model single_node is for one node", m.Spec.Name),
+			Hint:    "set quorum.model to majority_node_set and apply; nodes can join then"}
+	}
 	// An emptied directory is a new server: the one it was must not vote any more.
 	if l.node != nil && l.node.ServerID != 0 && l.node.ServerID != m.ServerID {
 		if err := s.remove(c.ctx, l.node.ServerID, l.ms.Driver); err != nil {

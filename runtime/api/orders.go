@@ -25,24 +25,19 @@ func (s *server) putCluster(c *call) error {
 	if err != nil {
 		return err
 	}
-	var is spec.Quorum
-	if err := s.read(c.ctx, func(st *confdb.State, _ member.Status) { is = st.Cluster.Quorum }); err != nil {
+	cmd.PutCluster = &cl
+	r, err := s.submit(c.ctx, cmd)
+	if err != nil {
 		return err
 	}
-	if onDevice := is.Model == spec.SingleQuorum; is.Model != "" && (onDevice != (cl.Quorum.Model == spec.SingleQuorum) || onDevice && is.Device != cl.Quorum.Device) {
-		return &client.Error{Status: http.StatusConflict, Code: "conflict",
-			Message: fmt.Sprintf("the cluster keeps its database by %s%s, and can't change to %s%s while it runs", is.Model, deviceText(is), cl.Quorum.Model, deviceText(cl.Quorum)),
-			Hint:    "keep quorum.model and quorum.device, or destroy the cluster and make it anew"}
+	// A single node's database that becomes a majority's does so after the commit;
+	// others can join then.
+	if cl.Quorum.Model == spec.MajorityNodeSet && !s.until(c.ctx, func(_ *confdb.State, ms member.Status) bool {
+		return !ms.Driver.Single && ms.Driver.Leader != 0
+	}) {
+		return busy("the database is becoming a majority's still")
 	}
-	cmd.PutCluster = &cl
-	return s.commit(c, cmd)
-}
-
-func deviceText(q spec.Quorum) string {
-	if q.Device == "" {
-		return ""
-	}
-	return " on " + q.Device
+	return s.done(c, r.Revision)
 }
 
 func otherCluster(got, own string) *client.Error {

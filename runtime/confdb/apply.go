@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // Bounds of what the state remembers. Both are part of the state machine: to
@@ -205,8 +207,15 @@ func (s *State) putCluster(c Command) Result {
 		return Result{}
 	}
 	text := "the cluster's settings changed"
-	if s.Cluster.ID == "" {
+	switch was := s.Cluster.Quorum; {
+	case s.Cluster.ID == "":
 		text = "cluster " + next.Name + " was made"
+	case was != next.Quorum:
+		// The database follows what stands here (runtime/member): so never back.
+		if why := spec.QuorumChange(was, next.Quorum); why != "" {
+			return refuse(CodeInvalid, "%s", why)
+		}
+		text = fmt.Sprintf("the quorum model changed from %s to %s", was.Model, next.Quorum.Model)
 	}
 	s.retime(next)
 	s.Cluster = next

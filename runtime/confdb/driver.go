@@ -43,6 +43,9 @@ type Status struct {
 	OldLeases      spec.Instant
 	DeviceProblem  string
 
+	// Single: nobody else can take part, and none is asked (model single_node).
+	Single bool
+
 	// Older: this server's log lacks entries that it acknowledged once (its data
 	// directory was put back to an older state). It takes no part any more.
 	Older bool
@@ -72,7 +75,7 @@ var (
 	ErrUnknown     = errors.New("no such server in the cluster")
 	ErrLastVoter   = errors.New("the last voter can't be removed; destroy the cluster instead")
 	ErrBootstrap   = errors.New("this node belongs to a cluster already; empty its data directory to make a new one")
-	ErrSingleNode  = errors.New("a cluster of model single_node has one member; change quorum.model first")
+	ErrSingleNode  = errors.New("a cluster of model single_node has one member; set quorum.model to majority_node_set first")
 	ErrDamaged     = errors.New("the stored log is damaged")
 )
 
@@ -108,6 +111,10 @@ type Persist struct {
 	// whole log goes (the leader's state replaces it). Entries come after.
 	SnapshotIndex uint64
 	KeepTail      bool
+
+	// Grows: it makes a single node's database a majority's. Who writes it makes
+	// sure first that no older copy of the store serves alone any more.
+	Grows bool
 }
 
 // Stored is all that a store holds; what a driver starts from.

@@ -159,6 +159,10 @@ type Persist struct {
 	What confdb.Persist
 }
 
+// Grown says that this node's database is a majority's now, and no single
+// node's any more. It is durable; others may join from here on.
+type Grown struct{}
+
 // DeviceIO reads or writes the quorum device, beside all else; DeviceDone
 // follows, if ever: what hangs hangs alone.
 type DeviceIO struct{ Op confdb.DeviceOp }
@@ -251,6 +255,7 @@ func (Reply) output()         {}
 func (Applied) output()       {}
 func (Log) output()           {}
 func (SetKeys) output()       {}
+func (Grown) output()         {}
 func (Stopped) output()       {}
 
 // Config is what a member is made from.
@@ -270,6 +275,11 @@ type Config struct {
 	Driver     confdb.Driver
 	State      *confdb.State // restored from the store; nil: empty
 	StateIndex uint64        // log index that State stands at
+	// Majority is asked of a single node, once the State says that the cluster
+	// is a majority's: what its store is to hold then, at index, where an entry of
+	// term stands, and the driver that goes on over that (raftdb.Grow). Without
+	// it the database stays what it is.
+	Majority func(now spec.Instant, term, index uint64, state []byte) (confdb.Driver, confdb.Persist, error)
 	// Freezer: an earlier agent of the node had a monitor for groups that freeze.
 	// Nothing is run, released or granted before one is up again.
 	Freezer bool

@@ -32,6 +32,7 @@ type Member struct {
 	sinceBytes int
 	snapBytes  int  // of the newest snapshot that was made here
 	broken     bool // a write failed: nothing more is promised to anyone
+	grow       growth
 
 	// Frames.
 	nextBeat  spec.Instant // 0: no leader
@@ -125,6 +126,9 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 		if m.ready != nil && in.N == m.readyN {
 			m.durable = m.ready
 			m.pump()
+		}
+		if m.grow.next != nil && in.N == m.grow.n {
+			m.grown()
 		}
 	case DeviceDone:
 		m.deviceDone(in.Result)
@@ -251,7 +255,7 @@ func (m *Member) pump() {
 			m.finish(r)
 			continue
 		}
-		if m.ready != nil {
+		if m.ready != nil || m.grows() {
 			continue
 		}
 		got, ok := m.drv.Ready()
@@ -400,7 +404,7 @@ func (m *Member) stateIndexed() {
 
 // compact lets the log go that the state stands for, once it is long.
 func (m *Member) compact() {
-	if m.index == 0 || m.sinceCount < compactEntries && m.sinceBytes < max(compactBytes, min(m.snapBytes, compactMost)) && !m.drv.Status().SnapshotWanted {
+	if m.index == 0 || m.grow.next != nil || m.sinceCount < compactEntries && m.sinceBytes < max(compactBytes, min(m.snapBytes, compactMost)) && !m.drv.Status().SnapshotWanted {
 		return
 	}
 	m.sinceCount, m.sinceBytes = 0, 0

@@ -82,6 +82,7 @@ type host struct {
 	fails    map[string]int               // resource -> starts that fail
 	starts   []string                     // group/resource@epoch
 	logs     []string
+	landing  bool // a write under way is done although its agent dies
 	mute     bool // the monitor never stops ip, and answers no EndGroup
 	hung     bool // the disk takes nothing
 	renewals int
@@ -151,6 +152,9 @@ func (h *host) start() {
 	h.m = New(Config{
 		ClusterID: "c", NodeID: h.id, NodeName: h.name, Endpoint: h.endpoint(), ServerID: h.server, Incarnation: 1000*uint64(h.i+1) + h.w.incs,
 		Driver: drv, State: state, StateIndex: index, Wall: time.Unix(1_700_000_000, 0).Add(time.Duration(h.w.now)), Location: time.LoadLocation,
+		Majority: func(now spec.Instant, term, index uint64, state []byte) (confdb.Driver, confdb.Persist, error) {
+			return raftdb.Grow(raftdb.Config{ServerID: h.server, Seed: 7, Now: now}, term, index, state)
+		},
 	}, h.clock())
 	h.stopped, h.armed = false, 0
 	h.arm()
@@ -222,6 +226,9 @@ func (h *host) output(o Output) {
 		}
 	case Persist:
 		w.after(diskDelay, func() {
+			if h.life != life && h.landing {
+				h.stored.Write(o.What)
+			}
 			if h.life == life && !h.hung {
 				h.stored.Write(o.What)
 				for _, e := range o.What.Entries {
@@ -420,15 +427,33 @@ func openBolt(h *host) (confdb.Driver, *confdb.State, uint64, error) {
 	return boltdb.New(boltdb.Config{ServerID: h.server, Stored: h.stored})
 }
 
+func (w *world) addHost() *host {
+	i := len(w.hosts)
+	s := nodeSpec(i)
+	h := &host{w: w, i: i, id: s.ID, name: s.Name, server: uint64(101 + i), procs: map[string]map[string]uint64{}, fails: map[string]int{}}
+	w.hosts = append(w.hosts, h)
+	return h
+}
+
+// join makes a host a voter, through whoever leads.
+func (w *world) join(h *host) {
+	w.t.Helper()
+	w.must(w.leader(), confdb.Command{PutNode: &confdb.PutNode{Spec: nodeSpec(h.i), ServerID: h.server, Endpoint: h.endpoint(), Version: "1"}})
+	if r := w.change(w.leader(), Membership{Op: "add_learner", Server: h.server, Endpoint: h.endpoint()}); r.Code != "" {
+		w.t.Fatalf("add_learner: %+v", r)
+	}
+	w.until("the learner is promoted", 5*time.Second, func() bool {
+		return w.change(w.leader(), Membership{Op: "promote", Server: h.server}).Code == ""
+	})
+}
+
 func newWorldOf(t *testing.T, n int, open func(h *host) (confdb.Driver, *confdb.State, uint64, error), ppm ...int64) *world {
 	w := &world{t: t, open: open, cut: map[[2]int]bool{}, running: map[string]string{}, replies: map[uint64]confdb.Result{}}
 	for i := range n {
-		s := nodeSpec(i)
-		h := &host{w: w, i: i, id: s.ID, name: s.Name, server: uint64(101 + i), procs: map[string]map[string]uint64{}, fails: map[string]int{}}
+		h := w.addHost()
 		if i < len(ppm) {
 			h.ppm = ppm[i]
 		}
-		w.hosts = append(w.hosts, h)
 		h.start()
 	}
 	w.run(100 * time.Millisecond)
@@ -436,18 +461,17 @@ func newWorldOf(t *testing.T, n int, open func(h *host) (confdb.Driver, *confdb.
 	if r := w.change(first, Membership{Op: "bootstrap", Server: first.server}); r.Code != "" {
 		t.Fatalf("bootstrap: %+v", r)
 	}
-	w.must(first, confdb.Command{PutCluster: &spec.Cluster{ID: "c", Name: "c", Quorum: spec.Quorum{Model: spec.MajorityNodeSet}}})
+	model := spec.MajorityNodeSet
+	if first.m.Status().Driver.Single {
+		model = spec.SingleNode
+	}
+	w.must(first, confdb.Command{PutCluster: &spec.Cluster{ID: "c", Name: "c", Quorum: spec.Quorum{Model: model}}})
 	for i, h := range w.hosts {
-		w.must(first, confdb.Command{PutNode: &confdb.PutNode{Spec: nodeSpec(i), ServerID: h.server, Endpoint: h.endpoint(), Version: "1"}})
-		if i == 0 {
+		if i > 0 {
+			w.join(h)
 			continue
 		}
-		if r := w.change(first, Membership{Op: "add_learner", Server: h.server, Endpoint: h.endpoint()}); r.Code != "" {
-			t.Fatalf("add_learner: %+v", r)
-		}
-		w.until("the learner is promoted", 5*time.Second, func() bool {
-			return w.change(first, Membership{Op: "promote", Server: h.server}).Code == ""
-		})
+		w.must(first, confdb.Command{PutNode: &confdb.PutNode{Spec: nodeSpec(i), ServerID: h.server, Endpoint: h.endpoint(), Version: "1"}})
 	}
 	w.until("all nodes are up", 5*time.Second, func() bool { return len(w.state().View.Up) == n })
 	t.Cleanup(func() {

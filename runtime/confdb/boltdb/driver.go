@@ -37,6 +37,7 @@ type Driver struct {
 	committed     []confdb.Entry    // durable before, to be applied
 	busy          *confdb.Ready
 	voters        []uint64
+	older         bool // another server speaks: see Step
 }
 
 var _ confdb.Driver = (*Driver)(nil)
@@ -97,7 +98,7 @@ func entry(e confdb.LogEntry) confdb.Entry {
 
 // Status is what this server knows now.
 func (d *Driver) Status() confdb.Status {
-	s := confdb.Status{Self: d.id, Term: d.term, Role: confdb.Outside, Applied: d.applied, Commit: d.applied, Needed: 1, Voters: d.voters}
+	s := confdb.Status{Self: d.id, Term: d.term, Role: confdb.Outside, Applied: d.applied, Commit: d.applied, Needed: 1, Voters: d.voters, Single: true, Older: d.older}
 	// Before its term is durable it would be the last opening's once more.
 	if d.member {
 		s.Role = confdb.Candidate
@@ -132,12 +133,17 @@ func (d *Driver) Propose(command []byte) error {
 	return nil
 }
 
-// Step, Beat, Tick, Deadline and Now: there is nobody to talk to.
-func (d *Driver) Step(spec.Instant, confdb.Message) {}
-func (d *Driver) Beat(spec.Instant)                 {}
-func (d *Driver) Tick(spec.Instant)                 {}
-func (d *Driver) Deadline() spec.Instant            { return 0 }
-func (d *Driver) Now() []confdb.Message             { return nil }
+// Step: a single node's cluster has no other servers. Where one speaks, this
+// database has become a majority's since, and the copy here is an older one.
+func (d *Driver) Step(_ spec.Instant, m confdb.Message) {
+	d.older = d.older || d.member && m.From != 0 && m.From != d.id
+}
+
+// Beat, Tick, Deadline and Now: there is nobody to talk to.
+func (d *Driver) Beat(spec.Instant)      {}
+func (d *Driver) Tick(spec.Instant)      {}
+func (d *Driver) Deadline() spec.Instant { return 0 }
+func (d *Driver) Now() []confdb.Message  { return nil }
 
 // Bootstrap begins the first term.
 func (d *Driver) Bootstrap() error {
