@@ -52,6 +52,10 @@ func (b *builder) order() {
 			o.cluster = o.add(it, StageWhole)
 		}
 	}
+	if o.grows() {
+		c := o.at[o.cluster.Key.Addr].change
+		c.Why = append(c.Why, "the one node's database becomes a majority's in place: no group stops; nodes can join after it")
+	}
 	o.leaderLast(o.leaves)
 	o.wake()
 	batches := o.rollOrder()
@@ -352,7 +356,11 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 		default:
 			o.needQuorum(u.Key)
 			if o.cluster != nil {
-				o.g.AddEdge(u.Key, o.cluster.Key, graph.Soft)
+				kind := graph.Soft
+				if o.grows() {
+					kind = graph.Hard // a single node's database takes no other node
+				}
+				o.g.AddEdge(u.Key, o.cluster.Key, kind)
 			}
 		}
 		if i > 0 {

@@ -197,12 +197,17 @@ func (b *builder) model() spec.QuorumModel {
 	return b.after.Cluster.Quorum.Model
 }
 
+// grows tells whether a single node's database becomes a majority's.
+func (o *orderer) grows() bool {
+	return o.cluster != nil && o.cluster.Action == "update" && !o.destroy && o.before.Cluster.Quorum.Model == spec.SingleNode && o.after.Cluster.Quorum.Model == spec.MajorityNodeSet
+}
+
 // steps lists every phase that touches a node, counts the votes that are up
 // during it, and refuses what would leave the cluster without quorum.
 func (b *builder) steps(o *orderer, batches [][]*Unit) {
 	t := &tally{model: b.model(), voters: b.voters()}
 	_, t.lowest = t.count()
-	exempt := b.fresh || b.destroy || b.in.AllowQuorumLoss || t.model == spec.SingleNode
+	exempt := func() bool { return b.fresh || b.destroy || b.in.AllowQuorumLoss || t.model == spec.SingleNode }
 	lost := false
 	emit := func(u *Unit, phase string, alsoDown int, why string) {
 		v := t.voters[u.Key.Addr]
@@ -225,7 +230,7 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 		_, up := t.count()
 		up -= alsoDown
 		step := Step{N: len(b.plan.Steps) + 1, Address: u.Key.Addr, Phase: phase, Up: up, Needed: t.needed(), Why: why}
-		if takes && up < step.Needed && !exempt {
+		if takes && up < step.Needed && !exempt() {
 			step.Refused = true
 			if !lost {
 				b.diags = append(b.diags, refuse(u.Key.Addr, phase, up, step.Needed))
@@ -256,6 +261,9 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 	}
 	if o.cluster != nil && !b.destroy {
 		unit(o.cluster, 0)
+		if o.grows() {
+			t.model = b.after.Cluster.Quorum.Model
+		}
 	}
 	for _, u := range o.joins {
 		unit(u, 0)

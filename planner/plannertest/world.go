@@ -374,6 +374,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		}
 		n := w.node(req)
 		h.Value = req.Planned
+		if m == nil && len(w.Members) > 0 && w.model() == spec.SingleNode {
+			w.violate("%s joins a single node's database", req.Addr)
+		}
 		if m == nil {
 			w.Members[req.ID] = &Member{Spec: n, Server: h.Server}
 		} else {
@@ -402,6 +405,13 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		w.takeVote(had, req.Addr.String()+" leave")
 	}
 	return nil
+}
+
+// model is the quorum model in the database.
+func (w *World) model() spec.QuorumModel {
+	var c spec.Cluster
+	_ = schema.DecodeKnown(w.Settings, &c)
+	return c.Quorum.Model
 }
 
 func (w *World) node(req providers.ApplyRequest) spec.Node {

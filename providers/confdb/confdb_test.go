@@ -271,14 +271,40 @@ func TestDrainKeepsOperatorsPause(t *testing.T) {
 	check("disk: soon (ordered by ann, before an apply)", false)
 }
 
-func TestModelChangeIsRefused(t *testing.T) {
-	prior, err := clusterObject(spec.Cluster{ID: "x", Name: "test", Quorum: spec.Quorum{Model: spec.SingleNode}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = New().Plan(providers.PlanRequest{Type: addr.TypeCluster, Prior: prior, Config: clusterValue(nil)})
-	var path cty.PathError
-	if !errors.As(err, &path) || !strings.Contains(err.Error(), "single_node to majority_node_set") {
-		t.Errorf("%v", err)
+// A single node's cluster may become a majority's; no other change of the
+// quorum is planned, and each is refused with what to do.
+func TestQuorumChanges(t *testing.T) {
+	single, device, majority := spec.Quorum{Model: spec.SingleNode}, spec.Quorum{Model: spec.SingleQuorum, Device: "/dev/q"}, spec.Quorum{Model: spec.MajorityNodeSet}
+	for _, c := range []struct {
+		is, next   spec.Quorum
+		path, want string // "": planned
+	}{
+		{single, majority, "", ""},
+		{majority, single, "model", "keep majority_node_set and remove the other nodes"},
+		{majority, device, "model", "from majority_node_set to single_quorum: keep majority_node_set; else"},
+		{single, device, "model", "use majority_node_set"},
+		{device, majority, "model", "from single_quorum to majority_node_set: keep single_quorum; else"},
+		{device, single, "model", "from single_quorum to single_node: keep single_quorum; else"},
+		{device, spec.Quorum{Model: spec.SingleQuorum, Device: "/dev/other"}, "device", "from /dev/q to /dev/other: keep it"},
+	} {
+		prior, err := clusterObject(spec.Cluster{ID: "x", Name: "test", Quorum: c.is})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := clusterObject(spec.Cluster{ID: "x", Name: "test", Quorum: c.next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := New().Plan(providers.PlanRequest{Type: addr.TypeCluster, Prior: prior, Config: next.Value})
+		if c.want == "" {
+			if err != nil || resp.Impact != spec.ImpactMembership || !slices.Equal(resp.Phases, []string{providers.PhaseUpdate}) {
+				t.Errorf("%v to %v: %+v, %v", c.is, c.next, resp, err)
+			}
+			continue
+		}
+		var path cty.PathError
+		if !errors.As(err, &path) || !path.Path.Equals(cty.GetAttrPath("quorum").GetAttr(c.path)) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v to %v: %v", c.is, c.next, err)
+		}
 	}
 }

@@ -324,9 +324,12 @@ func (p *Provider) Plan(req providers.PlanRequest) (providers.PlanResponse, erro
 			if err := schema.DecodeKnown(req.Config, &next); err != nil {
 				return res, err
 			}
-			if old.Quorum.Model != next.Quorum.Model {
-				return res, cty.GetAttrPath(quorum).GetAttr("model").NewErrorf(
-					"the quorum model of a running cluster can't be changed from %s to %s in this version; destroy the cluster and make it anew", old.Quorum.Model, next.Quorum.Model)
+			if why := spec.QuorumChange(old.Quorum, next.Quorum); why != "" {
+				attr := "model"
+				if old.Quorum.Model == next.Quorum.Model {
+					attr = "device"
+				}
+				return res, cty.GetAttrPath(quorum).GetAttr(attr).NewErrorf("%s", why)
 			}
 		}
 	}
