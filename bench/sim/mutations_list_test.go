@@ -1,5 +1,8 @@
 package main
 
+// claims is the adversary of the quorum device's claims, for longer than in its own package's tests.
+const claims = "./runtime/confdb/diskdb -run ^TestClaims$ -claims 150"
+
 // mutations are the rules that make "never two owners" and "never lost", each
 // broken. What the pages of the design list comes first.
 var mutations = []mutation{
@@ -48,12 +51,25 @@ var mutations = []mutation{
 	{name: "a watchdog fed without a lease", edits: []edit{{"runtime/sim/watchdog.go", "		if h.now() >= m.lease && h.left(m.seat) {\n			return\n		}\n", ""}, {"runtime/sim/watchdog.go", "	took := w.between(5*time.Millisecond, 30*time.Millisecond)\n", "	took := w.between(5*time.Millisecond, 30*time.Millisecond)\n	h.feed()\n"}}, hint: "--nodes 3 --watchdog"},
 	{name: "a vote is not written", edits: []edit{{"runtime/sim/disk.go", "		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge", "		p.What.HardState = a.h.disk.stored.HardState\n		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge"}}},
 	{name: "an answer of the database before its log is written", edits: []edit{{"runtime/sim/disk.go", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n	w.after(0, func() { a.input(member.Persisted{N: p.N}) })\n"}}},
-	// "No device read-back" is found by the claims' own adversary in
-	// runtime/confdb/diskdb (TestClaimMutations): here two challengers seldom claim at once.
+	{name: "no device read-back", edits: []edit{
+		{"runtime/confdb/diskdb/arbiter.go", "		if a.readAt >= a.holdEnd() {\n			a.judge()\n", "		if a.readAt >= a.holdEnd() {\n			a.won()\n"},
+		{"runtime/confdb/diskdb/arbiter.go", "		a.wantAfter = a.renewedBy // a read that began before proves nothing\n", "		a.renewed()\n"},
+	}, hint: "--nodes 3 --model single_quorum --mix claims=4,device-late=6,device-slow=1"},
 	{name: "one log region for all epochs", edits: []edit{
-		{"runtime/confdb/diskdb/arbiter.go", "	sound mutation = iota\n", "	oneRegion mutation = iota\n"},
-		{"runtime/confdb/diskdb/arbiter.go", "	oneRegion\n	noVerify\n", "	sound\n	noVerify\n"},
-	}, hint: "--nodes 3 --model single_quorum --mix crash=2,kill-agent=3,pause-agent=5,suspend=4,restarts=2"},
+		{"runtime/confdb/diskdb/owner.go", "	return d.a.tab.header.areaAt(d.a.slot, int(n))\n", "	return d.a.tab.header.areaAt(0, 0)\n"},
+		{"runtime/confdb/diskdb/owner.go", "	h, epoch := d.a.tab.header, o.epoch\n", "	o.srcSlot, o.src.area = 0, 0\n	h, epoch := d.a.tab.header, o.epoch\n"},
+		{"runtime/confdb/diskdb/owner.go", "d.a.tab.records[o.srcSlot].server, h.device, h.area)\n", "d.a.tab.records[o.srcSlot].server, h.device, h.area)\n		err = nil\n"},
+		{"runtime/confdb/diskdb/owner.go", "	if p.area > 1 {\n", "	if p.area = 0; false {\n"},
+	}, hint: "--nodes 3 --model single_quorum --mix crash=2,kill-agent=3,pause-agent=5,suspend=4,restarts=2,device-slow=1,device-late=2,claims=1"},
+	// What the claims' own adversary finds: writes that take for ever, and clocks that stand still.
+	{name: "a claim not bounded by D_io", edits: []edit{
+		{"runtime/confdb/diskdb/arbiter.go", "		if a.now.Sub(a.basis) > limit {\n", "		if false {\n"},
+		{"runtime/confdb/diskdb/arbiter.go", "a.now.Sub(a.readAt) > a.d() || ", ""},
+	}, test: claims},
+	{name: "a device owner's authority from the end of its renewal", edits: []edit{{"runtime/confdb/diskdb/arbiter.go", "		a.renewedBy = a.io.newest()\n", "		a.renewal, a.renewedBy = a.now, a.io.newest()\n"}}, test: claims},
+	{name: "an owner's silence from the first read's start", edits: []edit{{"runtime/confdb/diskdb/arbiter.go", "			a.seen[s] = a.now\n", "			a.seen[s] = a.readAt\n"}}, test: claims},
+	{name: "no look at the device after a record", edits: []edit{{"runtime/confdb/diskdb/owner.go", "		if d.a.verifiedBy <= o.proof {\n", "		if false {\n"}},
+		test: "./runtime/confdb/diskdb -run ^TestSuspendedGuestLosesNothing$"},
 	{name: "S shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_groups.go", "	g.Spec = next\n", "	g.Spec, g.Owner.StopWithin = next, next.StopWithin\n"}}},
 	{name: "L shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_timings.go", "	n.Lease = max(n.Lease, now.Lease)\n", "	n.Lease = now.Lease\n"}}},
 }

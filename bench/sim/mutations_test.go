@@ -23,6 +23,7 @@ type mutation struct {
 	name  string
 	edits []edit
 	hint  string // what finds it soon: the simulation's flags
+	test  string // what finds it instead of the simulation: a package's test, as go test's arguments
 }
 
 type edit struct{ file, old, new string }
@@ -40,6 +41,10 @@ func TestMutations(t *testing.T) {
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
+			if m.test != "" {
+				m.failsTest(t)
+				return
+			}
 			bin := m.build(t)
 			args := append(strings.Fields(m.hint), "--cpu", perMutation.String(), "--json", "--whole")
 			cmd := exec.Command(bin, args...)
@@ -77,8 +82,37 @@ func line(text, with string) string {
 	return ""
 }
 
+// failsTest runs the test that is to find the mutation.
+func (m *mutation) failsTest(t *testing.T) {
+	root, list := m.overlay(t)
+	cmd := exec.Command("go", append([]string{"test", "-overlay", list}, strings.Fields(m.test)...)...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil:
+		t.Fatalf("%s: go test %s did not find it:\n%s", m.name, m.test, out)
+	case !strings.Contains(string(out), "--- FAIL: Test"):
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Logf("%s: found: %s", m.name, strings.TrimSpace(line(string(out), ".go:")))
+}
+
 // build builds the simulation with the mutation in it.
 func (m *mutation) build(t *testing.T) string {
+	t.Helper()
+	root, list := m.overlay(t)
+	bin := filepath.Join(t.TempDir(), "sim")
+	cmd := exec.Command("go", "build", "-overlay", list, "-o", bin, "./bench/sim")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return bin
+}
+
+// overlay patches the source, and returns the module's folder and the list for go's -overlay.
+func (m *mutation) overlay(t *testing.T) (root, list string) {
 	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -112,14 +146,9 @@ func (m *mutation) build(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, bin := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim")
+	list = filepath.Join(dir, "overlay.json")
 	if err := os.WriteFile(list, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "build", "-overlay", list, "-o", bin, "./bench/sim")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return bin
+	return root, list
 }

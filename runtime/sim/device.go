@@ -9,16 +9,23 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
-// device is the quorum device of model single_quorum. All hosts see it. What an
-// operation reads or writes, it does block by block, at any moments between its
-// begin and its end; operations overtake each other, of one host too.
+// device is the quorum device of model single_quorum. All hosts see it, each by a
+// path of its own. What an operation reads or writes, it does block by block, at
+// any moments between its begin and its end; operations overtake each other, of
+// one host too.
 type device struct {
 	blocks map[int64][]byte
-	gone   bool          // it answers with errors
-	hangs  bool          // it doesn't answer until it is mended
-	slow   time.Duration // added to each operation, at most
-	tail   bool          // now and then ten times as much
-	hung   []func()
+	path   // what goes wrong for every host
+}
+
+// path is what goes wrong on the way between hosts and the device.
+type path struct {
+	gone  bool          // it answers with errors
+	hangs bool          // it doesn't answer until it is mended
+	slow  time.Duration // added to each operation, at most
+	tail  bool          // now and then ten times as much
+	late  time.Duration // an operation begins so much after it was asked for, at most, now and then
+	hung  []func()
 }
 
 const deviceBlock = 4096
@@ -26,21 +33,33 @@ const deviceBlock = 4096
 // operate carries out an operation of an agent's member.
 func (w *world) operate(a *agent, op confdb.DeviceOp) {
 	d, h := &w.device, a.h
-	if d.hangs {
-		d.hung = append(d.hung, func() { w.operate(a, op) })
-		return
-	}
-	took := w.between(100*time.Microsecond, 6*time.Millisecond)
-	if d.slow > 0 {
-		took += w.between(0, d.slow)
-		if d.tail && w.chance(0.1) {
-			took += w.between(0, 10*d.slow)
+	begin, took := time.Duration(0), w.between(100*time.Microsecond, 6*time.Millisecond)
+	for _, p := range [...]*path{&d.path, &h.path} {
+		if p.hangs {
+			p.hung = append(p.hung, func() { w.operate(a, op) })
+			return
+		}
+		if p.slow > 0 {
+			took += w.between(0, p.slow)
+			if p.tail && w.chance(0.1) {
+				took += w.between(0, 10*p.slow)
+			}
+		}
+		if p.late > 0 && w.chance(0.5) { // the process was paused between its decision and the call
+			begin += w.between(0, p.late)
 		}
 	}
-	moment := func() time.Duration { return w.between(0, took) }
+	moment := func() time.Duration {
+		if n := w.rng.IntN(8); n == 0 {
+			return begin
+		} else if n == 1 {
+			return begin + took - 1
+		}
+		return begin + w.between(0, took)
+	}
 	r := confdb.DeviceResult{ID: op.ID}
 	switch {
-	case d.gone:
+	case d.gone || h.path.gone:
 		r.Err = "simulated: input/output error"
 	case op.Data != nil:
 		for at := 0; at < len(op.Data); at += deviceBlock {
@@ -76,7 +95,7 @@ func (w *world) operate(a *agent, op confdb.DeviceOp) {
 			a.input(member.DeviceDone{Result: r})
 		}
 	}
-	w.after(took, done)
+	w.after(begin+took, done)
 }
 
 // DeviceOps and DeviceDone hand through what a driver with a quorum device wants.
@@ -93,11 +112,10 @@ func (d *watched) DeviceDone(now spec.Instant, r confdb.DeviceResult) {
 	}
 }
 
-// mend ends what is wrong with the device.
-func (d *device) mend() {
-	d.gone, d.hangs, d.slow, d.tail = false, false, 0, false
-	hung := d.hung
-	d.hung = nil
+// mend ends what is wrong with a path.
+func (p *path) mend() {
+	hung := p.hung
+	*p = path{}
 	for _, f := range hung {
 		f()
 	}
@@ -109,39 +127,81 @@ func (w *world) timings() spec.Timings {
 	return c.Timings()
 }
 
-// startDeviceFaults lets the device go wrong, from a source of chance of its own.
-func (w *world) startDeviceFaults() {
-	if w.cfg.Model != spec.SingleQuorum {
-		return
+// deviceKinds are the faults of the quorum device: they come only where there is one.
+var deviceKinds = []fault{
+	{"device-gone", 1, func(w *world, rng *rand.Rand, _ *host) {
+		w.troubleDevice(rng, nil, path{gone: true}, "answers with errors")
+	}},
+	{"device-hangs", 1, func(w *world, rng *rand.Rand, _ *host) { w.troubleDevice(rng, nil, path{hangs: true}, "hangs") }},
+	{"device-slow", 3, func(w *world, rng *rand.Rand, _ *host) {
+		p := path{slow: between(rng, 0, 300*time.Millisecond), tail: rng.IntN(2) == 0}
+		w.troubleDevice(rng, nil, p, "is slower by "+p.slow.String())
+	}},
+	{"device-cut", 2, func(w *world, rng *rand.Rand, h *host) { // one host can't reach it
+		p := path{gone: rng.IntN(2) == 0}
+		p.hangs = !p.gone
+		w.troubleDevice(rng, h, p, "can't be reached")
+	}},
+	{"device-late", 2, func(w *world, rng *rand.Rand, h *host) { // what one host decided happens up to D_io later
+		w.troubleDevice(rng, h, path{late: between(rng, 0, 5*spec.DefaultDeviceIO.D()/4), slow: between(rng, 0, 150*time.Millisecond), tail: rng.IntN(2) == 0}, "is told late")
+	}},
+	{"claims", 3, func(w *world, rng *rand.Rand, h *host) { w.race(rng, h) }},
+}
+
+// troubleDevice has the device go wrong for a while, for one host or (nil) for all.
+func (w *world) troubleDevice(rng *rand.Rand, h *host, p path, what string) {
+	at, span := &w.device.path, between(rng, 100*time.Millisecond, 6*time.Second)
+	if h == nil {
+		w.tell("device: it %s for %v", what, span)
+	} else {
+		at = &h.path
+		h.tell("the device %s for %v", what, span)
 	}
-	rng := rand.New(rand.NewPCG(w.cfg.Seed, 0x646576696365))
-	gen := w.faults.gen
-	var next func()
-	next = func() {
-		if !w.faults.on || w.faults.gen != gen {
-			return
+	p.hung, at.hung = at.hung, nil
+	if !p.hangs { // what hung goes on
+		hung := p.hung
+		p.hung = nil
+		for _, f := range hung {
+			w.after(0, f)
 		}
-		w.rep.Faults++
-		d := &w.device
-		span := between(rng, 100*time.Millisecond, 6*time.Second)
-		switch rng.IntN(5) {
+	}
+	*at = p
+	w.ends(span, at.mend)
+}
+
+// race has the device's owner fall silent to each other host at another moment
+// within some tens of milliseconds, so that their ranks don't keep them apart,
+// and the device be so slow that what they read and write overlaps: several
+// claim it at once.
+func (w *world) race(rng *rand.Rand, h *host) {
+	if l := w.leader(); l != nil {
+		h = l
+	}
+	span := between(rng, 2*time.Second, 5*time.Second)
+	w.device.slow, w.device.tail = between(rng, 5*time.Millisecond, spec.DefaultDeviceIO.D()/2), false
+	w.tell("device: slower by %v for %v, and %s falls silent", w.device.slow, span, h.name)
+	w.ends(span, w.device.mend)
+	for _, o := range w.hosts {
+		if o != h {
+			at, to := between(rng, 0, 120*time.Millisecond), o.index
+			w.after(at, func() { w.cutFor([][2]int{{h.index, to}}, span-at) })
+		}
+	}
+	end := rng.IntN(4)
+	back := between(rng, 50*time.Millisecond, span)
+	w.after(120*time.Millisecond, func() {
+		switch end {
 		case 0:
-			w.tell("device: errors for %v", span)
-			w.rep.Kinds["device-gone"]++
-			d.gone = true
+			h.killMonitors()
+			fallthrough
 		case 1:
-			w.tell("device: hangs for %v", span)
-			w.rep.Kinds["device-hangs"]++
-			d.hangs = true
+			h.killAgent()
+			w.restartLater(h, back)
+		case 2:
+			h.pauseAgent(back)
 		default:
-			d.slow, d.tail = between(rng, 0, 300*time.Millisecond), rng.IntN(2) == 0
-			w.tell("device: slower by %v for %v", d.slow, span)
-			w.rep.Kinds["device-slow"]++
+			h.path.gone = true
+			w.ends(back, h.path.mend)
 		}
-		w.after(span, func() {
-			d.mend()
-			w.after(between(rng, 2*time.Second, 15*time.Second), next)
-		})
-	}
-	w.after(between(rng, time.Second, 8*time.Second), next)
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 	"github.com/clusterplan/clusterplan/runtime/member"
@@ -164,7 +165,7 @@ var kinds = []fault{
 // FaultNames are the kinds of faults, for Config.Mix.
 func FaultNames() []string {
 	names := []string{"edge"}
-	for _, k := range kinds {
+	for _, k := range append(kinds[:len(kinds):len(kinds)], deviceKinds...) {
 		names = append(names, k.name)
 	}
 	return names
@@ -208,6 +209,10 @@ func (w *world) startFaults() {
 	f.on, f.edges = true, 0.1
 	if w.cfg.Mix != nil {
 		f.edges = float64(w.cfg.Mix["edge"]) / 10
+	}
+	kinds := kinds[:len(kinds):len(kinds)]
+	if w.cfg.Model == spec.SingleQuorum {
+		kinds = append(kinds, deviceKinds...)
 	}
 	total := 0
 	for _, k := range kinds {
@@ -534,6 +539,7 @@ func (w *world) heal() {
 	w.edge = nil
 	for _, h := range w.hosts {
 		h.disk.slow, h.disk.failing = 0, false
+		h.path.mend()
 		h.wake()
 		if h.agent != nil && h.agent.paused {
 			h.agent.resume()

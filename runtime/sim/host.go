@@ -23,6 +23,7 @@ type host struct {
 	clock      clock
 	kernel     kernel
 	disk       disk
+	path       path        // to the quorum device
 	agent      *agent      // nil: not running
 	old        [2]*monitor // by seat: of a former agent, still holding the lock
 	hadFreezer bool        // its record is on disk

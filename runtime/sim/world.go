@@ -253,7 +253,6 @@ func Run(cfg Config) Report {
 		w.startCrashes()
 	case !w.cfg.NoFault:
 		w.startFaults()
-		w.startDeviceFaults()
 	}
 	w.runUntil(w.now + int64(w.cfg.For))
 	if len(w.rep.Violations) == 0 {

@@ -71,8 +71,6 @@ type arbiter struct {
 	lastErr             string
 	wrong               string // why this can't be the cluster's device
 	lost                string // why the device was given up, until it is owned or followed again
-
-	mutate mutation
 }
 
 // reading is a read under way.
@@ -97,19 +95,6 @@ const (
 	claiming
 	holding
 	owning
-)
-
-// mutation breaks a rule, for the tests that have to find it.
-type mutation int
-
-const (
-	sound mutation = iota
-	noReadBack
-	unboundedClaim
-	authorityFromEnd
-	silenceFromStart
-	oneRegion
-	noVerify
 )
 
 func (a *arbiter) d() time.Duration {
@@ -234,14 +219,11 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 	switch a.phase {
 	case claiming:
 		// It rests on a read that is too old to be held against others' claims.
-		if a.now.Sub(a.basis) > limit && a.mutate != unboundedClaim {
+		if a.now.Sub(a.basis) > limit {
 			a.withdraw()
 			return
 		}
 		a.phase, a.heldFrom = holding, a.now
-		if a.mutate == noReadBack {
-			a.won()
-		}
 	case owning:
 		if !a.renewing {
 			return
@@ -250,14 +232,8 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 			a.renewing, a.renewAt = false, a.now
 			return
 		}
-		if a.mutate == authorityFromEnd {
-			a.renewal = a.now
-		}
 		a.renewedBy = a.io.newest()
 		a.wantAfter = a.renewedBy // a read that began before proves nothing
-		if a.mutate == noReadBack {
-			a.renewed()
-		}
 	}
 }
 
@@ -316,13 +292,9 @@ func (a *arbiter) looked(now spec.Instant, op uint64, b []byte, failed string) {
 
 // take notes what the sectors say, and since when.
 func (a *arbiter) take(t *table) {
-	end := a.now
-	if a.mutate == silenceFromStart {
-		end = a.readAt
-	}
 	for s := range Slots {
 		if !a.read || t.records[s] != a.tab.records[s] || t.damaged[s] {
-			a.seen[s] = end
+			a.seen[s] = a.now
 		}
 	}
 	a.tab = *t
@@ -386,7 +358,7 @@ func (a *arbiter) considerClaim() {
 	if !a.challenge || a.slot < 0 || a.writeOp != 0 || a.unsure || a.own.state != stateIdle || a.now < a.notBefore {
 		return
 	}
-	if a.now.Sub(a.readAt) > a.d() && a.mutate != unboundedClaim || a.readAt < a.ioSince {
+	if a.now.Sub(a.readAt) > a.d() || a.readAt < a.ioSince {
 		return // others hold their claims by the D_io that they see here
 	}
 	epoch := max(a.own.epoch, a.own.owned)

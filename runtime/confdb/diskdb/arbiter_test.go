@@ -2,6 +2,7 @@ package diskdb
 
 import (
 	"container/heap"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -43,7 +44,6 @@ type claimServer struct {
 	life     int
 	paused   int64 // until then, true time
 	ops      uint64
-	mutate   mutation
 	granted  []authority
 	last     spec.Instant
 	wins     []win
@@ -200,7 +200,7 @@ func (s *claimServer) start() {
 	s.endAuthority()
 	s.life++
 	s.wonEpoch = 0
-	s.a = &arbiter{io: s, rng: s.w.rng, now: s.clock(s.w.now), slot: s.i, id: uint64(s.i + 1), cluster: "c", want: spec.DefaultDeviceIO.D(), mutate: s.mutate}
+	s.a = &arbiter{io: s, rng: s.w.rng, now: s.clock(s.w.now), slot: s.i, id: uint64(s.i + 1), cluster: "c", want: spec.DefaultDeviceIO.D()}
 	s.a.challenge = true
 	// What its last life had in flight is over before (the kernel holds the lock as long).
 	s.in(s.w.now+int64(10*time.Second), func() {})
@@ -277,11 +277,11 @@ func (w *claimWorld) check() {
 	}
 }
 
-func runClaims(seed uint64, m mutation, retimes bool, span time.Duration) *claimWorld {
+func runClaims(seed uint64, retimes bool, span time.Duration) *claimWorld {
 	w := &claimWorld{retimes: retimes, rng: rand.New(rand.NewPCG(seed, 9)), device: make([]byte, headLen), now: int64(time.Hour)}
 	copy(w.device, header{device: 5, founder: 1, area: areaLeast, cluster: "c"}.encode())
 	for i := range 2 + int(seed%3) {
-		w.servers = append(w.servers, &claimServer{w: w, i: i, mutate: m, ppm: int64(w.rng.IntN(3)-1) * 10_000, offset: w.rng.Int64N(int64(time.Hour))})
+		w.servers = append(w.servers, &claimServer{w: w, i: i, ppm: int64(w.rng.IntN(3)-1) * 10_000, offset: w.rng.Int64N(int64(time.Hour))})
 	}
 	for _, s := range w.servers {
 		s.start()
@@ -296,16 +296,16 @@ func runClaims(seed uint64, m mutation, retimes bool, span time.Duration) *claim
 	return w
 }
 
+// claimSeeds is more where a broken rule is looked for (bench/sim's mutations).
+var claimSeeds = flag.Uint64("claims", 16, "seeds of TestClaims")
+
 // At most one server has authority at any moment of true time, and a new owner
 // knows until when older ones may have had it.
 func TestClaims(t *testing.T) {
-	seeds := uint64(16)
-	if testing.Short() {
-		seeds = 20
-	}
+	seeds := *claimSeeds
 	grants, owners := 0, 0
 	for seed := range seeds {
-		w := runClaims(seed, sound, false, 5*time.Minute)
+		w := runClaims(seed, false, 5*time.Minute)
 		if w.found != "" {
 			t.Fatalf("seed %d: %s", seed, w.found)
 		}
@@ -322,29 +322,10 @@ func TestClaims(t *testing.T) {
 // D_io said, after it had told the others of a shorter one.)
 func TestClaimsWhileRetimed(t *testing.T) {
 	for _, seed := range []uint64{2036, 2037, 2069, 2076, 2159} {
-		if w := runClaims(seed, sound, true, 5*time.Minute); w.found != "" {
+		if w := runClaims(seed, true, 5*time.Minute); w.found != "" {
 			t.Errorf("seed %d: %s", seed, w.found)
 		} else if w.owners < 4 {
 			t.Errorf("seed %d: %d owners: too tame to prove anything", seed, w.owners)
 		}
-	}
-}
-
-func TestClaimMutations(t *testing.T) {
-	for name, m := range map[string]mutation{
-		"no read-back":                        noReadBack,
-		"a claim not bounded by D_io":         unboundedClaim,
-		"authority from completion":           authorityFromEnd,
-		"silence from the first read's start": silenceFromStart,
-	} {
-		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(150) {
-				if w := runClaims(seed, m, false, 5*time.Minute); w.found != "" {
-					t.Logf("found at seed %d: %s", seed, w.found)
-					return
-				}
-			}
-			t.Error("150 seeds did not find it")
-		})
 	}
 }

@@ -72,8 +72,6 @@ type Driver struct {
 	serving  bool
 	own      owner
 	areaBusy [2]int // writes into the own areas that may be in flight, whoever began them
-
-	mutate mutation
 }
 
 var _ confdb.DeviceDriver = (*Driver)(nil)

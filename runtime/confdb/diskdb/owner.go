@@ -153,9 +153,6 @@ func (d *Driver) load() {
 			return
 		}
 	}
-	if d.mutate == oneRegion {
-		o.srcSlot, o.src.area = 0, 0
-	}
 	h, epoch := d.a.tab.header, o.epoch
 	op := confdb.DeviceOp{
 		Offset: h.areaAt(o.srcSlot, int(o.src.area)) + int64(len(o.buf)), Length: int(min(chunk, h.area-int64(len(o.buf)))),
@@ -172,9 +169,6 @@ func (d *Driver) load() {
 		o.since = d.now
 		o.buf = append(o.buf, r.Data...)
 		m, more, err := parseImage(o.buf, o.src, d.a.tab.records[o.srcSlot].server, h.device, h.area)
-		if d.mutate == oneRegion && err != nil {
-			err = nil
-		}
 		switch {
 		case err != nil:
 			d.giveUp(err.Error())
@@ -221,9 +215,6 @@ func (d *Driver) startImage(p pointer) {
 			p.area = area
 			break
 		}
-	}
-	if d.mutate == oneRegion {
-		p.area = 0
 	}
 	if p.area > 1 {
 		d.giveUp("an older write hangs")
@@ -279,9 +270,6 @@ func (d *Driver) writeChunk() {
 
 // area is where an area of this server's begins.
 func (d *Driver) area(n uint8) int64 {
-	if d.mutate == oneRegion {
-		return d.a.tab.header.areaAt(0, 0)
-	}
 	return d.a.tab.header.areaAt(d.a.slot, int(n))
 }
 
@@ -326,7 +314,7 @@ func (d *Driver) runLog() {
 		return
 	}
 	if o.proof != 0 {
-		if d.a.verifiedBy <= o.proof && d.mutate != noVerify {
+		if d.a.verifiedBy <= o.proof {
 			d.a.wantAfter = max(d.a.wantAfter, o.proof)
 			return
 		}
