@@ -31,7 +31,9 @@
 // between two answers of any node. own_ms of move is what the resources need by
 // themselves to stop and start, over_own HTTP's silence less that. overlap_max_ms
 // is the longest time in which two nodes held the address, by the kernel's
-// address messages from every node's namespace. After each run all is mended.
+// address messages from every node's namespace. stall_max_ms is the longest time
+// for which the machine as a whole stood still, as a thread before all others saw
+// it: what a hypervisor takes away. After each run all is mended.
 //
 // The scenario steady has no fault: for --minutes, --loss percent of all frames
 // are lost and a process a processor does other work; it prints how many groups

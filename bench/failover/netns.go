@@ -69,6 +69,7 @@ type labResult struct {
 	Runs     int    `json:"runs"`
 	figures
 	Overlap float64  `json:"overlap_max_ms"`         // two nodes held the address
+	Stall   float64  `json:"stall_max_ms"`           // the machine as a whole stood still
 	HTTP    *figures `json:"http,omitempty"`         // to the first HTTP answer of another node
 	Silence *figures `json:"silence,omitempty"`      // between two ICMP answers, whoever gave them
 	Quiet   *figures `json:"http_silence,omitempty"` // the same of HTTP
@@ -80,6 +81,7 @@ type netnsBench struct {
 	*faultlab.Cluster
 	prober *faultlab.Prober
 	watch  *faultlab.Watch
+	stalls *faultlab.Stalls
 	log    io.Writer
 	turn   int
 }
@@ -133,6 +135,8 @@ func runNetns(ctx context.Context, conf netnsConfig) (err error) {
 		return err
 	}
 	defer b.prober.Close()
+	b.stalls = faultlab.NewStalls()
+	defer b.stalls.Close()
 
 	if scenario == steady {
 		res, err := b.steadily(ctx, time.Duration(conf.minutes*float64(time.Minute)), conf.loss)
@@ -150,18 +154,22 @@ func runNetns(ctx context.Context, conf netnsConfig) (err error) {
 		crash: b.crash, crashLeader: b.crashLeader, partition: b.partition, oneway: b.oneway, pause: b.pause, move: b.move, process: b.process,
 	}[scenario]
 	var all []sample
+	var stall time.Duration
 	for i := range runs {
+		b.stalls.Reset()
 		s, err := one(ctx)
 		if err != nil {
 			return fmt.Errorf("%s, run %d: %w", scenario, i+1, err)
 		}
-		fmt.Fprintf(log, "%s, run %d: icmp %v, http %v, silence %v, http silence %v, overlap %v\n", scenario, i+1, s.icmp, s.http, s.silence, s.quiet, s.overlap)
+		fmt.Fprintf(log, "%s, run %d: icmp %v, http %v, silence %v, http silence %v, overlap %v, machine stood still %v\n", scenario, i+1, s.icmp, s.http, s.silence, s.quiet, s.overlap, b.stalls.Longest())
+		stall = max(stall, b.stalls.Longest())
 		all = append(all, s)
 	}
 	res, err := b.sum(ctx, scenario, all)
 	if err != nil {
 		return err
 	}
+	res.Stall = ms(stall)
 	if told := b.watch.Overlaps(); len(told) > 0 {
 		fmt.Fprintf(os.Stderr, "two nodes held the address at once:\n%s\n", strings.Join(told, "\n"))
 	}

@@ -29,6 +29,7 @@ type steadyResult struct {
 	Failovers int      `json:"failovers"`
 	Downs     int      `json:"node_downs"`
 	Overlap   float64  `json:"overlap_max_ms"`
+	Stall     float64  `json:"stall_max_ms"` // the machine as a whole stood still
 	Silence   *figures `json:"http_silence,omitempty"`
 }
 
@@ -64,6 +65,7 @@ func (b *netnsBench) steadily(ctx context.Context, span time.Duration, percent f
 			return res, err
 		}
 	}
+	b.stalls.Reset()
 	began := time.Now()
 	var quiet []time.Duration
 	for end := began.Add(span); time.Now().Before(end); { // by the minute: answers are many
@@ -85,7 +87,7 @@ func (b *netnsBench) steadily(ctx context.Context, span time.Duration, percent f
 	}
 	res.Failovers, res.Downs = after["group_failover"]-before["group_failover"], after["node_down"]-before["node_down"]
 	overlap, err := b.watch.Overlap()
-	res.Overlap, res.Silence = ms(overlap), figuresOf(quiet)
+	res.Overlap, res.Silence, res.Stall = ms(overlap), figuresOf(quiet), ms(b.stalls.Longest())
 	return res, err
 }
 
