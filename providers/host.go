@@ -112,4 +112,5 @@ type AgentConfig struct {
 
 	Watchdog        string        `json:"watchdog,omitempty"` // device; "": none
 	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`
+	Reset           string        `json:"reset,omitempty"` // spec.ResetSysrq; "": it doesn't
 }

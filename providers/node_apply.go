@@ -205,6 +205,6 @@ func hostOf(endpoint string) string {
 // sameSettings compares what the cluster keeps of a node with what it should.
 func sameSettings(a, b spec.Node) bool {
 	return a.Name == b.Name && a.Zone == b.Zone && a.Spare == b.Spare && a.Votes == b.Votes && a.Role == b.Role &&
-		a.Watchdog == b.Watchdog && a.WatchdogTimeout == b.WatchdogTimeout &&
+		a.Watchdog == b.Watchdog && a.WatchdogTimeout == b.WatchdogTimeout && a.Reset == b.Reset &&
 		maps.Equal(a.Capacity, b.Capacity) && maps.Equal(a.Labels, b.Labels)
 }

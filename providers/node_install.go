@@ -21,7 +21,7 @@ import (
 // config is what a node's agent.json should say.
 func (s *site) config(identity *pki.Identity, n node) AgentConfig {
 	return AgentConfig{ClusterID: identity.ID, Cluster: identity.Name, NodeID: s.id, Name: n.Name, Address: n.Endpoint,
-		Watchdog: n.Watchdog, WatchdogTimeout: n.WatchdogWait()}
+		Watchdog: n.Watchdog, WatchdogTimeout: n.WatchdogWait(), Reset: n.Reset}
 }
 
 // doInstall puts program, keys, certificate and configuration in place.

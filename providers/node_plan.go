@@ -168,7 +168,7 @@ func (p *Nodes) sameHost(prior, planned cty.Value) bool {
 type changes struct {
 	provider, listen, program, name, role, settings bool
 	witness                                         bool // its role becomes witness
-	watchdog                                        bool // the agent opens it as it starts
+	resets                                          bool // watchdog or reset: the agent opens them as it starts
 	votes                                           int  // -1: takes its vote, 1: gives it one
 }
 
@@ -191,11 +191,11 @@ func changesOf(prior, planned cty.Value) changes {
 			c.votes = -1
 		}
 	}
-	for _, name := range []string{"watchdog", "watchdog_timeout"} {
+	for _, name := range []string{"watchdog", "watchdog_timeout", "reset"} {
 		if prior.Type().HasAttribute(name) {
-			c.watchdog = c.watchdog || !same(name)
+			c.resets = c.resets || !same(name)
 		} else { // a state from before there were any
-			c.watchdog = c.watchdog || !planned.GetAttr(name).IsNull()
+			c.resets = c.resets || !planned.GetAttr(name).IsNull()
 		}
 	}
 	for _, name := range []string{"zone", "capacity", "spare", "labels"} {
@@ -229,7 +229,7 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 		return strings.HasPrefix(h, HealthNetwork) && !strings.HasPrefix(h, HealthLink)
 	})
 	hung := has(health, HealthNoAnswer, HealthHomeless) || (network && !down)
-	restart := c.listen || c.program || c.watchdog || has(health, HealthProgram, HealthConfig, HealthKeys)
+	restart := c.listen || c.program || c.resets || has(health, HealthProgram, HealthConfig, HealthKeys)
 	install := gone || restart || network || c.name || has(health, HealthCert, HealthLink)
 	rejoin := gone || has(health, HealthNotMember, HealthServer)
 	drained := (restart && !down && !hung) || c.witness
@@ -240,7 +240,7 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 	add(install, PhaseInstall)
 	add(down || hung || restart, PhaseStart)
 	add(rejoin, PhaseJoin)
-	add(!rejoin && (c.listen || c.name || c.role || c.settings || c.watchdog || c.votes > 0 || has(health, HealthSettings)), PhaseUpdate)
+	add(!rejoin && (c.listen || c.name || c.role || c.settings || c.resets || c.votes > 0 || has(health, HealthSettings)), PhaseUpdate)
 	add(rejoin || c.votes > 0 || has(health, HealthNotCaught), PhasePromote)
 	add(drained || has(health, HealthDrained), PhaseResume)
 

@@ -44,7 +44,7 @@ func TestSchemasMatchTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := spec.Node{Name: "1h", Provider: "1h", Address: "1h", Zone: "1h", Capacity: map[string]int64{"k": 7},
-		Spare: true, Votes: 7, Role: "1h", Labels: map[string]string{"k": "1h"}, Watchdog: "1h", WatchdogTimeout: spec.Duration(time.Hour)}
+		Spare: true, Votes: 7, Role: "1h", Labels: map[string]string{"k": "1h"}, Watchdog: "1h", WatchdogTimeout: spec.Duration(time.Hour), Reset: "1h"}
 	if diff := cmp.Diff(want, n, sameAddr); diff != "" {
 		t.Error(diff)
 	}

@@ -68,6 +68,7 @@ func NodeSchema() Schema {
 			{Name: "labels", Type: TypeStringMap, KnownAtPlan: true, Impact: ImpactNone, Doc: "For expressions and people."},
 			{Name: "watchdog", Type: TypeString, KnownAtPlan: true, Impact: ImpactRestartAgent, Doc: "The watchdog device that resets the node when it can't prove that what it ran without a lease is down, as /dev/watchdog; default: none. It needs root."},
 			{Name: "watchdog_timeout", Type: TypeDuration, KnownAtPlan: true, Impact: ImpactRestartAgent, Doc: "How long the watchdog waits before it resets, in whole seconds; default 5s. The takeover of groups that rely on it waits so much longer."},
+			{Name: "reset", Type: TypeString, Values: []string{ResetSysrq}, KnownAtPlan: true, Impact: ImpactRestartAgent, Doc: "sysrq: the agent resets the host, at once and without a sync, when what it ran without a lease is not gone after stop_within and kill; default: it doesn't. It needs root. Not for provider local."},
 			{Name: "endpoint", Type: TypeString, Computed: true, Impact: ImpactNone, Doc: "host:port of its agent."},
 			{Name: "server_id", Type: TypeNumber, Computed: true, Impact: ImpactNone, Doc: "The id of its data directory in the database's consensus."},
 			{Name: "program", Type: TypeString, Computed: true, Impact: ImpactRestartAgent, Doc: "Digest of the agent's program."},

@@ -146,6 +146,7 @@ func (c *checker) nodeRules() {
 			c.warn(n.Addr, "spare", "Spare without hot_spare", "spare counts in configuration = \"hot_spare\" only. Remove it, or set the cluster's configuration.")
 		}
 		c.watchdog(n)
+		c.reset(n)
 		// Without a port, the local provider gives each node one of its own.
 		if n.Address == "" || n.Provider == "local" && !hasPort(n.Address) {
 			continue

@@ -155,6 +155,7 @@ type Node struct {
 
 	Watchdog        string   `json:"watchdog,omitempty"`         // the device that resets it; "": none
 	WatchdogTimeout Duration `json:"watchdog_timeout,omitempty"` // its time-out; 0 with Watchdog: DefaultWatchdogTimeout
+	Reset           string   `json:"reset,omitempty"`            // how its agent resets it: ResetSysrq; "": not at all
 }
 
 // Witness tells whether n votes but never owns a group.

@@ -14,6 +14,9 @@ const (
 	MaxWatchdogTimeout     = Duration(10 * time.Minute)
 )
 
+// ResetSysrq is a node's reset by the kernel, asked through /proc/sysrq-trigger.
+const ResetSysrq = "sysrq"
+
 // WatchdogWait is the time-out of the node's watchdog; 0: it has none.
 func (n *Node) WatchdogWait() Duration {
 	if n.Watchdog == "" {
@@ -83,5 +86,18 @@ func (c *checker) watchdog(n *Node) {
 	}
 	if n.Witness() {
 		c.warn(n.Addr, "watchdog", "Watchdog of a witness", "Node %s is a witness and never owns a group, so nothing relies on its watchdog. Remove it.", n.Name)
+	}
+}
+
+// reset checks how a node resets itself.
+func (c *checker) reset(n *Node) {
+	switch {
+	case n.Reset == "":
+	case n.Reset != ResetSysrq:
+		c.add(n.Addr, "reset", "Invalid reset", "%q is no way to reset a node. Write reset = %q, or remove the line.", n.Reset, ResetSysrq)
+	case n.Provider == "local":
+		c.add(n.Addr, "reset", "Reset of a local node", "Node %s is of provider local: a reset would take the whole machine down, with every other node on it. Remove reset; a fence with agent = \"local\" ends such a node.", n.Name)
+	case n.Witness():
+		c.warn(n.Addr, "reset", "Reset of a witness", "Node %s is a witness and never owns a group, so it has nothing to be reset for. Remove reset.", n.Name)
 	}
 }

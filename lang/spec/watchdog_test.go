@@ -64,3 +64,25 @@ func TestWatchdog(t *testing.T) {
 		}
 	}
 }
+
+// Who may be reset by its own agent.
+func TestReset(t *testing.T) {
+	for _, tt := range []struct{ provider, role, reset, want string }{
+		{"ssh", RoleMember, "", ""},
+		{"ssh", RoleMember, ResetSysrq, ""},
+		{"ssh", RoleMember, "reboot", "Invalid reset"},
+		{"local", RoleMember, ResetSysrq, "Reset of a local node"},
+		{"ssh", RoleWitness, ResetSysrq, "Reset of a witness"},
+	} {
+		n := Node{Name: "a", Addr: addr.Node("a", addr.Key{}), Provider: tt.provider, Votes: 1, Role: tt.role, Reset: tt.reset}
+		c := &checker{}
+		c.reset(&n)
+		var got []string
+		for _, p := range c.problems {
+			got = append(got, p.Summary)
+		}
+		if strings.Join(got, ", ") != tt.want {
+			t.Errorf("%+v: %v, want %q", tt, got, tt.want)
+		}
+	}
+}

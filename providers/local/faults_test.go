@@ -230,6 +230,7 @@ func TestPlanChanges(t *testing.T) {
 		{map[string]cty.Value{"port": num(99)}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
 		{map[string]cty.Value{"address": cty.UnknownVal(cty.String)}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
 		{map[string]cty.Value{"watchdog": str("/dev/watchdog")}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
+		{map[string]cty.Value{"reset": str("sysrq")}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
 		{map[string]cty.Value{"votes": num(0)}, "demote", spec.ImpactMembership, false},
 		{map[string]cty.Value{"role": str("witness")}, "drain update resume", spec.ImpactMembership, false},
 		{map[string]cty.Value{"provider": str("ssh")}, "", spec.ImpactReplace, true},

@@ -53,6 +53,9 @@ type Config struct {
 	// links are found; default: its interfaces'. For tests with several nodes on
 	// one host.
 	Addresses func() ([]netip.Addr, error)
+	// SysrqTrigger is what the kernel is asked for a reset by; default:
+	// /proc/sysrq-trigger. For tests.
+	SysrqTrigger string
 	// Embedded leaves the process alone (priority, memory limits): for tests
 	// that run several agents in one process.
 	Embedded bool
@@ -128,6 +131,7 @@ func life(ctx context.Context, cfg Config, f *files) (err error) {
 
 // run owns the node's goroutines from the listeners to the last.
 func (n *Node) run(ctx context.Context) error {
+	defer n.openReset()()
 	front, err := n.listen()
 	if err != nil {
 		return err
@@ -148,6 +152,7 @@ func (n *Node) run(ctx context.Context) error {
 	g.Go(func() error { return n.timer.Run(life) })
 	g.Go(func() error { return n.udp.read(life, n.udp.main) })
 	g.Go(func() error { return n.write(life) })
+	n.spawn = g.Go
 	n.start = func(s *seat) {
 		s.on = true
 		g.Go(func() error { return n.supervise(life, s) })
@@ -196,8 +201,10 @@ type Facts struct {
 	CertNotAfter time.Time
 	PID          int
 	MonitorPID   int // 0: none now
+	FreezerPID   int // 0: none now
 	LogDir       string
 	Trouble      string // why the database can't be written now; "": it can
+	NoReset      string // why the node can't reset itself, though it should
 }
 
 type pid struct{ v atomic.Int64 }

@@ -48,8 +48,11 @@ func TestMain(m *testing.M) {
 func agentMain(dir string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if os.Getenv(triggerVariable) == "" {
+		os.Setenv(triggerVariable, "/nonexistent") // no test has this host's
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if err := agent.Run(ctx, agent.Config{Dir: dir, Log: log, API: api.Handler, Addresses: testAddresses()}); err != nil {
+	if err := agent.Run(ctx, agent.Config{Dir: dir, Log: log, API: api.Handler, Addresses: testAddresses(), SysrqTrigger: os.Getenv(triggerVariable)}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

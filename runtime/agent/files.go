@@ -49,6 +49,7 @@ type fileConfig struct {
 
 	Watchdog        string        `json:"watchdog,omitempty"` // its device; "": none is opened
 	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`
+	Reset           string        `json:"reset,omitempty"` // spec.ResetSysrq; "": it doesn't reset itself (reset.go)
 }
 
 // files is all that the agent needs from its directory, checked.

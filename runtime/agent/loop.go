@@ -57,6 +57,10 @@ type Node struct {
 	apps   *apps
 	links  links
 
+	resetter *resetter    // nil: the node doesn't reset itself
+	noReset  string       // why not, though it should
+	leaseEnd atomic.Int64 // of the lease that the monitor was told last
+
 	askedKeys atomic.Int64 // when askKeys did, in nanoseconds of the time of day
 
 	// The loop's alone.
@@ -66,6 +70,7 @@ type Node struct {
 	monitor seat
 	freezer seat
 	start   func(*seat) // supervises one from now on
+	spawn   func(func() error)
 	waiting map[uint64]chan confdb.Result
 	token   uint64
 	told    spec.Instant // when the member was last told the time of day
@@ -224,16 +229,17 @@ func (n *Node) do(out member.Output) {
 	case member.DeviceIO:
 		n.deviceIO(o.Op)
 	case member.Renew:
+		n.leaseEnd.Store(int64(o.End))
 		n.order(&n.monitor, monitor.Order{Renew: &o.End})
 		n.order(&n.freezer, monitor.Order{Renew: &o.End})
 	case member.StartResource:
-		resources := []spec.Resource{o.Resource}
+		resources, kill := []spec.Resource{o.Resource}, spec.Timings{}.WithDefaults().Kill
 		if g := n.member.State().Groups[o.Group]; g != nil {
-			resources = g.Spec.Resources
+			resources, kill = g.Spec.Resources, g.Owner.Kill
 		}
 		path, users := n.apps.socket(o.Group, resources)
 		n.apps.starts(o.Group, path, users)
-		n.order(n.seat(o.Freezer), monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Resource: o.Resource, Socket: path}})
+		n.order(n.seat(o.Freezer), monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Kill: kill, Resource: o.Resource, Socket: path}})
 	case member.StopResource:
 		n.order(n.seat(o.Freezer), monitor.Order{Stop: &monitor.ResourceRef{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource}})
 	case member.EndGroup:
@@ -396,7 +402,8 @@ func (n *Node) Changed() <-chan struct{} {
 // Facts are what the node knows of itself.
 func (n *Node) Facts() Facts {
 	f := n.facts
-	f.Program, f.MonitorPID = n.sum(), n.monitor.pid.get()
+	f.Program, f.MonitorPID, f.FreezerPID = n.sum(), n.monitor.pid.get(), n.freezer.pid.get()
+	f.NoReset = n.noReset
 	_, life := n.cert.current()
 	f.CertNotAfter = life.until
 	if t := n.trouble.Load(); t != nil {

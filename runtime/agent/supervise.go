@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/clusterplan/clusterplan/runtime/member"
@@ -28,6 +29,8 @@ type seat struct {
 	ready   member.MonitorUp // the loop's: what it said then
 	on      bool             // the loop's: it is supervised
 	pid     pid
+	watched atomic.Int32  // monitors that the resetter watches
+	poke    chan struct{} // its supervisor's, to who watches the present one: something may have been started; capacity 1
 }
 
 func (s *seat) name() string {
@@ -109,6 +112,9 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 		return
 	}
 	s.pid.set(p.PID())
+	if n.resetter != nil && !s.freezer {
+		n.watchRemains(s, p)
+	}
 	if !n.give(job{fn: func() { s.process = p }}) {
 		p.Kill()
 	}
@@ -157,7 +163,13 @@ func (n *Node) word(s *seat, w monitor.Word) {
 			s.up, s.ready = true, ready
 			n.step(ready)
 		}})
+	case w.Stuck != "":
+		n.stuck(s, w.Stuck)
 	case w.Changed != nil:
+		select {
+		case s.poke <- struct{}{}: // nil: nobody watches
+		default:
+		}
 		n.input(member.ResourceChanged{Group: w.Changed.Group, Epoch: w.Changed.Epoch, Resource: w.Changed.Resource, State: w.Changed.State, Reason: w.Changed.Reason})
 	case w.Down != nil:
 		n.apps.ends(w.Down.Group)

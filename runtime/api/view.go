@@ -25,7 +25,7 @@ func (s *server) self(c *call) error {
 	f := s.b.Facts()
 	out := client.Self{FormatVersion: client.FormatVersion, ClusterID: f.ClusterID, NodeID: f.NodeID, Name: f.Name,
 		ServerID: f.ServerID, Endpoint: f.Endpoint, Version: f.Version, Program: f.Program,
-		CertNotAfter: f.CertNotAfter, PID: f.PID, MonitorPID: f.MonitorPID}
+		CertNotAfter: f.CertNotAfter, PID: f.PID, MonitorPID: f.MonitorPID, FreezerPID: f.FreezerPID, NoReset: f.NoReset}
 	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
 		out.Membership = membership(st, ms, f.NodeID, f.ServerID)
 		out.Quorum, out.Revision = ms.Quorum, st.Revision
@@ -139,7 +139,7 @@ func (s *server) status(c *call) error {
 			}
 			sn.Fenced = fencedStatus(n)
 			if id == f.NodeID {
-				sn.PID, sn.MonitorPID = f.PID, f.MonitorPID
+				sn.PID, sn.MonitorPID, sn.FreezerPID, sn.NoReset = f.PID, f.MonitorPID, f.FreezerPID, f.NoReset
 			}
 			if voter, _ := has(ms.Driver, n.ServerID); voter && (sn.State == spec.NodeUp || sn.State == spec.NodePaused) {
 				out.Quorum.Up++

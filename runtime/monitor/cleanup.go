@@ -63,8 +63,8 @@ func cleanUp(r *record, tell func(pids []int)) int {
 	}
 }
 
-// alive tells whether that very process is there and not a zombie.
+// alive tells whether that very process is there, with a thread that is no zombie.
 func alive(p processID) bool {
 	s, err := statOf(p.PID)
-	return err == nil && s.start == p.Start && s.state != 'Z' && s.state != 'X'
+	return err == nil && s.start == p.Start && !s.ended()
 }

@@ -13,6 +13,7 @@ type group struct {
 	id, name   string
 	epoch      uint64 // the newest that was seen
 	stopWithin time.Duration
+	within     time.Duration        // stopWithin and the kill's time
 	live       map[string]*instance // by resource name; until nothing is left of one
 	waiting    []Start              // starts that wait until something is gone
 	ends       []uint64             // epochs of End orders that wait for their Down

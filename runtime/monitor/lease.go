@@ -20,7 +20,10 @@ import (
 // The monitor looks before it starts anything, at each order, when the lease
 // that it knows would end, and several times before that (lookAgain), as the
 // kernel's timer stands by the end that was seen last.
-type board struct{ end *atomic.Int64 }
+//
+// Beside it the monitor writes its grace, which outlives it there: how long after
+// the lease's end the first of what it hosts has to be gone (remains.go).
+type board struct{ end, grace *atomic.Int64 }
 
 const boardSize = 4096
 
@@ -37,7 +40,7 @@ func newBoard() (*board, *os.File, error) {
 	}
 	var b *board
 	if err == nil {
-		b, err = openBoard(fd, unix.PROT_READ|unix.PROT_WRITE)
+		b, err = openBoard(fd)
 	}
 	if err != nil {
 		file.Close()
@@ -48,12 +51,12 @@ func newBoard() (*board, *os.File, error) {
 
 // openBoard maps the board of an inherited file. It stays mapped as long as the
 // process lives: an agent makes one for each monitor that it starts.
-func openBoard(fd, protection int) (*board, error) {
-	page, err := unix.Mmap(fd, 0, boardSize, protection, unix.MAP_SHARED|unix.MAP_POPULATE)
+func openBoard(fd int) (*board, error) {
+	page, err := unix.Mmap(fd, 0, boardSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("map the lease: %w", err)
 	}
-	return &board{end: (*atomic.Int64)(unsafe.Pointer(&page[0]))}, nil
+	return &board{end: (*atomic.Int64)(unsafe.Pointer(&page[0])), grace: (*atomic.Int64)(unsafe.Pointer(&page[8]))}, nil
 }
 
 // write sets the lease's end and returns what it was.

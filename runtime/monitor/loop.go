@@ -127,7 +127,7 @@ func (m *monitor) idle() bool {
 // begin is after the clean-up.
 func (m *monitor) begin() {
 	m.isReady = true
-	up := &ReadyWord{PID: os.Getpid(), NoWatchdog: m.noWatchdog}
+	up := &ReadyWord{PID: os.Getpid(), Token: m.record.token, Cgroup: m.host.cgroups.dir, NoWatchdog: m.noWatchdog}
 	if m.watchdog != nil {
 		up.Watchdog = spec.Duration(m.watchdog.timeout)
 	}
@@ -231,6 +231,7 @@ func (m *monitor) launch(g *group, s Start) {
 	if g.stopWithin <= 0 {
 		g.stopWithin = defaultStopWithin
 	}
+	g.within = g.stopWithin + s.Kill.D()
 	stop, ask := context.WithCancelCause(context.Background())
 	kill, end := context.WithCancel(context.Background())
 	in := &instance{
@@ -260,6 +261,7 @@ func (m *monitor) launch(g *group, s Start) {
 	if err := m.deadman.set(m.deadline()); err != nil {
 		m.out.log("error", err.Error(), nil)
 	}
+	m.tellGrace()
 	if s.Resource.SeparateMonitor {
 		in.look = make(chan struct{}, 1)
 		go m.runApart(stop, kill, in, s)
@@ -430,6 +432,7 @@ func (m *monitor) arm() error {
 	if err := m.deadman.set(m.deadline()); err != nil {
 		return err
 	}
+	m.tellGrace()
 	var next spec.Instant
 	if m.lasts() {
 		m.timer.Set(0)

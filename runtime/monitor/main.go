@@ -35,7 +35,7 @@ func Main(args []string) int {
 	}
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
-	board, err := openBoard(4, unix.PROT_READ)
+	board, err := openBoard(4)
 	memory := os.NewFile(4, "lease")
 	if err == nil {
 		file := os.NewFile(3, "agent")
@@ -181,6 +181,7 @@ func (m *monitor) prepare() error {
 	}
 	killed := cleanUp(record, func(pids []int) {
 		m.out.log("error", "processes of an earlier monitor can't be killed yet", map[string]any{"pids": fmt.Sprint(pids)})
+		m.out.say(Word{Stuck: fmt.Sprintf("processes %v", pids)})
 	})
 	if killed > 0 {
 		m.out.log("warn", "killed what an earlier monitor had left", map[string]any{"processes": killed})
@@ -188,6 +189,7 @@ func (m *monitor) prepare() error {
 	for _, dir := range record.cgroups() {
 		emptyCgroup(dir, func(since time.Duration) {
 			m.out.log("error", "processes of an earlier monitor can't be killed yet", map[string]any{"cgroup": dir, "since": since.Round(time.Second).String()})
+			m.out.say(Word{Stuck: "processes in " + dir})
 		})
 	}
 	removed, err := address.CleanUp(record.devices())

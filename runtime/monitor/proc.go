@@ -22,11 +22,18 @@ type procStat struct {
 	pgrp  int
 	state byte
 	flags uint64
+	tasks int    // threads that are not reaped
 	start uint64 // in clock ticks since boot
 }
 
 // pfExiting is the kernel's PF_EXITING: the thread is on its way out.
 const pfExiting = 0x4
+
+// ended tells whether no thread of the process is left. One whose first thread is a
+// zombie may have another that hangs in the kernel.
+func (s procStat) ended() bool {
+	return s.state == 'X' || s.state == 'Z' && s.tasks <= 1
+}
 
 // dead tells whether it runs no more code.
 func (s procStat) dead() bool {
@@ -57,6 +64,9 @@ func readStat(path string) (procStat, error) {
 	}
 	if err == nil {
 		s.flags, err = strconv.ParseUint(f[6], 10, 64)
+	}
+	if err == nil {
+		s.tasks, err = strconv.Atoi(f[17])
 	}
 	if err == nil {
 		s.start, err = strconv.ParseUint(f[19], 10, 64)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,9 +44,11 @@ type Process struct {
 	conn  net.Conn
 	quiet io.ReadWriter // conn, by calls that cost little
 	board *board
+	ready atomic.Pointer[ReadyWord] // what it said when it was; nil: not yet
 	words chan Word
 	quit  chan struct{} // closed: nobody reads words any more
 	done  chan struct{}
+	ended chan struct{} // closed once the process is gone, before done
 
 	mu        sync.Mutex
 	queue     []queued
@@ -109,6 +112,7 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 		words: make(chan Word, 256),
 		quit:  make(chan struct{}),
 		done:  make(chan struct{}),
+		ended: make(chan struct{}),
 		wake:  make(chan struct{}, 1),
 	}
 	configure := o.Configure
@@ -122,6 +126,7 @@ func StartProcess(ctx context.Context, o Options) (*Process, error) {
 	go func() { defer ends.Done(); p.write() }()
 	go func() {
 		err := cmd.Wait()
+		close(p.ended)
 		p.hangUp()
 		ends.Wait()
 		p.reason = exitReason(cmd.ProcessState, err)
@@ -256,6 +261,9 @@ func (p *Process) read() {
 			// The end, or a peer out of step: the monitor sees it as the end.
 			p.conn.Close()
 			return
+		}
+		if w.Ready != nil {
+			p.ready.Store(w.Ready)
 		}
 		select {
 		case p.words <- w:

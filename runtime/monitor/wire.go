@@ -37,6 +37,7 @@ type Start struct {
 	GroupName  string        `json:"group_name"`
 	Epoch      uint64        `json:"epoch"`
 	StopWithin spec.Duration `json:"stop_within"`
+	Kill       spec.Duration `json:"kill"` // within which the kernel has to have killed it after that
 	Resource   spec.Resource `json:"resource"`
 	Socket     string        `json:"socket,omitempty"` // the group's own, in Configure.Socket's place
 }
@@ -61,11 +62,14 @@ type Word struct {
 	Down    *GroupRef   `json:"down,omitempty"` // the answer to an End: nothing of the group is left under this epoch or an older one
 	Log     *LogWord    `json:"log,omitempty"`
 	Record  *RecordWord `json:"record,omitempty"` // of a separate monitor
+	Stuck   string      `json:"stuck,omitempty"`  // what of an earlier monitor doesn't go, though it was killed
 }
 
 // ReadyWord is the first word.
 type ReadyWord struct {
 	PID        int           `json:"pid"`
+	Token      string        `json:"token"`                 // in the environment of all that it starts
+	Cgroup     string        `json:"cgroup,omitempty"`      // above those of its programs; "": they have none
 	Watchdog   spec.Duration `json:"watchdog,omitempty"`    // time-out of the one that is armed; 0: none
 	NoWatchdog string        `json:"no_watchdog,omitempty"` // why that isn't the configured one
 }

@@ -78,8 +78,10 @@ type Self struct {
 	Program       string    `json:"program"` // sha256 of the running program's file, hex
 	CertNotAfter  time.Time `json:"cert_not_after"`
 	PID           int       `json:"pid"`
-	MonitorPID    int       `json:"monitor_pid"`     // 0: none now
-	Group         string    `json:"group,omitempty"` // by a group's socket: its name
+	MonitorPID    int       `json:"monitor_pid"`           // 0: none now
+	FreezerPID    int       `json:"freezer_pid,omitempty"` // of the monitor for groups with no_quorum = "freeze"; 0: none
+	NoReset       string    `json:"no_reset,omitempty"`    // why the node can't reset itself, though its definition says so
+	Group         string    `json:"group,omitempty"`       // by a group's socket: its name
 }
 
 // Bootstrap makes a waiting node the first of a new cluster.
@@ -195,7 +197,7 @@ type StatusQuorum struct {
 	DeviceProblem string `json:"device_problem,omitempty"`
 }
 
-// StatusNode is one node. PID and MonitorPID are the agent's own report (0
+// StatusNode is one node. PID, MonitorPID, FreezerPID and NoReset are the agent's own report (0
 // where this answer's node does not know: the CLI asks each node itself).
 type StatusNode struct {
 	Name       string `json:"name"`
@@ -208,7 +210,9 @@ type StatusNode struct {
 	Spare      bool   `json:"spare"`
 	PID        int    `json:"pid"`
 	MonitorPID int    `json:"monitor_pid"`
-	Reason     string `json:"reason,omitempty"` // of paused, quarantined, unknown; what is wrong with one that is up
+	FreezerPID int    `json:"freezer_pid,omitempty"`
+	NoReset    string `json:"no_reset,omitempty"` // why it can't reset itself, though it should
+	Reason     string `json:"reason,omitempty"`   // of paused, quarantined, unknown; what is wrong with one that is up
 
 	Fenced *StatusFenced `json:"fenced,omitempty"` // when it was last proven off
 

@@ -62,7 +62,8 @@ func (s *Session) Status(ctx context.Context) (*client.Status, error) {
 			at = len(status.Nodes) - 1
 		}
 		if self != nil {
-			status.Nodes[at].PID, status.Nodes[at].MonitorPID, status.Nodes[at].Version = self.PID, self.MonitorPID, self.Version
+			n := &status.Nodes[at]
+			n.PID, n.MonitorPID, n.FreezerPID, n.NoReset, n.Version = self.PID, self.MonitorPID, self.FreezerPID, self.NoReset, self.Version
 		}
 	}
 	slices.SortFunc(status.Nodes, func(a, b client.StatusNode) int { return compare(a.Name, b.Name) })

@@ -104,6 +104,12 @@ func notes(n client.StatusNode) string {
 	if n.Reason != "" {
 		all = append(all, n.Reason)
 	}
+	if n.FreezerPID != 0 {
+		all = append(all, "freezer "+strconv.Itoa(n.FreezerPID))
+	}
+	if n.NoReset != "" {
+		all = append(all, n.NoReset)
+	}
 	if n.Fenced != nil && n.State == spec.NodeDown {
 		how := "off, by fence " + n.Fenced.By
 		if n.Fenced.Person {

@@ -156,7 +156,7 @@ func TestStatus(t *testing.T) {
 	st := &client.Status{Cluster: "c", Revision: 42, Time: now, Leader: "n1",
 		Quorum: client.StatusQuorum{Model: spec.MajorityNodeSet, Have: true, Votes: 3, Up: 2, Needed: 2},
 		Nodes: []client.StatusNode{
-			{Name: "n1", State: "up", Address: "127.0.0.1:7401", Role: "member", Votes: 1, Version: "0.1.0", PID: 4711, MonitorPID: 4712, Zone: "a", Spare: true},
+			{Name: "n1", State: "up", Address: "127.0.0.1:7401", Role: "member", Votes: 1, Version: "0.1.0", PID: 4711, MonitorPID: 4712, FreezerPID: 4713, Zone: "a", Spare: true},
 			{Name: "node-2", State: "down", Role: "witness", Votes: 1, Reason: "silent"},
 		},
 		Groups: []client.StatusGroup{
