@@ -269,6 +269,19 @@ func TestMoves(t *testing.T) {
 	}
 }
 
+// A client that asks while nobody has the address, as in the middle of a move,
+// would ask again a second later only: it is told as soon as there is an owner.
+func TestAskedTooEarly(t *testing.T) {
+	lan := addresstest.New(t)
+	a, client := lan.Host(), lan.Host()
+	p := startHolder(t, a)
+	for _, f := range families {
+		client.AskOnce(f.vip)
+		p.must(question{Do: "hold", Address: f.vip.String(), Probe: probe})
+		await(t, f.name+": the client is told", func() bool { return client.Neighbour(f.vip).String() == a.MAC().String() })
+	}
+}
+
 // What a host may not have, and what it lacks.
 func TestRefused(t *testing.T) {
 	lan := addresstest.New(t)

@@ -300,6 +300,44 @@ func (h *Host) Device(name string, change func(netlink.Link) error) {
 	})
 }
 
+// AskOnce has the host ask for the hardware address of an address once more, and
+// not again by itself for an hour: only who tells it unasked answers it then.
+func (h *Host) AskOnce(a netip.Addr) {
+	h.t.Helper()
+	h.Must(func() error {
+		for _, family := range []string{"ipv4", "ipv6"} {
+			if err := os.WriteFile("/proc/sys/net/"+family+"/neigh/eth0/retrans_time_ms", []byte("3600000"), 0); err != nil {
+				return err
+			}
+		}
+		conn, err := net.Dial("udp", netip.AddrPortFrom(a, 9).String())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = conn.Write([]byte{0})
+		return err
+	})
+	h.eventually("asks for "+a.String(), func() bool { return h.asks(a) })
+}
+
+// asks tells whether the host waits for an address's hardware address.
+func (h *Host) asks(a netip.Addr) (is bool) {
+	h.Must(func() error {
+		family := netlink.FAMILY_V4
+		if a.Is6() {
+			family = netlink.FAMILY_V6
+		}
+		all, err := netlink.NeighList(0, family)
+		for _, x := range all {
+			ip, ok := netip.AddrFromSlice(x.IP)
+			is = is || ok && ip.Unmap() == a && x.State == netlink.NUD_INCOMPLETE
+		}
+		return err
+	})
+	return is
+}
+
 // Forget empties what the host remembers of its neighbours.
 func (h *Host) Forget() {
 	h.t.Helper()
