@@ -5,19 +5,20 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/clusterplan/clusterplan/runtime/sim"
 )
 
-// failovers crashes whole nodes of clusters that are well otherwise, of each
-// size, and tells how long their groups took to start elsewhere.
+// failovers crashes whole nodes of clusters that are well otherwise, or has an
+// operator move their groups, of each size, and tells how long their groups took
+// to start elsewhere.
 func (o *options) failovers() (found bool, err error) {
 	type result struct {
 		Nodes      int     `json:"nodes"`
 		Voters     int     `json:"voters"`
-		Crashes    int     `json:"crashes"`
+		Crashes    int     `json:"crashes,omitempty"`
+		Moves      int     `json:"moves,omitempty"`
 		Groups     int     `json:"groups"` // that started elsewhere
 		Median     float64 `json:"median_ms"`
 		P99        float64 `json:"p99_ms"`
@@ -37,7 +38,11 @@ func (o *options) failovers() (found bool, err error) {
 		cfg := o.cfg
 		cfg.Nodes, cfg.Groups = n, max(o.cfg.Groups, n)
 		cfg.Learners = max(o.cfg.Learners, n-7) // a hundred nodes need no hundred votes
-		r := sim.Failovers(cfg, o.runs)
+		run := sim.Failovers
+		if o.scenario == "move" {
+			run = sim.Moves
+		}
+		r := run(cfg, o.runs)
 		slices.Sort(r.Times)
 		at := func(q float64) float64 {
 			if len(r.Times) == 0 {
@@ -45,7 +50,7 @@ func (o *options) failovers() (found bool, err error) {
 			}
 			return float64(r.Times[int(q*float64(len(r.Times)-1))]) / float64(time.Millisecond)
 		}
-		out = append(out, result{n, n - cfg.Learners, r.Faults, len(r.Times), at(0.5), at(0.99), at(1), len(r.Violations)})
+		out = append(out, result{n, n - cfg.Learners, r.Kinds["crash"], r.Kinds["move"], len(r.Times), at(0.5), at(0.99), at(1), len(r.Violations)})
 		if len(r.Violations) > 0 {
 			found = true
 			fmt.Fprint(os.Stderr, r.Tell())
@@ -56,9 +61,13 @@ func (o *options) failovers() (found bool, err error) {
 			Sizes []result `json:"sizes"`
 		}{out})
 	}
-	fmt.Println(strings.TrimSpace("nodes voters crashes groups   median      p99      max"))
+	what := "crashes"
+	if o.scenario == "move" {
+		what = "  moves"
+	}
+	fmt.Println("nodes voters " + what + " groups   median      p99      max")
 	for _, r := range out {
-		fmt.Printf("%5d %6d %7d %6d %6.0f ms %5.0f ms %5.0f ms\n", r.Nodes, r.Voters, r.Crashes, r.Groups, r.Median, r.P99, r.Max)
+		fmt.Printf("%5d %6d %7d %6d %6.0f ms %5.0f ms %5.0f ms\n", r.Nodes, r.Voters, r.Crashes+r.Moves, r.Groups, r.Median, r.P99, r.Max)
 	}
 	return found, nil
 }

@@ -16,7 +16,10 @@
 //	go run ./bench/sim --scenario failover --nodes 3,16,64 --runs 50 --json
 //
 // crashes nodes of clusters that are well otherwise, and prints how long their
-// groups took to start elsewhere, in simulated time.
+// groups took to start elsewhere, in simulated time. With --scenario move an
+// operator moves groups, and it prints for how long each ran nowhere: the proof
+// that nothing is left of it (1 to 30 ms here), its release, the commit, and the
+// order to start.
 //
 // The test of this folder holds the mutations: broken rules of the product that
 // the invariants must find (`go test ./bench/sim -v -run Mutations`; with
@@ -44,7 +47,7 @@ func main() {
 	flag.Float64Var(&o.minutes, "minutes", 1, "how long to run, in minutes of real time")
 	flag.DurationVar(&o.cpu, "cpu", 0, "how long to run, in the program's own processor time; 0: --minutes counts")
 	flag.Uint64Var(&o.cfg.Seed, "seed", 1, "the first seed; the next run takes the next one")
-	flag.StringVar(&o.nodes, "nodes", "", "nodes of each cluster; empty: it varies with the seed. Scenario failover takes a list, as 3,16,64")
+	flag.StringVar(&o.nodes, "nodes", "", "nodes of each cluster; empty: it varies with the seed. Scenarios failover and move take a list, as 3,16,64")
 	flag.IntVar(&o.cfg.Witnesses, "witnesses", 0, "of the nodes, with --nodes")
 	flag.IntVar(&o.cfg.Learners, "learners", 0, "of the nodes, with --nodes: members without a vote")
 	flag.IntVar(&o.cfg.Groups, "groups", 0, "groups of each cluster (default 3)")
@@ -57,15 +60,15 @@ func main() {
 	flag.BoolVar(&o.story, "story", false, "run this seed alone and print its story")
 	flag.BoolVar(&o.whole, "whole", false, "print the story of a broken invariant as it came, without leaving out faults that it doesn't need")
 	flag.BoolVar(&o.json, "json", false, "print the result as one JSON object")
-	flag.StringVar(&o.scenario, "scenario", "", "faults | crashes | failover (default faults)")
-	flag.IntVar(&o.runs, "runs", 50, "crashes of scenario failover")
+	flag.StringVar(&o.scenario, "scenario", "", "faults | crashes | moves | failover | move (default faults)")
+	flag.IntVar(&o.runs, "runs", 50, "crashes of scenario failover, moves of scenario move")
 	flag.Parse()
 	o.cfg.Model = spec.QuorumModel(*model)
 
 	err := o.read(*mix, *keep)
 	found := false
 	if err == nil {
-		if o.scenario == "failover" {
+		if o.scenario == "failover" || o.scenario == "move" {
 			found, err = o.failovers()
 		} else {
 			found, err = o.search()
@@ -99,11 +102,13 @@ func (o *options) read(mix, keep string) (err error) {
 		return fmt.Errorf("--keep: %w", err)
 	}
 	switch o.scenario {
-	case "", "faults", "failover":
+	case "", "faults", "failover", "move":
 	case "crashes":
 		o.cfg.Crashes = true
+	case "moves":
+		o.cfg.Crashes, o.cfg.Moves = true, true
 	default:
-		return fmt.Errorf("no scenario is named %q; there are faults, crashes and failover", o.scenario)
+		return fmt.Errorf("no scenario is named %q; there are faults, crashes, moves, failover and move", o.scenario)
 	}
 	return nil
 }
@@ -128,7 +133,7 @@ func (o *options) config(n int) (sim.Config, error) {
 	seed := o.cfg.Seed + uint64(n)
 	if o.nodes == "" {
 		cfg := sim.Vary(seed)
-		cfg.For, cfg.Mix, cfg.Keep, cfg.Crashes = o.cfg.For, o.cfg.Mix, o.cfg.Keep, o.cfg.Crashes
+		cfg.For, cfg.Mix, cfg.Keep, cfg.Crashes, cfg.Moves = o.cfg.For, o.cfg.Mix, o.cfg.Keep, o.cfg.Crashes, o.cfg.Moves
 		if o.cfg.Groups > 0 {
 			cfg.Groups = o.cfg.Groups
 		}

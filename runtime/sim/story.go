@@ -145,7 +145,10 @@ func (c Config) Command() string {
 	if c.Watchdog {
 		s += " --watchdog"
 	}
-	if c.Crashes {
+	switch {
+	case c.Moves:
+		s += " --scenario moves"
+	case c.Crashes:
 		s += " --scenario crashes"
 	}
 	if len(c.Mix) > 0 {

@@ -15,7 +15,7 @@
 // Files: world.go (Run, true time), host.go (a machine and its agent),
 // kernel.go (what it really runs, its monitor), disk.go, network.go, clock.go;
 // faults.go and edges.go (what goes wrong), operator.go and forming.go (what
-// people do), scenario.go (crashes with all else well); check.go and
+// people do), scenario.go and moves.go (crashes, and planned moves, with all else well); check.go and
 // check_state.go (the invariants), story.go, shrink.go.
 //
 // bench/sim runs it for as long as is wanted, and its test holds the mutations
@@ -43,7 +43,8 @@ type Config struct {
 	Settle    time.Duration    // simulated time without faults at the end; default 20s
 	NoFault   bool             // no faults at all: nothing may move
 	Crashes   bool             // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
-	Most      int              // of Crashes: how many; 0: as many as there is time for
+	Moves     bool             // with Crashes: planned moves in their place
+	Most      int              // of Crashes or Moves: how many; 0: as many as there is time for
 
 	Fence    bool // a fence covers every node, and is used whenever it could be faster than the wait
 	Watchdog bool // every node has a watchdog, on which one group relies
@@ -113,7 +114,7 @@ type Report struct {
 	Resets     int             // of hosts by their watchdog
 	Acked      int             // updates acknowledged to clients
 	LeastSlack time.Duration   // least time from a former owner's latest possible stop to the decision to take its group; huge if none
-	Times      []time.Duration // of Crashes: how long each group took to start elsewhere
+	Times      []time.Duration // of Crashes: how long each group took to start elsewhere; of Moves: how long it ran nowhere
 	Numbers    int             // faults that were due, with those left out by Config.Keep
 	Simulated  time.Duration
 	Violations []string
@@ -249,6 +250,8 @@ func Run(cfg Config) Report {
 	}
 	w.ops.start()
 	switch {
+	case w.cfg.Moves:
+		w.startMoves()
 	case w.cfg.Crashes:
 		w.startCrashes()
 	case !w.cfg.NoFault:
