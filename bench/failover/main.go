@@ -24,12 +24,20 @@
 // crash-leader, partition (the owner's link is cut; by turns it is a follower
 // and the leader), oneway (by turns what it sends is cut, and what it gets),
 // pause (SIGSTOP for everything on it for 2 s), move (an operator's), process
-// (the resource's is killed). median_ms, p99_ms and max_ms are from the fault to
-// the first ICMP answer of another node, told by its MAC; of move, HTTP's
+// (the resource's is killed). One of oneway's four cases differs: a leader that
+// still speaks and hears nobody gives up after 0.25 to 0.3 s, and only then the
+// wait for its lease begins, so that it takes that much longer. -v tells each
+// run's case.
+//
+// median_ms, p99_ms and max_ms are from the fault to the first ICMP answer of another node, told by its MAC; of move, HTTP's
 // silence; of process, to the first HTTP answer. http is from the fault to the
 // first HTTP answer of another node, silence and http_silence the longest time
-// between two answers of any node. own_ms of move is what the resources need by
-// themselves to stop and start, over_own HTTP's silence less that. overlap_max_ms
+// between two answers of any node; each HTTP probe is a connection of its own, and
+// none waits for another, so that one whose first packet found nobody (its kernel
+// tries again after 1 s) hides no later answer. own_ms of move is what the program
+// takes by itself to end and to start, and the time for which the address listens
+// for another owner (measured at the end, on the machine as busy as it is);
+// over_own is HTTP's silence less that: all that the cluster adds. overlap_max_ms
 // is the longest time in which two nodes held the address, by the kernel's
 // address messages from every node's namespace. stall_max_ms is the longest time
 // for which the machine as a whole stood still, as a thread before all others saw

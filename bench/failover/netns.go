@@ -89,6 +89,7 @@ type netnsBench struct {
 // sample is what one run measured; a zero is not measured.
 type sample struct {
 	icmp, http, silence, quiet, overlap time.Duration
+	what                                string // that was done to whom, for people
 }
 
 func runNetns(ctx context.Context, conf netnsConfig) (err error) {
@@ -161,7 +162,7 @@ func runNetns(ctx context.Context, conf netnsConfig) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s, run %d: %w", scenario, i+1, err)
 		}
-		fmt.Fprintf(log, "%s, run %d: icmp %v, http %v, silence %v, http silence %v, overlap %v, machine stood still %v\n", scenario, i+1, s.icmp, s.http, s.silence, s.quiet, s.overlap, b.stalls.Longest())
+		fmt.Fprintf(log, "%s, run %d (%s): icmp %v, http %v, silence %v, http silence %v, overlap %v, machine stood still %v\n", scenario, i+1, s.what, s.icmp, s.http, s.silence, s.quiet, s.overlap, b.stalls.Longest())
 		stall = max(stall, b.stalls.Longest())
 		all = append(all, s)
 	}
@@ -240,8 +241,12 @@ func (b *netnsBench) sum(ctx context.Context, scenario string, all []sample) (la
 const probe = 25 * time.Millisecond
 
 // own is how long the group's resources take by themselves to stop and start,
-// without a cluster: the server to its first answer and to its end, in the
-// client's namespace; the address listens for another owner. Median of 9.
+// without a cluster: the server's program from its start to the first connection
+// and from its signal to its end, one process in the client's namespace; and the
+// 25 ms that the address listens for another owner. Median of 9. What the cluster
+// adds to that is over_own: the guardian that starts and ends with the program, the
+// records that are synced before, the address added, taken away and read back, and
+// the order's, the stop's and the owner's way through the database.
 func (b *netnsBench) own(ctx context.Context) (time.Duration, error) {
 	var times []time.Duration
 	at := net.JoinHostPort(b.Record.Seats[netlab.Client].Address().String(), "8077")

@@ -131,7 +131,15 @@ func (b *netnsBench) crashOf(ctx context.Context, leader bool) (sample, error) {
 	if err != nil {
 		return s, err
 	}
+	s.what = owner + " killed, " + role(leader)
 	return b.mended(ctx, s, true)
+}
+
+func role(leader bool) string {
+	if leader {
+		return "the leader"
+	}
+	return "a follower"
 }
 
 func (b *netnsBench) crash(ctx context.Context) (sample, error)       { return b.crashOf(ctx, false) }
@@ -146,6 +154,7 @@ func (b *netnsBench) cut(ctx context.Context, leader bool, side string) (sample,
 	if err != nil {
 		return s, err
 	}
+	s.what = fmt.Sprintf("%s, %s: %s", owner, role(leader), map[string]string{"": "cut off", "out": "what it sends is cut", "in": "what it gets is cut"}[side])
 	return b.mended(ctx, s, false)
 }
 
@@ -158,7 +167,8 @@ func (b *netnsBench) oneway(ctx context.Context) (sample, error) {
 }
 
 func (b *netnsBench) pause(ctx context.Context) (sample, error) {
-	owner, err := b.place(ctx, b.turn%2 == 1)
+	leader := b.turn%2 == 1
+	owner, err := b.place(ctx, leader)
 	if err != nil {
 		return sample{}, err
 	}
@@ -173,6 +183,7 @@ func (b *netnsBench) pause(ctx context.Context) (sample, error) {
 	if err := errors.Join(err, b.signal(owner, syscall.SIGCONT)()); err != nil {
 		return s, err
 	}
+	s.what = owner + " stopped, " + role(leader)
 	return b.mended(ctx, s, false)
 }
 
@@ -193,6 +204,7 @@ func (b *netnsBench) move(ctx context.Context) (sample, error) {
 	if err != nil {
 		return m, err
 	}
+	m.what = fmt.Sprintf("%s to %s, leader %s", owner, to, s.Leader)
 	return b.mended(ctx, m, false)
 }
 
@@ -219,6 +231,7 @@ func (b *netnsBench) process(ctx context.Context) (sample, error) {
 		return m, err
 	}
 	m.icmp = 0 // the address stays
+	m.what = "on " + owner
 	return b.mended(ctx, m, false)
 }
 
