@@ -179,6 +179,20 @@ func (t Timings) TakeoverWaitWith(s, watchdog Duration) time.Duration {
 	return StretchRho(t.Lease.D() + s.D() + t.Kill.D() + watchdog.D())
 }
 
+// SuspicionLimit is how long a node that answers irregularly may be silent before
+// its leader suspects it: up to twice the suspicion, as long as its groups' failover
+// is no later for it. They wait for W from the last frame that was heard anyway; two
+// frames before that, and three rounds for the view's commit, the suspicion is over:
+// min(2 suspicion, L + S + K - 2 interval - 3 rounds), 500ms with the defaults of
+// profile fast. Probes have a schedule of their own: there it is the suspicion.
+func (t Timings) SuspicionLimit() time.Duration {
+	if t.Probing() {
+		return t.Suspicion.D()
+	}
+	free := t.Lease.D() + t.StopWithin.D() + t.Kill.D() - 2*t.Interval.D() - 3*t.Round()
+	return max(t.Suspicion.D(), min(2*t.Suspicion.D(), free))
+}
+
 // LeaseFloor is the shortest lease under which an unsplit change of leader
 // stops nobody: a lease is up to two frames old when its leader falls silent,
 // then come suspicion, the first rank's campaign with one rank of delay, a

@@ -4,7 +4,7 @@
 // the same events give the same effects. Only Step and Frame change it.
 //
 // Files: core.go (the machine, its events and effects), lease.go (incarnation,
-// authority, grants, leases: "never two owners"), leader.go (view, takeover),
+// authority, grants, leases: "never two owners"), leader.go (view, takeover), jitter.go (who counts as silent),
 // manage.go (failover manager), owner.go (which groups this node runs),
 // group.go (one group's resources), report.go (what the database is told of
 // them), fence.go, freeze.go, watchdog.go, timings.go, device.go, kinds.go (closed lists). DESIGN.md says
@@ -241,9 +241,7 @@ func New(cfg Config, now spec.Instant, state *confdb.State) *Machine {
 // Step takes an event and returns what is to be done. The slice is valid
 // until the next Step.
 func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
-	if now > m.now {
-		m.now = now
-	}
+	m.advance(now)
 	m.effects = m.effects[:0]
 	switch ev := ev.(type) {
 	case Agreement:

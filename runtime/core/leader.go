@@ -23,6 +23,8 @@ type leadership struct {
 	taking  map[string]int
 	needRev map[string]uint64
 
+	beaten, heldUp spec.Instant // the newest round of frames; when it was seen to come late (jitter.go)
+
 	selfGone bool
 	selfUp   spec.Instant
 	inflight map[string]proposal // by command id

@@ -28,8 +28,9 @@ type peer struct {
 	revision uint64
 	releases map[string]uint64 // group -> newest epoch, by inc
 
-	probe heartbeat.Prober // beats and probes to it, where the timings have them
-	asks  bool             // the next frame to it is one
+	jitter jitter           // of its answers, in any term (jitter.go)
+	probe  heartbeat.Prober // beats and probes to it, where the timings have them
+	asks   bool             // the next frame to it is one
 	// A leader beats fast until the peer holds a lease of the settings' length:
 	// settled. settleSeq is the peer's Seq that the first such one was granted for.
 	settled   bool
@@ -81,9 +82,7 @@ func (m *Machine) peer(server uint64) *peer {
 // Frame makes the frame for a server, all but the driver's messages. It counts
 // as sent at now: what the lease of a grant in answer to it is counted from.
 func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
-	if now > m.now {
-		m.now = now
-	}
+	m.advance(now)
 	p := m.peer(to)
 	m.seq++
 	f := heartbeat.Frame{
@@ -278,9 +277,12 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 		return
 	}
 	// Late answers to old frames are no sign of life now.
-	if m.now.Sub(s.at) < m.timings.Suspicion.D() {
+	if m.now.Sub(s.at) < m.suspicion(p) {
 		if p.fresh == 0 || m.silent(p) {
 			m.leadDirty()
+		}
+		if p.fresh != 0 {
+			p.jitter.note(m.now, m.now.Sub(p.fresh))
 		}
 		p.fresh = m.now
 	}
@@ -499,8 +501,9 @@ func (m *Machine) renewSelf() {
 // Beaten tells the core that a round of frames goes out: a lone leader's
 // authority is itself.
 func (m *Machine) Beaten(now spec.Instant) []Effect {
-	if now > m.now {
-		m.now = now
+	m.advance(now)
+	if m.lead != nil {
+		m.lead.beaten = m.now
 	}
 	m.effects = m.effects[:0]
 	m.renewSelf()

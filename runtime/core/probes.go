@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 )
 
@@ -56,12 +55,6 @@ func (m *Machine) stepProbes() {
 		}
 		earliest(&m.probeAt, p.probe.Next())
 	}
-}
-
-// silentAt is when a peer that answered counts as silent, without probes. A
-// change of the timings gives it a whole suspicion.
-func (m *Machine) silentAt(p *peer) spec.Instant {
-	return max(p.fresh, m.retimed.since).Add(m.timings.Suspicion.D())
 }
 
 // silent tells whether a peer that answered in this term has stopped to.
