@@ -47,7 +47,7 @@ func (s *State) putGroup(c Command) Result {
 	s.relyOnWatchdog(g)
 	g.Resources = resourceStates(next, g.Resources)
 	s.endUploads(next.ID)
-	g.LeftFailed, g.GaveUp, g.FailedOn = "", false, nil
+	g.LeftFailed, g.GaveUp, g.GaveUpAt, g.FailedOn = "", false, time.Time{}, nil
 	s.configured()
 	s.event(c, s.aboutGroup(g, KindGroupChanged, c.because("group "+next.Name+" changed")))
 	return Result{}
@@ -143,7 +143,7 @@ func (s *State) setWant(c Command) Result {
 	}
 	// An online for a failed group is an order to try again from the start.
 	if want == spec.WantOnline {
-		g.LeftFailed, g.GaveUp, g.Failovers, g.FailedOn = "", false, nil, nil
+		g.LeftFailed, g.GaveUp, g.GaveUpAt, g.Failovers, g.FailedOn = "", false, time.Time{}, nil, nil
 	} else {
 		g.Move = nil
 	}
@@ -274,7 +274,7 @@ func (s *State) assign(c Command) Result {
 		Open: a.Node != "" && a.Timings.Open, Freeze: a.Node != "" && a.Timings.Freeze,
 	}
 	s.relyOnWatchdog(g)
-	g.GaveUp, g.Handover = false, nil
+	g.GaveUp, g.GaveUpAt, g.Handover = false, time.Time{}, nil
 	g.LeftFailed = a.LeftFailed
 	s.endUploads(a.Group)
 	period := g.Spec.Failover.Period.D()
@@ -333,7 +333,9 @@ func (s *State) report(c Command) Result {
 	}
 	g.State = r.State
 	g.Resources = resourceStates(g.Spec, r.Resources)
-	g.GaveUp = g.GaveUp || r.GiveUp
+	if r.GiveUp && !g.GaveUp {
+		g.GaveUp, g.GaveUpAt = true, c.Time
+	}
 	if g.State == spec.StateOnline {
 		g.forgive(r.Node)
 		g.orderDone()

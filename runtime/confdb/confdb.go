@@ -125,6 +125,7 @@ type Group struct {
 	Resources  []ResourceState `json:"resources"`             // in the spec's order
 	Failovers  []time.Time     `json:"failovers,omitempty"`   // within the period
 	GaveUp     bool            `json:"gave_up,omitempty"`     // the owner reported GiveUp under Owner.Epoch
+	GaveUpAt   time.Time       `json:"gave_up_at,omitzero"`   // when, by the owner's time of day: with nowhere else to go, it is tried again an hour later
 	LeftFailed string          `json:"left_failed,omitempty"` // why no further failover is tried; online or a changed definition clears it
 	FailedOn   []string        `json:"failed_on,omitempty"`   // node ids, sorted, where it failed itself and that have not come up anew since: no failback goes there
 	HomeFrom   string          `json:"home_from,omitempty"`   // node id that a failure or a drain took it from: it is to fail back. "" once it is home, or where an operator moved it

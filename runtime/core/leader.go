@@ -41,8 +41,7 @@ type leadership struct {
 	notBefore   spec.Instant // how soon it may look again
 	retryGrants spec.Instant
 	deadline    spec.Instant
-	waits       map[string]string // group -> why it waits, as last told
-	retries     map[string]spec.Instant
+	waits       map[string]string       // group -> why it waits, as last told
 	nodeLeases  map[string]spec.Instant // node id -> when the last possible lease granted to it began
 	scratch     []spec.Instant
 	fencings    map[string]*fencing // by node id (fence.go)
@@ -71,7 +70,7 @@ func (m *Machine) agreement(s confdb.Status) {
 		}
 		m.lead = &leadership{
 			term: s.Term, since: m.now, voters: slices.Clone(s.Voters), needed: s.Needed, inflight: map[string]proposal{}, busy: map[string]bool{}, aside: map[string]bool{},
-			waits: map[string]string{}, retries: map[string]spec.Instant{}, wasUp: slices.Clone(m.state.View.Up),
+			waits: map[string]string{}, wasUp: slices.Clone(m.state.View.Up),
 			nodeLeases: map[string]spec.Instant{}, taking: map[string]int{}, needRev: map[string]uint64{},
 			fencings: map[string]*fencing{}, fenceWanted: map[string]bool{},
 		}

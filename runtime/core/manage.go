@@ -88,7 +88,6 @@ func (m *Machine) act(id string, g *confdb.Group, o placement.Outcome, leaving m
 	released := owner != "" && m.isReleased(id, g)
 	switch {
 	case owner == "":
-		m.dueRetry(id, false)
 		if to != "" && m.mayStart(id, g, to, leaving) {
 			m.assign(id, g, to, o.Why, false, fmt.Sprintf("group %s starts on node %s", g.Spec.Name, o.To))
 		}
@@ -149,7 +148,7 @@ func (m *Machine) act(id string, g *confdb.Group, o placement.Outcome, leaving m
 func (m *Machine) failedOver(id string, g *confdb.Group, to string, released bool, leaving map[string][]string) {
 	owner := g.Owner.Node
 	if to == "" || to == owner {
-		if m.dueRetry(id, true) && released {
+		if m.dueRetry(g) && released {
 			m.assign(id, g, owner, WhyRetry, false, fmt.Sprintf("group %s is tried again on node %s", g.Spec.Name, m.state.NodeName(owner)))
 		}
 		return
@@ -171,24 +170,15 @@ func (m *Machine) failedOver(id string, g *confdb.Group, to string, released boo
 	}
 }
 
-// dueRetry tells whether a failed group has rested long enough.
-func (m *Machine) dueRetry(id string, failed bool) bool {
-	l := m.lead
-	if !failed {
-		delete(l.retries, id)
-		return false
+// dueRetry tells whether a failed group has rested long enough. Since when it
+// does is in the database, by the time of day, so that another leader goes on
+// counting; a clock that was put back makes it an hour from then at the most.
+func (m *Machine) dueRetry(g *confdb.Group) bool {
+	rest := min(g.GaveUpAt.Add(retryFailed).Sub(m.wallNow()), retryFailed)
+	if rest > 0 {
+		earliest(&m.lead.manageAt, m.now.Add(rest))
 	}
-	at, ok := l.retries[id]
-	if !ok {
-		at = m.now.Add(retryFailed)
-		l.retries[id] = at
-	}
-	if m.now >= at {
-		delete(l.retries, id)
-		return true
-	}
-	earliest(&l.manageAt, at)
-	return false
+	return rest <= 0
 }
 
 // mayStart tells whether a group may be given to a node now: what it depends

@@ -313,6 +313,33 @@ func TestRetryAfterAnHour(t *testing.T) {
 	}
 }
 
+// The hour until a failed group is tried again goes on under another leader.
+func TestRetryOutlivesTheLeader(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("lone")
+	for _, h := range w.hosts {
+		if h != w.leader() {
+			g.PossibleOwners = []string{h.name}
+		}
+	}
+	h := w.put(g)
+	h.fails["app"] = 3
+	h.end("g-lone", "app")
+	h.input(ResourceChanged{Group: "g-lone", Epoch: 1, Resource: "app", State: spec.StateFailed, Reason: "exit 1"})
+	w.until("it failed", 5*time.Second, func() bool { return w.group("lone").State == spec.StateFailed })
+	w.slow()
+	w.run(40 * time.Minute)
+	w.fast()
+	was := w.leader()
+	was.kill()
+	w.until("another leads", 30*time.Second, func() bool { return w.leader() != nil && w.leader() != was })
+	w.slow()
+	took := w.until("it is tried again", 2*time.Hour, func() bool { w.run(time.Second); return w.online("lone") })
+	if took < 15*time.Minute || took > 21*time.Minute {
+		t.Errorf("after 40 minutes under one leader and %v under another", took)
+	}
+}
+
 // The threshold is nodes - 1 within 6 h: past it the group is left failed,
 // with an event; hours later it has as many again.
 func TestThreshold(t *testing.T) {
