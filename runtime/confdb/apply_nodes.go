@@ -91,7 +91,9 @@ func (s *State) deleteNode(c Command) Result {
 		if g.Move != nil && g.Move.To == id {
 			g.Move = nil
 		}
-		if g.HomeFrom == id {
+		// With preferred owners home is one of those, by name: also a node that joins
+		// under the name of this one.
+		if g.HomeFrom == id && len(g.Spec.PreferredOwners) == 0 {
 			g.HomeFrom = ""
 		}
 		g.forgive(id)

@@ -47,6 +47,44 @@ func TestAwayForLong(t *testing.T) {
 	}
 }
 
+// A group whose node was evicted goes home to what joins under its name, where its
+// preferred owners name it; else it stays where it is.
+func TestFailbackAfterEvict(t *testing.T) {
+	w := newWorld(t, 4)
+	w.put(homing(groupSpec("web", "n1", "n2"), spec.FailbackImmediate, 0))
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n1"}})
+	free := homing(groupSpec("free"), spec.FailbackImmediate, 0)
+	w.put(free)
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-free", To: "id-n1"}})
+	n1 := w.hosts[0]
+	w.runsOn("web", n1, 5*time.Second)
+	w.runsOn("free", n1, 5*time.Second)
+	n1.kill()
+	w.until("both failed over", 10*time.Second, func() bool {
+		return w.leader() != nil && w.leader() != n1 && w.online("web") && w.online("free") && w.owner("web") != n1 && w.owner("free") != n1
+	})
+	w.must(w.leader(), confdb.Command{EvictNode: &confdb.NodeRef{Node: "id-n1"}})
+	if r := w.change(w.leader(), Membership{Op: "remove", Server: n1.server}); r.Code != "" {
+		t.Fatalf("remove: %+v", r)
+	}
+	w.must(w.leader(), confdb.Command{DeleteNode: &confdb.NodeRef{Node: "id-n1"}})
+	stays := w.owner("free")
+
+	n1.server, n1.stored = 999, confdb.Stored{}
+	n1.start()
+	w.must(w.leader(), confdb.Command{PutNode: &confdb.PutNode{Spec: nodeSpec(0), ServerID: 999, Endpoint: n1.endpoint()}})
+	w.until("it is a learner", 10*time.Second, func() bool {
+		return w.change(w.leader(), Membership{Op: "add_learner", Server: 999, Endpoint: n1.endpoint()}).Code == ""
+	})
+	w.until("it votes", 10*time.Second, func() bool { return w.change(w.leader(), Membership{Op: "promote", Server: 999}).Code == "" })
+	w.must(w.leader(), confdb.Command{NodeJoined: &confdb.NodeRef{Node: "id-n1"}})
+	w.runsOn("web", n1, 10*time.Second)
+	w.run(5 * time.Second)
+	if w.owner("free") != stays || !w.online("free") {
+		t.Errorf("a group without preferred owners left %s\n%s", stays.name, w.describe())
+	}
+}
+
 // A data directory that was put back to an older state never votes again as who
 // it was: it says so and ends; emptied, it joins as another server.
 func TestOlderDirectory(t *testing.T) {
