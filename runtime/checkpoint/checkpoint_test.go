@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
@@ -440,5 +441,44 @@ func TestOutputOfACommand(t *testing.T) {
 	must(t, keeper("b").Restore(t.Context()))
 	if restored != "two" {
 		t.Errorf("restored %q", restored)
+	}
+}
+
+// A command that never stops talking is ended at the limit; its output lies
+// nowhere meanwhile but in a file without a name, and nothing of it is kept.
+func TestOutputIsLimited(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	s := fresh()
+	wrote, stop := 0, errors.New("killed")
+	k := New(Config{
+		Spec: spec.Checkpoint{Command: []string{"yes"}, Restore: []string{"load"}}, Node: "a", Store: s, User: -1,
+		Run: func(ctx context.Context, _ []string, _, out string) error {
+			f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+			if err != nil {
+				return err
+			}
+			go func() { <-ctx.Done(); f.SetWriteDeadline(time.Now()) }()
+			defer f.Close()
+			for block := make([]byte, 1<<16); ; {
+				n, err := f.Write(block)
+				wrote += n
+				if err != nil {
+					return stop
+				}
+			}
+		},
+	})
+	s.current++
+	s.epoch, s.node = s.current, "a"
+	must(t, k.Restore(t.Context()))
+	k.Look(t.Context())
+	if s.puts != 0 || len(s.problems) != 1 || !strings.Contains(s.problems[0], "more than 16 MiB") {
+		t.Errorf("%d puts, problems %q", s.puts, s.problems)
+	}
+	if wrote < maxBytes || wrote > maxBytes+4<<20 {
+		t.Errorf("it wrote %d bytes", wrote)
+	}
+	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }

@@ -2,9 +2,12 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,20 +54,7 @@ func (h *handover) close() {
 
 // lookOutput runs the command and keeps what it says.
 func (k *Keeper) lookOutput(ctx context.Context) error {
-	h, err := newHandover()
-	if err != nil {
-		return err
-	}
-	defer h.close()
-	if err := h.give(k.conf.User); err != nil {
-		return err
-	}
-	if err := k.conf.Run(ctx, k.conf.Spec.Command, "", h.file()); err != nil {
-		return fmt.Errorf("the checkpoint's command: %w", err)
-	}
-	// The directory is the user's: what lies there now may be a link to a file
-	// that only this process may read.
-	out, err := openOutput(h.dir, k.conf.User)
+	out, err := k.output(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,19 +66,87 @@ func (k *Keeper) lookOutput(ctx context.Context) error {
 	return k.put(ctx, []File{f})
 }
 
-func openOutput(dir *os.File, user int) (*os.File, error) {
-	fd, err := unix.Openat(int(dir.Fd()), outputName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+// output runs the command to its end and is what it wrote: a file without a name,
+// to be read from its begin. The command writes to a pipe that this process reads,
+// so that one that says too much is ended before it has filled a disk. The pipe's
+// directory is this process's, and the pipe is open before anyone else can reach
+// it: nothing that the resource's user does leads elsewhere.
+func (k *Keeper) output(ctx context.Context) (_ *os.File, err error) {
+	h, err := newHandover()
 	if err != nil {
-		return nil, fmt.Errorf("read the checkpoint command's output: %w", err)
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "the checkpoint command's output")
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || user >= 0 && int(st.Uid) != user {
-		f.Close()
-		return nil, fmt.Errorf("the checkpoint command's output is not the file that it was to write to")
+	defer h.close()
+	if err := unix.Mkfifo(h.file(), 0o600); err != nil {
+		return nil, fmt.Errorf("checkpoint: make a pipe: %w", err)
 	}
-	return f, nil
+	from, err := os.OpenFile(h.file(), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	defer from.Close()
+	// As long as this end is open the pipe has no end: the command may not have
+	// opened it yet, or open it again.
+	hold, err := os.OpenFile(h.file(), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	defer hold.Close()
+	if k.conf.User >= 0 {
+		if err := errors.Join(os.Chown(h.file(), k.conf.User, -1), os.Chmod(h.path, 0o711)); err != nil {
+			return nil, fmt.Errorf("checkpoint: %w", err)
+		}
+	}
+	said, err := os.CreateTemp("", "clusterplan-checkpoint-")
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			said.Close()
+		}
+	}()
+	if err := os.Remove(said.Name()); err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+
+	run, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	copied := make(chan struct{})
+	var bad error // of the copy
+	go func() {
+		defer close(copied)
+		n, err := io.Copy(said, io.LimitReader(from, maxBytes+1))
+		switch {
+		case n > maxBytes:
+			bad = fmt.Errorf("it has written more than %d MiB, the most for one resource, and was ended", maxBytes>>20)
+		case err != nil:
+			bad = fmt.Errorf("take its output: %w", err)
+		}
+		if bad != nil {
+			end(bad)
+		}
+	}()
+	err = k.conf.Run(run, k.conf.Spec.Command, "", h.file())
+	hold.Close()
+	// All that it has written lies in the pipe. Who still holds it open outlived its
+	// guardian and is not waited for.
+	_ = from.SetReadDeadline(time.Now().Add(outputRest))
+	<-copied
+	if bad != nil && ctx.Err() == nil {
+		err = bad
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the checkpoint's command: %w", err)
+	}
+	if _, err := said.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	return said, nil
 }
+
+// outputRest bounds how long the rest in a pipe is read after the command's end.
+const outputRest = 5 * time.Second
 
 // bringBackOutput gives the restore command what was kept.
 func (k *Keeper) bringBackOutput(ctx context.Context, m Manifest) error {
