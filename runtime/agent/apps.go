@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -230,30 +231,14 @@ func userID(name string) (uint32, error) {
 	return uint32(uid), nil
 }
 
-// groupListener lets in whom the group's resources run as.
-type groupListener struct {
-	net.Listener
-	group   string
-	allowed []uint32 // user ids
-}
-
-// Accept hangs up on everybody else.
-func (g *groupListener) Accept() (net.Conn, error) {
-	for {
-		c, err := g.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if uid, ok := peerID(c); ok && slices.Contains(g.allowed, uid) {
-			return c, nil
-		}
-		c.Close()
-	}
-}
-
 // peerID is the user at the other end of a Unix socket.
 func peerID(c net.Conn) (uid uint32, ok bool) {
-	raw, err := c.(*net.UnixConn).SyscallConn()
+	unixConn, ok := c.(syscall.Conn)
+	if !ok {
+		return 0, false
+	}
+	ok = false
+	raw, err := unixConn.SyscallConn()
 	if err != nil {
 		return 0, false
 	}

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -54,7 +55,8 @@ type Backend interface {
 
 const (
 	maxBody      = 4 << 20
-	commitWithin = 5 * time.Second // a write's wait for its commit; the client asks again with the same id
+	bodyWithin   = 30 * time.Second // from a request's header to the end of its body
+	commitWithin = 5 * time.Second  // a write's wait for its commit; the client asks again with the same id
 )
 
 // Handler is the API of a node, for agent.Config.
@@ -182,11 +184,39 @@ func (s *server) handle(pattern, role string, fn func(c *call) error) {
 				Hint:    "ask with a certificate of that role"})
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, timely(w, r), maxBody)
 		if err := fn(c); err != nil {
 			fail(w, err)
 		}
 	})
+}
+
+// timely is a request's body, which has to come within bodyWithin. The answer may
+// take as long as it likes: it may be a stream.
+func timely(w http.ResponseWriter, r *http.Request) io.ReadCloser {
+	if r.ContentLength == 0 || r.Body == nil {
+		return r.Body
+	}
+	conn := http.NewResponseController(w)
+	if conn.SetReadDeadline(time.Now().Add(bodyWithin)) != nil {
+		return r.Body // no connection: a test's recorder
+	}
+	return &timelyBody{r.Body, conn}
+}
+
+type timelyBody struct {
+	io.ReadCloser
+	conn *http.ResponseController
+}
+
+func (b *timelyBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.conn.SetReadDeadline(time.Time{})
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("it did not come within %s", bodyWithin)
+	}
+	return n, err
 }
 
 // identify fills in who and role from the certificate, or from the socket that
