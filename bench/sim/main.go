@@ -52,6 +52,7 @@ func main() {
 	flag.IntVar(&o.cfg.Learners, "learners", 0, "of the nodes, with --nodes: members without a vote")
 	flag.IntVar(&o.cfg.Groups, "groups", 0, "groups of each cluster (default 3)")
 	model := flag.String("model", "", "quorum model, with --nodes (default majority_node_set)")
+	flag.BoolVar(&o.cfg.Grow, "grow", false, "with --nodes: the cluster begins as a single node's and becomes a majority's of all")
 	flag.BoolVar(&o.cfg.Watchdog, "watchdog", false, "with --nodes: every node has a watchdog")
 	flag.BoolVar(&o.cfg.Fence, "fence", false, "with --nodes: a fence covers every node")
 	flag.DurationVar(&o.cfg.For, "for", time.Minute, "simulated time under faults of each run")

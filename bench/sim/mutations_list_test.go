@@ -70,6 +70,7 @@ var mutations = []mutation{
 	{name: "an owner's silence from the first read's start", edits: []edit{{"runtime/confdb/diskdb/arbiter.go", "			a.seen[s] = a.now\n", "			a.seen[s] = a.readAt\n"}}, test: claims},
 	{name: "no look at the device after a record", edits: []edit{{"runtime/confdb/diskdb/owner.go", "		if d.a.verifiedBy <= o.proof {\n", "		if false {\n"}},
 		test: "./runtime/confdb/diskdb -run ^TestSuspendedGuestLosesNothing$"},
+	{name: "a single node's database written on while it becomes a majority's", edits: []edit{{"runtime/member/member.go", "		if m.ready != nil || m.grows() {\n", "		if m.grows(); m.ready != nil {\n"}}, hint: "--nodes 3 --grow"},
 	{name: "S shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_groups.go", "	g.Spec = next\n", "	g.Spec, g.Owner.StopWithin = next, next.StopWithin\n"}}},
 	{name: "L shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_timings.go", "	n.Lease = max(n.Lease, now.Lease)\n", "	n.Lease = now.Lease\n"}}},
 }

@@ -25,10 +25,10 @@ func (d *disk) open(h *host) (confdb.Driver, *confdb.State, uint64) {
 	var state *confdb.State
 	var index uint64
 	var err error
-	switch h.w.cfg.Model {
-	case spec.SingleNode:
+	switch {
+	case h.w.cfg.Model == spec.SingleNode, h.single() && !raftdb.Holds(d.stored):
 		drv, state, index, err = boltdb.New(boltdb.Config{ServerID: h.server, Stored: d.stored})
-	case spec.SingleQuorum:
+	case h.w.cfg.Model == spec.SingleQuorum:
 		drv, state, index, err = diskdb.New(diskdb.Config{ServerID: h.server, ClusterID: "sim", Device: "/dev/sim", Seed: h.w.rng.Uint64(), Now: h.now()})
 	default:
 		drv, state, index, err = raftdb.New(raftdb.Config{ServerID: h.server, Seed: h.w.rng.Uint64(), Stored: d.stored, Now: h.now()})
@@ -78,7 +78,7 @@ func (a *agent) write() {
 		}
 		a.h.disk.stored.Write(p.What)
 		a.under = nil
-		if w.atEdge(edgePersist, a.h, "", 0) {
+		if w.atEdge(edgePersist, a.h, "", 0) || p.What.Grows && a.dieGrowing() {
 			return
 		}
 		a.input(member.Persisted{N: p.N})

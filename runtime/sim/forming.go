@@ -44,10 +44,14 @@ func (w *world) waitFormed() bool {
 		return false
 	}
 	cluster := spec.Cluster{ID: "sim", Name: "sim", Quorum: spec.Quorum{Model: w.cfg.Model}, MaxUnavailable: 1, Heartbeat: w.timings()}
+	hosts := w.hosts
+	if w.cfg.Grow {
+		cluster.Quorum.Model, hosts = spec.SingleNode, hosts[:1]
+	}
 	if !w.put("cluster", confdb.Command{PutCluster: &cluster}) {
 		return false
 	}
-	for _, h := range w.hosts {
+	for _, h := range hosts {
 		if !w.put("node "+h.name, confdb.Command{PutNode: h.node()}) {
 			return false
 		}

@@ -149,7 +149,7 @@ func (h *host) startAgent() {
 	a.m = member.New(member.Config{
 		ClusterID: "sim", NodeID: h.nodeID, NodeName: h.name, Endpoint: h.endpoint, Version: "sim",
 		ServerID: h.server, Incarnation: h.w.rng.Uint64() | 1, Seed: h.w.rng.Uint64(),
-		Driver: drv, State: state, StateIndex: index, Freezer: h.hadFreezer,
+		Driver: drv, State: state, StateIndex: index, Freezer: h.hadFreezer, Majority: a.majority(),
 	}, h.now())
 	h.tell("agent starts")
 	a.input(member.Tick{}) // as the agent does: a driver over a store has work from the start
@@ -338,6 +338,12 @@ func (a *agent) carryOut(out member.Output) {
 	case member.Persist:
 		a.writing = append(a.writing, o)
 		a.write()
+		if o.What.Grows && w.faults.on && w.chance(0.5) {
+			w.after(w.between(0, 8*time.Millisecond), func() { a.dieGrowing() })
+		}
+	case member.Grown:
+		h.tell("its database is a majority's")
+		w.rep.Grown++
 	case member.DeviceIO:
 		w.operate(a, o.Op)
 	case member.Renew:

@@ -139,6 +139,9 @@ func (c Config) Command() string {
 	if c.Model != spec.MajorityNodeSet {
 		s += fmt.Sprintf(" --model %s", c.Model)
 	}
+	if c.Grow {
+		s += " --grow"
+	}
 	if c.Fence {
 		s += " --fence"
 	}

@@ -42,6 +42,7 @@ type Config struct {
 	For       time.Duration    // simulated time under faults; default 60s
 	Settle    time.Duration    // simulated time without faults at the end; default 20s
 	NoFault   bool             // no faults at all: nothing may move
+	Grow      bool             // it begins as a single node's cluster, the first node's, and becomes a majority's of all on the way
 	Crashes   bool             // no faults but crashes of whole nodes, one at a time, all else being well: availability is judged
 	Moves     bool             // with Crashes: planned moves in their place
 	Most      int              // of Crashes or Moves: how many; 0: as many as there is time for
@@ -112,6 +113,7 @@ type Report struct {
 	Takeovers  int             // decisions to take a group by time alone, or by a fence's proof
 	Frozen     int             // times that groups went on after their node's lease was over
 	Resets     int             // of hosts by their watchdog
+	Grown      int             // times that a single node's database became a majority's
 	Acked      int             // updates acknowledged to clients
 	LeastSlack time.Duration   // least time from a former owner's latest possible stop to the decision to take its group; huge if none
 	Times      []time.Duration // of Crashes: how long each group took to start elsewhere; of Moves: how long it ran nowhere
@@ -249,6 +251,9 @@ func Run(cfg Config) Report {
 		return w.finish()
 	}
 	w.ops.start()
+	if w.cfg.Grow {
+		w.after(w.between(500*time.Millisecond, w.cfg.For/2), w.ops.grow)
+	}
 	switch {
 	case w.cfg.Moves:
 		w.startMoves()
