@@ -57,7 +57,7 @@ func main() {
 	flag.BoolVar(&o.cfg.Fence, "fence", false, "with --nodes: a fence covers every node")
 	flag.DurationVar(&o.cfg.For, "for", time.Minute, "simulated time under faults of each run")
 	mix := flag.String("mix", "", "which faults come how often, as crash=3,lag=1; empty: all of them ("+strings.Join(sim.FaultNames(), ", ")+")")
-	keep := flag.String("keep", "", "the numbers of the faults that come, as 3,17; empty: all")
+	keep := flag.String("keep", "", "the numbers of the faults that come, as 3,17, or none; empty: all")
 	flag.BoolVar(&o.story, "story", false, "run this seed alone and print its story")
 	flag.BoolVar(&o.whole, "whole", false, "print the story of a broken invariant as it came, without leaving out faults that it doesn't need")
 	flag.BoolVar(&o.json, "json", false, "print the result as one JSON object")
@@ -115,10 +115,13 @@ func (o *options) read(mix, keep string) (err error) {
 }
 
 func numbers(text string) ([]int, error) {
-	if text == "" {
-		return nil, nil
-	}
 	out := []int{}
+	switch text {
+	case "":
+		return nil, nil
+	case "none":
+		return out, nil
+	}
 	for _, part := range strings.Split(text, ",") {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 1 {
@@ -157,6 +160,7 @@ func (o *options) search() (found bool, err error) {
 		Faults           int      `json:"faults"`
 		Failovers        int      `json:"failovers"`
 		Takeovers        int      `json:"takeovers"` // by time alone
+		Calls            int      `json:"calls"`     // of clients that read and write keys, judged by what they saw
 		Violations       int      `json:"violations"`
 		LeastSlack       *float64 `json:"least_slack_ms"` // null: no group was taken over by time alone
 		SimulatedMinutes float64  `json:"simulated_minutes"`
@@ -180,6 +184,7 @@ func (o *options) search() (found bool, err error) {
 		out.Faults += r.Faults
 		out.Failovers += r.Failovers
 		out.Takeovers += r.Takeovers
+		out.Calls += r.Calls
 		out.SimulatedMinutes += r.Simulated.Minutes()
 		if r.LeastSlack < time.Hour {
 			slack := float64(r.LeastSlack) / float64(time.Millisecond)

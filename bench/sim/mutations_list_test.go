@@ -51,6 +51,9 @@ var mutations = []mutation{
 	{name: "a watchdog fed without a lease", edits: []edit{{"runtime/sim/watchdog.go", "		if h.now() >= m.lease && h.left(m.seat) {\n			return\n		}\n", ""}, {"runtime/sim/watchdog.go", "	took := w.between(5*time.Millisecond, 30*time.Millisecond)\n", "	took := w.between(5*time.Millisecond, 30*time.Millisecond)\n	h.feed()\n"}}, hint: "--nodes 3 --watchdog"},
 	{name: "a vote is not written", edits: []edit{{"runtime/sim/disk.go", "		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge", "		p.What.HardState = a.h.disk.stored.HardState\n		a.h.disk.stored.Write(p.What)\n		a.under = nil\n		if w.atEdge"}}},
 	{name: "an answer of the database before its log is written", edits: []edit{{"runtime/sim/disk.go", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n	w.after(0, func() { a.input(member.Persisted{N: p.N}) })\n"}}},
+	{name: "a node answers reads from its own copy", edits: []edit{{"runtime/member/proposals.go", "	if r, ok := m.state.Answered(c.ID); ok {\n", "	if c.Nothing {\n		m.emit(Reply{Token: in.Token})\n		return\n	}\n	if r, ok := m.state.Answered(c.ID); ok {\n"}}},
+	{name: "a leader answers reads without asking the others", edits: []edit{{"runtime/member/proposals.go", "	if r, ok := m.state.Answered(c.ID); ok {\n", "	if c.Nothing && m.status.Role == confdb.Leader && m.status.Ready {\n		m.emit(Reply{Token: in.Token})\n		return\n	}\n	if r, ok := m.state.Answered(c.ID); ok {\n"}},
+		hint: "--nodes 3 --mix pause-agent=6,cut=2,pause=2"},
 	{name: "no device read-back", edits: []edit{
 		{"runtime/confdb/diskdb/arbiter.go", "		if a.readAt >= a.holdEnd() {\n			a.judge()\n", "		if a.readAt >= a.holdEnd() {\n			a.won()\n"},
 		{"runtime/confdb/diskdb/arbiter.go", "		a.wantAfter = a.renewedBy // a read that began before proves nothing\n", "		a.renewed()\n"},

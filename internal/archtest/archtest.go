@@ -75,7 +75,7 @@ runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, intern
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
 lang/spec, sys < runtime/fence                              # runs fence agents, knows no cluster
 runtime/core < runtime/member                             # pure: core, driver and frames as one
-runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb < runtime/sim            # many members in one process, nothing of the shell
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, porcupine < runtime/sim # many members in one process, nothing of the shell, and a judge of what clients saw
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, runtime/confdb/device, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 

@@ -27,6 +27,8 @@ import (
 //   - an update that was acknowledged is in every later leader's state, and
 //     comes after those that were acknowledged, or seen by whoever was answered,
 //     before it was asked for: with one order for all, that is linearizability
+//   - what clients read and write of keys is linearizable, by what they saw alone
+//     (clients.go, judged by porcupine)
 //   - a group is online by the database only if its owner started it
 //   - what an application or an owner writes under an epoch comes before the next epoch
 //   - nothing leaves its owner without a reason in the event log

@@ -122,6 +122,7 @@ func (c *checker) commands(a *agent, s *confdb.State, since uint64) {
 			c.w.violate("", []*host{a.h}, "revision %d is command %s on %s, and was %s elsewhere", d.Result.Revision, d.ID, a.h.name, was)
 		}
 		c.order[d.Result.Revision] = d.ID
+		c.w.clients.applied(d)
 		if r, ok := c.reports[d.ID]; ok && d.Result.Code == "" {
 			c.wrote(r.group, r.epoch, d.Result.Revision)
 		}

@@ -34,6 +34,12 @@ func (o *operator) reply(_ *host, r member.Reply) {
 
 // submit sends a command to h and reports its result; lost ones never answer.
 func (o *operator) submit(h *host, c confdb.Command, then func(confdb.Result)) {
+	o.send(h, c, o.w.check.ackedMax, then)
+}
+
+// send is submit of a command that was asked for when that revision had been
+// acknowledged: it may be sent again.
+func (o *operator) send(h *host, c confdb.Command, asked uint64, then func(confdb.Result)) {
 	if h.agent == nil {
 		return
 	}
@@ -44,7 +50,7 @@ func (o *operator) submit(h *host, c confdb.Command, then func(confdb.Result)) {
 	}
 	c.Time = time.Unix(1_700_000_000, o.w.now).UTC()
 	c.Author = "sim"
-	asked, a := o.w.check.ackedMax, h.agent
+	a := h.agent
 	o.waiting[token] = func(r confdb.Result) {
 		if r.Revision != 0 {
 			o.w.check.acked(a, c.ID, r.Revision, asked)

@@ -27,7 +27,7 @@ func fail(t *testing.T, r Report) {
 // their bounds: never two owners, and everything runs again afterwards.
 func TestFaults(t *testing.T) {
 	seeds := few(60)
-	var faults, starts, failovers, acked int
+	var faults, starts, failovers, acked, calls int
 	slack := time.Hour
 	for seed := range seeds {
 		cfg := Vary(uint64(seed))
@@ -36,11 +36,11 @@ func TestFaults(t *testing.T) {
 		if len(r.Violations) > 0 {
 			fail(t, r)
 		}
-		faults, starts, failovers, acked = faults+r.Faults, starts+r.Starts, failovers+r.Failovers, acked+r.Acked
+		faults, starts, failovers, acked, calls = faults+r.Faults, starts+r.Starts, failovers+r.Failovers, acked+r.Acked, calls+r.Calls
 		slack = min(slack, r.LeastSlack)
 	}
-	t.Logf("%d seeds: %d faults, %d starts, %d changes of owner, %d updates acknowledged, least slack %v", seeds, faults, starts, failovers, acked, slack)
-	if faults < 10*seeds || failovers < seeds || acked < seeds {
+	t.Logf("%d seeds: %d faults, %d starts, %d changes of owner, %d updates acknowledged, %d calls judged, least slack %v", seeds, faults, starts, failovers, acked, calls, slack)
+	if faults < 10*seeds || failovers < seeds || acked < seeds || calls < 40*seeds {
 		t.Errorf("the runs were too tame to prove anything: %d faults, %d changes of owner, %d updates", faults, failovers, acked)
 	}
 }

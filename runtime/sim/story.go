@@ -157,7 +157,9 @@ func (c Config) Command() string {
 	if len(c.Mix) > 0 {
 		s += " --mix " + FormatMix(c.Mix)
 	}
-	if c.Keep != nil {
+	if c.Keep != nil && len(c.Keep) == 0 {
+		s += " --keep none"
+	} else if c.Keep != nil {
 		s += " --keep " + strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Keep), " ", ","), "[]")
 	}
 	return s + " --story"

@@ -15,7 +15,9 @@
 // Files: world.go (Run, true time), host.go (a machine and its agent),
 // kernel.go (what it really runs, its monitor), disk.go, network.go, clock.go;
 // faults.go and edges.go (what goes wrong), operator.go and forming.go (what
-// people do), scenario.go and moves.go (crashes, and planned moves, with all else well); check.go and
+// people do), clients.go (what applications keep, and whether what they saw is
+// linearizable), scenario.go and moves.go (crashes, and planned moves, with all
+// else well); check.go and
 // check_state.go (the invariants), story.go, shrink.go.
 //
 // bench/sim runs it for as long as is wanted, and its test holds the mutations
@@ -115,6 +117,7 @@ type Report struct {
 	Resets     int             // of hosts by their watchdog
 	Grown      int             // times that a single node's database became a majority's
 	Acked      int             // updates acknowledged to clients
+	Calls      int             // of clients that read and write keys: what they saw was judged
 	LeastSlack time.Duration   // least time from a former owner's latest possible stop to the decision to take its group; huge if none
 	Times      []time.Duration // of Crashes: how long each group took to start elsewhere; of Moves: how long it ran nowhere
 	Numbers    int             // faults that were due, with those left out by Config.Keep
@@ -165,6 +168,7 @@ type world struct {
 	calm    map[string]bool // groups that may not stop now
 	check   checker
 	ops     operator
+	clients clients
 	fences  fences
 	device  device
 	story   story
@@ -224,6 +228,7 @@ func newWorld(cfg Config) *world {
 	w.net.init(cfg.Nodes)
 	w.check.init(w)
 	w.ops.init(w)
+	w.clients.init(w)
 	for i := range cfg.Nodes {
 		h := w.newHost(i)
 		w.hosts = append(w.hosts, h)
@@ -254,6 +259,9 @@ func Run(cfg Config) Report {
 	if w.cfg.Grow {
 		w.after(w.between(500*time.Millisecond, w.cfg.For/2), w.ops.grow)
 	}
+	if !w.cfg.NoFault && !w.cfg.Crashes && !w.cfg.Moves {
+		w.clients.start()
+	}
 	switch {
 	case w.cfg.Moves:
 		w.startMoves()
@@ -269,6 +277,9 @@ func Run(cfg Config) Report {
 	}
 	if len(w.rep.Violations) == 0 {
 		w.check.settled()
+	}
+	if len(w.rep.Violations) == 0 {
+		w.clients.judge()
 	}
 	return w.finish()
 }
