@@ -102,7 +102,7 @@ func (c *cluster) round() {
 		}
 		f := c.m.Frame(c.now, uint64(i))
 		c.seqs[i]++
-		c.step(core.Heard{Frame: heartbeat.Frame{
+		c.step(core.Heard{Frame: &heartbeat.Frame{
 			From: uint64(i), To: 1, Incarnation: uint64(11 * i), Seq: c.seqs[i], NodeID: nodeName(i), Term: 5, Leader: 1,
 			AckIncarnation: 11, AckSeq: f.Seq, Ready: true, Revision: c.state.Revision, UpSince: time.Hour, Held: 1 << 60, OldTermAge: time.Hour,
 		}})

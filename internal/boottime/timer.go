@@ -63,16 +63,14 @@ func (t *Timer) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { t.file.Close() })
 	defer stop()
 	var buf [8]byte
-	for {
-		if _, err := t.raw.Read(buf[:]); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("read the boot-clock timer: %w", err)
-		}
+	err := t.raw.Follow(buf[:], func() {
 		select {
 		case t.c <- struct{}{}:
 		default:
 		}
+	})
+	if ctx.Err() != nil {
+		return nil
 	}
+	return fmt.Errorf("read the boot-clock timer: %w", err)
 }

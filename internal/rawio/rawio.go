@@ -24,16 +24,22 @@ import (
 type Conn struct {
 	raw     syscall.RawConn
 	in, out op
+	send    send
 }
 
 // op is one direction's call; kept, so that a call costs no garbage.
 type op struct {
 	buf  []byte
-	addr unix.RawSockaddrAny
-	size uint32
 	n    int
 	err  syscall.Errno
 	call func(fd uintptr) bool
+}
+
+type send struct {
+	buf  []byte
+	to   *Destination
+	err  syscall.Errno
+	call func(fd uintptr)
 }
 
 // New is a Conn over c.
@@ -121,30 +127,118 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// ReceiveFrom reads one datagram into p and says where it came from. A Conn is
-// used either for datagrams or as a stream.
-func (c *Conn) ReceiveFrom(p []byte) (int, netip.AddrPort, error) {
-	o := &c.in
-	if o.call == nil {
-		o.call = func(fd uintptr) bool {
-			o.size = unix.SizeofSockaddrAny
-			n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(pointer(o.buf)), uintptr(len(o.buf)), 0,
-				uintptr(unsafe.Pointer(&o.addr)), uintptr(unsafe.Pointer(&o.size)))
-			return o.done(n, errno)
+// Follow reads into p each time that there is something, and calls got, until an
+// error, which it returns; io.EOF at the end. It is for a descriptor that one
+// call empties, as a timerfd is: that nothing is left needs no second call.
+func (c *Conn) Follow(p []byte, got func()) error {
+	var errno syscall.Errno
+	var eof bool
+	err := c.raw.Read(func(fd uintptr) bool {
+		var n uintptr
+		n, _, errno = unix.RawSyscall(unix.SYS_READ, fd, uintptr(pointer(p)), uintptr(len(p)))
+		switch {
+		case errno == unix.EAGAIN || errno == unix.EINTR:
+			return false
+		case errno != 0:
+			return true
 		}
+		if eof = n == 0; !eof {
+			got()
+		}
+		// Whatever made it readable since then stands with the poller, which tells
+		// at once.
+		return eof
+	})
+	switch {
+	case err != nil:
+		return err
+	case eof:
+		return io.EOF
 	}
-	for {
-		o.buf = p
-		n, err := o.result(c.raw.Read(o.call))
-		o.buf = nil
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return 0, netip.AddrPort{}, err
-		}
-		return n, address(&o.addr), nil
+	return errno
+}
+
+// Batch is the most datagrams that one call receives.
+const Batch = 8
+
+// maxErrors in a row are no refusals: a host has fewer peers.
+const maxErrors = 10_000
+
+// Datagrams receives datagrams from a descriptor, as many at a time as there are.
+type Datagrams struct {
+	raw  syscall.RawConn
+	size int
+	bufs []byte // Batch times size
+	from [Batch]unix.RawSockaddrAny
+	vecs [Batch]unix.Iovec
+	msgs [Batch]message
+}
+
+// message is the kernel's struct mmsghdr on 64-bit Linux.
+type message struct {
+	head unix.Msghdr
+	size uint32
+	_    uint32
+}
+
+// NewDatagrams receives from c datagrams of up to size bytes; of longer ones the rest
+// is cut off.
+func NewDatagrams(c syscall.Conn, size int) (*Datagrams, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
+	d := &Datagrams{raw: raw, size: size, bufs: make([]byte, Batch*size)}
+	for i := range d.msgs {
+		d.vecs[i].Base = &d.bufs[i*size]
+		d.vecs[i].SetLen(size)
+		h := &d.msgs[i].head
+		h.Name, h.Iov = (*byte)(unsafe.Pointer(&d.from[i])), &d.vecs[i]
+		h.SetIovlen(1)
+	}
+	return d, nil
+}
+
+// Follow calls got with each datagram that comes, and with where it came from,
+// until an error, which it returns. The packet is got's until it returns. That a
+// peer's host refuses datagrams (ICMP) is an error of the socket for one call;
+// that ends nothing. What closes the descriptor waits for got.
+func (d *Datagrams) Follow(got func(packet []byte, from netip.AddrPort)) error {
+	var last syscall.Errno
+	row := 0 // of errors
+	err := d.raw.Read(func(fd uintptr) bool {
+		for {
+			for i := range d.msgs {
+				d.msgs[i].head.Namelen = unix.SizeofSockaddrAny
+			}
+			n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&d.msgs)), Batch, unix.MSG_DONTWAIT, 0, 0)
+			switch errno {
+			case 0:
+				row = 0
+			case unix.EAGAIN:
+				return false
+			case unix.EINTR:
+				continue
+			default:
+				if last, row = errno, row+1; row >= maxErrors {
+					return true
+				}
+				continue
+			}
+			for i := range int(n) {
+				got(d.bufs[i*d.size:][:d.msgs[i].size], address(&d.from[i]))
+			}
+			if n < Batch {
+				// That was all. Whatever came since then stands with the poller, which
+				// tells at once: no call is needed to see that there is no more.
+				return false
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return last
 }
 
 // Destination is a datagram's address as one socket takes it.
@@ -186,16 +280,21 @@ func address(a *unix.RawSockaddrAny) netip.AddrPort {
 // SendTo sends one datagram, now or never: where the socket has no room it is
 // lost, as any datagram may be.
 func (c *Conn) SendTo(p []byte, d *Destination) error {
-	var errno syscall.Errno
-	err := c.raw.Control(func(fd uintptr) {
-		_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(pointer(p)), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
-			uintptr(unsafe.Pointer(&d.addr)), uintptr(d.size))
-	})
+	o := &c.send
+	if o.call == nil {
+		o.call = func(fd uintptr) {
+			_, _, o.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(pointer(o.buf)), uintptr(len(o.buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
+				uintptr(unsafe.Pointer(&o.to.addr)), uintptr(o.to.size))
+		}
+	}
+	o.buf, o.to = p, d
+	err := c.raw.Control(o.call)
+	o.buf, o.to = nil, nil
 	if err != nil {
 		return err
 	}
-	if errno != 0 {
-		return errno
+	if o.err != 0 {
+		return o.err
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ type Node struct {
 	cert       *certificate
 
 	jobs   chan job
+	frames sync.Pool     // of *member.FrameIn: one comes each moment, and only the loop needs it
 	ended  chan struct{} // closed when the loop has ended
 	writes chan member.Persist
 	timer  *boottime.Timer
@@ -93,6 +94,7 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 		ended:   make(chan struct{}),
 		writes:  make(chan member.Persist, 256),
 		waiting: make(map[uint64]chan confdb.Result),
+		frames:  sync.Pool{New: func() any { return new(member.FrameIn) }},
 		freezer: seat{freezer: true}, hadFreezer: monitor.HadFreezer(f.dir),
 	}
 	n.facts = Facts{
@@ -169,8 +171,11 @@ func (n *Node) loop(ctx, life context.Context) error {
 		case j := <-n.jobs:
 			if j.fn != nil {
 				j.fn()
-			} else {
-				n.step(j.in)
+				continue
+			}
+			n.step(j.in)
+			if f, ok := j.in.(*member.FrameIn); ok {
+				n.frames.Put(f)
 			}
 		case <-n.timer.C:
 			n.timer.Fired()
@@ -215,7 +220,7 @@ func (n *Node) carry(now spec.Instant, in member.Input) {
 
 func (n *Node) do(out member.Output) {
 	switch o := out.(type) {
-	case member.SendFrame:
+	case *member.SendFrame:
 		n.udp.send(o.To, o.Also, &o.Frame)
 	case member.SetKeys:
 		n.udp.setKeys(o.Ring)

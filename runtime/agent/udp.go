@@ -179,22 +179,17 @@ func (u *udp) resolve(endpoint string) {
 func (u *udp) read(ctx context.Context, s *socket) error {
 	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
 	defer stop()
+	in, err := rawio.NewDatagrams(s.conn, heartbeat.MaxPacket+1)
+	if err != nil {
+		return fmt.Errorf("read frames: %w", err)
+	}
 	n := u.n
-	buf := make([]byte, heartbeat.MaxPacket+1)
 	names := make(map[netip.AddrPort]string) // peers are few, and a string a frame is garbage
-	for {
-		size, at, err := s.raw.ReceiveFrom(buf)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("read frames: %w", err)
-		case err != nil:
-			continue // a peer's refusal (ICMP) shows up here; silence tells the member
-		}
-		f, ok := u.take(s, buf[:size], at)
-		if !ok {
-			continue
+	err = in.Follow(func(packet []byte, at netip.AddrPort) {
+		f := n.frames.Get().(*member.FrameIn)
+		if !u.take(s, packet, at, &f.Frame) {
+			n.frames.Put(f)
+			return
 		}
 		from, ok := names[at]
 		if !ok {
@@ -204,22 +199,27 @@ func (u *udp) read(ctx context.Context, s *socket) error {
 			from = at.String()
 			names[at] = from
 		}
-		n.input(member.FrameIn{From: from, Frame: f})
+		f.From = from
+		n.input(f) // the loop puts it back
+	})
+	if ctx.Err() != nil {
+		return nil
 	}
+	return fmt.Errorf("read frames: %w", err)
 }
 
-// take opens a datagram; false: it is none for the loop.
-func (u *udp) take(s *socket, packet []byte, at netip.AddrPort) (heartbeat.Frame, bool) {
+// take opens a datagram into f; false: it is none for the loop.
+func (u *udp) take(s *socket, packet []byte, at netip.AddrPort, f *heartbeat.Frame) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	f, err := u.open.Open(packet)
+	err := u.open.OpenTo(f, packet)
 	switch {
 	case errors.Is(err, heartbeat.ErrReplay):
 		// With several links each frame comes several times: only the first counts,
 		// but each tells that its link works.
 		if from, genuine := u.open.Genuine(packet); genuine && u.n.links.several() {
 			s.heard.note(from)
-			return f, false
+			return false
 		}
 	case errors.Is(err, heartbeat.ErrKey):
 		if g, ok := u.open.Generation(packet); ok && g > u.has {
@@ -230,7 +230,7 @@ func (u *udp) take(s *socket, packet []byte, at netip.AddrPort) (heartbeat.Frame
 		if more, ok := u.refuse.may(); ok {
 			u.n.log.Warn("a datagram was refused", "from", at, "err", err, "others", more)
 		}
-		return f, false
+		return false
 	}
 	if u.n.links.several() {
 		s.heard.note(f.From)
@@ -242,5 +242,5 @@ func (u *udp) take(s *socket, packet []byte, at netip.AddrPort) (heartbeat.Frame
 		u.uses = g
 		go u.n.give(job{fn: func() { u.use(g) }}) // who seals with it knows that all have it
 	}
-	return f, true
+	return true
 }

@@ -207,7 +207,8 @@ type Driver interface {
 	Transfer(to uint64) error
 	// Now takes the messages that may leave at once, whatever is under way on
 	// disk: heartbeats and their answers, appends, proposals on their way to
-	// the leader. Heartbeats never wait for a disk.
+	// the leader. Heartbeats never wait for a disk. The slice is valid until the
+	// next Now; what the messages hold stays.
 	Now() []Message
 	// Ready says what is to be done now; ok is false when there is nothing.
 	// One Ready is finished (Advance) before the next is asked for.

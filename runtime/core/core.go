@@ -55,8 +55,8 @@ type (
 		ID     string
 		Result confdb.Result
 	}
-	// Heard is a frame, after the driver took its messages.
-	Heard struct{ Frame heartbeat.Frame }
+	// Heard is a frame, after the driver took its messages. Nothing of it is kept.
+	Heard struct{ Frame *heartbeat.Frame }
 	// Clock tells the time of day.
 	Clock struct{ Wall time.Time }
 	// MonitorUp and MonitorDown, ResourceChanged and GroupDown: see runtime/member.
@@ -252,7 +252,7 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 	case Proposed:
 		m.proposed(ev)
 	case Heard:
-		m.heard(&ev.Frame)
+		m.heard(ev.Frame)
 	case Clock:
 		m.wall, m.wallAt = ev.Wall, m.now
 		m.leadDirty() // what waits for a time of day looks again

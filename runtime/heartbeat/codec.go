@@ -86,7 +86,8 @@ func appendText(b []byte, s string) []byte {
 	return append(append(b, byte(len(s))), s...)
 }
 
-// ParsePayload reads a payload into f. f keeps nothing of b.
+// ParsePayload reads a payload into f, whose lists it takes over. f keeps nothing
+// of b.
 func ParsePayload(b []byte, f *Frame) error {
 	r := reader{rest: b}
 	if v := r.byte(); v != payloadVersion {
@@ -112,7 +113,7 @@ func ParsePayload(b []byte, f *Frame) error {
 	if n > MaxReleases {
 		return fmt.Errorf("%w: %d releases", ErrMalformed, n)
 	}
-	f.Releases = nil
+	f.Releases = f.Releases[:0]
 	for range n {
 		if r.bad {
 			break
@@ -123,12 +124,18 @@ func ParsePayload(b []byte, f *Frame) error {
 	if n > MaxDriver {
 		return fmt.Errorf("%w: %d driver messages", ErrMalformed, n)
 	}
-	f.Driver = nil
-	for range n {
+	f.Driver = f.Driver[:0]
+	for i := range n {
 		if r.bad {
 			break
 		}
-		f.Driver = append(f.Driver, append([]byte{}, r.bytes(r.uint())...))
+		room := []byte{}
+		if i < cap(f.Driver) {
+			if old := f.Driver[:i+1][i]; old != nil {
+				room = old[:0]
+			}
+		}
+		f.Driver = append(f.Driver, append(room, r.bytes(r.uint())...))
 	}
 	if r.bad || len(r.rest) != 0 {
 		return ErrMalformed

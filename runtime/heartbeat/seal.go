@@ -108,6 +108,7 @@ type Sealer struct {
 	gcm               cipher.AEAD
 	last              uint64
 	payload           []byte // reused
+	nonce             [12]byte
 }
 
 // NewSealer makes the sealer of this agent's frames. key is the cluster's 32
@@ -177,8 +178,8 @@ func (s *Sealer) seal(dst []byte, f *Frame, fit int) ([]byte, error) {
 	dst = binary.BigEndian.AppendUint64(dst, s.from)
 	dst = binary.BigEndian.AppendUint64(dst, s.incarnation)
 	dst = binary.BigEndian.AppendUint64(dst, f.Seq)
-	n := nonce(f.Seq)
-	dst = s.gcm.Seal(dst, n[:], s.payload, dst[start:start+headerSize])
+	s.nonce = nonce(f.Seq)
+	dst = s.gcm.Seal(dst, s.nonce[:], s.payload, dst[start:start+headerSize])
 	s.last = f.Seq
 	return dst, nil
 }
@@ -205,6 +206,7 @@ type Opener struct {
 	newest  uint32 // generation of the newest key that a believed frame was sealed with
 	clock   uint64 // counts believed frames: an order of age without a clock
 	plain   []byte // reused
+	nonce   [12]byte
 }
 
 type sender struct {
@@ -243,43 +245,53 @@ func (o *Opener) Newest() uint32 { return o.newest }
 // Open reads a packet. Nothing of it is remembered unless its seal holds, and
 // the frame keeps nothing of the packet.
 func (o *Opener) Open(packet []byte) (Frame, error) {
+	var f Frame
+	if err := o.OpenTo(&f, packet); err != nil {
+		return Frame{}, err
+	}
+	return f, nil
+}
+
+// OpenTo is Open into a frame that is not needed any more: it takes that one's
+// lists over, which spares the garbage. After an error f is to be used for nothing
+// else.
+func (o *Opener) OpenTo(f *Frame, packet []byte) error {
 	generation, ok := o.Generation(packet)
 	if !ok || len(packet) > MaxPacket {
-		return Frame{}, ErrForeign
+		return ErrForeign
 	}
-	f := Frame{
-		From:        binary.BigEndian.Uint64(packet[16:]),
-		Incarnation: binary.BigEndian.Uint64(packet[24:]),
-		Seq:         binary.BigEndian.Uint64(packet[32:]),
-	}
+	f.From = binary.BigEndian.Uint64(packet[16:])
+	f.Incarnation = binary.BigEndian.Uint64(packet[24:])
+	f.Seq = binary.BigEndian.Uint64(packet[32:])
 	s := o.senders[f.From]
 	l := s.life(f.Incarnation)
 	gcm := l.gcm
 	if !slices.ContainsFunc(o.keys.keys, func(k Key) bool { return k.Generation == generation }) {
-		return Frame{}, ErrKey
+		return ErrKey
 	}
 	if gcm == nil || l.generation != generation {
 		var err error
 		if gcm, err = o.aead(generation, f.From, f.Incarnation); err != nil {
-			return Frame{}, ErrSeal
+			return ErrSeal
 		}
 	}
 	if f.Seq == 0 || l.came(f.Seq) {
-		return Frame{}, ErrReplay
+		return ErrReplay
 	}
-	n := nonce(f.Seq)
+	o.nonce = nonce(f.Seq)
 	var err error
-	if o.plain, err = gcm.Open(o.plain[:0], n[:], packet[headerSize:], packet[:headerSize]); err != nil {
-		return Frame{}, ErrSeal
+	if o.plain, err = gcm.Open(o.plain[:0], o.nonce[:], packet[headerSize:], packet[:headerSize]); err != nil {
+		return ErrSeal
 	}
+	f.NodeID = ""
 	if s != nil {
 		f.NodeID = s.nodeID // read over: saves a copy of what is the same each time
 	}
-	if err := ParsePayload(o.plain, &f); err != nil {
-		return Frame{}, err
+	if err := ParsePayload(o.plain, f); err != nil {
+		return err
 	}
 	if f.To != 0 && f.To != o.self {
-		return Frame{}, ErrTarget
+		return ErrTarget
 	}
 	o.clock++
 	if s == nil {
@@ -288,7 +300,7 @@ func (o *Opener) Open(packet []byte) (Frame, error) {
 	s.used, s.nodeID = o.clock, f.NodeID
 	s.mark(f.Incarnation, gcm, generation, f.Seq, o.clock)
 	o.newest = max(o.newest, generation)
-	return f, nil
+	return nil
 }
 
 // Genuine tells whose packet it is, if its seal holds; it may have come before,
@@ -303,8 +315,8 @@ func (o *Opener) Genuine(packet []byte) (from uint64, ok bool) {
 	if l.gcm == nil || l.generation != generation {
 		return 0, false
 	}
-	n := nonce(binary.BigEndian.Uint64(packet[32:]))
-	o.plain, _ = l.gcm.Open(o.plain[:0], n[:], packet[headerSize:], packet[:headerSize])
+	o.nonce = nonce(binary.BigEndian.Uint64(packet[32:]))
+	o.plain, _ = l.gcm.Open(o.plain[:0], o.nonce[:], packet[headerSize:], packet[:headerSize])
 	return from, o.plain != nil
 }
 

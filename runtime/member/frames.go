@@ -1,6 +1,8 @@
 package member
 
 import (
+	"slices"
+
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/core"
@@ -25,6 +27,7 @@ func (m *Member) route(msg confdb.Message) {
 	}
 	if msg.InFrame {
 		m.queue[msg.To] = append(m.queue[msg.To], msg.Data)
+		m.sendNow = append(m.sendNow, msg.To)
 		return
 	}
 	if to := m.endpoint(msg.To); to != "" {
@@ -34,8 +37,8 @@ func (m *Member) route(msg confdb.Message) {
 
 // frameIn takes a frame: the driver first, so that the answer tells the term
 // as it is after receipt; then the core. It returns the server to answer.
-func (m *Member) frameIn(in FrameIn) uint64 {
-	f := in.Frame
+func (m *Member) frameIn(in *FrameIn) uint64 {
+	f := &in.Frame
 	if f.From == 0 || f.From == m.cfg.ServerID || f.To != 0 && f.To != m.cfg.ServerID {
 		return 0
 	}
@@ -71,10 +74,10 @@ func (m *Member) beat() {
 	if probing {
 		return
 	}
-	for _, servers := range [][]uint64{m.status.Voters, m.status.Learners} {
+	for _, servers := range [...][]uint64{m.status.Voters, m.status.Learners} {
 		for _, s := range servers {
 			if s != m.cfg.ServerID {
-				m.sendNow[s] = true
+				m.sendNow = append(m.sendNow, s)
 			}
 		}
 	}
@@ -84,35 +87,48 @@ func (m *Member) beat() {
 // and a leader's round.
 func (m *Member) flush(answer uint64) {
 	if answer != 0 {
-		m.sendNow[answer] = true
+		m.sendNow = append(m.sendNow, answer)
 	}
-	if len(m.sendNow) == 0 && len(m.queue) == 0 {
+	if len(m.sendNow) == 0 {
 		return
 	}
-	for s := range m.queue {
-		m.sendNow[s] = true
-	}
-	for _, s := range sortedKeys(m.sendNow) {
+	slices.Sort(m.sendNow)
+	m.sendNow = slices.Compact(m.sendNow)
+	for _, s := range m.sendNow {
 		to := m.endpoint(s)
+		rest := m.queue[s]
+		if rest != nil {
+			m.queue[s] = rest[:0] // for the next Step: until then it is the frames'
+		}
 		if to == "" || m.stopped || m.broken {
 			continue
 		}
-		for rest := m.queue[s]; ; {
+		for {
 			n := min(len(rest), heartbeat.MaxDriver)
-			f := m.core.Frame(m.now, s)
-			f.Driver = rest[:n]
+			o := m.frame()
+			o.To, o.Also, o.Frame = to, m.paths[s], m.core.Frame(m.now, s)
+			f := &o.Frame
+			f.Driver = rest[:n:n]
 			rest = rest[n:]
 			if pulse := m.pulse[s]; pulse != nil && f.Asks && n < heartbeat.MaxDriver {
-				f.Driver = append(f.Driver[:n:n], pulse)
+				f.Driver = append(f.Driver, pulse)
 			}
-			m.emit(SendFrame{To: to, Also: m.paths[s], Frame: f})
+			m.emit(o)
 			if len(rest) == 0 {
 				break
 			}
 		}
 	}
-	clear(m.sendNow)
-	clear(m.queue)
+	m.sendNow = m.sendNow[:0]
+}
+
+// frame is the memory for one more frame of this Step.
+func (m *Member) frame() *SendFrame {
+	if m.framesUsed == len(m.frames) {
+		m.frames = append(m.frames, new(SendFrame))
+	}
+	m.framesUsed++
+	return m.frames[m.framesUsed-1]
 }
 
 // shutdown has the core stop and release this node's groups.

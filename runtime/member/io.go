@@ -26,7 +26,8 @@ import (
 type Input interface{ input() }
 
 // FrameIn is a frame that came in, authenticated and not a replay. SentBy is
-// the frame's From; From is where answers go (host:port).
+// the frame's From; From is where answers go (host:port). Nothing of it is kept:
+// who has many to hand in does so by pointer, each in the memory of an older one.
 type FrameIn struct {
 	From  string
 	Frame heartbeat.Frame
@@ -140,7 +141,8 @@ func (Tick) input()            {}
 type Output interface{ output() }
 
 // SendFrame sends a frame to host:port, now, and the same one to Also, the
-// peer's addresses on other links.
+// peer's addresses on other links. It comes as a pointer, and like its Frame, and
+// what that holds, it is valid until the next Step.
 type SendFrame struct {
 	To    string
 	Also  []string
@@ -240,7 +242,7 @@ type Log struct {
 // Stopped says that Shutdown is done.
 type Stopped struct{}
 
-func (SendFrame) output()     {}
+func (*SendFrame) output()    {}
 func (SendMessage) output()   {}
 func (Persist) output()       {}
 func (DeviceIO) output()      {}

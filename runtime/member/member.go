@@ -35,14 +35,16 @@ type Member struct {
 	grow       growth
 
 	// Frames.
-	nextBeat  spec.Instant // 0: no leader
-	queue     map[uint64][][]byte
-	pulse     map[uint64][]byte // the driver's newest heartbeat for each server, where beats are core's
-	beating   bool              // it is being made
-	sendNow   map[uint64]bool
-	endpoints map[uint64]string // by the state
-	learned   map[uint64]string // from frames and joins, where the state knows none
-	nodeOf    map[uint64]string // server id -> node id, by the state
+	nextBeat   spec.Instant // 0: no leader
+	queue      map[uint64][][]byte
+	pulse      map[uint64][]byte // the driver's newest heartbeat for each server, where beats are core's
+	beating    bool              // it is being made
+	sendNow    []uint64          // who gets one with this Step
+	frames     []*SendFrame
+	framesUsed int               // of frames, in this Step
+	endpoints  map[uint64]string // by the state
+	learned    map[uint64]string // from frames and joins, where the state knows none
+	nodeOf     map[uint64]string // server id -> node id, by the state
 
 	proposals map[string]*proposal
 	ids       []string // of proposals, in order of their making
@@ -83,7 +85,7 @@ const (
 func New(cfg Config, now spec.Instant) *Member {
 	m := &Member{
 		cfg: cfg, drv: cfg.Driver, state: cfg.State, index: cfg.StateIndex, now: now,
-		queue: map[uint64][][]byte{}, pulse: map[uint64][]byte{}, sendNow: map[uint64]bool{}, endpoints: map[uint64]string{}, learned: map[uint64]string{},
+		queue: map[uint64][][]byte{}, pulse: map[uint64][]byte{}, endpoints: map[uint64]string{}, learned: map[uint64]string{},
 		nodeOf: map[uint64]string{}, proposals: map[string]*proposal{}, ownIDs: map[string]bool{}, joining: map[string]bool{},
 	}
 	if m.state == nil {
@@ -109,16 +111,20 @@ func (m *Member) tellKeys() {
 	}
 }
 
-// Step takes an input and returns what is to be done, in order.
+// Step takes an input and returns what is to be done, in order. The slice is
+// valid until the next Step.
 func (m *Member) Step(now spec.Instant, in Input) []Output {
 	if now > m.now {
 		m.now = now
 	}
-	m.out = nil
+	clear(m.out)
+	m.out, m.framesUsed = m.out[:0], 0
 	answer := uint64(0)
 	switch in := in.(type) {
-	case FrameIn:
+	case *FrameIn:
 		answer = m.frameIn(in)
+	case FrameIn:
+		answer = m.frameIn(&in)
 	case MessageIn:
 		m.drv.Step(m.now, in.Message)
 		m.pump()
@@ -440,7 +446,7 @@ func (m *Member) carryOut(effects []core.Effect) {
 				lost = append(lost, e.Command.ID)
 			}
 		case core.Send:
-			m.sendNow[e.Server] = true
+			m.sendNow = append(m.sendNow, e.Server)
 		case core.Renew:
 			m.emit(Renew(e))
 		case core.StartResource:

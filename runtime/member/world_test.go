@@ -213,9 +213,10 @@ func (h *host) output(o Output) {
 	w := h.w
 	life := h.life
 	switch o := o.(type) {
-	case SendFrame:
+	case *SendFrame:
 		if to := w.at(o.To); to != nil && !w.cut[[2]int{h.i, to.i}] {
 			f := o.Frame
+			f.Driver, f.Releases = slices.Clone(f.Driver), slices.Clone(f.Releases)
 			if w.onFrame == nil || w.onFrame(h, to, &f) {
 				w.after(netDelay, func() { to.input(FrameIn{From: h.endpoint(), Frame: f}) })
 			}

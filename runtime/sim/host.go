@@ -304,7 +304,7 @@ func (a *agent) seat(freezer bool) *monitor {
 func (a *agent) carryOut(out member.Output) {
 	h, w := a.h, a.h.w
 	switch o := out.(type) {
-	case member.SendFrame:
+	case *member.SendFrame:
 		for _, r := range o.Frame.Releases {
 			h.released[r.Group] = max(h.released[r.Group], r.Epoch)
 		}

@@ -86,7 +86,9 @@ type Driver struct {
 
 	// Messages that wait for nothing.
 	urgent []confdb.Message
-	beat   beat // the one being read
+	taken  []confdb.Message // by Now, to be used again
+	paper  []byte           // what beats are written on
+	beat   beat             // the one being read
 
 	// older: a leader has shown that this server acknowledged entries which its
 	// log doesn't hold. It was put back to an older state (a backup), has forgotten
@@ -227,11 +229,15 @@ func (d *Driver) Propose(command []byte) error {
 	return nil
 }
 
-// Now takes the messages that wait for nothing.
+// Now takes the messages that wait for nothing. The slice is valid until the
+// next call of Now.
 func (d *Driver) Now() []confdb.Message {
-	m := d.urgent
-	d.urgent = nil
-	return m
+	if len(d.urgent) == 0 {
+		return nil
+	}
+	clear(d.taken) // lets go of what was sent
+	d.urgent, d.taken = d.taken[:0], d.urgent
+	return d.taken
 }
 
 func (d *Driver) send(m *pb.Message) { d.urgent = append(d.urgent, encodeMessage(m)) }

@@ -48,7 +48,7 @@ func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 			d.suspectAt = d.now.Add(d.set.Suspicion)
 		}
 		if m.GetType() == pb.MsgHeartbeat {
-			d.urgent = append(d.urgent, encodeBeat(beatAnswers, d.id, m.GetFrom(), d.seen.term, 0))
+			d.sendBeat(beatAnswers, m.GetFrom(), 0)
 		}
 	}
 }
@@ -211,7 +211,7 @@ func (d *Driver) Beat(now spec.Instant) {
 		}
 		// Never more than the follower is known to have: it would panic.
 		commit := min(pr.Match, d.seen.commit)
-		d.urgent = append(d.urgent, encodeBeat(beatAsks, d.id, id, d.seen.term, commit))
+		d.sendBeat(beatAsks, id, commit)
 	})
 	for _, id := range d.unanswered() {
 		d.rn.ReportSnapshot(id, raft.SnapshotFailure)

@@ -52,9 +52,9 @@ func step(d *Driver, m *pb.Message) {
 func encoded(m *pb.Message) []byte {
 	switch m.GetType() {
 	case pb.MsgHeartbeat:
-		return encodeBeat(beatAsks, m.GetFrom(), m.GetTo(), m.GetTerm(), m.GetCommit()).Data
+		return appendBeat(nil, beatAsks, m.GetTerm(), m.GetCommit())
 	case pb.MsgHeartbeatResp:
-		return encodeBeat(beatAnswers, m.GetFrom(), m.GetTo(), m.GetTerm(), m.GetCommit()).Data
+		return appendBeat(nil, beatAnswers, m.GetTerm(), m.GetCommit())
 	}
 	return marshal(m)
 }

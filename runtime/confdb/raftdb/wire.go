@@ -37,12 +37,21 @@ const (
 	beatAnswers = 2
 )
 
-func encodeBeat(kind byte, from, to, term, commit uint64) confdb.Message {
-	data := make([]byte, 0, 2+2*binary.MaxVarintLen32)
-	data = append(data, beatMark, kind)
-	data = binary.AppendUvarint(data, term)
-	data = binary.AppendUvarint(data, commit)
-	return confdb.Message{To: to, From: from, InFrame: true, Data: data}
+// maxBeat is the longest beat.
+const maxBeat = 2 + 2*binary.MaxVarintLen64
+
+func (d *Driver) sendBeat(kind byte, to, commit uint64) {
+	if cap(d.paper)-len(d.paper) < maxBeat {
+		d.paper = make([]byte, 0, 64*maxBeat) // many beats a piece of garbage
+	}
+	start := len(d.paper)
+	d.paper = appendBeat(d.paper, kind, d.seen.term, commit)
+	end := len(d.paper)
+	d.urgent = append(d.urgent, confdb.Message{To: to, From: d.id, InFrame: true, Data: d.paper[start:end:end]})
+}
+
+func appendBeat(b []byte, kind byte, term, commit uint64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(append(b, beatMark, kind), term), commit)
 }
 
 // beat is a message in that encoding, read; as Raft's message it is valid until
