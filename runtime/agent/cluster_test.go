@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 			os.Exit(monitor.Main(os.Args[2:]))
 		case "guard":
 			os.Exit(monitor.GuardMain(os.Args[2:]))
+		case "intruder":
+			os.Exit(intruderMain(os.Args[2], os.Args[3:]))
 		case "serve":
 			os.Exit(serveMain(os.Args[2]))
 		}
