@@ -87,19 +87,22 @@ func startRigOn(t testing.TB, dir string, on *addresstest.Host) *rig {
 
 func startRigWith(t testing.TB, on *addresstest.Host, options Options) *rig {
 	t.Helper()
+	do := func(f func() error) error { return f() }
+	if on != nil {
+		do = on.Do
+	}
+	return startRigBy(t, do, options)
+}
+
+// startRigBy starts the monitor where do runs it.
+func startRigBy(t testing.TB, do func(func() error) error, options Options) *rig {
+	t.Helper()
 	dir := options.Configure.Dir
 	var p *Process
-	start := func() (err error) {
+	if err := do(func() (err error) {
 		p, err = StartProcess(context.Background(), options)
 		return err
-	}
-	var err error
-	if on != nil {
-		err = on.Do(start)
-	} else {
-		err = start()
-	}
-	if err != nil {
+	}); err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, dir: dir, p: p}
