@@ -50,6 +50,11 @@ type Status struct {
 	// directory was put back to an older state). It takes no part any more.
 	Older bool
 
+	// Starting: this server has just started from its log, and asks the others
+	// whether that is as they know it. Until then it takes no part, and Term and
+	// Leader are 0.
+	Starting bool
+
 	// SnapshotWanted: a member needs the state rather than the log. The owner
 	// calls Compact with the State that it has applied last.
 	SnapshotWanted bool

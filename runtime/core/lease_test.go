@@ -130,7 +130,12 @@ func TestAReleaseIsOfItsIncarnation(t *testing.T) {
 		answer(2, "n2", heartbeat.Frame{Revision: 10, Held: 1 << 60})
 		*now = now.Add(50 * time.Millisecond)
 	}
-	answer(2, "n2", heartbeat.Frame{Revision: 10, Held: 1 << 60, Releases: []heartbeat.Release{{Group: "web", Epoch: 1, Incarnation: 22}}})
+	releases := []heartbeat.Release{{Group: "web", Epoch: 1, Incarnation: 22}}
+	answer(2, "n2", heartbeat.Frame{Revision: 10, Held: 1 << 60, Unsaved: true, Releases: releases})
+	if m.isReleased("web", state.Groups["web"]) {
+		t.Fatal("n2's release is believed though a crash may bring it back to an older term, and leader")
+	}
+	answer(2, "n2", heartbeat.Frame{Revision: 10, Held: 1 << 60, Releases: releases})
 	if !m.isReleased("web", state.Groups["web"]) {
 		t.Fatal("n2's release isn't believed")
 	}

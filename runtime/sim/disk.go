@@ -17,6 +17,30 @@ type disk struct {
 	stored  confdb.Stored
 	slow    time.Duration // added to each write
 	failing bool          // writes fail
+
+	past   []snapshot // of this server, older than half a second
+	noted  int64      // when the newest was taken
+	deadly bool       // the next write of a term kills the agent before it is told
+}
+
+// snapshot is a disk as it was: a backup, or a host's snapshot.
+type snapshot struct {
+	server uint64
+	stored confdb.Stored
+	at     int64 // true time
+}
+
+const maxPast = 12
+
+// note keeps a snapshot now and then. Writes never change what one holds.
+func (d *disk) note(h *host) {
+	if now := h.w.now; now >= d.noted+int64(300*time.Millisecond) {
+		d.noted = now
+		d.past = append(d.past, snapshot{h.server, d.stored, now})
+		if n := len(d.past); n > maxPast {
+			d.past = append(d.past[:0], d.past[n-maxPast:]...)
+		}
+	}
 }
 
 // open starts the driver from what the disk holds.
@@ -59,6 +83,16 @@ func (a *agent) write() {
 	if w.faults.on && w.chance(0.03) {
 		took = w.between(10*time.Millisecond, 120*time.Millisecond)
 	}
+	if a.h.disk.deadly && p.What.HardState != nil && w.faults.on {
+		a.h.disk.deadly = false
+		w.after(w.between(0, took), func() {
+			if a.h.agent == a && !w.quiet() {
+				a.h.tell("dies while its term is being written")
+				a.h.killAgent()
+				w.restartLater(a.h, w.between(time.Millisecond, time.Second))
+			}
+		})
+	}
 	var done func()
 	done = func() {
 		switch {
@@ -76,6 +110,7 @@ func (a *agent) write() {
 			a.write()
 			return
 		}
+		a.h.disk.note(a.h)
 		a.h.disk.stored.Write(p.What)
 		a.under = nil
 		if w.atEdge(edgePersist, a.h, "", 0) || p.What.Grows && a.dieGrowing() {

@@ -59,7 +59,7 @@ func (d *watched) Propose(command []byte) error {
 
 // planEdge has someone die on an assignment's way, now and then.
 func (w *world) planEdge(leader *host, a *confdb.Assign) {
-	if !w.faults.on || w.edge != nil && w.edge.until > w.now || !w.chance(w.faults.edges) {
+	if !w.faults.on || w.quiet() || w.edge != nil && w.edge.until > w.now || !w.chance(w.faults.edges) {
 		return
 	}
 	e := &edge{name: edgeNames[w.rng.IntN(len(edgeNames))], h: leader, group: a.Group, epoch: a.From + 1, until: w.now + int64(2*time.Second)}
@@ -78,7 +78,7 @@ func (w *world) planEdge(leader *host, a *confdb.Assign) {
 // atEdge tells the plan that a host is at an edge. It tells whether the agent died there.
 func (w *world) atEdge(name string, h *host, group string, epoch uint64) bool {
 	e := w.edge
-	if e == nil || e.name != name || e.h != h || h.agent == nil {
+	if e == nil || e.name != name || e.h != h || h.agent == nil || w.quiet() {
 		return false
 	}
 	switch name {
@@ -121,7 +121,7 @@ func (w *world) hostOf(node string) *host {
 // applied, after an order to the monitor.
 func (a *agent) dieAtEdge(out member.Output) {
 	h, w := a.h, a.h.w
-	if !w.faults.on || h.agent != a {
+	if !w.faults.on || h.agent != a || w.quiet() {
 		return
 	}
 	p := 0.0

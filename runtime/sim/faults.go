@@ -22,6 +22,10 @@ type faults struct {
 	edges  float64 // how often an assignment's way ends in a crash
 	number int
 	gen    int // grows at heal: what a fault would end later is over then
+
+	// Until this true time nothing takes a node away: an older disk was put in,
+	// and what others know of it is what protects from it (rollback.go).
+	quiet int64
 }
 
 // fault is one kind. It gets its own source of chance and a host.
@@ -50,10 +54,11 @@ var kinds = []fault{
 		}
 		h.tell("agent is asked to end")
 		a := h.agent
+		a.ending = true
 		a.input(member.Shutdown{})
 		if rng.IntN(3) == 0 {
 			w.after(between(rng, time.Millisecond, 150*time.Millisecond), func() {
-				if h.agent == a {
+				if h.agent == a && !w.quiet() {
 					h.killAgent()
 					h.startAgent()
 				}
@@ -62,7 +67,11 @@ var kinds = []fault{
 	}},
 	{"restarts", 2, func(w *world, rng *rand.Rand, h *host) { // a storm of them
 		for n, at := 2+rng.IntN(5), time.Duration(0); n > 0; n-- {
-			w.after(at, h.killAgent)
+			w.after(at, func() {
+				if !w.quiet() {
+					h.killAgent()
+				}
+			})
 			at += between(rng, time.Millisecond, 150*time.Millisecond)
 			w.after(at, h.startAgent)
 			at += between(rng, time.Millisecond, 300*time.Millisecond)
@@ -151,6 +160,11 @@ var kinds = []fault{
 			h.loseDisk(rng)
 		}
 	}},
+	{"older-disk", 2, func(w *world, rng *rand.Rand, h *host) { w.putBack(rng, h) }},
+	{"crash-in-term", 2, func(w *world, _ *rand.Rand, h *host) { // before the sync of a term's write
+		h.disk.deadly = true
+		w.ends(5*time.Second, func() { h.disk.deadly = false })
+	}},
 	{"failing-start", 2, func(w *world, rng *rand.Rand, h *host) {
 		id := groupID(rng.IntN(w.cfg.Groups))
 		if h.failing == nil {
@@ -235,6 +249,9 @@ func (w *world) startFaults() {
 			n := rng.IntN(total)
 			for _, k := range kinds {
 				if n -= w.weight(k); n < 0 {
+					if w.quiet() && !slices.Contains(mild, k.name) {
+						break
+					}
 					w.rep.Faults++
 					w.rep.Kinds[k.name]++
 					w.tell("fault %d: %s (%s)", f.number, k.name, h.name)
@@ -289,6 +306,7 @@ func (h *host) loseDisk(rng *rand.Rand) {
 	h.disk.stored = confdb.Stored{}
 	clear(h.lastEpochs)
 	h.newServer()
+	h.disk.past = nil
 	h.hadFreezer = false
 	h.tell("loses its disk, and is server %d now", h.server)
 	w.restartLater(h, between(rng, 10*time.Millisecond, 2*time.Second))
@@ -449,6 +467,9 @@ const (
 // partition cuts h off from all others, or the hosts in two, or leaves a
 // bridge, or a ring.
 func (w *world) partition(rng *rand.Rand, h *host, kind int) {
+	if w.quiet() {
+		return // a link that flaps stays whole
+	}
 	var cuts [][2]int
 	n := len(w.hosts)
 	split := rng.Uint64() // a bit for each host: its side
@@ -538,8 +559,8 @@ func (w *world) heal() {
 	w.device.mend()
 	w.edge = nil
 	for _, h := range w.hosts {
-		h.disk.slow, h.disk.failing = 0, false
 		h.path.mend()
+		h.disk.slow, h.disk.failing, h.disk.deadly = 0, false, false
 		h.wake()
 		if h.agent != nil && h.agent.paused {
 			h.agent.resume()

@@ -127,6 +127,7 @@ type agent struct {
 	under   *confdb.Persist  // being written
 	inStep  bool
 	leased  bool // it had a lease
+	ending  bool // it was asked to
 	pending []member.Input
 	heard   map[frameID]bool // what the seal's memory refuses when it comes again
 }
@@ -388,6 +389,12 @@ func (a *agent) carryOut(out member.Output) {
 		}
 		h.killMonitors()
 		h.killAgent()
+		if a.m.Status().Driver.Older {
+			w.rep.Older++
+			h.tell("says that its disk is older than what it promised: an operator empties it")
+			h.loseDisk(w.rng)
+			return
+		}
 		w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))
 	default:
 		panic(fmt.Sprintf("sim: unknown output %T", out))

@@ -108,6 +108,7 @@ var orders = []order{
 	{2, func(o *operator, h *host, group string) { o.change(h, group) }},
 	{1, func(o *operator, h *host, _ string) { o.comeAndGo(h) }},
 	{1, func(o *operator, h *host, _ string) { o.replace(h) }},
+	{1, func(o *operator, h *host, _ string) { o.evict(h) }},
 	{8, func(o *operator, h *host, _ string) { // what an application writes: kept, whatever happens
 		o.submit(h, confdb.Command{KV: &confdb.KVWrite{Key: "key", Value: []byte(h.name)}}, nil)
 	}},
@@ -260,7 +261,7 @@ func (o *operator) demote(h *host) {
 // member any more; a new machine with its name joins afterwards.
 func (o *operator) replace(h *host) {
 	w := o.w
-	if l := w.leader(); l == nil || l == h || len(w.hosts) < 3 || !w.whole() {
+	if l := w.leader(); l == nil || l == h || len(w.hosts) < 3 || !w.whole() || w.quiet() {
 		return
 	}
 	w.tell("operator: takes %s out of the cluster, and puts a new machine in its place", h.name)
@@ -280,20 +281,99 @@ func (o *operator) replace(h *host) {
 			case slices.Contains(d.Voters, old) || slices.Contains(d.Learners, old):
 				o.membership(l, member.Membership{Op: "remove", Server: old}, func(confdb.Result) {})
 			default:
-				h.killMonitors()
-				h.killAgent()
-				h.disk.stored = confdb.Stored{}
-				h.newServer()
-				h.leaving = false
-				h.tell("is a new machine, server %d", h.server)
-				w.restartLater(h, w.between(10*time.Millisecond, time.Second))
-				o.promote(h)
+				o.newMachine(h)
 				return
 			}
 		}
 		w.after(300*time.Millisecond, step)
 	}
 	w.after(300*time.Millisecond, step)
+}
+
+// newMachine puts one in the place of a node that is out of the cluster.
+func (o *operator) newMachine(h *host) {
+	h.killMonitors()
+	h.killAgent()
+	h.disk.stored, h.disk.past = confdb.Stored{}, nil
+	h.newServer()
+	h.leaving = false
+	h.tell("is a new machine, server %d", h.server)
+	o.w.restartLater(h, o.w.between(10*time.Millisecond, time.Second))
+	o.promote(h)
+}
+
+// evict takes a node that has died out for good, in the steps of the API's
+// evict, and puts a new machine in its place. Now and then the dead one comes
+// back meanwhile, with its old disk.
+func (o *operator) evict(h *host) {
+	w := o.w
+	if l := w.leader(); l == nil || l == h || len(w.hosts) < 3 || !w.whole() || w.quiet() {
+		return
+	}
+	w.tell("operator: %s dies for good, and is evicted", h.name)
+	w.rep.Evicted++
+	h.leaving = true
+	old := h.server
+	h.killMonitors()
+	h.killAgent()
+	if w.chance(0.3) {
+		w.restartLater(h, w.between(50*time.Millisecond, 4*time.Second))
+	}
+	var step func()
+	step = func() {
+		w.after(300*time.Millisecond, step)
+		l := w.leader()
+		if l == nil {
+			return
+		}
+		if l == h {
+			o.transfer(w.hosts[w.rng.IntN(len(w.hosts))])
+			return
+		}
+		s, d := l.agent.m.State(), l.agent.m.Status().Driver
+		switch n := s.Nodes[h.nodeID]; {
+		case n != nil && n.Evicting == nil:
+			if h.agent != nil {
+				o.submit(l, confdb.Command{PauseNode: &confdb.PauseNode{Node: h.nodeID, Drain: true}}, nil)
+			}
+			o.submit(l, confdb.Command{EvictNode: &confdb.NodeRef{Node: h.nodeID}}, nil) // refused while it is up and not drained
+		case o.owns(s, h.nodeID):
+		case slices.Contains(d.Voters, old) || slices.Contains(d.Learners, old):
+			if o.majorityWithout(l, old) {
+				o.membership(l, member.Membership{Op: "remove", Server: old}, func(confdb.Result) {})
+			}
+		case n != nil:
+			o.submit(l, confdb.Command{DeleteNode: &confdb.NodeRef{Node: h.nodeID}}, nil)
+		default:
+			step = func() {}
+			o.newMachine(h)
+		}
+	}
+	w.after(300*time.Millisecond, step)
+}
+
+func (o *operator) owns(s *confdb.State, node string) bool {
+	for _, g := range s.Groups {
+		if g.Owner.Node == node {
+			return true
+		}
+	}
+	return false
+}
+
+// majorityWithout tells whether, one voter out, enough of the others are up.
+func (o *operator) majorityWithout(l *host, out uint64) bool {
+	d := l.agent.m.Status().Driver
+	if !slices.Contains(d.Voters, out) {
+		return true
+	}
+	up := 0
+	for _, h := range o.w.hosts {
+		if h.server != out && h.agent != nil && slices.Contains(d.Voters, h.server) {
+			up++
+		}
+	}
+	return up >= (len(d.Voters)-1)/2+1
 }
 
 // promote goes on until the node has its vote, under whatever server id its

@@ -113,6 +113,9 @@ type Report struct {
 	Starts     int             // of groups
 	Failovers  int             // starts elsewhere than before
 	Takeovers  int             // decisions to take a group by time alone, or by a fence's proof
+	Evicted    int             // nodes that died for good, were evicted, and replaced
+	PutBack    int             // disks put back to an older state
+	Older      int             // times that a node said that its disk was put back to an older state
 	Frozen     int             // times that groups went on after their node's lease was over
 	Resets     int             // of hosts by their watchdog
 	Grown      int             // times that a single node's database became a majority's

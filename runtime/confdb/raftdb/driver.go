@@ -96,6 +96,11 @@ type Driver struct {
 	// nothing, and never campaigns.
 	older bool
 
+	// The past (rollcall.go).
+	call     *rollCall           // under way: this server takes no part
+	floor    floor               // what it left
+	promises map[uint64]position // the newest of each server
+
 	// The Ready under way.
 	ready       *raft.Ready
 	hardState   []byte // newest; persisted with the next entries at the latest
@@ -125,6 +130,7 @@ func New(cfg Config) (*Driver, *confdb.State, uint64, error) {
 		rng:      cfg.Seed ^ cfg.ServerID*0x9e3779b97f4a7c15,
 		heard:    map[uint64]spec.Instant{},
 		answered: map[uint64]uint64{},
+		promises: map[uint64]position{},
 		snapSent: map[uint64]spec.Instant{},
 	}
 	if cfg.ServerID == 0 {
@@ -156,6 +162,7 @@ func New(cfg Config) (*Driver, *confdb.State, uint64, error) {
 	}
 	d.members(d.log.conf)
 	d.watch()
+	d.callRoll()
 	return d, state, d.applied, nil
 }
 
@@ -179,6 +186,9 @@ func (d *Driver) Status() confdb.Status {
 	s := &d.status
 	s.Self, s.Term, s.Leader, s.Commit, s.Applied = d.id, d.seen.term, d.seen.lead, d.seen.commit, d.applied
 	s.Ready, s.SnapshotWanted, s.Older, s.Unsaved = false, d.log.wanted, d.older, d.seen.term > d.savedTerm
+	if s.Starting = d.call != nil; s.Starting {
+		s.Term, s.Leader, s.Unsaved = 0, 0, false // it answers in no term
+	}
 	switch {
 	case !d.isMember(d.id):
 		s.Role = confdb.Outside

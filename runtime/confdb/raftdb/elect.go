@@ -29,6 +29,9 @@ type stuck struct {
 // be true of the log that is here is dropped: Raft would panic on it.
 func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 	d.now = max(d.now, now)
+	if d.callStep(in) {
+		return
+	}
 	m, ok := d.accept(in)
 	if !ok {
 		return
@@ -37,6 +40,7 @@ func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 	if m.GetTerm() == d.seen.term {
 		d.answered[m.GetFrom()] = d.ticks
 	}
+	d.promised(m)
 	if !d.knows(m) {
 		_ = d.rn.Step(m) // from a server that is no member (any more), or a proposal in vain: nothing is promised
 		d.watch()
@@ -67,6 +71,10 @@ func (d *Driver) Tick(now spec.Instant) {
 	if d.older {
 		return
 	}
+	if d.call != nil {
+		d.callTick()
+		return
+	}
 	if d.suspectAt != 0 && d.now >= d.suspectAt {
 		// From here on this server grants votes: Raft refuses them, without a
 		// word, while it knows a leader.
@@ -78,7 +86,9 @@ func (d *Driver) Tick(now spec.Instant) {
 	}
 	if d.campaignAt != 0 && d.now >= d.campaignAt {
 		d.campaignAt = d.now.Add(d.again())
-		_ = d.rn.Campaign()
+		if !d.belowFloor(d.end()) {
+			_ = d.rn.Campaign()
+		}
 	}
 	d.watch()
 }
@@ -87,6 +97,9 @@ func (d *Driver) Tick(now spec.Instant) {
 func (d *Driver) Deadline() spec.Instant {
 	if d.older {
 		return 0
+	}
+	if d.call != nil {
+		return d.call.next
 	}
 	if d.suspectAt == 0 || d.campaignAt != 0 && d.campaignAt < d.suspectAt {
 		return d.campaignAt
@@ -120,14 +133,18 @@ func (d *Driver) again() time.Duration {
 	return d.patience()/2 + d.jitter(4*d.set.RankDelay)
 }
 
-// jitter is from 0 to below, from the server's own seed (splitmix64).
+// jitter is from 0 to below.
 func (d *Driver) jitter(below time.Duration) time.Duration {
+	return time.Duration(d.random() % uint64(below))
+}
+
+// random is from the server's own seed (splitmix64).
+func (d *Driver) random() uint64 {
 	d.rng += 0x9e3779b97f4a7c15
 	z := d.rng
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
-	z ^= z >> 31
-	return time.Duration(z % uint64(below))
+	return z ^ z>>31
 }
 
 // yield lets the server that just got this one's (pre-)vote win first.

@@ -1,6 +1,7 @@
 package raftdb
 
 import (
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -40,7 +41,27 @@ func reopen(t testing.TB, st confdb.Stored) *Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.Tick(testNow) // the others know of nothing that it doesn't
+	for _, id := range []uint64{2, 3} {
+		tell(d, id, answer{nonce: d.nonce()})
+	}
 	return d
+}
+
+func (d *Driver) nonce() uint64 {
+	if d.call == nil {
+		return 0
+	}
+	return d.call.nonce
+}
+
+// tell is a server's answer to a roll call.
+func tell(d *Driver, from uint64, a answer) {
+	data := []byte{beatMark, callTells}
+	for _, v := range append([]uint64{a.nonce, a.term, a.lead, a.log.term, a.log.index, a.promise.term, a.promise.index, a.applied, uint64(len(a.voters))}, a.voters...) {
+		data = binary.AppendUvarint(data, v)
+	}
+	d.Step(d.now, confdb.Message{From: from, To: d.id, InFrame: true, Data: data})
 }
 
 func step(d *Driver, m *pb.Message) {

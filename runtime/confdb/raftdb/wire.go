@@ -35,6 +35,8 @@ const (
 	beatMark    = 0x00
 	beatAsks    = 1
 	beatAnswers = 2
+	callAsks    = 3 // of a roll call (rollcall.go)
+	callTells   = 4
 )
 
 // maxBeat is the longest beat.
@@ -110,6 +112,9 @@ func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
 	if d.older || m.GetFrom() == 0 || m.GetFrom() == d.id || m.GetFrom() != in.From || m.GetTo() != d.id || raft.IsLocalMsgTarget(m.GetFrom()) {
 		return nil, false
 	}
+	if d.call != nil && m.GetType() != pb.MsgHeartbeat {
+		return nil, false
+	}
 	switch m.GetType() {
 	case pb.MsgProp:
 		// Once forwarded is enough: a former leader doesn't send it round.
@@ -129,6 +134,9 @@ func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
 			d.older = d.older || m.GetTerm() >= d.seen.term
 			return nil, false
 		}
+		if d.call != nil {
+			return nil, false
+		}
 	case pb.MsgApp:
 		if !checkEntries(m) {
 			return nil, false
@@ -141,7 +149,15 @@ func (d *Driver) accept(in confdb.Message) (*pb.Message, bool) {
 		if last := d.lastIndex; !m.GetReject() && m.GetIndex() > last && d.seen.state == raft.StateLeader {
 			return nil, false
 		}
-	case pb.MsgHeartbeatResp, pb.MsgVote, pb.MsgVoteResp, pb.MsgPreVote, pb.MsgPreVoteResp, pb.MsgTimeoutNow:
+	case pb.MsgVote, pb.MsgPreVote:
+		if !d.mayVote(m) {
+			return nil, false
+		}
+	case pb.MsgTimeoutNow:
+		if d.belowFloor(d.end()) {
+			return nil, false
+		}
+	case pb.MsgHeartbeatResp, pb.MsgVoteResp, pb.MsgPreVoteResp:
 	default:
 		return nil, false
 	}
