@@ -37,6 +37,8 @@ var mutations = []mutation{
 }`}},
 		hint: "--nodes 3 --mix suspend=3,cut=1"},
 	{name: "an emptied voter that keeps its id", edits: []edit{{"runtime/sim/faults.go", "	clear(h.lastEpochs)\n	h.newServer()\n", "	clear(h.lastEpochs)\n"}}},
+	{name: "an older directory votes at once", edits: []edit{{"runtime/confdb/raftdb/driver.go", "	d.callRoll()\n", ""}}, hint: "--nodes 3 --mix older-disk=6,slow-disk=1"},
+	{name: "an older directory heeds no other's log", edits: []edit{{"runtime/confdb/raftdb/rollcall.go", "	d.floor.log, d.floor.sure = top.log, top.applied\n", ""}}, hint: "--nodes 3 --mix older-disk=6,slow-disk=1"},
 	{name: "the leader's own groups unleased", edits: []edit{{"runtime/core/lease.go", "m.renew(a.Add(m.leaseFor(m.cfg.Node)))", "m.renew(m.now.Add(m.leaseFor(m.cfg.Node)))"}}},
 	{name: "an older epoch accepted from an owner's report", edits: []edit{{"runtime/confdb/apply_groups.go", "case r.Epoch != g.Owner.Epoch || r.Node != g.Owner.Node:", "case false:"}}},
 	{name: "an older epoch accepted from an application", edits: []edit{{"runtime/confdb/apply_kv.go", "case epoch != 0 && epoch != g.Owner.Epoch:", "case false:"}}},

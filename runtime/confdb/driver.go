@@ -52,7 +52,8 @@ type Status struct {
 
 	// Starting: this server has just started from its log, and asks the others
 	// whether that is as they know it. Until then it takes no part, and Term and
-	// Leader are 0.
+	// Leader are 0. It wants to know of whoever sends a frame: Step gets an empty
+	// message for one without any.
 	Starting bool
 
 	// SnapshotWanted: a member needs the state rather than the log. The owner

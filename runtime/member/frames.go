@@ -45,6 +45,9 @@ func (m *Member) frameIn(in *FrameIn) uint64 {
 	if in.From != "" && m.endpoints[f.From] == "" {
 		m.learned[f.From] = in.From
 	}
+	if m.status.Starting && len(f.Driver) == 0 {
+		m.drv.Step(m.now, confdb.Message{From: f.From, To: m.cfg.ServerID, InFrame: true}) // there is somebody to ask
+	}
 	for _, data := range f.Driver {
 		m.drv.Step(m.now, confdb.Message{From: f.From, To: m.cfg.ServerID, InFrame: true, Data: data})
 	}

@@ -296,7 +296,7 @@ func (m *Member) routeNow() {
 func (m *Member) agree() {
 	s := m.drv.Status()
 	was := m.status
-	if s.Term == was.Term && s.Role == was.Role && s.Leader == was.Leader && s.Ready == was.Ready && s.Needed == was.Needed && s.Unsaved == was.Unsaved &&
+	if s.Term == was.Term && s.Role == was.Role && s.Leader == was.Leader && s.Ready == was.Ready && s.Needed == was.Needed && s.Unsaved == was.Unsaved && s.Starting == was.Starting &&
 		s.Authority == was.Authority && s.AuthorityUntil == was.AuthorityUntil && s.OldLeases == was.OldLeases && s.DeviceProblem == was.DeviceProblem &&
 		slices.Equal(s.Voters, was.Voters) && slices.Equal(s.Learners, was.Learners) {
 		return

@@ -192,7 +192,7 @@ func (d *Driver) watch() {
 		d.campaignAt = 0
 	case len(d.status.Voters) == 1:
 		// Nobody to wait for; but what is committed has to be applied first.
-		if d.seen.state == raft.StateFollower && d.applied == d.seen.commit {
+		if d.seen.state == raft.StateFollower && d.applied == d.seen.commit && !d.belowFloor(d.end()) {
 			d.campaignAt = d.now
 		} else if d.campaignAt == 0 {
 			d.campaignAt = d.now.Add(d.again())

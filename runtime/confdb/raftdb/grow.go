@@ -33,6 +33,9 @@ func Grow(cfg Config, term, index uint64, state []byte) (*Driver, confdb.Persist
 	}
 	cfg.Stored = confdb.Stored{HardState: hs, Snapshot: encodeSnapshot(&pb.Snapshot{Data: empty, Metadata: meta}), SnapshotIndex: index}
 	d, _, _, err := New(cfg)
+	if err == nil {
+		d.call = nil // no past to ask about: who led alone until now goes on
+	}
 	return d, p, err
 }
 

@@ -18,12 +18,14 @@ import (
 // other voters what they know (roll call), and from their answers
 //   - ends, if one has had a newer promise of it than its disk holds (Status.Older);
 //   - takes over the newest term that any of them has, and votes in no term up to it;
-//   - grants no vote to, and is no candidate with, a log that is older than the
-//     newest of theirs, until its own has caught up with that.
+//   - grants no vote to, and is no candidate with, a log that lacks what any of
+//     them has applied; for a while also one that is older than the newest of
+//     theirs. Both until its own has caught up with that.
 //
 // DESIGN.md says why that is enough, and what it can't do.
 const (
 	graceRounds = 10 // for all to answer; then those who have must do
+	loneRounds  = 40 // for a lone voter to be spoken to, should it not be alone any more
 	floorRounds = 40 // for a leader to bring up a log that is older than another's
 	slowRounds  = 5  // between two questions once the grace is over
 	maxVoters   = 255
@@ -44,7 +46,7 @@ type answer struct {
 	lead    uint64   // whom it follows in term, 0: nobody
 	log     position // the end of its log on disk
 	promise position // the newest that the asker has told it: a term, and up to where its log agreed in that
-	applied uint64   // as of which index voters are
+	applied position // up to where it is committed for sure, and voters are as of there
 	voters  []uint64
 }
 
@@ -58,14 +60,16 @@ type rollCall struct {
 	spoke   []uint64 // who made itself heard, sorted
 	voters  []uint64 // of the newest change of membership in the own log, committed or not; sorted
 	last    uint64   // index of its end
+	needed  bool     // by all memberships in it nothing could be committed without this server
 	max     position // what the own disk knows to have promised
 }
 
 // floor is what the roll call has left to heed.
 type floor struct {
 	noVote uint64   // no vote in a term up to this
-	log    position // no vote for a log that ends before; zero: none
+	log    position // no vote for a log that ends before, until then; zero: any
 	until  spec.Instant
+	sure   position // nor ever for one that ends before this: it lacks what is committed
 }
 
 // callRoll begins one, if there is a past to ask about.
@@ -74,15 +78,22 @@ func (d *Driver) callRoll() {
 		return
 	}
 	d.call = &rollCall{
-		nonce: d.random(), since: d.now, next: d.now, last: d.lastIndex, voters: d.votersInLog(),
+		nonce: d.random(), since: d.now, next: d.now, last: d.lastIndex,
 		asked: map[uint64]spec.Instant{}, answers: map[uint64]answer{},
 		max: position{d.seen.term, d.lastIndex},
 	}
+	d.call.voters, d.call.needed = d.votersInLog()
 }
 
-// votersInLog are the voters by the newest change in the log.
-func (d *Driver) votersInLog() []uint64 {
-	voters := slices.Clone(d.log.conf.GetVoters())
+// votersInLog are the voters by the newest change in the log; needed tells
+// whether this server was one of two at most, always.
+func (d *Driver) votersInLog() (voters []uint64, needed bool) {
+	voters = slices.Clone(d.log.conf.GetVoters())
+	needed = true
+	look := func() {
+		needed = needed && (len(voters) == 0 || len(voters) <= 2 && slices.Contains(voters, d.id))
+	}
+	look()
 	first, _ := d.log.FirstIndex()
 	if d.lastIndex >= first {
 		entries, _ := d.log.Entries(first, d.lastIndex+1, math.MaxUint64)
@@ -95,11 +106,12 @@ func (d *Driver) votersInLog() []uint64 {
 				if cc.GetType() == pb.ConfChangeAddNode {
 					voters = append(voters, cc.GetNodeId())
 				}
+				look()
 			}
 		}
 	}
 	slices.Sort(voters)
-	return voters
+	return voters, needed && len(voters) > 0
 }
 
 // end is where the log on disk ends.
@@ -135,7 +147,7 @@ func (d *Driver) callTick() {
 	if d.endCall(); d.call == nil || d.now < c.next {
 		return
 	}
-	grace := d.now < c.since.Add(graceRounds*d.set.Round)
+	grace := d.now < d.graceEnd()
 	for _, id := range c.electorate() {
 		if _, ok := c.answers[id]; !ok || !grace {
 			d.ask(id)
@@ -144,6 +156,14 @@ func (d *Driver) callTick() {
 	if c.next = d.now.Add(d.set.Round); !grace {
 		c.next = d.now.Add(slowRounds * d.set.Round)
 	}
+}
+
+// graceEnd is until when all others have to answer.
+func (d *Driver) graceEnd() spec.Instant {
+	if v := d.call.newest(); len(v) == 1 && v[0] == d.id {
+		return d.call.since.Add(loneRounds * d.set.Round)
+	}
+	return d.call.since.Add(graceRounds * d.set.Round)
 }
 
 func (d *Driver) ask(id uint64) {
@@ -167,8 +187,8 @@ func (c *rollCall) electorate() []uint64 {
 func (c *rollCall) newest() []uint64 {
 	voters, index := c.voters, c.last
 	for _, a := range c.answers {
-		if a.applied > index {
-			voters, index = a.voters, a.applied
+		if a.applied.index > index {
+			voters, index = a.voters, a.applied.index
 		}
 	}
 	return voters
@@ -199,9 +219,7 @@ func (d *Driver) callStep(in confdb.Message) bool {
 	if kind == callTells {
 		if a, ok := decodeAnswer(in.Data[2:]); ok && a.nonce == c.nonce {
 			c.answers[in.From] = a
-			// The lone voter of a cluster acknowledged whatever was committed.
-			lone := len(c.voters) == 1 && c.voters[0] == d.id && a.applied > c.last
-			if d.older = lone || c.max.before(a.promise); !d.older {
+			if d.older = c.needed && a.applied.index > c.last || c.max.before(a.promise); !d.older {
 				d.endCall()
 			}
 			return true
@@ -232,6 +250,9 @@ func (d *Driver) endCall() {
 		if top.log.before(a.log) {
 			top.log = a.log
 		}
+		if top.applied.before(a.applied) {
+			top.applied = a.applied
+		}
 	}
 	others := len(voters)
 	if votes {
@@ -244,7 +265,7 @@ func (d *Driver) endCall() {
 			need = len(voters) - q + 1 // as many as no majority can do without
 		}
 		_, leads := c.answers[top.lead]
-		if len(voters) == 0 || d.now < c.since.Add(graceRounds*d.set.Round) || heard < need || top.lead != 0 && top.lead != d.id && !leads {
+		if len(voters) == 0 || d.now < d.graceEnd() || heard < need || top.lead != 0 && top.lead != d.id && !leads {
 			return
 		}
 	}
@@ -253,9 +274,8 @@ func (d *Driver) endCall() {
 	if d.seen.vote != 0 && top.term <= d.seen.term {
 		d.floor.noVote = d.seen.term - 1 // the one vote of that term is on the disk
 	}
-	if d.end().before(top.log) {
-		d.floor.log = top.log
-	}
+	d.floor.log, d.floor.sure = top.log, top.applied
+	d.belowFloor(d.end())
 	if top.term > d.seen.term {
 		// A follower without a leader has nothing to do about this one, and takes its term.
 		_ = d.rn.Step(&pb.Message{Type: pb.MsgReadIndex.Enum(), From: new(d.id), To: new(d.id), Term: new(top.term)})
@@ -269,13 +289,18 @@ func (d *Driver) endCall() {
 // belowFloor tells whether a log ends before one that the roll call showed, and
 // that this server's own has not reached since.
 func (d *Driver) belowFloor(log position) bool {
-	if d.floor.log.term == 0 {
+	f := &d.floor
+	if f.log == (position{}) && f.sure == (position{}) {
 		return false
 	}
-	if d.now >= d.floor.until || !d.end().before(d.floor.log) {
-		d.floor.log = position{}
+	end := d.end()
+	if d.now >= f.until || !end.before(f.log) {
+		f.log = position{}
 	}
-	return log.before(d.floor.log)
+	if !end.before(f.sure) {
+		f.sure = position{}
+	}
+	return log.before(f.log) || log.before(f.sure)
 }
 
 // mayVote tells whether a (pre-)vote may be granted as far as this server's own
@@ -291,7 +316,7 @@ func (d *Driver) answerTo(id, nonce uint64) confdb.Message {
 	log, p := d.end(), d.promises[id]
 	data := append(make([]byte, 0, 128), beatMark, callTells)
 	voters := d.status.Voters[:min(len(d.status.Voters), maxVoters)]
-	for _, v := range [...]uint64{nonce, d.seen.term, d.seen.lead, log.term, log.index, p.term, p.index, d.applied, uint64(len(voters))} {
+	for _, v := range [...]uint64{nonce, d.seen.term, d.seen.lead, log.term, log.index, p.term, p.index, d.appliedTerm, d.applied, uint64(len(voters))} {
 		data = binary.AppendUvarint(data, v)
 	}
 	for _, v := range voters {
@@ -309,7 +334,7 @@ func decodeAnswer(data []byte) (a answer, ok bool) {
 		return v
 	}
 	ok = true
-	for _, v := range [...]*uint64{&a.nonce, &a.term, &a.lead, &a.log.term, &a.log.index, &a.promise.term, &a.promise.index, &a.applied} {
+	for _, v := range [...]*uint64{&a.nonce, &a.term, &a.lead, &a.log.term, &a.log.index, &a.promise.term, &a.promise.index, &a.applied.term, &a.applied.index} {
 		*v = next()
 	}
 	n := next()

@@ -58,7 +58,7 @@ func (d *Driver) nonce() uint64 {
 // tell is a server's answer to a roll call.
 func tell(d *Driver, from uint64, a answer) {
 	data := []byte{beatMark, callTells}
-	for _, v := range append([]uint64{a.nonce, a.term, a.lead, a.log.term, a.log.index, a.promise.term, a.promise.index, a.applied, uint64(len(a.voters))}, a.voters...) {
+	for _, v := range append([]uint64{a.nonce, a.term, a.lead, a.log.term, a.log.index, a.promise.term, a.promise.index, a.applied.term, a.applied.index, uint64(len(a.voters))}, a.voters...) {
 		data = binary.AppendUvarint(data, v)
 	}
 	d.Step(d.now, confdb.Message{From: from, To: d.id, InFrame: true, Data: data})
