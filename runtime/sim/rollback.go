@@ -6,6 +6,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/confdb/raftdb"
 )
 
 // An older disk: a backup of a node's data directory that was put back, or a
@@ -43,6 +44,9 @@ func (w *world) putBack(rng *rand.Rand, h *host) {
 	server := h.server
 	var past []snapshot
 	for _, s := range h.disk.past {
+		if h.single() && !raftdb.Holds(s.stored) {
+			continue // a single node asks nobody, and its mark beside the directory is not simulated
+		}
 		if s.server == server && s.at < w.now-int64(500*time.Millisecond) {
 			past = append(past, s)
 		}
