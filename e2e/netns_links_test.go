@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/clusterplan/clusterplan/internal/faultlab"
 	"github.com/clusterplan/clusterplan/internal/netlab"
@@ -14,7 +15,8 @@ import (
 
 // Nodes on two links: while one of them is cut, or loses a fifth of its frames,
 // the cluster tells of the link and nothing else happens; with both cut the
-// group fails over, and healed all is as it was.
+// group fails over, and healed all is as it was. Last no node reaches any other:
+// the cluster tells of its lost quorum as soon as it has one again.
 func TestNetnsLinks(t *testing.T) {
 	if err := netlab.Allowed(); err != nil {
 		t.Skipf("no network namespaces here: %v", err)
@@ -152,6 +154,24 @@ func TestNetnsLinks(t *testing.T) {
 	run("lab", "heal")
 	until("healed, all is well", whole)
 	if _, err := c.Settled(ctx); err != nil {
-		t.Error(err)
+		t.Fatal(err)
+	}
+
+	// No two reach each other: status says since when, and afterwards the log.
+	since := newest()
+	for _, node := range c.Names() {
+		run("lab", "isolate", node)
+	}
+	s = until("nobody has a quorum", func(s client.Status) bool { return !s.Quorum.Have && s.Quorum.LostSince != nil })
+	if d := s.Time.Sub(*s.Quorum.LostSince); d < 0 || d > time.Minute {
+		t.Errorf("status says that the quorum is lost since %s, at %s", s.Quorum.LostSince, s.Time)
+	}
+	until("the group has stopped", func(s client.Status) bool { return !s.Quorum.Have && s.Groups[0].State != "online" })
+	run("lab", "heal")
+	if _, err := c.Settled(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := kinds(since); !slices.Contains(got, "quorum_lost") || !slices.Contains(got, "quorum_returned") {
+		t.Errorf("a lost quorum and its return are told as %q", got)
 	}
 }

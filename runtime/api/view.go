@@ -119,6 +119,10 @@ func (s *server) status(c *call) error {
 		out.Cluster, out.Revision, out.Leader = st.Cluster.Name, st.Revision, nameOf(st, ms.LeaderNode)
 		out.Quorum = client.StatusQuorum{Model: st.Cluster.Quorum.Model, Have: ms.Quorum, Votes: len(ms.Driver.Voters), Needed: ms.Driver.Needed,
 			Device: st.Cluster.Quorum.Device, DeviceProblem: ms.Driver.DeviceProblem}
+		if ms.Without != 0 {
+			since := out.Time.Add(-boottime.Now().Sub(ms.Without))
+			out.Quorum.LostSince = &since
+		}
 		for _, id := range sortedNodes(st) {
 			n := st.Nodes[id]
 			sn := client.StatusNode{Name: n.Spec.Name, Address: n.Endpoint, Zone: n.Spec.Zone, Role: n.Spec.Role,

@@ -107,6 +107,8 @@ func (s *State) do(c Command) Result {
 		return s.tellLinks(c)
 	case c.TellCert != nil:
 		return s.tellCert(c)
+	case c.QuorumLost != nil:
+		return s.quorumLost(c)
 	case c.RotateKey != nil:
 		return s.rotateKey(c)
 	case c.KeyPhase != nil:
@@ -254,7 +256,7 @@ func (s *State) setView(c Command) Result {
 	for _, id := range up {
 		if _, ok := slices.BinarySearch(was, id); !ok {
 			n := s.Nodes[id]
-			s.event(c, Event{Node: n.Spec.Name, Object: n.Spec.Addr.String(), Kind: KindNodeUp, Text: c.because("node " + n.Spec.Name + " is up")})
+			s.event(c, Event{Node: n.Spec.Name, Object: n.Spec.Addr.String(), Kind: KindNodeUp, Text: c.because("node " + n.Spec.Name + " is up"), Cause: s.backWithQuorum(n.Spec.Name)})
 			for _, g := range s.Groups {
 				g.forgive(id) // it is as good as another one
 			}

@@ -346,7 +346,7 @@ func (s *State) report(c Command) Result {
 			kind = KindGroupState
 		}
 		e := s.aboutGroup(g, kind, r.Text)
-		e.Node = s.NodeName(r.Node)
+		e.Node, e.Cause = s.NodeName(r.Node), s.causeWithoutQuorum(c)
 		s.event(c, e)
 	}
 	return Result{}

@@ -128,7 +128,9 @@ func command(t *rapid.T, n int, s *confdb.State) confdb.Command {
 		c.TellCert = &confdb.TellCert{Node: pick("n"), Cert: confdb.NodeCert{Until: start,
 			Phase: rapid.SampledFrom([]confdb.CertPhase{confdb.CertGood, confdb.CertEnding, confdb.CertExpired, "new"}).Draw(t, "certificate")}}
 	case 33:
-		c.Nothing = true
+		if c.Nothing = rapid.Bool().Draw(t, "nothing"); !c.Nothing {
+			c.QuorumLost = &confdb.QuorumLost{For: spec.Duration(rapid.IntRange(0, 9).Draw(t, "for")) * spec.Duration(time.Second), Leader: pick("n"), Missing: []string{"n9"}}
+		}
 	case 34, 35: // one node goes and comes, again and again
 		up := slices.Sorted(maps.Keys(s.Nodes))
 		if slices.Contains(s.View.Up, "n2") {

@@ -125,7 +125,7 @@ func (c *Command) check() error {
 	for _, set := range []bool{
 		c.PutCluster != nil, c.PutNode != nil, c.DeleteNode != nil, c.NodeJoined != nil, c.PauseNode != nil,
 		c.ResumeNode != nil, c.PutGroup != nil, c.DeleteGroup != nil, c.SetWant != nil, c.MoveGroup != nil,
-		c.Handover != nil, c.Assign != nil, c.Report != nil, c.SetView != nil, c.EvictNode != nil, c.EndQuarantine != nil, c.ConfirmTimings != nil, c.TellLinks != nil, c.TellCert != nil, c.RotateKey != nil, c.KeyPhase != nil, c.Event != nil, c.Nothing,
+		c.Handover != nil, c.Assign != nil, c.Report != nil, c.SetView != nil, c.EvictNode != nil, c.EndQuarantine != nil, c.ConfirmTimings != nil, c.TellLinks != nil, c.TellCert != nil, c.QuorumLost != nil, c.RotateKey != nil, c.KeyPhase != nil, c.Event != nil, c.Nothing,
 		c.KV != nil, c.PutChunk != nil, c.PutCheckpoint != nil,
 		c.PutFence != nil, c.DeleteFence != nil, c.FenceNode != nil, c.NodeFenced != nil,
 	} {

@@ -217,6 +217,7 @@ type Command struct {
 	ConfirmTimings *ConfirmTimings `json:"confirm_timings,omitempty"`
 	TellLinks      *TellLinks      `json:"tell_links,omitempty"`
 	TellCert       *TellCert       `json:"tell_cert,omitempty"`
+	QuorumLost     *QuorumLost     `json:"quorum_lost,omitempty"`
 	RotateKey      *RotateKey      `json:"rotate_key,omitempty"`
 	KeyPhase       *KeyPhase       `json:"key_phase,omitempty"` // the leader's: the next step of a rotation
 

@@ -41,7 +41,9 @@ const (
 	KindGroupReleased  = "group_released" // nobody owns it now
 	KindGroupLeft      = "group_left_failed"
 	KindDeviceBack     = "quorum_device_back" // after it was lost
-	KindGroupState     = "group_state"        // a report, where it is worth a line
+	KindQuorumLost     = "quorum_lost"        // no majority could talk to each other: told when one can again
+	KindQuorumReturned = "quorum_returned"
+	KindGroupState     = "group_state" // a report, where it is worth a line
 
 	KindCheckpointFailed = "checkpoint_failed" // what a resource changed is not kept, and why
 )

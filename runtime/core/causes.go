@@ -71,11 +71,11 @@ func (m *Machine) orderEvent(g *confdb.Group, why string) uint64 {
 }
 
 // reportCause finds what an owner's report follows from: its becoming the owner,
-// an order, or a failure before; or that its node, or the quorum device, came
+// an order, or a failure before; or that its node, the quorum or its device came
 // back and it goes on with what it owned.
 func (m *Machine) reportCause(r *run) uint64 {
 	return m.newestEvent(func(e *confdb.Event) bool {
-		if e.Kind == confdb.KindNodeUp && e.Node == m.cfg.Name || e.Kind == confdb.KindDeviceBack {
+		if e.Kind == confdb.KindNodeUp && e.Node == m.cfg.Name || e.Kind == confdb.KindDeviceBack || e.Kind == confdb.KindQuorumReturned {
 			return true
 		}
 		if e.Object != r.object {

@@ -23,6 +23,7 @@ type leadership struct {
 	taking  map[string]int
 	needRev map[string]uint64
 
+	lossTold       bool         // whether there was a quorum before it is known, and told (loss.go)
 	beaten, heldUp spec.Instant // the newest round of frames; when it was seen to come late (jitter.go)
 
 	selfGone bool
@@ -119,6 +120,7 @@ func (m *Machine) leadStep() {
 		return
 	}
 	m.turnKeys()
+	m.tellLoss()
 	if l.dirty || l.manageAt != 0 && m.now >= l.manageAt {
 		if m.now >= l.notBefore {
 			l.dirty, l.manageAt = false, 0

@@ -227,7 +227,7 @@ func (m *Member) State() *confdb.State { return m.state }
 func (m *Member) Status() Status {
 	return Status{
 		Driver: m.drv.Status(), CaughtUp: m.drv.CaughtUp(), LeaderNode: m.nodeOf[m.drv.Status().Leader], LeaseEnd: m.core.LeaseEnd(),
-		MonitorUp: m.core.MonitorUp(), Quorum: m.core.Quorum(), UpNodes: m.core.UpNodes(),
+		MonitorUp: m.core.MonitorUp(), Quorum: m.core.Quorum(), Without: m.core.WithoutQuorum(), UpNodes: m.core.UpNodes(),
 	}
 }
 

@@ -192,6 +192,8 @@ type StatusQuorum struct {
 	Votes  int              `json:"votes"`
 	Up     int              `json:"up"`
 	Needed int              `json:"needed"`
+	// LostSince is when the node that answers lost touch with a majority; nil: it has not.
+	LostSince *time.Time `json:"lost_since,omitempty"`
 	// Quorum model single_quorum: the device, and why this node can't use it now ("": it can).
 	Device        string `json:"device,omitempty"`
 	DeviceProblem string `json:"device_problem,omitempty"`

@@ -17,6 +17,9 @@ func (s Style) Status(w io.Writer, st *client.Status) error {
 	quorum := s.Green("quorum")
 	if !st.Quorum.Have {
 		quorum = s.Red("no quorum")
+		if at := st.Quorum.LostSince; at != nil {
+			quorum += " since " + at.UTC().Format(time.DateTime) + " (" + since(*at, st.Time) + ")"
+		}
 	}
 	leader := st.Leader
 	if leader == "" {
