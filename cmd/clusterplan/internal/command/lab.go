@@ -134,7 +134,7 @@ between A and B, both ways.`, helpDone, helpError),
 		Example: "  clusterplan lab loss 20\n  clusterplan lab loss 5 n1 n2\n  clusterplan lab loss 20 --network spare",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 3 {
-				return hint(fmt.Errorf("%s takes a PERCENT and perhaps two nodes A and B, not %d arguments", cmd.CommandPath(), len(args)), "See: %s --help", cmd.CommandPath())
+				return hint(fmt.Errorf("the command %s takes a PERCENT and perhaps two nodes A and B, not %d arguments", cmd.CommandPath(), len(args)), "See: %s --help", cmd.CommandPath())
 			}
 			return nil
 		},
@@ -216,7 +216,7 @@ network alone. Files are those of this machine.`, "0    done; else the command's
 				args = slices.Delete(slices.Clone(args), 1, 2)
 			}
 			if len(args) < 2 {
-				return hint(fmt.Errorf("%s takes a NODE and a COMMAND, not %d arguments", cmd.CommandPath(), len(args)), "See: %s --help", cmd.CommandPath())
+				return hint(fmt.Errorf("the command %s takes a NODE and a COMMAND, not %d arguments", cmd.CommandPath(), len(args)), "See: %s --help", cmd.CommandPath())
 			}
 			return nil
 		},

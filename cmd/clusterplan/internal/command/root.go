@@ -104,7 +104,7 @@ func dirArg(args []string) string {
 func atMost(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > n {
-			return hint(fmt.Errorf("%s takes at most %d argument (%s), not %d", cmd.CommandPath(), n, what, len(args)), "See: %s --help", cmd.CommandPath())
+			return hint(fmt.Errorf("the command %s takes at most %d argument (%s), not %d", cmd.CommandPath(), n, what, len(args)), "See: %s --help", cmd.CommandPath())
 		}
 		return nil
 	}
@@ -113,7 +113,7 @@ func atMost(n int, what string) cobra.PositionalArgs {
 func exactly(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(what) {
-			return hint(fmt.Errorf("%s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and "), len(args)), "See: %s --help", cmd.CommandPath())
+			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and "), len(args)), "See: %s --help", cmd.CommandPath())
 		}
 		return nil
 	}
@@ -124,7 +124,7 @@ func exactly(what ...string) cobra.PositionalArgs {
 func between(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < 1 || len(args) > len(what) {
-			return hint(fmt.Errorf("%s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and perhaps "), len(args)), "See: %s --help", cmd.CommandPath())
+			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and perhaps "), len(args)), "See: %s --help", cmd.CommandPath())
 		}
 		return nil
 	}
@@ -134,7 +134,7 @@ func between(what ...string) cobra.PositionalArgs {
 // subcommand are lost otherwise.
 func none(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return hint(fmt.Errorf("%s takes no argument, not %q", cmd.CommandPath(), args[0]), "See: %s --help", cmd.CommandPath())
+		return hint(fmt.Errorf("the command %s takes no argument, not %q", cmd.CommandPath(), args[0]), "See: %s --help", cmd.CommandPath())
 	}
 	return nil
 }

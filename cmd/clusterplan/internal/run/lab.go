@@ -31,7 +31,7 @@ func (s *Session) Lab() (*Lab, error) {
 	l := &Lab{Lab: local.Lab(s.dataDir()), keys: map[string]string{}, names: map[string]string{}}
 	var err error
 	if l.record, err = l.Record(); errors.Is(err, netlab.ErrNone) {
-		return nil, &view.Hint{Err: fmt.Errorf("%s has no network lab", s.Dir),
+		return nil, &view.Hint{Err: fmt.Errorf("there is no network lab in %s", s.Dir),
 			Hint: "Lab commands are for nodes in network namespaces: provider \"local\" { mode = \"netns\", subnet = \"10.77.0.0/24\" }, then clusterplan apply (as root)."}
 	}
 	if err != nil {

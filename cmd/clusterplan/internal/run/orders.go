@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,9 +81,25 @@ func (s *Session) Give(ctx context.Context, o Order) (client.Done, error) {
 	}
 	done, err := call(ctx, name, order)
 	if err != nil {
-		return done, interrupted(ctx, fmt.Errorf("%s: %w", o, pki.Explain(err)))
+		return done, interrupted(ctx, fmt.Errorf("%s: %w", o, pki.Explain(s.inNames(err))))
 	}
 	return done, nil
+}
+
+// inNames has an answer that something is not there call it by the name that the
+// caller gave: it was asked for by the id that the state keeps.
+func (s *Session) inNames(err error) error {
+	var e *client.Error
+	if !errors.As(err, &e) || e.Code != "not_found" {
+		return err
+	}
+	for _, o := range s.Snap.State.Objects {
+		if id := strconv.Quote(o.ID); !o.Addr.IsResource() && strings.Contains(e.Message, id) {
+			e.Message = strings.ReplaceAll(e.Message, id, strconv.Quote(nameOf(&o)))
+			e.Hint = "The definition has it: clusterplan apply brings it back."
+		}
+	}
+	return err
 }
 
 // name turns an address (group.web) or a name (web) into what the cluster
