@@ -323,6 +323,24 @@ func TestLooksAtVotesAgain(t *testing.T) {
 	l.settled(def)
 }
 
+// A node that this run has started is not held for up at once: the next one's
+// stop waits for that, and doesn't fail.
+func TestWaitsForWhoItStarted(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes)
+	l.must(def, "")
+	l.world.Program = "p2"
+	for id, m := range l.world.Members {
+		if m.Spec.Name == "n3" {
+			l.world.Hosts[id].Running = false
+		}
+	}
+	l.world.LateUp = 5
+	l.must(def, "")
+	l.world.LateUp = 0
+	l.settled(def)
+}
+
 // The entries stand in the order that the next run relies on.
 func TestIntentBeforeCallBeforeResult(t *testing.T) {
 	l := newLab(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -58,7 +59,31 @@ func (r *runner) hasLive() bool {
 
 // mayTake refuses a phase that takes a vote away and would leave the cluster
 // without quorum now, whatever the plan thought: nodes may have failed since.
+// Nodes that this run has just started are waited for: the cluster takes a
+// moment until it holds them for up.
 func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
+	deadline := r.now().Add(r.cfg.QuorumWait)
+	for {
+		err := r.mayTakeNow(ctx, j, phase)
+		if !errors.Is(err, providers.ErrNoQuorum) || !r.startedOthers(j) || !r.now().Before(deadline) || !sleep(ctx, r.cfg.Poll) {
+			return err
+		}
+	}
+}
+
+// startedOthers tells whether this run has started another node.
+func (r *runner) startedOthers(j *job) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for a, phases := range r.done {
+		if a != j.u.Key.Addr && a.Type == addr.TypeNode && slices.Contains(phases, providers.PhaseStart) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *runner) mayTakeNow(ctx context.Context, j *job, phase string) error {
 	if j.u.Key.Addr.Type != addr.TypeNode || r.work.Destroy || r.work.First || r.work.AllowQuorumLoss || !r.hasLive() {
 		return nil
 	}

@@ -195,7 +195,9 @@ func (p *database) Live(context.Context) (*providers.Live, error) {
 		if m.Voter {
 			lm.State = "voter"
 		}
-		if h := w.Hosts[id]; h != nil && h.up() {
+		if h := w.Hosts[id]; h != nil && h.up() && h.late > 0 {
+			h.late--
+		} else if h != nil && h.up() {
 			lm.Node = spec.NodeUp
 		} else if !l.Quorum {
 			lm.Node = spec.NodeUnknown // nobody can tell

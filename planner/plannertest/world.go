@@ -32,6 +32,9 @@ type World struct {
 	Revision uint64
 	Leader   string // node id
 
+	// LateUp is how many looks at the cluster still find a node down that was just
+	// started.
+	LateUp int
 	// Fail is asked before each call: an error fails it.
 	Fail func(Call) error
 	// FailAfter is asked after each call has had its effect.
@@ -61,6 +64,7 @@ type Host struct {
 	Running bool
 	Hung    bool // it runs, and answers nobody
 	Server  int64
+	late    int // looks at the cluster that don't find it up yet
 }
 
 func (h *Host) up() bool { return h.Running && !h.Hung }
@@ -345,7 +349,7 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		if h.Running && h.Hung {
 			return fmt.Errorf("%s does not answer", req.Addr)
 		}
-		h.Running = true
+		h.Running, h.late = true, w.LateUp
 		return nil
 	case providers.PhaseStop:
 		if h != nil {
