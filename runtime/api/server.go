@@ -66,7 +66,16 @@ func Handler(n *agent.Node) http.Handler { return New(n) }
 func New(b Backend) http.Handler {
 	s := &server{b: b, mux: http.NewServeMux()}
 	s.routes()
-	return s.mux
+	return s
+}
+
+// ServeHTTP answers what the mux would refuse without words.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.RequestURI == "*" {
+		fail(w, bad("%s * asks for nothing that the API has; docs/api.md lists the paths", clean(r.Method)))
+		return
+	}
+	s.mux.ServeHTTP(w, r)
 }
 
 type server struct {
