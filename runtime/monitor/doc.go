@@ -27,6 +27,8 @@
 //     it kills the rest; when that is over, the kernel kills the monitor
 //     (deadman.go), and with it everything. What is to go on without a lease, a
 //     monitor of another kind hosts (freezer.go).
+//   - What hangs in the kernel so that not even that ends it, the agent hears of
+//     from here, and resets the node where it may (remains.go).
 //   - When the agent dies, the monitor serves until its lease's end, stops
 //     everything and exits.
 //   - After Ready, nothing of an earlier monitor is left.
