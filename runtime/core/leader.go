@@ -37,6 +37,7 @@ type leadership struct {
 	causes causes
 	leases map[string]time.Duration // the shortest lease of each owner's groups, of the state; nil: not worked out
 
+	plan        *plan // of the failover manager
 	dirty       bool
 	manageAt    spec.Instant // when the failover manager has something to do without an event
 	notBefore   spec.Instant // how soon it may look again

@@ -24,9 +24,12 @@ const (
 // rest, and proposes each step there that is safe and due.
 func (m *Machine) manage() {
 	l := m.lead
-	outcomes := m.board().Settle()
+	outcomes := m.settled()
 	leaving := map[string][]string{} // node name -> groups that are to leave it
-	for _, o := range outcomes {
+	for i, o := range outcomes {
+		if g := m.ix.groups[i]; g.Handover != nil && g.Handover.Why == WhyShed && m.isReleased(m.ix.groupIDs[i], g) {
+			continue // it has made its room
+		}
 		if o.From != "" && o.From != o.To {
 			leaving[o.From] = append(leaving[o.From], o.Group)
 		}
@@ -61,8 +64,11 @@ func (m *Machine) placementGroup(g *confdb.Group, want byte, p *placement.Group)
 		}
 	}
 	switch {
-	case g.Handover != nil && g.Handover.To == "":
-		p.Last, p.Owner = p.Owner, "" // it made room: wherever there is some
+	case g.Handover != nil && (g.Handover.Why == WhyShed || g.Handover.To == ""):
+		p.Last, p.Owner = p.Owner, "" // it made room: where that was found for it, or wherever there is some
+		if g.Handover.To != "" {
+			p.Move, p.MoveTo = true, m.state.NodeName(g.Handover.To)
+		}
 	case g.Handover != nil:
 		p.Move, p.MoveTo = true, m.state.NodeName(g.Handover.To)
 	case g.Move != nil:
@@ -259,7 +265,9 @@ func (m *Machine) handOver(id string, g *confdb.Group, to string, o placement.Ou
 	switch o.Why {
 	case WhyShed:
 		text = fmt.Sprintf("group %s is stopped on node %s to make room for one of higher priority", g.Spec.Name, from)
-		to = ""
+		if to != "" {
+			text += ", and goes to node " + o.To
+		}
 	case WhyFailback:
 		text = fmt.Sprintf("group %s fails back from node %s to node %s", g.Spec.Name, from, o.To)
 	case WhyDrain:

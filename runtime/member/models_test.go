@@ -1,7 +1,9 @@
 package member
 
 import (
+	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -145,25 +147,33 @@ func TestVirtualServer(t *testing.T) {
 // What the failure matrix shows is where the cluster ends: after a node's death
 // every group is where placement, asked beforehand, said.
 func TestEndsWhereTheMatrixSays(t *testing.T) {
+	shed := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		n := rapid.IntRange(3, 4).Draw(rt, "nodes")
 		w := newWorld(t, n)
 		flag := func(label string, oneIn int) bool { return rapid.IntRange(0, oneIn-1).Draw(rt, label) == 0 }
+		// By chance of its own: rapid's is mostly small, and sheds next to nothing.
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 1))
+		tight := flag("tight", 2) // the nodes that are left have too little room: what counts less is shed, and sheds in turn
 		w.configure("", func(i int, s *spec.Node) {
-			s.Capacity = map[string]int64{"cpu": int64(rapid.IntRange(2, 8).Draw(rt, "capacity"))}
+			s.Capacity = map[string]int64{"cpu": int64(2 + rng.IntN(7))}
 			s.Spare = i == n-1 && flag("spare", 3)
 		})
 		var groups []spec.Group
-		for i := range rapid.IntRange(1, 5).Draw(rt, "groups") {
+		for i := range 1 + rng.IntN(8) {
 			g := groupSpec(fmt.Sprint("g", i))
 			for k := range w.hosts {
 				if flag("preferred", 2) {
 					g.PreferredOwners = append(g.PreferredOwners, w.hosts[(k+i)%n].name)
 				}
 			}
-			g.Demand = map[string]int64{"cpu": int64(rapid.IntRange(0, 3).Draw(rt, "demand"))}
-			g.Priority = rapid.SampledFrom([]int{1000, 2000, 3000}).Draw(rt, "priority")
+			g.Demand = map[string]int64{"cpu": int64(rng.IntN(4))}
+			g.StopWithin = spec.Duration(rapid.IntRange(1, 6).Draw(rt, "stop_within")) * spec.Duration(50*time.Millisecond)
+			g.Priority = 1000 * (1 + rng.IntN(5))
 			g.Failover.Mode = rapid.SampledFrom([]string{spec.FailoverAutomatic, spec.FailoverAutomatic, spec.FailoverManual, spec.FailoverNone}).Draw(rt, "mode")
+			if tight {
+				g.Demand["cpu"], g.Failover.Mode = int64(1+rng.IntN(4)), spec.FailoverAutomatic
+			}
 			if i > 0 && flag("depends", 4) && groups[i-1].Failover.Mode == spec.FailoverAutomatic {
 				g.DependsOn = []string{groups[i-1].Name}
 			}
@@ -194,11 +204,19 @@ func TestEndsWhereTheMatrixSays(t *testing.T) {
 			in.Groups = append(in.Groups, p)
 		}
 		dead := w.hosts[rapid.IntRange(0, n-1).Draw(rt, "dead")]
+		if tight { // where what counts most is
+			top := slices.MaxFunc(groups, func(x, y spec.Group) int { return cmp.Compare(x.Priority, y.Priority) })
+			for _, h := range w.hosts {
+				if h.id == st.Groups[top.ID].Owner.Node {
+					dead = h
+				}
+			}
+		}
 		want := placement.Compile(in).Settle(dead.name)
-		if slices.ContainsFunc(want, func(o placement.Outcome) bool { return o.Why == placement.WhyShed }) {
-			// The matrix tells of one round of shedding. A cluster does it in
-			// steps, and what was shed looks for a place anew: it may end elsewhere.
-			rt.Skip("something is shed")
+		for _, o := range want {
+			if o.Why == placement.WhyShed {
+				shed++
+			}
 		}
 		dead.kill()
 		w.run(6 * time.Second)
@@ -215,6 +233,9 @@ func TestEndsWhereTheMatrixSays(t *testing.T) {
 			rt.Fatal(w.overlaps)
 		}
 	})
+	if t.Logf("%d groups were shed", shed); shed == 0 {
+		t.Error("nothing was shed: too tame")
+	}
 }
 
 // A witness votes and never owns; others lead while any of them can.

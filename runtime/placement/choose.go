@@ -84,7 +84,7 @@ func (b *Board) candidates(g int, reason string) []int {
 	for i, n := range ring {
 		if known && n == present {
 			out = append(append(out, ring[i+1:]...), ring[:i]...)
-			if grp.Owner == "" { // it may be the only one left, and up again
+			if grp.Owner == "" || reason == WhyShed { // it may be the only one left, and up again, or have room again
 				out = append(out, n)
 			}
 			return out

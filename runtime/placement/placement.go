@@ -84,5 +84,5 @@ const (
 // that keep their owner stay; the others are placed from the highest priority
 // down (a group counts at least as much as those that depend on it), each by
 // Choose's order. One that fits nowhere sheds groups of lower priority, from
-// the lowest.
+// the lowest; those look for a place in the same way, and shed in turn.
 func Settle(in Input) []Outcome { return Compile(in).Settle() }

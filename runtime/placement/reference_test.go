@@ -174,7 +174,7 @@ func (r *reference) candidates(g *Group, reason string) []string {
 		return slices.Concat(ring[:i], ring[i+1:])
 	}
 	next := slices.Concat(ring[i+1:], ring[:i])
-	if g.Owner == "" {
+	if g.Owner == "" || reason == WhyShed {
 		next = append(next, present)
 	}
 	return next
@@ -366,7 +366,7 @@ func (r *reference) start(g *Group, reason string) bool {
 	if to == "" {
 		to, why = r.choose(g, reason)
 	}
-	if to == "" && reason != WhyShed {
+	if to == "" {
 		if to = r.shed(g, reason); to != "" {
 			why = reason
 		}

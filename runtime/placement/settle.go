@@ -12,7 +12,8 @@ func (b *Board) Settle(down ...string) []Outcome {
 	b.reset(down)
 	// What leaves a place late may make room for one that found none, so the
 	// rest is asked again until nothing moves; each round places one at least.
-	for range len(b.groups) + 1 {
+	// What was shed may shed in turn, always what counts less than itself.
+	for range len(b.groups)*len(b.groups) + 1 {
 		moved := false
 		for _, g := range b.order {
 			if !b.settled[g] && b.settle(g) {
@@ -138,7 +139,7 @@ func (b *Board) start(g int, reason string) bool {
 	if to == none {
 		to, why = b.choose(g, reason)
 	}
-	if to == none && reason != WhyShed {
+	if to == none {
 		if to = b.shedFor(g, reason); to != none {
 			why = reason
 		}
