@@ -14,7 +14,7 @@
 //
 // Files: world.go (Run, true time), host.go (a machine and its agent),
 // kernel.go (what it really runs, its monitor), disk.go, network.go, clock.go;
-// faults.go and edges.go (what goes wrong), operator.go and forming.go (what
+// faults.go, edges.go and rollback.go (what goes wrong), operator.go and forming.go (what
 // people do), clients.go (what applications keep, and whether what they saw is
 // linearizable), scenario.go and moves.go (crashes, and planned moves, with all
 // else well); check.go and
