@@ -28,6 +28,13 @@ type mutation struct {
 
 type edit struct{ file, old, new string }
 
+// Every mutation fits the source as it is: a moment's check for whoever changes a rule.
+func TestMutationsFit(t *testing.T) {
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) { m.overlay(t) })
+	}
+}
+
 // Each mutation is found by the invariants within a minute. They are patches of
 // the source, laid over it for one build of the simulation, so that the product
 // has no switch for them; one whose text is gone fails as well.
