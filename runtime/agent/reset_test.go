@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func (n *nodeRig) wasReset() bool {
 
 // hang puts a process where SIGKILL waits (a frozen cgroup of version 1), as for one
 // that hangs in the kernel.
-func hang(t *testing.T, pid int) {
+func hang(t *testing.T, pid int) (thaw func()) {
 	t.Helper()
 	dir := filepath.Join("/sys/fs/cgroup/freezer", "clusterplan-test-"+strconv.Itoa(pid))
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -57,11 +58,12 @@ func hang(t *testing.T, pid int) {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() {
+	thaw = sync.OnceFunc(func() {
 		write("freezer.state", "THAWED")
 		for end := time.Now().Add(patience); os.Remove(dir) != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		}
 	})
+	t.Cleanup(thaw)
 	write("cgroup.procs", strconv.Itoa(pid))
 	write("freezer.state", "FROZEN")
 	eventually(t, func() string {
@@ -70,6 +72,7 @@ func hang(t *testing.T, pid int) {
 		}
 		return ""
 	})
+	return thaw
 }
 
 // A node that loses its quorum stops its groups, and is not reset for it. One whose
@@ -105,7 +108,7 @@ func TestReset(t *testing.T) {
 	if len(pids) != 1 {
 		t.Fatalf("%d processes serve", len(pids))
 	}
-	hang(t, pids[0])
+	thaw := hang(t, pids[0])
 	n2.kill()
 	eventually(t, func() string {
 		if !n1.wasReset() {
@@ -127,6 +130,24 @@ func TestReset(t *testing.T) {
 			return "an agent that finds a process that can't be killed doesn't reset the node"
 		}
 		return ""
+	})
+	// Once it can be killed, nothing is left of it.
+	var record struct{ Cgroups []string }
+	b, err := os.ReadFile(filepath.Join(n1.dir, "run", "record.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &record)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	thaw()
+	eventually(t, func() string {
+		for _, dir := range record.Cgroups {
+			if _, err := os.Stat(dir); err == nil {
+				return dir + " is there"
+			}
+		}
+		return stopped()
 	})
 }
 
