@@ -43,7 +43,7 @@ func TestNetnsFaults(t *testing.T) {
 	rounds := [][]string{
 		{"agent killed"}, {"monitor killed"}, {"agent and monitor killed"}, {"everything killed"},
 		{"everything stopped"}, {"agent stopped"}, {"monitor stopped"},
-		{"isolated"}, {"mute"}, {"deaf"}, {"bridge"}, {"one way to one"}, {"flapping link"}, {"20% loss"}, {"moved"},
+		{"isolated"}, {"mute"}, {"deaf"}, {"bridge"}, {"split"}, {"one way to one"}, {"flapping link"}, {"20% loss"}, {"moved"},
 		{"one of two links"}, {"loss on one of two links"}, {"links in turn"},
 		{"full disk"}, {"slow disk"},
 		{"isolated", "monitor killed"}, {"everything stopped", "20% loss"}, {"bridge", "everything killed"}, {"moved", "flapping link"}, {"one of two links", "agent killed"},

@@ -6,7 +6,7 @@
 // Round by round, one or two faults happen at random, the group's owner being
 // hit more often than others: agent, monitor, both or everything on a node is
 // killed with -9; all of it, the agent or the monitor is stopped and goes on; a
-// node is isolated, mute, deaf, or cut from one other both ways or one way; its
+// node is isolated, mute, deaf, cut from one other both ways or one way, or with one other from the rest; its
 // link flaps; a fifth of all frames is lost; of its two links (every node is on
 // two networks; --links=false: on one) one is cut, loses frames, or both are
 // unplugged in turn; its disk is full, or stands still

@@ -122,6 +122,20 @@ func Faults() []Fault {
 		{Name: "bridge", do: wired(func(node, other string) []netlab.Fault {
 			return []netlab.Fault{{Kind: netlab.FaultCut, From: node, To: other}, {Kind: netlab.FaultCut, From: other, To: node}}
 		})},
+		{Name: "split", do: func(ctx context.Context, r *Runner, node, other string) error {
+			// Two on one side: a minority of five, the majority of three.
+			return wired(func(node, other string) (cuts []netlab.Fault) {
+				for _, rest := range r.Names() {
+					if rest == node || rest == other {
+						continue
+					}
+					for _, side := range []string{node, other} {
+						cuts = append(cuts, netlab.Fault{Kind: netlab.FaultCut, From: side, To: rest}, netlab.Fault{Kind: netlab.FaultCut, From: rest, To: side})
+					}
+				}
+				return cuts
+			})(ctx, r, node, other)
+		}},
 		{Name: "one way to one", do: wired(func(node, other string) []netlab.Fault {
 			return []netlab.Fault{{Kind: netlab.FaultCut, From: node, To: other}}
 		})},
