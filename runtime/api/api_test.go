@@ -38,6 +38,7 @@ type fake struct {
 	status  member.Status
 	facts   agent.Facts
 	changed chan struct{}
+	asked   chan struct{}                                  // of those who wait for a change; room for one
 	submit  func(confdb.Command) (confdb.Result, error)    // nil: Apply
 	members func(member.Membership) (confdb.Result, error) // nil: as Raft would
 	ops     []string
@@ -101,6 +102,10 @@ func (f *fake) Read(_ context.Context, fn func(*confdb.State, member.Status)) er
 func (f *fake) Changed() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	select {
+	case f.asked <- struct{}{}:
+	default:
+	}
 	return f.changed
 }
 
@@ -109,7 +114,7 @@ func (f *fake) Facts() agent.Facts { return f.facts }
 const cluster = "c0c0c0c0c0c0c0c0"
 
 func newFake(t *testing.T) *fake {
-	return &fake{state: confdb.NewState(), changed: make(chan struct{}),
+	return &fake{state: confdb.NewState(), changed: make(chan struct{}), asked: make(chan struct{}, 1),
 		status: member.Status{Driver: confdb.Status{Role: confdb.Outside, Self: 1}},
 		facts:  agent.Facts{ClusterID: cluster, NodeID: "id1", Name: "n1", ServerID: 1, Endpoint: "127.0.0.1:1", PID: 11, MonitorPID: 12, LogDir: t.TempDir()}}
 }
@@ -297,6 +302,45 @@ func TestOutcomes(t *testing.T) {
 		code, text := ask(t, h, client.RoleReader, "GET", client.PathConfig, nil)
 		if json.Unmarshal([]byte(text), &conf) != nil || code != 200 || conf.Quorum != tc.quorum || len(conf.Groups) != 1 {
 			t.Errorf("%+v: config %d %s", tc, code, text)
+		}
+	}
+}
+
+// A bootstrap that is sent again, as its answer was slow: with a quorum device
+// the node is no leader yet and knows no members while it claims the device.
+func TestBootstrapSentAgain(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		voters []uint64
+		want   int
+	}{{"its own", []uint64{1}, 200}, {"another's cluster", []uint64{1, 2}, 409}} {
+		f := newFake(t)
+		f.status.Driver.Role = confdb.Candidate
+		h := New(f)
+		answer := make(chan int, 1)
+		go func() {
+			code, _ := ask(t, h, client.RoleAdmin, "POST", client.PathBootstrap, client.Bootstrap{Cluster: testCluster(), Member: request(1)})
+			answer <- code
+		}()
+		select {
+		case <-f.asked: // the request has looked, and waits for a change
+		case got := <-answer:
+			t.Errorf("%s: %d while the device is being claimed", c.name, got)
+			continue
+		}
+		f.mu.Lock()
+		d := &f.status.Driver
+		d.Role, d.Ready, d.Voters, d.Needed = confdb.Leader, true, c.voters, 1
+		f.status.LeaderNode, f.status.Quorum = f.facts.NodeID, true
+		close(f.changed)
+		f.changed = make(chan struct{})
+		f.mu.Unlock()
+		if got := <-answer; got != c.want {
+			t.Errorf("%s: %d, not %d", c.name, got, c.want)
+		}
+		if len(f.ops) > 0 {
+			t.Errorf("%s: %q", c.name, f.ops)
 		}
 	}
 }

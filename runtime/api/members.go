@@ -120,17 +120,25 @@ func (s *server) bootstrap(c *call) error {
 		if r.Code != "" {
 			return s.refused(c.ctx, r, false)
 		}
+	case len(voters) == 0: // begun by this request, sent a first time, or a member that has not read yet of what
 	case len(voters) == 1 && voters[0] == f.ServerID: // begun, then interrupted
 	default:
-		return &client.Error{Status: http.StatusConflict, Code: "conflict",
-			Message: fmt.Sprintf("%s is a member of a cluster already", f.Name),
-			Hint:    "bootstrap is for the first node of a new cluster; others join"}
+		return memberAlready(f.Name)
 	}
 	leads := func(_ *confdb.State, ms member.Status) bool {
 		return ms.Driver.Role == confdb.Leader && ms.Driver.Ready
 	}
 	if !s.until(c.ctx, leads) {
 		return s.noQuorum(c.ctx)
+	}
+	if l, err = s.look(c.ctx, f.NodeID); err != nil {
+		return err
+	}
+	switch voters := l.ms.Driver.Voters; {
+	case l.node != nil && l.node.Joined:
+		return s.done(c, 0)
+	case len(voters) > 1:
+		return memberAlready(f.Name)
 	}
 	var last confdb.Result
 	for _, step := range []confdb.Command{
@@ -144,6 +152,12 @@ func (s *server) bootstrap(c *call) error {
 		}
 	}
 	return s.done(c, last.Revision)
+}
+
+func memberAlready(node string) error {
+	return &client.Error{Status: http.StatusConflict, Code: "conflict",
+		Message: fmt.Sprintf("%s is a member of a cluster already", node),
+		Hint:    "bootstrap is for the first node of a new cluster; others join"}
 }
 
 // join adds a node as a learner, or brings it back with a new server id.
