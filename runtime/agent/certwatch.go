@@ -35,7 +35,8 @@ type certWatch struct {
 	told func(context.Context) (*confdb.NodeCert, bool, error)
 	tell func(context.Context, confdb.NodeCert) error
 
-	logged time.Time
+	logged time.Time // when its end was last told in the log
+	phase  confdb.CertPhase
 }
 
 func (n *Node) watchCertificate(ctx context.Context) {
@@ -89,9 +90,9 @@ func (w *certWatch) run(ctx context.Context) {
 func (w *certWatch) look(ctx context.Context, now time.Time) bool {
 	cert := phaseOf(w.current(), now)
 	if cert.Phase == confdb.CertGood {
-		w.logged = time.Time{}
-	} else if w.logged.IsZero() || now.Sub(w.logged) >= certLogEach {
-		w.logged = now
+		w.phase = cert.Phase
+	} else if w.phase != cert.Phase || now.Sub(w.logged) >= certLogEach {
+		w.logged, w.phase = now, cert.Phase
 		text := "this node's certificate ends soon; clusterplan apply renews it"
 		if cert.Phase == confdb.CertExpired {
 			text = "this node's certificate has expired: groups go on, but its API takes no calls over the network; clusterplan apply renews it (or is this host's clock wrong?)"
