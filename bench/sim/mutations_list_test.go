@@ -55,7 +55,7 @@ var mutations = []mutation{
 	{name: "an answer of the database before its log is written", edits: []edit{{"runtime/sim/disk.go", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n", "	took := w.between(200*time.Microsecond, 6*time.Millisecond)\n	w.after(0, func() { a.input(member.Persisted{N: p.N}) })\n"}}},
 	{name: "a node answers reads from its own copy", edits: []edit{{"runtime/member/proposals.go", "	if r, ok := m.state.Answered(c.ID); ok {\n", "	if c.Nothing {\n		m.emit(Reply{Token: in.Token})\n		return\n	}\n	if r, ok := m.state.Answered(c.ID); ok {\n"}}},
 	{name: "a leader answers reads without asking the others", edits: []edit{{"runtime/member/proposals.go", "	if r, ok := m.state.Answered(c.ID); ok {\n", "	if c.Nothing && m.status.Role == confdb.Leader && m.status.Ready {\n		m.emit(Reply{Token: in.Token})\n		return\n	}\n	if r, ok := m.state.Answered(c.ID); ok {\n"}},
-		hint: "--nodes 3 --mix pause-agent=6,cut=2,pause=2"},
+		hint: "--nodes 5 --seed 300 --mix pause-agent=5,pause=2,suspend=2"},
 	{name: "no device read-back", edits: []edit{
 		{"runtime/confdb/diskdb/arbiter.go", "		if a.readAt >= a.holdEnd() {\n			a.judge()\n", "		if a.readAt >= a.holdEnd() {\n			a.won()\n"},
 		{"runtime/confdb/diskdb/arbiter.go", "		a.wantAfter = a.renewedBy // a read that began before proves nothing\n", "		a.renewed()\n"},
