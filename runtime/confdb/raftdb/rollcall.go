@@ -48,6 +48,7 @@ type answer struct {
 	promise position // the newest that the asker has told it: a term, and up to where its log agreed in that
 	applied position // up to where it is committed for sure, and voters are as of there
 	voters  []uint64
+	at      spec.Instant // when it came
 }
 
 // rollCall is one under way.
@@ -218,6 +219,7 @@ func (d *Driver) callStep(in confdb.Message) bool {
 	}
 	if kind == callTells {
 		if a, ok := decodeAnswer(in.Data[2:]); ok && a.nonce == c.nonce {
+			a.at = d.now
 			c.answers[in.From] = a
 			if d.older = c.needed && a.applied.index > c.last || c.max.before(a.promise); !d.older {
 				d.endCall()
@@ -264,8 +266,11 @@ func (d *Driver) endCall() {
 		if !votes {
 			need = len(voters) - q + 1 // as many as no majority can do without
 		}
-		_, leads := c.answers[top.lead]
-		if len(voters) == 0 || d.now < d.graceEnd() || heard < need || top.lead != 0 && top.lead != d.id && !leads {
+		leader, answers := c.answers[top.lead]
+		silent := top.lead != 0 && top.lead != d.id && !answers
+		// Who leads that long after this server's start has a majority without it.
+		leads := answers && leader.lead == top.lead && leader.at >= d.graceEnd()
+		if len(voters) == 0 || d.now < d.graceEnd() || !leads && (heard < need || silent) {
 			return
 		}
 	}

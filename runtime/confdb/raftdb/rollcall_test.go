@@ -194,6 +194,20 @@ func TestWhoHasToAnswer(t *testing.T) {
 	}
 }
 
+// Who was killed while it joined knows and hears the leader alone: that is
+// enough, once it leads still after the grace.
+func TestTheLeaderAnswersAlone(t *testing.T) {
+	d := calling(t, stored())
+	a := answer{term: 6, lead: 4, applied: position{5, 50}, voters: []uint64{2, 3, 4, 6, 7}}
+	d.tells(4, a)
+	if d.Tick(d.now.Add(graceRounds * d.set.Round)); !d.Status().Starting {
+		t.Error("what the leader said before is enough")
+	}
+	if d.tells(4, a); d.Status().Starting {
+		t.Error("it waits for those whom it can't reach")
+	}
+}
+
 // A lone voter waits a while whether it is alone, then leads by itself. A
 // blank directory has nothing to ask about, and no vote.
 func TestAloneAndBlank(t *testing.T) {
