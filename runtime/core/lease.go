@@ -40,7 +40,9 @@ type peer struct {
 	sentN uint64
 
 	// As leader, of the current term.
-	fresh    spec.Instant // receipt of its newest answer to a frame of this term
+	fresh    spec.Instant // receipt of its newest answer to a frame of this term that it had not answered before
+	freshSeq uint64       // that answer's Seq: what a grant answers
+	freshAck uint64       // own Seq that it answered
 	answered spec.Instant // send time of the newest own frame that it answered
 	oldTerm  spec.Instant // no older term's frame was answered after this; with told
 	told     bool
@@ -101,10 +103,10 @@ func (m *Machine) Frame(now spec.Instant, to uint64) heartbeat.Frame {
 		m.noteAnswer(m.lead.term, m.now)
 		f.Asks = f.Asks || !m.timings.Probing()
 		if g := m.grant(p); g > 0 {
-			f.Grant, f.GrantIncarnation, f.GrantSeq = g, p.inc, p.seq
-			s.held = p.seq
+			f.Grant, f.GrantIncarnation, f.GrantSeq = g, p.inc, p.freshSeq
+			s.held = p.freshSeq
 			if p.settleSeq == 0 && p.revision >= m.state.TimingsRevision {
-				p.settleSeq = p.seq
+				p.settleSeq = p.freshSeq
 			}
 		}
 	} else if p.leads && p.term == m.drv.Term {
@@ -276,15 +278,16 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 	if s == nil || s.term != m.lead.term {
 		return
 	}
-	// Late answers to old frames are no sign of life now.
-	if m.now.Sub(s.at) < m.suspicion(p) {
+	// Late answers to old frames are no sign of life now, nor is an answer given
+	// before: a node that hears nothing any more repeats its last one.
+	if f.AckSeq > p.freshAck && m.now.Sub(s.at) < m.suspicion(p) {
 		if p.fresh == 0 || m.silent(p) {
 			m.leadDirty()
 		}
 		if p.fresh != 0 {
-			p.jitter.note(m.now, m.now.Sub(p.fresh))
+			p.jitter.note(m.now, m.now.Sub(p.fresh), m.timings.SuspicionLimit())
 		}
-		p.fresh = m.now
+		p.fresh, p.freshSeq, p.freshAck = m.now, f.Seq, f.AckSeq
 	}
 	if !p.told && !f.Unsaved {
 		// Receipt less the age, as short as this clock may have seen it: late is safe.
@@ -431,15 +434,16 @@ func (m *Machine) longestWait(node string) time.Duration {
 }
 
 // grant is the lease for a peer in a frame that leaves now: it ends L after
-// the older of the peer's frame and the authority. The peer counts from when it
-// sent that frame, which was before its receipt here.
+// the older of the peer's newest answer and the authority. The peer counts from
+// when it sent that answer, which was before its receipt here. Frames that
+// answer nothing new are granted nothing: who is deaf gets no lease by speaking.
 func (m *Machine) grant(p *peer) time.Duration {
 	p.offered = false
 	a := m.authority()
 	if a == 0 || !m.mayGrant(p) {
 		return 0
 	}
-	d := m.leaseFor(p.node) - max(p.at.Sub(a), 0)
+	d := m.leaseFor(p.node) - max(p.fresh.Sub(a), 0)
 	if d <= 0 {
 		return 0
 	}
@@ -448,7 +452,7 @@ func (m *Machine) grant(p *peer) time.Duration {
 		p.granted = p.inc
 		clear(p.releases) // of the incarnation before
 	}
-	m.lead.nodeLeases[p.node] = max(m.lead.nodeLeases[p.node], min(a, p.at))
+	m.lead.nodeLeases[p.node] = max(m.lead.nodeLeases[p.node], min(a, p.fresh))
 	return d
 }
 

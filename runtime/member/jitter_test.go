@@ -103,3 +103,42 @@ func TestJitter(t *testing.T) {
 		}
 	})
 }
+
+// A node that hears nothing any more speaks on: it asks to be elected, and its
+// frames answer what it heard last, again and again. That is no life, no
+// irregularity, and nothing to grant a lease for: its group is elsewhere as soon
+// as a dead node's, also where it answered irregularly before, or was away.
+func TestDeafFollower(t *testing.T) {
+	for _, before := range []string{"nothing", "an outage", "20% loss"} {
+		t.Run(before, func(t *testing.T) {
+			w := newWorld(t, 3)
+			rng := rand.New(rand.NewPCG(7, 7))
+			home := w.hosts[1]
+			if home == w.leader() {
+				home = w.hosts[2]
+			}
+			owner := w.put(groupSpec("web", home.name))
+			w.run(2 * time.Second)
+			deaf := func(_, to *host, _ *heartbeat.Frame) bool { return to != owner }
+			switch before {
+			case "an outage": // short of the lease's end
+				w.onFrame = func(from, to *host, _ *heartbeat.Frame) bool { return from != owner && to != owner }
+				w.run(550 * time.Millisecond)
+			case "20% loss":
+				w.onFrame = func(_, _ *host, _ *heartbeat.Frame) bool { return rng.IntN(100) >= 20 }
+				w.run(time.Minute)
+			}
+			w.onFrame = nil
+			w.run(5 * time.Second)
+			if w.leader() == owner || w.running["g-web"] != owner.name {
+				t.Fatalf("led by %s, web runs on %q, not by %s", w.leader().name, w.running["g-web"], owner.name)
+			}
+			w.onFrame = deaf
+			took := w.until("web runs elsewhere", 5*time.Second, func() bool { return w.running["g-web"] != "" && w.running["g-web"] != owner.name })
+			t.Logf("failover in %v", took)
+			if took > wait+150*time.Millisecond {
+				t.Errorf("failover took %v, W is %v", took, wait)
+			}
+		})
+	}
+}
