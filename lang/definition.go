@@ -66,6 +66,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	d.outputs()
 	d.spec = d.typed()
 	ev.diags = append(ev.diags, d.check()...)
+	ev.diags = append(ev.diags, d.checkMoved()...)
 	ev.shares, ev.sealed = nil, nil
 	diags := tidy(ev.diags)
 	ev.diags = nil

@@ -40,6 +40,7 @@ type Config struct {
 	nodes     map[string]*block
 	fences    map[string]*block
 	groups    map[string]*block
+	moves     Moves
 
 	varsValue cty.Value // all variables as one object
 	order     []vertex  // of evaluation
@@ -109,6 +110,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 	c.unsound = diags.HasErrors()
 	diags = append(diags, c.assignVariables()...)
 	diags = append(diags, c.checkRefs()...)
+	diags = append(diags, c.checkMoves()...)
 	diags = append(diags, c.sortVertices()...)
 	return c, tidy(diags)
 }
@@ -199,7 +201,6 @@ var laterRoot = map[string]string{
 	"volume":    "Nodes with provider = local need none.",
 	"guarantee": "Leave it out.",
 	"check":     "Leave it out; clusterplan status shows the states of groups.",
-	"moved":     "Leave it out: a new label deletes the old object and creates a new one. To rename without that, keep the label and set name.",
 	"removed":   "Leave it out: an object whose block is gone is deleted.",
 	"import":    "Leave it out.",
 }
@@ -234,6 +235,8 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.output(b)...)
 		case "cluster", "node", "fence", "group":
 			diags = append(diags, c.object(b)...)
+		case "moved":
+			diags = append(diags, c.moved(b)...)
 		}
 	}
 	return diags

@@ -41,9 +41,11 @@ type item struct {
 	partial bool              // a create or delete that was cut off
 	silent  bool              // could not be read
 	same    bool              // it was seen to be just as it is wanted
+	knownAs *addr.Address     // its address in the cluster's database, where that is another one
+	moves   bool              // the database has to learn of its address, if of nothing else
 }
 
-func (it *item) acts() bool { return it.change.Action() != "no-op" }
+func (it *item) acts() bool { return it.moves || it.change.Action() != "no-op" }
 
 type builder struct {
 	in      Input
@@ -56,7 +58,8 @@ type builder struct {
 	pending map[addr.Address]*statefile.Pending
 	items   []*item // in address order
 	at      map[addr.Address]*item
-	parts   map[addr.Address][]*item // a group's resources
+	parts   map[addr.Address][]*item      // a group's resources
+	former  map[addr.Address]addr.Address // by address: the one before the moved blocks
 	after   spec.Definition
 	before  spec.Definition
 	destroy bool
@@ -84,7 +87,9 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	}
 	b.learn()
 	b.collect()
+	b.relabel()
 	b.changes()
+	b.suggest()
 	b.settings()
 	b.world()
 	b.order()
@@ -185,9 +190,14 @@ func (b *builder) changes() {
 	for _, it := range b.items {
 		b.change(it)
 		c := it.change
+		if c.PreviousAddress != nil {
+			b.plan.Summary.Move++
+		}
 		switch c.Action() {
 		case "no-op":
-			b.plan.Summary.NoOp++
+			if c.PreviousAddress == nil {
+				b.plan.Summary.NoOp++
+			}
 		case "create":
 			b.plan.Summary.Create++
 		case "update":
@@ -348,6 +358,7 @@ func (b *builder) change(it *item) {
 	default:
 		b.compare(it)
 	}
+	b.moved(it)
 	if it.want != nil && it.acts() {
 		c.DependsOn = it.want.hard
 	}

@@ -17,6 +17,7 @@ type Input struct {
 	Version    DefinitionVersion
 	State      statefile.State // with its journal folded in
 	Pending    []statefile.Pending
+	Renames    []statefile.Move // that Rename has given State
 	World      World
 	Providers  *providers.Registry // only Schema and Plan are called
 	Mode       string              // "" is ModeNormal

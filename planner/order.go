@@ -77,7 +77,7 @@ func (b *builder) order() {
 			"None of these can be the first: "+strings.Join(names, " -> ")+". Do it in two applies: first take away what they exchange, then give it."))
 		return
 	}
-	w := &Work{Graph: o.g, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy}
+	w := &Work{Graph: o.g, Renames: b.in.Renames, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy}
 	if b.in.World.Objects != nil && !b.destroy {
 		for _, it := range b.items {
 			if !it.acts() && !it.silent && it.old != nil && it.prior != nil {
@@ -98,6 +98,9 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 	u := &Unit{
 		Key: Key{it.addr, stage}, Action: it.change.Action(), Type: it.change.Type, ID: it.id,
 		Prior: it.prior, Old: it.old, Last: true,
+	}
+	if u.Action == "no-op" { // its parts change, or its address
+		u.Action = "update"
 	}
 	if it.old != nil {
 		u.Provider = it.old.Provider
@@ -287,9 +290,6 @@ func (o *orderer) group(it *item) {
 		return
 	}
 	u := o.add(it, StageWhole)
-	if u.Action == "no-op" {
-		u.Action = "update"
-	}
 	for _, p := range parts {
 		if p.want == nil {
 			u.Gone = append(u.Gone, p.addr)

@@ -34,6 +34,7 @@ type Plan struct {
 	AsOf           *AsOf                   `json:"as_of"` // null: read with quorum, or there is no cluster yet
 	Definition     DefinitionVersion       `json:"definition"`
 	Changes        []Change                `json:"changes"`
+	SuggestedMoves []SuggestedMove         `json:"suggested_moves,omitempty"`
 	Summary        Summary                 `json:"summary"`
 	Drift          []Drift                 `json:"drift"`
 	Operator       []Operator              `json:"operator"`

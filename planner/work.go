@@ -17,6 +17,9 @@ type Work struct {
 	// Kept are the objects that are as they should be, as they were read: the
 	// state may not know it yet, where an apply was cut off.
 	Kept []Kept
+	// Renames are objects whose addresses the state has to change, at once and
+	// before anything is done: Rename made the state that the plan rests on.
+	Renames []statefile.Move
 	// First says that there is no cluster yet.
 	First bool
 	// AllowQuorumLoss as it was planned.

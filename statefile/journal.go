@@ -89,7 +89,7 @@ func decodeRecord(text []byte, sum uint32) (Entry, uint32, error) {
 		return e, 0, err
 	}
 	n := 0
-	for _, set := range []bool{e.Begin != nil, e.Cluster != nil, e.Intent != nil, e.Result != nil} {
+	for _, set := range []bool{e.Begin != nil, e.Cluster != nil, e.Intent != nil, e.Result != nil, e.Moved != nil} {
 		if set {
 			n++
 		}
@@ -121,6 +121,7 @@ type Pending struct {
 //     its resources with it. With neither (an error that tells nothing): the
 //     state keeps what it has; the intent stays pending unless the state knows
 //     the object already with the same id.
+//   - Moved: the objects, and what is pending, have other addresses from here on.
 //
 // Entries of results for addresses without an intent (a group's resources) are
 // taken as well. Fold does not change s; the new state shares what is unchanged.
@@ -151,15 +152,17 @@ func Fold(s State, entries []Entry) (State, []Pending) {
 			f.pending[p.Addr] = p
 		case e.Result != nil:
 			f.result(e.Result)
+		case e.Moved != nil:
+			f.move(e.Moved.Moves)
 		}
 	}
 	s.Objects = slices.DeleteFunc(f.objects, func(o Object) bool { return o.Type == "" })
-	slices.SortFunc(s.Objects, func(a, b Object) int { return addr.Compare(a.Addr, b.Addr) })
+	sortObjects(s.Objects)
 	pending := make([]Pending, 0, len(f.pending))
 	for _, p := range f.pending {
 		pending = append(pending, p)
 	}
-	slices.SortFunc(pending, func(a, b Pending) int { return addr.Compare(a.Addr, b.Addr) })
+	sortPending(pending)
 	return s, pending
 }
 

@@ -77,6 +77,7 @@ type Entry struct {
 	Cluster *Cluster  `json:"cluster,omitempty"` // identity made
 	Intent  *Intent   `json:"intent,omitempty"`
 	Result  *Result   `json:"result,omitempty"`
+	Moved   *Moved    `json:"moved,omitempty"`
 }
 
 // Begin opens a run.

@@ -238,7 +238,7 @@ func TestJournalCutAndChanged(t *testing.T) {
 }
 
 func TestJournalKinds(t *testing.T) {
-	for _, e := range []Entry{{}, {Begin: &Begin{}, Cluster: &Cluster{}}} {
+	for _, e := range []Entry{{}, {Begin: &Begin{}, Cluster: &Cluster{}}, {Moved: &Moved{}, Result: &Result{}}} {
 		data, _ := encode(t, []Entry{e})
 		if _, err := DecodeJournal(data); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "kinds of entries") {
 			t.Error(err)

@@ -153,6 +153,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	res := &Result{}
 	err := r.begin()
 	if err == nil {
+		err = r.rename()
+	}
+	if err == nil {
 		err = r.settle()
 	}
 	if err == nil {
@@ -207,6 +210,22 @@ func (r *runner) begin() error {
 			ID: r.cluster.ID, Name: r.cluster.Name, CACert: []byte(r.cluster.CACert), CAKey: []byte(r.cluster.CAKey), Key: key,
 		})
 	}
+	return nil
+}
+
+// rename has the state on the disk call objects what the plan calls them. That
+// they are so in the cluster too comes with their units; where this run does
+// not get there, the next plan sees the difference.
+func (r *runner) rename() error {
+	if len(r.work.Renames) == 0 {
+		return nil
+	}
+	if err := r.append(statefile.Entry{Moved: &statefile.Moved{Moves: r.work.Renames}}); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.summary.Move = len(r.work.Renames)
 	return nil
 }
 

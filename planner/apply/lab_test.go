@@ -89,12 +89,16 @@ func newLab(t testing.TB) *lab {
 
 func (l *lab) load(src string) *lang.Definition {
 	l.t.Helper()
-	return l.loadWith(src, l.known())
+	return l.loadWith(src, nil)
 }
 
 // known is what the state has of nodes.
 func (l *lab) known() lang.Known {
 	state, _ := l.current()
+	return knownOf(state)
+}
+
+func knownOf(state statefile.State) lang.Known {
 	return func(a addr.Address) (cty.Value, bool) {
 		o := state.Find(a)
 		if o == nil || a.Type != addr.TypeNode {
@@ -105,6 +109,7 @@ func (l *lab) known() lang.Known {
 	}
 }
 
+// loadWith: known nil is what the state has of nodes.
 func (l *lab) loadWith(src string, known lang.Known) *lang.Definition {
 	l.t.Helper()
 	files := fstest.MapFS{"main.cluster.hcl": &fstest.MapFile{Data: []byte(src)}}
@@ -116,6 +121,11 @@ func (l *lab) loadWith(src string, known lang.Known) *lang.Definition {
 	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks})
 	if diags.HasErrors() {
 		l.t.Fatalf("load: %v", diags)
+	}
+	if known == nil {
+		state, pending := l.current()
+		state, _, _, _ = planner.Rename(conf.Moves(), state, pending)
+		known = knownOf(state)
 	}
 	def, diags := conf.Evaluate(known)
 	if diags.HasErrors() {
@@ -129,14 +139,28 @@ func (l *lab) current() (statefile.State, []statefile.Pending) {
 	return statefile.Fold(l.state, l.journal.entries)
 }
 
-func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
+// renamed is current with the addresses of the definition's moved blocks.
+func (l *lab) renamed(def *lang.Definition) (statefile.State, []statefile.Pending, []statefile.Move) {
 	l.t.Helper()
 	state, pending := l.current()
+	if def == nil {
+		return state, pending, nil
+	}
+	state, pending, moves, diags := planner.Rename(def.Moves(), state, pending)
+	if diags.HasErrors() {
+		l.t.Fatalf("rename: %v", diags)
+	}
+	return state, pending, moves
+}
+
+func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
+	l.t.Helper()
+	state, pending, moves := l.renamed(def)
 	world, err := refresh.Run(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry(), Definition: def})
 	if err != nil {
 		l.t.Fatalf("refresh: %v", err)
 	}
-	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, World: world, Providers: l.world.Registry(), Mode: mode})
+	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, World: world, Providers: l.world.Registry(), Mode: mode})
 	return p
 }
 
@@ -150,7 +174,7 @@ func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.
 	if p.Errored {
 		return nil, p, fmt.Errorf("plan: %v", p.Diagnostics)
 	}
-	state, pending := l.current()
+	state, pending, _ := l.renamed(def)
 	l.events = nil
 	cfg := apply.Config{
 		Plan: p, Definition: def, State: state, Pending: pending, Providers: l.world.Registry(), Journal: &l.journal,

@@ -219,7 +219,7 @@ func (r *runner) settled(j *job, phase string, last bool) error {
 		r.known[u.Key.Addr] = valueOf(j.prior, j.planned)
 		r.mu.Unlock()
 	}
-	if whole {
+	if whole && (u.Action != "update" || r.changes(u.Key.Addr)) {
 		r.count(u.Action)
 	}
 	return nil

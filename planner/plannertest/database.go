@@ -160,6 +160,9 @@ func (w *World) put(req providers.ApplyRequest) error {
 			}
 		}
 	}
+	if g.Value != cty.NilVal {
+		w.renamed(g.Value.GetAttr("name").AsString(), req.Planned.GetAttr("name").AsString(), "depends_on", "keep_apart", "keep_apart_soft")
+	}
 	for it := req.Planned.GetAttr("depends_on").ElementIterator(); it.Next(); {
 		_, name := it.Element()
 		found := false

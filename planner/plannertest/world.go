@@ -241,7 +241,7 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 	restart := !old["program"].RawEquals(attrs["program"])
 	down, hung := has(providers.HealthNotRunning), has(providers.HealthNoAnswer)
 	settings, votes := false, !old["votes"].RawEquals(attrs["votes"])
-	for _, name := range []string{"zone", "labels", "spare", "role"} {
+	for _, name := range []string{"name", "zone", "labels", "spare", "role"} {
 		settings = settings || !old[name].RawEquals(attrs[name])
 	}
 	add := func(when bool, phases ...string) {
@@ -397,7 +397,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		h.Value = req.Planned
 		w.takeVote(had, req.Addr.String()+" demote")
 	case providers.PhaseUpdate:
+		old := m.Spec.Name
 		m.Spec, h.Value = w.node(req), req.Planned
+		w.renamed(old, m.Spec.Name, "preferred_owners", "possible_owners")
 	case providers.PhaseDrain:
 		if m != nil {
 			m.Drain = true
@@ -409,6 +411,32 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		w.takeVote(had, req.Addr.String()+" leave")
 	}
 	return nil
+}
+
+// renamed has the groups' lists go with the name of what they name, as the
+// database does.
+func (w *World) renamed(old, name string, lists ...string) {
+	if old == name {
+		return
+	}
+	for _, g := range w.Groups {
+		if g.Value == cty.NilVal {
+			continue // being born
+		}
+		attrs := g.Value.AsValueMap()
+		for _, list := range lists {
+			elems := attrs[list].AsValueSlice()
+			for i, e := range elems {
+				if e.AsString() == old {
+					elems[i] = cty.StringVal(name)
+				}
+			}
+			if len(elems) > 0 {
+				attrs[list] = cty.ListVal(elems)
+			}
+		}
+		g.Value = cty.ObjectVal(attrs)
+	}
 }
 
 // model is the quorum model in the database.

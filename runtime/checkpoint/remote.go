@@ -21,7 +21,8 @@ type Remote struct {
 	http  *http.Client
 }
 
-// NewRemote speaks for a resource (names) under an epoch. Close ends its
+// NewRemote speaks for a resource (the group's id, for its name may change
+// meanwhile, and the resource's name) under an epoch. Close ends its
 // connections.
 func NewRemote(socket, group, resource string, epoch uint64) *Remote {
 	return &Remote{

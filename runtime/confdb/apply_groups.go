@@ -43,6 +43,10 @@ func (s *State) putGroup(c Command) Result {
 		g.Owner.Open = true // until the next owner: this one may not have heard of the change
 	}
 	g.Owner.Freeze = g.Owner.Node != "" && g.Freezes() // the same
+	if g.Spec.Name != next.Name {
+		s.renameGroup(g.Spec.Name, next.Name)
+	}
+	g.renameCheckpoints(next)
 	g.Spec = next
 	s.relyOnWatchdog(g)
 	g.Resources = resourceStates(next, g.Resources)

@@ -48,6 +48,9 @@ func (s *State) putNode(c Command) Result {
 		}
 	}
 	if !same(n.Spec, p.Spec) {
+		if n.Spec.Name != p.Spec.Name {
+			s.renameNode(n.Spec.Name, p.Spec.Name)
+		}
 		n.Spec = p.Spec
 		for _, g := range s.Groups {
 			if g.Owner.Node == id {

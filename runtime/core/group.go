@@ -231,7 +231,7 @@ func (m *Machine) driveUp(r *run) {
 			if x.state == spec.StateFailed && x.retryAt == 0 {
 				continue
 			}
-			if !r.supported(x) || r.oldOf(x.spec.Name) || r.dependentsUp(x) {
+			if !r.supported(x) || r.goesFirst(&x.spec) || r.dependentsUp(x) {
 				continue
 			}
 			if why := m.unwatched(r, x); why != "" {
@@ -284,6 +284,12 @@ func (r *run) supported(x *resource) bool {
 
 func (r *run) oldOf(name string) bool {
 	return slices.ContainsFunc(r.old, func(x resource) bool { return x.spec.Name == name })
+}
+
+// goesFirst tells whether the resource runs still as it was before, perhaps
+// under another name: that goes down first.
+func (r *run) goesFirst(s *spec.Resource) bool {
+	return slices.ContainsFunc(r.old, func(x resource) bool { return x.spec.Name == s.Name || s.ID != "" && x.spec.ID == s.ID })
 }
 
 // dependentsUp tells whether something that stands on x alone is not down

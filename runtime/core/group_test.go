@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
 )
 
 // What a change of a running resource means: only what a plan calls a restart is one.
@@ -29,5 +30,29 @@ func TestSameResource(t *testing.T) {
 		if got := sameResource(base(), b); got != tt.same {
 			t.Errorf("%s: same %v, want %v", tt.name, got, tt.same)
 		}
+	}
+}
+
+// A resource that has another name starts under it once it is down under the old one.
+func TestRenamedResourceGoesDownFirst(t *testing.T) {
+	group := func(first string) *confdb.Group {
+		return &confdb.Group{Spec: spec.Group{Name: "g", Resources: []spec.Resource{
+			{ID: "1", Name: first, Type: "script"}, {ID: "2", Name: "b", Type: "script"}, {Name: "of no id", Type: "script"}}}}
+	}
+	r := newRun("g", group("a"))
+	for i := range r.resources {
+		r.resources[i].state = spec.StateOnline
+	}
+	if !r.define(group("c")) || len(r.old) != 1 || r.old[0].spec.Name != "a" {
+		t.Fatalf("what goes down: %+v", r.old)
+	}
+	for i, want := range []bool{true, false, false} {
+		if got := r.goesFirst(&r.resources[i].spec); got != want {
+			t.Errorf("%s waits for an older one: %v", r.resources[i].spec.Name, got)
+		}
+	}
+	r.old = nil
+	if r.goesFirst(&r.resources[0].spec) {
+		t.Error("it waits for nobody")
 	}
 }

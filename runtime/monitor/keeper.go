@@ -45,7 +45,7 @@ func (m *monitor) restore(ctx context.Context, in *instance, env resource.Env, r
 	}
 	k := checkpoint.New(checkpoint.Config{
 		Spec: *in.spec.Checkpoint, Node: env.Node, Dir: env.Dir, User: user, Run: res.Run,
-		Store: checkpoint.NewRemote(env.Socket, env.Group, in.spec.Name, env.Epoch),
+		Store: checkpoint.NewRemote(env.Socket, in.ref.Group, in.spec.Name, env.Epoch),
 		Log: func(text string) {
 			m.out.log("warn", text, map[string]any{"group": env.Group, "resource": in.spec.Name})
 		},

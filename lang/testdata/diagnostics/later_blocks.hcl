@@ -37,9 +37,6 @@ network "m" {
 guarantee "m" {
 }
 
-moved {
-}
-
 removed {
 }
 

@@ -89,6 +89,10 @@ func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (*l
 // plan does it; read is called once the world has been looked at.
 func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*Planned, error) {
 	p := &Planned{}
+	renames, err := s.rename(o.Mode)
+	if err != nil {
+		return nil, err
+	}
 	known := s.known()
 	p.Definition, p.Diags = s.Config.Evaluate(known)
 	p.Diags = append(s.Diags, p.Diags...)
@@ -105,7 +109,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		return nil, err
 	}
 	in := planner.Input{
-		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
+		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Renames: renames, Providers: s.registry,
 		Mode: o.Mode, Replace: o.Replace, AllowQuorumLoss: o.AllowQuorumLoss,
 	}
 	if o.Mode == planner.ModeDestroy {
@@ -149,6 +153,24 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		return p, err
 	}
 	return p, nil
+}
+
+// rename has the state that was read call its objects what the definition's
+// moved blocks call them. What is on the disk follows with an apply.
+func (s *Session) rename(mode string) ([]statefile.Move, error) {
+	if mode == planner.ModeDestroy || s.Diags.HasErrors() {
+		return nil, nil
+	}
+	state, pending, moves, diags := planner.Rename(s.Config.Moves(), s.Snap.State, s.Snap.Pending)
+	if diags.HasErrors() {
+		return nil, &view.DiagnosticsError{Diags: append(s.Diags, diags...), Files: s.Config.Files()}
+	}
+	if len(moves) > 0 {
+		snap := *s.Snap
+		snap.State, snap.Pending = state, pending
+		s.Snap = &snap
+	}
+	return moves, nil
 }
 
 // quorumError is ErrQuorum with the plan's own words.

@@ -27,6 +27,9 @@ func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
 		head = s.Red(verb + " incomplete.")
 	}
 	fmt.Fprintf(w, "\n%s %d added, %d changed, %d destroyed", s.Bold(head), d.Create+d.Replace, d.Update, d.Delete+d.Replace)
+	if d.Move > 0 {
+		fmt.Fprintf(w, ", %d renamed", d.Move)
+	}
 	if len(res.Failed) > 0 {
 		fmt.Fprintf(w, "; %d failed, %d skipped", len(res.Failed), len(res.Skipped))
 	}

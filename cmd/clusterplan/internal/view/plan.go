@@ -136,7 +136,8 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 	d := newDefaults(p)
 	for i := range p.Changes {
 		c := &p.Changes[i]
-		if c.Action() == "no-op" && c.PreviousAddress == nil {
+		if c.Action() == "no-op" {
+			s.hasMoved(b, c)
 			continue
 		}
 		indent := "  " // symbols line up; the widest has three columns
@@ -152,7 +153,7 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 		}
 		fmt.Fprintln(b, head)
 		if c.PreviousAddress != nil {
-			fmt.Fprintf(b, "      was called %s\n", *c.PreviousAddress)
+			fmt.Fprintf(b, "      %s\n", s.Dim(fmt.Sprintf("(moved from %s)", *c.PreviousAddress)))
 		}
 		if len(c.Phases) > 0 {
 			fmt.Fprintf(b, "      %s\n", s.Dim("steps: "+strings.Join(c.Phases, ", ")))
@@ -162,6 +163,36 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 		}
 		b.WriteString("\n")
 	}
+	s.suggestedMoves(b, p)
+}
+
+// hasMoved shows an object of which nothing changes but its address. A
+// resource that only goes with its group is not told of.
+func (s Style) hasMoved(b *strings.Builder, c *planner.Change) {
+	if c.PreviousAddress == nil {
+		return
+	}
+	if was := c.PreviousAddress; c.Address.IsResource() && was.Resource == c.Address.Resource && was.ResourceKey == c.Address.ResourceKey {
+		return
+	}
+	line := "    " + s.Bold(c.PreviousAddress.String()) + " has moved to " + s.Bold(c.Address.String())
+	if len(c.Why) > 0 {
+		line += "  " + s.Dim("# "+strings.Join(c.Why, ", "))
+	}
+	fmt.Fprintf(b, "%s\n\n", line)
+}
+
+// suggestedMoves shows the blocks that would rename what is deleted and created.
+func (s Style) suggestedMoves(b *strings.Builder, p *planner.Plan) {
+	if len(p.SuggestedMoves) == 0 {
+		return
+	}
+	s.section(b, "Deleted and created, though it is the same but for its address")
+	b.WriteString("  To rename it instead, put this into the definition:\n\n")
+	for _, m := range p.SuggestedMoves {
+		fmt.Fprintf(b, "  moved {\n    from = %s\n    to   = %s\n  }\n", m.From, m.To)
+	}
+	b.WriteString("\n")
 }
 
 // attributes shows what differs; of an object that is to be made, what is not

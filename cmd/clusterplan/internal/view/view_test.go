@@ -77,7 +77,8 @@ func full() *planner.Plan {
 			}},
 			{Address: addr.Group("old", addr.NoKey), Type: "group", Actions: planner.ActionDelete, Why: []string{"not in definition"}},
 		},
-		Summary: planner.Summary{Create: 1, Update: 2, Replace: 1, Delete: 1, Move: 1},
+		SuggestedMoves: []planner.SuggestedMove{{From: addr.Group("old", addr.NoKey), To: addr.Group("new", addr.StringKey("a"))}},
+		Summary:        planner.Summary{Create: 1, Update: 2, Replace: 1, Delete: 1, Move: 1},
 		OutputChanges: map[string]planner.OutputChange{
 			"url":    {Actions: planner.ActionUpdate, Before: cty.StringVal("a"), After: cty.StringVal("b")},
 			"old":    {Actions: planner.ActionDelete, Before: cty.True, After: cty.NilVal},

@@ -1,0 +1,316 @@
+package lang
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+)
+
+// Move is a moved block: what the state has at From is the definition's To.
+type Move struct {
+	From, To addr.Address
+	Range    hcl.Range // the block's header
+}
+
+// Moves are a definition's moved blocks. The zero value moves nothing.
+type Moves struct {
+	list []Move
+	from map[addr.Address]int // place in list
+}
+
+// None tells whether there are no moved blocks.
+func (m *Moves) None() bool { return m == nil || len(m.list) == 0 }
+
+// Final follows the blocks from a to where it is in the end. first is the
+// block that moves it first, nil where it stays.
+func (m *Moves) Final(a addr.Address) (to addr.Address, first *Move) {
+	var seen []addr.Address
+	for to = a; ; {
+		next, by := m.step(to)
+		if by == nil || slices.Contains(seen, next) { // a cycle is refused at load
+			return to, first
+		}
+		if first == nil {
+			first = by
+		}
+		seen = append(seen, to)
+		to = next
+	}
+}
+
+// step is one block's move. A block for all instances (no key on either side)
+// keeps their keys; a group takes its resources along. What is said of one
+// thing alone goes before what is said of all.
+func (m *Moves) step(a addr.Address) (addr.Address, *Move) {
+	if len(m.list) == 0 {
+		return a, nil
+	}
+	owner := a.Owner()
+	bare := owner.WithoutKey()
+	for _, o := range []addr.Address{owner, bare} {
+		if !a.IsResource() {
+			break
+		}
+		for _, key := range []addr.Key{a.ResourceKey, addr.NoKey} {
+			i, ok := m.from[o.WithResource(a.Resource, key)]
+			if !ok {
+				continue
+			}
+			to := m.list[i].To
+			if o != owner {
+				if !to.Key.IsNone() {
+					continue
+				}
+				to.Key = a.Key
+			}
+			if key != a.ResourceKey {
+				if !to.ResourceKey.IsNone() {
+					continue
+				}
+				to.ResourceKey = a.ResourceKey
+			}
+			return to, &m.list[i]
+		}
+	}
+	for _, o := range []addr.Address{owner, bare} {
+		i, ok := m.from[o]
+		if !ok {
+			continue
+		}
+		to := m.list[i].To
+		if o != owner {
+			if !to.Key.IsNone() {
+				continue
+			}
+			to.Key = a.Key
+		}
+		return to.WithResource(a.Resource, a.ResourceKey), &m.list[i]
+	}
+	return a, nil
+}
+
+// Moves are the moved blocks.
+func (c *Config) Moves() *Moves { return &c.moves }
+
+// Moves are the moved blocks.
+func (d *Definition) Moves() *Moves { return &d.ev.c.moves }
+
+// moved reads a moved block.
+func (c *Config) moved(b *hcl.Block) hcl.Diagnostics {
+	content, diags := b.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "from", Required: true}, {Name: "to", Required: true}}})
+	m := Move{Range: b.DefRange}
+	for _, end := range []struct {
+		name string
+		into *addr.Address
+	}{{"from", &m.From}, {"to", &m.To}} {
+		if a, ok := content.Attributes[end.name]; ok {
+			address, more := literalAddress(end.name, a.Expr)
+			diags = append(diags, more...)
+			*end.into = address
+		}
+	}
+	if diags.HasErrors() {
+		return diags
+	}
+	switch {
+	case m.From == m.To:
+		return append(diags, errorAt(m.Range, "Moved to itself", fmt.Sprintf("from and to are both %s. Remove the block, or mend one of the two.", m.From)))
+	case m.From.Type != m.To.Type || m.From.IsResource() != m.To.IsResource():
+		return append(diags, errorAt(m.Range, "Moved to another type", fmt.Sprintf("%s is a %s, and %s is a %s. What changes its type is deleted and created: remove the block.", m.From, kindOf(m.From), m.To, kindOf(m.To))))
+	}
+	for i := range c.moves.list {
+		switch other := &c.moves.list[i]; {
+		case other.From == m.From:
+			return append(diags, errorAt(m.Range, "Moved twice", fmt.Sprintf("By the block at %s, %s has moved to %s. Keep one of the two; for a name that changed again, move from %s.", other.Range, m.From, other.To, other.To)))
+		case other.To == m.To:
+			return append(diags, errorAt(m.Range, "Two are moved to one address", fmt.Sprintf("By the block at %s, %s has moved to %s as well, and only one can. Remove one of the two.", other.Range, other.From, m.To)))
+		}
+	}
+	if c.moves.from == nil {
+		c.moves.from = map[addr.Address]int{}
+	}
+	c.moves.from[m.From] = len(c.moves.list)
+	c.moves.list = append(c.moves.list, m)
+	return diags
+}
+
+func kindOf(a addr.Address) string {
+	if a.IsResource() {
+		return "resource"
+	}
+	return a.Type
+}
+
+// checkMoves finds what is wrong with the moved blocks taken together.
+func (c *Config) checkMoves() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	told := map[addr.Address]bool{} // stands in a cycle that was told
+	for i := range c.moves.list {
+		m := &c.moves.list[i]
+		path, at := []addr.Address{m.From}, []*Move{}
+		for {
+			next, by := c.moves.step(path[len(path)-1])
+			if by == nil {
+				break
+			}
+			at = append(at, by)
+			if next == m.From {
+				if !slices.ContainsFunc(path, func(a addr.Address) bool { return told[a] }) {
+					diags = append(diags, moveCycle(path, at))
+				}
+				for _, a := range path {
+					told[a] = true
+				}
+				break
+			}
+			if slices.Contains(path, next) {
+				break // told by one that stands in it
+			}
+			path = append(path, next)
+		}
+		if !m.From.IsResource() {
+			continue
+		}
+		from, _ := c.moves.Final(m.From.Owner())
+		if to, _ := c.moves.Final(m.To.Owner()); from != to {
+			diags = append(diags, errorAt(m.Range, "Resource moved to another group", fmt.Sprintf("A resource stays in its group, which is applied as a whole and runs on one node: %s can't go to %s. Remove the block: the resource is deleted in the one group and created in the other. Where the whole group has another address, move the group.", m.From, m.To.Owner())))
+		}
+	}
+	return diags
+}
+
+func moveCycle(path []addr.Address, at []*Move) *hcl.Diagnostic {
+	var b strings.Builder
+	b.WriteString("These moved blocks lead back to where they begin:\n")
+	for i, a := range path {
+		fmt.Fprintf(&b, "  %s to %s, at %s\n", a, path[(i+1)%len(path)], at[i].Range)
+	}
+	b.WriteString("Remove the ones that are over. To have two objects change places, do it in two applies, by way of a third address.")
+	return errorAt(at[0].Range, "Cycle of moved blocks", b.String())
+}
+
+// checkMoved refuses blocks whose from the definition still has.
+func (d *Definition) checkMoved() hcl.Diagnostics {
+	moves := &d.ev.c.moves
+	if moves.None() {
+		return nil
+	}
+	there := declared(d.Objects)
+	var diags hcl.Diagnostics
+	for i := range moves.list {
+		m := &moves.list[i]
+		all := m.To.Key.IsNone() && m.To.ResourceKey.IsNone()
+		if o := there.find(m.From, all); o != nil {
+			diags = append(diags, errorAt(m.Range, "Moved object is still there", fmt.Sprintf("The definition has %s still, at %s, and by this block it has moved to %s. Remove one of the two.", o.Addr, o.Range, m.To)))
+		}
+	}
+	return diags
+}
+
+// declaredObjects finds objects by address, and some instance by the address of its block.
+type declaredObjects struct{ one, some map[addr.Address]*Object }
+
+func declared(objects []Object) declaredObjects {
+	d := declaredObjects{make(map[addr.Address]*Object, len(objects)), make(map[addr.Address]*Object, len(objects))}
+	for i := range objects {
+		o := &objects[i]
+		d.one[o.Addr] = o
+		d.some[o.Addr.WithoutKey()] = o
+		if bare := o.Addr.WithoutKey(); bare.IsResource() {
+			bare.Key = addr.NoKey
+			d.some[bare] = o
+		}
+	}
+	return d
+}
+
+// find is the object at a, or with all any instance of the block at a.
+func (d declaredObjects) find(a addr.Address, all bool) *Object {
+	if o := d.one[a]; o != nil {
+		return o
+	}
+	if all {
+		return d.some[a]
+	}
+	return nil
+}
+
+// literalAddress reads an object's address, which stands literally.
+func literalAddress(name string, e hcl.Expression) (addr.Address, hcl.Diagnostics) {
+	t, diags := hcl.AbsTraversalForExpr(e)
+	if diags.HasErrors() {
+		return addr.Address{}, hcl.Diagnostics{errorAt(e.Range(), "Not an address", name+` is the address of an object, written out: node.n1, node.n["a"], group.sql or group.sql.resource.vip.`)}
+	}
+	a, why := addressOf(t)
+	if why != "" {
+		return a, hcl.Diagnostics{errorAt(e.Range(), "Not an address", why)}
+	}
+	return a, nil
+}
+
+// addressOf is the address that a traversal names, or what is wrong with it.
+func addressOf(t hcl.Traversal) (a addr.Address, why string) {
+	a.Type = t.RootName()
+	switch a.Type {
+	case addr.TypeNode, addr.TypeFence, addr.TypeGroup:
+	case addr.TypeCluster:
+		return a, "There is one cluster, and its address is always the same. Change its label or its name in place."
+	case rootResource:
+		return a, "A resource's address begins with its group's: group.NAME.resource.NAME."
+	case "module", addr.TypeMachine, addr.TypeNetwork, "volume":
+		return a, fmt.Sprintf("This version has no %ss. An address begins with node, fence or group.", a.Type)
+	default:
+		return a, fmt.Sprintf("%q is no type of object. An address begins with node, fence or group.", a.Type)
+	}
+	rest := t[1:]
+	var ok bool
+	if a.Name, a.Key, rest, ok = nameAndKey(rest); !ok {
+		return a, fmt.Sprintf("Behind %s stands a name, and a key in brackets where there are several: %s.NAME, %s.NAME[\"KEY\"].", a.Type, a.Type, a.Type)
+	}
+	if len(rest) == 0 {
+		return a, ""
+	}
+	if word, isAttr := rest[0].(hcl.TraverseAttr); !isAttr || word.Name != rootResource || a.Type != addr.TypeGroup {
+		return a, fmt.Sprintf("Nothing can follow %s here but, for a group, .resource.NAME.", a)
+	}
+	if a.Resource, a.ResourceKey, rest, ok = nameAndKey(rest[1:]); !ok || len(rest) > 0 {
+		return a, "A resource's address is group.NAME.resource.NAME, with a key in brackets where there are several."
+	}
+	return a, ""
+}
+
+func nameAndKey(t hcl.Traversal) (name string, key addr.Key, rest hcl.Traversal, ok bool) {
+	if len(t) == 0 {
+		return "", key, nil, false
+	}
+	attr, ok := t[0].(hcl.TraverseAttr)
+	if !ok {
+		return "", key, nil, false
+	}
+	name, rest = attr.Name, t[1:]
+	if len(rest) == 0 {
+		return name, key, rest, true
+	}
+	index, isIndex := rest[0].(hcl.TraverseIndex)
+	if !isIndex {
+		return name, key, rest, true
+	}
+	switch index.Key.Type() {
+	case cty.String:
+		key = addr.StringKey(index.Key.AsString())
+	case cty.Number:
+		n, accuracy := index.Key.AsBigFloat().Int64()
+		if accuracy != 0 || n < 0 || n > maxInstances {
+			return name, key, rest, false
+		}
+		key = addr.IntKey(int(n))
+	default:
+		return name, key, rest, false
+	}
+	return name, key, rest[1:], true
+}
