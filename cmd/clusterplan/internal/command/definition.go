@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -135,21 +136,27 @@ With - it reads stdin and writes stdout.`, helpDone, helpError, "3    with --che
 
 func (a *app) graphCommand() *cobra.Command {
 	var format, kind string
+	var vars variables
 	c := &cobra.Command{
 		Use:   "graph [DIR]",
 		Short: "Draw what depends on what",
 		Long: long(`
 Graph prints the objects of a definition, or the steps of a plan, and what each
-needs: for Graphviz (dot) or as Mermaid. Dashed lines order and nothing else.`, helpDone, helpError),
-		Example: "  clusterplan graph examples/quickstart | dot -Tsvg > graph.svg\n  clusterplan graph --type plan --format mermaid",
+needs: for Graphviz (dot), as Mermaid, or as an SVG picture, which needs no other
+program. Dashed lines order and nothing else.`, helpDone, helpError),
+		Example: "  clusterplan graph --format svg examples/quickstart > graph.svg\n  clusterplan graph --type plan --format mermaid",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "dot" && format != "mermaid" {
-				return hint(fmt.Errorf("there is no format %q", format), "There are dot and mermaid.")
+			if !slices.Contains(view.GraphFormats, format) {
+				return hint(fmt.Errorf("there is no format %q", format), "There are dot, mermaid and svg.")
+			}
+			inputs, err := vars.inputs()
+			if err != nil {
+				return err
 			}
 			ctx, done := a.abortable(cmd.Context())
 			defer done()
-			s, err := run.Open(dirArg(args), run.Options{Version: Version})
+			s, err := run.Open(dirArg(args), run.Options{Version: Version, Vars: inputs})
 			if err != nil {
 				return err
 			}
@@ -161,13 +168,19 @@ needs: for Graphviz (dot) or as Mermaid. Dashed lines order and nothing else.`, 
 				if err != nil {
 					return err
 				}
-				text = view.DefinitionGraph(def, format)
+				text, err = view.DefinitionGraph(def, format)
+				if err != nil {
+					return err
+				}
 			case "plan":
 				p, err := s.Plan(ctx, run.PlanOptions{})
 				if err != nil {
 					return err
 				}
-				text = view.PlanGraph(p.Plan, format)
+				text, err = view.PlanGraph(p.Plan, format)
+				if err != nil {
+					return err
+				}
 			default:
 				return hint(fmt.Errorf("there is no graph of type %q", kind), "There are definition and plan.")
 			}
@@ -175,9 +188,10 @@ needs: for Graphviz (dot) or as Mermaid. Dashed lines order and nothing else.`, 
 			return err
 		},
 	}
-	c.Flags().StringVar(&format, "format", "dot", "dot or mermaid")
+	c.Flags().StringVar(&format, "format", "dot", "dot, mermaid or svg")
 	c.Flags().StringVar(&kind, "type", "definition", "definition or plan")
-	for flag, values := range map[string][]string{"format": {"dot", "mermaid"}, "type": {"definition", "plan"}} {
+	vars.flags(c)
+	for flag, values := range map[string][]string{"format": view.GraphFormats, "type": {"definition", "plan"}} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	return c

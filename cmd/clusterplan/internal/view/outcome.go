@@ -6,9 +6,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/clusterplan/clusterplan/graph"
-	"github.com/clusterplan/clusterplan/lang"
-	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
@@ -122,45 +119,4 @@ func Diff(w io.Writer, name string, before, after []byte) error {
 
 func lines(b []byte) []string {
 	return strings.Split(string(bytes.TrimSuffix(b, []byte("\n"))), "\n")
-}
-
-// DefinitionGraph draws a definition's objects.
-func DefinitionGraph(def *lang.Definition, format string) string {
-	g := graph.New[addr.Address]()
-	for _, o := range def.Objects {
-		g.AddVertex(o.Addr)
-	}
-	for _, o := range def.Objects {
-		for _, e := range o.DependsOn {
-			kind := graph.Soft
-			if e.Hard {
-				kind = graph.Hard
-			}
-			g.AddEdge(o.Addr, e.To, kind)
-		}
-		if owner := o.Addr.Owner(); owner != o.Addr {
-			g.AddEdge(o.Addr, owner, graph.Hard)
-		}
-	}
-	return draw(g, "definition", format, addr.Address.String)
-}
-
-// PlanGraph draws a plan's steps, without the edges that others imply.
-func PlanGraph(p *planner.Plan, format string) string {
-	work := p.Work()
-	if work == nil || work.Graph == nil {
-		return draw(graph.New[string](), "plan", format, nil)
-	}
-	g := work.Graph
-	if r, err := g.Reduce(); err == nil {
-		g = r
-	}
-	return draw(g, "plan", format, planner.Key.String)
-}
-
-func draw[K comparable](g *graph.Graph[K], name, format string, label func(K) string) string {
-	if format == "mermaid" {
-		return g.Mermaid(label)
-	}
-	return g.DOT(name, label)
 }
