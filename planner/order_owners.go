@@ -81,7 +81,10 @@ func nameOf(u *Unit) string {
 	return name.AsString()
 }
 
+// QuorumLost is the summary of the error for a step that is refused.
+const QuorumLost = "The cluster would lose its quorum"
+
 func refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {
-	return problem(hcl.DiagError, "The cluster would lose its quorum",
+	return problem(hcl.DiagError, QuorumLost,
 		fmt.Sprintf("%s: after %q only %d votes would be up, and %d are needed. Bring nodes back or add some first, in an apply of their own; --allow-quorum-loss does it all the same.", a, phase, up, needed))
 }

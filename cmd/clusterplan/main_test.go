@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 //	state DIR        writes the state of an applied quickstart, whose agents don't answer
 //	lock DIR         locks it, alive until the script's end; the lock's id is $LOCK
 //	code N CMD...    runs a command that has to exit with N
+//	mode FILE PERM   FILE has these permissions
+//	half FROM TO     TO is the first half of FROM
 func TestScripts(t *testing.T) {
 	quickstart, err := filepath.Abs("../../examples/quickstart")
 	if err != nil {
@@ -51,6 +53,8 @@ func TestScripts(t *testing.T) {
 			"state": writeState,
 			"lock":  holdLock,
 			"code":  exitCode,
+			"mode":  hasMode,
+			"half":  half,
 		},
 		RequireExplicitExec: true,
 	})
@@ -70,6 +74,25 @@ func exitCode(ts *testscript.TestScript, neg bool, args []string) {
 	if got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
 	}
+}
+
+func hasMode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode FILE PERM")
+	}
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
+		ts.Fatalf("%s has mode %s", args[0], got)
+	}
+}
+
+func half(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: half FROM TO")
+	}
+	data := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(data[:len(data)/2]), 0o644))
 }
 
 func open(ts *testscript.TestScript, args []string) *localstore.Lock {

@@ -82,18 +82,19 @@ runtime/agent, runtime/api/client < runtime/api           # the server; the clie
 internal/netlab, lang/spec, runtime/api/client, client, sys, porcupine < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
 planner < planner/plannertest                             # a world in memory
+planner < planner/planfile                                # pure: a plan's bytes, and whether it is still that plan
 planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+lang, planner/planfile, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library
 // nor the clock nor goroutines. What is given is all that they know.
 var (
-	Pure = []string{"lang/addr", "lang/spec", "graph", "planner", "runtime/core", "runtime/member",
+	Pure = []string{"lang/addr", "lang/spec", "graph", "planner", "planner/planfile", "runtime/core", "runtime/member",
 		"runtime/placement", "runtime/quorum", "runtime/confdb", "runtime/eventlog"}
 	Effects = []string{"os", "os/exec", "os/signal", "os/user", "net", "net/http", "syscall", "context",
 		"log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand"}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type planFlags struct {
 	lock        bool
 	lockTimeout time.Duration
 	asJSON      bool
+	record      bool // the plan is to be saved
 }
 
 func (f *planFlags) register(c *cobra.Command, destroy bool) {
@@ -61,14 +63,16 @@ func (f *planFlags) options(mode string) (run.PlanOptions, error) {
 func (a *app) planCommand() *cobra.Command {
 	var f planFlags
 	var detailed, destroy bool
+	var out string
 	c := &cobra.Command{
 		Use:   "plan [DIR]",
 		Short: "Show what an apply would do",
 		Long: long(`
 Plan compares the definition with the state and with what the machines really are,
 and shows what would change, in which order, and what that does to quorum and
-availability. It touches nothing.`, helpDone+"; with --detailed-exitcode: nothing to do", helpError, helpChanges, helpLocked, helpQuorum, helpInterrupted),
-		Example: "  clusterplan plan examples/quickstart\n  clusterplan plan --json --detailed-exitcode",
+availability. It touches nothing. With --out it saves the plan: apply FILE then does
+exactly that, or refuses because the world has moved on.`, helpDone+"; with --detailed-exitcode: nothing to do", helpError, helpChanges, helpLocked, helpQuorum, helpInterrupted),
+		Example: "  clusterplan plan examples/quickstart\n  clusterplan plan --json --detailed-exitcode\n  clusterplan plan --out change.plan && clusterplan apply change.plan",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, done := a.abortable(cmd.Context())
@@ -80,6 +84,11 @@ availability. It touches nothing.`, helpDone+"; with --detailed-exitcode: nothin
 			o, err := f.options(mode)
 			if err != nil {
 				return err
+			}
+			if f.record = out != ""; f.record {
+				if err := run.CanSave(out); err != nil {
+					return err
+				}
 			}
 			s, err := a.open(dirArg(args), &f)
 			if err != nil {
@@ -105,7 +114,13 @@ availability. It touches nothing.`, helpDone+"; with --detailed-exitcode: nothin
 			if err != nil {
 				return err
 			}
-			if detailed && (p.Plan.Summary.Any() || len(p.Plan.OutputChanges) > 0) {
+			if out != "" {
+				complete(p)
+				if err := a.save(s, p, o, out, f.asJSON); err != nil {
+					return err
+				}
+			}
+			if detailed && (p.Plan.Summary.Any() || len(p.Plan.OutputChanges) > 0 || len(p.Plan.Drift) > 0) {
 				return status(exitChanges)
 			}
 			return nil
@@ -114,7 +129,8 @@ availability. It touches nothing.`, helpDone+"; with --detailed-exitcode: nothin
 	f.register(c, false)
 	_ = c.RegisterFlagCompletionFunc("replace", a.complete(completeFlag))
 	c.Flags().BoolVar(&destroy, "destroy", false, "plan to take everything down")
-	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 where there are changes")
+	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 where there are changes or drift")
+	c.Flags().StringVar(&out, "out", "", "save the plan to `FILE`, for apply FILE and show FILE")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object (docs/json.md)")
 	return c
 }
@@ -127,8 +143,7 @@ func isDiagnostics(err error) bool {
 // planJSON writes a plan; of one that could not be made its diagnostics.
 func (a *app) planJSON(p *run.Planned, err error) error {
 	if p != nil && p.Plan != nil {
-		p.Plan.Diagnostics = planner.Diagnostics(p.Diags)
-		p.Plan.Errored = p.Diags.HasErrors()
+		complete(p)
 		return view.JSON(a.out, p.Plan)
 	}
 	var d *view.DiagnosticsError
@@ -139,20 +154,30 @@ func (a *app) planJSON(p *run.Planned, err error) error {
 		"diagnostics": planner.Diagnostics(d.Diags)})
 }
 
+// complete gives a plan's JSON all diagnostics, the definition's as well.
+func complete(p *run.Planned) {
+	p.Plan.Diagnostics = planner.Diagnostics(p.Diags)
+	p.Plan.Errored = p.Diags.HasErrors()
+}
+
 func (a *app) open(dir string, f *planFlags) (*run.Session, error) {
 	inputs, err := f.vars.inputs()
 	if err != nil {
 		return nil, err
 	}
-	return run.Open(dir, run.Options{Version: Version, Vars: inputs})
+	return run.Open(dir, run.Options{Version: Version, Vars: inputs, Record: f.record})
 }
 
 func (a *app) applyCommand() *cobra.Command {
-	return a.applying("apply [DIR]", "Do what plan shows", `
+	return a.applying("apply [DIR or PLANFILE]", "Do what plan shows", `
 Apply plans, asks, and does it, as much at once as can be. What is done is written
 down step by step: an apply that is interrupted, or killed, is gone on with by the
-next. The first Ctrl-C finishes what is under way, the second cancels it.`,
-		"  clusterplan apply examples/quickstart\n  clusterplan apply --auto-approve --json", planner.ModeNormal)
+next. The first Ctrl-C finishes what is under way, the second cancels it.
+
+With a file that plan --out wrote, apply does what that plan showed and asks
+nothing. It reads no directory of a definition. Where the state or the cluster is
+another one by now, it changes nothing and exits with 5.`,
+		"  clusterplan apply examples/quickstart\n  clusterplan apply --auto-approve --json\n  clusterplan apply change.plan", planner.ModeNormal)
 }
 
 func (a *app) destroyCommand() *cobra.Command {
@@ -164,10 +189,16 @@ Destroy stops the cluster's groups and agents and removes what apply has made.`,
 func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 	var f planFlags
 	var auto bool
+	what := "the definition's directory"
+	codes := []string{helpDone, helpError + "; what was done before it is kept", helpLocked, helpQuorum, helpInterrupted + ", what was under way is told"}
+	if mode == planner.ModeNormal {
+		what += ", or a plan file"
+		codes = slices.Insert(codes, 3, helpStale)
+	}
 	c := &cobra.Command{
 		Use: use, Short: short, Example: example,
-		Long: long(text, helpDone, helpError+"; what was done before it is kept", helpLocked, helpQuorum, helpInterrupted+", what was under way is told"),
-		Args: atMost(1, "the definition's directory"),
+		Long: long(text, codes...),
+		Args: atMost(1, what),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := f.options(mode)
 			if err != nil {
@@ -175,6 +206,13 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 			}
 			if o.NoLock {
 				return fmt.Errorf("--lock=false is for plan only: two applies at once would undo one another")
+			}
+			if mode == planner.ModeNormal {
+				if file, err := planFileArg(args); err != nil {
+					return err
+				} else if file != "" {
+					return a.applyFile(cmd, file, &f)
+				}
 			}
 			s, err := a.open(dirArg(args), &f)
 			if err != nil {
@@ -188,7 +226,7 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 			if f.asJSON && !auto {
 				return hint(fmt.Errorf("--json can't ask"), "Use --auto-approve with it.")
 			}
-			return a.apply(cmd, s, o, &f, auto)
+			return a.apply(cmd, s, run.ApplyOptions{PlanOptions: o}, f.asJSON, auto)
 		},
 	}
 	f.register(c, mode == planner.ModeDestroy)
@@ -200,41 +238,42 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 	return c
 }
 
-func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.PlanOptions, f *planFlags, auto bool) error {
-	progress := view.NewProgress(a.out, a.style, f.asJSON)
+func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.ApplyOptions, asJSON, auto bool) error {
+	progress := view.NewProgress(a.out, a.style, asJSON)
 	progress.Version(Version)
 	go progress.Run()
 	defer progress.Close()
 	go a.tellInterrupt(cmd)
-	applied, err := s.Apply(cmd.Context(), run.ApplyOptions{
-		PlanOptions: o,
-		Stop:        a.stop,
-		Events:      progress.Event,
-		Approve: func(p *run.Planned) (bool, error) {
-			a.warn(p.Diags, s, progress, f.asJSON)
-			if f.asJSON {
-				return true, nil
-			}
-			if err := a.style.Plan(a.out, p.Plan); err != nil {
-				return false, err
-			}
-			fmt.Fprintln(a.out)
-			if auto {
-				return true, nil
-			}
-			question := "Do this?"
-			if o.Mode == planner.ModeDestroy {
-				question = "Destroy all of this? It can't be undone."
-			}
-			return a.confirm(question, "--auto-approve")
-		},
-	})
+	o.Stop, o.Events = a.stop, progress.Event
+	o.Approve = func(p *run.Planned) (bool, error) {
+		a.warn(p.Diags, s, progress, asJSON)
+		if asJSON {
+			return true, nil
+		}
+		if o.File != nil { // it was reviewed; what is done is told as it is done
+			_, err := fmt.Fprintln(a.out, a.style.Summary(p.Plan))
+			return true, err
+		}
+		if err := a.style.Plan(a.out, p.Plan); err != nil {
+			return false, err
+		}
+		fmt.Fprintln(a.out)
+		if auto {
+			return true, nil
+		}
+		question := "Do this?"
+		if o.Mode == planner.ModeDestroy {
+			question = "Destroy all of this? It can't be undone."
+		}
+		return a.confirm(question, "--auto-approve")
+	}
+	applied, err := s.Apply(cmd.Context(), o)
 	if applied != nil && applied.Took != "" {
 		fmt.Fprintf(a.err, "The lock of a run by %s that ended without giving it back was taken over.\n", applied.Took)
 	}
 	switch {
 	case err != nil && isDiagnostics(err):
-		if f.asJSON {
+		if asJSON {
 			var d *view.DiagnosticsError
 			errors.As(err, &d)
 			for _, one := range planner.Diagnostics(d.Diags) {
@@ -254,9 +293,9 @@ func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.PlanOptions, f *pl
 		}
 		return err
 	case applied.Nothing:
-		return a.nothing(applied, s, progress, f.asJSON, o.Mode)
+		return a.nothing(applied, s, progress, asJSON, o.Mode)
 	}
-	return errors.Join(a.outcome(applied, s, progress, f.asJSON, o.Mode), err)
+	return errors.Join(a.outcome(applied, s, progress, asJSON, o.Mode), err)
 }
 
 func (a *app) warn(diags hcl.Diagnostics, s *run.Session, progress *view.Progress, asJSON bool) {

@@ -34,9 +34,18 @@ func TestExitCode(t *testing.T) {
 		{context.Canceled, false, 1},
 		// The first of 1, 130, 4, 5, 6, 3, 2 wins.
 		{errors.Join(run.ErrInterrupted, locked), true, 130},
+		{errors.Join(run.ErrInterrupted, fmt.Errorf("read: %w", context.Canceled)), true, 130},
+		{errors.Join(run.ErrInterrupted, other), true, 1},
+		{fmt.Errorf("%w: %w", other, context.Canceled), true, 130},
 		{errors.Join(other, status(exitChanges)), false, 1},
 		{errors.Join(run.ErrQuorum, locked), false, 4},
 		{errors.Join(status(exitChanges), run.ErrQuorum), false, 6},
+		{fmt.Errorf("apply: %w", &view.Hint{Err: run.ErrStale, Hint: "plan again"}), false, 5},
+		{errors.Join(run.ErrQuorum, run.ErrStale), false, 5},
+		{errors.Join(run.ErrStale, locked), false, 4},
+		{errors.Join(status(exitGuarantee), run.ErrQuorum), false, 6},
+		{errors.Join(status(exitChanges), status(exitGuarantee)), false, 3},
+		{errors.Join(run.ErrStale, other), false, 1},
 	} {
 		if got := exitCode(c.err, c.interrupted); got != c.want {
 			t.Errorf("%v (interrupted %v): %d, want %d", c.err, c.interrupted, got, c.want)
@@ -47,7 +56,8 @@ func TestExitCode(t *testing.T) {
 func TestTwoDashes(t *testing.T) {
 	root := (&app{}).root()
 	for _, c := range []struct{ in, want string }{
-		{"plan -out=x -json DIR", "plan -out=x --json DIR"}, // there is no --out: told as it was written
+		{"plan -out=x -json DIR", "plan --out=x --json DIR"},
+		{"plan -outt=x -json DIR", "plan -outt=x --json DIR"}, // there is no --outt: told as it was written
 		{"plan -var=a=b -var-file f", "plan --var=a=b --var-file f"},
 		{"-chdir=x events -f", "--chdir=x events -f"},
 		{"apply -auto-approve -- -json", "apply --auto-approve -- -json"},

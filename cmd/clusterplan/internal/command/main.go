@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -140,10 +141,7 @@ func exitCode(err error, interrupted bool) int {
 		return int(code)
 	}
 	codes := map[int]bool{}
-	collect(err, codes)
-	if interrupted && (errors.Is(err, run.ErrInterrupted) || errors.Is(err, context.Canceled)) {
-		return exitInterrupted
-	}
+	collect(err, codes, interrupted)
 	for _, code := range []int{exitError, exitInterrupted, exitLocked, exitStale, exitQuorum, exitGuarantee, exitChanges} {
 		if codes[code] {
 			return code
@@ -152,18 +150,25 @@ func exitCode(err error, interrupted bool) int {
 	return exitDone
 }
 
-// collect finds the codes in a tree of errors: each branch has one.
-func collect(err error, codes map[int]bool) {
+// collect finds the codes in a tree of errors: each branch has one. What was
+// cancelled was so because of the interrupt, where there was one.
+func collect(err error, codes map[int]bool, interrupted bool) {
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		// What was cut off is one error, whatever else it wraps; joined ones are several.
+		joined := reflect.TypeOf(err) == reflect.TypeOf(errors.Join(err))
+		if interrupted && !joined && (errors.Is(err, context.Canceled) || errors.Is(err, run.ErrInterrupted)) {
+			codes[exitInterrupted] = true
+			return
+		}
 		for _, one := range many.Unwrap() {
-			collect(one, codes)
+			collect(one, codes, interrupted)
 		}
 		return
 	}
 	for _, c := range []struct {
 		target error
 		code   int
-	}{{run.ErrInterrupted, exitInterrupted}, {run.ErrLocked, exitLocked}, {run.ErrQuorum, exitQuorum}} {
+	}{{run.ErrInterrupted, exitInterrupted}, {run.ErrLocked, exitLocked}, {run.ErrStale, exitStale}, {run.ErrQuorum, exitQuorum}} {
 		is, ok := err.(interface{ Is(error) bool })
 		if err == c.target || ok && is.Is(c.target) {
 			codes[c.code] = true
@@ -175,7 +180,11 @@ func collect(err error, codes map[int]bool) {
 		return
 	}
 	if inner := errors.Unwrap(err); inner != nil {
-		collect(inner, codes)
+		collect(inner, codes, interrupted)
+		return
+	}
+	if interrupted && err == context.Canceled {
+		codes[exitInterrupted] = true
 		return
 	}
 	codes[exitError] = true

@@ -88,8 +88,9 @@ const (
 	helpError       = "1    an error, told on stderr"
 	helpInterrupted = "130  interrupted"
 	helpLocked      = "4    the state is locked by somebody else"
+	helpStale       = "5    the plan file is stale: the state or the cluster is another one by now"
 	helpQuorum      = "6    the plan would leave the cluster without quorum"
-	helpChanges     = "2    with --detailed-exitcode: there are changes"
+	helpChanges     = "2    with --detailed-exitcode: there are changes or drift"
 )
 
 // dirArg is the positional DIR, by default the present directory.

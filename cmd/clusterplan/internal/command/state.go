@@ -92,12 +92,19 @@ func (a *app) stateShowCommand() *cobra.Command {
 func (a *app) showCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "show [DIR]",
-		Short:   "Show all that the state knows",
-		Long:    long("Show prints every object of the state, the outputs, and what an interrupted apply left open.", helpDone, helpError),
-		Example: "  clusterplan show examples/quickstart --json",
-		Args:    atMost(1, "the definition's directory"),
+		Use:   "show [DIR or PLANFILE]",
+		Short: "Show all that the state knows, or a plan file",
+		Long: long(`
+Show prints every object of the state, the outputs, and what an interrupted apply
+left open. Of a file that plan --out wrote it prints the plan, as plan did.`, helpDone, helpError),
+		Example: "  clusterplan show examples/quickstart --json\n  clusterplan show change.plan",
+		Args:    atMost(1, "the definition's directory, or a plan file"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if file, err := planFileArg(args); err != nil {
+				return err
+			} else if file != "" {
+				return a.showFile(file, asJSON)
+			}
 			s, err := a.state(dirArg(args))
 			if err != nil {
 				return err

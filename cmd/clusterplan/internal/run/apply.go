@@ -12,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/planner/planfile"
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -20,6 +21,9 @@ import (
 // ApplyOptions say how to apply.
 type ApplyOptions struct {
 	PlanOptions
+	// File, where there is one: exactly what it shows is done, or ErrStale. The
+	// session is OpenPlan's, PlanOptions are FromFile's.
+	File *planfile.File
 	// Approve is shown the plan and says whether to go on. Not called when
 	// there is nothing to do.
 	Approve func(*Planned) (bool, error)
@@ -50,6 +54,13 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	case o.Mode != planner.ModeDestroy && s.Diags.HasErrors():
 		diags := s.Validate()
 		return nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
+	case o.File != nil:
+		if err := s.ReadState(); err != nil {
+			return nil, err
+		}
+		if err := s.staleState(o.File); err != nil {
+			return nil, err
+		}
 	case o.Mode == planner.ModeDestroy && !s.stateDirExists():
 		return &Applied{Nothing: true}, s.ReadState()
 	}
@@ -75,11 +86,15 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if err := s.ReadState(); err != nil {
 		return out, err
 	}
+	if err := s.staleState(o.File); err != nil {
+		return out, err
+	}
 	if o.Mode == planner.ModeDestroy && empty(s.Snap.State, s.Snap.Pending) {
 		out.Nothing = true
 		return out, nil
 	}
-	if out.Planned, err = s.plan(ctx, o.PlanOptions, func() error { return nil }); err != nil {
+	out.Planned, err = s.plan(ctx, o.PlanOptions, func() error { return nil })
+	if err = stalePlan(o.File, out.Planned, err); err != nil {
 		return out, err
 	}
 	if interruptedBy(o.Stop) {

@@ -147,7 +147,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
 	if p.Diags.HasErrors() {
 		err := error(&view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()})
-		if plan != nil && plan.Quorum != nil && plan.Quorum.Lost {
+		if plan != nil && plan.Quorum != nil && plan.Quorum.Lost && onlyQuorum(p.Diags) {
 			err = &quorumError{err}
 		}
 		return p, err
@@ -171,6 +171,17 @@ func (s *Session) rename(mode string) ([]statefile.Move, error) {
 		s.Snap = &snap
 	}
 	return moves, nil
+}
+
+// onlyQuorum tells whether the loss of quorum is the only error: any other one
+// comes first among the exit codes.
+func onlyQuorum(diags hcl.Diagnostics) bool {
+	for _, d := range diags {
+		if d.Severity == hcl.DiagError && d.Summary != planner.QuorumLost {
+			return false
+		}
+	}
+	return true
 }
 
 // quorumError is ErrQuorum with the plan's own words.

@@ -25,6 +25,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner/planfile"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/providers/confdb"
 	"github.com/clusterplan/clusterplan/providers/local"
@@ -37,6 +38,7 @@ var (
 	ErrInterrupted = errors.New("interrupted")
 	ErrLocked      = localstore.ErrLocked
 	ErrQuorum      = errors.New("the plan would leave the cluster without quorum")
+	ErrStale       = errors.New("the plan is stale")
 	ErrNoCluster   = errors.New("there is no cluster yet")
 )
 
@@ -45,6 +47,8 @@ type Options struct {
 	Version string
 	Vars    []lang.VarInput
 	Log     *slog.Logger
+	// Record keeps what is read of the definition's directory, for Save.
+	Record bool
 }
 
 // Session is one command's view of one definition's directory.
@@ -60,6 +64,7 @@ type Session struct {
 	registry *providers.Registry
 	confdb   *confdb.Provider
 	nodes    *providers.Directory
+	reads    *planfile.Recorder // nil: not recorded
 
 	mu       sync.Mutex
 	identity *pki.Identity
@@ -68,11 +73,8 @@ type Session struct {
 // Open reads the definition in dir and the state that belongs to it. Errors in
 // the definition are left in Diags: a command that only needs the state goes on.
 func Open(dir string, o Options) (*Session, error) {
-	s := &Session{Dir: dir, opts: o, nodes: new(providers.Directory), confdb: confdb.New()}
-	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), confdb.Name: s.confdb})
-	if s.opts.Log == nil {
-		s.opts.Log = slog.New(slog.DiscardHandler)
-	}
+	s := newSession(o)
+	s.Dir = dir
 	fi, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &view.Hint{Err: fmt.Errorf("there is no directory %s", dir), Hint: "Name the directory that holds the definition (*.cluster.hcl), or change into it."}
@@ -86,9 +88,29 @@ func Open(dir string, o Options) (*Session, error) {
 	if s.abs, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
+	fsys := os.DirFS(dir)
+	if o.Record {
+		s.reads = planfile.Record(fsys)
+		fsys = s.reads
+	}
+	return s, s.load(fsys, dir, os.Environ())
+}
+
+func newSession(o Options) *Session {
+	s := &Session{opts: o, nodes: new(providers.Directory), confdb: confdb.New()}
+	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), confdb.Name: s.confdb})
+	if s.opts.Log == nil {
+		s.opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+// load reads the definition in fsys, which is called dir in messages, and
+// finds the state's place.
+func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 	s.nodes.Via(local.Name, local.Dialer(s.dataDir()))
 	s.Config, s.Diags = lang.Load(lang.Options{
-		FS: os.DirFS(dir), Dir: dir, Env: os.Environ(), Vars: o.Vars, Version: o.Version,
+		FS: fsys, Dir: dir, Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
 		Providers: s.places(),
 	})
 	path := localstore.DefaultPath(s.abs)
@@ -97,10 +119,9 @@ func Open(dir string, o Options) (*Session, error) {
 			path = filepath.Join(s.abs, path)
 		}
 	}
-	if s.Store, err = localstore.Open(path, localstore.Options{Program: o.Version}); err != nil {
-		return nil, err
-	}
-	return s, nil
+	var err error
+	s.Store, err = localstore.Open(path, localstore.Options{Program: s.opts.Version})
+	return err
 }
 
 // dataDir is where nodes lie that are on this machine.
