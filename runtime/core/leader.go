@@ -151,9 +151,11 @@ func (m *Machine) watchPeers() {
 	changed := false
 	for _, id := range m.order {
 		p := m.peers[id]
-		if p.fresh != 0 && !m.timings.Probing() {
-			if at := m.silentAt(p); m.now < at {
-				earliest(&l.deadline, at)
+		if p.fresh != 0 && !p.lost {
+			if m.silent(p) {
+				p.lost = true
+			} else if !m.timings.Probing() {
+				earliest(&l.deadline, m.silentAt(p))
 			}
 		}
 		if p.deaf && m.now >= p.deafTill {

@@ -43,6 +43,7 @@ type peer struct {
 	fresh    spec.Instant // receipt of its newest answer to a frame of this term that it had not answered before
 	freshSeq uint64       // that answer's Seq: what a grant answers
 	freshAck uint64       // own Seq that it answered
+	lost     bool         // it was found silent since
 	answered spec.Instant // send time of the newest own frame that it answered
 	oldTerm  spec.Instant // no older term's frame was answered after this; with told
 	told     bool
@@ -63,7 +64,7 @@ type sentFrame struct {
 }
 
 func (p *peer) forgetTerm() {
-	p.fresh, p.answered, p.oldTerm, p.told = 0, 0, 0, false
+	p.fresh, p.lost, p.answered, p.oldTerm, p.told = 0, false, 0, 0, false
 	p.granted, p.offered, p.refused = 0, false, 0
 	p.deaf, p.deafTill, p.upSince = false, 0, 0
 	p.settled, p.settleSeq = false, 0
@@ -181,7 +182,7 @@ func (m *Machine) heard(f *heartbeat.Frame) {
 		p.inc, p.seq, p.echo = f.Incarnation, 0, 0
 		p.started = started
 		p.offered, p.refused, p.deaf = false, 0, false
-		p.fresh, p.settled, p.settleSeq = 0, false, 0
+		p.fresh, p.lost, p.settled, p.settleSeq = 0, false, false, 0
 		m.leadDirty()
 	}
 	if f.Seq <= p.seq {
@@ -287,7 +288,7 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 		if p.fresh != 0 {
 			p.jitter.note(m.now, m.now.Sub(p.fresh), m.timings.SuspicionLimit())
 		}
-		p.fresh, p.freshSeq, p.freshAck = m.now, f.Seq, f.AckSeq
+		p.fresh, p.freshSeq, p.freshAck, p.lost = m.now, f.Seq, f.AckSeq, false
 	}
 	if !p.told && !f.Unsaved {
 		// Receipt less the age, as short as this clock may have seen it: late is safe.

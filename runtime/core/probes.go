@@ -57,9 +57,14 @@ func (m *Machine) stepProbes() {
 	}
 }
 
-// silent tells whether a peer that answered in this term has stopped to.
+// silent tells whether a peer that answered in this term has stopped to. Who was
+// found silent is so until it answers, whatever patience comes meanwhile: with a
+// leader that was held up, or with other timings.
 func (m *Machine) silent(p *peer) bool {
-	if m.timings.Probing() {
+	switch {
+	case p.lost:
+		return true
+	case m.timings.Probing():
 		return p.probe.Down()
 	}
 	return m.now >= m.silentAt(p)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 )
 
@@ -141,4 +142,40 @@ func TestDeafFollower(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who is out of the view comes back by an answer alone: not because its leader was
+// held up meanwhile, nor because other timings would have more patience with it.
+func TestDeadStaysDown(t *testing.T) {
+	w := newWorld(t, 3)
+	w.run(2 * time.Second)
+	leader, dead := w.leader(), w.hosts[1]
+	if dead == leader {
+		dead = w.hosts[2]
+	}
+	dead.kill()
+	w.until("it is out of the view", 5*time.Second, func() bool { return len(w.state().View.Up) == 2 })
+	down := w.state().View
+	same := func(after string) {
+		t.Helper()
+		w.run(2 * time.Second)
+		if v := w.state().View; v.Epoch != down.Epoch || w.leader() != leader {
+			t.Fatalf("after %s the view is %+v, was %+v\n%s", after, v, down, w.describe())
+		}
+	}
+	leader.freeze()
+	w.run(120 * time.Millisecond)
+	leader.thaw()
+	same("its leader was held up")
+	for _, timings := range []spec.Timings{
+		{Interval: spec.Duration(60 * time.Millisecond)}, {Suspicion: spec.Duration(10 * time.Second), Lease: spec.Duration(11 * time.Second)}, {Profile: spec.ProfileMSCS}, {},
+	} {
+		c := w.state().Cluster
+		c.Heartbeat = timings
+		w.must(leader, confdb.Command{PutCluster: &c})
+		w.run(10 * time.Second)
+		same(fmt.Sprintf("new timings (%+v)", timings))
+	}
+	dead.start()
+	w.until("it is up again", 5*time.Second, func() bool { return len(w.state().View.Up) == 3 })
 }
