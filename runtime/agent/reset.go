@@ -80,28 +80,42 @@ func (r *resetter) watch(p hosts, poke <-chan struct{}) error {
 	defer cancel()
 	go func() { _ = timer.Run(ctx) }()
 	ended := p.Ended()
+	var next, slept spec.Instant // when to look again (0: when it is told to), and since when that is awaited
+	var anew spec.Instant        // what stood still along with this agent may stay until then
 	for {
 		select {
 		case <-ended:
 			ended = nil
 		default:
 		}
-		now, grace := boottime.Now(), p.Grace()
-		next := spec.Instant(0) // when to look again; 0: when it is told to
+		grace := p.Grace()
+		now := boottime.Now()
+		switch late := !now.Before(r.due(grace)); {
+		case !late:
+			anew = 0
+		case anew == 0 && next != 0 && now.Sub(max(next, slept)) > lookAgainAfter:
+			// It looks too late. The host may have stood still (a suspend, a freezer),
+			// and the kernel may be killing only now: that has its time, once.
+			anew = now.Add(grace)
+		}
+		next = 0
 		if grace == 0 {
 			if ended == nil {
 				return nil
 			}
 		} else {
-			due := r.due(grace)
+			due := max(r.due(grace), anew)
 			if late := !now.Before(due); late || ended == nil {
 				left := look(p)
 				switch {
 				case left == "" && ended == nil:
 					return nil
-				case late && left != "" && p.Grace() != 0 && !boottime.Now().Before(r.due(grace)):
-					r.reset(left)
-					return nil
+				case late && left != "":
+					// Meanwhile the lease may have been renewed, or what had the least grace be gone.
+					if g := p.Grace(); g != 0 && !boottime.Now().Before(r.due(g)) {
+						r.reset(left)
+						return nil
+					}
 				}
 				due = max(due, now.Add(lookAgainAfter))
 				if ended == nil {
@@ -111,6 +125,7 @@ func (r *resetter) watch(p hosts, poke <-chan struct{}) error {
 			next = due
 		}
 		timer.Set(next)
+		slept = boottime.Now()
 		select {
 		case <-ended:
 			ended = nil

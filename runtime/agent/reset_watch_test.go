@@ -97,3 +97,72 @@ func TestResetter(t *testing.T) {
 		})
 	}
 }
+
+// lateHosts says when it is asked for its grace.
+type lateHosts struct {
+	fakeHosts
+	asked func()
+}
+
+func (l *lateHosts) Grace() time.Duration {
+	l.asked()
+	return l.fakeHosts.Grace()
+}
+
+// A host that stood still, agent and all, until long after the lease: the kernel
+// kills what ran only now, and that is no reason for a reset.
+func TestResetterStoodStill(t *testing.T) {
+	t.Parallel()
+	began := boottime.Now()
+	var still atomic.Bool
+	var looks atomic.Int64
+	asked := 0
+	l := &lateHosts{fakeHosts: fakeHosts{ended: make(chan struct{})}}
+	close(l.ended)
+	l.grace.Store(int64(10 * time.Second))
+	l.asked = func() {
+		if asked++; asked == 2 {
+			time.Sleep(5 * lookAgainAfter) // from here to its next look
+			still.Store(true)
+		}
+	}
+	l.left = func() string {
+		if still.Load() && looks.Add(1) > 3 {
+			return ""
+		}
+		return "process 7"
+	}
+	w := &trigger{}
+	r := &resetter{trigger: w, tell: func(text string) { t.Error(text) }, lease: func() spec.Instant {
+		if still.Load() {
+			return began.Add(-time.Hour)
+		}
+		return began.Add(time.Hour)
+	}}
+	if err := r.watch(l, nil); err != nil || w.got != "" {
+		t.Fatalf("wrote %q, %v", w.got, err)
+	}
+}
+
+// The group with the least grace is gone by the end of the look that found it:
+// what is left is another's, which has longer.
+func TestResetterOfTwoGroups(t *testing.T) {
+	t.Parallel()
+	began := boottime.Now()
+	var looks atomic.Int64
+	f := &fakeHosts{ended: make(chan struct{})}
+	close(f.ended)
+	f.grace.Store(int64(40 * time.Millisecond))
+	f.left = func() string {
+		if looks.Add(1) > 1 {
+			return ""
+		}
+		f.grace.Store(int64(2 * time.Hour))
+		return "process 8"
+	}
+	w := &trigger{}
+	r := &resetter{trigger: w, tell: func(text string) { t.Error(text) }, lease: func() spec.Instant { return began.Add(-time.Hour) }}
+	if err := r.watch(f, nil); err != nil || w.got != "" {
+		t.Fatalf("wrote %q, %v", w.got, err)
+	}
+}
