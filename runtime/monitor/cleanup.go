@@ -35,7 +35,8 @@ func cleanUp(r *record, tell func(pids []int)) int {
 	if len(tokens) == 0 {
 		return len(killed)
 	}
-	began, told := time.Now(), time.Second
+	var began time.Time // when the first search, which may take long, had killed what it found
+	told := time.Second
 	for wait := time.Millisecond; ; wait = min(wait*2, 100*time.Millisecond) {
 		var found []int
 		for _, pid := range allPIDs() {
@@ -54,6 +55,9 @@ func cleanUp(r *record, tell func(pids []int)) int {
 		}
 		if len(found) == 0 {
 			return len(killed)
+		}
+		if began.IsZero() {
+			began = time.Now()
 		}
 		if since := time.Since(began); since > told {
 			tell(found)
