@@ -112,6 +112,9 @@ func newRig(t *testing.T, n int) *clusterRig {
 		for _, n := range r.nodes {
 			n.kill()
 		}
+		for _, n := range r.nodes {
+			n.monitorsGone()
+		}
 		if t.Failed() {
 			for _, n := range r.nodes {
 				log, _ := os.ReadFile(filepath.Join(n.dir, "agent.log"))
@@ -180,6 +183,21 @@ func (n *nodeRig) kill() {
 		_ = n.cmd.Process.Kill()
 		<-n.done
 		n.cmd = nil
+	}
+}
+
+// monitorsGone waits until the monitors of a killed agent have ended: until then
+// they write to the directory, which is about to be removed.
+func (n *nodeRig) monitorsGone() {
+	for _, name := range []string{"node.lock", "freezer.lock"} {
+		f, err := os.Open(filepath.Join(n.dir, "run", name))
+		if err != nil {
+			continue // there was none
+		}
+		for end := time.Now().Add(patience); syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+		f.Close()
 	}
 }
 

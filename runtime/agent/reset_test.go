@@ -116,9 +116,12 @@ func TestReset(t *testing.T) {
 		}
 		return ""
 	})
-	if !n1.said("this node is reset (sysrq)") || !n1.said("process "+strconv.Itoa(pids[0])) {
-		t.Error("it doesn't say why")
-	}
+	eventually(t, func() string { // its log is written beside all else
+		if !n1.said("this node is reset (sysrq)") || !n1.said("process "+strconv.Itoa(pids[0])) {
+			return "it doesn't say why"
+		}
+		return ""
+	})
 	// A new agent finds what the last has left, and is reset for it as well.
 	n1.kill()
 	if err := os.WriteFile(filepath.Join(n1.dir, "trigger"), nil, 0o600); err != nil {
