@@ -190,6 +190,16 @@ func (h *host) input(in Input) {
 		for _, o := range h.m.Step(h.clock(), in) {
 			h.output(o)
 		}
+		if f, ok := in.(*FrameIn); ok { // an agent's next frame is in the same memory
+			for _, data := range f.Frame.Driver {
+				for i := range data {
+					data[i] ^= 0x5a
+				}
+			}
+			clear(f.Frame.Driver)
+			clear(f.Frame.Releases)
+			*f = FrameIn{}
+		}
 		h.arm()
 	})
 }
@@ -218,7 +228,12 @@ func (h *host) output(o Output) {
 			f := o.Frame
 			f.Driver, f.Releases = slices.Clone(f.Driver), slices.Clone(f.Releases)
 			if w.onFrame == nil || w.onFrame(h, to, &f) {
-				w.after(netDelay, func() { to.input(FrameIn{From: h.endpoint(), Frame: f}) })
+				in := &FrameIn{From: h.endpoint(), Frame: f}
+				in.Frame.Driver, in.Frame.Releases = make([][]byte, len(f.Driver)), slices.Clone(f.Releases)
+				for i, data := range f.Driver {
+					in.Frame.Driver[i] = slices.Clone(data)
+				}
+				w.after(netDelay, func() { to.input(in) })
 			}
 		}
 	case SendMessage:
