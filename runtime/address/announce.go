@@ -70,7 +70,7 @@ func (s *speaker) restart() {
 // processor may still look at it), for which the next owner would wait too.
 func (s *speaker) close() {
 	close(s.quit)
-	_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // wakes who reads
+	_ = s.conn.SetDeadline(time.Unix(1, 0)) // wakes who reads, and who can't send
 	s.ends.Wait()
 	go func() {
 		s.conn.Close()
