@@ -306,45 +306,6 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// A bootstrap that is sent again, as its answer was slow: with a quorum device
-// the node is no leader yet and knows no members while it claims the device.
-func TestBootstrapSentAgain(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		voters []uint64
-		want   int
-	}{{"its own", []uint64{1}, 200}, {"another's cluster", []uint64{1, 2}, 409}} {
-		f := newFake(t)
-		f.status.Driver.Role = confdb.Candidate
-		h := New(f)
-		answer := make(chan int, 1)
-		go func() {
-			code, _ := ask(t, h, client.RoleAdmin, "POST", client.PathBootstrap, client.Bootstrap{Cluster: testCluster(), Member: request(1)})
-			answer <- code
-		}()
-		select {
-		case <-f.asked: // the request has looked, and waits for a change
-		case got := <-answer:
-			t.Errorf("%s: %d while the device is being claimed", c.name, got)
-			continue
-		}
-		f.mu.Lock()
-		d := &f.status.Driver
-		d.Role, d.Ready, d.Voters, d.Needed = confdb.Leader, true, c.voters, 1
-		f.status.LeaderNode, f.status.Quorum = f.facts.NodeID, true
-		close(f.changed)
-		f.changed = make(chan struct{})
-		f.mu.Unlock()
-		if got := <-answer; got != c.want {
-			t.Errorf("%s: %d, not %d", c.name, got, c.want)
-		}
-		if len(f.ops) > 0 {
-			t.Errorf("%s: %q", c.name, f.ops)
-		}
-	}
-}
-
 func TestMembershipsLife(t *testing.T) {
 	t.Parallel()
 	f, h := formed(t)
