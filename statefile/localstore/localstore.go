@@ -3,6 +3,7 @@
 //
 //	state.json           the snapshot
 //	state.json.backup    the one before it
+//	state.json.7.backup  the one of serial 7, from before a person changed it by hand
 //	state.json.journal   what was done since; gone when a run has finished
 //	state.json.lock      who is changing it; gone when nobody is
 //

@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -105,10 +106,25 @@ func (l *Lock) write(data []byte) error {
 func (l *Lock) Finish(st statefile.State) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	st.Serial, st.Lineage = l.base.Serial, l.base.Lineage
+	return l.finish(st)
+}
+
+// Replace is Finish with a state that comes from elsewhere and brings its
+// lineage with it. Its serial becomes one more than it and what is there have.
+func (l *Lock) Replace(st statefile.State) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st.Serial = max(st.Serial, l.base.Serial)
+	return l.finish(st)
+}
+
+// finish writes st, with the next serial.
+func (l *Lock) finish(st statefile.State) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
-	st.Program, st.Serial, st.Lineage = l.s.opts.Program, l.base.Serial+1, l.base.Lineage
+	st.Program, st.Serial = l.s.opts.Program, st.Serial+1
 	if st.Lineage == "" {
 		st.Lineage = newID()
 	}
@@ -145,6 +161,44 @@ func (l *Lock) Finish(st statefile.State) error {
 	}
 	l.s.step("finished")
 	return atomicfile.SyncDir(filepath.Dir(l.s.path))
+}
+
+// Keep writes what is known, with the journal folded in, beside the state under
+// a name that nothing else uses or takes, and returns that: for what changes the
+// state by a person's word. It is the state again when it is copied over it, or
+// pushed. "": there is no state yet.
+func (l *Lock) Keep() (string, error) {
+	snap, err := l.Read()
+	if err != nil || snap.State.Lineage == "" {
+		return "", err
+	}
+	if len(snap.Pending) > 0 {
+		return "", fmt.Errorf("keep a backup of state %s: what an apply has begun would be missing in it", l.s.path)
+	}
+	data, err := statefile.Marshal(&snap.State)
+	if err != nil {
+		return "", err
+	}
+	for n := 1; ; n++ {
+		name := fmt.Sprintf("%s.%d.backup", l.s.path, snap.State.Serial)
+		if n > 1 {
+			name = fmt.Sprintf("%s.%d-%d.backup", l.s.path, snap.State.Serial, n)
+		}
+		old, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			l.s.step("keep")
+			if err := atomicfile.Write(name, data, 0o600); err != nil {
+				return "", l.s.fileError("keep a backup of", err)
+			}
+			return name, nil
+		}
+		if err != nil {
+			return "", l.s.fileError("keep a backup of", err)
+		}
+		if bytes.Equal(old, data) {
+			return name, nil
+		}
+	}
 }
 
 // keepBackup gives the present snapshot its second name, which replaces that of

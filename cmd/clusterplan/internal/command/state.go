@@ -14,29 +14,39 @@ import (
 func (a *app) stateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "state",
-		Short: "Look into the state",
+		Short: "Look into the state, and change it by hand",
 		Args:  none,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(a.stateListCommand(), a.stateShowCommand())
+	c.AddCommand(a.stateListCommand(), a.stateShowCommand(), a.stateMvCommand(), a.stateRmCommand(), a.statePullCommand(), a.statePushCommand())
 	return c
 }
 
 func (a *app) stateListCommand() *cobra.Command {
 	var asJSON bool
-	var dir string
+	var dir, id string
 	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List the objects in the state",
-		Long:    long("List prints the address of every object that the state knows.", helpDone, helpError),
-		Example: "  clusterplan --chdir examples/quickstart state list",
-		Args:    none,
-		RunE: func(*cobra.Command, []string) error {
+		Use:   "list [ADDRESS...]",
+		Short: "List the objects in the state",
+		Long: long(`
+List prints the address of every object that the state knows, or of those that an
+ADDRESS names: an object, a group with its resources, all instances of a block.`, helpDone, helpError),
+		Example: "  clusterplan --chdir examples/quickstart state list\n  clusterplan state list group.web node.n",
+
+		ValidArgsFunction: a.complete(completeAddress),
+		RunE: func(_ *cobra.Command, args []string) error {
+			which, err := parseAll(args)
+			if err != nil {
+				return err
+			}
 			s, err := a.state(dir)
 			if err != nil {
 				return err
 			}
 			defer s.Close()
+			if err := s.Filter(which, id); err != nil {
+				return err
+			}
 			if asJSON {
 				return view.StateJSON(a.out, s.Snap, nil)
 			}
@@ -49,6 +59,7 @@ func (a *app) stateListCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object, without secrets")
+	c.Flags().StringVar(&id, "id", "", "only the object with this `ID`")
 	dirFlag(c, &dir)
 	return c
 }
