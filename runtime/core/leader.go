@@ -37,7 +37,8 @@ type leadership struct {
 	causes causes
 	leases map[string]time.Duration // the shortest lease of each owner's groups, of the state; nil: not worked out
 
-	plan        *plan // of the failover manager
+	plan        *plan           // of the failover manager
+	rests       map[string]rest // of groups that failed where they are; nil: not looked at yet
 	dirty       bool
 	manageAt    spec.Instant // when the failover manager has something to do without an event
 	notBefore   spec.Instant // how soon it may look again

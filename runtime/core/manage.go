@@ -24,6 +24,7 @@ const (
 // rest, and proposes each step there that is safe and due.
 func (m *Machine) manage() {
 	l := m.lead
+	m.noteRests()
 	outcomes := m.settled()
 	leaving := map[string][]string{} // node name -> groups that are to leave it
 	for i, o := range outcomes {
@@ -154,7 +155,7 @@ func (m *Machine) act(id string, g *confdb.Group, o placement.Outcome, leaving m
 func (m *Machine) failedOver(id string, g *confdb.Group, to string, released bool, leaving map[string][]string) {
 	owner := g.Owner.Node
 	if to == "" || to == owner {
-		if m.dueRetry(g) && released {
+		if m.dueRetry(id) && released {
 			m.assign(id, g, owner, WhyRetry, false, fmt.Sprintf("group %s is tried again on node %s", g.Spec.Name, m.state.NodeName(owner)))
 		}
 		return
@@ -176,15 +177,46 @@ func (m *Machine) failedOver(id string, g *confdb.Group, to string, released boo
 	}
 }
 
-// dueRetry tells whether a failed group has rested long enough. Since when it
-// does is in the database, by the time of day, so that another leader goes on
-// counting; a clock that was put back makes it an hour from then at the most.
-func (m *Machine) dueRetry(g *confdb.Group) bool {
-	rest := min(g.GaveUpAt.Add(retryFailed).Sub(m.wallNow()), retryFailed)
-	if rest > 0 {
-		earliest(&m.lead.manageAt, m.now.Add(rest))
+// rest is until when a failed group is left alone; of which failure, GaveUpAt tells.
+type rest struct {
+	gaveUp time.Time
+	until  spec.Instant
+}
+
+// noteRests has groups that failed rest from now on, by this leader's own clock,
+// whatever time of day their owners told. Only those that a new leader finds so
+// have rested a while already: since GaveUpAt, as far as that can be.
+func (m *Machine) noteRests() {
+	l := m.lead
+	first := l.rests == nil
+	if first {
+		l.rests = map[string]rest{}
 	}
-	return rest <= 0
+	for i, id := range m.ix.groupIDs {
+		g := m.ix.groups[i]
+		if !g.GaveUp {
+			delete(l.rests, id)
+			continue
+		}
+		if r, ok := l.rests[id]; ok && r.gaveUp.Equal(g.GaveUpAt) {
+			continue
+		}
+		wait := retryFailed
+		if first && !g.GaveUpAt.IsZero() {
+			wait = min(g.GaveUpAt.Add(retryFailed).Sub(m.wallNow()), retryFailed)
+		}
+		l.rests[id] = rest{g.GaveUpAt, m.now.Add(wait)}
+	}
+}
+
+// dueRetry tells whether a failed group has rested long enough.
+func (m *Machine) dueRetry(id string) bool {
+	until := m.lead.rests[id].until
+	if m.now < until {
+		earliest(&m.lead.manageAt, until)
+		return false
+	}
+	return true
 }
 
 // mayStart tells whether a group may be given to a node now: what it depends

@@ -340,6 +340,30 @@ func TestRetryOutlivesTheLeader(t *testing.T) {
 	}
 }
 
+// A node's wrong time of day neither shortens the hour until its failed group is
+// tried again, nor stretches it.
+func TestRetryWithAWrongClock(t *testing.T) {
+	for _, off := range []time.Duration{-2 * time.Hour, 12 * time.Hour} {
+		w := newWorld(t, 3)
+		g := groupSpec("lone", "n2")
+		g.PossibleOwners = []string{"n2"}
+		h := w.put(g)
+		if h == w.leader() {
+			t.Fatal("the leader has the group")
+		}
+		h.input(Clock{Wall: time.Unix(1_700_000_000, 0).Add(time.Duration(w.now) + off)})
+		h.fails["app"] = 3
+		h.end("g-lone", "app")
+		h.input(ResourceChanged{Group: "g-lone", Epoch: 1, Resource: "app", State: spec.StateFailed, Reason: "exit 1"})
+		w.until("it failed", 5*time.Second, func() bool { return w.group("lone").State == spec.StateFailed })
+		w.slow()
+		took := w.until("it is tried again", 2*time.Hour, func() bool { w.run(time.Second); return w.online("lone") })
+		if took < 57*time.Minute || took > 61*time.Minute {
+			t.Errorf("its clock is %v off: after %v", off, took)
+		}
+	}
+}
+
 // The threshold is nodes - 1 within 6 h: past it the group is left failed,
 // with an event; hours later it has as many again.
 func TestThreshold(t *testing.T) {
