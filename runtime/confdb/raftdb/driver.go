@@ -100,6 +100,7 @@ type Driver struct {
 	call     *rollCall           // under way: this server takes no part
 	floor    floor               // what it left
 	promises map[uint64]position // the newest of each server
+	callers  map[uint64]caller   // who asked this leader
 
 	// The Ready under way.
 	ready       *raft.Ready
@@ -131,6 +132,7 @@ func New(cfg Config) (*Driver, *confdb.State, uint64, error) {
 		heard:    map[uint64]spec.Instant{},
 		answered: map[uint64]uint64{},
 		promises: map[uint64]position{},
+		callers:  map[uint64]caller{},
 		snapSent: map[uint64]spec.Instant{},
 	}
 	if cfg.ServerID == 0 {

@@ -43,7 +43,7 @@ func (p position) before(q position) bool {
 type answer struct {
 	nonce   uint64
 	term    uint64
-	lead    uint64   // whom it follows in term, 0: nobody
+	lead    uint64   // whom it follows in term, 0: nobody; a leader itself, once it leads for sure (leadsSince)
 	log     position // the end of its log on disk
 	promise position // the newest that the asker has told it: a term, and up to where its log agreed in that
 	applied position // up to where it is committed for sure, and voters are as of there
@@ -268,8 +268,8 @@ func (d *Driver) endCall() {
 		}
 		leader, answers := c.answers[top.lead]
 		silent := top.lead != 0 && top.lead != d.id && !answers
-		// Who leads that long after this server's start has a majority without it.
-		leads := answers && leader.lead == top.lead && leader.at >= d.graceEnd()
+		// It has a majority without this server, since this one has asked.
+		leads := answers && leader.lead == top.lead && leader.term == top.term && leader.at >= d.graceEnd()
 		if len(voters) == 0 || d.now < d.graceEnd() || !leads && (heard < need || silent) {
 			return
 		}
@@ -317,11 +317,36 @@ func (d *Driver) mayVote(m *pb.Message) bool {
 	return !d.belowFloor(position{m.GetLogTerm(), m.GetIndex()})
 }
 
+// caller is a server in a roll call, as its leader sees it: when it asked first.
+type caller struct{ nonce, term, ticks uint64 }
+
+// leadsSince tells whether this leader has been answered by a majority without
+// that server since that asked first, in its life. Counted in own ticks: how long a
+// leader may go on without a majority is its settings' matter, which who asks may
+// not know, and may be longer than any grace.
+func (d *Driver) leadsSince(id, nonce uint64) bool {
+	c, ok := d.callers[id]
+	if !ok || c.nonce != nonce || c.term != d.seen.term {
+		d.callers[id] = caller{nonce, d.seen.term, d.ticks}
+		return false
+	}
+	n := 0
+	for _, v := range d.status.Voters {
+		if v == d.id || v != id && d.answered[v] > c.ticks {
+			n++
+		}
+	}
+	return n >= len(d.status.Voters)/2+1
+}
+
 func (d *Driver) answerTo(id, nonce uint64) confdb.Message {
-	log, p := d.end(), d.promises[id]
+	log, p, lead := d.end(), d.promises[id], d.seen.lead
+	if d.seen.state == raft.StateLeader && !d.leadsSince(id, nonce) {
+		lead = 0
+	}
 	data := append(make([]byte, 0, 128), beatMark, callTells)
 	voters := d.status.Voters[:min(len(d.status.Voters), maxVoters)]
-	for _, v := range [...]uint64{nonce, d.seen.term, d.seen.lead, log.term, log.index, p.term, p.index, d.appliedTerm, d.applied, uint64(len(voters))} {
+	for _, v := range [...]uint64{nonce, d.seen.term, lead, log.term, log.index, p.term, p.index, d.appliedTerm, d.applied, uint64(len(voters))} {
 		data = binary.AppendUvarint(data, v)
 	}
 	for _, v := range voters {

@@ -1,10 +1,12 @@
 package raftdb
 
 import (
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -205,6 +207,60 @@ func TestTheLeaderAnswersAlone(t *testing.T) {
 	}
 	if d.tells(4, a); d.Status().Starting {
 		t.Error("it waits for those whom it can't reach")
+	}
+}
+
+// To one who asks, a leader names itself only once a majority without that one
+// has answered it since: with long heartbeats it leads on for seconds after the last.
+func TestALeaderIsSureOfItself(t *testing.T) {
+	st := stored()
+	d := reopen(t, st)
+	d.Configure(confdb.Settings{Suspicion: 7 * time.Second, Round: 200 * time.Millisecond, RankDelay: 40 * time.Millisecond})
+	drain(d, &st)
+	_ = d.rn.Campaign()
+	d.watch()
+	for _, kind := range []pb.MessageType{pb.MsgPreVoteResp, pb.MsgVoteResp} {
+		drain(d, &st)
+		step(d, &pb.Message{Type: kind.Enum(), From: new(uint64(3)), Term: new(uint64(6))})
+	}
+	drain(d, &st)
+	if d.seen.state != raft.StateLeader {
+		t.Fatal("no leader")
+	}
+	lead := func(nonce uint64) uint64 {
+		t.Helper()
+		d.Step(d.now, confdb.Message{From: 2, To: 1, InFrame: true, Data: binary.AppendUvarint([]byte{beatMark, callAsks}, nonce)})
+		for _, m := range d.Now() {
+			if len(m.Data) > 1 && m.Data[0] == beatMark && m.Data[1] == callTells {
+				if a, ok := decodeAnswer(m.Data[2:]); ok && a.nonce == nonce {
+					return a.lead
+				}
+			}
+		}
+		t.Fatal("no answer")
+		return 0
+	}
+	beats := func(from uint64) {
+		for range 20 { // 4 s
+			d.Beat(d.now.Add(d.set.Round))
+			if from != 0 {
+				step(d, &pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: new(from), Term: new(uint64(6))})
+			}
+			drain(d, &st)
+		}
+	}
+	beats(3)
+	lead(7)
+	for _, from := range []uint64{0, 2} { // nobody, or who asks
+		if beats(from); d.seen.state != raft.StateLeader || lead(7) != 0 {
+			t.Error("it names itself, and may be deposed")
+		}
+	}
+	if beats(3); lead(7) != 1 {
+		t.Error("it leads, and doesn't say so")
+	}
+	if lead(8) != 0 {
+		t.Error("what it knew before another life's question is enough")
 	}
 }
 
