@@ -60,7 +60,7 @@ type rollCall struct {
 	answers map[uint64]answer
 	spoke   []uint64 // who made itself heard, sorted
 	voters  []uint64 // of the newest change of membership in the own log, committed or not; sorted
-	last    uint64   // index of its end
+	end     position // of it
 	needed  bool     // by all memberships in it nothing could be committed without this server
 	max     position // what the own disk knows to have promised
 }
@@ -79,7 +79,7 @@ func (d *Driver) callRoll() {
 		return
 	}
 	d.call = &rollCall{
-		nonce: d.random(), since: d.now, next: d.now, last: d.lastIndex,
+		nonce: d.random(), since: d.now, next: d.now, end: d.end(),
 		asked: map[uint64]spec.Instant{}, answers: map[uint64]answer{},
 		max: position{d.seen.term, d.lastIndex},
 	}
@@ -184,12 +184,14 @@ func (c *rollCall) electorate() []uint64 {
 	return slices.Compact(ids)
 }
 
-// newest is the newest membership known.
+// newest is the newest membership known. What was committed in a newer term than
+// the own log's last counts for more than whatever that ends with: a change in
+// there that the others don't have by then never comes to be.
 func (c *rollCall) newest() []uint64 {
-	voters, index := c.voters, c.last
+	voters, at := c.voters, c.end
 	for _, a := range c.answers {
-		if a.applied.index > index {
-			voters, index = a.voters, a.applied.index
+		if at.before(a.applied) {
+			voters, at = a.voters, a.applied
 		}
 	}
 	return voters
@@ -221,7 +223,7 @@ func (d *Driver) callStep(in confdb.Message) bool {
 		if a, ok := decodeAnswer(in.Data[2:]); ok && a.nonce == c.nonce {
 			a.at = d.now
 			c.answers[in.From] = a
-			if d.older = c.needed && a.applied.index > c.last || c.max.before(a.promise); !d.older {
+			if d.older = c.needed && a.applied.index > c.end.index || c.max.before(a.promise); !d.older {
 				d.endCall()
 			}
 			return true

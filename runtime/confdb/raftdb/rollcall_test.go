@@ -210,6 +210,30 @@ func TestTheLeaderAnswersAlone(t *testing.T) {
 	}
 }
 
+// A change of membership that was never committed stands at the end of a log, and
+// the others' log is shorter, and newer: theirs says who votes.
+func TestAChangeThatNeverWas(t *testing.T) {
+	for _, c := range []struct {
+		kind pb.ConfChangeType
+		node uint64
+	}{{pb.ConfChangeAddNode, 4}, {pb.ConfChangeRemoveNode, 3}} {
+		st := stored()
+		cc := &pb.ConfChange{Type: c.kind.Enum(), NodeId: new(c.node)}
+		st.Entries = append(st.Entries, encodeEntry(&pb.Entry{Index: new(uint64(14)), Term: new(uint64(5)), Type: pb.EntryConfChange.Enum(), Data: marshal(cc)}))
+		d := calling(t, st)
+		d.tells(2, answer{term: 6, log: position{6, 13}, applied: position{6, 13}, voters: []uint64{1, 2, 3}})
+		if !d.Status().Starting {
+			t.Errorf("%v: server 3 votes, and was not asked", c.kind)
+		}
+		if d.Tick(d.now.Add(d.set.Round)); !slices.Contains(asked(d.Now()), 3) {
+			t.Errorf("%v: server 3 is not asked", c.kind)
+		}
+		if d.Tick(d.now.Add(graceRounds * d.set.Round)); d.Status().Starting {
+			t.Errorf("%v: one of two others has answered, and it waits for ever", c.kind)
+		}
+	}
+}
+
 // To one who asks, a leader names itself only once a majority without that one
 // has answered it since: with long heartbeats it leads on for seconds after the last.
 func TestALeaderIsSureOfItself(t *testing.T) {
