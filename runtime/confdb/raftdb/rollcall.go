@@ -24,11 +24,12 @@ import (
 //
 // DESIGN.md says why that is enough, and what it can't do.
 const (
-	graceRounds = 10 // for all to answer; then those who have must do
-	loneRounds  = 40 // for a lone voter to be spoken to, should it not be alone any more
-	floorRounds = 40 // for a leader to bring up a log that is older than another's
-	slowRounds  = 5  // between two questions once the grace is over
-	maxVoters   = 255
+	graceRounds  = 10 // for all to answer; then those who have must do
+	loneRounds   = 40 // for a lone voter to be spoken to, should it not be alone any more
+	floorRounds  = 40 // for a leader to bring up a log that is older than another's
+	slowRounds   = 5  // between two questions once the grace is over
+	silentRounds = 40 // after which nobody is waited for any more because of what one said who answered once
+	maxVoters    = 255
 )
 
 // position is how far a log or a promise goes: positions of one log compare by
@@ -247,6 +248,9 @@ func (d *Driver) endCall() {
 	for id, a := range c.answers {
 		if slices.Contains(voters, id) {
 			heard++
+		}
+		if d.now >= max(a.at, d.graceEnd()).Add(silentRounds*d.set.Round) {
+			a.lead = 0 // it is asked again and again, and says no more
 		}
 		if a.term > top.term || a.term == top.term && a.lead > top.lead {
 			top.term, top.lead = a.term, a.lead

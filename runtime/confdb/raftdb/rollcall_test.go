@@ -234,6 +234,28 @@ func TestAChangeThatNeverWas(t *testing.T) {
 	}
 }
 
+// Two of five die, one after the other: the leader, and one that had answered and
+// said whom it follows. The two others and this server are enough.
+func TestWhoSaysWhoLeadsIsGoneToo(t *testing.T) {
+	d := calling(t, stored())
+	five := []uint64{1, 2, 3, 4, 6}
+	d.tells(2, answer{term: 5, lead: 6, applied: position{5, 50}, voters: five})
+	end := d.now.Add(5 * time.Second)
+	for ; d.Status().Starting && d.now < end; d.Tick(d.now.Add(d.set.Round)) {
+		for _, id := range asked(d.Now()) {
+			if id == 3 || id == 4 {
+				d.tells(id, answer{term: 5, applied: position{5, 50}, voters: five})
+			}
+		}
+		if d.now < testNow.Add((graceRounds+silentRounds)*d.set.Round) && !d.Status().Starting {
+			t.Fatalf("after %v it doesn't wait for the leader any more", d.now.Sub(testNow))
+		}
+	}
+	if d.Status().Starting {
+		t.Error("it waits for ever")
+	}
+}
+
 // To one who asks, a leader names itself only once a majority without that one
 // has answered it since: with long heartbeats it leads on for seconds after the last.
 func TestALeaderIsSureOfItself(t *testing.T) {
