@@ -118,6 +118,9 @@ func (n *Node) fetchKeys(from netip.AddrPort) (*confdb.Keyring, error) {
 	case state.NegotiatedProtocol != protoKeys:
 		return nil, fmt.Errorf("node %s hands out no keys: its agent is older", peer.Name)
 	}
+	if err := n.expired(ctx, peer); err != nil {
+		return nil, err
+	}
 	_ = conn.SetDeadline(time.Now().Add(keysWithin))
 	data, err := io.ReadAll(io.LimitReader(conn, maxRing))
 	if err != nil {

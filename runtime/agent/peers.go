@@ -181,6 +181,15 @@ func (p *peers) dial(endpoint string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(p.ctx, within)
 		d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 15 * time.Second, Control: giveUp(silence)}, Config: p.tls}
 		conn, err := d.DialContext(ctx, "tcp", at)
+		if err == nil {
+			var peer pki.Peer
+			if peer, err = pki.PeerOfConn(conn.(*tls.Conn).ConnectionState()); err == nil {
+				err = p.n.expired(ctx, peer)
+			}
+			if err != nil {
+				conn.Close()
+			}
+		}
 		cancel()
 		if err == nil {
 			return conn, nil
@@ -214,15 +223,8 @@ func (n *Node) receive(ctx context.Context, conn *tls.Conn) error {
 	if peer.Role != pki.RoleNode {
 		return fmt.Errorf("%s has the role %s; only nodes may send database messages", peer.Name, peer.Role)
 	}
-	// An expired certificate is good for members. Who is new has a new one.
-	if time.Now().After(peer.NotAfter) {
-		stranger := false
-		if err := n.Read(ctx, func(s *confdb.State, _ member.Status) { stranger = s.Cluster.ID != "" && s.Nodes[peer.ID] == nil }); err != nil {
-			return err
-		}
-		if stranger {
-			return fmt.Errorf("the certificate of %s has expired at %s, and it is no member (any more)", peer.Name, peer.NotAfter.UTC().Format(time.RFC3339))
-		}
+	if err := n.expired(ctx, peer); err != nil {
+		return err
 	}
 	in := bufio.NewReaderSize(conn, 4096)
 	for {
@@ -240,6 +242,22 @@ func (n *Node) receive(ctx context.Context, conn *tls.Conn) error {
 			return nil
 		}
 	}
+}
+
+// expired refuses an expired certificate of one that is no member: for members it
+// is good (certwatch.go), at either end of a stream. Who is new has a new one.
+func (n *Node) expired(ctx context.Context, peer pki.Peer) error {
+	if !time.Now().After(peer.NotAfter) {
+		return nil
+	}
+	stranger := false
+	if err := n.Read(ctx, func(s *confdb.State, _ member.Status) { stranger = s.Cluster.ID != "" && s.Nodes[peer.ID] == nil }); err != nil {
+		return err
+	}
+	if stranger {
+		return fmt.Errorf("the certificate of %s has expired at %s, and it is no member (any more)", peer.Name, peer.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // readMessage reads one message of a stream. io.EOF means that the stream ended
