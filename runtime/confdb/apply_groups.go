@@ -52,6 +52,9 @@ func (s *State) putGroup(c Command) Result {
 	g.Resources = resourceStates(next, g.Resources)
 	s.endUploads(next.ID)
 	g.LeftFailed, g.GaveUp, g.GaveUpAt, g.FailedOn = "", false, time.Time{}, nil
+	if len(next.PreferredOwners) == 0 && s.Nodes[g.HomeFrom] == nil {
+		g.HomeFrom = "" // a node that is gone, and that no name stands for any more
+	}
 	s.configured()
 	s.event(c, s.aboutGroup(g, KindGroupChanged, c.because("group "+next.Name+" changed")))
 	return Result{}

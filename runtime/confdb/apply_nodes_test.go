@@ -42,6 +42,30 @@ func TestEvict(t *testing.T) {
 	}
 }
 
+// Home is a preferred owner by name, also after its node has left; without
+// preferred owners it is the next node that a failure takes the group from.
+func TestHomeOfANodeThatIsGone(t *testing.T) {
+	s, do := base(t)
+	g := s.Groups["g1"]
+	g1 := g.Spec
+	g1.PreferredOwners = []string{"n1"}
+	do(confdb.Command{PutGroup: &g1})
+	do(confdb.Command{Assign: &confdb.Assign{Group: "g1", Node: "n1"}})
+	do(confdb.Command{Assign: &confdb.Assign{Group: "g1", From: 1, Node: "n2", Failover: true}})
+	do(confdb.Command{DeleteNode: &confdb.NodeRef{Node: "n1"}})
+	if g.HomeFrom == "" {
+		t.Error("it forgot that it is to go home to whatever joins as n1")
+	}
+	g2 := g1
+	g2.PreferredOwners = nil
+	do(confdb.Command{PutGroup: &g2})
+	do(confdb.Command{PutNode: &confdb.PutNode{Spec: spec.Node{ID: "n4", Name: "n4", Addr: addr.Node("n4", addr.NoKey), Role: spec.RoleMember}, ServerID: 4, Endpoint: "n4:1"}})
+	do(confdb.Command{Assign: &confdb.Assign{Group: "g1", From: 2, Node: "n4", Failover: true}})
+	if g.HomeFrom != "n2" || g.Owner.Node != "n4" {
+		t.Errorf("it is to go home to %q from %q", g.HomeFrom, g.Owner.Node)
+	}
+}
+
 func TestAnotherDataDirectoryJoinsAgain(t *testing.T) {
 	s, do := base(t)
 	n := s.Nodes["n1"]
