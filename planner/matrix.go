@@ -14,6 +14,10 @@ import (
 // pairLimit is the number of nodes above which the matrix leaves pairs out.
 const pairLimit = 64
 
+// Frozen is the reason of a group that goes on where it is without a quorum,
+// which nobody takes over (no_quorum = "freeze").
+const Frozen = "frozen"
+
 // scene is a cluster at rest or in motion: what placement and quorum are
 // asked about.
 type scene struct {
@@ -41,64 +45,120 @@ func (s *scene) placementInput() placement.Input {
 	return in
 }
 
-// matrix works out every fault: whether there is quorum, and what becomes of
-// the groups that do not go on where they are.
-func (s *scene) matrix() *Matrix {
-	pairs := len(s.def.Nodes) <= pairLimit
-	m := &Matrix{Rows: []MatrixRow{}, Pairs: pairs}
-	nodeAt := make(map[string]*addr.Address, len(s.def.Nodes))
-	votes := make([]quorum.Node, len(s.def.Nodes))
+// board is a scene that has come to rest, ready to be asked what faults do to it.
+type board struct {
+	scene   *scene
+	asked   *placement.Board
+	rest    []placement.Outcome // where every group rests while nothing more fails, in the definition's order
+	owner   map[string]string   // the same, of those that have a node
+	votes   []quorum.Node
+	nodeAt  map[string]*addr.Address
+	groupAt map[string]addr.Address
+}
+
+// board lets the scene come to rest: where groups are then is where each fault
+// finds them.
+func (s *scene) board() *board {
+	b := &board{
+		scene: s, rest: placement.Compile(s.placementInput()).Settle(), votes: make([]quorum.Node, len(s.def.Nodes)),
+		owner:  make(map[string]string, len(s.def.Groups)),
+		nodeAt: make(map[string]*addr.Address, len(s.def.Nodes)), groupAt: make(map[string]addr.Address, len(s.def.Groups)),
+	}
 	for i := range s.def.Nodes {
-		nodeAt[s.def.Nodes[i].Name] = &s.def.Nodes[i].Addr
-		votes[i] = quorum.Node{Spec: s.def.Nodes[i]}
+		b.nodeAt[s.def.Nodes[i].Name] = &s.def.Nodes[i].Addr
+		b.votes[i] = quorum.Node{Spec: s.def.Nodes[i]}
 	}
-	groupAt := make(map[string]addr.Address, len(s.def.Groups))
 	for i := range s.def.Groups {
-		groupAt[s.def.Groups[i].Name] = s.def.Groups[i].Addr
+		b.groupAt[s.def.Groups[i].Name] = s.def.Groups[i].Addr
 	}
-	// Where groups rest while nothing more fails is where each fault finds them.
-	rest := *s
-	rest.owner = make(map[string]string, len(s.def.Groups))
-	for _, o := range placement.Compile(s.placementInput()).Settle() {
+	for _, o := range b.rest {
 		if o.To != "" {
-			rest.owner[o.Group] = o.To
+			b.owner[o.Group] = o.To
 		}
 	}
-	board := placement.Compile(rest.placementInput())
-	for _, fault := range quorum.Faults(s.def.Cluster.Quorum.Model, s.def.Nodes, pairs) {
-		row := MatrixRow{Fail: []addr.Address{}, Device: fault.Device, Groups: []MatrixGroup{}}
-		for _, name := range fault.Nodes {
-			row.Fail = append(row.Fail, *nodeAt[name])
-		}
-		slices.SortFunc(row.Fail, addr.Compare)
-		for i, n := range s.def.Nodes {
-			votes[i].Up = s.isUp(n.Name) && !slices.Contains(fault.Nodes, n.Name)
-		}
-		row.Quorum = quorum.Have(s.def.Cluster.Quorum.Model, votes, !fault.Device)
-		if !row.Quorum {
-			for i := range s.def.Groups {
-				g := &s.def.Groups[i]
-				if from, ok := rest.owner[g.Name]; ok {
-					row.Groups = append(row.Groups, MatrixGroup{Group: g.Addr, From: nodeAt[from], State: spec.StateOffline, Reason: "no_quorum"})
-				}
-			}
-			m.Rows = append(m.Rows, row)
-			continue
-		}
-		for _, o := range board.Settle(fault.Nodes...) {
-			if o.From == o.To && (o.State == spec.StateOnline || o.From == "") {
+	rest := *s
+	rest.owner = b.owner
+	b.asked = placement.Compile(rest.placementInput())
+	return b
+}
+
+// have tells whether there is a quorum when these nodes, or the device, are lost.
+func (b *board) have(lost []string, device bool) bool {
+	for i, n := range b.scene.def.Nodes {
+		b.votes[i].Up = b.scene.isUp(n.Name) && !slices.Contains(lost, n.Name)
+	}
+	return quorum.Have(b.scene.def.Cluster.Quorum.Model, b.votes, !device)
+}
+
+// row works out one fault: whether there is quorum, and what becomes of the
+// groups that do not go on where they are.
+func (b *board) row(fault quorum.Fault) MatrixRow {
+	row := MatrixRow{Fail: make([]addr.Address, 0, len(fault.Nodes)), Zone: fault.Zone, Device: fault.Device, Groups: []MatrixGroup{}}
+	for _, name := range fault.Nodes {
+		row.Fail = append(row.Fail, *b.nodeAt[name])
+	}
+	slices.SortFunc(row.Fail, addr.Compare)
+	if row.Quorum = b.have(fault.Nodes, fault.Device); !row.Quorum {
+		for i := range b.scene.def.Groups {
+			g := &b.scene.def.Groups[i]
+			from, ok := b.owner[g.Name]
+			if !ok {
 				continue
 			}
-			one := MatrixGroup{Group: groupAt[o.Group], From: nodeAt[o.From], To: nodeAt[o.To], State: o.State}
-			if o.State != spec.StateOnline {
-				one.Reason = o.Why
+			one := MatrixGroup{Group: g.Addr, From: b.nodeAt[from], State: spec.StateOffline, Reason: "no_quorum"}
+			if g.NoQuorum == spec.NoQuorumFreeze && !slices.Contains(fault.Nodes, from) {
+				one.To, one.State, one.Reason = one.From, spec.StateOnline, Frozen
 			}
 			row.Groups = append(row.Groups, one)
 		}
-		slices.SortFunc(row.Groups, func(a, b MatrixGroup) int { return addr.Compare(a.Group, b.Group) })
-		m.Rows = append(m.Rows, row)
+		return row
+	}
+	for _, o := range b.asked.Settle(fault.Nodes...) {
+		if o.From == o.To && (o.State == spec.StateOnline || o.From == "") {
+			continue
+		}
+		one := MatrixGroup{Group: b.groupAt[o.Group], From: b.nodeAt[o.From], To: b.nodeAt[o.To], State: o.State}
+		if o.State != spec.StateOnline {
+			one.Reason = o.Why
+		}
+		row.Groups = append(row.Groups, one)
+	}
+	slices.SortFunc(row.Groups, func(x, y MatrixGroup) int { return addr.Compare(x.Group, y.Group) })
+	return row
+}
+
+// matrix works out every fault.
+func (b *board) matrix() *Matrix {
+	def := &b.scene.def
+	m := &Matrix{Rows: []MatrixRow{}, Pairs: len(def.Nodes) <= pairLimit, alone: map[string]addr.Address{}}
+	for _, fault := range quorum.Faults(def.Cluster.Quorum.Model, def.Nodes, m.Pairs) {
+		m.Rows = append(m.Rows, b.row(fault))
+	}
+	members := map[string]int{}
+	for i := range def.Nodes {
+		members[def.Nodes[i].Zone]++
+	}
+	for i := range def.Nodes {
+		if n := &def.Nodes[i]; n.Zone != "" && members[n.Zone] == 1 {
+			m.alone[n.Zone] = n.Addr
+		}
 	}
 	return m
+}
+
+// name is what a row is about, for people: `node.n1 and node.n2`, `zone east`.
+func (r *MatrixRow) name() string {
+	switch {
+	case r.Device:
+		return "quorum device"
+	case r.Zone != "":
+		return "zone " + r.Zone
+	}
+	names := make([]string, len(r.Fail))
+	for i, a := range r.Fail {
+		names[i] = a.String()
+	}
+	return strings.Join(names, " and ")
 }
 
 // regressions names what a fault does after the apply that it did not do before.
@@ -107,19 +167,16 @@ func regressions(before, after *Matrix) []string {
 	if before == nil || after == nil {
 		return out
 	}
-	key := func(r MatrixRow) string {
-		names := make([]string, len(r.Fail))
-		for i, a := range r.Fail {
-			names[i] = a.String()
-		}
-		return strings.Join(names, " and ")
+	rows := make(map[string]*MatrixRow, len(before.Rows))
+	for i := range before.Rows {
+		rows[before.Rows[i].name()] = &before.Rows[i]
 	}
-	rows := make(map[string]MatrixRow, len(before.Rows))
-	for _, r := range before.Rows {
-		rows[key(r)] = r
+	for zone, node := range before.alone {
+		rows["zone "+zone] = rows[node.String()]
 	}
-	for _, r := range after.Rows {
-		name := key(r)
+	for i := range after.Rows {
+		r := &after.Rows[i]
+		name := r.name()
 		old, ok := rows[name]
 		if !ok {
 			continue

@@ -264,7 +264,8 @@ type FailoverTerms struct {
 	Start      int64 `json:"start"`              // first answer, of a program that starts at once
 }
 
-// FailureMatrix says for every node and every pair what happens when they fail.
+// FailureMatrix says for every node, pair and zone, and for the quorum device,
+// what happens when it fails.
 type FailureMatrix struct {
 	Before      *Matrix  `json:"before"` // null: there is no cluster yet
 	After       *Matrix  `json:"after"`  // null: there is none any more
@@ -275,12 +276,15 @@ type FailureMatrix struct {
 type Matrix struct {
 	Rows  []MatrixRow `json:"rows"`
 	Pairs bool        `json:"pairs"` // false: left out, above 64 nodes
+
+	alone map[string]addr.Address // zones of one node, whose row is that node's
 }
 
 // MatrixRow is one fault. Groups holds those that move or stay down; the
 // others go on where they are.
 type MatrixRow struct {
 	Fail   []addr.Address `json:"fail"`
+	Zone   string         `json:"zone,omitempty"`   // it is all nodes of this zone
 	Device bool           `json:"device,omitempty"` // the quorum device is lost
 	Quorum bool           `json:"quorum"`
 	Groups []MatrixGroup  `json:"groups"`
@@ -291,8 +295,8 @@ type MatrixGroup struct {
 	Group  addr.Address  `json:"group"`
 	From   *addr.Address `json:"from"`
 	To     *addr.Address `json:"to"`
-	State  string        `json:"state"` // online | offline
-	Reason string        `json:"reason,omitempty"`
+	State  string        `json:"state"`            // online | offline
+	Reason string        `json:"reason,omitempty"` // why it is down; or Frozen
 }
 
 // Diagnostic is an error or a warning, as `terraform validate -json` has it.

@@ -100,14 +100,14 @@ func (b *builder) world() {
 		return
 	}
 	p.FailoverTimes = failoverTimes(b.after)
-	after := b.sceneOf(b.after, true)
+	after := b.sceneOf(b.after, true).board()
 	p.FailureMatrix.After = after.matrix()
 	switch {
 	case b.fresh:
 	case !p.Summary.Any():
 		p.FailureMatrix.Before = p.FailureMatrix.After
 	default:
-		p.FailureMatrix.Before = b.sceneOf(b.before, false).matrix()
+		p.FailureMatrix.Before = b.sceneOf(b.before, false).board().matrix()
 	}
 	p.FailureMatrix.Regressions = regressions(p.FailureMatrix.Before, p.FailureMatrix.After)
 }

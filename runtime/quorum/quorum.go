@@ -64,8 +64,8 @@ type Fault struct {
 
 // Faults lists the rows: every node, every pair (if asked for), every zone of
 // more than one node, and the quorum device, each once, in that order; names
-// are sorted within. A zone whose nodes are a row already (one node, or a pair
-// when pairs are asked for) is not listed again.
+// are sorted within. A zone of one node is that node's row and not listed again.
+// One of two nodes is listed besides their pair: people ask for it by its name.
 func Faults(model spec.QuorumModel, nodes []spec.Node, pairs bool) []Fault {
 	names := make([]string, len(nodes))
 	zones := map[string][]string{}
@@ -89,7 +89,7 @@ func Faults(model spec.QuorumModel, nodes []spec.Node, pairs bool) []Fault {
 	}
 	var zoneNames []string
 	for z, members := range zones {
-		if len(members) > 2 || len(members) == 2 && !pairs {
+		if len(members) > 1 {
 			zoneNames = append(zoneNames, z)
 		}
 	}

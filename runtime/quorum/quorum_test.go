@@ -97,7 +97,7 @@ func TestFaults(t *testing.T) {
 		t.Errorf("rows %q, want %q", got, want)
 	}
 	got := list(true)
-	if len(got) != 6+15+1+1 || got[6] != "n1 and n2" || got[21] != "zone east" {
+	if len(got) != 6+15+2+1 || got[6] != "n1 and n2" || got[21] != "zone east" || got[22] != "zone west" {
 		t.Errorf("with pairs: %q", got)
 	}
 }

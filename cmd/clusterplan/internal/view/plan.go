@@ -390,38 +390,70 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 	b.WriteString("\n")
 }
 
-// matrix shows what every fault does; the first rows are single faults.
+// matrix shows what faults do: nodes, zones and the quorum device, then as many
+// pairs as there is room for.
 func (s Style) matrix(b *strings.Builder, p *planner.Plan) {
 	m := p.FailureMatrix.After
 	if m == nil || len(m.Rows) == 0 {
 		return
 	}
 	s.section(b, "When nodes fail")
-	const most = 16
-	rows := [][]string{}
-	for i, r := range m.Rows {
-		if i == most {
-			rows = append(rows, []string{fmt.Sprintf("  and %d more faults, in --json", len(m.Rows)-most)})
-			break
+	const most, zones = 16, 8
+	var rows [][]string
+	for kind, limit := range []int{most, zones, 1, most} {
+		for i := range m.Rows {
+			if faultKind(&m.Rows[i]) == kind && limit > 0 && (kind < 3 || len(rows) < most) {
+				limit--
+				rows = append(rows, s.fault(&m.Rows[i]))
+			}
 		}
-		names := make([]string, len(r.Fail))
-		for k := range r.Fail {
-			names[k] = r.Fail[k].String()
-		}
-		if r.Device {
-			names = append(names, "quorum device")
-		}
-		quorum := s.Green("quorum")
-		if !r.Quorum {
-			quorum = s.Red("no quorum")
-		}
-		rows = append(rows, []string{"  " + strings.Join(names, " + "), quorum, s.effects(r.Groups)})
+	}
+	if left := len(m.Rows) - len(rows); left > 0 {
+		rows = append(rows, []string{fmt.Sprintf("  and %d more faults, in --json", left)})
 	}
 	_ = table(b, rows)
 	for _, r := range p.FailureMatrix.Regressions {
 		fmt.Fprintf(b, "  %s %s\n", s.Red("worse:"), r)
 	}
 	b.WriteString("\n")
+}
+
+// faultKind orders the rows: 0 a node, 1 a zone, 2 the quorum device, 3 a pair.
+func faultKind(r *planner.MatrixRow) int {
+	switch {
+	case r.Device:
+		return 2
+	case r.Zone != "":
+		return 1
+	case len(r.Fail) == 1:
+		return 0
+	}
+	return 3
+}
+
+func (s Style) fault(r *planner.MatrixRow) []string {
+	names := make([]string, len(r.Fail))
+	for i := range r.Fail {
+		names[i] = r.Fail[i].String()
+	}
+	what := strings.Join(names, " + ")
+	switch {
+	case r.Device:
+		what = "quorum device"
+	case r.Zone != "":
+		for i := range names {
+			names[i] = strings.TrimPrefix(names[i], "node.")
+		}
+		if len(names) > 4 {
+			names = append(names[:3], fmt.Sprintf("and %d more", len(r.Fail)-3))
+		}
+		what = "zone " + r.Zone + " (" + strings.Join(names, ", ") + ")"
+	}
+	quorum := s.Green("quorum")
+	if !r.Quorum {
+		quorum = s.Red("no quorum")
+	}
+	return []string{"  " + what, quorum, s.effects(r.Groups)}
 }
 
 func (s Style) effects(groups []planner.MatrixGroup) string {
@@ -436,7 +468,9 @@ func (s Style) effects(groups []planner.MatrixGroup) string {
 			break
 		}
 		name := strings.TrimPrefix(g.Group.String(), "group.")
-		if g.To != nil {
+		if g.Reason == planner.Frozen && g.To != nil {
+			parts = append(parts, s.Yellow(name+" frozen on "+strings.TrimPrefix(g.To.String(), "node.")))
+		} else if g.To != nil {
 			parts = append(parts, name+" -> "+strings.TrimPrefix(g.To.String(), "node."))
 		} else {
 			text := name + " " + g.State

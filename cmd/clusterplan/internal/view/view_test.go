@@ -97,6 +97,8 @@ func full() *planner.Plan {
 				{Fail: []addr.Address{node("n1")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n2")), State: "online"}}},
 				{Fail: []addr.Address{node("n2")}, Quorum: true},
 				{Fail: []addr.Address{node("n1"), node("n2")}, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), State: "offline", Reason: "no_quorum"}}},
+				{Fail: []addr.Address{node("n2"), node("n3")}, Zone: "east", Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n1")), State: "online", Reason: planner.Frozen}}},
+				{Fail: []addr.Address{node("n2"), node("n3"), node("n4"), node("n5"), node("n6")}, Zone: "far away", Quorum: true},
 			}},
 			Regressions: []string{"group.web: node.n3 lost: nowhere to go; before, to node.n2"},
 		},
