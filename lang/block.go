@@ -33,7 +33,7 @@ type providerDecl struct {
 
 // block is a cluster, node, group or resource block.
 type block struct {
-	kind   string // addr.TypeCluster, TypeNode, TypeFence, TypeGroup, or "resource"
+	kind   string // addr.TypeCluster, TypeNode, TypeFence, TypeGroup, TypeGuarantee, or "resource"
 	name   string
 	typ    string // a resource's type
 	rng    hcl.Range
@@ -425,7 +425,7 @@ func (c *Config) unknownProvider(name string, rng hcl.Range) *hcl.Diagnostic {
 	return errorAt(rng, "Unknown provider", fmt.Sprintf("There is no provider %q.%s This version has: %s.", name, didYouMean("", name, known), strings.Join(known, ", ")))
 }
 
-// object reads a cluster, node, fence or group block.
+// object reads a cluster, node, fence, group or guarantee block.
 func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
 	b := &block{kind: src.Type, name: src.Labels[0], rng: src.DefRange}
 	switch b.kind {
@@ -449,12 +449,20 @@ func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
 			return hcl.Diagnostics{duplicate(src, "group."+b.name, first.rng)}
 		}
 		b.schema, c.groups[b.name] = c.schemas.group, b
+	case addr.TypeGuarantee:
+		if first, ok := c.guarantees[b.name]; ok {
+			return hcl.Diagnostics{duplicate(src, "guarantee."+b.name, first.rng)}
+		}
+		b.schema, c.guarantees[b.name] = c.schemas.guarantee, b
 	}
 	return c.objectBody(b, src)
 }
 
 func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
-	more := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "lifecycle"}}}
+	more := &hcl.BodySchema{}
+	if b.kind != addr.TypeGuarantee { // which is no object, that could be destroyed
+		more.Blocks = []hcl.BlockHeaderSchema{{Type: "lifecycle"}}
+	}
 	if b.kind != addr.TypeCluster {
 		more.Attributes = []hcl.AttributeSchema{{Name: "for_each"}, {Name: "count"}}
 	}

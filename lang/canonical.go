@@ -85,6 +85,20 @@ func (ev *evaluation) canonical(a *attribute, v cty.Value, in *instance) (cty.Va
 		if n, acc := top.AsBigFloat().Int64(); acc != 0 || n < 0 {
 			return cty.NilVal, nil, errorAt(rng, "Invalid value for "+a.Name, a.Name+" is a whole number from 0.")
 		}
+	case spec.TypeCounts:
+		for it := top.ElementIterator(); it.Next(); {
+			name, n := it.Element()
+			n, _ = n.Unmark()
+			if !n.IsKnown() {
+				continue
+			}
+			if n.IsNull() {
+				return cty.NilVal, nil, errorAt(rng, "Invalid value for "+a.Name, fmt.Sprintf("%s is null. Leave it out, or give a number.", name.AsString()))
+			}
+			if i, acc := n.AsBigFloat().Int64(); acc != 0 || i < 0 {
+				return cty.NilVal, nil, errorAt(rng, "Invalid value for "+a.Name, name.AsString()+" is a whole number from 0.")
+			}
+		}
 	case spec.TypeStrings, spec.TypeStringMap:
 		if !nullFree(top) {
 			return cty.NilVal, nil, errorAt(rng, "Invalid value for "+a.Name, "An element is null. Leave it out, or use an empty string.")
@@ -139,6 +153,8 @@ func typeText(t spec.ValueType) string {
 		return "a list of strings"
 	case spec.TypeStringMap:
 		return "a map of strings"
+	case spec.TypeCounts:
+		return "a map of whole numbers"
 	}
 	return string(t)
 }

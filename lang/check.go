@@ -42,7 +42,7 @@ func (d *Definition) Diagnostic(p spec.Problem) *hcl.Diagnostic {
 	if p.Warning {
 		out.Severity = hcl.DiagWarning
 	}
-	if o, ok := d.Object(p.Addr); ok {
+	if o, ok := d.described(p.Addr); ok {
 		out.Subject = o.rangeOf(p.Attribute)
 		if o.sensitiveAt(p.Attribute) {
 			out.Detail = p.Attribute + " is sensitive, so it isn't shown, and neither is what is wrong with it in particular. Look at it yourself, or put nonsensitive() around it for a while."
@@ -62,6 +62,19 @@ func (d *Definition) Diagnostic(p spec.Problem) *hcl.Diagnostic {
 		out.Detail = b.String()
 	}
 	return out
+}
+
+// described is an object, or a guarantee, by its address.
+func (d *Definition) described(a addr.Address) (*Object, bool) {
+	if a.Type != addr.TypeGuarantee {
+		return d.Object(a)
+	}
+	for i := range d.Guarantees {
+		if d.Guarantees[i].Addr == a {
+			return &d.Guarantees[i], true
+		}
+	}
+	return nil, false
 }
 
 // rangeOf is where an attribute stands, or the nearest thing around it.

@@ -18,6 +18,9 @@ type Definition struct {
 	Outputs   []Output   // by name
 	Providers []Provider // by name: those with a block, and those that nodes ask for
 	Variables []Variable // by name
+	// Guarantees in address order: what is checked, and no object of an apply.
+	// Their values are in Spec.
+	Guarantees []Object
 
 	index map[addr.Address]int
 	spec  *spec.Definition
@@ -65,6 +68,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	d.providers()
 	d.outputs()
 	d.spec = d.typed()
+	d.spec.Guarantees = d.guarantees()
 	ev.diags = append(ev.diags, d.check()...)
 	ev.diags = append(ev.diags, d.checkMoved()...)
 	ev.shares, ev.sealed = nil, nil
@@ -83,22 +87,25 @@ func (d *Definition) list() {
 		}
 	}
 	slices.SortFunc(all, func(a, b *instance) int { return addr.Compare(a.addr, b.addr) })
-	d.Objects = make([]Object, len(all))
+	d.Objects = make([]Object, 0, len(all))
 	d.index = make(map[addr.Address]int, len(all))
-	for i, in := range all {
+	for _, in := range all {
 		o := Object{
 			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps), Unknown: in.unknown,
 			PreventDestroy: in.block.preventDestroy, Range: in.block.rng, AttrRanges: in.block.ranges,
 		}
 		in.deps = nil
 		switch in.block.kind {
+		case addr.TypeGuarantee:
+			d.Guarantees = append(d.Guarantees, o)
+			continue
 		case addr.TypeNode:
 			o.Provider = in.block.provider
 		case rootResource:
 			o.Type = in.block.typ
 		}
-		d.Objects[i] = o
-		d.index[in.addr] = i
+		d.index[in.addr] = len(d.Objects)
+		d.Objects = append(d.Objects, o)
 	}
 }
 

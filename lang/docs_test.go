@@ -33,7 +33,7 @@ func TestDocs(t *testing.T) {
 			attrs(where+"."+n.Name, n.Attributes, n.Blocks)
 		}
 	}
-	for _, s := range []spec.Schema{spec.ClusterSchema(), spec.NodeSchema(), spec.GroupSchema(), spec.ResourceCommon()} {
+	for _, s := range []spec.Schema{spec.ClusterSchema(), spec.NodeSchema(), spec.GroupSchema(), spec.GuaranteeSchema(), spec.ResourceCommon()} {
 		attrs(s.Name, s.Attributes, s.Blocks)
 	}
 	for _, s := range spec.ResourceTypes() {

@@ -42,6 +42,8 @@ type Config struct {
 	groups    map[string]*block
 	moves     Moves
 
+	guarantees map[string]*block
+
 	varsValue cty.Value // all variables as one object
 	order     []vertex  // of evaluation
 	cyclic    []vertex  // stand in a cycle
@@ -91,6 +93,8 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 		nodes:     map[string]*block{},
 		fences:    map[string]*block{},
 		groups:    map[string]*block{},
+
+		guarantees: map[string]*block{},
 	}
 	c.schemas, c.shapes = schemasOf(&o), map[shapeKey]*shape{}
 	c.functions = functions(o.FS)
@@ -182,12 +186,12 @@ var rootSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "node", LabelNames: []string{"name"}},
 	{Type: "fence", LabelNames: []string{"name"}},
 	{Type: "group", LabelNames: []string{"name"}},
+	{Type: "guarantee", LabelNames: []string{"name"}},
 	{Type: "output", LabelNames: []string{"name"}},
 	{Type: "module", LabelNames: []string{"name"}},
 	{Type: "machine", LabelNames: []string{"name"}},
 	{Type: "network", LabelNames: []string{"name"}},
 	{Type: "volume", LabelNames: []string{"name"}},
-	{Type: "guarantee", LabelNames: []string{"name"}},
 	{Type: "check", LabelNames: []string{"name"}},
 	{Type: "moved"},
 	{Type: "removed"},
@@ -195,14 +199,13 @@ var rootSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 }}
 
 var laterRoot = map[string]string{
-	"module":    "Put its blocks into this directory; for_each on nodes and groups repeats them.",
-	"machine":   "Use nodes with provider = local.",
-	"network":   "Nodes with provider = local need none.",
-	"volume":    "Nodes with provider = local need none.",
-	"guarantee": "Leave it out.",
-	"check":     "Leave it out; clusterplan status shows the states of groups.",
-	"removed":   "Leave it out: an object whose block is gone is deleted.",
-	"import":    "Leave it out.",
+	"module":  "Put its blocks into this directory; for_each on nodes and groups repeats them.",
+	"machine": "Use nodes with provider = local.",
+	"network": "Nodes with provider = local need none.",
+	"volume":  "Nodes with provider = local need none.",
+	"check":   "Leave it out; clusterplan status shows the states of groups.",
+	"removed": "Leave it out: an object whose block is gone is deleted.",
+	"import":  "Leave it out.",
 }
 
 // notYet is the diagnostic of everything that the language has and this
@@ -233,7 +236,7 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.provider(b)...)
 		case "output":
 			diags = append(diags, c.output(b)...)
-		case "cluster", "node", "fence", "group":
+		case "cluster", "node", "fence", "group", "guarantee":
 			diags = append(diags, c.object(b)...)
 		case "moved":
 			diags = append(diags, c.moved(b)...)

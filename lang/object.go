@@ -11,7 +11,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
-// block works out all instances of a cluster, node or group block.
+// block works out all instances of a cluster, node, fence, group or guarantee block.
 func (ev *evaluation) block(b *block) {
 	a := addr.Address{Type: b.kind, Name: b.name}
 	if b.kind == addr.TypeCluster {
@@ -411,7 +411,11 @@ func (ev *evaluation) lists(in *instance) {
 					ev.add(d)
 					bad = true
 				} else if !v.IsWhollyKnown() {
-					ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does. Name the %ss themselves.", a.Name, in.block.kind)))
+					kind := in.block.kind
+					if a.Type == spec.TypeGroupRefs {
+						kind = addr.TypeGroup
+					}
+					ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does. Name the %ss themselves.", a.Name, kind)))
 					bad = true
 				}
 			}
@@ -437,7 +441,7 @@ func (ev *evaluation) lists(in *instance) {
 func (ev *evaluation) finish() {
 	for _, v := range ev.c.order {
 		b, ok := v.(*block)
-		if !ok || b.kind != addr.TypeGroup || ev.blocks[b] == nil {
+		if !ok || b.kind != addr.TypeGroup && b.kind != addr.TypeGuarantee || ev.blocks[b] == nil {
 			continue
 		}
 		for _, in := range ev.blocks[b].list {

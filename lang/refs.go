@@ -80,7 +80,8 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 	return diags
 }
 
-// eachBlock visits the blocks that are objects, resources behind their group.
+// eachBlock visits the blocks that are objects, resources behind their group,
+// and guarantees.
 func (c *Config) eachBlock(f func(*block)) {
 	if c.cluster != nil {
 		f(c.cluster)
@@ -96,6 +97,9 @@ func (c *Config) eachBlock(f func(*block)) {
 		for _, r := range c.groups[name].resources {
 			f(r)
 		}
+	}
+	for _, name := range sortedKeys(c.guarantees) {
+		f(c.guarantees[name])
 	}
 }
 
@@ -210,10 +214,12 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 		}
 	}
 	switch r.root {
-	case "machine", "network", "module", "volume", "guarantee":
+	case "machine", "network", "module", "volume":
 		return notYet(r.rng, "A reference to a "+r.root, laterRoot[r.root])
 	case "fence":
 		return errorAt(r.rng, "Reference to a fence", "Nothing refers to a fence: it names the nodes that it covers, with nodes = [node.NAME].")
+	case "guarantee":
+		return errorAt(r.rng, "Reference to a guarantee", "Nothing refers to a guarantee: it names the groups that it is about, with groups = [group.NAME].")
 	case "self":
 		return notYet(r.rng, "self", "Refer to the object by its address.")
 	}

@@ -86,12 +86,12 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 
 // schemas of objects, each made once.
 type schemas struct {
-	cluster, node, fence, group spec.Schema
-	resources                   map[string]spec.Schema // with what every resource has
+	cluster, node, fence, group, guarantee spec.Schema
+	resources                              map[string]spec.Schema // with what every resource has
 }
 
 func schemasOf(o *Options) schemas {
-	s := schemas{cluster: spec.ClusterSchema(), node: spec.NodeSchema(), fence: spec.FenceSchema(), group: spec.GroupSchema(), resources: make(map[string]spec.Schema, len(o.ResourceTypes))}
+	s := schemas{cluster: spec.ClusterSchema(), node: spec.NodeSchema(), fence: spec.FenceSchema(), group: spec.GroupSchema(), guarantee: spec.GuaranteeSchema(), resources: make(map[string]spec.Schema, len(o.ResourceTypes))}
 	for name, typ := range o.ResourceTypes {
 		s.resources[name] = typ.WithCommon()
 	}

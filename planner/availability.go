@@ -77,7 +77,51 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 			Exclusive: len(g.NotHeld()) == 0 || def.Guarded(g), NotHeld: g.NotHeld(), Terms: terms,
 		})
 	}
+	chain(&def, out)
 	return out
+}
+
+// chain adds what groups wait for those that they depend on. Both may die with one
+// node: a group gets its owner only once what it depends on is known to be online.
+func chain(def *spec.Definition, times []FailoverTime) {
+	at := make(map[addr.Address]*FailoverTime, len(times))
+	for i := range times {
+		at[times[i].Group] = &times[i]
+	}
+	byName := make(map[string]*spec.Group, len(def.Groups))
+	for i := range def.Groups {
+		byName[def.Groups[i].Name] = &def.Groups[i]
+	}
+	told := ms(commitBound(def.Cluster.Timings()))
+	done := make(map[addr.Address]bool, len(times))
+	var worst func(g *spec.Group) int64
+	worst = func(g *spec.Group) int64 {
+		t := at[g.Addr]
+		if t == nil {
+			return 0 // it waits for an operator or its node: nothing bounds that
+		}
+		if done[g.Addr] {
+			return t.WorstMS
+		}
+		done[g.Addr] = true // a cycle was refused by validate; harmless here
+		for _, name := range g.DependsOn {
+			d := byName[name]
+			if d == nil {
+				continue
+			}
+			if below := worst(d); below > 0 {
+				ready := t.WorstMS - t.Terms.Commit - t.Terms.Start
+				if more := below + told - ready; more > 0 {
+					t.Terms.Depends += more
+					t.WorstMS += more
+				}
+			}
+		}
+		return t.WorstMS
+	}
+	for i := range def.Groups {
+		worst(&def.Groups[i])
+	}
 }
 
 // watchdogBound is the longest that a takeover of the group waits for a watchdog.

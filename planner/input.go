@@ -24,6 +24,8 @@ type Input struct {
 	Replace    []addr.Address      // to be made again
 	// AllowQuorumLoss plans steps that leave the cluster without quorum.
 	AllowQuorumLoss bool
+	// AllowBrokenGuarantee makes warnings of guarantees that would not hold.
+	AllowBrokenGuarantee bool
 }
 
 // World is what planner/refresh saw. The zero value is a world that was not

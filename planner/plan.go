@@ -1,6 +1,8 @@
 package planner
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
@@ -205,11 +207,16 @@ type Check struct {
 	Detail string `json:"detail"`
 }
 
-// Guarantee is a guarantee block's result (guarantee blocks come with a later version: none).
+// Guarantee is a guarantee block's result in the cluster as it is once the plan
+// is carried out.
 type Guarantee struct {
-	Name    string `json:"name"`
-	Holds   bool   `json:"holds"`
-	WorstMS int64  `json:"worst_ms"`
+	Name          string         `json:"name"`
+	Address       addr.Address   `json:"address"`
+	Groups        []addr.Address `json:"groups"`
+	Holds         bool           `json:"holds"`
+	WorstMS       int64          `json:"worst_ms"`                  // the longest failover of its groups; -1: one does not fail over by itself
+	MaxDowntimeMS int64          `json:"max_downtime_ms,omitempty"` // 0: none is asked for
+	Broken        []string       `json:"broken,omitempty"`          // why it does not hold, for people
 }
 
 // Step is one phase that touches a node, in the order of the apply.
@@ -260,8 +267,32 @@ type FailoverTerms struct {
 	Fence      int64 `json:"fence,omitempty"`    // where the group waits for one, in place of stop_within and kill: every level, each call up to its time-out
 	Watchdog   int64 `json:"watchdog,omitempty"` // where the group relies on one: the longest time-out of its possible owners'
 	Device     int64 `json:"device,omitempty"`   // single_quorum: when the first look at the device comes, that its new owner counts from
+	Depends    int64 `json:"depends,omitempty"`  // how much longer than that the groups take that it depends on
 	Commit     int64 `json:"commit"`             // the new owner is agreed on
 	Start      int64 `json:"start"`              // first answer, of a program that starts at once
+}
+
+// Sum writes the summands out, in milliseconds, in the order in which they pass.
+func (t FailoverTerms) Sum() string {
+	var parts []string
+	add := func(what string, ms int64, always bool) {
+		if always || ms > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", what, ms))
+		}
+	}
+	add("device", t.Device, false)
+	add("watchdog", t.Watchdog, false)
+	add("lease", t.Lease, true)
+	if t.Fence == 0 {
+		add("stop", t.StopWithin, true)
+		add("kill", t.Kill, true)
+	}
+	add("clocks", t.Drift, true)
+	add("fence, at its time-outs,", t.Fence, false)
+	add("dependencies", t.Depends, false)
+	add("commit", t.Commit, true)
+	add("start", t.Start, true)
+	return strings.Join(parts, " + ")
 }
 
 // FailureMatrix says for every node, pair and zone, and for the quorum device,

@@ -102,6 +102,7 @@ func (b *builder) world() {
 	p.FailoverTimes = failoverTimes(b.after)
 	after := b.sceneOf(b.after, true).board()
 	p.FailureMatrix.After = after.matrix()
+	b.guarantees(after)
 	switch {
 	case b.fresh:
 	case !p.Summary.Any():

@@ -46,6 +46,9 @@ type Cluster struct {
 type Definition struct {
 	Git   string `json:"git,omitempty"`
 	Dirty bool   `json:"dirty,omitempty"`
+	// Broken are the guarantees that did not hold with it: the apply was told to
+	// go on all the same (--allow-broken-guarantee).
+	Broken []string `json:"broken_guarantees,omitempty"`
 }
 
 // Object is one object that is there, or half there.

@@ -42,7 +42,7 @@ func AttributeType(t spec.ValueType) cty.Type {
 		return cty.List(cty.String)
 	case spec.TypeStringMap:
 		return cty.Map(cty.String)
-	case spec.TypeQuantities:
+	case spec.TypeQuantities, spec.TypeCounts:
 		return cty.Map(cty.Number)
 	}
 	panic(fmt.Sprintf("schema: unknown value type %q", t)) // schemas are constants of this program

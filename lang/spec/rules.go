@@ -8,8 +8,8 @@ import (
 )
 
 // Check finds the broken semantic rules of a definition, in a stable order:
-// cluster, nodes, groups with their resources, configuration model. What is
-// not known yet (an empty address) breaks no rule. The cost is linear in the
+// cluster, nodes, groups with their resources, configuration model, guarantees.
+// What is not known yet (an empty address) breaks no rule. The cost is linear in the
 // definition.
 func Check(d *Definition) []Problem {
 	c := &checker{d: d, nodes: make(map[string]*Node, len(d.Nodes)), groups: make(map[string]*Group, len(d.Groups))}
@@ -28,6 +28,7 @@ func Check(d *Definition) []Problem {
 	c.uniqueAddresses()
 	c.groupCycles()
 	c.model()
+	c.guarantees()
 	return c.problems
 }
 

@@ -28,6 +28,7 @@ const (
 	TypeStrings    ValueType = "list(string)"
 	TypeStringMap  ValueType = "map(string)"
 	TypeQuantities ValueType = "map(quantity)" // numbers or sizes, by name
+	TypeCounts     ValueType = "map(number)"   // whole numbers from 0, by name
 	TypeNodeRefs   ValueType = "list(node)"    // kept as node names
 	TypeGroupRefs  ValueType = "list(group)"   // kept as group names
 )

@@ -100,6 +100,8 @@ type Definition struct {
 	Nodes   []Node  `json:"nodes"`
 	Groups  []Group `json:"groups"`
 	Fences  []Fence `json:"fences,omitempty"`
+
+	Guarantees []Guarantee `json:"guarantees,omitempty"`
 }
 
 // Cluster is the cluster block.

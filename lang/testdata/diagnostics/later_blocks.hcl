@@ -34,7 +34,7 @@ machine "m" {
 network "m" {
 }
 
-guarantee "m" {
+locals {
 }
 
 removed {

@@ -25,6 +25,7 @@ type planFlags struct {
 	refresh     bool
 	replace     []string
 	quorumLoss  bool
+	broken      bool // guarantees may be
 	parallelism int
 	lock        bool
 	lockTimeout time.Duration
@@ -45,7 +46,7 @@ func (f *planFlags) register(c *cobra.Command, destroy bool) {
 }
 
 func (f *planFlags) options(mode string) (run.PlanOptions, error) {
-	o := run.PlanOptions{Mode: mode, NoRefresh: !f.refresh, AllowQuorumLoss: f.quorumLoss, Parallelism: f.parallelism,
+	o := run.PlanOptions{Mode: mode, NoRefresh: !f.refresh, AllowQuorumLoss: f.quorumLoss, AllowBrokenGuarantee: f.broken, Parallelism: f.parallelism,
 		NoLock: !f.lock, LockTimeout: f.lockTimeout}
 	if f.parallelism < 1 {
 		return o, fmt.Errorf("--parallelism is at least 1, not %d", f.parallelism)
@@ -71,7 +72,7 @@ func (a *app) planCommand() *cobra.Command {
 Plan compares the definition with the state and with what the machines really are,
 and shows what would change, in which order, and what that does to quorum and
 availability. It touches nothing. With --out it saves the plan: apply FILE then does
-exactly that, or refuses because the world has moved on.`, helpDone+"; with --detailed-exitcode: nothing to do", helpError, helpChanges, helpLocked, helpQuorum, helpInterrupted),
+exactly that, or refuses because the world has moved on.`, helpDone+"; with --detailed-exitcode: nothing to do", helpError, helpChanges, helpGuarantee, helpLocked, helpQuorum, helpInterrupted),
 		Example: "  clusterplan plan examples/quickstart\n  clusterplan plan --json --detailed-exitcode\n  clusterplan plan --out change.plan && clusterplan apply change.plan",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -194,6 +195,7 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 	if mode == planner.ModeNormal {
 		what += ", or a plan file"
 		codes = slices.Insert(codes, 3, helpStale)
+		codes = slices.Insert(codes, 2, helpGuarantee)
 	}
 	c := &cobra.Command{
 		Use: use, Short: short, Example: example,
@@ -232,6 +234,7 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 	f.register(c, mode == planner.ModeDestroy)
 	if mode != planner.ModeDestroy {
 		_ = c.RegisterFlagCompletionFunc("replace", a.complete(completeFlag))
+		c.Flags().BoolVar(&f.broken, "allow-broken-guarantee", false, "apply although a guarantee does not hold after it; the state records which")
 	}
 	c.Flags().BoolVar(&auto, "auto-approve", false, "don't ask")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print a JSON object an event; asks for --auto-approve")

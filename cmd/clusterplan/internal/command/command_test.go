@@ -46,6 +46,8 @@ func TestExitCode(t *testing.T) {
 		{errors.Join(status(exitGuarantee), run.ErrQuorum), false, 6},
 		{errors.Join(status(exitChanges), status(exitGuarantee)), false, 3},
 		{errors.Join(run.ErrStale, other), false, 1},
+		{errors.Join(run.ErrGuarantee, run.ErrQuorum), false, 6},
+		{errors.Join(status(exitChanges), run.ErrGuarantee), false, 3},
 	} {
 		if got := exitCode(c.err, c.interrupted); got != c.want {
 			t.Errorf("%v (interrupted %v): %d, want %d", c.err, c.interrupted, got, c.want)

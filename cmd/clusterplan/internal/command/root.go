@@ -90,6 +90,7 @@ const (
 	helpLocked      = "4    the state is locked by somebody else"
 	helpStale       = "5    the plan file is stale: the state or the cluster is another one by now"
 	helpQuorum      = "6    the plan would leave the cluster without quorum"
+	helpGuarantee   = "3    the plan would break a guarantee"
 	helpChanges     = "2    with --detailed-exitcode: there are changes or drift"
 )
 

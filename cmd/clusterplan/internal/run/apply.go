@@ -127,7 +127,8 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	}
 	res, runErr := apply.Run(ctx, apply.Config{
 		Plan: out.Planned.Plan, Definition: def, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
-		Journal: lock, Begin: statefile.Begin{Run: pki.NewID(), Who: Who()},
+		Journal: lock, Begin: statefile.Begin{Run: pki.NewID(), Who: Who(),
+			Definition: statefile.Definition{Broken: out.Planned.Plan.BrokenGuarantees()}},
 		Parallelism: o.Parallelism, Stop: o.Stop, Events: o.Events, Identity: s.setIdentity,
 	})
 	out.Result = res

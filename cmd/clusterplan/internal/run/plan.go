@@ -30,9 +30,11 @@ type PlanOptions struct {
 	NoRefresh       bool   // the state is taken for the world
 	Replace         []addr.Address
 	AllowQuorumLoss bool
-	Parallelism     int
-	NoLock          bool
-	LockTimeout     time.Duration
+	// AllowBrokenGuarantee makes warnings of guarantees that would not hold.
+	AllowBrokenGuarantee bool
+	Parallelism          int
+	NoLock               bool
+	LockTimeout          time.Duration
 }
 
 // Planned is a plan with what an apply needs to carry it out.
@@ -111,6 +113,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	in := planner.Input{
 		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Renames: renames, Providers: s.registry,
 		Mode: o.Mode, Replace: o.Replace, AllowQuorumLoss: o.AllowQuorumLoss,
+		AllowBrokenGuarantee: o.AllowBrokenGuarantee,
 	}
 	if o.Mode == planner.ModeDestroy {
 		in.Definition = nil // everything that is there goes, whatever the definition says by now
@@ -147,8 +150,8 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
 	if p.Diags.HasErrors() {
 		err := error(&view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()})
-		if plan != nil && plan.Quorum != nil && plan.Quorum.Lost && onlyQuorum(p.Diags) {
-			err = &quorumError{err}
+		if why := refusedFor(p.Diags); why != nil {
+			err = &refusal{err, why}
 		}
 		return p, err
 	}
@@ -173,22 +176,31 @@ func (s *Session) rename(mode string) ([]statefile.Move, error) {
 	return moves, nil
 }
 
-// onlyQuorum tells whether the loss of quorum is the only error: any other one
-// comes first among the exit codes.
-func onlyQuorum(diags hcl.Diagnostics) bool {
+// refusedFor is ErrQuorum or ErrGuarantee where nothing else is wrong: any other
+// error comes first among the exit codes.
+func refusedFor(diags hcl.Diagnostics) (why error) {
 	for _, d := range diags {
-		if d.Severity == hcl.DiagError && d.Summary != planner.QuorumLost {
-			return false
+		switch {
+		case d.Severity != hcl.DiagError:
+		case d.Summary == planner.QuorumLost:
+			why = ErrQuorum
+		case d.Summary != planner.GuaranteeBroken:
+			return nil
+		case why == nil:
+			why = ErrGuarantee
 		}
 	}
-	return true
+	return why
 }
 
-// quorumError is ErrQuorum with the plan's own words.
-type quorumError struct{ error }
+// refusal is ErrQuorum or ErrGuarantee with the plan's own words.
+type refusal struct {
+	error
+	why error
+}
 
-func (e *quorumError) Is(target error) bool { return target == ErrQuorum }
-func (e *quorumError) Unwrap() error        { return e.error }
+func (e *refusal) Is(target error) bool { return target == e.why }
+func (e *refusal) Unwrap() error        { return e.error }
 
 // known gives the definition what applied objects know of themselves.
 func (s *Session) known() lang.Known {

@@ -39,6 +39,7 @@ var (
 	ErrLocked      = localstore.ErrLocked
 	ErrQuorum      = errors.New("the plan would leave the cluster without quorum")
 	ErrStale       = errors.New("the plan is stale")
+	ErrGuarantee   = errors.New("the plan would break a guarantee")
 	ErrNoCluster   = errors.New("there is no cluster yet")
 )
 

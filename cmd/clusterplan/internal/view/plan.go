@@ -26,6 +26,7 @@ func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 		s.failover(b, p)
 		s.matrix(b, p)
 	}
+	s.guarantees(b, p)
 	b.WriteString(s.Summary(p))
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -370,17 +371,7 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 			rows = append(rows, []string{fmt.Sprintf("  and %d more, in --json", len(p.FailoverTimes)-most)})
 			break
 		}
-		t := f.Terms
-		terms := fmt.Sprintf("lease %d + stop %d + kill %d + clocks %d + commit %d + start %d", t.Lease, t.StopWithin, t.Kill, t.Drift, t.Commit, t.Start)
-		if t.Watchdog > 0 {
-			terms = fmt.Sprintf("watchdog %d + ", t.Watchdog) + terms
-		}
-		if t.Device > 0 {
-			terms = fmt.Sprintf("device %d + ", t.Device) + terms
-		}
-		if t.Fence > 0 {
-			terms = fmt.Sprintf("lease %d + clocks %d + fence, at its time-outs, %d + commit %d + start %d", t.Lease, t.Drift, t.Fence, t.Commit, t.Start)
-		}
+		terms := f.Terms.Sum()
 		if !f.Exclusive {
 			terms += "; not exclusive: " + notHeld(f.NotHeld)
 		}

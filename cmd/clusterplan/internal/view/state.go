@@ -57,6 +57,9 @@ func StateJSON(w io.Writer, snap *localstore.Snapshot, outputs map[string]statef
 	if c := snap.State.Cluster; c != nil {
 		out["cluster"] = map[string]string{"id": c.ID, "name": c.Name}
 	}
+	if broken := snap.State.Definition.Broken; len(broken) > 0 {
+		out["broken_guarantees"] = broken
+	}
 	if outputs != nil {
 		out["outputs"] = outputsJSON(outputs)
 	}
@@ -143,6 +146,9 @@ func (s Style) State(w io.Writer, snap *localstore.Snapshot) error {
 	}
 	if st.Cluster != nil {
 		fmt.Fprintf(w, "%s  id %s, serial %d\n\n", s.Bold("Cluster "+st.Cluster.Name), st.Cluster.ID, st.Serial)
+	}
+	if broken := st.Definition.Broken; len(broken) > 0 {
+		fmt.Fprintf(w, "%s %s did not hold when it was applied, which was allowed.\n\n", s.Yellow("Guarantees:"), strings.Join(broken, ", "))
 	}
 	for i := range st.Objects {
 		if err := s.Object(w, &st.Objects[i]); err != nil {

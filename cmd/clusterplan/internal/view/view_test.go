@@ -102,6 +102,10 @@ func full() *planner.Plan {
 			}},
 			Regressions: []string{"group.web: node.n3 lost: nowhere to go; before, to node.n2"},
 		},
+		Guarantees: []planner.Guarantee{
+			{Name: "web", Groups: []addr.Address{web}, Holds: true, WorstMS: 1240, MaxDowntimeMS: 10_000},
+			{Name: "everything", Groups: []addr.Address{web}, WorstMS: -1, Broken: []string{"zone east lost: the cluster has no quorum then, group.web stays down", "and 3 more faults"}},
+		},
 	}
 }
 
