@@ -78,7 +78,7 @@ guarantee "by" {
 			t.Errorf("%s is an object", o.Addr)
 		}
 	}
-	if got := d.Diagnostic(spec.Problem{Addr: at("each", addr.StringKey("us")), Attribute: "groups"}).Subject; got == nil || got.Start.Line != 40 {
+	if got := d.Diagnostic(spec.Problem{Addr: at("each", addr.StringKey("us")), Attribute: "groups"}).Subject; got == nil || got.Start.Line != 35 {
 		t.Errorf("where it stands: %v", got)
 	}
 	c, diags := load(t, map[string]string{"main.cluster.hcl": guaranteed, "g.cluster.json": `{

@@ -45,6 +45,9 @@ func (s *scene) placementInput() placement.Input {
 	return in
 }
 
+// MatrixOf is the failure matrix of a definition that nothing runs of yet.
+func MatrixOf(def spec.Definition) *Matrix { return (&scene{def: def}).board().matrix() }
+
 // board is a scene that has come to rest, ready to be asked what faults do to it.
 type board struct {
 	scene   *scene

@@ -34,8 +34,6 @@ func cluster(group spec.Group, nodes ...string) spec.Definition {
 	return def
 }
 
-func matrixOf(def spec.Definition) *Matrix { return (&scene{def: def}).board().matrix() }
-
 // lines writes rows as "what: quorum group->node ...".
 func lines(m *Matrix) []string {
 	var out []string
@@ -58,7 +56,7 @@ func lines(m *Matrix) []string {
 // node's row.
 func TestMatrixRows(t *testing.T) {
 	web := spec.Group{Name: "web", PreferredOwners: []string{"n1", "n2"}, NoQuorum: spec.NoQuorumFreeze}
-	m := matrixOf(cluster(web, "n1@east", "n2@east", "n3@west", "n4@east", "n5@lone", "n6"))
+	m := MatrixOf(cluster(web, "n1@east", "n2@east", "n3@west", "n4@east", "n5@lone", "n6"))
 	got := lines(m)
 	if len(got) != 6+15+1 {
 		t.Fatalf("%d rows: %q", len(got), got)
@@ -79,7 +77,7 @@ func TestMatrixRows(t *testing.T) {
 		t.Errorf("a node's row says zone: %s", text)
 	}
 	// Two nodes that are a zone are asked for by its name too.
-	small := lines(matrixOf(cluster(web, "n1@east", "n2@west", "n3@west")))
+	small := lines(MatrixOf(cluster(web, "n1@east", "n2@west", "n3@west")))
 	want := []string{"node.n1: true web->n2 online", "node.n2: true", "node.n3: true",
 		"node.n1 and node.n2: false web->nowhere offline no_quorum", "node.n1 and node.n3: false web->nowhere offline no_quorum",
 		"node.n2 and node.n3: false web->n1 online frozen", "zone west: false web->n1 online frozen"}
@@ -92,25 +90,25 @@ func TestMatrixRows(t *testing.T) {
 // and with it no row of its own.
 func TestRegressionsOfZones(t *testing.T) {
 	web := spec.Group{Name: "web", PossibleOwners: []string{"n1", "n3"}}
-	before := matrixOf(cluster(web, "n1@east", "n2@west", "n3@south", "n4@north", "n5@north"))
+	before := MatrixOf(cluster(web, "n1@east", "n2@west", "n3@south", "n4@north", "n5@north"))
 	if got := regressions(before, before); len(got) > 0 {
 		t.Errorf("nothing changed: %q", got)
 	}
 	// n3 moves into n1's zone: when that is lost, web has nowhere to go.
-	after := matrixOf(cluster(web, "n1@east", "n2@west", "n3@east", "n4@north", "n5@north"))
+	after := MatrixOf(cluster(web, "n1@east", "n2@west", "n3@east", "n4@north", "n5@north"))
 	want := []string{"zone east lost: group.web stays down (no node); before, it did not"}
 	if diff := cmp.Diff(want, regressions(before, after)); diff != "" {
 		t.Error(diff)
 	}
 	// And n2 into the same: quorum goes with it.
-	worse := matrixOf(cluster(web, "n1@east", "n2@east", "n3@east", "n4@north", "n5@north"))
+	worse := MatrixOf(cluster(web, "n1@east", "n2@east", "n3@east", "n4@north", "n5@north"))
 	want = []string{"zone east lost: the cluster has no quorum then; before, it had"}
 	if diff := cmp.Diff(want, regressions(after, worse)); diff != "" {
 		t.Error(diff)
 	}
 	device := cluster(web, "n1", "n3")
 	device.Cluster.Quorum = spec.Quorum{Model: spec.SingleQuorum, Device: "/dev/q"}
-	rows := matrixOf(device).Rows
+	rows := MatrixOf(device).Rows
 	if last := rows[len(rows)-1]; last.name() != "quorum device" || last.Quorum || !last.Device {
 		t.Errorf("the device's row: %+v", last)
 	}

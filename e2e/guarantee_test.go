@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// A guarantee that would not hold keeps an apply from beginning. Allowed, it goes
+// on, and the state says so until the next one. Then simulate tells, from where the
+// cluster is, what becomes of a node's groups; the node is killed, and it is so.
+func TestGuarantee(t *testing.T) {
+	l := newLab(t)
+	const output = "output \"url\" {"
+	l.edit(output, "guarantee \"soon\" {\n  groups       = [group.web]\n  survives     = { nodes = 1 }\n  max_downtime = \"500ms\"\n}\n\n"+output)
+	l.must(3, "apply", "--auto-approve").wants(t, "Broken guarantee", "longer than 500ms: lease 600 +", "--allow-broken-guarantee")
+	if all := l.processes(); len(all) > 0 {
+		t.Fatalf("a refused apply has started %v", all)
+	}
+	l.must(0, "apply", "--auto-approve", "--allow-broken-guarantee").wants(t, "soon  broken", "which was allowed")
+	l.served("n1")
+	l.must(0, "show").wants(t, "Guarantees: soon did not hold when it was applied")
+	l.must(3, "plan", "--detailed-exitcode").wants(t, "No changes", "soon  broken")
+	l.edit(`"500ms"`, `"5s"`)
+	l.settled()
+
+	l.must(0, "move", "web", "n2")
+	l.served("n2")
+	var sim struct {
+		Live   bool `json:"live"`
+		Quorum struct {
+			Have bool `json:"have"`
+			Up   int  `json:"up"`
+		} `json:"quorum"`
+		Groups []struct {
+			Group, From, To string
+			MaxMS           int64 `json:"max_ms"`
+		} `json:"groups"`
+	}
+	l.until("web is n2's, as simulate sees it", func() (bool, string) {
+		r := l.must(0, "simulate", "--json", "--fail", "n2")
+		if err := json.Unmarshal([]byte(r.out), &sim); err != nil {
+			t.Fatalf("%v: %s", err, r)
+		}
+		return sim.Live && len(sim.Groups) == 2 && sim.Groups[0].From == "node.n2", r.out
+	})
+	if web := sim.Groups[0]; !sim.Quorum.Have || sim.Quorum.Up != 2 || web.Group != "group.web" || web.MaxMS < 750 {
+		t.Errorf("%+v", sim)
+	}
+	l.kill("n2")
+	l.served(strings.TrimPrefix(sim.Groups[0].To, "node."))
+	l.must(0, "simulate", "--fail", "n1").wants(t, "already down: node.n2", "no quorum", "soon  does not cover this")
+	l.destroyed()
+}
