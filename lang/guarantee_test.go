@@ -61,6 +61,7 @@ guarantee "by" {
 	at := func(name string, key addr.Key) addr.Address {
 		return addr.Address{Type: addr.TypeGuarantee, Name: name, Key: key}
 	}
+	same := cmp.Comparer(func(a, b addr.Address) bool { return a == b })
 	minute := spec.Duration(time.Minute)
 	want := []spec.Guarantee{
 		{Addr: at("by", addr.IntKey(0)), Name: "by-0", Groups: []string{"database"}, Survives: map[string]int64{"nodes": 0}},
@@ -70,7 +71,7 @@ guarantee "by" {
 		{Addr: at("every", addr.NoKey), Name: "every", Groups: []string{"web-eu", "web-us", "database"},
 			Survives: map[string]int64{"nodes": 1, "zones": 1}, MaxDowntime: spec.Duration(1500 * time.Millisecond)},
 	}
-	if diff := cmp.Diff(want, d.Spec().Guarantees); diff != "" {
+	if diff := cmp.Diff(want, d.Spec().Guarantees, same); diff != "" {
 		t.Error(diff)
 	}
 	for _, o := range d.Objects {
@@ -87,7 +88,7 @@ guarantee "by" {
 	d, diags = c.Evaluate(nil)
 	mustHaveNone(t, c, diags)
 	if diff := cmp.Diff([]spec.Guarantee{{Addr: at("every", addr.NoKey), Name: "every", Groups: []string{"web-eu", "database"},
-		Survives: map[string]int64{"nodes": 1}, MaxDowntime: spec.Duration(2 * time.Second)}}, d.Spec().Guarantees); diff != "" {
+		Survives: map[string]int64{"nodes": 1}, MaxDowntime: spec.Duration(2 * time.Second)}}, d.Spec().Guarantees, same); diff != "" {
 		t.Error(diff)
 	}
 }
