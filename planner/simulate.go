@@ -11,6 +11,7 @@ import (
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/placement"
 	"github.com/clusterplan/clusterplan/runtime/quorum"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // Simulation is what would happen if something failed: `simulate --json`. Lists
@@ -66,8 +67,13 @@ func (s *Simulation) Broken() bool {
 
 // Simulate works out what becomes of the definition's groups when all of fail is
 // lost at once: nodes by address or name, zones as zone.NAME, the quorum device as
-// device. With live, groups are where they are now, and what is down or paused is.
-func Simulate(def *lang.Definition, live *providers.Live, fail []string) (*Simulation, error) {
+// device. With live, groups are where they are now, and what is down or paused is;
+// state, in which the moved blocks have been followed (Rename), says which of the
+// definition's objects are the cluster's.
+func Simulate(def *lang.Definition, state *statefile.State, live *providers.Live, fail []string) (*Simulation, error) {
+	if live != nil {
+		live = called(live, state)
+	}
 	b := &builder{in: Input{Definition: def, World: World{Live: live}}, after: *def.Spec()}
 	s := b.sceneOf(b.after, live == nil)
 	if live != nil {
@@ -81,6 +87,27 @@ func Simulate(def *lang.Definition, live *providers.Live, fail []string) (*Simul
 		out.Live, out.Revision = true, live.Revision
 	}
 	return out, nil
+}
+
+// called has the cluster's nodes and groups go by the state's addresses.
+func called(live *providers.Live, state *statefile.State) *providers.Live {
+	at := make(map[string]addr.Address, len(state.Objects))
+	for i := range state.Objects {
+		at[state.Objects[i].ID] = state.Objects[i].Addr
+	}
+	next := *live
+	next.Members, next.Groups = slices.Clone(live.Members), slices.Clone(live.Groups)
+	for i := range next.Members {
+		if a, ok := at[next.Members[i].Spec.ID]; ok {
+			next.Members[i].Spec.Addr = a
+		}
+	}
+	for i := range next.Groups {
+		if a, ok := at[next.Groups[i].Spec.ID]; ok {
+			next.Groups[i].Spec.Addr = a
+		}
+	}
+	return &next
 }
 
 // count corrects who is up: nodes that have not joined yet are to be there, and

@@ -9,8 +9,10 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 func simulated(t *testing.T, s *scene, fail ...string) *Simulation {
@@ -135,6 +137,10 @@ func TestSimulateFromLive(t *testing.T) {
 		live.Members = append(live.Members, m)
 	}
 	live.Groups = []providers.LiveGroup{{Spec: def.Groups[0], Owner: "n3"}}
+	// n3 was called otherwise, and the cluster doesn't know better yet.
+	live.Members[2].Spec.Addr, live.Members[2].Spec.Name = addr.Node("old", addr.NoKey), "old"
+	live = called(live, &statefile.State{Objects: []statefile.Object{{ID: "n3", Addr: def.Nodes[2].Addr}}})
+	b.in.World.Live = live
 	s := b.sceneOf(def, false)
 	s.count(live)
 	sim := simulated(t, s, "n3")

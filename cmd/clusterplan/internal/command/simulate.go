@@ -31,7 +31,7 @@ what is not applied.`, helpDone+", whatever would happen", helpError, "3    a gu
 			if len(fail) == 0 {
 				return hint(errors.New("simulate needs something that fails"), "Name a node, a zone (zone.NAME) or the quorum device (device) with --fail, as often as you like.")
 			}
-			s, err := a.open(dirArg(args), &f, false)
+			s, err := a.open(dirArg(args), &f)
 			if err != nil {
 				return err
 			}

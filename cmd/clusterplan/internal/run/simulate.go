@@ -24,6 +24,9 @@ func (s *Session) Simulate(ctx context.Context, o SimulateOptions) (*planner.Sim
 	if err := s.ReadState(); err != nil {
 		return nil, nil, err
 	}
+	if _, err := s.rename(planner.ModeNormal); err != nil {
+		return nil, nil, err
+	}
 	def, diags := s.Config.Evaluate(s.known())
 	diags = append(s.Diags, diags...)
 	if diags.HasErrors() {
@@ -43,7 +46,7 @@ func (s *Session) Simulate(ctx context.Context, o SimulateOptions) (*planner.Sim
 				Detail: "Groups are taken to be where they would start first, and every node to be up. What came back: " + strings.TrimSuffix(world.LiveErr, ".") + "."})
 		}
 	}
-	sim, err := planner.Simulate(def, world.Live, o.Fail)
+	sim, err := planner.Simulate(def, &s.Snap.State, world.Live, o.Fail)
 	if err != nil {
 		return nil, diags, err
 	}
