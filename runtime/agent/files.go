@@ -153,6 +153,11 @@ func certProblems(path string, p pki.Peer, c fileConfig) (errs []error) {
 	return errs
 }
 
+// lockPatience is how long an agent waits for the pid file's lock. One that was
+// killed while it started a process holds it on until that one runs its program:
+// on a busy host that takes a while.
+const lockPatience = 3 * time.Second
+
 // lockPID holds the pid file for as long as the process lives. The lock tells
 // whether an agent runs; the number tells which.
 func lockPID(path string) (*os.File, error) {
@@ -160,7 +165,12 @@ func lockPID(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the pid file: %w", err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	take := func() error { return unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
+	err = take()
+	for end := time.Now().Add(lockPatience); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(end); err = take() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil {
 		old, _ := io.ReadAll(io.LimitReader(file, 32))
 		file.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {

@@ -227,3 +227,20 @@ func FuzzReadMessage(f *testing.F) {
 		}
 	})
 }
+
+// An agent that was killed may leave its lock to a process that it was starting,
+// for a moment: the next one waits for that.
+func TestPIDFileOfOneJustKilled(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "agent.pid")
+	first, err := lockPID(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(lockPatience/30, func() { first.Close() })
+	second, err := lockPID(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+}
