@@ -71,6 +71,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	d.spec.Guarantees = d.guarantees()
 	ev.diags = append(ev.diags, d.check()...)
 	ev.diags = append(ev.diags, d.checkMoved()...)
+	ev.diags = append(ev.diags, d.checkRemoved()...)
 	ev.shares, ev.sealed = nil, nil
 	diags := tidy(ev.diags)
 	ev.diags = nil

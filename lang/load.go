@@ -16,6 +16,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -41,6 +42,8 @@ type Config struct {
 	fences    map[string]*block
 	groups    map[string]*block
 	moves     Moves
+	removals  []Removed
+	removed   map[addr.Address]int // place in removals
 
 	guarantees map[string]*block
 
@@ -115,6 +118,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 	diags = append(diags, c.assignVariables()...)
 	diags = append(diags, c.checkRefs()...)
 	diags = append(diags, c.checkMoves()...)
+	diags = append(diags, c.checkRemovals()...)
 	diags = append(diags, c.sortVertices()...)
 	return c, tidy(diags)
 }
@@ -204,7 +208,6 @@ var laterRoot = map[string]string{
 	"network": "Nodes with provider = local need none.",
 	"volume":  "Nodes with provider = local need none.",
 	"check":   "Leave it out; clusterplan status shows the states of groups.",
-	"removed": "Leave it out: an object whose block is gone is deleted.",
 	"import":  "Leave it out.",
 }
 
@@ -240,6 +243,8 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.object(b)...)
 		case "moved":
 			diags = append(diags, c.moved(b)...)
+		case "removed":
+			diags = append(diags, c.removedBlock(b)...)
 		}
 	}
 	return diags

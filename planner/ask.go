@@ -101,7 +101,7 @@ func (b *builder) protect(it *item) {
 	}
 	if it.old != nil && it.old.PreventDestroy || it.want != nil && it.want.prevent {
 		b.fail(it, it.addr.String()+" may not be destroyed",
-			"Its lifecycle says prevent_destroy, also where the block is gone by now. Take that out and apply first, or leave the object as it is.")
+			"Its lifecycle says prevent_destroy, also where the block is gone by now. Take that out and apply first, or leave the object as it is. To have it go on without being managed: removed { from = "+it.addr.String()+", lifecycle { destroy = false } }.")
 	}
 }
 

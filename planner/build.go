@@ -91,6 +91,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	b.changes()
 	b.suggest()
 	b.settings()
+	b.goesOn()
 	b.world()
 	b.order()
 	b.outputs()
@@ -343,6 +344,8 @@ func (b *builder) change(it *item) {
 		b.takeAway(it, ActionForget, ReasonGone)
 		c.Why = []string{"it is gone already"}
 		b.drift(it, true, nil, nil)
+	case it.want == nil && b.forgets(it):
+		b.forget(it)
 	case it.want == nil:
 		reason := ReasonNotInDefinition
 		if b.destroy {

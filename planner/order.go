@@ -217,6 +217,9 @@ func (o *orderer) wake() {
 		}
 	}
 	for _, leave := range o.leaves {
+		if leave.Action == "forget" {
+			continue
+		}
 		it, v := o.at[leave.Key.Addr], t.voters[leave.Key.Addr]
 		if it.partial && o.in.World.Live == nil && o.down(it) {
 			v = &voter{} // cut off as it joined: the only vote may be its own
@@ -459,6 +462,9 @@ func (o *orderer) groupEdges() {
 	}
 	release := o.releases(unit)
 	for _, u := range o.groups {
+		if u.Action == "forget" {
+			continue // of the state alone
+		}
 		o.needQuorum(u.Key)
 		if o.units[markRolled] != nil {
 			o.g.AddEdge(u.Key, markRolled, graph.Soft)

@@ -94,6 +94,7 @@ const (
 	ReasonRequested       = "requested"         // replace: asked for with --replace
 	ReasonNotInDefinition = "not_in_definition" // delete: the state has it, the definition doesn't
 	ReasonDestroy         = "destroy"           // delete: destroy was asked for
+	ReasonRemoved         = "removed"           // forget: a removed block with destroy = false
 )
 
 // Change is what happens to one object. Of a group and its resources each has

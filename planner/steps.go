@@ -371,6 +371,9 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 		}
 	}
 	for _, u := range o.leaves {
+		if b.at[u.Key.Addr].change.Reason == ReasonRemoved {
+			continue
+		}
 		v.roll([]string{nameOf(u)}, u.Key.Addr.String()+" leaves", false)
 	}
 	b.plan.Availability = v.availability(nodeAt)

@@ -187,14 +187,15 @@ func (b *builder) operators(live *providers.Live) {
 	b.plan.Operator = out
 }
 
-// strangers lists what others made in the database; it is left alone.
+// strangers lists what others made in the database, or what this state has
+// forgotten; it is left alone.
 func (b *builder) strangers(live *providers.Live) {
 	known := make(map[string]bool, len(b.items))
 	for _, it := range b.items {
 		known[it.id] = true
 	}
 	for _, g := range live.Groups {
-		if g.Spec.ManagedBy != spec.ManagedBy && !known[g.Spec.ID] {
+		if !known[g.Spec.ID] {
 			b.plan.Unmanaged = append(b.plan.Unmanaged, Unmanaged{Type: "group", Name: g.Spec.Name, ID: g.Spec.ID, ManagedBy: g.Spec.ManagedBy})
 		}
 	}

@@ -71,6 +71,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		{"one node grows to three", oneNode + strings.ReplaceAll(twoGroups, "[node.n1, node.n2]", "[node.n1]"), first, "", nil},
 		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }},
 		{"renamed", first, renamedAll, "", nil},
+		{"forgotten", first, threeNodes + webOnly + forgetWorker, "", nil},
 		{"destroy", first, "", planner.ModeDestroy, func(l *lab) { l.world.Ending = true }},
 		{"destroy of a dead cluster", first, "", planner.ModeDestroy, func(l *lab) {
 			l.world.Ending = true

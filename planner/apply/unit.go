@@ -96,7 +96,7 @@ func oneCall(u *planner.Unit) bool {
 // unit does one unit, phase by phase. The phase that failed is returned.
 func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 	if u.Action == "forget" {
-		return "", r.append(statefile.Entry{Result: &statefile.Result{Addr: u.Key.Addr, Gone: true}})
+		return "", r.forget(u)
 	}
 	p, err := r.cfg.Providers.Provider(u.Provider)
 	if err != nil {
@@ -138,6 +138,18 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 		return r.phases(ctx, j)
 	}
 	return "", r.settled(j, "", true) // only the state has to learn of it
+}
+
+// forget takes an object out of the state, a group with its resources.
+func (r *runner) forget(u *planner.Unit) error {
+	if err := r.append(statefile.Entry{Result: &statefile.Result{Addr: u.Key.Addr, Gone: true}}); err != nil {
+		return err
+	}
+	r.count("forget")
+	for range u.Gone {
+		r.count("forget")
+	}
+	return nil
 }
 
 // aim works out what the object is to be, now that what it refers to is known.
@@ -432,6 +444,8 @@ func (r *runner) count(action string) {
 		r.summary.Replace++
 	case "delete":
 		r.summary.Delete++
+	case "forget":
+		r.summary.Forget++
 	}
 }
 

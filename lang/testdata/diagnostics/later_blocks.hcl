@@ -37,9 +37,6 @@ network "m" {
 locals {
 }
 
-removed {
-}
-
 import {
 }
 

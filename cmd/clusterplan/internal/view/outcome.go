@@ -27,6 +27,9 @@ func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
 	if d.Move > 0 {
 		fmt.Fprintf(w, ", %d renamed", d.Move)
 	}
+	if d.Forget > 0 {
+		fmt.Fprintf(w, ", %d forgotten", d.Forget)
+	}
 	if len(res.Failed) > 0 {
 		fmt.Fprintf(w, "; %d failed, %d skipped", len(res.Failed), len(res.Skipped))
 	}

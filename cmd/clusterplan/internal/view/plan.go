@@ -103,7 +103,7 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 		b.WriteString("\n")
 	}
 	if len(p.Unmanaged) > 0 {
-		s.section(b, "In the cluster, but not clusterplan's; left alone")
+		s.section(b, "In the cluster, but not in this state; left alone")
 		for _, u := range p.Unmanaged {
 			fmt.Fprintf(b, "  %s %s (managed by %s)\n", u.Type, u.Name, dash(u.ManagedBy))
 		}

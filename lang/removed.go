@@ -1,0 +1,111 @@
+package lang
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+)
+
+// Removed is a removed block: what becomes of what the state has at From, and
+// the definition doesn't have any more.
+type Removed struct {
+	From    addr.Address
+	Destroy bool      // false: it goes on, and the state forgets it
+	Range   hcl.Range // the block's header
+}
+
+// Removed is the removed block for an object that the definition doesn't have:
+// its own, that of all instances of its block, or of a resource its group's.
+// nil: there is none.
+func (d *Definition) Removed(a addr.Address) *Removed {
+	for _, from := range []addr.Address{a, a.WithoutKey(), a.Owner(), a.Owner().WithoutKey()} {
+		if i, ok := d.ev.c.removed[from]; ok {
+			return &d.ev.c.removals[i]
+		}
+	}
+	return nil
+}
+
+// removedBlock reads a removed block, with destroy in a lifecycle block, as
+// Terraform has it, or as its own attribute.
+func (c *Config) removedBlock(b *hcl.Block) hcl.Diagnostics {
+	content, diags := b.Body.Content(&hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "from", Required: true}, {Name: "destroy"}},
+		Blocks:     []hcl.BlockHeaderSchema{{Type: "lifecycle"}},
+	})
+	r := Removed{Destroy: true, Range: b.DefRange}
+	if a, ok := content.Attributes["from"]; ok {
+		var more hcl.Diagnostics
+		r.From, more = literalAddress("from", a.Expr)
+		diags = append(diags, more...)
+	}
+	given := content.Attributes["destroy"]
+	for _, inner := range content.Blocks {
+		lc, more := inner.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "destroy"}}})
+		diags = append(diags, more...)
+		a, ok := lc.Attributes["destroy"]
+		if ok && given != nil {
+			diags = append(diags, errorAt(a.NameRange, "Duplicate destroy", fmt.Sprintf("destroy stands at %s already. Write it once.", given.NameRange)))
+		} else if ok {
+			given = a
+		}
+	}
+	if given != nil {
+		v, more := given.Expr.Value(nil)
+		diags = append(diags, more...)
+		switch {
+		case more.HasErrors():
+		case v.IsNull() || v.Type() != cty.Bool:
+			diags = append(diags, errorAt(given.Expr.Range(), "Invalid value", "destroy is true or false, literally: true deletes the object, false has it go on and only forgets it."))
+		default:
+			r.Destroy = v.True()
+		}
+	}
+	if diags.HasErrors() {
+		return diags
+	}
+	if r.From.IsResource() && !r.Destroy {
+		return append(diags, errorAt(r.Range, "A resource can't be forgotten alone", fmt.Sprintf("%s is applied as a whole with its resources, so that what its block doesn't have stops. Forget the group, or leave the resource in it.", r.From.Owner())))
+	}
+	if i, ok := c.removed[r.From]; ok {
+		return append(diags, errorAt(r.Range, "Removed twice", fmt.Sprintf("A removed block for %s stands at %s already. Remove one of the two.", r.From, c.removals[i].Range)))
+	}
+	if c.removed == nil {
+		c.removed = map[addr.Address]int{}
+	}
+	c.removed[r.From] = len(c.removals)
+	c.removals = append(c.removals, r)
+	return diags
+}
+
+// checkRemovals finds what is both moved and removed.
+func (c *Config) checkRemovals() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for i := range c.removals {
+		r := &c.removals[i]
+		if k, ok := c.moves.from[r.From]; ok {
+			m := &c.moves.list[k]
+			diags = append(diags, errorAt(r.Range, "Both moved and removed", fmt.Sprintf("By the block at %s, %s has moved to %s. Remove one of the two blocks; to have it removed from there, name %s here.", m.Range, r.From, m.To, m.To)))
+		}
+	}
+	return diags
+}
+
+// checkRemoved refuses blocks whose from the definition still has.
+func (d *Definition) checkRemoved() hcl.Diagnostics {
+	if len(d.ev.c.removals) == 0 {
+		return nil
+	}
+	there := declared(d.Objects)
+	var diags hcl.Diagnostics
+	for i := range d.ev.c.removals {
+		r := &d.ev.c.removals[i]
+		if o := there.find(r.From, true); o != nil {
+			diags = append(diags, errorAt(r.Range, "Removed object is still there", fmt.Sprintf("The definition has %s, at %s. Remove that block, or this one.", o.Addr, o.Range)))
+		}
+	}
+	return diags
+}
