@@ -44,6 +44,8 @@ type block struct {
 	body           *body
 	provider       string // a node's keyword
 	preventDestroy bool
+	ignore         []cty.Path // ignore_changes
+	triggers       []trigger  // replace_triggered_by
 	ranges         map[string]hcl.Range
 
 	resources []*block // a group's, in the order of the file
@@ -534,33 +536,6 @@ func (c *Config) nodeProvider(b *block, e hcl.Expression) hcl.Diagnostics {
 	}
 	b.provider = name
 	return nil
-}
-
-func (b *block) lifecycle(src *hcl.Block) hcl.Diagnostics {
-	content, diags := src.Body.Content(&hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "prevent_destroy"}, {Name: "ignore_changes"}, {Name: "create_before_destroy"}, {Name: "replace_triggered_by"}},
-		Blocks:     []hcl.BlockHeaderSchema{{Type: "precondition"}, {Type: "postcondition"}},
-	})
-	for _, name := range []string{"ignore_changes", "create_before_destroy", "replace_triggered_by"} {
-		if a, ok := content.Attributes[name]; ok {
-			diags = append(diags, notYet(a.NameRange, name, "lifecycle has prevent_destroy."))
-		}
-	}
-	for _, inner := range content.Blocks {
-		diags = append(diags, notYet(inner.DefRange, "The "+inner.Type+" block", "Use a validation block of a variable."))
-	}
-	if a, ok := content.Attributes["prevent_destroy"]; ok {
-		v, more := a.Expr.Value(nil)
-		diags = append(diags, more...)
-		if !more.HasErrors() {
-			if v.IsNull() || v.Type() != cty.Bool {
-				diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "prevent_destroy is true or false, literally."))
-			} else {
-				b.preventDestroy = v.True()
-			}
-		}
-	}
-	return diags
 }
 
 // Resource types that are to come; to be told from typing errors.

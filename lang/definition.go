@@ -72,6 +72,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	ev.diags = append(ev.diags, d.check()...)
 	ev.diags = append(ev.diags, d.checkMoved()...)
 	ev.diags = append(ev.diags, d.checkRemoved()...)
+	ev.diags = append(ev.diags, d.checkTriggers()...)
 	ev.shares, ev.sealed = nil, nil
 	diags := tidy(ev.diags)
 	ev.diags = nil
@@ -93,9 +94,12 @@ func (d *Definition) list() {
 	for _, in := range all {
 		o := Object{
 			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps), Unknown: in.unknown,
-			PreventDestroy: in.block.preventDestroy, Range: in.block.rng, AttrRanges: in.block.ranges,
+			PreventDestroy: in.block.preventDestroy, Ignore: in.block.ignore, Range: in.block.rng, AttrRanges: in.block.ranges,
 		}
 		in.deps = nil
+		for _, tr := range in.block.triggers {
+			o.ReplaceBy = append(o.ReplaceBy, tr.Trigger)
+		}
 		switch in.block.kind {
 		case addr.TypeGuarantee:
 			d.Guarantees = append(d.Guarantees, o)

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -23,6 +24,9 @@ type wanted struct {
 	hard     []addr.Address // what it needs
 	soft     []addr.Address // what only comes first
 	prevent  bool
+	ignore   []cty.Path     // attributes that stay as they are
+	given    cty.Value      // config before that
+	triggers []lang.Trigger // what has it made anew when it changes
 	subject  *hcl.Range
 }
 
@@ -43,6 +47,7 @@ type item struct {
 	same    bool              // it was seen to be just as it is wanted
 	knownAs *addr.Address     // its address in the cluster's database, where that is another one
 	moves   bool              // the database has to learn of its address, if of nothing else
+	trigger string            // what has it made anew, by replace_triggered_by
 }
 
 func (it *item) acts() bool { return it.moves || it.change.Action() != "no-op" }
@@ -92,6 +97,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	b.suggest()
 	b.settings()
 	b.goesOn()
+	b.stays()
 	b.world()
 	b.order()
 	b.outputs()
@@ -190,6 +196,9 @@ func (b *builder) changes() {
 	}
 	for _, it := range b.items {
 		b.change(it)
+	}
+	b.triggers()
+	for _, it := range b.items {
 		c := it.change
 		if c.PreviousAddress != nil {
 			b.plan.Summary.Move++
@@ -359,6 +368,7 @@ func (b *builder) change(it *item) {
 	case !there:
 		b.bringAbout(it)
 	default:
+		b.ignore(it)
 		b.compare(it)
 	}
 	b.moved(it)
@@ -438,7 +448,8 @@ func (b *builder) bringAbout(it *item) {
 
 // compare plans an object that is there and is wanted.
 func (b *builder) compare(it *item) {
-	if it.same && !slices.Contains(b.in.Replace, it.addr) {
+	requested := slices.Contains(b.in.Replace, it.addr)
+	if it.same && !requested && it.trigger == "" {
 		it.change.Actions = ActionNoOp
 		return
 	}
@@ -461,8 +472,7 @@ func (b *builder) compare(it *item) {
 	}
 	otherType := it.old != nil && it.old.Type != it.want.typ
 	tainted := it.old != nil && it.old.Tainted != ""
-	requested := slices.Contains(b.in.Replace, it.addr)
-	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested {
+	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested && it.trigger == "" {
 		return // Before and After of a no-op are left out: nothing is to be shown, and there are many
 	}
 	if it.partial {
@@ -510,6 +520,8 @@ func (b *builder) compare(it *item) {
 		c.Reason, c.Why = ReasonTainted, append(c.Why, "an earlier apply left it broken: "+it.old.Tainted)
 	case requested:
 		c.Reason, c.Why = ReasonRequested, append(c.Why, "asked for")
+	case it.trigger != "":
+		c.Reason, c.Why = ReasonTriggered, append(c.Why, it.trigger+" changes: replace_triggered_by")
 	case it.partial: // also where nothing is left to do: the state has to learn of it
 		c.Reason, c.Actions = ReasonCutOff, ActionCreate
 		c.Why = append(c.Why, "an apply was cut off before it was done")
@@ -518,7 +530,8 @@ func (b *builder) compare(it *item) {
 	case len(drifted) > 0 || len(words) > 0 && len(resp.Phases) > 0 || len(resp.Phases) > 0:
 		c.Reason, c.Actions = ReasonDrifted, ActionUpdate
 	}
-	if c.Reason == ReasonCannotUpdate || c.Reason == ReasonTainted || c.Reason == ReasonRequested {
+	if c.Reason == ReasonCannotUpdate || c.Reason == ReasonTainted || c.Reason == ReasonRequested || c.Reason == ReasonTriggered {
+		it.want.config = it.want.given // it is made by what the definition says
 		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
 		b.replace(it)
 	}

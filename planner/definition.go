@@ -16,7 +16,7 @@ func (b *builder) readDefinition() {
 	b.wanted = make([]wanted, 0, len(def.Objects))
 	for i := range def.Objects {
 		o := &def.Objects[i]
-		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, subject: &o.Range}
+		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, ignore: o.Ignore, given: o.Value, triggers: o.ReplaceBy, subject: &o.Range}
 		if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() {
 			w.hard = append(w.hard, addr.Cluster())
 		}

@@ -114,6 +114,9 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 	if u.Action == "create" || u.Action == "update" || u.Action == "replace" {
 		u.Phases = it.phases
 	}
+	if u.Action == "update" {
+		u.Keep = it.keeper()
+	}
 	if u.Action == "replace" || u.Action == "delete" {
 		u.Remove = it.remove
 	}
@@ -299,8 +302,11 @@ func (o *orderer) group(it *item) {
 			continue
 		}
 		part := Part{Addr: p.addr, ID: p.id, Type: p.want.typ, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard, Prevent: p.want.prevent}
-		if p.change.Action() == "replace" {
+		switch p.change.Action() {
+		case "replace":
 			part.ID = ""
+		case "update", "no-op":
+			part.Keep = p.keeper()
 		}
 		u.Parts = append(u.Parts, part)
 	}

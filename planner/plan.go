@@ -83,18 +83,19 @@ var (
 
 // Reasons of an action. The list is closed; docs/planner.md explains each.
 const (
-	ReasonNone            = ""                  // no-op
-	ReasonNotInState      = "not_in_state"      // create: the definition has it, the state doesn't
-	ReasonCutOff          = "cut_off"           // create or delete: begun by an apply that did not come to its end
-	ReasonGone            = "gone"              // create: it was there and is gone
-	ReasonChanged         = "changed"           // update: the definition says something else now
-	ReasonDrifted         = "drifted"           // update: the definition is the same, the object isn't
-	ReasonCannotUpdate    = "cannot_update"     // replace: an attribute forces it (replace_paths)
-	ReasonTainted         = "tainted"           // replace: an earlier apply left it broken
-	ReasonRequested       = "requested"         // replace: asked for with --replace
-	ReasonNotInDefinition = "not_in_definition" // delete: the state has it, the definition doesn't
-	ReasonDestroy         = "destroy"           // delete: destroy was asked for
-	ReasonRemoved         = "removed"           // forget: a removed block with destroy = false
+	ReasonNone            = ""                    // no-op
+	ReasonNotInState      = "not_in_state"        // create: the definition has it, the state doesn't
+	ReasonCutOff          = "cut_off"             // create or delete: begun by an apply that did not come to its end
+	ReasonGone            = "gone"                // create: it was there and is gone
+	ReasonChanged         = "changed"             // update: the definition says something else now
+	ReasonDrifted         = "drifted"             // update: the definition is the same, the object isn't
+	ReasonCannotUpdate    = "cannot_update"       // replace: an attribute forces it (replace_paths)
+	ReasonTainted         = "tainted"             // replace: an earlier apply left it broken
+	ReasonRequested       = "requested"           // replace: asked for with --replace
+	ReasonTriggered       = "replace_by_triggers" // replace: what its replace_triggered_by names changes
+	ReasonNotInDefinition = "not_in_definition"   // delete: the state has it, the definition doesn't
+	ReasonDestroy         = "destroy"             // delete: destroy was asked for
+	ReasonRemoved         = "removed"             // forget: a removed block with destroy = false
 )
 
 // Change is what happens to one object. Of a group and its resources each has

@@ -88,6 +88,9 @@ type Unit struct {
 	DependsOn []addr.Address    // for the state
 	Prevent   bool              // prevent_destroy, for the state
 	Votes     int               // of a node: what its taking away costs
+	// Keep gives what is resolved at apply the attributes that stay as they are
+	// (ignore_changes). nil: there are none.
+	Keep func(cty.Value) cty.Value
 
 	// Any: it starts once this many of Of are done, and fails when too few
 	// are left that could be.
@@ -105,6 +108,7 @@ type Part struct {
 	Change  *Change
 	Depends []addr.Address
 	Prevent bool
+	Keep    func(cty.Value) cty.Value // as Unit's
 }
 
 // Work is what an apply does.

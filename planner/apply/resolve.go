@@ -25,8 +25,8 @@ func (r *runner) value(a addr.Address) (cty.Value, bool) {
 }
 
 // resolve is an object's configuration with what the plan could not know. s
-// is its schema.
-func (r *runner) resolve(a addr.Address, s spec.Schema, config cty.Value) (cty.Value, error) {
+// is its schema; keep, if given, puts back what stays as it is.
+func (r *runner) resolve(a addr.Address, s spec.Schema, config cty.Value, keep func(cty.Value) cty.Value) (cty.Value, error) {
 	if config == cty.NilVal {
 		return config, nil
 	}
@@ -34,6 +34,9 @@ func (r *runner) resolve(a addr.Address, s spec.Schema, config cty.Value) (cty.V
 		v, diags := r.cfg.Definition.Resolve(a, r.value)
 		if diags.HasErrors() {
 			return cty.NilVal, diags
+		}
+		if keep != nil {
+			v = keep(v)
 		}
 		for name, e := range v.AsValueMap() {
 			// What the provider works out itself it may still work out.

@@ -154,7 +154,7 @@ func (r *runner) forget(u *planner.Unit) error {
 
 // aim works out what the object is to be, now that what it refers to is known.
 func (r *runner) aim(j *job) error {
-	config, err := r.resolve(j.u.Key.Addr, j.provider.Schema().Objects[j.u.Type], j.u.Config)
+	config, err := r.resolve(j.u.Key.Addr, j.provider.Schema().Objects[j.u.Type], j.u.Config, j.u.Keep)
 	if err != nil {
 		return err
 	}
@@ -335,7 +335,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 	types := j.provider.Schema().Resources
 	for i := range u.Parts {
 		p := &u.Parts[i]
-		v, err := r.resolve(p.Addr, types[p.Type], p.Config)
+		v, err := r.resolve(p.Addr, types[p.Type], p.Config, p.Keep)
 		if err != nil {
 			return err
 		}

@@ -288,7 +288,7 @@ func restarts(old, g spec.Group) bool {
 	}
 	for _, r := range g.Resources {
 		was, ok := old.Resource(r.Name)
-		if !ok || was.Type != r.Type || fmt.Sprint(was.Attributes) != fmt.Sprint(r.Attributes) {
+		if !ok || was.ID != r.ID || was.Type != r.Type || fmt.Sprint(was.Attributes) != fmt.Sprint(r.Attributes) {
 			return true
 		}
 	}

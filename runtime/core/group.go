@@ -120,8 +120,8 @@ func (r *run) define(g *confdb.Group) bool {
 // by the type's schema no attribute differs that takes a restart, as the plan
 // has shown.
 func sameResource(a, b spec.Resource) bool {
-	if a.Type != b.Type || a.SeparateMonitor != b.SeparateMonitor {
-		return false
+	if a.ID != b.ID || a.Type != b.Type || a.SeparateMonitor != b.SeparateMonitor {
+		return false // another id: it is made anew
 	}
 	schema, known := spec.ResourceTypes()[a.Type]
 	if !known {

@@ -23,6 +23,7 @@ func TestSameResource(t *testing.T) {
 		{"an attribute of what runs", func(r *spec.Resource) { r.Attributes["address"] = "10.0.0.6" }, false},
 		{"a new attribute of what runs", func(r *spec.Resource) { r.Attributes["interface"] = "eth1" }, false},
 		{"another process", func(r *spec.Resource) { r.SeparateMonitor = true }, false},
+		{"made anew", func(r *spec.Resource) { r.ID = "2" }, false},
 		{"another type", func(r *spec.Resource) { r.Type = "script" }, false},
 	} {
 		b := base()

@@ -1,0 +1,161 @@
+package apply_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+)
+
+// What ignore_changes names counts at create, and never again: not when the
+// definition changes, nor when someone else changes it; the rest does.
+func TestIgnoreChanges(t *testing.T) {
+	const src = threeNodes + `
+group "web" {
+  description      = "first"
+  preferred_owners = [node.n1, node.n2]
+  priority         = 100
+  failover { mode = "automatic" }
+  lifecycle { ignore_changes = IGNORED }
+  resource "generic_application" "app" {
+    command     = ["true"]
+    environment = { A = "1", B = "2" }
+    lifecycle { ignore_changes = [environment["B"], environment["C"]] }
+  }
+}`
+	changed := strings.NewReplacer(`"first"`, `"second"`, "[node.n1, node.n2]", "[node.n3]", "priority         = 100", "priority = 200",
+		`mode = "automatic"`, `mode = "manual"`, `{ A = "1", B = "2" }`, `{ A = "9", B = "9", C = "9" }`).Replace(src)
+	web := addr.Group("web", addr.NoKey)
+	for _, c := range []struct{ name, ignored, plan, paths string }{
+		{"nothing", "[]", "group.web update changed\ngroup.web.resource.app update changed",
+			`description failover.mode preferred_owners priority`},
+		{"some", "[description, failover.mode]", "group.web update changed\ngroup.web.resource.app update changed", "preferred_owners priority"},
+		{"a block", "[failover, priority]", "group.web update changed\ngroup.web.resource.app update changed", "description preferred_owners"},
+		{"all", "all", "group.web.resource.app update changed", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			l.must(l.load(strings.Replace(src, "IGNORED", c.ignored, 1)), "")
+			def := l.load(strings.Replace(changed, "IGNORED", c.ignored, 1))
+			p := l.plan(def, "")
+			if got := actions(p); got != c.plan {
+				t.Errorf("plan:\n%s", got)
+			}
+			for _, change := range p.Changes {
+				var names []string
+				for _, a := range change.Attributes {
+					names = append(names, a.Path)
+				}
+				switch got := strings.Join(names, " "); change.Address {
+				case web:
+					if got != c.paths {
+						t.Errorf("the group changes in %s, want %s", got, c.paths)
+					}
+				case web.WithResource("app", addr.NoKey):
+					if got != `environment["A"]` {
+						t.Errorf("the resource changes in %s", got)
+					}
+				}
+			}
+			// The failure matrix is of what will be, not of what the definition says.
+			automatic := slices.ContainsFunc(p.FailureMatrix.After.Rows, func(r planner.MatrixRow) bool { return len(r.Groups) > 0 && r.Groups[0].To != nil })
+			if automatic != (c.ignored != "[]") {
+				t.Errorf("in the failure matrix the group fails over: %v", automatic)
+			}
+			l.must(def, "")
+			l.settled(def)
+			if strings.Contains(c.ignored, "description") {
+				for _, g := range l.world.Groups {
+					if got := g.Value.GetAttr("description").AsString(); got != "first" {
+						t.Errorf("the description is %q", got)
+					}
+				}
+			}
+		})
+	}
+}
+
+// What an apply works out is put back too, and only what is ignored.
+func TestIgnoreChangesOfWhatIsUnknown(t *testing.T) {
+	const src = threeNodes + `
+group "web" {
+  resource "generic_application" "app" {
+    command     = ["true"]
+    environment = { E = "1" }
+    lifecycle { ignore_changes = [command] }
+  }
+}`
+	l := newLab(t)
+	l.must(l.load(src), "")
+	def := l.load(strings.NewReplacer(`["true"]`, `["serve", node.n4.endpoint]`, `{ E = "1" }`, `{ E = node.n4.endpoint }`).Replace(src) + `
+node "n4" { provider = local }`)
+	l.must(def, "")
+	for _, g := range l.world.Groups {
+		v := g.Resources[0].Value
+		if n := v.GetAttr("command").LengthInt(); n != 1 {
+			t.Errorf("the command has %d words", n)
+		}
+		if e := v.GetAttr("environment").AsValueMap()["E"]; e.AsString() != "127.0.0.1:1" {
+			t.Errorf("the environment is %#v", e)
+		}
+	}
+}
+
+// An object is made anew when what its replace_triggered_by names changes, and
+// so is what names that one; a creation triggers nothing.
+func TestReplaceTriggeredBy(t *testing.T) {
+	const src = threeNodes + `
+group "web" {
+  description = "a"
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "worker" {
+  resource "generic_application" "app" {
+    command = ["true"]
+    lifecycle { replace_triggered_by = [group.web.resource.app, node.n1.zone] }
+  }
+}
+group "last" {
+  lifecycle { replace_triggered_by = [group.worker.resource.app] }
+  resource "generic_application" "app" { command = ["true"] }
+}`
+	for _, c := range []struct{ name, old, new, want string }{
+		{"nothing that is named", `description = "a"`, `description = "b"`, "group.web update changed"},
+		{"a resource", `group "web" {
+  description = "a"
+  resource "generic_application" "app" { command = ["true"] }`, `group "web" {
+  description = "a"
+  resource "generic_application" "app" { command = ["false"] }`,
+			"group.last replace replace_by_triggers\ngroup.web.resource.app update changed\ngroup.worker.resource.app replace replace_by_triggers"},
+		{"an attribute", `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  zone = \"z\"\n}",
+			"node.n1 update changed\ngroup.last replace replace_by_triggers\ngroup.worker.resource.app replace replace_by_triggers"},
+		{"another attribute", `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  spare = false\n  labels = { a = \"b\" }\n}",
+			"node.n1 update changed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			first := l.load(src)
+			if p := l.plan(first, ""); p.Summary.Replace > 0 {
+				t.Errorf("the first plan:\n%s", actions(p))
+			}
+			l.must(first, "")
+			l.settled(first)
+			before := l.idsByAddress()
+			def := l.load(strings.Replace(src, c.old, c.new, 1))
+			p := l.plan(def, "")
+			if got := actions(p); got != c.want {
+				t.Errorf("plan:\n%s\nwant:\n%s", got, c.want)
+			}
+			l.must(def, "")
+			l.settled(def)
+			for a, id := range l.idsByAddress() {
+				anew := slices.ContainsFunc(p.Changes, func(ch planner.Change) bool { return ch.Address.String() == a && ch.Action() == "replace" })
+				if anew != (id != before[a]) {
+					t.Errorf("%s: made anew %v, id %s, before %s", a, anew, id, before[a])
+				}
+			}
+		})
+	}
+}
