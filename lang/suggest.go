@@ -21,6 +21,9 @@ func nearest(name string, known []string) string {
 	return best
 }
 
+// Nearest is the known name most like name, or "" where none is like it.
+func Nearest(name string, known []string) string { return nearest(name, known) }
+
 // distance is Levenshtein's, given up at limit.
 func distance(a, b string, limit int) int {
 	if d := len(a) - len(b); d >= limit || -d >= limit {

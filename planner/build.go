@@ -48,9 +48,10 @@ type item struct {
 	knownAs *addr.Address     // its address in the cluster's database, where that is another one
 	moves   bool              // the database has to learn of its address, if of nothing else
 	trigger string            // what has it made anew, by replace_triggered_by
+	left    bool              // the plan is of a part, and this stays as it is
 }
 
-func (it *item) acts() bool { return it.moves || it.change.Action() != "no-op" }
+func (it *item) acts() bool { return !it.left && (it.moves || it.change.Action() != "no-op") }
 
 type builder struct {
 	in      Input
@@ -68,6 +69,7 @@ type builder struct {
 	after   spec.Definition
 	before  spec.Definition
 	destroy bool
+	rereads bool // refresh-only
 	// remember: the state has to learn of a prevent_destroy, though nothing else changes.
 	remember bool
 	fresh    bool // there is no cluster yet: quorum rules do not apply
@@ -82,7 +84,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	b := &builder{
 		in: in, shapes: map[string]shape{}, types: map[string]cty.Type{},
 		state: make(map[addr.Address]*statefile.Object, len(in.State.Objects)), pending: map[addr.Address]*statefile.Pending{},
-		parts: map[addr.Address][]*item{}, destroy: in.Mode == ModeDestroy,
+		parts: map[addr.Address][]*item{}, destroy: in.Mode == ModeDestroy, rereads: in.Mode == ModeRefreshOnly,
 		plan: &Plan{
 			FormatVersion: FormatVersion, Mode: in.Mode, Complete: true, Serial: in.State.Serial, Definition: in.Version,
 			Drift: []Drift{}, Operator: []Operator{}, Unreachable: []Unreachable{}, Unmanaged: []Unmanaged{},
@@ -93,14 +95,21 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	b.learn()
 	b.collect()
 	b.relabel()
+	b.choose()
 	b.changes()
 	b.suggest()
 	b.settings()
 	b.goesOn()
 	b.stays()
 	b.world()
-	b.order()
-	b.outputs()
+	if b.rereads {
+		b.rereadWork()
+	} else {
+		b.order()
+	}
+	if !b.partly() && !b.rereads {
+		b.outputs()
+	}
 	b.finish()
 	return b.plan, b.diags
 }
@@ -346,6 +355,14 @@ func (b *builder) change(it *item) {
 		c.Type = it.typ
 	default:
 		c.Type = b.pending[it.addr].Object.Type
+	}
+	if b.rereads {
+		b.reread(it)
+		return
+	}
+	if it.left {
+		c.Actions = ActionNoOp
+		return
 	}
 	there := it.prior != nil
 	switch {

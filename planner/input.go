@@ -11,8 +11,8 @@ import (
 
 // Input is all that a plan is made from.
 type Input struct {
-	// Definition is evaluated with State's values; nil only with ModeDestroy,
-	// which then takes everything from the state.
+	// Definition is evaluated with State's values; nil only with ModeDestroy
+	// and ModeRefreshOnly, which take everything from the state.
 	Definition *lang.Definition
 	Version    DefinitionVersion
 	State      statefile.State // with its journal folded in
@@ -22,6 +22,9 @@ type Input struct {
 	Providers  *providers.Registry // only Schema and Plan are called
 	Mode       string              // "" is ModeNormal
 	Replace    []addr.Address      // to be made again
+	// Targets and Excludes, of which one is empty, make a plan of a part: these
+	// and what they need alone, or all but these and what can't be without them.
+	Targets, Excludes []addr.Address
 	// AllowQuorumLoss plans steps that leave the cluster without quorum.
 	AllowQuorumLoss bool
 	// AllowBrokenGuarantee makes warnings of guarantees that would not hold.

@@ -27,11 +27,13 @@ const (
 type Plan struct {
 	FormatVersion  string                  `json:"format_version"`
 	Mode           string                  `json:"mode"`
-	Complete       bool                    `json:"complete"`  // false: something could not be seen (Unreachable, AsOf)
+	Complete       bool                    `json:"complete"`  // false: something could not be seen (Unreachable, AsOf), or is left out
 	Applyable      bool                    `json:"applyable"` // there is something to do (if only to tidy up after an apply that was cut off), and it may be done
 	Errored        bool                    `json:"errored"`   // Diagnostics hold an error
-	Cluster        string                  `json:"cluster"`   // name
-	Serial         uint64                  `json:"serial"`    // of the state that it rests on
+	Targets        []addr.Address          `json:"targets,omitempty"`
+	Excludes       []addr.Address          `json:"excludes,omitempty"`
+	Cluster        string                  `json:"cluster"` // name
+	Serial         uint64                  `json:"serial"`  // of the state that it rests on
 	ConfigRevision uint64                  `json:"config_revision"`
 	AsOf           *AsOf                   `json:"as_of"` // null: read with quorum, or there is no cluster yet
 	Definition     DefinitionVersion       `json:"definition"`

@@ -8,6 +8,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/quorum"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // tally counts votes while the steps are gone through.
@@ -82,7 +83,7 @@ func (b *builder) down(it *item) bool {
 	if it.silent || it.prior == nil {
 		return true
 	}
-	if it.want == nil {
+	if it.want == nil || it.left {
 		return slices.Contains(it.prior.Health, providers.HealthNotRunning)
 	}
 	start := slices.Contains(it.phases, providers.PhaseStart)
@@ -412,8 +413,16 @@ func (b *builder) wants() map[string]string {
 func (b *builder) finish() {
 	p := b.plan
 	p.Errored = b.diags.HasErrors()
-	p.Applyable = !p.Errored && p.work != nil && (p.Summary.Any() || changedOutputs(p.OutputChanges) || len(b.in.Pending) > 0 || b.remember)
+	p.Applyable = !p.Errored && p.work != nil && (p.Summary.Any() || changedOutputs(p.OutputChanges) || b.unsettled() || b.remember)
 	p.Diagnostics = Diagnostics(b.diags)
+}
+
+// unsettled tells whether an apply settles what an earlier one had begun.
+func (b *builder) unsettled() bool {
+	return slices.ContainsFunc(b.in.Pending, func(p statefile.Pending) bool {
+		it := b.at[p.Addr]
+		return it == nil || !it.left
+	})
 }
 
 func changedOutputs(outputs map[string]OutputChange) bool {

@@ -25,6 +25,12 @@ type Work struct {
 	// AllowQuorumLoss as it was planned.
 	AllowQuorumLoss bool
 	Destroy         bool
+	// Rereads: no object is touched; the state takes over what is Kept, and
+	// forgets what is Gone.
+	Rereads bool
+	Gone    []addr.Address
+	// KeepOutputs: the plan is of a part, and the outputs stay as they were.
+	KeepOutputs bool
 }
 
 // Kept is an object that nothing is done to.

@@ -30,6 +30,7 @@ func (b *builder) settings() {
 	case !b.fresh:
 		b.before = b.fromState()
 	}
+	b.leftAsFound()
 	b.plan.Cluster = b.after.Cluster.Name
 	if b.plan.Cluster == "" && b.in.State.Cluster != nil {
 		b.plan.Cluster = b.in.State.Cluster.Name

@@ -161,6 +161,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err == nil {
 		r.learn()
 		r.announce()
+		r.tellRereads()
 		r.walk(ctx, res)
 		err = r.fatal
 	}
@@ -182,7 +183,7 @@ func (r *runner) begin() error {
 	}
 	r.cluster = r.cfg.State.Cluster
 	if r.cluster == nil {
-		if r.work.Destroy {
+		if r.work.Destroy || r.work.Rereads {
 			return nil
 		}
 		identity, err := r.cfg.NewIdentity(r.cfg.Plan.Cluster)
@@ -245,6 +246,10 @@ func (r *runner) settle() error {
 		o.Attributes = toJSON(k.Value)
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: k.Addr, Object: &o}})
 	}
+	for _, a := range r.work.Gone {
+		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: a, Gone: true}})
+		r.count("forget")
+	}
 	if len(entries) == 0 {
 		return nil
 	}
@@ -257,7 +262,7 @@ func (r *runner) fold(ctx context.Context, res *Result) {
 	state.Cluster = r.cluster
 	res.State, _ = statefile.Fold(state, r.entries)
 	r.keep(&res.State)
-	if r.cfg.Definition != nil && !r.work.Destroy {
+	if r.cfg.Definition != nil && !r.work.Destroy && !r.work.KeepOutputs {
 		res.State.Outputs = r.outputs(ctx)
 	}
 	if r.work.Destroy && len(res.State.Objects) == 0 && len(res.Failed) == 0 && !res.Interrupted {

@@ -23,7 +23,7 @@ type Event struct {
 	Type    string
 	Time    time.Time
 	Addr    addr.Address
-	Action  string // create | update | replace | delete | forget
+	Action  string // create | update | replace | delete | forget | read
 	Phase   string // of a node or the cluster
 	Text    string // for people: what is going on, why it was skipped
 	ID      string // of the object, once it is given
@@ -37,6 +37,20 @@ func (r *runner) emit(e Event) {
 	defer r.mu.Unlock()
 	e.Time = r.now()
 	r.cfg.Events(e)
+}
+
+// tellRereads tells what the state takes over of a refresh-only plan: there is
+// nothing else to do.
+func (r *runner) tellRereads() {
+	if !r.work.Rereads {
+		return
+	}
+	for i := range r.cfg.Plan.Changes {
+		if c := &r.cfg.Plan.Changes[i]; c.Action() != "no-op" {
+			r.emit(Event{Type: EventStart, Addr: c.Address, Action: c.Action()})
+			r.emit(Event{Type: EventComplete, Addr: c.Address, Action: c.Action()})
+		}
+	}
 }
 
 // announce tells the changes before the first of them.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -143,12 +144,12 @@ func Unmarshal(data []byte) (*File, error) {
 	}); err != nil {
 		return nil, damaged(err)
 	}
-	for _, text := range f.Options.Replace {
+	for _, text := range slices.Concat(f.Options.Replace, f.Options.Targets, f.Options.Excludes) {
 		if _, err := addr.Parse(text); err != nil {
 			return nil, damaged(err)
 		}
 	}
-	if mode := f.Options.Mode; mode != planner.ModeNormal && mode != planner.ModeDestroy {
+	if mode := f.Options.Mode; mode != planner.ModeNormal && mode != planner.ModeDestroy && mode != planner.ModeRefreshOnly {
 		return nil, damaged(fmt.Errorf("its plan is of mode %q", mode))
 	}
 	if len(f.Plan) == 0 || f.Plan[0] != '{' || f.Abs == "" {

@@ -57,6 +57,8 @@ type File struct {
 type Options struct {
 	Mode            string   `json:"mode"`
 	Replace         []string `json:"replace,omitempty"`
+	Targets         []string `json:"targets,omitempty"`
+	Excludes        []string `json:"excludes,omitempty"`
 	NoRefresh       bool     `json:"no_refresh,omitempty"`
 	AllowQuorumLoss bool     `json:"allow_quorum_loss,omitempty"`
 }

@@ -23,7 +23,10 @@ import (
 type planFlags struct {
 	vars        variables
 	refresh     bool
+	refreshOnly bool
 	replace     []string
+	target      []string
+	exclude     []string
 	quorumLoss  bool
 	broken      bool // guarantees may be
 	parallelism int
@@ -38,6 +41,9 @@ func (f *planFlags) register(c *cobra.Command, destroy bool) {
 	c.Flags().BoolVar(&f.refresh, "refresh", true, "look at what is there; --refresh=false takes the state for it")
 	if !destroy {
 		c.Flags().StringArrayVar(&f.replace, "replace", nil, "make the object at `ADDRESS` again; may be given often")
+		c.Flags().StringArrayVar(&f.target, "target", nil, "only the object at `ADDRESS` and what it needs; may be given often")
+		c.Flags().StringArrayVar(&f.exclude, "exclude", nil, "all but the object at `ADDRESS` and what can't be without it; may be given often")
+		c.Flags().BoolVar(&f.refreshOnly, "refresh-only", false, "change nothing but the state: it takes over what is there")
 		c.Flags().BoolVar(&f.quorumLoss, "allow-quorum-loss", false, "allow steps that leave the cluster without quorum")
 	}
 	c.Flags().IntVar(&f.parallelism, "parallelism", 10, "how much is worked on at once")
@@ -51,12 +57,35 @@ func (f *planFlags) options(mode string) (run.PlanOptions, error) {
 	if f.parallelism < 1 {
 		return o, fmt.Errorf("--parallelism is at least 1, not %d", f.parallelism)
 	}
-	for _, text := range f.replace {
-		at, err := addr.Parse(text)
-		if err != nil {
-			return o, fmt.Errorf("--replace: %w", err)
+	for _, list := range []struct {
+		flag  string
+		texts []string
+		into  *[]addr.Address
+	}{{"--replace", f.replace, &o.Replace}, {"--target", f.target, &o.Targets}, {"--exclude", f.exclude, &o.Excludes}} {
+		for _, text := range list.texts {
+			at, err := addr.Parse(text)
+			if err != nil {
+				return o, fmt.Errorf("%s: %w", list.flag, err)
+			}
+			*list.into = append(*list.into, at)
 		}
-		o.Replace = append(o.Replace, at)
+	}
+	if f.refreshOnly {
+		o.Mode = planner.ModeRefreshOnly
+	}
+	partly := len(o.Targets)+len(o.Excludes) > 0
+	switch {
+	case len(o.Targets) > 0 && len(o.Excludes) > 0:
+		return o, hint(errors.New("--target and --exclude can't be used together"), "Name what is to be done, or what is to be left.")
+	case partly && mode == planner.ModeDestroy:
+		return o, hint(errors.New("--destroy takes the whole cluster down: --target and --exclude can't be used with it"),
+			"To take a part away, take its blocks out of the definition, and plan with --target.")
+	case f.refreshOnly && mode == planner.ModeDestroy:
+		return o, errors.New("--refresh-only can't be used with --destroy: one changes nothing, the other takes everything down")
+	case f.refreshOnly && !f.refresh:
+		return o, errors.New("--refresh-only can't be used with --refresh=false: it would do nothing")
+	case f.refreshOnly && len(o.Replace) > 0:
+		return o, errors.New("--refresh-only can't be used with --replace: it changes nothing but the state")
 	}
 	return o, nil
 }
@@ -128,12 +157,19 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 		},
 	}
 	f.register(c, false)
-	_ = c.RegisterFlagCompletionFunc("replace", a.complete(completeFlag))
+	a.completeAddresses(c)
 	c.Flags().BoolVar(&destroy, "destroy", false, "plan to take everything down")
 	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 where there are changes or drift")
 	c.Flags().StringVar(&out, "out", "", "save the plan to `FILE`, for apply FILE and show FILE")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object (docs/json.md)")
 	return c
+}
+
+// completeAddresses has the shell complete the flags that take an address.
+func (a *app) completeAddresses(c *cobra.Command) {
+	for _, flag := range []string{"replace", "target", "exclude"} {
+		_ = c.RegisterFlagCompletionFunc(flag, a.complete(completeFlag))
+	}
 }
 
 func isDiagnostics(err error) bool {
@@ -233,7 +269,7 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 	}
 	f.register(c, mode == planner.ModeDestroy)
 	if mode != planner.ModeDestroy {
-		_ = c.RegisterFlagCompletionFunc("replace", a.complete(completeFlag))
+		a.completeAddresses(c)
 		c.Flags().BoolVar(&f.broken, "allow-broken-guarantee", false, "apply although a guarantee does not hold after it; the state records which")
 	}
 	c.Flags().BoolVar(&auto, "auto-approve", false, "don't ask")
@@ -265,8 +301,11 @@ func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.ApplyOptions, asJS
 			return true, nil
 		}
 		question := "Do this?"
-		if o.Mode == planner.ModeDestroy {
+		switch o.Mode {
+		case planner.ModeDestroy:
 			question = "Destroy all of this? It can't be undone."
+		case planner.ModeRefreshOnly:
+			question = "Have the state say so? Nothing else is changed."
 		}
 		return a.confirm(question, "--auto-approve")
 	}
@@ -358,7 +397,7 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		errs = append(errs, run.ErrInterrupted)
 	}
 	if len(res.Failed) == 0 && !res.Interrupted && !asJSON {
-		if mode == planner.ModeDestroy {
+		if mode != planner.ModeNormal {
 			return nil
 		}
 		return a.next(s)

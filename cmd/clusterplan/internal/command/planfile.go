@@ -58,7 +58,7 @@ func (a *app) applyFile(cmd *cobra.Command, path string, f *planFlags) error {
 	if err != nil {
 		return err
 	}
-	o.Parallelism, o.LockTimeout = f.parallelism, f.lockTimeout
+	o.Parallelism, o.LockTimeout, o.AllowBrokenGuarantee = f.parallelism, f.lockTimeout, f.broken
 	s, err := run.OpenPlan(file, run.Options{Version: Version})
 	if err != nil {
 		return err

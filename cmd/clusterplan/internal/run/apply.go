@@ -122,7 +122,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 		}
 	}()
 	def := out.Planned.Definition
-	if o.Mode == planner.ModeDestroy {
+	if !ofDefinition(o.Mode) {
 		def = nil // as in the plan
 	}
 	res, runErr := apply.Run(ctx, apply.Config{
@@ -136,7 +136,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if runErr != nil && errors.Is(context.Cause(ctx), context.Canceled) && res != nil {
 		res.Interrupted = true
 	}
-	if runErr == nil && finishErr == nil && o.Mode != planner.ModeDestroy && len(res.Failed) == 0 && !res.Interrupted {
+	if runErr == nil && finishErr == nil && ofDefinition(o.Mode) && len(res.Failed) == 0 && !res.Interrupted {
 		out.Unsettled = s.Unsettled(ctx, o.Stop)
 	}
 	return out, errors.Join(runErr, finishErr)

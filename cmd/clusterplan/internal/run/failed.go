@@ -43,8 +43,13 @@ func notThere(plan *planner.Plan, replace []addr.Address) hcl.Diagnostics {
 		if plan == nil || slices.ContainsFunc(plan.Changes, func(c planner.Change) bool { return c.Address == a }) {
 			continue
 		}
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("There is no %s to replace", a),
-			Detail: "Neither the definition nor the state has it. Look at the address that is given to --replace; clusterplan state list shows those that there are."})
+		var known []string
+		for i := range plan.Changes {
+			known = append(known, plan.Changes[i].Address.String())
+		}
+		d := planner.NoSuchObject(a, known)
+		d.Summary += " to replace"
+		diags = append(diags, d)
 	}
 	return diags
 }

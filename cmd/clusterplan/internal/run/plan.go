@@ -29,6 +29,8 @@ type PlanOptions struct {
 	Mode            string // planner.Mode*
 	NoRefresh       bool   // the state is taken for the world
 	Replace         []addr.Address
+	Targets         []addr.Address // these and what they need alone
+	Excludes        []addr.Address // all but these and what can't be without them
 	AllowQuorumLoss bool
 	// AllowBrokenGuarantee makes warnings of guarantees that would not hold.
 	AllowBrokenGuarantee bool
@@ -112,11 +114,11 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	}
 	in := planner.Input{
 		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Renames: renames, Providers: s.registry,
-		Mode: o.Mode, Replace: o.Replace, AllowQuorumLoss: o.AllowQuorumLoss,
+		Mode: o.Mode, Replace: o.Replace, Targets: o.Targets, Excludes: o.Excludes, AllowQuorumLoss: o.AllowQuorumLoss,
 		AllowBrokenGuarantee: o.AllowBrokenGuarantee,
 	}
-	if o.Mode == planner.ModeDestroy {
-		in.Definition = nil // everything that is there goes, whatever the definition says by now
+	if !ofDefinition(o.Mode) {
+		in.Definition = nil // everything that is there goes, or is looked at, whatever the definition says by now
 	}
 	if !o.NoRefresh {
 		var err error
@@ -161,7 +163,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 // rename has the state that was read call its objects what the definition's
 // moved blocks call them. What is on the disk follows with an apply.
 func (s *Session) rename(mode string) ([]statefile.Move, error) {
-	if mode == planner.ModeDestroy || s.Diags.HasErrors() {
+	if !ofDefinition(mode) || s.Diags.HasErrors() {
 		return nil, nil
 	}
 	state, pending, moves, diags := planner.Rename(s.Config.Moves(), s.Snap.State, s.Snap.Pending)
@@ -175,6 +177,9 @@ func (s *Session) rename(mode string) ([]statefile.Move, error) {
 	}
 	return moves, nil
 }
+
+// ofDefinition tells whether a plan makes what the definition says.
+func ofDefinition(mode string) bool { return mode == "" || mode == planner.ModeNormal }
 
 // refusedFor is ErrQuorum or ErrGuarantee where nothing else is wrong: any other
 // error comes first among the exit codes.

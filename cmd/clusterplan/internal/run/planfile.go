@@ -78,7 +78,8 @@ func (s *Session) Save(path string, p *Planned, o PlanOptions, text string) erro
 	}
 	f := &planfile.File{
 		Program: s.opts.Version, Dir: s.Dir, Abs: s.abs, Text: text, Sources: s.reads.Sources(),
-		Options: planfile.Options{Mode: p.Plan.Mode, NoRefresh: o.NoRefresh, AllowQuorumLoss: o.AllowQuorumLoss, Replace: texts(o.Replace)},
+		Options: planfile.Options{Mode: p.Plan.Mode, NoRefresh: o.NoRefresh, AllowQuorumLoss: o.AllowQuorumLoss, Replace: texts(o.Replace),
+			Targets: texts(o.Targets), Excludes: texts(o.Excludes)},
 		RestsOn: planfile.RestsOn{Lineage: s.Snap.State.Lineage, Serial: s.Snap.State.Serial, Journal: s.Snap.Unfinished, ConfigRevision: p.Plan.ConfigRevision},
 	}
 	for _, v := range s.Config.Variables() {
@@ -198,8 +199,15 @@ func OpenPlan(f *planfile.File, o Options) (*Session, error) {
 func FromFile(f *planfile.File) (PlanOptions, error) {
 	o := PlanOptions{Mode: f.Options.Mode, NoRefresh: f.Options.NoRefresh, AllowQuorumLoss: f.Options.AllowQuorumLoss}
 	var err error
-	o.Replace, err = parsed(f.Options.Replace)
-	return o, err
+	for _, list := range []struct {
+		into  *[]addr.Address
+		texts []string
+	}{{&o.Replace, f.Options.Replace}, {&o.Targets, f.Options.Targets}, {&o.Excludes, f.Options.Excludes}} {
+		if *list.into, err = parsed(list.texts); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
 }
 
 func texts(list []addr.Address) []string {

@@ -15,6 +15,10 @@ import (
 // Outcome tells what became of an apply.
 func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
 	d := res.Done
+	if mode == planner.ModeRefreshOnly && !res.Interrupted {
+		fmt.Fprintf(w, "\n%s The state says what was found.\n", s.Bold(s.Green("Refresh complete.")))
+		return
+	}
 	verb := "Apply"
 	if mode == planner.ModeDestroy {
 		verb = "Destroy"

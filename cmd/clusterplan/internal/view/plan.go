@@ -35,12 +35,18 @@ func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 // Summary is a plan's last line.
 func (s Style) Summary(p *planner.Plan) string {
 	c := p.Summary
+	if p.Mode == planner.ModeRefreshOnly {
+		return s.rereads(p)
+	}
 	if !c.Any() {
 		if len(p.OutputChanges) > 0 {
 			return s.Bold("Plan:") + " no changes but those of outputs.\n"
 		}
 		text := s.Green("No changes.") + " The cluster is as the definition says.\n"
-		if !p.Complete {
+		switch {
+		case len(p.Targets)+len(p.Excludes) > 0:
+			text = s.Yellow("No changes") + " in what was asked for.\n"
+		case !p.Complete:
 			text = s.Yellow("No changes") + " as far as could be seen.\n"
 		}
 		return text
@@ -55,12 +61,33 @@ func (s Style) Summary(p *planner.Plan) string {
 	return text + ".\n"
 }
 
+// rereads is the last line of a refresh-only plan.
+func (s Style) rereads(p *planner.Plan) string {
+	read := 0
+	for i := range p.Changes {
+		if p.Changes[i].Action() == "read" {
+			read++
+		}
+	}
+	switch {
+	case read+p.Summary.Forget > 0:
+		return fmt.Sprintf("%s the state takes over %d as found, and forgets %d. Nothing else is changed.\n", s.Bold("Plan:"), read, p.Summary.Forget)
+	case len(p.Drift) > 0:
+		return s.Green("No changes") + " of the state. What is not as it should be, plan and apply without --refresh-only mend.\n"
+	case !p.Complete:
+		return s.Yellow("No changes") + " of the state as far as could be seen.\n"
+	}
+	return s.Green("No changes") + " of the state: it says what is there.\n"
+}
+
 func (s Style) section(b *strings.Builder, title string) {
 	fmt.Fprintf(b, "%s\n", s.Bold(title))
 }
 
 // seen tells how far the world could be seen, and what in it is not of the plan's making.
 func (s Style) seen(b *strings.Builder, p *planner.Plan) {
+	s.part(b, "", p.Targets, "what that needs")
+	s.part(b, "all but ", p.Excludes, "what can't be without that")
 	if p.AsOf != nil {
 		fmt.Fprintf(b, "%s %s.\n\n", s.Yellow("Incomplete:"), p.AsOf.Text)
 	}
@@ -111,6 +138,18 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 	}
 }
 
+// part says of what part of the definition the plan is; list may be empty.
+func (s Style) part(b *strings.Builder, what string, list []addr.Address, more string) {
+	if len(list) == 0 {
+		return
+	}
+	names := make([]string, len(list))
+	for i := range list {
+		names[i] = list[i].String()
+	}
+	fmt.Fprintf(b, "%s %s%s, and %s.\n\n", s.Yellow("Only a part:"), what, strings.Join(names, ", "), more)
+}
+
 func (s Style) symbol(c *planner.Change) string {
 	switch {
 	case len(c.Actions) == 2 && c.Actions[0] == "delete":
@@ -142,8 +181,11 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 			continue
 		}
 		indent := "  " // symbols line up; the widest has three columns
-		if len(c.Actions) == 2 {
+		switch {
+		case len(c.Actions) == 2:
 			indent = ""
+		case c.Action() == "read":
+			indent = " "
 		}
 		head := indent + s.symbol(c) + " " + s.Bold(c.Address.String())
 		if c.Type != c.Address.Type || c.Address.IsResource() {

@@ -132,6 +132,8 @@ func doing(action string) string {
 		return "destroying"
 	case "forget":
 		return "forgetting"
+	case "read":
+		return "taking over"
 	}
 	return action
 }
@@ -148,6 +150,8 @@ func did(action string) string {
 		return "destroyed"
 	case "forget":
 		return "forgotten"
+	case "read":
+		return "taken over"
 	}
 	return action + " done"
 }
