@@ -44,10 +44,12 @@ func (l *Lab) Wire(key string) error {
 			return fmt.Errorf("wire %s: %w", k, err)
 		}
 	}
-	// Those that are there already have to know the way to a network that is new.
+	// Those that are there already have to know the way to a network that is new;
+	// one whose link is gone gets that when it is wired itself.
 	for k, s := range r.Seats {
 		if k != key && k != Client && exists(s.Namespace) {
-			if err := Do(s.Namespace, func() error { return routes(r, k) }); err != nil {
+			var gone netlink.LinkNotFoundError
+			if err := Do(s.Namespace, func() error { return routes(r, k) }); err != nil && !errors.As(err, &gone) {
 				return fmt.Errorf("wire %s: %w", k, err)
 			}
 		}
