@@ -1,12 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"os/exec"
 	"runtime"
 	"time"
@@ -44,7 +39,7 @@ func (b *netnsBench) steadily(ctx context.Context, span time.Duration, percent f
 	if err := b.calm(ctx, s.Groups[0].Owner); err != nil {
 		return res, err
 	}
-	before, err := b.events(ctx)
+	before, err := b.Events(ctx, 0)
 	if err != nil {
 		return res, err
 	}
@@ -81,33 +76,19 @@ func (b *netnsBench) steadily(ctx context.Context, span time.Duration, percent f
 	if err := b.Lab.Heal(); err != nil {
 		return res, err
 	}
-	after, err := b.events(ctx)
+	came, err := b.Events(ctx, before[len(before)-1].ID)
 	if err != nil {
 		return res, err
 	}
-	res.Failovers, res.Downs = after["group_failover"]-before["group_failover"], after["node_down"]-before["node_down"]
+	for _, e := range came {
+		switch e.Kind {
+		case "group_failover":
+			res.Failovers++
+		case "node_down":
+			res.Downs++
+		}
+	}
 	overlap, err := b.watch.Overlap()
 	res.Overlap, res.Silence, res.Stall = ms(overlap), figuresOf(quiet), ms(b.stalls.Longest())
 	return res, err
-}
-
-// events counts the cluster's events by kind.
-func (b *netnsBench) events(ctx context.Context) (map[string]int, error) {
-	out, err := exec.CommandContext(ctx, b.Program, "events", "--json", b.Dir).Output()
-	if err != nil {
-		return nil, fmt.Errorf("clusterplan events: %w", err)
-	}
-	count := map[string]int{}
-	dec := json.NewDecoder(bytes.NewReader(out))
-	for {
-		var e struct {
-			Kind string `json:"kind"`
-		}
-		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
-			return count, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("read events: %w", err)
-		}
-		count[e.Kind]++
-	}
 }

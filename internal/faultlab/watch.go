@@ -30,9 +30,8 @@ type Watch struct {
 	mu      sync.Mutex
 	holders map[netip.Addr]map[string]time.Time
 	both    map[netip.Addr]time.Time // since when two nodes hold it
-	log     []Held
-	overlap time.Duration // longest since the last Reset
-	told    []string      // overlaps in words, since ever
+	overlap time.Duration            // longest since the last Reset
+	told    []string                 // overlaps in words, since ever
 	err     error
 
 	only map[netip.Addr]bool
@@ -176,7 +175,6 @@ func (w *Watch) take(came []Held) {
 			if had == on {
 				continue
 			}
-			w.log = append(w.log, h)
 			if on {
 				holders[h.Node] = h.At
 			} else {
@@ -214,7 +212,7 @@ func (w *Watch) fail(err error) {
 func (w *Watch) Reset() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.overlap, w.log = 0, nil
+	w.overlap = 0
 }
 
 // Overlap is the longest time since Reset in which two nodes held an address.
@@ -233,13 +231,6 @@ func (w *Watch) Overlaps() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]string(nil), w.told...)
-}
-
-// Log is what changed since Reset.
-func (w *Watch) Log() []Held {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]Held(nil), w.log...)
 }
 
 // Holders are the nodes that hold an address now.
