@@ -33,11 +33,9 @@ func (j jitter) now(now spec.Instant) time.Duration {
 	return j.gap >> min(uint(now.Sub(j.at)/jitterHalving), 62)
 }
 
-// note takes a span between two answers. One that counts for more than what is
-// left takes its place; one beyond the limit was an outage, which tells nothing
-// of how regularly the node answers else.
-func (j *jitter) note(now spec.Instant, gap, limit time.Duration) {
-	if gap >= j.now(now) && gap <= limit {
+// note takes a span between two answers. One that counts for more than what is left takes its place.
+func (j *jitter) note(now spec.Instant, gap time.Duration) {
+	if gap >= j.now(now) {
 		j.gap, j.at = gap, now
 	}
 }

@@ -286,7 +286,7 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 			m.leadDirty()
 		}
 		if p.fresh != 0 {
-			p.jitter.note(m.now, m.now.Sub(p.fresh), m.timings.SuspicionLimit())
+			p.jitter.note(m.now, m.now.Sub(p.fresh))
 		}
 		p.fresh, p.freshSeq, p.freshAck, p.lost = m.now, f.Seq, f.AckSeq, false
 	}
