@@ -177,7 +177,7 @@ func parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	if strings.HasSuffix(name, ".json") {
 		return json.Parse(src, name)
 	}
-	return hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	return parseConfig(src, name)
 }
 
 // Blocks of the root that this version runs, and those that it doesn't yet.
