@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -181,7 +182,7 @@ func (l *lab) command(ctx context.Context, args ...string) (*exec.Cmd, *screen, 
 	return cmd, &out, &stderr
 }
 
-// run runs the program to its end.
+// run runs the program to its end. What it prints as JSON has to fit its schema.
 func (l *lab) run(args ...string) result {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), 3*time.Minute)
@@ -192,6 +193,9 @@ func (l *lab) run(args ...string) result {
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		l.t.Fatalf("%v\n%s", err, r)
+	}
+	if err := jsonschematest.Output(args, []byte(r.out)); err != nil {
+		l.t.Error(err)
 	}
 	return r
 }

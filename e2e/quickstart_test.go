@@ -52,6 +52,13 @@ func TestQuickstart(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.out), &plan); err != nil || plan.FormatVersion != "1.0" || !plan.Complete || plan.Applyable {
 		t.Errorf("plan --json: %v: %s", err, r)
 	}
+	// What else there is with --json: run holds each to its schema.
+	for _, args := range []string{"version", "validate", "show", "output", "output url", "state list", "state show group.web", "events", "events --why group.web",
+		"simulate --fail n1", "move worker n3 --reason trial", "pause n2", "resume n2"} {
+		if r := l.must(0, append(strings.Fields(args), "--json")...); !json.Valid([]byte(r.out)) && args != "events" || r.out == "" {
+			t.Errorf("no JSON: %s", r)
+		}
+	}
 	keysArePrivate(t, l)
 	l.destroyed()
 	if r := l.run("status"); r.code != 1 {

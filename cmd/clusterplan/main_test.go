@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/command"
+	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -18,10 +22,25 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"clusterplan": main})
+	testscript.Main(m, map[string]func(){"clusterplan": checked})
 }
 
-// The scripts run the program itself, for all that needs no cluster. They have
+// checked is main, whose JSON has to fit its schema: else the exit code is 99.
+func checked() {
+	if len(jsonschematest.Of(os.Args[1:])) == 0 {
+		main()
+	}
+	var out bytes.Buffer
+	code := command.Main(os.Args[1:], os.Stdin, io.MultiWriter(os.Stdout, &out), os.Stderr)
+	if err := jsonschematest.Output(os.Args[1:], out.Bytes()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(99)
+	}
+	os.Exit(code)
+}
+
+// The scripts run the program itself, for all that needs no cluster; whatever it
+// prints as JSON is held to its schema. They have
 // commands of their own:
 //
 //	state DIR        writes the state of an applied quickstart, whose agents don't answer

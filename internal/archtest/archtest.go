@@ -34,6 +34,7 @@ rapid    = pgregory.net/rapid
 netlink  = github.com/vishvananda/netlink
 nftables = github.com/google/nftables
 porcupine = github.com/anishathalye/porcupine
+jsonschema = github.com/santhosh-tekuri/jsonschema/v6
 
 NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
 NONE < graph                          # generic, knows nothing of clusters
@@ -41,6 +42,8 @@ NONE < internal/atomicfile
 sys, internal/atomicfile, netlink, nftables < internal/netlab   # namespaces and links by the kernel's own interface: no ip and nft programs
 NONE < internal/burst                 # the garbage collector's pace in commands
 NONE < internal/pki                   # certificates, for both ends
+NONE < docs/schemas                   # JSON Schemas of what is printed, as files
+docs/schemas, jsonschema < internal/jsonschematest # tests hold what is printed to them
 sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 

@@ -23,13 +23,17 @@ type Event struct {
 	Type    string
 	Time    time.Time
 	Addr    addr.Address
-	Action  string // create | update | replace | delete | forget | read
+	Action  string // create | update | replace | delete | forget | read; of EventPlanned also move
 	Phase   string // of a node or the cluster
 	Text    string // for people: what is going on, why it was skipped
 	ID      string // of the object, once it is given
 	Elapsed time.Duration
 	Err     error
 	Summary planner.Summary // of EventSummary
+
+	// Of EventPlanned: why, as the plan has it, and the address before.
+	Reason   string
+	Previous *addr.Address
 }
 
 func (r *runner) emit(e Event) {
@@ -57,8 +61,12 @@ func (r *runner) tellRereads() {
 func (r *runner) announce() {
 	for i := range r.cfg.Plan.Changes {
 		c := &r.cfg.Plan.Changes[i]
-		if c.Action() != "no-op" {
-			r.emit(Event{Type: EventPlanned, Addr: c.Address, Action: c.Action()})
+		action := c.Action()
+		if action == "no-op" && c.PreviousAddress != nil {
+			action = "move"
+		}
+		if action != "no-op" {
+			r.emit(Event{Type: EventPlanned, Addr: c.Address, Action: action, Reason: c.Reason, Previous: c.PreviousAddress})
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -161,6 +162,15 @@ func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
 		l.t.Fatalf("refresh: %v", err)
 	}
 	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, World: world, Providers: l.world.Registry(), Mode: mode})
+	shown := *p
+	shown.Diagnostics = planner.Diagnostics(nil) // the command line's
+	doc, err := json.Marshal(&shown)
+	if err == nil {
+		err = jsonschematest.Check([]string{"plan"}, doc)
+	}
+	if err != nil {
+		l.t.Error(err)
+	}
 	return p
 }
 

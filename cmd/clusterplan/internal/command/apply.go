@@ -328,6 +328,9 @@ func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.ApplyOptions, asJS
 		}
 		return err
 	case applied == nil || applied.Result == nil && err != nil:
+		if asJSON && err != nil {
+			progress.Diagnostic(view.ErrorDiagnostic(err))
+		}
 		return err
 	case applied.Refused:
 		if err == nil {
@@ -356,6 +359,11 @@ func (a *app) nothing(applied *run.Applied, s *run.Session, progress *view.Progr
 		a.warn(applied.Planned.Diags, s, progress, asJSON)
 	}
 	if asJSON {
+		summary := planner.Summary{}
+		if applied.Planned != nil {
+			summary = applied.Planned.Plan.Summary
+		}
+		progress.Event(apply.Event{Type: apply.EventSummary, Time: time.Now(), Summary: summary})
 		progress.Outputs(view.OutputValues(s.Snap.State.Outputs))
 		return nil
 	}
@@ -386,6 +394,9 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		errs = append(errs, fmt.Errorf("%s (%s): %w", failed.Addr, what, failed.Err))
 	}
 	if asJSON {
+		if res.Interrupted {
+			progress.Diagnostic(view.ErrorDiagnostic(hint(run.ErrInterrupted, "What is done is kept. Apply again to go on from here.")))
+		}
 		progress.Outputs(view.OutputValues(res.State.Outputs))
 	} else {
 		a.style.Outcome(a.out, res, mode)

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
@@ -51,6 +56,33 @@ func TestExitCode(t *testing.T) {
 	} {
 		if got := exitCode(c.err, c.interrupted); got != c.want {
 			t.Errorf("%v (interrupted %v): %d, want %d", c.err, c.interrupted, got, c.want)
+		}
+	}
+}
+
+// Every command with --json has a schema that its documents are held to.
+func TestJSONHasSchemas(t *testing.T) {
+	known := maps.Clone(jsonschematest.Commands)
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		name := strings.TrimPrefix(c.CommandPath(), "clusterplan ")
+		if c.Flags().Lookup("json") != nil && known[name] == nil {
+			t.Errorf("%s --json has no schema in internal/jsonschematest and docs/schemas", name)
+		}
+		delete(known, name)
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk((&app{}).root())
+	if len(known) > 0 {
+		t.Errorf("there are no commands %v", slices.Sorted(maps.Keys(known)))
+	}
+	for _, names := range jsonschematest.Commands {
+		for _, name := range names {
+			if name != jsonschematest.Any && !slices.Contains(jsonschematest.Names(), name) {
+				t.Errorf("there is no docs/schemas/%s.schema.json", name)
+			}
 		}
 	}
 }

@@ -45,6 +45,16 @@ func (s Style) Error(w io.Writer, err error) {
 	}
 }
 
+// ErrorDiagnostic is an error with its hint as one of JSON's diagnostics.
+func ErrorDiagnostic(err error) planner.Diagnostic {
+	d := planner.Diagnostic{Severity: "error", Summary: upper(err.Error())}
+	var hint *Hint
+	if errors.As(err, &hint) {
+		d.Detail = hint.Hint
+	}
+	return d
+}
+
 // Diagnostics writes errors and warnings with the lines that they are about.
 func (s Style) Diagnostics(w io.Writer, diags hcl.Diagnostics, files map[string]*hcl.File) {
 	if len(diags) == 0 {

@@ -172,26 +172,33 @@ type line struct {
 }
 
 type lineChange struct {
-	Address string `json:"address"`
-	Action  string `json:"action"`
+	Address  string        `json:"address"`
+	Previous *addr.Address `json:"previous_address,omitempty"`
+	Action   string        `json:"action"`
+	Reason   string        `json:"reason,omitempty"`
 }
 
 type lineHook struct {
-	Address string  `json:"address"`
-	Action  string  `json:"action"`
-	ID      string  `json:"id,omitempty"`
-	Phase   string  `json:"phase,omitempty"`
-	Elapsed float64 `json:"elapsed_seconds,omitempty"`
-	Error   string  `json:"error,omitempty"`
+	Address string   `json:"address"`
+	Action  string   `json:"action"`
+	ID      string   `json:"id,omitempty"`
+	Phase   string   `json:"phase,omitempty"`
+	Elapsed *float64 `json:"elapsed_seconds,omitempty"` // of an object that was begun
+	Error   string   `json:"error,omitempty"`
 }
 
 func (p *Progress) writeJSON(e apply.Event) {
 	l := line{Type: e.Type, Level: "info", Timestamp: e.Time}
 	name := e.Addr.String()
-	hook := &lineHook{Address: name, Action: e.Action, ID: e.ID, Phase: e.Phase, Elapsed: float64(e.Elapsed.Milliseconds()) / 1000}
+	hook := &lineHook{Address: name, Action: e.Action, ID: e.ID, Phase: e.Phase}
+	elapsed := float64(e.Elapsed.Milliseconds()) / 1000
+	switch e.Type {
+	case apply.EventProgress, apply.EventComplete, apply.EventErrored:
+		hook.Elapsed = &elapsed
+	}
 	switch e.Type {
 	case apply.EventPlanned:
-		l.Change = &lineChange{name, e.Action}
+		l.Change = &lineChange{Address: name, Previous: e.Previous, Action: e.Action, Reason: e.Reason}
 		l.Message = fmt.Sprintf("%s: to %s", name, e.Action)
 	case apply.EventSummary:
 		sum := e.Summary
@@ -200,9 +207,12 @@ func (p *Progress) writeJSON(e apply.Event) {
 	case apply.EventStart:
 		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s", name, doing(e.Action))
 	case apply.EventProgress:
-		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s: %s", name, doing(e.Action), e.Text)
+		l.Hook, l.Message = hook, fmt.Sprintf("%s: still %s [%s]", name, doing(e.Action), seconds(e.Elapsed))
+		if e.Text != "" {
+			l.Message = fmt.Sprintf("%s: %s: %s [%s]", name, doing(e.Action), e.Text, seconds(e.Elapsed))
+		}
 	case apply.EventComplete:
-		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s", name, did(e.Action))
+		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s after %s", name, did(e.Action), seconds(e.Elapsed))
 	case apply.EventSkipped:
 		l.Hook, l.Level, l.Message = hook, "warn", fmt.Sprintf("%s: skipped: %s", name, e.Text)
 	case apply.EventErrored:
@@ -232,7 +242,11 @@ func (p *Progress) Outputs(outputs any) {
 // Diagnostic tells a warning or an error.
 func (p *Progress) Diagnostic(d planner.Diagnostic) {
 	if p.json {
-		p.put(line{Type: "diagnostic", Level: d.Severity, Message: d.Summary, Timestamp: time.Now(), Diagnostic: d})
+		level := "error"
+		if d.Severity == "warning" {
+			level = "warn"
+		}
+		p.put(line{Type: "diagnostic", Level: level, Message: d.Summary, Timestamp: time.Now(), Diagnostic: d})
 	}
 }
 

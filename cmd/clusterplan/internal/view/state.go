@@ -15,6 +15,8 @@ import (
 
 // objectJSON is an object of the state without what is the provider's own.
 type objectJSON struct {
+	FormatVersion string `json:"format_version,omitempty"` // where it stands alone
+
 	Address    string          `json:"address"`
 	Type       string          `json:"type"`
 	Provider   string          `json:"provider"`
@@ -26,8 +28,14 @@ type objectJSON struct {
 	Tainted    string          `json:"tainted,omitempty"`
 }
 
-// Object is a state's object as JSON has it.
+// Object is a state's object as JSON has it, alone.
 func Object(o *statefile.Object) any {
+	out := object(o)
+	out.FormatVersion = statefile.FormatVersion
+	return out
+}
+
+func object(o *statefile.Object) objectJSON {
 	out := objectJSON{Address: o.Addr.String(), Type: o.Type, Provider: o.Provider, ID: o.ID, Attributes: o.Attributes,
 		Sensitive: o.Sensitive, DependsOn: []string{}, Phases: o.Phases, Tainted: o.Tainted}
 	if attrs, ok := decode(o.Attributes).(map[string]any); ok && len(o.Sensitive) > 0 {
@@ -46,7 +54,7 @@ func Object(o *statefile.Object) any {
 func StateJSON(w io.Writer, snap *localstore.Snapshot, outputs map[string]statefile.Output) error {
 	objects := make([]any, len(snap.State.Objects))
 	for i := range snap.State.Objects {
-		objects[i] = Object(&snap.State.Objects[i])
+		objects[i] = object(&snap.State.Objects[i])
 	}
 	pending := []map[string]any{}
 	for _, p := range snap.Pending {

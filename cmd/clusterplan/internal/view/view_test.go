@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner"
@@ -216,11 +217,8 @@ func TestProgress(t *testing.T) {
 		p.Event(e)
 	}
 	golden(t, "progress.json", b.String())
-	for _, text := range strings.Split(strings.TrimSpace(b.String()), "\n") {
-		var l map[string]any
-		if err := json.Unmarshal([]byte(text), &l); err != nil || l["format_version"] != "1.0" || l["type"] == "" || l["@message"] == "" {
-			t.Errorf("%s: %v", text, err)
-		}
+	if err := jsonschematest.Output([]string{"apply", "--json"}, b.Bytes()); err != nil {
+		t.Error(err)
 	}
 }
 
