@@ -23,11 +23,15 @@ type defaults struct {
 func newDefaults(p *planner.Plan) *defaults {
 	d := &defaults{types: map[string]map[string]cty.Value{}}
 	for i := range p.Changes {
-		if c := &p.Changes[i]; c.Address.Type == addr.TypeCluster && c.After != cty.NilVal {
+		if c := &p.Changes[i]; c.Address.Type == addr.TypeCluster && (c.After != cty.NilVal || c.Before != cty.NilVal) {
+			value := c.After
+			if value == cty.NilVal { // it goes
+				value = c.Before
+			}
 			var cluster struct {
 				Heartbeat spec.Timings `json:"heartbeat"`
 			}
-			if schema.DecodeKnown(c.After, &cluster) == nil {
+			if schema.DecodeKnown(value, &cluster) == nil {
 				d.cluster = cluster.Heartbeat
 			}
 		}

@@ -99,7 +99,7 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 			for ; i < len(p.Unreachable) && p.Unreachable[i].Reason == reason; i++ {
 				names = append(names, p.Unreachable[i].Address.String())
 			}
-			fmt.Fprintf(b, "  %s %s: %s\n", s.Yellow("!"), strings.Join(names, ", "), reason)
+			fmt.Fprintf(b, "  %s %s: %s\n", s.Yellow("!"), and(names), reason)
 		}
 		b.WriteString("\n")
 	}
@@ -191,17 +191,14 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 		if c.Type != c.Address.Type || c.Address.IsResource() {
 			head += " (" + c.Type + ")"
 		}
-		if len(c.Why) > 0 {
-			head += "  " + s.Dim("# "+strings.Join(c.Why, ", "))
-		}
-		fmt.Fprintln(b, head)
+		b.WriteString(s.because(head, c.Why))
 		if c.PreviousAddress != nil {
 			fmt.Fprintf(b, "      %s\n", s.Dim(fmt.Sprintf("(moved from %s)", *c.PreviousAddress)))
 		}
 		if len(c.Phases) > 0 {
 			fmt.Fprintf(b, "      %s\n", s.Dim("steps: "+strings.Join(c.Phases, ", ")))
 		}
-		if c.Action() != "delete" && c.Action() != "forget" {
+		if c.Action() != "forget" {
 			s.attributes(b, c, d)
 		}
 		b.WriteString("\n")
@@ -219,10 +216,24 @@ func (s Style) hasMoved(b *strings.Builder, c *planner.Change) {
 		return
 	}
 	line := "    " + s.Bold(c.PreviousAddress.String()) + " has moved to " + s.Bold(c.Address.String())
-	if len(c.Why) > 0 {
-		line += "  " + s.Dim("# "+strings.Join(c.Why, ", "))
+	b.WriteString(s.because(line, c.Why) + "\n")
+}
+
+// because ends a line with reasons; where that is too long for one, they stand
+// below it.
+func (s Style) because(line string, why []string) string {
+	const wide = 100
+	if len(why) == 0 {
+		return line + "\n"
 	}
-	fmt.Fprintf(b, "%s\n\n", line)
+	text := "# " + strings.Join(why, ", ")
+	if visible(line)+2+visible(text) <= wide {
+		return line + "  " + s.Dim(text) + "\n"
+	}
+	for _, w := range why {
+		line += "\n      " + s.Dim("# "+w)
+	}
+	return line + "\n"
 }
 
 // suggestedMoves shows the blocks that would rename what is deleted and created.
@@ -238,79 +249,32 @@ func (s Style) suggestedMoves(b *strings.Builder, p *planner.Plan) {
 	b.WriteString("\n")
 }
 
-// attributes shows what differs; of an object that is to be made, what is not
-// as it is by default, and how much is.
-func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
-	width, asDefault := 0, 0
-	shown := make([]planner.AttributeChange, 0, len(c.Attributes))
-	for _, a := range c.Attributes {
-		if c.Action() == "create" && !a.Sensitive && d.is(c, a.Path, a.After) {
-			asDefault++
-			continue
-		}
-		shown = append(shown, a)
-		width = max(width, len(a.Path))
-	}
-	if asDefault > 0 {
-		defer func() { fmt.Fprintf(b, "        %s\n", s.Dim(fmt.Sprintf("... and %d at default", asDefault))) }()
-	}
-	for _, a := range shown {
-		before, after := attributeText(c, a.Path, a.Before), attributeText(c, a.Path, a.After)
-		if a.Sensitive {
-			before, after = sensitiveText, sensitiveText
-		}
-		line := fmt.Sprintf("%-*s = ", width, a.Path)
-		if c.Action() == "create" {
-			fmt.Fprintf(b, "      %s %s%s\n", s.Green("+"), line, after)
-			continue
-		}
-		mark := s.Yellow("~")
-		switch {
-		case before == "null" && after != "null":
-			mark, line = s.Green("+"), line+after
-		case after == "null" && before != "null":
-			mark, line = s.Red("-"), line+before+" -> null"
-		default:
-			line += before + " -> " + after
-		}
-		var notes []string
-		if slices.Contains(c.ReplacePaths, a.Path) {
-			notes = append(notes, "forces replacement")
-		} else if a.Impact != "" && a.Impact != "none" {
-			notes = append(notes, strings.ReplaceAll(string(a.Impact), "_", " "))
-		}
-		if a.Cause == planner.CauseDrift {
-			notes = append(notes, "drift")
-		}
-		if len(notes) > 0 {
-			line += "  " + s.Dim("# "+strings.Join(notes, ", "))
-		}
-		fmt.Fprintf(b, "      %s %s\n", mark, line)
-	}
-}
-
 func (s Style) outputChanges(b *strings.Builder, p *planner.Plan) {
 	if len(p.OutputChanges) == 0 {
 		return
 	}
-	s.section(b, "Outputs")
-	var rows [][]string
+	s.section(b, "Changes to outputs")
+	width := widest(slices.Collect(maps.Keys(p.OutputChanges)))
 	for _, name := range slices.Sorted(maps.Keys(p.OutputChanges)) {
 		o := p.OutputChanges[name]
-		before, after := ctyText(o.Before), ctyText(o.After)
-		if o.Sensitive {
-			before, after = sensitiveText, sensitiveText
+		const indent = 2
+		mark, text := s.Yellow("~"), ""
+		if !o.Sensitive {
+			text = s.differ(o.Before, o.After, indent, name, nil, ctyText)
 		}
-		mark, text := s.Yellow("~"), before+" -> "+after
 		switch {
 		case len(o.Actions) > 0 && o.Actions[0] == "create":
-			mark, text = s.Green("+"), after
+			mark = s.Green("+")
+			text = s.whole(o.After, mark, indent, ctyText(o.After))
 		case len(o.Actions) > 0 && o.Actions[0] == "delete":
-			mark, text = s.Red("-"), before+" -> null"
+			mark = s.Red("-")
+			text = s.whole(o.Before, mark, indent, ctyText(o.Before)) + " -> null"
 		}
-		rows = append(rows, []string{"  " + mark + " " + name, "= " + text})
+		if o.Sensitive {
+			text = sensitiveText
+		}
+		fmt.Fprintf(b, "  %s %s = %s\n", mark, pad(name, width), text)
 	}
-	_ = table(b, rows)
 	b.WriteString("\n")
 }
 
@@ -337,6 +301,9 @@ func (s Style) steps(b *strings.Builder, p *planner.Plan) {
 			votes = ""
 		}
 		why := first.Why
+		if why == "not in state" { // it stands above
+			why = ""
+		}
 		if first.Refused {
 			why = s.Red(strings.TrimSpace("refused: " + why))
 		}
@@ -360,7 +327,12 @@ func (s Style) availability(b *strings.Builder, p *planner.Plan) {
 	}
 	s.section(b, "Interruptions")
 	var rows [][]string
-	for _, a := range p.Availability {
+	const most = 40
+	for i, a := range p.Availability {
+		if i == most {
+			rows = append(rows, []string{fmt.Sprintf("  and %d more, in --json", len(p.Availability)-most)})
+			break
+		}
 		length := "until the node is back"
 		if a.MaxMS >= 0 {
 			length = "at most " + millis(a.MaxMS)
@@ -421,97 +393,4 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 	}
 	_ = table(b, rows)
 	b.WriteString("\n")
-}
-
-// matrix shows what faults do: nodes, zones and the quorum device, then as many
-// pairs as there is room for.
-func (s Style) matrix(b *strings.Builder, p *planner.Plan) {
-	m := p.FailureMatrix.After
-	if m == nil || len(m.Rows) == 0 {
-		return
-	}
-	s.section(b, "When nodes fail")
-	const most, zones = 16, 8
-	var rows [][]string
-	for kind, limit := range []int{most, zones, 1, most} {
-		for i := range m.Rows {
-			if faultKind(&m.Rows[i]) == kind && limit > 0 && (kind < 3 || len(rows) < most) {
-				limit--
-				rows = append(rows, s.fault(&m.Rows[i]))
-			}
-		}
-	}
-	if left := len(m.Rows) - len(rows); left > 0 {
-		rows = append(rows, []string{fmt.Sprintf("  and %d more faults, in --json", left)})
-	}
-	_ = table(b, rows)
-	for _, r := range p.FailureMatrix.Regressions {
-		fmt.Fprintf(b, "  %s %s\n", s.Red("worse:"), r)
-	}
-	b.WriteString("\n")
-}
-
-// faultKind orders the rows: 0 a node, 1 a zone, 2 the quorum device, 3 a pair.
-func faultKind(r *planner.MatrixRow) int {
-	switch {
-	case r.Device:
-		return 2
-	case r.Zone != "":
-		return 1
-	case len(r.Fail) == 1:
-		return 0
-	}
-	return 3
-}
-
-func (s Style) fault(r *planner.MatrixRow) []string {
-	names := make([]string, len(r.Fail))
-	for i := range r.Fail {
-		names[i] = r.Fail[i].String()
-	}
-	what := strings.Join(names, " + ")
-	switch {
-	case r.Device:
-		what = "quorum device"
-	case r.Zone != "":
-		for i := range names {
-			names[i] = strings.TrimPrefix(names[i], "node.")
-		}
-		if len(names) > 4 {
-			names = append(names[:3], fmt.Sprintf("and %d more", len(r.Fail)-3))
-		}
-		what = "zone " + r.Zone + " (" + strings.Join(names, ", ") + ")"
-	}
-	quorum := s.Green("quorum")
-	if !r.Quorum {
-		quorum = s.Red("no quorum")
-	}
-	return []string{"  " + what, quorum, s.effects(r.Groups)}
-}
-
-func (s Style) effects(groups []planner.MatrixGroup) string {
-	if len(groups) == 0 {
-		return s.Dim("nothing moves")
-	}
-	const most = 6
-	var parts []string
-	for i, g := range groups {
-		if i == most {
-			parts = append(parts, fmt.Sprintf("and %d more", len(groups)-most))
-			break
-		}
-		name := strings.TrimPrefix(g.Group.String(), "group.")
-		if g.Reason == planner.Frozen && g.To != nil {
-			parts = append(parts, s.Yellow(name+" frozen on "+strings.TrimPrefix(g.To.String(), "node.")))
-		} else if g.To != nil {
-			parts = append(parts, name+" -> "+strings.TrimPrefix(g.To.String(), "node."))
-		} else {
-			text := name + " " + g.State
-			if g.Reason != "" {
-				text += " (" + g.Reason + ")"
-			}
-			parts = append(parts, s.Red(text))
-		}
-	}
-	return strings.Join(parts, ", ")
 }

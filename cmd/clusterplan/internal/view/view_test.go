@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
@@ -94,6 +96,11 @@ func full() *planner.Plan {
 		Availability:  []planner.Availability{{Group: web, From: ptr(node("n1")), To: ptr(node("n2")), Interruptions: 1, MaxMS: 900, Why: "node.n1 restarts"}, {Group: web, From: ptr(node("n2")), Interruptions: 2, MaxMS: -1, Why: "nobody else"}},
 		FailoverTimes: []planner.FailoverTime{{Group: web, WorstMS: 1240, Exclusive: true, Terms: planner.FailoverTerms{Lease: 600, StopWithin: 100, Kill: 50, Drift: 16, Commit: 60, Start: 45}}},
 		FailureMatrix: planner.FailureMatrix{
+			Before: &planner.Matrix{Rows: []planner.MatrixRow{
+				{Fail: []addr.Address{node("n1")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n3")), State: "online"}}},
+				{Fail: []addr.Address{node("n2")}, Quorum: true},
+				{Fail: []addr.Address{node("n1"), node("n2")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n3")), State: "online"}}},
+			}},
 			After: &planner.Matrix{Rows: []planner.MatrixRow{
 				{Fail: []addr.Address{node("n1")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n2")), State: "online"}}},
 				{Fail: []addr.Address{node("n2")}, Quorum: true},
@@ -143,6 +150,50 @@ func TestStateHidesWhatIsSensitive(t *testing.T) {
 	for _, got := range []string{text.String(), one.String(), whole.String()} {
 		if strings.Contains(got, "hunter2") || !strings.Contains(got, "serve") || !strings.Contains(got, "sensitive") {
 			t.Errorf("%s", got)
+		}
+	}
+}
+
+// A plan of hundreds of changes stays one that can be read: the summary is last,
+// and what would go on and on is cut, told to be so, and whole in JSON.
+func TestLargePlan(t *testing.T) {
+	p := full()
+	for i := range 300 {
+		g := addr.Group(fmt.Sprintf("g%03d", i), addr.NoKey)
+		p.Changes = append(p.Changes, planner.Change{Address: g, Type: "group", Actions: planner.ActionUpdate,
+			Attributes: []planner.AttributeChange{{Path: "priority", Before: cty.NumberIntVal(1), After: cty.NumberIntVal(2)}}})
+		p.Unreachable = append(p.Unreachable, planner.Unreachable{Address: g, Reason: "no answer in time"})
+		p.Availability = append(p.Availability, planner.Availability{Group: g, From: ptr(node("n1")), To: ptr(node("n2")), Interruptions: 1, MaxMS: 900, Why: "node.n1 restarts"})
+		p.FailoverTimes = append(p.FailoverTimes, planner.FailoverTime{Group: g, WorstMS: 900, Exclusive: true})
+		p.FailureMatrix.Regressions = append(p.FailureMatrix.Regressions, g.String()+" has nowhere to go")
+		for n := range p.FailureMatrix.After.Rows {
+			r := &p.FailureMatrix.After.Rows[n]
+			r.Groups = append(r.Groups, planner.MatrixGroup{Group: g, From: ptr(node("n1")), State: "offline", Reason: "no_room"})
+		}
+	}
+	p.Summary.Update += 300
+	var b bytes.Buffer
+	if err := (Style{}).Plan(&b, p); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	if last := lines[len(lines)-1]; last != "Plan: 2 to add, 302 to change, 2 to destroy, 1 to rename." {
+		t.Errorf("the last line is %q", last)
+	}
+	others := 0 // lines that are not of the 300 changes, which have three each
+	for i, l := range lines {
+		if n := utf8.RuneCountInString(l); n > 170 {
+			t.Errorf("line %d has %d columns: %s", i, n, l)
+		}
+		others++
+	}
+	if others -= 3 * 300; others > 200 {
+		t.Errorf("%d lines beside the changes", others)
+	}
+	for _, want := range []string{"group.g000, group.g001, group.g002, group.g003, group.g004, group.g005, group.g006 and 293 more: no answer in time",
+		"and 262 more, in --json", "worse: and 285 more, in --json"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("it does not say %q", want)
 		}
 	}
 }

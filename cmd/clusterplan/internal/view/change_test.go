@@ -1,0 +1,167 @@
+package view
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+)
+
+func str(s string) cty.Value { return cty.StringVal(s) }
+
+func strs(list ...string) cty.Value {
+	out := make([]cty.Value, len(list))
+	for i, s := range list {
+		out[i] = str(s)
+	}
+	if len(out) == 0 {
+		return cty.ListValEmpty(cty.String)
+	}
+	return cty.ListVal(out)
+}
+
+func env(pairs ...string) cty.Value {
+	out := map[string]cty.Value{}
+	for i := 0; i < len(pairs); i += 2 {
+		out[pairs[i]] = str(pairs[i+1])
+	}
+	if len(out) == 0 {
+		return cty.MapValEmpty(cty.String)
+	}
+	return cty.MapVal(out)
+}
+
+func obj(attrs map[string]cty.Value) cty.Value { return cty.ObjectVal(attrs) }
+
+// inPlace is a change of attributes in place; elements are told as the planner
+// tells them.
+func inPlace(a addr.Address, typ string, before, after map[string]cty.Value, attrs ...planner.AttributeChange) planner.Change {
+	c := planner.Change{Address: a, Type: typ, Actions: planner.ActionUpdate, Reason: planner.ReasonChanged, Before: obj(before), After: obj(after)}
+	for _, at := range attrs {
+		if at.Impact == "" {
+			at.Impact = spec.ImpactNone
+		}
+		if at.Cause == "" {
+			at.Cause = planner.CauseDefinition
+		}
+		root, _, _ := strings.Cut(at.Path, "[")
+		if root == at.Path && at.Before == cty.NilVal && at.After == cty.NilVal {
+			at.Before, at.After = before[root], after[root]
+		}
+		c.Attributes = append(c.Attributes, at)
+	}
+	return c
+}
+
+// What a reviewer reads of each kind of change.
+func TestChanges(t *testing.T) {
+	web := addr.Group("web", addr.NoKey)
+	app := web.WithResource("app", addr.NoKey)
+	common := func(more map[string]cty.Value) map[string]cty.Value {
+		out := map[string]cty.Value{"log_max_size": str("10MiB"), "stop_signal": str("TERM"), "user": cty.NullVal(cty.String), "depends_on": strs("vip"),
+			"restart": obj(map[string]cty.Value{"delay": str("1s"), "threshold": cty.NumberIntVal(3)})}
+		for k, v := range more {
+			out[k] = v
+		}
+		return out
+	}
+	with := func(k string, v cty.Value) map[string]cty.Value { return common(map[string]cty.Value{k: v}) }
+	long := make([]string, 12)
+	for i := range long {
+		long[i] = fmt.Sprintf("--option-%d", i)
+	}
+	secret := func(s string) cty.Value { return str(s).Mark(schema.Sensitive) }
+	motd, motd2 := "welcome\nto the\nfirst\nof all\nclusters\n", "welcome\nto the\nsecond\nof all\nclusters\n"
+	object := func(name, role string) cty.Value {
+		return obj(map[string]cty.Value{"name": str(name), "role": str(role)})
+	}
+	cases := []struct {
+		name string
+		c    planner.Change
+	}{
+		{"list: one more, one less, neighbours kept, the rest counted", inPlace(app, "generic_application",
+			with("command", strs("serve", "--a", "--b", "--c", "--d", "--e")), with("command", strs("serve", "--a", "--b", "--x", "--c", "--e", "--f")),
+			planner.AttributeChange{Path: "command", Impact: spec.ImpactRestartResource})},
+		{"list: an element of one length", inPlace(app, "generic_application",
+			with("command", strs("serve", "--port", "80", "-v")), with("command", strs("serve", "--port", "81", "-v")),
+			planner.AttributeChange{Path: "command[2]", Before: str("80"), After: str("81"), Impact: spec.ImpactRestartResource})},
+		{"list: emptied", inPlace(app, "generic_application", with("depends_on", strs("vip")), with("depends_on", strs()), planner.AttributeChange{Path: "depends_on"})},
+		{"list of objects: one is changed in one place", inPlace(addr.Cluster(), "cluster",
+			map[string]cty.Value{"link": cty.ListVal([]cty.Value{object("lan", "all"), object("spare", "internal")})},
+			map[string]cty.Value{"link": cty.ListVal([]cty.Value{object("lan", "all"), object("spare", "all")})},
+			planner.AttributeChange{Path: "link[1]", Before: object("spare", "internal"), After: object("spare", "all"), Impact: spec.ImpactMembership})},
+		{"map: a key comes, one goes, one changes, keys aligned", inPlace(app, "generic_application",
+			with("environment", env("A", "1", "LONGER", "x", "GONE", "y", "SAME", "s")), with("environment", env("A", "1", "LONGER", "z", "NEW", "n", "SAME", "s")),
+			planner.AttributeChange{Path: `environment["GONE"]`, Before: str("y"), Impact: spec.ImpactRestartResource},
+			planner.AttributeChange{Path: `environment["LONGER"]`, Before: str("x"), After: str("z"), Impact: spec.ImpactRestartResource},
+			planner.AttributeChange{Path: `environment["NEW"]`, After: str("n"), Impact: spec.ImpactRestartResource, Cause: planner.CauseDefinition})},
+		{"map: a sensitive key", inPlace(app, "generic_application",
+			with("environment", cty.MapVal(map[string]cty.Value{"TOKEN": secret("hunter2"), "A": str("1"), "B": str("2")})),
+			with("environment", cty.MapVal(map[string]cty.Value{"TOKEN": secret("hunter3"), "A": str("1"), "B": str("3")})),
+			planner.AttributeChange{Path: `environment["B"]`, Before: str("2"), After: str("3")},
+			planner.AttributeChange{Path: `environment["TOKEN"]`, Before: secret("hunter2"), After: secret("hunter3"), Sensitive: true})},
+		{"map: a key that is sensitive on one side only", inPlace(app, "generic_application",
+			with("environment", env("A", "1", "TOKEN", "hunter2")), with("environment", env("A", "1", "TOKEN", "hunter3")),
+			planner.AttributeChange{Path: `environment["TOKEN"]`, Before: str("hunter2"), After: str("hunter3"), Sensitive: true})},
+		{"sensitive", inPlace(app, "generic_application", with("password", secret("hunter2")), with("password", secret("hunter3")),
+			planner.AttributeChange{Path: "password", Sensitive: true})},
+		{"text of many lines", inPlace(app, "file", with("content", str(motd)), with("content", str(motd2)), planner.AttributeChange{Path: "content", Impact: spec.ImpactRestartResource})},
+		{"null and unknown", inPlace(app, "generic_application",
+			common(map[string]cty.Value{"user": cty.NullVal(cty.String), "umask": str("022"), "endpoint": str("a:1"), "ports": strs("1", "2")}),
+			common(map[string]cty.Value{"user": str("www"), "umask": cty.NullVal(cty.String), "endpoint": cty.UnknownVal(cty.String), "ports": cty.UnknownVal(cty.List(cty.String))}),
+			planner.AttributeChange{Path: "endpoint"}, planner.AttributeChange{Path: "ports"}, planner.AttributeChange{Path: "umask"}, planner.AttributeChange{Path: "user"})},
+		{"an unknown element", inPlace(app, "generic_application", with("command", strs("a", "b")), with("command", cty.ListVal([]cty.Value{str("a"), cty.UnknownVal(cty.String)})),
+			planner.AttributeChange{Path: "command[1]", Before: str("b"), After: cty.UnknownVal(cty.String)})},
+		{"in a block; drift", inPlace(app, "generic_application", common(nil),
+			common(map[string]cty.Value{"restart": obj(map[string]cty.Value{"delay": str("2s"), "threshold": cty.NumberIntVal(3)})}),
+			planner.AttributeChange{Path: "restart.delay", Before: str("1s"), After: str("2s"), Cause: planner.CauseDrift})},
+	}
+	var b bytes.Buffer
+	for _, c := range cases {
+		fmt.Fprintf(&b, "== %s\n", c.name)
+		b.WriteString(changed(c.c))
+	}
+	replaced := inPlace(node("n1"), "node", map[string]cty.Value{"name": str("n1"), "provider": str("local"), "endpoint": str("a:1"), "votes": cty.NumberIntVal(1)},
+		map[string]cty.Value{"name": str("n1"), "provider": str("other"), "endpoint": cty.UnknownVal(cty.String), "votes": cty.NumberIntVal(1)},
+		planner.AttributeChange{Path: "endpoint", Impact: spec.ImpactRestartAgent}, planner.AttributeChange{Path: "provider", Impact: spec.ImpactReplace})
+	replaced.Actions, replaced.ReplacePaths, replaced.Why = planner.ActionDeleteThenCreate, []string{"provider"}, []string{"provider: forces replacement"}
+	moved := inPlace(web, "group", map[string]cty.Value{"name": str("old"), "priority": cty.NumberIntVal(1)}, map[string]cty.Value{"name": str("web"), "priority": cty.NumberIntVal(1)},
+		planner.AttributeChange{Path: "name"})
+	moved.PreviousAddress = ptr(addr.Group("old", addr.NoKey))
+	made := planner.Change{Address: app, Type: "generic_application", Actions: planner.ActionCreate, Why: []string{"not in state"}, After: obj(map[string]cty.Value{"command": strs(long...)}),
+		Attributes: []planner.AttributeChange{{Path: "command", After: strs(long...)}, {Path: "content", After: str(motd)}, {Path: "environment", After: env("A", "1", "B", strings.Repeat("long ", 16))},
+			{Path: "password", After: secret("hunter2"), Sensitive: true}, {Path: "stop_signal", After: str("TERM")}}}
+	gone := planner.Change{Address: app, Type: "generic_application", Actions: planner.ActionDelete, Why: []string{"not in the definition"},
+		Before: obj(common(map[string]cty.Value{"command": strs("serve"), "password": secret("hunter2")}))}
+	forgotten := planner.Change{Address: web, Type: "group", Actions: planner.ActionForget, Why: []string{"by a removed block; it goes on, and is not managed any more"},
+		Before: obj(map[string]cty.Value{"name": str("web")})}
+	for _, c := range []struct {
+		name string
+		c    planner.Change
+	}{{"replaced: what forces it", replaced}, {"moved and changed", moved}, {"made: long values", made}, {"deleted", gone}, {"forgotten", forgotten}} {
+		fmt.Fprintf(&b, "== %s\n", c.name)
+		b.WriteString(changed(c.c))
+	}
+	golden(t, "changes.txt", b.String())
+	if strings.Contains(b.String(), "hunter") {
+		t.Error("a secret is shown")
+	}
+	for _, l := range strings.Split(b.String(), "\n") {
+		if len(l) > 120 || strings.TrimRight(l, " ") != l {
+			t.Errorf("too long, or blanks at its end: %q", l)
+		}
+	}
+}
+
+func changed(c planner.Change) string {
+	b := new(strings.Builder)
+	(Style{}).changes(b, &planner.Plan{Changes: []planner.Change{c}})
+	return b.String()
+}
