@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
@@ -86,15 +85,24 @@ func checksumOf(data []byte) string {
 	return checksumStart + hex.EncodeToString(sum[:]) + checksumEnd
 }
 
-// Unmarshal reads a snapshot. Its errors wrap ErrDamaged, with the line, or
-// ErrNewer.
+// Limit is the size that no file of a state exceeds.
+const Limit = 1 << 30
+
+// Unmarshal reads a snapshot, also of an older format, and makes it one of
+// today's. Its errors wrap ErrDamaged, with the line, or ErrNewer.
 func Unmarshal(data []byte) (*State, error) {
+	s, _, err := Upgrade(data)
+	return s, err
+}
+
+// read reads a snapshot as it is.
+func read(data []byte) (*State, error) {
 	var s State
 	at := bytes.LastIndex(data, []byte(checksumStart))
 	whole := at >= 0 && string(data[at:]) == checksumOf(data[:at])
 	if !whole || !unmarshalFast(data, &s) {
 		s = State{}
-		if err := json.Unmarshal(data, &s); err != nil {
+		if err := unmarshal(data, &s); err != nil {
 			if err := newer(data); err != nil {
 				return nil, err
 			}
@@ -119,6 +127,38 @@ func Unmarshal(data []byte) (*State, error) {
 	return &s, nil
 }
 
+// unmarshal reads JSON in any layout. Objects are read one by one, and the first
+// that is none ends it: a list of nothing takes much more memory than its bytes.
+func unmarshal(data []byte, s *State) error {
+	type plain State // without State's methods, and its objects in text
+	head := struct {
+		*plain
+		Objects json.RawMessage `json:"objects"`
+	}{plain: (*plain)(s)}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return err
+	}
+	if len(head.Objects) == 0 || string(head.Objects) == "null" {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(head.Objects))
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return fmt.Errorf("its objects are no list")
+	}
+	s.Objects = []Object{}
+	for dec.More() {
+		var o Object
+		if err := dec.Decode(&o); err != nil {
+			return fmt.Errorf("object %d: %w", len(s.Objects)+1, err)
+		}
+		if o.Addr == (addr.Address{}) {
+			return fmt.Errorf("object %d has no address", len(s.Objects)+1)
+		}
+		s.Objects = append(s.Objects, o)
+	}
+	return nil
+}
+
 // newer tells whether data, which this program can't read, is of a newer
 // version: its shape may be anything then but for these two fields.
 func newer(data []byte) error {
@@ -134,29 +174,6 @@ func newer(data []byte) error {
 		return err
 	}
 	return nil
-}
-
-// checkVersion refuses what a newer program wrote: even a minor version more
-// may hold fields that this one would lose when it writes.
-func checkVersion(format, program string) error {
-	major, minor, ok := version(format)
-	if !ok {
-		return fmt.Errorf("%w: its format_version is %q", ErrDamaged, format)
-	}
-	ownMajor, ownMinor, _ := version(FormatVersion)
-	if major > ownMajor || major == ownMajor && minor > ownMinor {
-		return fmt.Errorf("%w: %s wrote it in format %s, this program reads up to %s; use that version or a newer one",
-			ErrNewer, strings.TrimSpace("clusterplan "+program), format, FormatVersion)
-	}
-	if major < ownMajor {
-		return fmt.Errorf("its format %s is older than this program reads (%s)", format, FormatVersion)
-	}
-	return nil
-}
-
-func version(s string) (major, minor int, ok bool) {
-	n, err := fmt.Sscanf(s, "%d.%d", &major, &minor)
-	return major, minor, n == 2 && err == nil && s == fmt.Sprintf("%d.%d", major, minor)
 }
 
 func damaged(data []byte, err error) error {

@@ -163,6 +163,9 @@ func UnmarshalForeign(data []byte) (*State, error) {
 		return nil, err
 	}
 	slices.SortStableFunc(edited.Objects, func(a, b Object) int { return addr.Compare(a.Addr, b.Addr) })
+	if err := edited.upgrade(); err != nil {
+		return nil, err
+	}
 	if err := edited.check(); err != nil {
 		return nil, err
 	}

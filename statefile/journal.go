@@ -3,6 +3,7 @@ package statefile
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -63,6 +64,9 @@ func DecodeJournal(data []byte) (*Journal, error) {
 				j.Torn = true
 				return j, nil
 			}
+			if errors.Is(err, ErrNewer) {
+				return nil, fmt.Errorf("record %d: %w", len(j.Entries)+1, err)
+			}
 			return nil, fmt.Errorf("%w in record %d, byte %d: %w", ErrDamaged, len(j.Entries)+1, j.Size, err)
 		}
 		j.Entries = append(j.Entries, e)
@@ -96,6 +100,11 @@ func decodeRecord(text []byte, sum uint32) (Entry, uint32, error) {
 	}
 	if n != 1 {
 		return e, 0, fmt.Errorf("it holds %d kinds of entries, not one; a newer clusterplan may have written it", n)
+	}
+	if e.Begin != nil {
+		if err := e.Begin.checkFormat(); err != nil {
+			return e, 0, err
+		}
 	}
 	return e, sum, nil
 }

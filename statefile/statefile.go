@@ -18,7 +18,7 @@ import (
 )
 
 // FormatVersion of the snapshot and the journal that this program writes.
-const FormatVersion = "1.0"
+const FormatVersion = "1.1"
 
 // State is the snapshot.
 type State struct {
@@ -85,6 +85,7 @@ type Entry struct {
 
 // Begin opens a run.
 type Begin struct {
+	Format     string     `json:"format,omitempty"` // FormatVersion of who wrote it; "": 1.0
 	Run        string     `json:"run"`
 	Serial     uint64     `json:"serial"` // of the snapshot that it rests on
 	Lineage    string     `json:"lineage"`

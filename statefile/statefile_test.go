@@ -132,10 +132,10 @@ func TestUnmarshalErrors(t *testing.T) {
 		{"zeros", strings.Repeat("\x00", 4096), ErrDamaged, "line 1"},
 		{"laid out anew", strings.ReplaceAll(good, "\n  ", "\n\t"), ErrDamaged, "no checksum"},
 		{"something behind", good + "\n", ErrDamaged, "checksum"},
-		{"no version", strings.Replace(good, `"1.0"`, `"x"`, 1), ErrDamaged, `format_version is "x"`},
-		{"next minor", strings.Replace(good, `"1.0"`, `"1.1"`, 1), ErrNewer, "clusterplan 0.1.0 wrote it in format 1.1"},
-		{"next major, of another shape", `{"format_version": "2.0", "program": "3.0.0", "serial": {}}`, ErrNewer, "this program reads up to 1.0"},
-		{"older", strings.Replace(good, `"1.0"`, `"0.9"`, 1), nil, "older than this program reads"},
+		{"no version", strings.Replace(good, `"1.1"`, `"x"`, 1), ErrDamaged, `format_version is "x"`},
+		{"next minor", strings.Replace(good, `"1.1"`, `"1.2"`, 1), ErrNewer, "clusterplan 0.1.0 wrote it in format 1.2"},
+		{"next major, of another shape", `{"format_version": "2.0", "program": "3.0.0", "serial": {}}`, ErrNewer, "this program reads up to 1.1"},
+		{"older", strings.Replace(good, `"1.1"`, `"0.9"`, 1), nil, "older than this program reads"},
 	} {
 		_, err := Unmarshal([]byte(c.data))
 		if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.words) {

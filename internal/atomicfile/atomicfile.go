@@ -17,6 +17,13 @@ const Prefix = ".tmp-"
 // the directory synced. The directory must exist. After an error path is as it
 // was, unless only the last sync failed.
 func Write(path string, data []byte, perm os.FileMode) error {
+	return WriteIf(path, data, perm, nil)
+}
+
+// WriteIf is Write that asks check when everything but the renaming is done, and
+// goes on only without an error, which is then returned as it is. tmp is the
+// temporary file: whoever removes it, also while check runs, keeps path as it was.
+func WriteIf(path string, data []byte, perm os.FileMode, check func(tmp string) error) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, Prefix+filepath.Base(path)+"-*")
 	if err != nil {
@@ -28,6 +35,12 @@ func Write(path string, data []byte, perm os.FileMode) error {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
+	if err == nil && check != nil {
+		if err := check(f.Name()); err != nil {
+			os.Remove(f.Name())
+			return err
+		}
+	}
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -4,6 +4,7 @@
 //	state.json           the snapshot
 //	state.json.backup    the one before it
 //	state.json.7.backup  the one of serial 7, from before a person changed it by hand
+//	state.json.7.format-1.0.backup  the one of serial 7, as an older program wrote it
 //	state.json.journal   what was done since; gone when a run has finished
 //	state.json.lock      who is changing it; gone when nobody is
 //
@@ -19,10 +20,46 @@
 // Between any two writes the files say the truth: the snapshot is replaced as
 // a whole, and a journal names the snapshot that it rests on, so one that was
 // folded in already is known for that and not folded in twice. Append costs the
-// same however large the state is. Append and Finish check, while nobody can
-// take the lock over, that it is still theirs: a run that was suspended, and
-// whose lock was taken over or broken, can't write any more (ErrLockLost).
-// All files are 0600.
+// same however large the state is. A run whose lock was taken over or broken,
+// whatever it was in the middle of, can't change anything any more (ErrLockLost),
+// and nothing that it was told is durable is lost. A snapshot of an older format
+// keeps its bytes in a file of its own before it is replaced. All files are 0600.
+//
+// # The lock
+//
+// A lock is a lease with a generation, one more than that of the lock before it.
+// Whether its holder is alive is known exactly on one system: a process that is
+// there, also suspended, keeps its lock, one that is not is dead at once. Of
+// another host's, or a container's, only a heartbeat is seen: a number in the lock
+// that the holder counts up. It is dead once that stood still for a whole term
+// of the taker's own monotonic clock. No two clocks are compared, and no time of
+// day is asked for, so that a clock which jumps gives nobody a lock.
+//
+// On one host a flock on the directory, which dies with its process, makes a look
+// at the lock and the write that rests on it one step. A shared directory may
+// have no such lock, and its holder may stand still between any two system calls
+// while another host takes its lock over. So each write is safe without it:
+//
+//   - Taking: make an own temporary file; remove those of all others who try;
+//     look at the lock again; rename. Of two, whoever renames has removed the
+//     other's file before, or is seen by the other's look.
+//   - The taker raises the generation first; then it removes all temporary files,
+//     reads snapshot and journal, and makes the journal a new file of its own.
+//   - A snapshot, or a new journal: temporary file; look at the lock; rename. A
+//     look from before the takeover means that the temporary file was there by
+//     then: the taker removed it, and the rename fails; or the rename came first,
+//     and the taker read what it brought.
+//   - A record is written to the file that was made under this lock, then the
+//     lock is looked at again. A takeover before the write is seen by that
+//     look; one after it reads the record. Written into a file that the taker
+//     has replaced already, it is nowhere, and Append says so: nothing rests on it.
+//   - What would be removed by name may be another's by then. So, without a flock,
+//     a journal is emptied in the own file, and a lock says in it that it is given
+//     back.
+//
+// What a provider is in the middle of when its apply is suspended is not fenced by
+// this: its intent is in the journal, the taker reads back what became of it, and
+// the cluster's database has a change lease of its own.
 package localstore
 
 import (
@@ -33,6 +70,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -42,8 +81,10 @@ func DefaultPath(dir string) string { return filepath.Join(dir, ".clusterplan", 
 // Options of a store. The zero value is the default.
 type Options struct {
 	Program   string        // version that is written into the snapshot
-	Lease     time.Duration // a lock of another host that was not renewed for so long is dead; default 60s
+	Lease     time.Duration // a lock of another host whose heartbeat stood still for so long is dead; default 60s
 	Heartbeat time.Duration // how often a lock is renewed; default 10s
+
+	guard time.Duration // how long another process may be in the middle of a write; default 10s
 }
 
 func (o *Options) validate() error {
@@ -52,6 +93,9 @@ func (o *Options) validate() error {
 	}
 	if o.Heartbeat == 0 {
 		o.Heartbeat = 10 * time.Second
+	}
+	if o.guard == 0 {
+		o.guard = 10 * time.Second
 	}
 	if o.Heartbeat < 0 || o.Lease < 2*o.Heartbeat {
 		return fmt.Errorf("the lock's lease %v has to be at least two heartbeats of %v", o.Lease, o.Heartbeat)
@@ -64,6 +108,8 @@ type Store struct {
 	path string
 	opts Options
 	step func(string) // called before each effect; tests look at the disk there
+
+	flock func(fd, how int) error // the kernel's; a test takes it away, as some file systems do
 }
 
 // Open makes a store of the snapshot at path. Nothing has to be there yet, and
@@ -86,7 +132,7 @@ func Open(path string, o Options) (*Store, error) {
 	if fi, err := os.Stat(abs); err == nil && !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("open state: %s is not a file", abs)
 	}
-	return &Store{path: abs, opts: o, step: func(string) {}}, nil
+	return &Store{path: abs, opts: o, step: func(string) {}, flock: unix.Flock}, nil
 }
 
 // Path of the snapshot.
@@ -121,22 +167,24 @@ func (s *Store) Read() (*Snapshot, error) {
 type loaded struct {
 	base    statefile.State
 	entries []statefile.Entry // resting on base
+	format  string            // of the snapshot; "": there is none
 	journal *statefile.Journal
-	stale   bool // the journal rests on an older snapshot: it is folded in already
+	raw     []byte // the journal's
+	stale   bool   // the journal rests on an older snapshot: it is folded in already
 }
 
 func (s *Store) load() (*loaded, error) {
 	// The journal first: when a run finishes in between, it is the journal that
 	// is too old then, which is seen; the other way round records would be lost.
-	j, err := s.readJournal()
+	raw, j, err := s.readJournal()
 	if err != nil {
 		return nil, err
 	}
-	base, err := s.readSnapshot(j)
+	base, format, err := s.readSnapshot(j)
 	if err != nil {
 		return nil, err
 	}
-	l := &loaded{base: *base, journal: j}
+	l := &loaded{base: *base, format: format, journal: j, raw: raw}
 	if len(j.Entries) == 0 {
 		return l, nil
 	}
@@ -164,53 +212,71 @@ func (s *Store) load() (*loaded, error) {
 	return l, nil
 }
 
-func (s *Store) readJournal() (*statefile.Journal, error) {
-	data, err := os.ReadFile(s.journal())
+func (s *Store) readJournal() ([]byte, *statefile.Journal, error) {
+	data, err := s.readFile(s.journal())
 	if errors.Is(err, fs.ErrNotExist) {
-		return new(statefile.Journal), nil
+		return nil, new(statefile.Journal), nil
 	}
 	if err != nil {
-		return nil, s.fileError("read", err)
+		return nil, nil, s.fileError("read", err)
 	}
 	j, err := statefile.DecodeJournal(data)
+	if errors.Is(err, statefile.ErrNewer) {
+		return nil, nil, fmt.Errorf("journal %s: %w", s.journal(), err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("journal %s: %w. Mend it from a copy, or move it away to go on from the snapshot (%s); what was made since is then unknown",
+		return nil, nil, fmt.Errorf("journal %s: %w. Mend it from a copy, or move it away to go on from the snapshot (%s); what was made since is then unknown",
 			s.journal(), err, s.describe(s.path))
 	}
-	return j, nil
+	return data, j, nil
 }
 
-func (s *Store) readSnapshot(j *statefile.Journal) (*statefile.State, error) {
-	data, err := os.ReadFile(s.path)
+// readFile reads one of the store's files: a regular one (to open a pipe may take
+// for ever) of no more bytes than any that is written.
+func (s *Store) readFile(path string) ([]byte, error) {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !fi.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", path)
+	case fi.Size() > statefile.Limit:
+		return nil, fmt.Errorf("%s: %w: it has %d bytes, and none that clusterplan writes has more than %d", path, statefile.ErrDamaged, fi.Size(), int64(statefile.Limit))
+	}
+	return os.ReadFile(path)
+}
+
+func (s *Store) readSnapshot(j *statefile.Journal) (*statefile.State, string, error) {
+	data, err := s.readFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		fresh := len(j.Entries) == 0 || j.Entries[0].Begin != nil && j.Entries[0].Begin.Serial == 0
 		if _, err := os.Stat(s.backup()); err == nil || !fresh {
-			return nil, fmt.Errorf("state %s: %w: it is missing, though there was one (%s). Copy the backup over it, or move backup and journal away to begin anew",
+			return nil, "", fmt.Errorf("state %s: %w: it is missing, though there was one (%s). Copy the backup over it, or move backup and journal away to begin anew",
 				s.path, statefile.ErrDamaged, s.describe(s.backup()))
 		}
 		st := new(statefile.State)
 		if len(j.Entries) > 0 {
 			st.Lineage = j.Entries[0].Begin.Lineage
 		}
-		return st, nil
+		return st, "", nil
 	}
 	if err != nil {
-		return nil, s.fileError("read", err)
+		return nil, "", s.fileError("read", err)
 	}
-	st, err := statefile.Unmarshal(data)
+	st, format, err := statefile.Upgrade(data)
 	if errors.Is(err, statefile.ErrDamaged) {
-		return nil, fmt.Errorf("state %s: %w. The last good one is the backup (%s); to go back to it: cp %s %s",
+		return nil, "", fmt.Errorf("state %s: %w. The last good one is the backup (%s); to go back to it: cp %s %s",
 			s.path, err, s.describe(s.backup()), s.backup(), s.path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("state %s: %w", s.path, err)
+		return nil, "", fmt.Errorf("state %s: %w", s.path, err)
 	}
-	return st, nil
+	return st, format, nil
 }
 
 // describe says what a snapshot holds, in a few words.
 func (s *Store) describe(path string) string {
-	data, err := os.ReadFile(path)
+	data, err := s.readFile(path)
 	if err != nil {
 		return filepath.Base(path) + ": none can be read"
 	}
@@ -227,8 +293,22 @@ func (s *Store) describe(path string) string {
 
 // fileError says what to do where the cause is known.
 func (s *Store) fileError(what string, err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%s state: %w; run as the user that owns %s, or give it to uid %d", what, err, filepath.Dir(s.path), os.Geteuid())
+	dir := filepath.Dir(s.path)
+	todo := ""
+	switch {
+	case errors.Is(err, ErrLockLost):
+		return err
+	case errors.Is(err, fs.ErrPermission):
+		todo = fmt.Sprintf("run as the user that owns %s, or give it to uid %d", dir, os.Geteuid())
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		todo = fmt.Sprintf("make room on the disk of %s and run it again: what was written before is whole, and is gone on from", dir)
+	case errors.Is(err, unix.EROFS):
+		todo = fmt.Sprintf("mount the file system of %s so that it can be written, and run it again", dir)
+	case errors.Is(err, unix.EIO):
+		todo = fmt.Sprintf("the disk of %s fails (see dmesg): copy that directory to another one while it can be read, and go on there", dir)
 	}
-	return fmt.Errorf("%s state: %w", what, err)
+	if todo == "" {
+		return fmt.Errorf("%s state: %w", what, err)
+	}
+	return fmt.Errorf("%s state: %w; %s", what, err, todo)
 }

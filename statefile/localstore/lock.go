@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -26,11 +27,17 @@ var (
 	ErrNoLock   = errors.New("no such lock")
 )
 
+// errRaced: another one takes the lock at the same time.
+var errRaced = errors.New("another process is taking the lock")
+
 // LockRequest says who locks, and for what.
 type LockRequest struct {
 	Who     string        // user@host
 	What    string        // "apply"
 	Timeout time.Duration // wait so long for a live holder to go
+	// Watching is told once when the lock of a holder that can't be looked at
+	// from here is watched for signs of life, for up to term. nil: nobody.
+	Watching func(holder Info, term time.Duration)
 }
 
 // Info is who holds a lock.
@@ -41,7 +48,13 @@ type Info struct {
 	What       string    `json:"what"`
 	Since      time.Time `json:"since"`
 	process
+	TermMS    int64  `json:"term_ms"`   // without a heartbeat for so long its holder is dead
+	Heartbeat string `json:"heartbeat"` // a number that its holder counts up, in place; or released
 }
+
+// released stands for a heartbeat where the lock was given back and its file
+// could not be removed without a doubt whose it is. As long as a heartbeat.
+const released = "released--------"
 
 // LockedError says who holds the lock. It is ErrLocked.
 type LockedError struct {
@@ -67,10 +80,12 @@ type Lock struct {
 
 	stop context.CancelFunc
 	done chan struct{}
+	beat uint64 // the heartbeat's own
 
 	mu       sync.Mutex // guards the rest
 	base     statefile.State
-	file     *os.File // the journal, open once there is something to append
+	format   string   // of the snapshot on the disk
+	file     *os.File // the journal, open once there is something to append; nobody else's file
 	sum      uint32
 	begun    bool
 	released bool
@@ -79,24 +94,40 @@ type Lock struct {
 
 // Lock takes the lock. That of a process that is no more is taken over; that
 // of a live one is waited for as long as r.Timeout says, then a *LockedError is
-// returned.
+// returned. Of a holder on another host it takes up to a heartbeat to see that it
+// is alive, and a term to see that it is not, whatever r.Timeout says.
 func (s *Store) Lock(ctx context.Context, r LockRequest) (*Lock, error) {
 	dir := filepath.Dir(s.path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, s.fileError("lock", err)
 	}
 	deadline := time.Now().Add(r.Timeout)
+	var w watch
+	told := false
 	for {
-		l, err := s.tryLock(r)
-		var locked *LockedError
+		l, err := s.tryLock(r, &w)
 		if err == nil {
-			l.beat()
+			l.keep()
 			return l, nil
 		}
-		if !errors.As(err, &locked) || !time.Now().Before(deadline) {
+		var locked *LockedError
+		undecided := false
+		if errors.As(err, &locked) && !locked.Holder.sameSystem() {
+			undecided = !w.beats
+			if undecided && !told && r.Watching != nil {
+				r.Watching(locked.Holder, max(s.opts.Lease, time.Duration(locked.Holder.TermMS)*time.Millisecond))
+			}
+			told = told || undecided
+		}
+		raced := errors.Is(err, errRaced)
+		if locked == nil && !raced || !undecided && !raced && !time.Now().Before(deadline) {
 			return nil, err
 		}
-		t := time.NewTimer(min(200*time.Millisecond, time.Until(deadline)+time.Millisecond))
+		pause := min(200*time.Millisecond, s.opts.Heartbeat/4+time.Millisecond)
+		if !undecided && !raced {
+			pause = min(pause, time.Until(deadline)+time.Millisecond)
+		}
+		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -106,27 +137,33 @@ func (s *Store) Lock(ctx context.Context, r LockRequest) (*Lock, error) {
 	}
 }
 
-func (s *Store) tryLock(r LockRequest) (*Lock, error) {
-	unlock, err := s.guard()
+func (s *Store) tryLock(r LockRequest, w *watch) (*Lock, error) {
+	unlock, exclusive, err := s.guard()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	old, err := s.Holder()
+	old, err := s.file()
 	if err != nil {
 		return nil, err
 	}
-	var generation uint64
-	if old != nil {
-		if alive, err := s.alive(old); err != nil || alive {
-			return nil, errors.Join(err, &LockedError{Path: s.path, Holder: *old})
+	if old != nil && old.Heartbeat != released {
+		gone := old.sameSystem() && !old.running()
+		if !old.sameSystem() {
+			gone = w.dead(s, old)
 		}
-		generation = old.Generation
+		if !gone {
+			return nil, &LockedError{Path: s.path, Holder: *old}
+		}
 	}
 	// Before anything is written: a state that can't be read is left alone.
 	on, err := s.load()
 	if err != nil {
 		return nil, err
+	}
+	var generation uint64
+	if old != nil {
+		generation = old.Generation
 	}
 	for _, e := range on.journal.Entries {
 		if e.Begin != nil {
@@ -137,45 +174,93 @@ func (s *Store) tryLock(r LockRequest) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lock{s: s, took: old, base: on.base, sum: on.journal.Sum, lost: make(chan struct{}),
-		info: Info{ID: newID(), Generation: generation + 1, Who: r.Who, What: r.What, Since: time.Now().UTC().Truncate(time.Millisecond), process: me}}
-	data, err := json.MarshalIndent(l.info, "", "  ")
-	if err != nil {
+	l := &Lock{s: s, lost: make(chan struct{}),
+		info: Info{ID: newID(), Generation: generation + 1, Who: r.Who, What: r.What, Since: time.Now().UTC().Truncate(time.Millisecond), process: me,
+			TermMS: s.opts.Lease.Milliseconds(), Heartbeat: beatText(0)}}
+	if old != nil && old.Heartbeat != released {
+		l.took = old
+	}
+	if err := s.raise(l.info, old); err != nil {
 		return nil, err
 	}
-	s.step("lock")
-	if err := atomicfile.Write(s.lock(), append(data, '\n'), 0o600); err != nil {
-		return nil, s.fileError("lock", err)
-	}
-	if err := s.tidy(on); err != nil {
-		return nil, errors.Join(err, s.removeLock())
-	}
-	if on.stale {
-		l.sum = 0
+	if err := l.tidy(on, old != nil || !exclusive || len(on.journal.Entries) > 0); err != nil {
+		return nil, errors.Join(err, l.giveBack(exclusive))
 	}
 	return l, nil
 }
 
-// tidy removes what crashes left: temporary files, a journal that is folded in
-// already, a torn end.
-func (s *Store) tidy(on *loaded) error {
-	dir := filepath.Dir(s.path)
-	left, _ := filepath.Glob(filepath.Join(dir, atomicfile.Prefix+filepath.Base(s.path)+"*"))
-	for _, name := range left {
-		os.Remove(name)
+// raise puts a lock in the place of old. Of several who try at once, at most one
+// comes through, also where the guard keeps nobody out: each first makes its own
+// temporary file, then takes those of all others away, and only then looks who
+// holds the lock: whoever renames first had taken the other's file away, or is
+// seen by it.
+func (s *Store) raise(info Info, old *Info) error {
+	data, err := json.MarshalIndent(info, "", "  ")
+	if err != nil {
+		return err
 	}
+	s.step("lock")
+	err = atomicfile.WriteIf(s.lock(), append(data, '\n'), 0o600, func(tmp string) error {
+		s.clearTemporary(s.lock(), tmp)
+		s.step("raise")
+		now, err := s.file()
+		if err == nil && (now == nil) != (old == nil) || now != nil && old != nil && now.ID != old.ID {
+			err = errRaced
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(s.path)) { // another one took the temporary file away
+		return errRaced
+	}
+	if err != nil && err != errRaced {
+		return s.fileError("lock", err)
+	}
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// clearTemporary takes away what crashes left of files whose names begin with
+// path, and, with it, what a holder that lost its lock might still put in their place.
+func (s *Store) clearTemporary(path, but string) {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), atomicfile.Prefix+filepath.Base(path)+"*"))
+	for _, name := range left {
+		if name != but {
+			os.Remove(name)
+		}
+	}
+}
+
+// tidy makes what an earlier run left this lock's own: a journal that is folded
+// in already goes, any other becomes a new file without a torn end. Whoever has
+// the old one open still writes into nothing from then on. again: somebody may
+// have written since on was read.
+func (l *Lock) tidy(on *loaded, again bool) error {
+	s := l.s
+	s.clearTemporary(s.path, "")
+	if again {
+		var err error
+		if on, err = s.load(); err != nil {
+			return err
+		}
+	}
+	l.base, l.format = on.base, on.format
 	switch {
 	case on.stale:
 		s.step("remove stale journal")
 		if err := os.Remove(s.journal()); err != nil {
 			return s.fileError("lock", err)
 		}
-		return atomicfile.SyncDir(dir)
-	case on.journal.Torn:
-		s.step("cut torn journal")
-		if err := os.Truncate(s.journal(), on.journal.Size); err != nil {
-			return s.fileError("lock", err)
+		return atomicfile.SyncDir(filepath.Dir(s.path))
+	case on.journal.Size > 0 || on.journal.Torn:
+		s.step("copy journal")
+		if err := l.newJournal(on.raw[:on.journal.Size]); err != nil {
+			return err
 		}
+		l.sum = on.journal.Sum
 	}
 	return nil
 }
@@ -188,6 +273,9 @@ func (l *Lock) TookOver() *Info { return l.took }
 
 // Lost is closed once the lock is seen to be another's, or gone.
 func (l *Lock) Lost() <-chan struct{} { return l.lost }
+
+// Why says how the lock was lost; nil: it is ours.
+func (l *Lock) Why() error { return l.mine() }
 
 // Release gives the lock back. What was appended stays; a second call does nothing.
 func (l *Lock) Release() error {
@@ -204,8 +292,11 @@ func (l *Lock) Release() error {
 		err = l.file.Close()
 		l.file = nil
 	}
-	unlock, gerr := l.s.guard()
+	unlock, exclusive, gerr := l.s.guard()
 	if gerr != nil {
+		if errors.Is(gerr, fs.ErrNotExist) {
+			return err // the directory is gone, and the lock with it
+		}
 		return errors.Join(err, gerr)
 	}
 	defer unlock()
@@ -213,26 +304,38 @@ func (l *Lock) Release() error {
 		return err // another's now
 	}
 	l.s.step("unlock")
-	return errors.Join(err, l.s.removeLock())
+	return errors.Join(err, l.giveBack(exclusive))
 }
 
-// mine checks that the lock is still ours. Call it under guard.
+// giveBack ends a lock that is ours. Where the guard keeps nobody out, the file
+// under the lock's name may be another's a moment after it was looked at, so it
+// stays, and says that nobody holds it.
+func (l *Lock) giveBack(exclusive bool) error {
+	if exclusive {
+		return l.s.removeLock()
+	}
+	return l.mark(released)
+}
+
+// mine checks that the lock is still ours.
 func (l *Lock) mine() error {
-	h, err := l.s.Holder()
-	if err != nil {
+	h, err := l.s.file()
+	switch {
+	case err != nil:
 		return err
-	}
-	if h == nil {
+	case h == nil && !exists(filepath.Dir(l.s.path)):
+		return fmt.Errorf("%w: the directory %s is gone, and the state with it", ErrLockLost, filepath.Dir(l.s.path))
+	case h == nil:
 		return fmt.Errorf("%w: %s is gone; nothing more is written by this run", ErrLockLost, l.s.lock())
-	}
-	if h.ID != l.info.ID {
-		return fmt.Errorf("%w by %s (%s, process %d on %s); nothing more is written by this run", ErrLockLost, h.Who, h.What, h.PID, h.Host)
+	case h.ID != l.info.ID:
+		return fmt.Errorf("%w by %s (%s, process %d on %s, generation %d; this run's was %d); nothing more is written by this run",
+			ErrLockLost, h.Who, h.What, h.PID, h.Host, h.Generation, l.info.Generation)
 	}
 	return nil
 }
 
-// beat renews the lock until Release.
-func (l *Lock) beat() {
+// keep renews the lock until Release.
+func (l *Lock) keep() {
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop, l.done = stop, make(chan struct{})
 	go func() {
@@ -253,9 +356,18 @@ func (l *Lock) beat() {
 	}()
 }
 
-// renew sets the lock file's time, and only if it is ours: the file is opened
-// first, and what is opened is what is read and touched.
+func beatText(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+// renew counts the heartbeat up.
 func (l *Lock) renew() error {
+	l.beat++
+	return l.mark(beatText(l.beat))
+}
+
+// mark writes the heartbeat in its place, and only if the lock is ours: the file
+// is opened first, and what is opened is what is read and written, whatever
+// stands under its name by then. It takes no room on the disk.
+func (l *Lock) mark(text string) error {
 	f, err := os.OpenFile(l.s.lock(), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrLockLost
@@ -264,19 +376,42 @@ func (l *Lock) renew() error {
 		return err
 	}
 	defer f.Close()
+	data := make([]byte, 8<<10)
+	n, err := f.ReadAt(data, 0)
+	if n == 0 {
+		return err
+	}
+	data = data[:n]
 	var h Info
-	if err := json.NewDecoder(f).Decode(&h); err != nil {
+	if err := json.Unmarshal(data, &h); err != nil {
 		return err
 	}
 	if h.ID != l.info.ID {
 		return ErrLockLost
 	}
-	return unix.Futimes(int(f.Fd()), nil)
+	const field = `"heartbeat": "`
+	at := bytes.LastIndex(data, []byte(field))
+	if at < 0 {
+		return fmt.Errorf("the lock %s has no heartbeat", l.s.lock())
+	}
+	if _, err := f.WriteAt([]byte(text), int64(at+len(field))); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // Holder is who holds the lock, dead or alive; nil: nobody.
 func (s *Store) Holder() (*Info, error) {
-	data, err := os.ReadFile(s.lock())
+	h, err := s.file()
+	if h != nil && h.Heartbeat == released {
+		h = nil
+	}
+	return h, err
+}
+
+// file is what the lock's file says, also of a lock that was given back.
+func (s *Store) file() (*Info, error) {
+	data, err := s.readFile(s.lock())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -291,9 +426,9 @@ func (s *Store) Holder() (*Info, error) {
 }
 
 // ForceUnlock breaks the lock with this id, whoever holds it. ErrNoLock: it is
-// not there, or another is.
+// not there, or another is. It needs no room on the disk.
 func (s *Store) ForceUnlock(id string) (*Info, error) {
-	unlock, err := s.guard()
+	unlock, _, err := s.guard()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: the state %s is not locked", ErrNoLock, s.path)
 	}
@@ -312,7 +447,11 @@ func (s *Store) ForceUnlock(id string) (*Info, error) {
 		return nil, fmt.Errorf("%w: the state %s is held by the lock %s (%s, %s), not %s", ErrNoLock, s.path, h.ID, h.Who, h.What, id)
 	}
 	s.step("force unlock")
-	return h, s.removeLock()
+	if err := s.removeLock(); err != nil {
+		return h, err
+	}
+	s.clearTemporary(s.path, "")
+	return h, nil
 }
 
 func (s *Store) removeLock() error {
@@ -323,25 +462,31 @@ func (s *Store) removeLock() error {
 }
 
 // guard makes what follows one step to all other processes on this machine:
-// looking at the lock and acting on it. The kernel frees it when we die.
-func (s *Store) guard() (unlock func(), err error) {
+// looking at the lock and acting on it. The kernel frees it when we die. A file
+// system that has no such locks (not exclusive) is left with the
+// protocol in the package comment, which needs none.
+func (s *Store) guard() (unlock func(), exclusive bool, err error) {
 	d, err := os.Open(filepath.Dir(s.path))
 	if err != nil {
-		return nil, s.fileError("lock", err)
+		return nil, false, s.fileError("lock", err)
 	}
-	for end := time.Now().Add(10 * time.Second); ; {
-		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { d.Close() }, nil
-		}
-		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(end) {
-			d.Close()
-			if err == unix.EWOULDBLOCK {
-				return nil, fmt.Errorf("%w: another process has been in the middle of a write to %s for 10s; see that it is not suspended", ErrLocked, s.path)
+	for end := time.Now().Add(s.opts.guard); ; {
+		err := s.flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { d.Close() }, true, nil
+		case err == unix.EWOULDBLOCK || err == unix.EINTR:
+			if time.Now().After(end) {
+				d.Close()
+				return nil, false, fmt.Errorf("%w: another process has been in the middle of a write to %s for %v; see that it is not suspended, or end it", ErrLocked, s.path, s.opts.guard)
 			}
-			return nil, fmt.Errorf("lock directory %s: %w", filepath.Dir(s.path), err)
+			time.Sleep(2 * time.Millisecond)
+		case err == unix.EIO:
+			d.Close()
+			return nil, false, s.fileError("lock", err)
+		default: // EBADF, ENOTSUP, ENOLCK, EINVAL, ENOSYS: network file systems
+			return func() { d.Close() }, false, nil
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
 }
 

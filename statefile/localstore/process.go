@@ -2,16 +2,11 @@ package localstore
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/clusterplan/clusterplan/internal/atomicfile"
 )
 
 // process is where a lock's holder runs, so that a dead one is told from a
@@ -61,38 +56,37 @@ func started(pid int) (uint64, bool) {
 	return n, err == nil
 }
 
-// alive tells whether a lock's holder may still be at work. Here that is
-// known; of another host, or a container, only the lock's last renewal is.
-func (s *Store) alive(h *Info) (bool, error) {
+// sameSystem tells whether the holder's process id means something here.
+func (p *process) sameSystem() bool {
 	boot, namespace := here()
-	if h.Boot != "" && h.Boot == boot && h.Namespace != "" && h.Namespace == namespace {
-		at, running := started(h.PID)
-		return running && at == h.Started, nil
-	}
-	age, err := s.sinceRenewal()
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err != nil || age < s.opts.Lease, err
+	return p.Boot != "" && p.Boot == boot && p.Namespace != "" && p.Namespace == namespace
 }
 
-// sinceRenewal is the lock file's age by the clock of its file system, which
-// is that of the host that renews it or of the server that both write to: a
-// new file's time is now.
-func (s *Store) sinceRenewal() (time.Duration, error) {
-	lock, err := os.Stat(s.lock())
-	if err != nil {
-		return 0, err
+// running tells whether a process of this system is there still; a suspended one is.
+func (p *process) running() bool {
+	at, running := started(p.PID)
+	return running && at == p.Started
+}
+
+// watch is what one taker has seen of a lock whose holder it can't look at:
+// another host's, a container's. No two clocks are compared: the holder counts up
+// a number in the lock, and it is dead once that stood still for a whole term of
+// the taker's own monotonic clock.
+type watch struct {
+	sign  string // of life, as it was seen last
+	id    string
+	since time.Time
+	beats bool // it changed since it was seen first
+}
+
+// dead looks at the lock once more. beats: it is alive for sure.
+func (w *watch) dead(s *Store, h *Info) (dead bool) {
+	sign := h.ID + h.Heartbeat
+	if fi, err := os.Stat(s.lock()); err == nil { // an older program only touches the file
+		sign += fi.ModTime().String()
 	}
-	f, err := os.CreateTemp(filepath.Dir(s.path), atomicfile.Prefix+filepath.Base(s.path)+"-now-*")
-	if err != nil {
-		return 0, s.fileError("lock", err)
+	if sign != w.sign {
+		*w = watch{sign: sign, id: h.ID, since: time.Now(), beats: w.id == h.ID}
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	now, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return now.ModTime().Sub(lock.ModTime()), nil
+	return time.Since(w.since) >= max(s.opts.Lease, time.Duration(h.TermMS)*time.Millisecond)
 }

@@ -41,7 +41,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 				lineage = newID()
 			}
 			b := *e.Begin
-			b.Serial, b.Lineage, b.Generation = l.base.Serial, lineage, l.info.Generation
+			b.Format, b.Serial, b.Lineage, b.Generation = statefile.FormatVersion, l.base.Serial, lineage, l.info.Generation
 			e.Begin, begun = &b, true
 		}
 		if !begun {
@@ -51,15 +51,21 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 			return err
 		}
 	}
-	unlock, err := l.s.guard()
+	unlock, _, err := l.s.guard()
 	if err != nil {
-		return err
+		return l.raced(err)
 	}
 	defer unlock()
 	if err := l.mine(); err != nil {
 		return err
 	}
 	if err := l.write(data); err != nil {
+		l.broken = err
+		return err
+	}
+	// Where the guard keeps nobody out the lock may have been taken over meanwhile:
+	// then the taker may have read the journal without this. Nothing may rest on it.
+	if err := l.mine(); err != nil {
 		l.broken = err
 		return err
 	}
@@ -80,24 +86,50 @@ func (l *Lock) usable() error {
 func (l *Lock) write(data []byte) error {
 	if l.file == nil {
 		l.s.step("open journal")
-		f, err := os.OpenFile(l.s.journal(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return l.s.fileError("write journal of", err)
-		}
-		l.file = f
-		if err := atomicfile.SyncDir(filepath.Dir(l.s.path)); err != nil {
+		if err := l.newJournal(data); err != nil {
 			return err
 		}
+		l.s.step("appended")
+		return nil
 	}
 	l.s.step("append")
 	if _, err := l.file.Write(data); err != nil {
 		return l.s.fileError("write journal of", err)
 	}
 	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
-		return fmt.Errorf("sync journal %s: %w", l.s.journal(), err)
+		return l.s.fileError("write journal of", &fs.PathError{Op: "sync", Path: l.s.journal(), Err: err})
 	}
 	l.s.step("appended")
 	return nil
+}
+
+// newJournal has the journal begin with data, in a file that nobody else has
+// open, and keeps it open.
+func (l *Lock) newJournal(data []byte) error {
+	if err := atomicfile.WriteIf(l.s.journal(), data, 0o600, func(tmp string) (err error) {
+		if err := l.mine(); err != nil {
+			return err
+		}
+		l.s.step("rename journal")
+		l.file, err = os.OpenFile(tmp, os.O_WRONLY|os.O_APPEND, 0o600)
+		return err
+	}); err != nil {
+		if l.file != nil {
+			l.file.Close()
+			l.file = nil
+		}
+		return l.raced(l.s.fileError("write journal of", err))
+	}
+	return nil
+}
+
+// raced is err, or that the lock was lost where that is why something is not
+// there: its taker has taken a temporary file away, or the directory is gone.
+func (l *Lock) raced(err error) error {
+	if lost := l.mine(); errors.Is(err, fs.ErrNotExist) && lost != nil {
+		return lost
+	}
+	return err
 }
 
 // Finish makes st the snapshot and ends the journal. FormatVersion, Program,
@@ -132,25 +164,45 @@ func (l *Lock) finish(st statefile.State) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := l.s.guard()
+	unlock, exclusive, err := l.s.guard()
 	if err != nil {
-		return err
+		return l.raced(err)
 	}
 	defer unlock()
 	if err := l.mine(); err != nil {
 		return err
 	}
+	if err := l.keepOlder(); err != nil {
+		return l.raced(err)
+	}
 	if err := l.s.keepBackup(); err != nil {
-		return err
+		return l.raced(err)
 	}
 	l.s.step("snapshot")
-	if err := atomicfile.Write(l.s.path, data, 0o600); err != nil {
+	if err := atomicfile.WriteIf(l.s.path, data, 0o600, func(string) error {
+		l.s.step("rename snapshot")
+		return l.mine()
+	}); err != nil {
 		l.broken = err // whether it is there by now, only the disk knows
-		return l.s.fileError("write", err)
+		return l.raced(l.s.fileError("write", err))
 	}
 	// From here on the journal is folded in, and is known for that by its serial.
-	l.base, l.sum, l.begun = st, 0, false
+	l.base, l.format, l.sum, l.begun = st, statefile.FormatVersion, 0, false
+	return l.endJournal(exclusive)
+}
+
+// endJournal takes the journal away, or, where the guard keeps nobody out and the
+// file under that name may be another's by now, what stands in our own.
+func (l *Lock) endJournal(exclusive bool) error {
 	l.s.step("end journal")
+	if !exclusive && l.file != nil {
+		if err := errors.Join(l.file.Truncate(0), l.file.Sync()); err != nil {
+			l.broken = err
+			return l.s.fileError("end journal of", err)
+		}
+		l.s.step("finished")
+		return nil
+	}
 	if l.file != nil {
 		l.file.Close()
 		l.file = nil
@@ -161,6 +213,20 @@ func (l *Lock) finish(st statefile.State) error {
 	}
 	l.s.step("finished")
 	return atomicfile.SyncDir(filepath.Dir(l.s.path))
+}
+
+// keepOlder gives a snapshot of an older format, which is about to be replaced
+// by one of today's, a name for good: the program that wrote it can go back to it.
+func (l *Lock) keepOlder() error {
+	if l.format == "" || l.format == statefile.FormatVersion {
+		return nil
+	}
+	l.s.step("keep older format")
+	err := os.Link(l.s.path, fmt.Sprintf("%s.%d.format-%s.backup", l.s.path, l.base.Serial, l.format))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return l.s.fileError("keep a backup of", err)
+	}
+	return nil
 }
 
 // Keep writes what is known, with the journal folded in, beside the state under

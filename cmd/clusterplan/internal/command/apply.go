@@ -202,8 +202,11 @@ func (a *app) open(dir string, f *planFlags) (*run.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return run.Open(dir, run.Options{Version: Version, Vars: inputs, Record: f.record})
+	return run.Open(dir, run.Options{Version: Version, Tell: a.tell, Vars: inputs, Record: f.record})
 }
+
+// tell says what a command waits for.
+func (a *app) tell(text string) { fmt.Fprintln(a.err, text) }
 
 func (a *app) applyCommand() *cobra.Command {
 	return a.applying("apply [DIR or PLANFILE]", "Do what plan shows", `

@@ -34,7 +34,7 @@ func (e *editing) options() run.EditOptions {
 
 // edited opens the state's directory, has edit done, and shows what became of it.
 func (a *app) edited(cmd *cobra.Command, e *editing, edit func(*run.Session) (*run.Edited, error)) error {
-	s, err := run.Open(e.dir, run.Options{Version: Version})
+	s, err := run.Open(e.dir, run.Options{Version: Version, Tell: a.tell})
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ all that is known is in it.`, helpDone, helpError),
 		Example: "  clusterplan state pull > state.json",
 		Args:    none,
 		RunE: func(*cobra.Command, []string) error {
-			s, err := run.Open(dir, run.Options{Version: Version})
+			s, err := run.Open(dir, run.Options{Version: Version, Tell: a.tell})
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 // ApplyOptions say how to apply.
@@ -117,7 +119,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	go func() {
 		select {
 		case <-lock.Lost():
-			cancel(errors.New("the state's lock was taken over or broken"))
+			cancel(cmp.Or(lock.Why(), localstore.ErrLockLost))
 		case <-ctx.Done():
 		}
 	}()

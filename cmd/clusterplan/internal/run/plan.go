@@ -80,7 +80,9 @@ func (s *Session) stateDirExists() bool {
 }
 
 func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (*localstore.Lock, error) {
-	l, err := s.Store.Lock(ctx, localstore.LockRequest{Who: Who(), What: what, Timeout: wait})
+	l, err := s.Store.Lock(ctx, localstore.LockRequest{Who: Who(), What: what, Timeout: wait, Watching: func(h localstore.Info, term time.Duration) {
+		s.opts.Tell(fmt.Sprintf("The state is locked by %s (%s, on %s). Whether that is alive can only be seen by its heartbeat: waiting for one, for up to %v.", h.Who, h.What, h.Host, term))
+	}})
 	if errors.Is(err, ErrLocked) {
 		if ctx.Err() != nil {
 			return nil, errors.Join(ErrInterrupted, err)

@@ -48,6 +48,8 @@ type Options struct {
 	Version string
 	Vars    []lang.VarInput
 	Log     *slog.Logger
+	// Tell is told what a command waits for, in a sentence. nil: nobody.
+	Tell func(string)
 	// Record keeps what is read of the definition's directory, for Save.
 	Record bool
 }
@@ -100,6 +102,9 @@ func Open(dir string, o Options) (*Session, error) {
 func newSession(o Options) *Session {
 	s := &Session{opts: o, nodes: new(providers.Directory), confdb: confdb.New()}
 	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), confdb.Name: s.confdb})
+	if s.opts.Tell == nil {
+		s.opts.Tell = func(string) {}
+	}
 	if s.opts.Log == nil {
 		s.opts.Log = slog.New(slog.DiscardHandler)
 	}

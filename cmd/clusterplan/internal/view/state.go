@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
@@ -60,7 +61,7 @@ func StateJSON(w io.Writer, snap *localstore.Snapshot, outputs map[string]statef
 	for _, p := range snap.Pending {
 		pending = append(pending, map[string]any{"address": p.Addr.String(), "action": p.Action, "phase": p.Phase, "since": p.Since})
 	}
-	out := map[string]any{"format_version": statefile.FormatVersion, "serial": snap.State.Serial, "lineage": snap.State.Lineage,
+	out := map[string]any{"format_version": planner.FormatVersion, "serial": snap.State.Serial, "lineage": snap.State.Lineage,
 		"objects": objects, "pending": pending}
 	if c := snap.State.Cluster; c != nil {
 		out["cluster"] = map[string]string{"id": c.ID, "name": c.Name}

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -30,7 +31,7 @@ func (e StateEdit) JSON(w io.Writer) error {
 	if removed == nil {
 		removed = []addr.Address{}
 	}
-	return JSON(w, map[string]any{"format_version": statefile.FormatVersion, "moved": moved, "removed": removed, "dry_run": e.DryRun,
+	return JSON(w, map[string]any{"format_version": planner.FormatVersion, "moved": moved, "removed": removed, "dry_run": e.DryRun,
 		"serial": e.Serial, "objects": e.Objects, "backup": e.Backup})
 }
 
