@@ -56,7 +56,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	case o.Mode != planner.ModeDestroy && s.Diags.HasErrors():
 		diags := s.Validate()
 		return nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
-	case o.File != nil:
+	case o.File != nil && !s.stateDirExists(): // else it is asked with the lock held: a locked state comes first
 		if err := s.ReadState(); err != nil {
 			return nil, err
 		}
