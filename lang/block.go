@@ -18,13 +18,6 @@ type local struct {
 	expr *expr
 }
 
-type output struct {
-	name, description string
-	rng               hcl.Range
-	expr              *expr // nil after an error
-	sensitive         bool
-}
-
 type providerDecl struct {
 	name string
 	rng  hcl.Range
@@ -46,6 +39,8 @@ type block struct {
 	preventDestroy bool
 	ignore         []cty.Path // ignore_changes
 	triggers       []trigger  // replace_triggered_by
+	conditions     []condition
+	lifecycle      *hcl.Range // of the block
 	ranges         map[string]hcl.Range
 
 	resources []*block // a group's, in the order of the file
@@ -365,46 +360,6 @@ func (c *Config) localsBlock(b *hcl.Block) hcl.Diagnostics {
 	return diags
 }
 
-func (c *Config) output(b *hcl.Block) hcl.Diagnostics {
-	name := b.Labels[0]
-	if first, ok := c.outputs[name]; ok {
-		return hcl.Diagnostics{duplicate(b, "output."+name, first.rng)}
-	}
-	o := &output{name: name, rng: b.DefRange}
-	c.outputs[name] = o
-	content, diags := b.Body.Content(&hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "value", Required: true}, {Name: "description"}, {Name: "sensitive"}},
-	})
-	if a, ok := content.Attributes["value"]; ok {
-		e, more := c.compile(a.Expr, false)
-		diags = append(diags, more...)
-		o.expr = e
-	}
-	if a, ok := content.Attributes["description"]; ok {
-		v, more := a.Expr.Value(nil)
-		diags = append(diags, more...)
-		if !more.HasErrors() {
-			if v.IsNull() || v.Type() != cty.String {
-				diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "description is a literal string."))
-			} else {
-				o.description = v.AsString()
-			}
-		}
-	}
-	if a, ok := content.Attributes["sensitive"]; ok {
-		v, more := a.Expr.Value(nil)
-		diags = append(diags, more...)
-		if !more.HasErrors() {
-			if v.IsNull() || v.Type() != cty.Bool {
-				diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "sensitive is true or false, literally."))
-			} else {
-				o.sensitive = v.True()
-			}
-		}
-	}
-	return diags
-}
-
 func (c *Config) provider(b *hcl.Block) hcl.Diagnostics {
 	name := b.Labels[0]
 	s, ok := c.opts.Providers[name]
@@ -514,7 +469,7 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 	for _, inner := range content.Blocks {
 		switch inner.Type {
 		case "lifecycle":
-			diags = append(diags, b.lifecycle(inner)...)
+			diags = append(diags, c.lifecycle(b, inner)...)
 		case "resource":
 			diags = append(diags, c.resource(b, inner)...)
 		}

@@ -63,6 +63,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 		ev.broken[v] = true
 	}
 	ev.run()
+	ev.checkConditions()
 	d := &Definition{ev: ev, Variables: c.Variables()}
 	d.list()
 	d.providers()
@@ -147,58 +148,6 @@ func (d *Definition) providers() {
 		p.Config = cty.ObjectVal(ev.bodyValues(b, in, cty.NilVal))
 		d.Providers = append(d.Providers, p)
 	}
-}
-
-func (d *Definition) outputs() {
-	for _, name := range sortedKeys(d.ev.c.outputs) {
-		o := d.ev.c.outputs[name]
-		out := Output{Name: name, Sensitive: o.sensitive, Description: o.description, Range: o.rng, Value: cty.DynamicVal}
-		if o.expr != nil {
-			v, _ := d.ev.outputValue(o)
-			marked := schema.IsSensitive(v)
-			v, _ = v.UnmarkDeep()
-			out.Value = v
-			if marked && !o.sensitive {
-				d.ev.add(errorAt(o.expr.Range(), "Output of a sensitive value", "The value has sensitive parts, and outputs are printed. Add sensitive = true to the output, or use nonsensitive() on what may be shown."))
-				out.Sensitive = true
-			}
-			out.Runtime = o.expr.asksRuntime()
-		}
-		d.Outputs = append(d.Outputs, out)
-	}
-}
-
-// outputValue works out an output. Where it asks for runtime attributes,
-// nodes and groups have them, unknown.
-func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
-	if !o.expr.asksRuntime() {
-		v, bad := ev.eval(o.expr, nil)
-		return withoutIdentity(v), bad
-	}
-	if o.expr.bad {
-		return cty.DynamicVal, true
-	}
-	ctx, ok := ev.context(o.expr, nil)
-	if !ok {
-		return cty.DynamicVal, true
-	}
-	vars := map[string]cty.Value{}
-	for k, v := range ctx.Variables {
-		vars[k] = v
-	}
-	for root, names := range runtimeAttributes {
-		if v, ok := vars[root]; ok {
-			vars[root] = withRuntime(v, root, names, ev.live)
-		}
-	}
-	child := ev.root.NewChild()
-	child.Variables = vars
-	v, diags := o.expr.Value(child)
-	if diags.HasErrors() && !ev.tainted(o.expr) {
-		ev.add(discreet(diags, o.expr, child)...)
-		return cty.DynamicVal, true
-	}
-	return withoutIdentity(v), diags.HasErrors()
 }
 
 // withRuntime gives the objects of a root their runtime attributes.

@@ -183,12 +183,7 @@ func discreet(diags hcl.Diagnostics, e *expr, ctx *hcl.EvalContext) hcl.Diagnost
 	if len(diags) == 0 {
 		return nil
 	}
-	secret := false
-	for _, t := range e.Variables() {
-		v, _ := t.TraverseAbs(ctx)
-		secret = secret || schema.IsSensitive(v)
-	}
-	if !secret {
+	if !secret(e, ctx) {
 		return diags
 	}
 	out := make(hcl.Diagnostics, len(diags))
@@ -224,7 +219,7 @@ func (ev *evaluation) tainted(e *expr) bool {
 			if ev.broken[ev.c.groups[r.name]] {
 				return true
 			}
-		case rootResource, rootEach, rootGroupEach:
+		case rootResource, rootEach, rootGroupEach, rootSelf:
 			return true // told where it broke
 		}
 	}

@@ -88,6 +88,7 @@ const (
 	rootGroupEach = "group_each"
 	rootCount     = "count"
 	rootPath      = "path"
+	rootSelf      = "self"
 )
 
 var roots = []string{rootVar, rootLocal, rootNode, rootGroup, rootResource, rootEach, rootGroupEach, rootCount, rootPath}
@@ -215,12 +216,12 @@ func (w *refWalker) traversal(n *hclsyntax.ScopeTraversalExpr) {
 	w.refs = append(w.refs, r)
 }
 
-// asksRuntime tells whether an expression of an output asks nodes or groups
-// for what only the running cluster knows, also as in [for g in group.x : g.state].
+// asksRuntime tells whether an expression asks nodes or groups for what only
+// the running cluster knows, also as in [for g in group.x : g.state].
 func (e *expr) asksRuntime() bool {
 	objects := false
 	for i := range e.refs {
-		objects = objects || runtimeAttributes[e.refs[i].root] != nil
+		objects = objects || runtimeAttributes[e.refs[i].root] != nil || e.refs[i].root == rootSelf
 	}
 	if !objects {
 		return false

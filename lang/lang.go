@@ -101,6 +101,7 @@ type Output struct {
 	Sensitive   bool
 	Runtime     bool // refers to what only the running cluster knows (group.x.state)
 	Description string
+	DependsOn   []addr.Address // without a key: all instances
 	Range       hcl.Range
 }
 

@@ -19,14 +19,21 @@ type Trigger struct {
 	Attribute string // "": any
 }
 
-// lifecycle reads a lifecycle block.
-func (b *block) lifecycle(src *hcl.Block) hcl.Diagnostics {
+// lifecycle reads a block's lifecycle block.
+func (c *Config) lifecycle(b *block, src *hcl.Block) hcl.Diagnostics {
+	if b.lifecycle != nil {
+		return hcl.Diagnostics{errorAt(src.DefRange, "Duplicate lifecycle block", fmt.Sprintf("A lifecycle block stands here already, at %s. Put both into one.", *b.lifecycle))}
+	}
+	b.lifecycle = &src.DefRange
 	content, diags := src.Body.Content(&hcl.BodySchema{
 		Attributes: []hcl.AttributeSchema{{Name: "prevent_destroy"}, {Name: "ignore_changes"}, {Name: "create_before_destroy"}, {Name: "replace_triggered_by"}},
 		Blocks:     []hcl.BlockHeaderSchema{{Type: "precondition"}, {Type: "postcondition"}},
 	})
 	for _, inner := range content.Blocks {
-		diags = append(diags, notYet(inner.DefRange, "The "+inner.Type+" block", "Use a validation block of a variable."))
+		cond, more := c.conditionBlock(inner)
+		if diags = append(diags, more...); !more.HasErrors() {
+			b.conditions = append(b.conditions, cond)
+		}
 	}
 	literal := func(name string) (bool, *hcl.Attribute) {
 		a, ok := content.Attributes[name]

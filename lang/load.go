@@ -46,6 +46,8 @@ type Config struct {
 	removed   map[addr.Address]int // place in removals
 
 	guarantees map[string]*block
+	checks     map[string]*checkDecl
+	conditions bool // there are some, or checks
 
 	varsValue cty.Value // all variables as one object
 	order     []vertex  // of evaluation
@@ -98,6 +100,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 		groups:    map[string]*block{},
 
 		guarantees: map[string]*block{},
+		checks:     map[string]*checkDecl{},
 	}
 	c.schemas, c.shapes = schemasOf(&o), map[shapeKey]*shape{}
 	c.functions = functions(o.FS)
@@ -207,7 +210,6 @@ var laterRoot = map[string]string{
 	"machine": "Use nodes with provider = local.",
 	"network": "Nodes with provider = local need none.",
 	"volume":  "Nodes with provider = local need none.",
-	"check":   "Leave it out; clusterplan status shows the states of groups.",
 	"import":  "Leave it out.",
 }
 
@@ -241,6 +243,8 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.output(b)...)
 		case "cluster", "node", "fence", "group", "guarantee":
 			diags = append(diags, c.object(b)...)
+		case "check":
+			diags = append(diags, c.check(b)...)
 		case "moved":
 			diags = append(diags, c.moved(b)...)
 		case "removed":

@@ -11,8 +11,8 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
-// Runtime attributes: only the running cluster knows them, and only outputs
-// may ask for them.
+// Runtime attributes: only the running cluster knows them, and only checks,
+// postconditions and outputs may ask for them.
 var runtimeAttributes = map[string][]string{
 	rootGroup: {"state", "owner"},
 	rootNode:  {"state"},
@@ -23,8 +23,12 @@ type scope struct {
 	block    *block // cluster, node, group or resource; nil: at the root
 	forEach  bool   // it is the block's own for_each or count
 	identity bool   // see attribute.identity
-	runtime  bool   // an output
+	runtime  bool   // an output, a check or a postcondition
 	only     string // what else may not be referred to, "" or why
+	// Of a condition:
+	condition string            // its kind
+	self      bool              // self may be named
+	refuse    map[string]string // roots that may not be named, and why
 }
 
 // checkRefs checks every reference of the definition against what there is,
@@ -73,9 +77,23 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 			check(a.expr, scope{block: b, identity: a.identity})
 		})
 		b.body.settle()
+		b.eachCondition(func(cond *condition) {
+			check(cond.condition, conditionScope(b, cond.kind))
+			check(cond.text, conditionScope(b, cond.kind))
+		})
 	})
 	for _, name := range sortedKeys(c.outputs) {
 		check(c.outputs[name].expr, scope{runtime: true})
+		for _, cond := range c.outputs[name].preconditions {
+			check(cond.condition, scope{runtime: true})
+			check(cond.text, scope{runtime: true})
+		}
+	}
+	for _, name := range sortedKeys(c.checks) {
+		for _, cond := range c.checks[name].asserts {
+			check(cond.condition, scope{runtime: true})
+			check(cond.text, scope{runtime: true})
+		}
 	}
 	return diags
 }
@@ -115,6 +133,9 @@ func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
 	if s.only != "" && r.root != rootVar && r.root != rootLocal && r.root != rootPath {
 		return errorAt(r.rng, "Reference not allowed here", s.only)
 	}
+	if why := s.refuse[r.root]; why != "" {
+		return errorAt(r.rng, "Reference not allowed here", why)
+	}
 	switch r.root {
 	case rootVar:
 		if r.name == "" {
@@ -142,6 +163,9 @@ func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
 		if !ok {
 			return unknownName(r, "node", sortedKeys(c.nodes), "")
 		}
+		if d := s.ofItself(r, b); d != nil {
+			return d
+		}
 		return c.checkSteps(r, b, s)
 	case rootGroup:
 		if r.name == "" {
@@ -150,6 +174,9 @@ func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
 		b, ok := c.groups[r.name]
 		if !ok {
 			return unknownName(r, "group", sortedKeys(c.groups), "")
+		}
+		if d := s.ofItself(r, b); d != nil {
+			return d
 		}
 		return c.checkSteps(r, b, s)
 	case rootResource:
@@ -188,6 +215,8 @@ func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
 		if r.root == rootCount && r.name != "index" {
 			return errorAt(r.rng, "Unknown reference", "count has count.index.")
 		}
+	case rootSelf:
+		return s.checkSelf(r)
 	case rootGroupEach:
 		if s.block == nil || s.block.parent == nil || !s.block.parent.repeated() {
 			return errorAt(r.rng, "Reference not allowed here", "group_each means the instance of the group that a resource stands in, where the group has for_each or count.")
@@ -218,10 +247,10 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 		return notYet(r.rng, "A reference to a "+r.root, laterRoot[r.root])
 	case "fence":
 		return errorAt(r.rng, "Reference to a fence", "Nothing refers to a fence: it names the nodes that it covers, with nodes = [node.NAME].")
+	case "data":
+		return errorAt(r.rng, "No data sources", "There are none to ask. What only the running cluster knows are group.NAME.state, group.NAME.owner and node.NAME.state.")
 	case "guarantee":
 		return errorAt(r.rng, "Reference to a guarantee", "Nothing refers to a guarantee: it names the groups that it is about, with groups = [group.NAME].")
-	case "self":
-		return notYet(r.rng, "self", "Refer to the object by its address.")
 	}
 	return errorAt(r.rng, "Unknown reference", fmt.Sprintf("Nothing is called %q.%s References start with %s; text needs quotes.", r.root, didYouMean("", r.root, roots), strings.Join(roots, ", ")))
 }
@@ -255,7 +284,7 @@ func (c *Config) checkSteps(r *ref, b *block, s scope) *hcl.Diagnostic {
 			if s.runtime {
 				return nil
 			}
-			return errorAt(r.attrRng, "Runtime attribute", fmt.Sprintf("Only the running cluster knows the %s of a %s. It can stand in an output's value, nowhere else.", r.attr, b.kind))
+			return errorAt(r.attrRng, "Runtime attribute", fmt.Sprintf("Only the running cluster knows the %s of a %s. It can stand in a check, a postcondition or an output, nowhere else.", r.attr, b.kind))
 		}
 	}
 	for _, name := range known {
@@ -434,9 +463,12 @@ func (c *Config) needs(v vertex) []step[vertex] {
 		out = c.refNeeds(v.count, false, c.refNeeds(v.forEach, false, out))
 		each := func(a *attribute) { out = c.refNeeds(a.expr, a.identity, out) }
 		v.body.each(each)
+		condition := func(cond *condition) { out = c.refNeeds(cond.text, false, c.refNeeds(cond.condition, false, out)) }
+		v.eachCondition(condition)
 		for _, r := range v.resources {
 			out = c.refNeeds(r.count, false, c.refNeeds(r.forEach, false, out))
 			r.body.each(each)
+			r.eachCondition(condition)
 		}
 	}
 	return out

@@ -40,9 +40,6 @@ locals {
 import {
 }
 
-check "m" {
-}
-
 provider "ssh" {
 }
 
@@ -52,8 +49,6 @@ provider "locl" {
 group "g" {
   lifecycle {
     ignore_changes = [description]
-    precondition {
-    }
   }
   fence "f" {
   }
