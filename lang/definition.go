@@ -98,6 +98,7 @@ func (d *Definition) list() {
 			PreventDestroy: in.block.preventDestroy, Ignore: in.block.ignore, Range: in.block.rng, AttrRanges: in.block.ranges,
 		}
 		in.deps = nil
+		in.block.eachCondition(func(c *condition) { o.Checked = o.Checked || c.kind == Postcondition })
 		for _, tr := range in.block.triggers {
 			o.ReplaceBy = append(o.ReplaceBy, tr.Trigger)
 		}

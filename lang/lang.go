@@ -87,6 +87,7 @@ type Object struct {
 	DependsOn      []Edge
 	Unknown        bool // parts of Value are unknown
 	PreventDestroy bool
+	Checked        bool                 // it has postconditions
 	Ignore         []cty.Path           // attributes that only count at create; shared, not to be written
 	ReplaceBy      []Trigger            // what has it made anew when it changes
 	Range          hcl.Range            // the block's header

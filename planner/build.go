@@ -24,6 +24,7 @@ type wanted struct {
 	hard     []addr.Address // what it needs
 	soft     []addr.Address // what only comes first
 	prevent  bool
+	checked  bool           // it has postconditions
 	ignore   []cty.Path     // attributes that stay as they are
 	given    cty.Value      // config before that
 	triggers []lang.Trigger // what has it made anew when it changes
@@ -110,6 +111,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	if !b.partly() && !b.rereads {
 		b.outputs()
 	}
+	b.conditions()
 	b.finish()
 	return b.plan, b.diags
 }

@@ -16,7 +16,7 @@ func (b *builder) readDefinition() {
 	b.wanted = make([]wanted, 0, len(def.Objects))
 	for i := range def.Objects {
 		o := &def.Objects[i]
-		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, ignore: o.Ignore, given: o.Value, triggers: o.ReplaceBy, subject: &o.Range}
+		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, checked: o.Checked, ignore: o.Ignore, given: o.Value, triggers: o.ReplaceBy, subject: &o.Range}
 		if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() {
 			w.hard = append(w.hard, addr.Cluster())
 		}
@@ -45,7 +45,8 @@ func (b *builder) outputs() {
 			}
 			change := OutputChange{Actions: ActionCreate, Before: before, After: o.Value, Sensitive: o.Sensitive}
 			switch { // the state keeps no sensitive value to compare with
-			case had && (o.Runtime || o.Sensitive), had && before != cty.NilVal && same(before, o.Value):
+			case had && o.Sensitive && b.in.State.Outputs[o.Name].Sensitive, had && before != cty.NilVal && same(before, o.Value),
+				had && o.Runtime && before != cty.NilVal && sameKnown(before, o.Value):
 				change.Actions = ActionNoOp
 			case had:
 				change.Actions = ActionUpdate
@@ -61,6 +62,39 @@ func (b *builder) outputs() {
 			b.plan.OutputChanges[name] = OutputChange{Actions: ActionDelete, Before: before, After: cty.NilVal, Sensitive: o.Sensitive}
 		}
 	}
+}
+
+// sameKnown tells whether is may be the same as was: what it says of what the
+// running cluster will only tell differs in nothing that counts.
+func sameKnown(was, is cty.Value) bool {
+	is, _ = is.Unmark()
+	switch {
+	case !is.IsKnown():
+		return true
+	case is.IsWhollyKnown() || was.IsNull() || is.IsNull() || !was.CanIterateElements() || !is.CanIterateElements():
+		return same(was, is)
+	case was.LengthInt() != is.LengthInt():
+		return false
+	}
+	if is.Type().IsObjectType() || is.Type().IsMapType() {
+		if !was.Type().IsObjectType() && !was.Type().IsMapType() {
+			return false
+		}
+		old := was.AsValueMap()
+		for name, e := range is.AsValueMap() {
+			if o, ok := old[name]; !ok || !sameKnown(o, e) {
+				return false
+			}
+		}
+		return true
+	}
+	old, now := was.AsValueSlice(), is.AsValueSlice()
+	for i := range now {
+		if !sameKnown(old[i], now[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // storedOutput is an output's value as the state has it.

@@ -502,6 +502,9 @@ func (o *orderer) groupEdges() {
 				}
 				o.g.AddEdge(u.Key, d.Key, graph.Hard)
 			}
+			for _, dep := range append(slices.Clone(it.want.hard), o.partNeeds(it)...) {
+				o.waitChecked(u.Key, dep)
+			}
 		}
 		if u.Old != nil {
 			for _, dep := range u.Old.DependsOn {
@@ -516,6 +519,20 @@ func (o *orderer) groupEdges() {
 		o.g.AddEdge(Key{pair[0], StageWhole}, Key{pair[1], StageWhole}, graph.Hard)
 	}
 	o.nodeNeeds()
+}
+
+// waitChecked has k wait for a node's postconditions, and be skipped where
+// they fail.
+func (o *orderer) waitChecked(k Key, node addr.Address) {
+	it := o.at[node]
+	if node.Type != addr.TypeNode || it == nil || it.want == nil || !it.want.checked {
+		return
+	}
+	for _, stage := range []Stage{StageUp, StageJoin, StageRoll} {
+		if u := o.units[Key{node, stage}]; u != nil && u.Last {
+			o.g.AddEdge(k, u.Key, graph.Hard)
+		}
+	}
 }
 
 // nodeNeeds adds what the definition says a node depends on.

@@ -119,15 +119,6 @@ type chooser struct {
 	set map[addr.Address]bool
 }
 
-// whole are an object's items: a group's with its resources.
-func (c *chooser) whole(owner addr.Address) []*item {
-	var out []*item
-	if it := c.at[owner]; it != nil {
-		out = append(out, it)
-	}
-	return append(out, c.parts[owner]...)
-}
-
 // there tells whether the state has an object whole.
 func (c *chooser) there(a addr.Address) bool {
 	o := c.state[a]
@@ -162,7 +153,7 @@ func (c *chooser) take(targets map[addr.Address]bool) {
 		for len(todo) > 0 {
 			a := todo[0]
 			todo = todo[1:]
-			for _, it := range c.whole(a) {
+			for _, it := range c.allOf(a) {
 				if it.want == nil {
 					continue
 				}
@@ -239,7 +230,7 @@ func (c *chooser) leave(excluded map[addr.Address]bool) {
 		for _, who := range needed[a] {
 			add(who)
 		}
-		for _, it := range c.whole(a) {
+		for _, it := range c.allOf(a) {
 			if it.old == nil {
 				continue
 			}

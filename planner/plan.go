@@ -204,13 +204,6 @@ type OutputChange struct {
 	Sensitive bool      `json:"sensitive"`
 }
 
-// Check is a check block's result (check blocks come with a later version: none).
-type Check struct {
-	Name   string `json:"name"`
-	Status string `json:"status"` // pass | fail | unknown
-	Detail string `json:"detail"`
-}
-
 // Guarantee is a guarantee block's result in the cluster as it is once the plan
 // is carried out.
 type Guarantee struct {

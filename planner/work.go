@@ -29,6 +29,9 @@ type Work struct {
 	// forgets what is Gone.
 	Rereads bool
 	Gone    []addr.Address
+	// Recheck are objects that nothing is done to and whose conditions could not
+	// be worked out: they may hang on what the apply does to others.
+	Recheck []Recheck
 	// KeepOutputs: the plan is of a part, and the outputs stay as they were.
 	KeepOutputs bool
 }
@@ -38,6 +41,12 @@ type Kept struct {
 	Addr    addr.Address
 	Value   cty.Value
 	Prevent bool // prevent_destroy, for the state: it holds also once the block is gone
+}
+
+// Recheck is an object whose conditions are to be looked at after the apply.
+type Recheck struct {
+	Addr addr.Address
+	Self cty.Value // as it is; sensitive parts are marked
 }
 
 // PhaseBegun stands among the phases of an object in the state whose create

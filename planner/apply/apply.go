@@ -63,8 +63,11 @@ type Config struct {
 	// QuorumWait bounds how long the database steps wait for a quorum. Default 60 s.
 	QuorumWait time.Duration
 	Poll       time.Duration // between two looks at the quorum. Default 200 ms.
-	NewID      func() string // default pki.NewID
-	Now        func() time.Time
+	// ConditionWait bounds how long a postcondition that asks the running cluster
+	// may take to come true. Default 10 s.
+	ConditionWait time.Duration
+	NewID         func() string // default pki.NewID
+	Now           func() time.Time
 	// NewIdentity makes the cluster's identity at its first apply. Default pki.NewIdentity.
 	NewIdentity func(name string) (*pki.Identity, error)
 }
@@ -110,9 +113,12 @@ type runner struct {
 	done    map[addr.Address][]string  // phases of creates
 	priors  map[addr.Address]*providers.Object
 	started map[addr.Address]time.Time
-	left    []addr.Address // groups that end with their nodes
+	looked  map[addr.Address]bool // preconditions
+	left    []addr.Address        // groups that end with their nodes
 	summary planner.Summary
 	cluster *statefile.Cluster
+
+	glance glance
 }
 
 // Run applies the plan. The error is about the run as a whole (the journal
@@ -132,6 +138,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Poll == 0 {
 		cfg.Poll = 200 * time.Millisecond
 	}
+	if cfg.ConditionWait == 0 {
+		cfg.ConditionWait = 10 * time.Second
+	}
 	if cfg.NewID == nil {
 		cfg.NewID = pki.NewID
 	}
@@ -148,7 +157,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		cfg: cfg, work: work, now: cfg.Now,
 		known: map[addr.Address]cty.Value{}, nodes: map[string]string{}, ids: map[addr.Address]string{},
 		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
-		started: map[addr.Address]time.Time{},
+		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{},
 	}
 	res := &Result{}
 	err := r.begin()
@@ -163,6 +172,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		r.announce()
 		r.tellRereads()
 		r.walk(ctx, res)
+		r.recheck(ctx, res)
 		err = r.fatal
 	}
 	if err == nil && work.Destroy && len(res.Failed) == 0 && !res.Interrupted {
@@ -263,7 +273,7 @@ func (r *runner) fold(ctx context.Context, res *Result) {
 	res.State, _ = statefile.Fold(state, r.entries)
 	r.keep(&res.State)
 	if r.cfg.Definition != nil && !r.work.Destroy && !r.work.KeepOutputs {
-		res.State.Outputs = r.outputs(ctx)
+		res.State.Outputs = r.outputs(ctx, res)
 	}
 	if r.work.Destroy && len(res.State.Objects) == 0 && len(res.Failed) == 0 && !res.Interrupted {
 		res.State.Cluster, res.State.Outputs = nil, nil

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
@@ -11,8 +12,6 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
-	"github.com/clusterplan/clusterplan/planner"
-	"github.com/clusterplan/clusterplan/planner/refresh"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -52,11 +51,12 @@ func (r *runner) resolve(a addr.Address, s spec.Schema, config cty.Value, keep f
 
 // outputs are the outputs' values after the run; what is still unknown keeps
 // its last value.
-func (r *runner) outputs(ctx context.Context) map[string]statefile.Output {
+func (r *runner) outputs(ctx context.Context, res *Result) map[string]statefile.Output {
 	out := map[string]statefile.Output{}
-	for _, o := range r.cfg.Definition.ResolveOutputs(r.value, r.live(ctx)) {
+	live := r.live(ctx)
+	for _, o := range r.cfg.Definition.ResolveOutputs(r.value, live) {
 		old, had := r.cfg.State.Outputs[o.Name]
-		if !o.Value.IsWhollyKnown() {
+		if !r.allowed(&o, live, res) || !o.Value.IsWhollyKnown() {
 			if had {
 				out[o.Name] = old
 			}
@@ -78,35 +78,15 @@ func (r *runner) outputs(ctx context.Context) map[string]statefile.Output {
 	return out
 }
 
-// live tells the outputs that ask for it how the cluster is now.
+// live tells those that ask for it how the cluster is now.
 func (r *runner) live(ctx context.Context) lang.Live {
-	var world planner.World
-	asked := false
+	start := time.Now()
 	return func(a addr.Address, attribute string) (string, bool) {
-		if !asked {
-			asked = true
-			refresh.Live(ctx, r.cfg.Providers, &world)
-		}
-		if world.Live == nil || !world.Live.Quorum {
+		live := r.look(ctx, start)
+		if live == nil {
 			return "", false
 		}
-		names := map[string]string{}
-		for _, m := range world.Live.Members {
-			names[m.Spec.ID] = m.Spec.Name
-			if m.Spec.Addr == a {
-				return m.Node, attribute == "state"
-			}
-		}
-		for _, g := range world.Live.Groups {
-			if g.Spec.Addr != a {
-				continue
-			}
-			if attribute == "owner" {
-				return names[g.Owner], true
-			}
-			return g.State, attribute == "state"
-		}
-		return "", false
+		return live(a, attribute)
 	}
 }
 

@@ -98,6 +98,9 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 	if u.Action == "forget" {
 		return "", r.forget(u)
 	}
+	if err := r.before(u); err != nil {
+		return "", err
+	}
 	p, err := r.cfg.Providers.Provider(u.Provider)
 	if err != nil {
 		return "", err
@@ -135,9 +138,16 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 		return "", r.group(ctx, j)
 	}
 	if u.Type == addr.TypeNode || len(u.Phases) > 0 {
-		return r.phases(ctx, j)
+		if phase, err := r.phases(ctx, j); err != nil {
+			return phase, err
+		}
+	} else if err := r.settled(j, "", true); err != nil { // only the state has to learn of it
+		return "", err
 	}
-	return "", r.settled(j, "", true) // only the state has to learn of it
+	if !u.Last {
+		return "", nil
+	}
+	return "", r.after(ctx, j.progress, map[addr.Address]cty.Value{u.Key.Addr: valueOf(j.prior, j.planned)})
 }
 
 // forget takes an object out of the state, a group with its resources.
@@ -353,6 +363,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 		j.prior = resp.Object
 	}
 	entries := []statefile.Entry{{Result: &statefile.Result{Addr: u.Key.Addr, Object: r.object(j, valueOf(resp.Object, j.planned), private(resp.Object), false)}}}
+	there := map[addr.Address]cty.Value{u.Key.Addr: valueOf(resp.Object, j.planned)}
 	for i := range parts {
 		value := parts[i].Value
 		for k := range resp.Resources {
@@ -361,6 +372,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 			}
 		}
 		p := &u.Parts[i]
+		there[p.Addr] = value
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: p.Addr, Object: &statefile.Object{
 			Addr: p.Addr, Type: p.Type, Provider: u.Provider, ID: parts[i].ID, Attributes: toJSON(value),
 			DependsOn: p.Depends, PreventDestroy: p.Prevent, Sensitive: sensitive(p.Config),
@@ -389,7 +401,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 	for range u.Gone {
 		r.count("delete")
 	}
-	return nil
+	return r.after(ctx, j.progress, there)
 }
 
 // changes tells whether the object itself changes, not only its parts.
