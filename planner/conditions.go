@@ -55,10 +55,26 @@ func CheckOf(address, kind string, list []lang.Condition) Check {
 	return out
 }
 
-// Checks looks at the definition's check blocks. What fails is a warning, never more.
-func Checks(def *lang.Definition, v lang.View) ([]Check, hcl.Diagnostics) {
+// ChecksAfter looks at the check blocks once the plan is carried out. What
+// fails is a warning, never more.
+func (p *Plan) ChecksAfter(def *lang.Definition, v lang.View) ([]Check, hcl.Diagnostics) {
+	var left map[addr.Address]bool
+	if p.work != nil {
+		left = p.work.Left
+	}
+	return checks(def, v, left)
+}
+
+// checks looks at the check blocks. Of those that name what a plan of a part
+// leaves as it is, which is not as the definition says, nobody can tell.
+func checks(def *lang.Definition, v lang.View, left map[addr.Address]bool) ([]Check, hcl.Diagnostics) {
 	out, diags := []Check{}, hcl.Diagnostics(nil)
 	for _, c := range def.Checks(v) {
+		for i := range c.Conditions {
+			if slices.ContainsFunc(c.Conditions[i].Refers, func(a addr.Address) bool { return left[a] }) {
+				c.Conditions[i].Status, c.Conditions[i].Diag = lang.Unknown, nil
+			}
+		}
 		out = append(out, CheckOf(CheckBlock+"."+c.Name, CheckBlock, c.Conditions))
 		diags = append(diags, warnings(c.Conditions)...)
 	}
@@ -146,15 +162,17 @@ func (b *builder) conditions() {
 			}
 		}
 	}
-	for _, c := range def.Checks(lang.View{Live: live}) {
-		for i := range c.Conditions {
-			if b.namesLeft(&c.Conditions[i]) {
-				c.Conditions[i].Status, c.Conditions[i].Diag = lang.Unknown, nil
-			}
+	left := map[addr.Address]bool{}
+	for _, it := range b.items {
+		if it.left {
+			left[it.addr] = true
 		}
-		b.plan.Checks = append(b.plan.Checks, CheckOf(CheckBlock+"."+c.Name, CheckBlock, c.Conditions))
-		b.diags = append(b.diags, warnings(c.Conditions)...)
 	}
+	if b.plan.work != nil {
+		b.plan.work.Left = left
+	}
+	list, diags := checks(def, lang.View{Live: live}, left)
+	b.plan.Checks, b.diags = append(b.plan.Checks, list...), append(b.diags, diags...)
 	slices.SortStableFunc(b.plan.Checks, func(x, y Check) int { return strings.Compare(x.Address, y.Address) })
 }
 
@@ -191,15 +209,6 @@ func (b *builder) allOf(owner addr.Address) []*item {
 		out = append(out, it)
 	}
 	return append(out, b.parts[owner]...)
-}
-
-// namesLeft tells whether a condition names something that a plan of a part
-// leaves as it is, which is not as the definition says.
-func (b *builder) namesLeft(c *lang.Condition) bool {
-	return slices.ContainsFunc(c.Refers, func(a addr.Address) bool {
-		it := b.at[a]
-		return it != nil && it.left
-	})
 }
 
 // runtime tells what the running cluster says, of what the plan leaves as it is.

@@ -32,6 +32,9 @@ type Work struct {
 	// Recheck are objects that nothing is done to and whose conditions could not
 	// be worked out: they may hang on what the apply does to others.
 	Recheck []Recheck
+	// Left are the objects that a plan of a part leaves as they are, where the
+	// definition has conditions.
+	Left map[addr.Address]bool
 	// KeepOutputs: the plan is of a part, and the outputs stay as they were.
 	KeepOutputs bool
 }

@@ -54,6 +54,7 @@ func TestClosedLists(t *testing.T) {
 	const d = "$defs"
 	event := []string{d, "event", "properties", "kind"}
 	attribute := []string{d, "attribute_change", "properties"}
+	check := []string{d, "check", "properties"}
 	for _, c := range []struct {
 		schema string
 		at     []string
@@ -64,6 +65,9 @@ func TestClosedLists(t *testing.T) {
 		{"common", []string{d, "quorum_model"}, "lang/spec: ^(SingleNode|SingleQuorum|MajorityNodeSet)$", nil},
 		{"common", []string{d, "object_state"}, "lang/spec: ^State(Offline|OnlinePending|Online|OfflinePending|Failed|Unknown)$", nil},
 		{"plan", []string{"properties", "mode"}, "planner: ^Mode", nil},
+		{"common", append(slices.Clone(check), "kind"), "planner: ^Check(Block|Object|Output)$", nil},
+		{"common", append(slices.Clone(check), "status"), "lang: ^(Pass|Fail|Unknown|Error)$", nil},
+		{"common", append(slices.Clone(check), "problems", "items", "properties", "condition"), "lang: ^(Assert|Precondition|Postcondition)$", nil},
 		{"plan", []string{d, "change", "properties", "action_reason"}, "planner: ^Reason", nil},
 		{"plan", append(slices.Clone(attribute), "impact"), "lang/spec: ^Impact", nil},
 		{"plan", append(slices.Clone(attribute), "cause"), "planner: ^Cause", nil},
@@ -101,7 +105,7 @@ func TestClosedLists(t *testing.T) {
 		}
 		have = append(have, name)
 	}
-	want := append(consts(t, "planner/apply", "^Event"), "version", "diagnostic", "outputs")
+	want := append(consts(t, "planner/apply", "^Event"), "version", "diagnostic", "checks", "outputs")
 	slices.Sort(have)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, have); diff != "" {

@@ -178,9 +178,7 @@ func (r *runner) recheck(ctx context.Context, res *Result) {
 		if err != nil || len(failed) == 0 {
 			continue // nothing was done to it, so that nothing follows from what nobody knows
 		}
-		wrong := conditionError(failed)
-		r.emit(Event{Type: EventErrored, Addr: k.Addr, Action: "check", Err: wrong})
-		res.Failed = append(res.Failed, Failure{Addr: k.Addr, Action: "check", Err: wrong})
+		res.Failed = append(res.Failed, Failure{Addr: k.Addr, Action: "check", Err: conditionError(failed)})
 	}
 }
 

@@ -367,6 +367,9 @@ func (a *app) nothing(applied *run.Applied, s *run.Session, progress *view.Progr
 			summary = applied.Planned.Plan.Summary
 		}
 		progress.Event(apply.Event{Type: apply.EventSummary, Time: time.Now(), Summary: summary})
+		if applied.Planned != nil {
+			progress.Checks(slices.DeleteFunc(slices.Clone(applied.Planned.Plan.Checks), func(c planner.Check) bool { return c.Kind != planner.CheckBlock }))
+		}
 		progress.Outputs(view.OutputValues(s.Snap.State.Outputs))
 		return nil
 	}
@@ -382,6 +385,14 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 	res := applied.Result
 	var errs []error
 	for _, failed := range res.Failed {
+		var conditions *apply.ConditionError
+		if errors.As(failed.Err, &conditions) { // they say where they stand
+			for _, d := range planner.Diagnostics(conditions.Diags) {
+				progress.Diagnostic(d)
+			}
+			errs = append(errs, &view.DiagnosticsError{Diags: conditions.Diags, Files: s.Config.Files()})
+			continue
+		}
 		what := failed.Action
 		if failed.Phase != "" {
 			what += ", " + failed.Phase
@@ -397,6 +408,10 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		errs = append(errs, fmt.Errorf("%s (%s): %w", failed.Addr, what, failed.Err))
 	}
 	if asJSON {
+		for _, d := range planner.Diagnostics(applied.CheckDiags) {
+			progress.Diagnostic(d)
+		}
+		progress.Checks(applied.Checks)
 		if res.Interrupted {
 			progress.Diagnostic(view.ErrorDiagnostic(hint(run.ErrInterrupted, "What is done is kept. Apply again to go on from here.")))
 		}
@@ -404,6 +419,7 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 	} else {
 		a.style.Outcome(a.out, res, mode)
 		a.style.Unsettled(a.out, applied.Unsettled)
+		a.errStyle.Diagnostics(a.err, applied.CheckDiags, s.Config.Files())
 	}
 	if res.Interrupted {
 		a.told("Cut off, to be looked at by the next apply", addresses(res.Cancelled))

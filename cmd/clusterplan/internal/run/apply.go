@@ -7,13 +7,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"github.com/hashicorp/hcl/v2"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/planner/planfile"
+	"github.com/clusterplan/clusterplan/planner/refresh"
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -42,6 +47,11 @@ type Applied struct {
 	Refused bool          // Approve said no
 	Nothing bool          // there was nothing to do
 	Took    string        // whose lock was taken over, "" nobody's
+
+	// Checks are the check blocks as they are once all is done, CheckDiags the
+	// warnings of those that fail.
+	Checks     []planner.Check
+	CheckDiags hcl.Diagnostics
 
 	// Unsettled are groups that are still on their way after all was done well.
 	Unsettled []client.StatusGroup
@@ -141,7 +151,20 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if runErr == nil && finishErr == nil && ofDefinition(o.Mode) && len(res.Failed) == 0 && !res.Interrupted {
 		out.Unsettled = s.Unsettled(ctx, o.Stop)
 	}
+	if def != nil && !res.Interrupted {
+		s.checks(ctx, def, out)
+	}
 	return out, errors.Join(runErr, finishErr)
+}
+
+// checks looks at the definition's check blocks after an apply.
+func (s *Session) checks(ctx context.Context, def *lang.Definition, out *Applied) {
+	if !slices.ContainsFunc(out.Planned.Plan.Checks, func(c planner.Check) bool { return c.Kind == planner.CheckBlock }) {
+		return
+	}
+	var world planner.World
+	refresh.Live(ctx, s.registry, &world)
+	out.Checks, out.CheckDiags = out.Planned.Plan.ChecksAfter(def, lang.View{Known: s.knownOf(&out.Result.State), Live: planner.Runtime(world.Live)})
 }
 
 // clear takes away what a destroy leaves that no state tells of, once the

@@ -210,7 +210,9 @@ func (e *refusal) Is(target error) bool { return target == e.why }
 func (e *refusal) Unwrap() error        { return e.error }
 
 // known gives the definition what applied objects know of themselves.
-func (s *Session) known() lang.Known {
+func (s *Session) known() lang.Known { return s.knownOf(&s.Snap.State) }
+
+func (s *Session) knownOf(state *statefile.State) lang.Known {
 	types := map[string]cty.Type{}
 	for provider, sch := range s.registry.Schemas() {
 		for name, shape := range sch.Objects {
@@ -219,8 +221,8 @@ func (s *Session) known() lang.Known {
 	}
 	// Only nodes have such attributes; each is asked for several of them.
 	nodes := map[addr.Address]cty.Value{}
-	for i := range s.Snap.State.Objects {
-		o := &s.Snap.State.Objects[i]
+	for i := range state.Objects {
+		o := &state.Objects[i]
 		if t, ok := types[o.Provider+"/"+o.Type]; ok && o.Addr.Type == addr.TypeNode {
 			if v, err := schema.FromJSON(o.Attributes, t); err == nil {
 				nodes[o.Addr] = v

@@ -27,6 +27,7 @@ func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 		s.matrix(b, p)
 	}
 	s.guarantees(b, p)
+	s.checks(b, p)
 	b.WriteString(s.Summary(p))
 	_, err := io.WriteString(w, b.String())
 	return err

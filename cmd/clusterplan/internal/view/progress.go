@@ -168,6 +168,7 @@ type line struct {
 	Hook          *lineHook        `json:"hook,omitempty"`
 	Changes       *planner.Summary `json:"changes,omitempty"`
 	Outputs       any              `json:"outputs,omitempty"`
+	Checks        []planner.Check  `json:"checks,omitempty"`
 	Diagnostic    any              `json:"diagnostic,omitempty"`
 }
 
@@ -236,6 +237,13 @@ func (p *Progress) Version(version string) {
 func (p *Progress) Outputs(outputs any) {
 	if p.json {
 		p.put(line{Type: "outputs", Level: "info", Message: "outputs", Timestamp: time.Now(), Outputs: outputs})
+	}
+}
+
+// Checks tells what became of the check blocks.
+func (p *Progress) Checks(checks []planner.Check) {
+	if p.json && len(checks) > 0 {
+		p.put(line{Type: "checks", Level: "info", Message: "checks", Timestamp: time.Now(), Checks: checks})
 	}
 }
 
