@@ -18,9 +18,10 @@ import (
 // are read, installed and started, and asked by the provider that talks to the
 // cluster. Safe for concurrent use; the zero value is empty and ready.
 type Directory struct {
-	mu    sync.Mutex
-	nodes map[string]Entry
-	via   map[string]DialFunc
+	mu     sync.Mutex
+	nodes  map[string]Entry
+	via    map[string]DialFunc
+	silent map[string]bool // by node id: it did not answer when all were asked last
 }
 
 // DialFunc connects to host:port.
@@ -99,6 +100,24 @@ func (d *Directory) AddStored(nodeID string, attributes json.RawMessage) error {
 		d.Put(Entry{NodeID: nodeID, Name: attrs.Name, Endpoint: attrs.Endpoint, ServerID: attrs.ServerID, Spec: attrs.Node})
 	}
 	return nil
+}
+
+// Heard notes whether a node answered when all were asked.
+func (d *Directory) Heard(nodeID string, answered bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.silent == nil {
+		d.silent = map[string]bool{}
+	}
+	d.silent[nodeID] = !answered
+}
+
+// Silent tells whether a node did not answer when all were asked last: who waits
+// for it once more need not wait long.
+func (d *Directory) Silent(nodeID string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.silent[nodeID]
 }
 
 // Remove forgets a node that is gone.

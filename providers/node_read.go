@@ -124,7 +124,7 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 	}
 	if pid == 0 {
 		health = append(health, HealthNotRunning)
-	} else if self, err := p.self(ctx, s, n.Endpoint, identity, readWait); err != nil {
+	} else if self, err := p.self(ctx, s, n.Endpoint, identity, p.patience(s.id)); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -152,8 +152,19 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 	return append(health, member...), err
 }
 
-// readWait bounds how long Read waits for an agent that runs.
-const readWait = 5 * time.Second
+// How long Read waits for an agent that runs: one that has just been asked in
+// vain, with all others at once, gets another chance and no more.
+const (
+	readWait  = 5 * time.Second
+	againWait = time.Second
+)
+
+func (p *Nodes) patience(id string) time.Duration {
+	if p.env.Nodes.Silent(id) {
+		return againWait
+	}
+	return readWait
+}
 
 // installedProgram is the first 16 digits of the installed program's digest; "": none.
 func (p *Nodes) installedProgram(ctx context.Context, s *site) (string, error) {

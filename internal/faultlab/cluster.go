@@ -56,6 +56,9 @@ type Config struct {
 	Disks bool
 	// Heartbeat is the inside of a heartbeat block; "": the defaults.
 	Heartbeat string
+	// Text is a definition of one's own, of nodes n1 to nN on 10.77.0.0/24; "": the
+	// one that all of the above describes.
+	Text string
 }
 
 // Cluster is a cluster in namespaces.
@@ -89,6 +92,9 @@ func Build(ctx context.Context, out string) error {
 // Definition is the cluster's, as text. Groups may fail over and be restarted as
 // often as the lab likes.
 func (c Config) Definition() string {
+	if c.Text != "" {
+		return c.Text
+	}
 	voters := c.Voters
 	if voters == 0 {
 		voters = min(c.Nodes, 5)
@@ -233,8 +239,11 @@ func (c *Cluster) Until(ctx context.Context, what string, ok func(client.Status)
 	tick := time.NewTicker(statusPoll)
 	defer tick.Stop()
 	for {
-		if s, err = c.Status(ctx); err == nil && ok(s) {
-			return s, nil
+		now, serr := c.Status(ctx)
+		if err = serr; err == nil {
+			if s = now; ok(s) {
+				return s, nil
+			}
 		}
 		select {
 		case <-ctx.Done():

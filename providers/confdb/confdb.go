@@ -259,7 +259,21 @@ func (p *Provider) read(ctx context.Context) (*database, error) {
 			return nil, ctx.Err()
 		}
 	}
-	if conf, err = c.Config(ctx, false); code(err) == "waiting" {
+	// The others have just had their time to answer.
+	var heard []string
+	var silent client.Unreachable
+	for _, a := range answers {
+		var refused *client.Error
+		if a.err == nil || errors.As(a.err, &refused) {
+			heard = append(heard, a.Endpoint)
+		} else {
+			silent.Tries = append(silent.Tries, client.Try{Endpoint: a.Endpoint, Err: a.err})
+		}
+	}
+	if len(heard) == 0 {
+		return nil, wrap(&silent)
+	}
+	if conf, err = c.NewestConfig(ctx, heard); code(err) == "waiting" {
 		return nobody(answers)
 	}
 	if err != nil {
@@ -321,6 +335,7 @@ func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
 	defer p.mu.Unlock()
 	p.rank = make(map[string]int, len(answers))
 	for _, a := range answers {
+		p.env.Nodes.Heard(a.NodeID, a.err == nil)
 		switch {
 		case a.err != nil:
 			p.rank[a.NodeID] = 2

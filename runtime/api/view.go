@@ -222,6 +222,11 @@ func endedState(ms member.Status, g *confdb.Group, now spec.Instant) string {
 	return spec.StateOffline
 }
 
+// running tells whether something of a group in this state may be there.
+func running(state string) bool {
+	return state != "" && state != spec.StateOffline && state != spec.StateFailed && state != spec.StatePending
+}
+
 func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self string, now spec.Instant) client.StatusGroup {
 	out := client.StatusGroup{Name: g.Spec.Name, State: g.State, Owner: nameOf(st, g.Owner.Node), Epoch: g.Owner.Epoch,
 		Since: g.Owner.Since, Resources: make([]client.StatusResource, 0, len(g.Spec.Resources))}
@@ -244,6 +249,12 @@ func groupStatus(st *confdb.State, ms member.Status, g *confdb.Group, self strin
 	} else if ended = endedState(ms, g, now); ended != "" {
 		out.Reason = fmt.Sprintf("no quorum: the lease of its node has ended; it was %s", out.State)
 		out.State = ended
+	} else if owner := g.Owner.Node; ms.Quorum && owner != "" && owner != self && !slices.Contains(st.View.Up, owner) && running(out.State) {
+		// Nobody hears its node: it may have a moment of its lease left, and then
+		// nothing of the group is there, wherever it is to go.
+		known = false
+		out.Reason = fmt.Sprintf("node %s is down; it was %s there", out.Owner, out.State)
+		out.State = spec.StateUnknown
 	}
 	byName := make(map[string]confdb.ResourceState, len(g.Resources))
 	for _, r := range g.Resources {

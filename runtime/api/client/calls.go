@@ -40,7 +40,7 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 		_ = json.Unmarshal(body, &st)
 		return st.Quorum.Have, st.Revision
 	}
-	err = c.call(ctx, c.endpoints(), request{method: http.MethodGet, path: PathStatus, enough: enough}, &s)
+	err = c.newest(ctx, c.endpoints(), request{method: http.MethodGet, path: PathStatus}, enough, &s)
 	return s, err
 }
 
@@ -48,17 +48,21 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 // is in it, an *Error with Code no_quorum when that can't be had. Else the
 // newest copy among the nodes that answer, from one with quorum if there is one.
 func (c *Client) Config(ctx context.Context, fresh bool) (conf Config, err error) {
-	r := request{method: http.MethodGet, path: PathConfig}
-	if fresh {
-		r.path += "?fresh=1"
-	} else {
-		r.enough = func(body []byte) (bool, uint64) {
-			var cf Config
-			_ = json.Unmarshal(body, &cf)
-			return cf.Quorum, cf.Revision
-		}
+	if !fresh {
+		return c.NewestConfig(ctx, c.endpoints())
 	}
-	err = c.call(ctx, c.endpoints(), r, &conf)
+	err = c.call(ctx, c.endpoints(), request{method: http.MethodGet, path: PathConfig + "?fresh=1"}, &conf)
+	return conf, err
+}
+
+// NewestConfig is Config without a barrier, of the nodes at these endpoints.
+func (c *Client) NewestConfig(ctx context.Context, endpoints []string) (conf Config, err error) {
+	enough := func(body []byte) (bool, uint64) {
+		var cf Config
+		_ = json.Unmarshal(body, &cf)
+		return cf.Quorum, cf.Revision
+	}
+	err = c.newest(ctx, endpoints, request{method: http.MethodGet, path: PathConfig}, enough, &conf)
 	return conf, err
 }
 
@@ -169,14 +173,13 @@ func (c *Client) Evict(ctx context.Context, node string, o Order) (Done, error) 
 // is kept), oldest first: from a node with quorum if there is one, else from the
 // one that knows the newest.
 func (c *Client) Events(ctx context.Context, since uint64) (list []Event, err error) {
-	for _, endpoint := range c.endpoints() {
-		body, _, err := c.attempt(ctx, endpoint, request{method: http.MethodGet, path: eventsPath(since, true)})
-		if err == nil {
+	if endpoints := c.endpoints(); len(endpoints) > 0 {
+		body, refused, _ := c.round(ctx, endpoints, request{method: http.MethodGet, path: eventsPath(since, true)}, func([]byte) (bool, uint64) { return true, 0 })
+		if body != nil {
 			return list, decode(body, &list)
 		}
-		var e *Error
-		if errors.As(err, &e) && !another(e) {
-			return nil, e
+		if refused != nil && !another(refused) {
+			return nil, refused
 		}
 	}
 	newest := func(body []byte) (bool, uint64) {
@@ -187,7 +190,7 @@ func (c *Client) Events(ctx context.Context, since uint64) (list []Event, err er
 		}
 		return false, list[len(list)-1].ID
 	}
-	err = c.call(ctx, c.endpoints(), request{method: http.MethodGet, path: eventsPath(since, false), enough: newest}, &list)
+	err = c.newest(ctx, c.endpoints(), request{method: http.MethodGet, path: eventsPath(since, false)}, newest, &list)
 	return list, err
 }
 

@@ -191,9 +191,6 @@ type request struct {
 	reason  string
 	command string // set for writes
 	accept  string
-	// enough says that an answer needs no better one; nil: every answer is. An
-	// answer that is not enough is kept while the other endpoints are asked.
-	enough func(body []byte) (ok bool, rank uint64)
 }
 
 func newCommandID() string {
@@ -310,13 +307,8 @@ func (c *Client) call(ctx context.Context, endpoints []string, r request, out an
 	pause := retryFirst
 	var tries []Try
 	var last *Error
-	var best []byte
-	var bestRank uint64
 	for {
 		if asked == len(queue) {
-			if best != nil {
-				return decode(best, out)
-			}
 			again := last != nil && retry(last)
 			for _, t := range tries { // perhaps done: only asking with the same command id can tell
 				again = again || (r.method != http.MethodGet && t.sent)
@@ -337,14 +329,6 @@ func (c *Client) call(ctx context.Context, endpoints []string, r request, out an
 		var e *Error
 		switch {
 		case err == nil:
-			if r.enough != nil {
-				if ok, rank := r.enough(body); !ok {
-					if best == nil || rank > bestRank {
-						best, bestRank = body, rank
-					}
-					continue
-				}
-			}
 			return decode(body, out)
 		case errors.As(err, &e):
 			if !another(e) {

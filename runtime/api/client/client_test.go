@@ -425,3 +425,44 @@ func TestSocketWithALongPath(t *testing.T) {
 		t.Fatalf("got %q, %v", out.String(), err)
 	}
 }
+
+// A node that hangs holds nobody up: the others are asked beside it, and the first
+// answer with a quorum is taken while it is still silent.
+func TestHungNodeIsNotWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	answer := func(quorum bool, revision uint64) *node {
+		return w.node(func(_ *node, _ int, rw http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(rw).Encode(client.Config{Quorum: quorum, Revision: revision})
+		})
+	}
+	behind, good := answer(false, 9), answer(true, 7)
+	ended := make(chan error, 1)
+	c := w.client(client.Options{Endpoints: []string{"hangs:1", behind.endpoint(), good.endpoint()},
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address == "hangs:1" {
+				<-ctx.Done()
+				ended <- ctx.Err()
+				return nil, ctx.Err()
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}})
+	conf, err := c.Config(t.Context(), false)
+	if err != nil || !conf.Quorum || conf.Revision != 7 {
+		t.Fatalf("%+v: %v", conf, err)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("it was waited for the node that hangs: %v", err)
+	default:
+	}
+	c2 := w.client(client.Options{Endpoints: []string{"hangs:1"}, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return nil, errors.New("no route")
+	}})
+	if _, err := c2.Config(t.Context(), false); !errors.Is(err, client.ErrUnreachable) || !strings.Contains(err.Error(), "no route") {
+		t.Errorf("nobody answers: %v", err)
+	}
+	c3 := w.client(client.Options{Endpoints: []string{behind.endpoint(), answer(false, 11).endpoint()}})
+	if conf, err := c3.Config(t.Context(), false); err != nil || conf.Revision != 11 {
+		t.Errorf("of two without a quorum: %+v: %v", conf, err)
+	}
+}

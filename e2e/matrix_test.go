@@ -1,0 +1,57 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/clusterplan/clusterplan/internal/faultlab"
+	"github.com/clusterplan/clusterplan/internal/netlab"
+)
+
+// Every row of the failure matrix of four definitions happens: what it says fails
+// is killed or cut off, and each group has to be where the row says, or down where
+// it says so, with a quorum or without; groups of which it says nothing are not
+// touched, and two nodes never hold an address. bench/matrix --lab says how long
+// it took beside the plan's bounds.
+func TestMatrixHolds(t *testing.T) {
+	if err := netlab.Allowed(); err != nil {
+		t.Skipf("no network namespaces here: %v", err)
+	}
+	for _, scene := range faultlab.Scenes() {
+		t.Run(scene.Name, func(t *testing.T) {
+			t.Parallel()
+			trial, err := faultlab.Try(t.Context(), program, t.TempDir(), scene)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if t.Failed() {
+					logs := filepath.Join(t.ArtifactDir(), "logs")
+					t.Logf("what the nodes said is kept in %s (go test -artifacts): %v", logs, faultlab.Keep(trial.Cluster, logs))
+				}
+				if err := trial.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			for _, row := range trial.Rows {
+				if row.Zone != "" { // its nodes are a pair, which has been through
+					continue
+				}
+				var told faultlab.Tried
+				for range 3 {
+					if told, err = trial.Row(t.Context(), row); !errors.Is(err, faultlab.ErrDisturbed) {
+						break
+					}
+					t.Log(err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				text, _ := json.Marshal(told)
+				t.Logf("%s", text)
+			}
+		})
+	}
+}
