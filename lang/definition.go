@@ -21,6 +21,9 @@ type Definition struct {
 	// Guarantees in address order: what is checked, and no object of an apply.
 	// Their values are in Spec.
 	Guarantees []Object
+	// Imports in address order: also those that were done long ago, for only the
+	// state tells.
+	Imports []Import
 
 	index map[addr.Address]int
 	spec  *spec.Definition
@@ -68,6 +71,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	d.list()
 	d.providers()
 	d.outputs()
+	d.imports()
 	d.spec = d.typed()
 	d.spec.Guarantees = d.guarantees()
 	ev.diags = append(ev.diags, d.check()...)

@@ -44,6 +44,7 @@ type Config struct {
 	moves     Moves
 	removals  []Removed
 	removed   map[addr.Address]int // place in removals
+	imports   []*importBlock
 
 	guarantees map[string]*block
 	checks     map[string]*checkDecl
@@ -122,6 +123,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 	diags = append(diags, c.checkRefs()...)
 	diags = append(diags, c.checkMoves()...)
 	diags = append(diags, c.checkRemovals()...)
+	diags = append(diags, c.checkImports()...)
 	diags = append(diags, c.sortVertices()...)
 	return c, tidy(diags)
 }
@@ -210,7 +212,6 @@ var laterRoot = map[string]string{
 	"machine": "Use nodes with provider = local.",
 	"network": "Nodes with provider = local need none.",
 	"volume":  "Nodes with provider = local need none.",
-	"import":  "Leave it out.",
 }
 
 // notYet is the diagnostic of everything that the language has and this
@@ -249,6 +250,8 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.moved(b)...)
 		case "removed":
 			diags = append(diags, c.removedBlock(b)...)
+		case "import":
+			diags = append(diags, c.importBlock(b)...)
 		}
 	}
 	return diags

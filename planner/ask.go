@@ -80,7 +80,7 @@ func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (prov
 	}
 	resp, err := p.Plan(providers.PlanRequest{Addr: it.addr, Type: typ, Prior: prior, Config: unmark(config)})
 	if err != nil {
-		b.fail(it, "Can't plan "+it.addr.String(), sentence(err.Error()))
+		b.fail(it, "Can't plan "+it.addr.String(), Sentence(err.Error()))
 		return providers.PlanResponse{}, false
 	}
 	return resp, true
@@ -118,8 +118,8 @@ func (b *builder) drift(it *item, gone bool, words, paths []string) {
 	})
 }
 
-// sentence begins with a capital letter and ends with a full stop.
-func sentence(s string) string {
+// Sentence begins with a capital letter and ends with a full stop.
+func Sentence(s string) string {
 	if s == "" {
 		return s
 	}

@@ -67,10 +67,14 @@ type builder struct {
 	at      map[addr.Address]*item
 	parts   map[addr.Address][]*item      // a group's resources
 	former  map[addr.Address]addr.Address // by address: the one before the moved blocks
-	after   spec.Definition
-	before  spec.Definition
-	destroy bool
-	rereads bool // refresh-only
+	// importing are what comes into the state with this plan; dropped is what an
+	// import had begun and nobody goes on with.
+	importing map[addr.Address]*Import
+	dropped   []addr.Address
+	after     spec.Definition
+	before    spec.Definition
+	destroy   bool
+	rereads   bool // refresh-only
 	// remember: the state has to learn of a prevent_destroy, though nothing else changes.
 	remember bool
 	fresh    bool // there is no cluster yet: quorum rules do not apply
@@ -94,9 +98,11 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 		},
 	}
 	b.learn()
+	b.imports()
 	b.collect()
 	b.relabel()
 	b.choose()
+	b.refuseImports()
 	b.changes()
 	b.suggest()
 	b.settings()
@@ -139,10 +145,6 @@ func (b *builder) collect() {
 		o := &b.in.State.Objects[i]
 		b.state[o.Addr] = o
 	}
-	for i := range b.in.Pending {
-		p := &b.in.Pending[i]
-		b.pending[p.Addr] = p
-	}
 	if b.in.Definition != nil {
 		b.readDefinition()
 	}
@@ -155,6 +157,7 @@ func (b *builder) collect() {
 		want[b.wanted[i].addr] = &b.wanted[i]
 		addrs = append(addrs, b.wanted[i].addr)
 	}
+	b.cutOff(want)
 	for i := range b.in.State.Objects {
 		if a := b.in.State.Objects[i].Addr; want[a] == nil {
 			addrs = append(addrs, a)
@@ -214,9 +217,12 @@ func (b *builder) changes() {
 		if c.PreviousAddress != nil {
 			b.plan.Summary.Move++
 		}
+		if c.Importing != nil {
+			b.plan.Summary.Import++
+		}
 		switch c.Action() {
 		case "no-op":
-			if c.PreviousAddress == nil {
+			if c.PreviousAddress == nil && c.Importing == nil {
 				b.plan.Summary.NoOp++
 			}
 		case "create":
@@ -391,6 +397,7 @@ func (b *builder) change(it *item) {
 		b.compare(it)
 	}
 	b.moved(it)
+	b.imported(it)
 	if it.want != nil && it.acts() {
 		c.DependsOn = it.want.hard
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
 
@@ -17,19 +18,25 @@ func (b *builder) readDefinition() {
 	for i := range def.Objects {
 		o := &def.Objects[i]
 		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, checked: o.Checked, ignore: o.Ignore, given: o.Value, triggers: o.ReplaceBy, subject: &o.Range}
-		if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() {
-			w.hard = append(w.hard, addr.Cluster())
-		}
-		for _, e := range o.DependsOn {
-			if e.Hard {
-				w.hard = append(w.hard, e.To)
-			} else {
-				w.soft = append(w.soft, e.To)
-			}
-		}
+		w.hard, w.soft = needs(o)
 		b.wanted = append(b.wanted, w)
 	}
 	slices.SortStableFunc(b.wanted, func(x, y wanted) int { return addr.Compare(x.addr, y.addr) })
+}
+
+// needs is what an object needs, and what only comes before it.
+func needs(o *lang.Object) (hard, soft []addr.Address) {
+	if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() {
+		hard = append(hard, addr.Cluster())
+	}
+	for _, e := range o.DependsOn {
+		if e.Hard {
+			hard = append(hard, e.To)
+		} else {
+			soft = append(soft, e.To)
+		}
+	}
+	return hard, soft
 }
 
 // outputs compares the outputs with the last apply's.

@@ -18,6 +18,7 @@ type Input struct {
 	State      statefile.State // with its journal folded in
 	Pending    []statefile.Pending
 	Renames    []statefile.Move // that Rename has given State
+	Imports    []Import         // what import blocks found that State doesn't have
 	World      World
 	Providers  *providers.Registry // only Schema and Plan are called
 	Mode       string              // "" is ModeNormal

@@ -23,12 +23,16 @@ type changeJSON struct {
 	BeforeSensitive json.RawMessage   `json:"before_sensitive"`
 	AfterSensitive  json.RawMessage   `json:"after_sensitive"`
 	ReplacePaths    []string          `json:"replace_paths"`
-	Importing       *struct{}         `json:"importing"`
+	Importing       *importingJSON    `json:"importing"`
 	Attributes      []AttributeChange `json:"attributes"`
 	Impact          spec.Impact       `json:"impact,omitempty"`
 	Phases          []string          `json:"phases"`
 	DependsOn       []addr.Address    `json:"depends_on"`
 	Why             []string          `json:"why"`
+}
+
+type importingJSON struct {
+	ID string `json:"id"`
 }
 
 // MarshalJSON writes cli.md's form: sensitive and unknown values are null, and
@@ -38,6 +42,9 @@ func (c Change) MarshalJSON() ([]byte, error) {
 		Address: c.Address, PreviousAddress: c.PreviousAddress, Type: c.Type, Actions: c.Actions, ActionReason: c.Reason,
 		ReplacePaths: orEmpty(c.ReplacePaths), Attributes: orEmpty(c.Attributes), Impact: c.Impact,
 		Phases: orEmpty(c.Phases), DependsOn: orEmpty(c.DependsOn), Why: orEmpty(c.Why),
+	}
+	if c.Importing != nil {
+		out.Importing = &importingJSON{*c.Importing}
 	}
 	var err error
 	if out.Before, err = publicJSON(c.Before); err != nil {

@@ -143,7 +143,7 @@ func (b *builder) calledOtherwise(live *providers.Live) bool {
 	}
 	for i := range live.Groups {
 		g := &live.Groups[i].Spec
-		if g.ManagedBy != spec.ManagedBy || b.in.World.Objects[g.Addr].Same {
+		if g.ManagedBy != spec.ManagedBy && len(b.importing) == 0 || b.in.World.Objects[g.Addr].Same {
 			continue
 		}
 		if other(g.ID, g.Addr, g.Name) {
@@ -213,9 +213,14 @@ func (b *builder) moved(it *item) {
 		return // nobody keeps its address, or it is told with its join
 	}
 	it.moves = true
-	if c.Action() == "no-op" && !moves {
+	if moves {
+		return
+	}
+	word := "known to the cluster as " + it.knownAs.String()
+	if b.comes(it.addr) && c.Action() == "no-op" {
+		c.Why = append(c.Why, word)
+	} else if c.Action() == "no-op" {
 		c.Actions, c.Reason = ActionUpdate, ReasonDrifted
-		word := "known to the cluster as " + it.knownAs.String()
 		c.Why = append(c.Why, "drifted: "+word)
 		b.drift(it, false, []string{word}, nil)
 	}

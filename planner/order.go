@@ -77,10 +77,10 @@ func (b *builder) order() {
 			"None of these can be the first: "+strings.Join(names, " -> ")+". Do it in two applies: first take away what they exchange, then give it."))
 		return
 	}
-	w := &Work{Graph: o.g, Renames: b.in.Renames, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
+	w := &Work{Graph: o.g, Renames: b.in.Renames, Adoptions: b.adoptions(), Dropped: b.dropped, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
 	if b.in.World.Objects != nil && !b.destroy {
 		for _, it := range b.items {
-			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil {
+			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr) {
 				prevent := it.want != nil && it.want.prevent
 				w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, prevent})
 				b.remember = b.remember || prevent != it.old.PreventDestroy
@@ -116,6 +116,9 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 	}
 	if u.Action == "update" {
 		u.Keep = it.keeper()
+	}
+	if one := o.importing[it.addr]; one != nil && one.Foreign() {
+		u.Adopt = o.adoption(it).Objects
 	}
 	if u.Action == "replace" || u.Action == "delete" {
 		u.Remove = it.remove

@@ -110,6 +110,7 @@ type Change struct {
 	Reason          string
 	Before          cty.Value // cty.NilVal: nothing; sensitive parts are marked
 	After           cty.Value // cty.NilVal: nothing; unknown parts are unknown
+	Importing       *string   // it comes into the state, found by this
 	ReplacePaths    []string
 	Attributes      []AttributeChange // those that differ; of a create all that are set
 	Impact          spec.Impact       // the strongest of the attributes' and the provider's
@@ -154,12 +155,13 @@ type Summary struct {
 	Delete  int `json:"delete"`
 	Forget  int `json:"forget"`
 	Move    int `json:"move"`
+	Import  int `json:"import"` // objects that come into the state; resources with their group
 	NoOp    int `json:"no_op"`
 }
 
 // Any tells whether there is anything to do.
 func (s Summary) Any() bool {
-	return s.Create+s.Update+s.Replace+s.Delete+s.Forget+s.Move > 0
+	return s.Create+s.Update+s.Replace+s.Delete+s.Forget+s.Move+s.Import > 0
 }
 
 // Drift is what is not as the state says, though no one applied it.

@@ -20,6 +20,12 @@ type Work struct {
 	// Renames are objects whose addresses the state has to change, at once and
 	// before anything is done: Rename made the state that the plan rests on.
 	Renames []statefile.Move
+	// Adoptions are imports: written into the state at once, before anything is
+	// done to them. Those of objects that somebody else manages come with their
+	// units (Unit.Adopt).
+	Adoptions []Adoption
+	// Dropped are imports that an earlier run began and nobody goes on with.
+	Dropped []addr.Address
 	// First says that there is no cluster yet.
 	First bool
 	// AllowQuorumLoss as it was planned.
@@ -106,6 +112,9 @@ type Unit struct {
 	DependsOn []addr.Address    // for the state
 	Prevent   bool              // prevent_destroy, for the state
 	Votes     int               // of a node: what its taking away costs
+	// Adopt: somebody else manages it until now. It comes into the state once it
+	// was taken over, as this: resources before their group.
+	Adopt []statefile.Object
 	// Keep gives what is resolved at apply the attributes that stay as they are
 	// (ignore_changes). nil: there are none.
 	Keep func(cty.Value) cty.Value

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -85,7 +86,7 @@ func (b *builder) world() {
 			p.Complete = false
 			p.AsOf = &AsOf{Text: "no agent answers; what the last apply left is taken for the cluster's configuration"}
 			if !b.destroy {
-				b.diags = append(b.diags, problem(hcl.DiagWarning, "The cluster can't be seen", sentence(b.in.World.LiveErr)))
+				b.diags = append(b.diags, problem(hcl.DiagWarning, "The cluster can't be seen", Sentence(b.in.World.LiveErr)))
 			}
 		}
 	} else {
@@ -193,12 +194,25 @@ func (b *builder) operators(live *providers.Live) {
 func (b *builder) strangers(live *providers.Live) {
 	known := make(map[string]bool, len(b.items))
 	for _, it := range b.items {
-		known[it.id] = true
+		known[it.id] = !it.left || !b.comes(it.addr)
+	}
+	for i := range live.Members {
+		// Nobody else makes nodes, so that this state had it once.
+		if m := &live.Members[i].Spec; !known[m.ID] {
+			b.plan.Unmanaged = append(b.plan.Unmanaged, Unmanaged{Type: addr.TypeNode, Name: m.Name, ID: m.ID, ManagedBy: spec.ManagedBy})
+		}
+	}
+	for i := range live.Fences {
+		if f := &live.Fences[i]; !known[f.ID] {
+			b.plan.Unmanaged = append(b.plan.Unmanaged, Unmanaged{Type: addr.TypeFence, Name: f.Name, ID: f.ID, ManagedBy: f.ManagedBy})
+		}
 	}
 	for _, g := range live.Groups {
 		if !known[g.Spec.ID] {
 			b.plan.Unmanaged = append(b.plan.Unmanaged, Unmanaged{Type: "group", Name: g.Spec.Name, ID: g.Spec.ID, ManagedBy: g.Spec.ManagedBy})
 		}
 	}
-	slices.SortFunc(b.plan.Unmanaged, func(x, y Unmanaged) int { return strings.Compare(x.Name+x.ID, y.Name+y.ID) })
+	slices.SortFunc(b.plan.Unmanaged, func(x, y Unmanaged) int {
+		return cmp.Or(strings.Compare(x.Type, y.Type), strings.Compare(x.Name, y.Name), strings.Compare(x.ID, y.ID))
+	})
 }

@@ -24,7 +24,8 @@ type Live struct {
 	Leader         string // node id; "": unknown
 	Cluster        spec.Cluster
 	Members        []LiveMember
-	Groups         []LiveGroup // those of others (ManagedBy) as well
+	Groups         []LiveGroup  // those of others (ManagedBy) as well
+	Fences         []spec.Fence // so too; secrets are not in them
 }
 
 // LiveMember is a member with what operators ordered.

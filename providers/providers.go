@@ -41,6 +41,8 @@ type Provider interface {
 	Apply(context.Context, ApplyRequest) (ApplyResponse, error)
 	// Read says what is there now. No effects.
 	Read(context.Context, ReadRequest) (ReadResponse, error)
+	// Import finds what is there and no state knows. No effects.
+	Import(context.Context, ImportRequest) (ImportResponse, error)
 	Close() error
 }
 
@@ -176,6 +178,9 @@ type ApplyRequest struct {
 	Prior     *Object
 	Planned   cty.Value  // cty.NilVal: delete
 	Resources []Resource // of a group, in definition order
+	// Adopt takes an object over that someone else manages (an import); without
+	// it such are refused.
+	Adopt bool
 	// Nodes maps names to ids of nodes as far as they are known: owner lists name nodes by name.
 	Nodes    map[string]string
 	Progress func(text string)
@@ -212,4 +217,23 @@ type ReadResponse struct {
 	Resources []Resource
 	AsOf      uint64
 	NoQuorum  bool
+}
+
+// ImportRequest asks for an object by what people call it: its id, its name,
+// where it is; each provider says which. Config is the definition's value, of
+// which only what can be written in several ways is taken; cty.NilVal: none.
+type ImportRequest struct {
+	Addr   addr.Address // that it is to have
+	Type   string
+	ID     string
+	Config cty.Value
+}
+
+// ImportResponse is what was found. Its resources have addresses within the
+// request's. ManagedBy is who manages it in the cluster's database:
+// spec.ManagedBy, somebody else or "", nobody.
+type ImportResponse struct {
+	Object    *Object
+	Resources []Resource
+	ManagedBy string
 }

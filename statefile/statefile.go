@@ -98,7 +98,7 @@ type Begin struct {
 // at (its ID is given here, so that a cut-off create is found again by it).
 type Intent struct {
 	Addr   addr.Address `json:"addr"`
-	Action string       `json:"action"` // create | update | delete | replace
+	Action string       `json:"action"` // create | update | delete | replace | import
 	Phase  string       `json:"phase,omitempty"`
 	Object *Object      `json:"object,omitempty"`
 }

@@ -51,6 +51,7 @@ var Commands = map[string][]string{
 	"state mv":    {"state-edit"},
 	"state rm":    {"state-edit"},
 	"state push":  {"state-edit"},
+	"import":      {"state-edit"},
 	"lab status":  {"lab-status"},
 	"version":     {"version"},
 }

@@ -14,6 +14,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -27,6 +28,23 @@ const Sensitive = mark("sensitive")
 
 // IsSensitive tells whether v or a part of it is marked sensitive.
 func IsSensitive(v cty.Value) bool { return v.HasMarkDeep(Sensitive) }
+
+// SensitiveNames are the attributes of an object's value that hold something
+// that is marked.
+func SensitiveNames(v cty.Value) []string {
+	if v == cty.NilVal || v.IsNull() || !v.ContainsMarked() {
+		return nil
+	}
+	v, _ = v.Unmark()
+	var out []string
+	for name, e := range v.AsValueMap() {
+		if e.ContainsMarked() {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
 
 // AttributeType is the cty type of an attribute's value. References to nodes
 // and groups are kept as names; what has a canonical text is a string.

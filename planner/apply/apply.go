@@ -171,6 +171,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		r.learn()
 		r.announce()
 		r.tellRereads()
+		err = r.adopt()
+	}
+	if err == nil {
 		r.walk(ctx, res)
 		r.recheck(ctx, res)
 		err = r.fatal
@@ -248,6 +251,9 @@ func (r *runner) settle() error {
 		pending[p.Addr] = true
 	}
 	var entries []statefile.Entry
+	for _, a := range r.work.Dropped {
+		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: a, Gone: true}})
+	}
 	for _, k := range r.work.Kept {
 		if !pending[k.Addr] {
 			continue

@@ -23,7 +23,7 @@ type Event struct {
 	Type    string
 	Time    time.Time
 	Addr    addr.Address
-	Action  string // create | update | replace | delete | forget | read; of EventPlanned also move
+	Action  string // create | update | replace | delete | forget | read | import; of EventPlanned also move
 	Phase   string // of a node or the cluster
 	Text    string // for people: what is going on, why it was skipped
 	ID      string // of the object, once it is given
@@ -61,6 +61,9 @@ func (r *runner) tellRereads() {
 func (r *runner) announce() {
 	for i := range r.cfg.Plan.Changes {
 		c := &r.cfg.Plan.Changes[i]
+		if c.Importing != nil {
+			r.emit(Event{Type: EventPlanned, Addr: c.Address, Action: planner.ActionImport, Previous: c.PreviousAddress})
+		}
 		action := c.Action()
 		if action == "no-op" && c.PreviousAddress != nil {
 			action = "move"

@@ -72,6 +72,11 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }},
 		{"renamed", first, renamedAll, "", nil},
 		{"forgotten", first, threeNodes + webOnly + forgetWorker, "", nil},
+		{"imported", first, first + importAll, "", func(l *lab) {
+			l.forget("node.n3", "group.web", "group.worker")
+			l.group("worker").ManagedBy = "hand"
+		}},
+		{"imported and changed", first, second + strings.NewReplacer("group.worker", "group.other", "node.n3", "node.n2").Replace(importAll), "", func(l *lab) { l.forget("node.n1", "group.web", "group.worker") }},
 		{"destroy", first, "", planner.ModeDestroy, func(l *lab) { l.world.Ending = true }},
 		{"destroy of a dead cluster", first, "", planner.ModeDestroy, func(l *lab) {
 			l.world.Ending = true

@@ -161,7 +161,14 @@ func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
 	if err != nil {
 		l.t.Fatalf("refresh: %v", err)
 	}
-	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, World: world, Providers: l.world.Registry(), Mode: mode})
+	var imports []planner.Import
+	if def != nil && mode == "" {
+		imports, err = refresh.Import(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry(), Definition: def})
+		if err != nil {
+			l.t.Fatalf("import: %v", err)
+		}
+	}
+	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, Imports: imports, World: world, Providers: l.world.Registry(), Mode: mode})
 	shown := *p
 	shown.Diagnostics = planner.Diagnostics(nil) // the command line's
 	doc, err := json.Marshal(&shown)

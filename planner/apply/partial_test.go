@@ -28,6 +28,12 @@ func (l *lab) part(def *lang.Definition, change func(*planner.Input)) (*planner.
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	if in.Definition != nil {
+		in.Imports, err = refresh.Import(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry(), Definition: in.Definition})
+		if err != nil {
+			l.t.Fatal(err)
+		}
+	}
 	return planner.Build(in)
 }
 

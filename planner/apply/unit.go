@@ -107,7 +107,7 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 	}
 	j := &job{u: u, provider: p, id: u.ID, prior: u.Prior}
 	j.progress = func(text string) {
-		r.emit(Event{Type: EventProgress, Addr: u.Key.Addr, Action: u.Action, ID: j.id, Text: text})
+		r.emit(Event{Type: EventProgress, Addr: u.Key.Addr, Action: r.action(u), ID: j.id, Text: text})
 	}
 	r.mu.Lock()
 	if prior := r.priors[u.Key.Addr]; prior != nil {
@@ -352,7 +352,11 @@ func (r *runner) group(ctx context.Context, j *job) error {
 		parts = append(parts, providers.Resource{Addr: p.Addr, ID: r.giveID(p.Addr, p.ID), Type: p.Type, Value: v})
 	}
 	target := r.object(j, j.planned, private(j.prior), false)
-	if err := r.append(statefile.Entry{Intent: &statefile.Intent{Addr: u.Key.Addr, Action: u.Action, Object: target}}); err != nil {
+	action := u.Action
+	if len(u.Adopt) > 0 {
+		action = planner.ActionImport
+	}
+	if err := r.append(statefile.Entry{Intent: &statefile.Intent{Addr: u.Key.Addr, Action: action, Object: target}}); err != nil {
 		return err
 	}
 	resp, failure := r.call(ctx, j, "", j.planned, parts)
@@ -375,7 +379,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 		there[p.Addr] = value
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: p.Addr, Object: &statefile.Object{
 			Addr: p.Addr, Type: p.Type, Provider: u.Provider, ID: parts[i].ID, Attributes: toJSON(value),
-			DependsOn: p.Depends, PreventDestroy: p.Prevent, Sensitive: sensitive(p.Config),
+			DependsOn: p.Depends, PreventDestroy: p.Prevent, Sensitive: schema.SensitiveNames(p.Config),
 		}}})
 	}
 	for _, a := range u.Gone {
@@ -383,6 +387,10 @@ func (r *runner) group(ctx context.Context, j *job) error {
 	}
 	if failure != nil {
 		entries[0].Result.Error = failure.Error() // it is there as planned, but did not come up
+	}
+	if len(u.Adopt) > 0 {
+		entries = append(entries[1:], entries[0]) // as adopted has it
+		r.count(planner.ActionImport)
 	}
 	if err := r.append(entries...); err != nil {
 		return errors.Join(failure, err)
@@ -417,7 +425,7 @@ func (r *runner) call(ctx context.Context, j *job, phase string, planned cty.Val
 	r.mu.Unlock()
 	req := providers.ApplyRequest{
 		Addr: j.u.Key.Addr, Type: j.u.Type, ID: j.id, Phase: phase, Prior: j.prior, Planned: planned,
-		Resources: parts, Nodes: nodes, Progress: j.progress,
+		Resources: parts, Adopt: len(j.u.Adopt) > 0, Nodes: nodes, Progress: j.progress,
 	}
 	wait := r.cfg.Poll
 	for try := 1; ; try++ {
@@ -458,6 +466,8 @@ func (r *runner) count(action string) {
 		r.summary.Delete++
 	case "forget":
 		r.summary.Forget++
+	case planner.ActionImport:
+		r.summary.Import++
 	}
 }
 
@@ -467,7 +477,7 @@ func (r *runner) object(j *job, v cty.Value, private []byte, partly bool) *state
 	u := j.u
 	o := &statefile.Object{
 		Addr: u.Key.Addr, Type: u.Type, Provider: u.Provider, ID: j.id, Attributes: toJSON(v), Private: private,
-		DependsOn: u.DependsOn, PreventDestroy: u.Prevent, Sensitive: sensitive(u.Config),
+		DependsOn: u.DependsOn, PreventDestroy: u.Prevent, Sensitive: schema.SensitiveNames(u.Config),
 	}
 	if partly {
 		r.mu.Lock()
@@ -496,22 +506,6 @@ func private(o *providers.Object) []byte {
 		return nil
 	}
 	return o.Private
-}
-
-// sensitive are the attributes of a configuration that hold something marked so.
-func sensitive(v cty.Value) []string {
-	if v == cty.NilVal || v.IsNull() || !v.ContainsMarked() {
-		return nil
-	}
-	v, _ = v.Unmark()
-	var out []string
-	for name, e := range v.AsValueMap() {
-		if e.ContainsMarked() {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // toJSON is a value as the state keeps it; parts that are not known yet are

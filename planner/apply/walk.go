@@ -223,10 +223,10 @@ func (r *runner) run(ctx context.Context, u *planner.Unit) (string, error) {
 	}
 	r.mu.Unlock()
 	if !begun { // an object is told of once, in however many units it is done
-		r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: u.Action, ID: u.ID})
+		r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: r.action(u), ID: u.ID})
 	}
 	phase, err := r.unit(ctx, u)
-	e := Event{Type: EventComplete, Addr: u.Key.Addr, Action: u.Action, Phase: phase, ID: r.idOf(u), Elapsed: time.Since(start), Err: err}
+	e := Event{Type: EventComplete, Addr: u.Key.Addr, Action: r.action(u), Phase: phase, ID: r.idOf(u), Elapsed: time.Since(start), Err: err}
 	switch {
 	case err != nil:
 		e.Type = EventErrored

@@ -56,7 +56,9 @@ func (p *database) Read(_ context.Context, req providers.ReadRequest) (providers
 	if v, ok := w.Fences[req.ID]; ok {
 		resp.Object = &providers.Object{ID: req.ID, Value: v}
 	}
-	if g := w.Groups[req.ID]; g != nil {
+	if g := w.Groups[req.ID]; g != nil && g.ManagedBy != spec.ManagedBy {
+		return resp, fmt.Errorf("group %s is managed by %q", req.ID, g.ManagedBy)
+	} else if g != nil {
 		resp.Object, resp.Resources = &providers.Object{ID: req.ID, Value: g.Value}, g.Resources
 	}
 	return resp, nil
@@ -145,6 +147,10 @@ func (w *World) put(req providers.ApplyRequest) error {
 		g = &Group{ManagedBy: spec.ManagedBy, Want: spec.WantOnline}
 		w.Groups[req.ID] = g
 	}
+	if g.ManagedBy != spec.ManagedBy && !req.Adopt {
+		w.violate("%s was put, and %q manages it", req.Addr, g.ManagedBy)
+	}
+	g.ManagedBy = spec.ManagedBy
 	for _, r := range req.Resources {
 		if r.ID == "" {
 			w.violate("%s has no id", r.Addr)

@@ -370,6 +370,9 @@ func (p *Provider) Live(ctx context.Context) (*providers.Live, error) {
 		g := &db.Groups[i]
 		l.Groups = append(l.Groups, providers.LiveGroup{Spec: g.Spec, Owner: names[g.Owner], State: g.State, Want: g.Want, WantBy: order(g.WantBy), Move: order(g.Move)})
 	}
+	for i := range db.Fences {
+		l.Fences = append(l.Fences, db.Fences[i].Spec.Shown())
+	}
 	l.Leader = names[db.leader]
 	return l, nil
 }

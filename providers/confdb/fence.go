@@ -44,7 +44,7 @@ func (p *Provider) applyFence(ctx context.Context, req providers.ApplyRequest) (
 		if err != nil {
 			return providers.ApplyResponse{}, err
 		}
-		if old := db.fences[f.ID]; old != nil && old.Spec.ManagedBy != spec.ManagedBy {
+		if old := db.fences[f.ID]; old != nil && old.Spec.ManagedBy != spec.ManagedBy && !req.Adopt {
 			return providers.ApplyResponse{}, foreignFence(old.Spec)
 		}
 	}
@@ -59,7 +59,7 @@ func (p *Provider) applyFence(ctx context.Context, req providers.ApplyRequest) (
 }
 
 func foreignFence(f spec.Fence) error {
-	return fmt.Errorf("fence %s is managed by %q, not by clusterplan: it is left alone; have its manager give it back, or delete it there and apply again", f.Name, f.ManagedBy)
+	return fmt.Errorf("fence %s is managed by %q, not by clusterplan: it is left alone; take it over with an import block, or delete it there and apply again", f.Name, f.ManagedBy)
 }
 
 func (p *Provider) deleteFence(ctx context.Context, req providers.ApplyRequest) error {

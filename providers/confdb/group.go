@@ -81,7 +81,7 @@ func (p *Provider) applyGroup(ctx context.Context, req providers.ApplyRequest) (
 	}
 	var before *client.ConfigGroup
 	if req.Prior != nil {
-		if before, err = p.oldGroup(ctx, g); err != nil {
+		if before, err = p.oldGroup(ctx, g, req.Adopt); err != nil {
 			return providers.ApplyResponse{}, err
 		}
 	}
@@ -96,6 +96,9 @@ func (p *Provider) applyGroup(ctx context.Context, req providers.ApplyRequest) (
 		return providers.ApplyResponse{}, err
 	}
 	res := providers.ApplyResponse{Object: o, Resources: resources}
+	if req.Adopt && before != nil && adopted(before.Spec, g) {
+		return res, nil
+	}
 	if err := p.settle(ctx, g, before, progress); err != nil {
 		// It is in the database, as planned: the answer goes with the error.
 		return res, fmt.Errorf("group %s: %w", g.Name, err)
@@ -104,21 +107,21 @@ func (p *Provider) applyGroup(ctx context.Context, req providers.ApplyRequest) (
 }
 
 // oldGroup is the group as it was before this change; nil: it is new. One that
-// someone else manages is refused.
-func (p *Provider) oldGroup(ctx context.Context, g spec.Group) (*client.ConfigGroup, error) {
+// someone else manages is refused, unless it is to be taken over.
+func (p *Provider) oldGroup(ctx context.Context, g spec.Group, adopt bool) (*client.ConfigGroup, error) {
 	db, err := p.recent(ctx)
 	if err != nil {
 		return nil, err
 	}
 	old := db.groups[g.ID]
-	if old != nil && old.Spec.ManagedBy != spec.ManagedBy {
+	if old != nil && old.Spec.ManagedBy != spec.ManagedBy && !adopt {
 		return nil, foreign(old.Spec)
 	}
 	return old, nil
 }
 
 func foreign(g spec.Group) error {
-	return fmt.Errorf("group %s is managed by %q, not by clusterplan: it is left alone; have its manager give it back, or delete it there and apply again", g.Name, g.ManagedBy)
+	return fmt.Errorf("group %s is managed by %q, not by clusterplan: it is left alone; take it over with an import block, or delete it there and apply again", g.Name, g.ManagedBy)
 }
 
 func (p *Provider) deleteGroup(ctx context.Context, req providers.ApplyRequest, progress func(string)) error {

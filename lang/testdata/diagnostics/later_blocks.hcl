@@ -37,8 +37,6 @@ network "m" {
 locals {
 }
 
-import {
-}
 
 provider "ssh" {
 }

@@ -68,7 +68,7 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 		a.showCommand(), a.outputCommand(), a.graphCommand(), a.simulateCommand())
 	add(groupCluster, a.statusCommand(), a.eventsCommand(), a.logsCommand(), a.moveCommand(), a.onlineCommand(), a.offlineCommand(),
 		a.pauseCommand(), a.drainCommand(), a.resumeCommand(), a.evictCommand(), a.fenceCommand(), a.keysCommand())
-	add(groupState, a.stateCommand(), a.forceUnlockCommand())
+	add(groupState, a.stateCommand(), a.importCommand(), a.forceUnlockCommand())
 	add(groupOther, a.labCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand(), completionCommand())
 	c.SetHelpCommandGroupID(groupOther)
 	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

@@ -20,6 +20,7 @@ type editing struct {
 	wait   time.Duration
 	dry    bool
 	force  bool
+	vars   variables // of import only: the others read no definition
 }
 
 func (e *editing) flags(c *cobra.Command) {
@@ -34,7 +35,11 @@ func (e *editing) options() run.EditOptions {
 
 // edited opens the state's directory, has edit done, and shows what became of it.
 func (a *app) edited(cmd *cobra.Command, e *editing, edit func(*run.Session) (*run.Edited, error)) error {
-	s, err := run.Open(e.dir, run.Options{Version: Version, Tell: a.tell})
+	inputs, err := e.vars.inputs()
+	if err != nil {
+		return err
+	}
+	s, err := run.Open(e.dir, run.Options{Version: Version, Vars: inputs, Tell: a.tell})
 	if err != nil {
 		return err
 	}
@@ -43,7 +48,7 @@ func (a *app) edited(cmd *cobra.Command, e *editing, edit func(*run.Session) (*r
 	if err != nil {
 		return err
 	}
-	done := view.StateEdit{Moved: out.Moved, Removed: out.Removed, Serial: out.State.Serial, Objects: len(out.State.Objects),
+	done := view.StateEdit{Moved: out.Moved, Removed: out.Removed, Imported: out.Imported, Serial: out.State.Serial, Objects: len(out.State.Objects),
 		Backup: out.Backup, DryRun: e.dry, Same: out.Same, Pushed: cmd.Name() == "push"}
 	if e.asJSON {
 		return done.JSON(a.out)

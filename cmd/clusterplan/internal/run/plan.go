@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -114,7 +115,21 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	if err := s.configure(p.Definition); err != nil {
 		return nil, err
 	}
+	var imports []planner.Import
+	if ofDefinition(o.Mode) {
+		if imports, err = refresh.Import(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Definition: p.Definition, Providers: s.registry}); err != nil {
+			return nil, interrupted(ctx, err)
+		}
+		if slices.ContainsFunc(imports, func(one planner.Import) bool { return one.To.Type == addr.TypeNode && one.Object != nil }) {
+			// What refers to a node sees where it is.
+			known = refresh.With(known, imports)
+			if def, more := s.Config.Evaluate(known); !more.HasErrors() {
+				p.Definition = def
+			}
+		}
+	}
 	in := planner.Input{
+		Imports:    imports,
 		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Renames: renames, Providers: s.registry,
 		Mode: o.Mode, Replace: o.Replace, Targets: o.Targets, Excludes: o.Excludes, AllowQuorumLoss: o.AllowQuorumLoss,
 		AllowBrokenGuarantee: o.AllowBrokenGuarantee,

@@ -48,9 +48,11 @@ type EditOptions struct {
 type Edited struct {
 	Moved   []statefile.Move
 	Removed []addr.Address
-	State   statefile.State
-	Backup  string // the state before it; "": there was none, or nothing was done
-	Same    bool   // nothing had to be done
+	// Imported are those that came into it.
+	Imported []addr.Address
+	State    statefile.State
+	Backup   string // the state before it; "": there was none, or nothing was done
+	Same     bool   // nothing had to be done
 }
 
 // MoveState gives an object of the state another address.

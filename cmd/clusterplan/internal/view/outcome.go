@@ -27,7 +27,11 @@ func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
 	if len(res.Failed) > 0 || res.Interrupted || len(res.Cancelled) > 0 {
 		head = s.Red(verb + " incomplete.")
 	}
-	fmt.Fprintf(w, "\n%s %d added, %d changed, %d destroyed", s.Bold(head), d.Create+d.Replace, d.Update, d.Delete+d.Replace)
+	fmt.Fprintf(w, "\n%s", s.Bold(head))
+	if d.Import > 0 {
+		fmt.Fprintf(w, " %d imported,", d.Import)
+	}
+	fmt.Fprintf(w, " %d added, %d changed, %d destroyed", d.Create+d.Replace, d.Update, d.Delete+d.Replace)
 	if d.Move > 0 {
 		fmt.Fprintf(w, ", %d renamed", d.Move)
 	}

@@ -52,7 +52,11 @@ func (s Style) Summary(p *planner.Plan) string {
 		}
 		return text
 	}
-	text := fmt.Sprintf("%s %d to add, %d to change, %d to destroy", s.Bold("Plan:"), c.Create+c.Replace, c.Update, c.Delete+c.Replace)
+	text := s.Bold("Plan:")
+	if c.Import > 0 {
+		text += fmt.Sprintf(" %d to import,", c.Import)
+	}
+	text += fmt.Sprintf(" %d to add, %d to change, %d to destroy", c.Create+c.Replace, c.Update, c.Delete+c.Replace)
 	if c.Move > 0 {
 		text += fmt.Sprintf(", %d to rename", c.Move)
 	}
@@ -135,6 +139,7 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 		for _, u := range p.Unmanaged {
 			fmt.Fprintf(b, "  %s %s (managed by %s)\n", u.Type, u.Name, dash(u.ManagedBy))
 		}
+		fmt.Fprintf(b, "  %s\n", s.Dim("An import block takes one of them into the state, by its name."))
 		b.WriteString("\n")
 	}
 }
@@ -179,6 +184,7 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 		c := &p.Changes[i]
 		if c.Action() == "no-op" {
 			s.hasMoved(b, c)
+			s.imports(b, c)
 			continue
 		}
 		indent := "  " // symbols line up; the widest has three columns
@@ -195,6 +201,9 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 		b.WriteString(s.because(head, c.Why))
 		if c.PreviousAddress != nil {
 			fmt.Fprintf(b, "      %s\n", s.Dim(fmt.Sprintf("(moved from %s)", *c.PreviousAddress)))
+		}
+		if c.Importing != nil {
+			fmt.Fprintf(b, "      %s\n", s.Dim(fmt.Sprintf("(imported from %q)", *c.Importing)))
 		}
 		if len(c.Phases) > 0 {
 			fmt.Fprintf(b, "      %s\n", s.Dim("steps: "+strings.Join(c.Phases, ", ")))
@@ -235,6 +244,22 @@ func (s Style) because(line string, why []string) string {
 		line += "\n      " + s.Dim("# "+w)
 	}
 	return line + "\n"
+}
+
+// imports shows an object that comes into the state as it is.
+func (s Style) imports(b *strings.Builder, c *planner.Change) {
+	if c.Importing == nil {
+		return
+	}
+	line := "    " + s.Bold(c.Address.String()) + " will be imported " + s.Dim(fmt.Sprintf("(from %q)", *c.Importing))
+	if len(c.Why) > 0 {
+		line += "  " + s.Dim("# "+strings.Join(c.Why, ", "))
+	}
+	fmt.Fprintln(b, line)
+	if len(c.Phases) > 0 {
+		fmt.Fprintf(b, "      %s\n", s.Dim("steps: "+strings.Join(c.Phases, ", ")))
+	}
+	fmt.Fprintf(b, "      %s\n\n", s.Dim("it is as the definition says"))
 }
 
 // suggestedMoves shows the blocks that would rename what is deleted and created.

@@ -134,6 +134,8 @@ func doing(action string) string {
 		return "forgetting"
 	case "read":
 		return "taking over"
+	case planner.ActionImport:
+		return "importing"
 	}
 	return action
 }
@@ -152,6 +154,8 @@ func did(action string) string {
 		return "forgotten"
 	case "read":
 		return "taken over"
+	case planner.ActionImport:
+		return "imported"
 	}
 	return action + " done"
 }
@@ -204,7 +208,10 @@ func (p *Progress) writeJSON(e apply.Event) {
 	case apply.EventSummary:
 		sum := e.Summary
 		l.Changes = &sum
-		l.Message = fmt.Sprintf("%d added, %d changed, %d destroyed", sum.Create+sum.Replace, sum.Update, sum.Delete+sum.Replace)
+		if sum.Import > 0 {
+			l.Message = fmt.Sprintf("%d imported, ", sum.Import)
+		}
+		l.Message += fmt.Sprintf("%d added, %d changed, %d destroyed", sum.Create+sum.Replace, sum.Update, sum.Delete+sum.Replace)
 	case apply.EventStart:
 		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s", name, doing(e.Action))
 	case apply.EventProgress:

@@ -13,12 +13,14 @@ import (
 type StateEdit struct {
 	Moved   []statefile.Move
 	Removed []addr.Address
-	Pushed  bool
-	Same    bool // what was pushed was there
-	DryRun  bool
-	Serial  uint64 // of the state now
-	Objects int
-	Backup  string // the state before; "": there was none
+	// Imported are those that came into it.
+	Imported []addr.Address
+	Pushed   bool
+	Same     bool // what was pushed was there
+	DryRun   bool
+	Serial   uint64 // of the state now
+	Objects  int
+	Backup   string // the state before; "": there was none
 }
 
 // JSON writes it as one object.
@@ -31,7 +33,11 @@ func (e StateEdit) JSON(w io.Writer) error {
 	if removed == nil {
 		removed = []addr.Address{}
 	}
-	return JSON(w, map[string]any{"format_version": planner.FormatVersion, "moved": moved, "removed": removed, "dry_run": e.DryRun,
+	imported := e.Imported
+	if imported == nil {
+		imported = []addr.Address{}
+	}
+	return JSON(w, map[string]any{"format_version": planner.FormatVersion, "moved": moved, "removed": removed, "imported": imported, "dry_run": e.DryRun,
 		"serial": e.Serial, "objects": e.Objects, "backup": e.Backup})
 }
 
@@ -46,6 +52,9 @@ func (s Style) StateEdit(w io.Writer, e StateEdit) error {
 	}
 	for _, a := range e.Removed {
 		fmt.Fprintf(w, "%s %s\n", remove, a)
+	}
+	for _, a := range e.Imported {
+		fmt.Fprintf(w, "%s %s. clusterplan plan shows how it differs from the definition.\n", s.Green("Imported"), a)
 	}
 	switch {
 	case e.DryRun:
