@@ -41,7 +41,7 @@ type block struct {
 	triggers       []trigger  // replace_triggered_by
 	conditions     []condition
 	lifecycle      *hcl.Range // of the block
-	ranges         map[string]hcl.Range
+	providerRange  hcl.Range  // of a node's keyword
 
 	resources []*block // a group's, in the order of the file
 	byName    map[string]*block
@@ -297,7 +297,24 @@ func explain(d *hcl.Diagnostic, name string, attrs []spec.Attribute) *hcl.Diagno
 	return d
 }
 
-// rangesOf lists where the attributes and blocks stand.
+// ranges lists where the attributes and blocks of a block stand, by path:
+// "command", "failover", "failover.mode". Only what is wrong asks for it.
+func (b *block) ranges() map[string]hcl.Range {
+	out := map[string]hcl.Range{}
+	rangesOf(b.body, "", out)
+	if b.forEach != nil {
+		out["for_each"] = b.forEach.Range()
+	}
+	if b.count != nil {
+		out["count"] = b.count.Range()
+	}
+	if b.providerRange != (hcl.Range{}) {
+		out["provider"] = b.providerRange
+	}
+	return out
+}
+
+// rangesOf adds those of a body, whose path is prefix.
 func rangesOf(b *body, prefix string, into map[string]hcl.Range) {
 	for _, a := range b.attrs {
 		if a.expr != nil {
@@ -432,8 +449,6 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 	}
 	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, more)
 	b.body = body
-	b.ranges = map[string]hcl.Range{}
-	rangesOf(body, "", b.ranges)
 	for _, r := range []struct {
 		name string
 		into **expr
@@ -442,7 +457,6 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 			e, more := c.compile(a.Expr, true)
 			diags = append(diags, more...)
 			*r.into = e
-			b.ranges[r.name] = a.Expr.Range()
 		}
 	}
 	if b.forEach != nil && b.count != nil {
@@ -459,7 +473,7 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 			diags = append(diags, notYet(a.NameRange, "depends_on of a node", "Refer to an attribute of what it needs."))
 		}
 		if a, ok := content.Attributes["provider"]; ok {
-			b.ranges["provider"] = a.Expr.Range()
+			b.providerRange = a.Expr.Range()
 			diags = append(diags, c.nodeProvider(b, a.Expr)...)
 		}
 		if b.count != nil {

@@ -2,9 +2,11 @@ package lang
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
@@ -31,7 +33,7 @@ func (ev *evaluation) canonical(a *attribute, v cty.Value, in *instance) (cty.Va
 	}
 	switch want {
 	case spec.TypeNodeRefs, spec.TypeGroupRefs, "list(resource)":
-		return ev.names(a, top, in, strings.TrimSuffix(strings.TrimPrefix(string(want), "list("), ")"))
+		return ev.names(a, top, in, referred(string(want)))
 	case spec.TypeQuantities:
 		out, d := quantities(a, v, rng)
 		return out, nil, d
@@ -250,4 +252,41 @@ func (ev *evaluation) names(a *attribute, v cty.Value, in *instance, kind string
 		return schema.Absent(a.typ), nil, nil
 	}
 	return cty.ListVal(names), ids, nil
+}
+
+// referred is what a list of references is to name: node, group or resource.
+func referred(want string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(want, "list("), ")")
+}
+
+// named is names of a list as nearly all are, [node.a, node.b]: who is meant is
+// known without making a value of each. False: it is another list, or something
+// may be wrong with it.
+func (ev *evaluation) named(a *attribute, in *instance) (cty.Value, []addr.Address, bool) {
+	kind := referred(string(a.Type))
+	if a.identity && a.Type == spec.TypeStrings {
+		kind = rootResource
+	}
+	list, ok := a.expr.Expression.(*hclsyntax.TupleConsExpr)
+	if !ok || a.expr.bad || len(list.Exprs) == 0 || len(list.Exprs) != len(a.expr.refs) || ev.again || len(ev.broken) > 0 {
+		return cty.NilVal, nil, false
+	}
+	ids, names := make([]addr.Address, len(list.Exprs)), make([]cty.Value, len(list.Exprs))
+	for i, e := range list.Exprs {
+		t, ok := e.(*hclsyntax.ScopeTraversalExpr)
+		r := &a.expr.refs[i]
+		if !ok || len(t.Traversal) != 2 || r.root != kind || t.Traversal.RootName() != kind {
+			return cty.NilVal, nil, false
+		}
+		b, is := ev.target(r, in)
+		if is == nil || is.unknown || b.repeated() || len(is.list) != 1 {
+			return cty.NilVal, nil, false
+		}
+		target := is.list[0]
+		if target.attrs == nil && target.value == cty.NilVal || target.broken || slices.Contains(ids[:i], target.addr) {
+			return cty.NilVal, nil, false
+		}
+		ids[i], names[i] = target.addr, cty.StringVal(target.name)
+	}
+	return cty.ListVal(names), ids, true
 }

@@ -79,8 +79,9 @@ func (d *Definition) described(a addr.Address) (*Object, bool) {
 
 // rangeOf is where an attribute stands, or the nearest thing around it.
 func (o *Object) rangeOf(attribute string) *hcl.Range {
+	ranges := o.block.ranges()
 	for name := attribute; name != ""; {
-		if r, ok := o.AttrRanges[name]; ok {
+		if r, ok := ranges[name]; ok {
 			return &r
 		}
 		i := strings.LastIndexByte(name, '.')

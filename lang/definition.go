@@ -99,7 +99,7 @@ func (d *Definition) list() {
 	for _, in := range all {
 		o := Object{
 			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps), Unknown: in.unknown,
-			PreventDestroy: in.block.preventDestroy, Ignore: in.block.ignore, Range: in.block.rng, AttrRanges: in.block.ranges,
+			PreventDestroy: in.block.preventDestroy, Ignore: in.block.ignore, Range: in.block.rng, block: in.block,
 		}
 		in.deps = nil
 		in.block.eachCondition(func(c *condition) { o.Checked = o.Checked || c.kind == Postcondition })

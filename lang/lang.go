@@ -87,11 +87,12 @@ type Object struct {
 	DependsOn      []Edge
 	Unknown        bool // parts of Value are unknown
 	PreventDestroy bool
-	Checked        bool                 // it has postconditions
-	Ignore         []cty.Path           // attributes that only count at create; shared, not to be written
-	ReplaceBy      []Trigger            // what has it made anew when it changes
-	Range          hcl.Range            // the block's header
-	AttrRanges     map[string]hcl.Range // by path: "command", "failover", "failover.mode"; shared, not to be written
+	Checked        bool       // it has postconditions
+	Ignore         []cty.Path // attributes that only count at create; shared, not to be written
+	ReplaceBy      []Trigger  // what has it made anew when it changes
+	Range          hcl.Range  // the block's header
+
+	block *block
 }
 
 // Output is one output. Its value is unknown while it depends on what an

@@ -225,6 +225,12 @@ func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []
 	if m.have && !a.expr.perInstance && (!ev.again || !m.unknown) {
 		return m.value, m.ids, m.unknown, m.bad
 	}
+	if v, ids, ok := ev.named(a, in); ok {
+		if !a.expr.perInstance {
+			m.value, m.have, m.ids = v, true, ids
+		}
+		return v, ids, false, false
+	}
 	v, bad = ev.eval(a.expr, in)
 	if !bad || v != cty.DynamicVal {
 		var d *hcl.Diagnostic
@@ -403,6 +409,10 @@ func (ev *evaluation) lists(in *instance) {
 		if m.have && !a.expr.perInstance {
 			ids = m.ids
 			in.attrs[a.Name] = m.value
+		} else if v, named, ok := ev.named(a, in); ok {
+			ids = named
+			in.attrs[a.Name] = v
+			m.have, m.value, m.ids = true, v, ids
 		} else {
 			v, bad := ev.eval(a.expr, in)
 			var d *hcl.Diagnostic
