@@ -1,21 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/clusterplan/clusterplan/internal/burst"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -30,59 +29,6 @@ import (
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
-
-const perGroup = 5 // a group and its four resources
-
-// definition has three nodes and as many groups as make that many objects.
-func definition(objects int, blocks bool) []byte {
-	var b bytes.Buffer
-	b.WriteString("cluster \"bench\" {\n  quorum { model = \"majority_node_set\" }\n}\n")
-	for i := 1; i <= 3; i++ {
-		fmt.Fprintf(&b, "node \"n%d\" { provider = local }\n", i)
-	}
-	groups := (objects - 4) / perGroup
-	if blocks {
-		for i := range groups {
-			fmt.Fprintf(&b, "group \"g%d\" {\n%s}\n", i, body(fmt.Sprint(i/250), fmt.Sprint(i%250)))
-		}
-		return b.Bytes()
-	}
-	const each = 200
-	for i := 0; i*each < groups; i++ {
-		fmt.Fprintf(&b, "group \"g%d\" {\n  for_each = toset([for i in range(%d) : tostring(i)])\n%s}\n", i, min(each, groups-i*each), body(fmt.Sprint(i), "${group_each.key}"))
-	}
-	return b.Bytes()
-}
-
-func body(net, host string) string {
-	if host == "${group_each.key}" {
-		host = "${each.key}"
-	}
-	inner := strings.ReplaceAll(host, "each.", "group_each.")
-	return fmt.Sprintf(`  description      = "tenant %[1]s %[2]s"
-  preferred_owners = [node.n1, node.n2]
-  resource "ip_address" "vip" {
-    address = "127.99.%[1]s.%[3]s"
-  }
-  resource "generic_application" "db" {
-    command    = ["/bin/db", "--tenant", "%[1]s-%[3]s"]
-    depends_on = [resource.vip]
-  }
-  resource "generic_application" "app" {
-    command     = ["/bin/app", "--tenant", "%[1]s-%[3]s"]
-    environment = { DB = "127.99.%[1]s.%[3]s:5432", TENANT = "%[3]s" }
-    depends_on  = [resource.db]
-    is_alive {
-      http     = "http://127.99.%[1]s.%[3]s/"
-      interval = "10s"
-    }
-  }
-  resource "generic_application" "worker" {
-    command    = ["/bin/worker", "%[3]s"]
-    depends_on = [resource.db]
-  }
-`, net, host, inner)
-}
 
 // registry is the providers of a run: the nodes are the world's, the database
 // is read through the agents' API.
@@ -135,7 +81,6 @@ func load(dir string, r *providers.Registry) (*lang.Definition, error) {
 
 // planOnce goes the whole way of a plan and prints what it came to.
 func planOnce(ctx context.Context, dir string) error {
-	burst.Begin(burst.Floor) // as the command does
 	store, err := localstore.Open(localstore.DefaultPath(dir), localstore.Options{})
 	if err != nil {
 		return err
@@ -149,22 +94,34 @@ func planOnce(ctx context.Context, dir string) error {
 		return err
 	}
 	defer r.Close()
-	def, err := load(dir, r)
+	p, _, err := plan(ctx, dir, snap, r)
 	if err != nil {
 		return err
+	}
+	return tell(p)
+}
+
+func plan(ctx context.Context, dir string, snap *localstore.Snapshot, r *providers.Registry) (*planner.Plan, *lang.Definition, error) {
+	def, err := load(dir, r)
+	if err != nil {
+		return nil, nil, err
 	}
 	world, err := refresh.Run(ctx, refresh.Config{State: snap.State, Pending: snap.Pending, Providers: r, Definition: def})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	p, diags := planner.Build(planner.Input{Definition: def, State: snap.State, Pending: snap.Pending, World: world, Providers: r})
 	if diags.HasErrors() {
-		return diags
+		return nil, nil, diags
 	}
-	out := outcome{Objects: len(p.Changes), Changes: len(p.Changes) - p.Summary.NoOp}
 	if len(p.Unreachable) > 0 {
-		return fmt.Errorf("unreachable: %s", p.Unreachable[0].Reason)
+		return nil, nil, fmt.Errorf("unreachable: %s", p.Unreachable[0].Reason)
 	}
+	return p, def, nil
+}
+
+func tell(p *planner.Plan) error {
+	out := outcome{Objects: len(p.Changes), Changes: len(p.Changes) - p.Summary.NoOp}
 	for _, c := range p.Changes {
 		if c.Action() != "no-op" && out.Example == "" {
 			out.Example = fmt.Sprint(c.Address, " ", c.Why, c.Attributes)
@@ -174,8 +131,9 @@ func planOnce(ctx context.Context, dir string) error {
 }
 
 // settle makes the definition's objects be there: a state that knows them, and
-// an agent's API that has them. It returns what ends the server.
-func settle(dir string) (func(), error) {
+// an agent's API that has them. It returns what ends the server. groups false:
+// only the cluster and its nodes, and nobody serves.
+func settle(dir string, groups bool) (func(), error) {
 	identity, err := pki.NewIdentity("bench")
 	if err != nil {
 		return nil, err
@@ -199,6 +157,9 @@ func settle(dir string) (func(), error) {
 	ids := map[addr.Address]string{addr.Cluster(): identity.ID}
 	for i := range def.Objects {
 		o := &def.Objects[i]
+		if !groups && o.Type != addr.TypeCluster && o.Type != addr.TypeNode {
+			continue
+		}
 		if ids[o.Addr] == "" {
 			ids[o.Addr] = pki.NewID()
 		}
@@ -216,6 +177,9 @@ func settle(dir string) (func(), error) {
 	}
 	if err := save(dir, state); err != nil {
 		return nil, err
+	}
+	if !groups {
+		return func() {}, listener.Close()
 	}
 	node := ids[addr.Node("n1", addr.NoKey)]
 	return serve(listener, identity, node, database(def.Spec(), ids, listener.Addr().String()))
@@ -281,7 +245,7 @@ func serve(l net.Listener, identity *pki.Identity, node string, conf client.Conf
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+client.PathConfig, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) })
 	mux.HandleFunc("GET "+client.PathSelf, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(self) })
-	srv := &http.Server{Handler: mux}
+	srv := &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)} // a look at the port is no news
 	go func() { _ = srv.Serve(tls.NewListener(l, tlsConf)) }()
 	return func() { srv.Close() }, nil
 }

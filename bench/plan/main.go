@@ -1,64 +1,92 @@
-// Plan measures what a plan costs: of a definition with many objects where all
-// are to be made (first), and where nothing is to be done (noop).
+// Plan measures what plans and applies of many objects cost, beside Terraform.
 //
 //	go run ./bench/plan --objects 10000 --json
 //
-// prints objects (as planned), first_ms and noop_ms (wall time), noop_cpu_ms
-// (user and system), noop_rss_mib (the most that was resident), fixed_cpu_ms
-// (what a plan of nothing but a cluster and its nodes costs) and exponent (of
-// the growth of noop_cpu_ms from a tenth of the objects to all of them: 1 is
-// linear). Each is the median of the runs. The exponent is that of CPU time,
-// for wall time tells more of the machine's other work; and fixed_cpu_ms is
-// taken off both sides first, for it would make any growth look flatter.
+// prints objects (as planned), first_ms and noop_ms (wall time of a plan where
+// all is to be made, and where nothing is to be done), noop_cpu_ms (user and
+// system), noop_rss_mib (the most that was resident), fixed_cpu_ms (what a plan
+// of nothing but a cluster and its nodes costs) and exponent (of the growth of
+// noop_cpu_ms from a tenth of the objects to all of them: 1 is linear). Each is
+// the median of the runs. The exponent is that of CPU time, for wall time tells
+// more of the machine's other work; and fixed_cpu_ms is taken off both sides
+// first, for it would make any growth look flatter.
 //
-// Each measurement is a process of its own that goes the whole way: lang.Load,
-// Evaluate, read the state from its file, refresh, planner.Build. The database
-// is read by providers/confdb over HTTP and mutual TLS; a server in the
-// measuring process answers as an agent would. The three nodes are read from
-// memory (planner/plannertest): what their processes cost is not a plan's.
+//	go run ./bench/plan --objects 10000 --shape flat|layered|for_each --vs terraform --json
+//
+// measures both in turn and prints CPU seconds, resident memory and the ratios
+// for a plan with nothing to do, a first plan, and a plan with one object in a
+// hundred changed. Terraform has as many terraform_data resources in the same
+// shape, each with a short text, and a state that its plan finds nothing to do
+// with. An object of clusterplan is a group or a resource: groups of 5 objects,
+// with commands, environments and checks, or of --per-group 1 to 5.
+//
+//	go run ./bench/plan --apply --vs terraform --json
+//
+// measures applies of 1,000 and 10,000 objects of a provider that does nothing,
+// with real journals, beside terraform apply of --terraform-objects (1,000).
+//
+//	go run ./bench/plan --exponent --json
+//
+// measures validate, plan, apply and show with 1,000, 10,000 and 100,000 objects
+// (--objects is the largest), and the exponents of their growth in CPU time.
+//
+// Each measurement is a process of its own. First plans, validate and show are
+// clusterplan itself. The other plans go its whole way (lang.Load, Evaluate, read
+// the state from its file, refresh, planner.Build), and so do applies, in a
+// process of this program, for their three nodes are read from memory
+// (planner/plannertest): what nodes' processes cost is not a plan's. The
+// database of a plan is read by providers/confdb over HTTP and mutual TLS; a
+// server in the measuring process answers as an agent would.
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
-	"syscall"
-	"time"
+
+	"github.com/clusterplan/clusterplan/internal/burst"
 )
 
-type figures struct {
-	Objects  int     `json:"objects"`
-	FirstMS  float64 `json:"first_ms"`
-	NoopMS   float64 `json:"noop_ms"`
-	NoopCPU  float64 `json:"noop_cpu_ms"`
-	NoopRSS  float64 `json:"noop_rss_mib"`
-	FixedCPU float64 `json:"fixed_cpu_ms"`
-	Exponent float64 `json:"exponent"`
+// options are the flags.
+type options struct {
+	objects, runs, perGroup, rivalObjects, rivalRuns int
+	shape, vs                                        string
+	apply, exponent, asJSON                          bool
 }
 
 func main() {
-	objects := flag.Int("objects", 10000, "how many objects the definition has")
-	runs := flag.Int("runs", 5, "measurements of each kind; the median counts")
-	blocks := flag.Bool("blocks", false, "write every group as a block of its own, not with for_each")
-	asJSON := flag.Bool("json", false, "print one JSON object")
-	measure := flag.String("measure", "", "internal: plan the definition in this directory, print what it took")
+	var o options
+	flag.IntVar(&o.objects, "objects", 0, "how many objects the definition has (0: 10,000; with --exponent 100,000)")
+	flag.IntVar(&o.runs, "runs", 0, "measurements of each kind; the median counts (0: 5, or 3 with --vs, --apply and --exponent)")
+	flag.StringVar(&o.shape, "shape", shapeBatches, "batches (blocks of 200 instances), flat (a block each), layered (the same, 100 layers that depend on each other) or for_each (one block)")
+	blocks := flag.Bool("blocks", false, "the same as --shape flat")
+	flag.IntVar(&o.perGroup, "per-group", 5, "objects of a group: itself and up to four resources")
+	flag.StringVar(&o.vs, "vs", "", "terraform: measure it too")
+	flag.IntVar(&o.rivalObjects, "terraform-objects", 0, "how many resources Terraform has (0: as many; 1,000 with for_each and --apply, for it grows with the square)")
+	flag.IntVar(&o.rivalRuns, "terraform-runs", 1, "measurements of Terraform of each kind")
+	flag.BoolVar(&o.apply, "apply", false, "measure applies")
+	flag.BoolVar(&o.exponent, "exponent", false, "measure the growth of validate, plan, apply and show")
+	flag.BoolVar(&o.asJSON, "json", false, "print one JSON object")
+	measure := flag.String("measure", "", "internal: do this with the definition in the directory that follows")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *blocks {
+		o.shape = shapeFlat
+	}
 	var err error
 	if *measure != "" {
-		err = planOnce(ctx, *measure)
+		err = child(ctx, *measure, flag.Arg(0))
 	} else {
-		err = run(ctx, *objects, *runs, *blocks, *asJSON)
+		err = run(ctx, o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "plan:", err)
@@ -66,141 +94,83 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, objects, runs int, blocks, asJSON bool) error {
-	if objects < 100 || runs < 1 {
-		return errors.New("--objects takes 100 or more, --runs 1 or more")
-	}
-	// Nothing but the cluster and its nodes: what any plan costs.
-	sizes := []int{bare, objects / 10, objects}
-	sites := make([]*site, len(sizes))
-	for i, n := range sizes {
-		s, err := prepare(ctx, n, runs, blocks)
+// child is one measured process. With BENCH_PROFILE it leaves a profile in that
+// directory.
+func child(ctx context.Context, what, dir string) error {
+	if to := os.Getenv("BENCH_PROFILE"); to != "" {
+		f, err := os.Create(filepath.Join(to, fmt.Sprintf("%s-%d.pprof", what, os.Getpid())))
 		if err != nil {
 			return err
 		}
-		defer s.close()
-		sites[i] = s
-	}
-	// In turns, so that a moment in which the machine is busy hits them all.
-	for range runs {
-		for _, s := range sites {
-			if err := s.measure(ctx); err != nil {
-				return err
-			}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
 		}
+		defer pprof.StopCPUProfile()
 	}
-	whole := sites[2]
-	fixed, tenth, all := median(sites[0].cpu), median(sites[1].cpu), median(whole.cpu)
-	f := figures{
-		Objects: whole.objects, FirstMS: median(whole.first), NoopMS: median(whole.wall), NoopCPU: all, NoopRSS: median(whole.rss), FixedCPU: fixed,
-		Exponent: round(math.Log((all-fixed)/(tenth-fixed))/math.Log(float64(whole.objects-bare)/float64(sites[1].objects-bare)), 3),
+	burst.Begin(burst.Floor) // as the command does
+	if what == applying {
+		return applyOnce(ctx, dir)
 	}
-	if asJSON {
-		return json.NewEncoder(os.Stdout).Encode(f)
-	}
-	fmt.Printf("%d objects: first plan %.0f ms; nothing to do: %.0f ms, %.0f ms of CPU (%.0f of them for any plan), %.0f MiB; exponent %.2f\n",
-		f.Objects, f.FirstMS, f.NoopMS, f.NoopCPU, f.FixedCPU, f.NoopRSS, f.Exponent)
-	return nil
+	return planOnce(ctx, dir)
 }
 
-// bare is a definition of a cluster and three nodes.
-const bare = 4
-
-// site is a definition on disk whose objects are all there, and what its plans took.
-type site struct {
-	dir     string
-	stop    func() // the agents' server
-	objects int
-
-	first, wall, cpu, rss []float64
-}
-
-func (s *site) close() {
-	if s.stop != nil {
-		s.stop()
+func run(ctx context.Context, o options) error {
+	if !slices.Contains(shapes, o.shape) || o.vs != "" && o.vs != "terraform" || o.perGroup < 1 || o.perGroup > 5 {
+		return errors.New("--shape takes batches, flat, layered or for_each, --vs terraform, --per-group 1 to 5")
 	}
-	os.RemoveAll(s.dir)
-}
-
-// prepare measures the first plans of a definition of that many objects, and
-// has them be there.
-func prepare(ctx context.Context, objects, runs int, blocks bool) (s *site, err error) {
-	s = &site{}
-	if s.dir, err = os.MkdirTemp("", "bench-plan-"); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			s.close()
+	if o.vs != "" && o.shape == shapeBatches {
+		if o.shape = shapeFlat; !o.apply {
+			return errors.New("--vs needs a --shape that Terraform has too: flat, layered or for_each")
 		}
-	}()
-	if err := os.WriteFile(filepath.Join(s.dir, "main.cluster.hcl"), definition(objects, blocks), 0o600); err != nil {
-		return nil, err
 	}
-	for range runs {
-		one, err := child(ctx, s.dir)
-		if err != nil {
-			return nil, err
+	many := o.vs != "" || o.apply || o.exponent
+	if o.runs == 0 {
+		if o.runs = 5; many {
+			o.runs = 3
 		}
-		if one.Changes != one.Objects {
-			return nil, fmt.Errorf("the first plan changes %d of %d objects", one.Changes, one.Objects)
-		}
-		s.first = append(s.first, one.wallMS)
 	}
-	s.stop, err = settle(s.dir)
-	return s, err
-}
-
-// measure plans once, with nothing to do.
-func (s *site) measure(ctx context.Context) error {
-	one, err := child(ctx, s.dir)
+	if o.objects == 0 {
+		if o.objects = 10000; o.exponent {
+			o.objects = 100000
+		}
+	}
+	if o.objects < 100 || o.runs < 1 || o.rivalRuns < 1 {
+		return errors.New("--objects takes 100 or more, --runs and --terraform-runs 1 or more")
+	}
+	if o.rivalObjects == 0 {
+		if o.rivalObjects = o.objects; o.apply || o.shape == shapeForEach {
+			o.rivalObjects = min(o.objects, 1000)
+		}
+	}
+	tmp, err := os.MkdirTemp("", "bench-plan-program-")
 	if err != nil {
 		return err
 	}
-	if one.Changes != 0 {
-		return fmt.Errorf("%d changes where there should be none: %s", one.Changes, one.Example)
+	defer os.RemoveAll(tmp)
+	b := &bench{options: o, program: filepath.Join(tmp, "clusterplan"), shape: shape{name: o.shape, perGroup: o.perGroup}}
+	build := exec.CommandContext(ctx, "go", "build", "-o", b.program, "github.com/clusterplan/clusterplan/cmd/clusterplan")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build clusterplan (run this in its tree): %w", err)
 	}
-	s.objects = one.Objects
-	s.wall, s.cpu, s.rss = append(s.wall, one.wallMS), append(s.cpu, one.cpuMS), append(s.rss, one.rssMiB)
-	return nil
-}
-
-// outcome is what a measured plan says of itself, and what it took.
-type outcome struct {
-	Objects int    `json:"objects"`
-	Changes int    `json:"changes"`
-	Example string `json:"example,omitempty"`
-
-	wallMS, cpuMS, rssMiB float64
-}
-
-func child(ctx context.Context, dir string) (outcome, error) {
-	self, err := os.Executable()
+	defer b.close()
+	var result fmt.Stringer
+	switch {
+	case o.exponent:
+		result, err = b.growth(ctx)
+	case o.apply:
+		result, err = b.applies(ctx)
+	case o.vs != "":
+		result, err = b.versus(ctx)
+	default:
+		result, err = b.plans(ctx)
+	}
 	if err != nil {
-		return outcome{}, err
+		return err
 	}
-	cmd := exec.CommandContext(ctx, self, "--measure", dir)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	start := time.Now()
-	if err := cmd.Run(); err != nil {
-		return outcome{}, fmt.Errorf("measured plan: %w", err)
+	if o.asJSON {
+		return json.NewEncoder(os.Stdout).Encode(result)
 	}
-	o := outcome{wallMS: millis(time.Since(start)), cpuMS: millis(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime())}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		o.rssMiB = round(float64(usage.Maxrss)/1024, 1)
-	}
-	return o, json.Unmarshal(out.Bytes(), &o)
-}
-
-func millis(d time.Duration) float64 { return round(float64(d)/float64(time.Millisecond), 1) }
-
-func round(x float64, digits int) float64 {
-	p := math.Pow10(digits)
-	return math.Round(x*p) / p
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	return v[len(v)/2]
+	fmt.Print(result)
+	return nil
 }

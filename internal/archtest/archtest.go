@@ -91,7 +91,7 @@ planner < planner/plannertest                             # a world in memory to
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
 lang, planner/planfile, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
-runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
+runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library
