@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
@@ -83,8 +86,19 @@ func TestDoors(t *testing.T) {
 			continue
 		}
 		var e client.Error
-		_ = json.NewDecoder(res.Body).Decode(&e)
+		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
+		if err == nil {
+			err = json.Unmarshal(body, &e)
+		}
+		if res.StatusCode >= 400 {
+			err = errors.Join(err, jsonschematest.Check([]string{"error"}, body))
+		} else if tt.path == client.PathStatus {
+			err = errors.Join(err, jsonschematest.Check([]string{"status"}, body))
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
 		if tt.status == 0 || res.StatusCode != tt.status || e.Code != tt.code {
 			t.Errorf("%s: %s, %+v; want %d %s", tt.name, res.Status, e, tt.status, tt.code)
 		}

@@ -336,6 +336,16 @@ type Diagnostic struct {
 	Detail   string           `json:"detail"`
 	Address  string           `json:"address,omitempty"`
 	Range    *DiagnosticRange `json:"range,omitempty"`
+	Snippet  *Snippet         `json:"snippet,omitempty"` // whoever has the files adds it
+}
+
+// Snippet is the source that a diagnostic is about, in whole lines.
+type Snippet struct {
+	Context              *string `json:"context"` // the block around it; null: none
+	Code                 string  `json:"code"`
+	StartLine            int     `json:"start_line"`
+	HighlightStartOffset int     `json:"highlight_start_offset"` // in bytes of Code
+	HighlightEndOffset   int     `json:"highlight_end_offset"`
 }
 
 // DiagnosticRange is where in the definition.

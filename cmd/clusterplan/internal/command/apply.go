@@ -127,7 +127,7 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 			defer s.Close()
 			p, err := s.Plan(ctx, o)
 			if f.asJSON {
-				if perr := a.planJSON(p, err); perr != nil {
+				if perr := a.planJSON(s, p, err); perr != nil {
 					return perr
 				}
 				if err != nil && isDiagnostics(err) {
@@ -145,7 +145,7 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 				return err
 			}
 			if out != "" {
-				complete(p)
+				complete(s, p)
 				if err := a.save(s, p, o, out, f.asJSON); err != nil {
 					return err
 				}
@@ -178,9 +178,9 @@ func isDiagnostics(err error) bool {
 }
 
 // planJSON writes a plan; of one that could not be made its diagnostics.
-func (a *app) planJSON(p *run.Planned, err error) error {
+func (a *app) planJSON(s *run.Session, p *run.Planned, err error) error {
 	if p != nil && p.Plan != nil {
-		complete(p)
+		complete(s, p)
 		return view.JSON(a.out, p.Plan)
 	}
 	var d *view.DiagnosticsError
@@ -188,12 +188,12 @@ func (a *app) planJSON(p *run.Planned, err error) error {
 		return nil
 	}
 	return view.JSON(a.out, map[string]any{"format_version": planner.FormatVersion, "complete": false, "applyable": false, "errored": true,
-		"diagnostics": planner.Diagnostics(d.Diags)})
+		"diagnostics": view.JSONDiagnostics(d.Diags, d.Files)})
 }
 
 // complete gives a plan's JSON all diagnostics, the definition's as well.
-func complete(p *run.Planned) {
-	p.Plan.Diagnostics = planner.Diagnostics(p.Diags)
+func complete(s *run.Session, p *run.Planned) {
+	p.Plan.Diagnostics = view.JSONDiagnostics(p.Diags, s.Config.Files())
 	p.Plan.Errored = p.Diags.HasErrors()
 }
 
@@ -321,7 +321,7 @@ func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.ApplyOptions, asJS
 		if asJSON {
 			var d *view.DiagnosticsError
 			errors.As(err, &d)
-			for _, one := range planner.Diagnostics(d.Diags) {
+			for _, one := range view.JSONDiagnostics(d.Diags, d.Files) {
 				progress.Diagnostic(one)
 			}
 			return status(exitCode(err, false))
@@ -351,7 +351,7 @@ func (a *app) warn(diags hcl.Diagnostics, s *run.Session, progress *view.Progres
 		a.errStyle.Diagnostics(a.err, diags, s.Config.Files())
 		return
 	}
-	for _, one := range planner.Diagnostics(diags) {
+	for _, one := range view.JSONDiagnostics(diags, s.Config.Files()) {
 		progress.Diagnostic(one)
 	}
 }

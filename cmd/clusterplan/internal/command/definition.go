@@ -13,6 +13,7 @@ import (
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/planner"
 )
 
 func (a *app) initCommand() *cobra.Command {
@@ -57,13 +58,16 @@ once. It looks at no state and no machine.`, "0    it is valid", "1    it is not
 				return err
 			}
 			s, err := run.Open(dirArg(args), run.Options{Version: Version, Vars: inputs})
+			if err != nil && asJSON { // the answer is always a document
+				return errors.Join(view.ValidateJSON(a.out, []planner.Diagnostic{view.ErrorDiagnostic(err)}), status(exitError))
+			}
 			if err != nil {
 				return err
 			}
 			defer s.Close()
 			diags := s.Validate()
 			if asJSON {
-				if err := view.ValidateJSON(a.out, diags); err != nil {
+				if err := view.ValidateJSON(a.out, view.JSONDiagnostics(diags, s.Config.Files())); err != nil {
 					return err
 				}
 			} else {

@@ -39,7 +39,7 @@ what is not applied.`, helpDone+", whatever would happen", helpError, "3    a gu
 			sim, diags, err := s.Simulate(ctx, run.SimulateOptions{Fail: fail, NoRefresh: !f.refresh})
 			var bad *view.DiagnosticsError
 			if f.asJSON && errors.As(err, &bad) {
-				return errors.Join(view.JSON(a.out, map[string]any{"format_version": planner.FormatVersion, "diagnostics": planner.Diagnostics(bad.Diags)}), status(exitError))
+				return errors.Join(view.JSON(a.out, map[string]any{"format_version": planner.FormatVersion, "diagnostics": view.JSONDiagnostics(bad.Diags, bad.Files)}), status(exitError))
 			}
 			if err != nil {
 				return err

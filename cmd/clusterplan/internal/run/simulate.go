@@ -50,6 +50,6 @@ func (s *Session) Simulate(ctx context.Context, o SimulateOptions) (*planner.Sim
 	if err != nil {
 		return nil, diags, err
 	}
-	sim.Diagnostics = planner.Diagnostics(diags)
+	sim.Diagnostics = view.JSONDiagnostics(diags, s.Config.Files())
 	return sim, diags, nil
 }

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hcled"
 
 	"github.com/clusterplan/clusterplan/planner"
 )
@@ -43,6 +45,44 @@ func (s Style) Error(w io.Writer, err error) {
 	if errors.As(err, &hint) && hint.Hint != "" {
 		fmt.Fprintf(w, "\n%s\n", hint.Hint)
 	}
+}
+
+// JSONDiagnostics are diagnostics in the JSON form, with the source that they are
+// about where files has it.
+func JSONDiagnostics(diags hcl.Diagnostics, files map[string]*hcl.File) []planner.Diagnostic {
+	out := planner.Diagnostics(diags)
+	for i, d := range diags {
+		if d.Subject != nil && files[d.Subject.Filename] != nil {
+			out[i].Snippet = snippet(d, files[d.Subject.Filename])
+		}
+	}
+	return out
+}
+
+// snippet is the lines of a diagnostic; of a range that is not in the file nil.
+func snippet(d *hcl.Diagnostic, file *hcl.File) *planner.Snippet {
+	src, at := file.Bytes, *d.Subject
+	around := at
+	if d.Context != nil && d.Context.Filename == at.Filename {
+		around = hcl.RangeOver(around, *d.Context)
+	}
+	if around.Start.Byte < 0 || at.Start.Byte > at.End.Byte || around.Start.Byte > around.End.Byte || around.End.Byte > len(src) {
+		return nil
+	}
+	start := bytes.LastIndexByte(src[:around.Start.Byte], '\n') + 1
+	end := len(src)
+	if i := bytes.IndexByte(src[around.End.Byte:], '\n'); i >= 0 {
+		end = around.End.Byte + i
+	}
+	if around.End.Byte > around.Start.Byte && src[around.End.Byte-1] == '\n' {
+		end = around.End.Byte - 1
+	}
+	s := &planner.Snippet{Code: string(src[start:end]), StartLine: around.Start.Line,
+		HighlightStartOffset: min(at.Start.Byte, end) - start, HighlightEndOffset: min(at.End.Byte, end) - start}
+	if context := hcled.ContextString(file, at.Start.Byte); context != "" {
+		s.Context = &context
+	}
+	return s
 }
 
 // ErrorDiagnostic is an error with its hint as one of JSON's diagnostics.
@@ -83,15 +123,16 @@ type validateJSON struct {
 }
 
 // ValidateJSON writes the result of validate.
-func ValidateJSON(w io.Writer, diags hcl.Diagnostics) error {
-	out := validateJSON{FormatVersion: planner.FormatVersion, Valid: !diags.HasErrors(), Diagnostics: planner.Diagnostics(diags)}
+func ValidateJSON(w io.Writer, diags []planner.Diagnostic) error {
+	out := validateJSON{FormatVersion: planner.FormatVersion, Diagnostics: diags}
 	for _, d := range diags {
-		if d.Severity == hcl.DiagError {
+		if d.Severity == "error" {
 			out.ErrorCount++
 		} else {
 			out.WarningCount++
 		}
 	}
+	out.Valid = out.ErrorCount == 0
 	return JSON(w, out)
 }
 
