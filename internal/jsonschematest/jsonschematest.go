@@ -189,7 +189,7 @@ func compiled(name string) (*jsonschema.Schema, error) {
 func strict(v any) {
 	switch v := v.(type) {
 	case map[string]any:
-		if v["type"] == "object" && v["properties"] != nil && v["additionalProperties"] == nil {
+		if v["properties"] != nil && v["additionalProperties"] == nil {
 			v["additionalProperties"] = false
 		}
 		for k, e := range v {

@@ -387,7 +387,7 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 	for _, failed := range res.Failed {
 		var conditions *apply.ConditionError
 		if errors.As(failed.Err, &conditions) { // they say where they stand
-			for _, d := range planner.Diagnostics(conditions.Diags) {
+			for _, d := range view.JSONDiagnostics(conditions.Diags, s.Config.Files()) {
 				progress.Diagnostic(d)
 			}
 			errs = append(errs, &view.DiagnosticsError{Diags: conditions.Diags, Files: s.Config.Files()})
@@ -408,7 +408,7 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		errs = append(errs, fmt.Errorf("%s (%s): %w", failed.Addr, what, failed.Err))
 	}
 	if asJSON {
-		for _, d := range planner.Diagnostics(applied.CheckDiags) {
+		for _, d := range view.JSONDiagnostics(applied.CheckDiags, s.Config.Files()) {
 			progress.Diagnostic(d)
 		}
 		progress.Checks(applied.Checks)

@@ -3,10 +3,12 @@ package view
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/zclconf/go-cty/cty"
+	"pgregory.net/rapid"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
@@ -164,4 +166,65 @@ func changed(c planner.Change) string {
 	b := new(strings.Builder)
 	(Style{}).changes(b, &planner.Plan{Changes: []planner.Change{c}})
 	return b.String()
+}
+
+// An edit leads from the one list to the other, and no shorter one does in small
+// lists; it stays one where the lists are too large to look for the shortest.
+func TestScript(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := rapid.SliceOfN(rapid.IntRange(0, 3), 0, 7)
+		before, after := list.Draw(t, "before"), list.Draw(t, "after")
+		kept := checkScript(t, before, after)
+		if want := longest(before, after); kept != want {
+			t.Errorf("it keeps %d, could keep %d", kept, want)
+		}
+	})
+	before, after := make([]int, 2000), make([]int, 2000)
+	for i := range before {
+		before[i], after[i] = i, -i-1
+	}
+	before[0], after[0] = 7, 7
+	checkScript(t, before, after)
+}
+
+// checkScript returns how much an edit keeps.
+func checkScript(t interface{ Errorf(string, ...any) }, before, after []int) (kept int) {
+	var was, is []int
+	for _, st := range script(before, after, func(a, b int) bool { return a == b }) {
+		switch st.mark {
+		case '-':
+			was = append(was, st.was)
+		case '+':
+			is = append(is, st.is)
+		default:
+			was, is = append(was, st.is), append(is, st.is)
+			kept++
+		}
+	}
+	if !slices.Equal(was, before) || !slices.Equal(is, after) {
+		t.Errorf("from %v to %v it goes from %v to %v", before, after, was, is)
+	}
+	return kept
+}
+
+// longest is the length of the longest common subsequence, by trying.
+func longest(a, b []int) int {
+	if len(a) == 0 || len(b) == 0 {
+		return 0
+	}
+	if a[0] == b[0] {
+		return 1 + longest(a[1:], b[1:])
+	}
+	return max(longest(a[1:], b), longest(a, b[1:]))
+}
+
+// What others wrote does not reach the terminal as it is.
+func TestPlanHasNoControls(t *testing.T) {
+	p := full()
+	p.Operator[0].Reason = "new\x1b]0;owned\a memory\x1b[2J"
+	p.Changes[4].Attributes[1].After = str("two\nlines\x1b[2J")
+	var b bytes.Buffer
+	if err := (Style{}).Plan(&b, p); err != nil || strings.ContainsAny(b.String(), "\x1b\a") {
+		t.Errorf("%v: %q", err, b.String())
+	}
 }

@@ -29,7 +29,8 @@ func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 	s.guarantees(b, p)
 	s.checks(b, p)
 	b.WriteString(s.Summary(p))
-	_, err := io.WriteString(w, b.String())
+	// Reasons and names come from others, too: nothing of theirs moves the cursor.
+	_, err := io.WriteString(w, s.recorded(b.String()))
 	return err
 }
 
@@ -100,8 +101,8 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 		s.section(b, "Could not be seen; prior values are kept")
 		for i := 0; i < len(p.Unreachable); {
 			// One cause is told once, whatever it hides.
-			reason, names := p.Unreachable[i].Reason, []string{}
-			for ; i < len(p.Unreachable) && p.Unreachable[i].Reason == reason; i++ {
+			reason, names := cause(&p.Unreachable[i]), []string{}
+			for ; i < len(p.Unreachable) && cause(&p.Unreachable[i]) == reason; i++ {
 				names = append(names, p.Unreachable[i].Address.String())
 			}
 			fmt.Fprintf(b, "  %s %s: %s\n", s.Yellow("!"), and(names), reason)
@@ -142,6 +143,11 @@ func (s Style) seen(b *strings.Builder, p *planner.Plan) {
 		fmt.Fprintf(b, "  %s\n", s.Dim("An import block takes one of them into the state, by its name."))
 		b.WriteString("\n")
 	}
+}
+
+// cause is why an object could not be seen, without its own name.
+func cause(u *planner.Unreachable) string {
+	return strings.TrimPrefix(strings.TrimPrefix(u.Reason, "read "+u.Address.String()+": "), "unreachable: ")
 }
 
 // part says of what part of the definition the plan is; list may be empty.
