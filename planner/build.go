@@ -475,6 +475,10 @@ func (b *builder) bringAbout(it *item) {
 // compare plans an object that is there and is wanted.
 func (b *builder) compare(it *item) {
 	requested := slices.Contains(b.in.Replace, it.addr)
+	if requested && it.addr == addr.Cluster() {
+		b.fail(it, "The cluster can't be replaced", "All nodes, groups and certificates hang on its identity. To begin anew, destroy it and apply; to make a node anew, name the node.")
+		requested = false
+	}
 	if it.same && !requested && it.trigger == "" {
 		it.change.Actions = ActionNoOp
 		return

@@ -80,6 +80,8 @@ func (f *planFlags) options(mode string) (run.PlanOptions, error) {
 	case partly && mode == planner.ModeDestroy:
 		return o, hint(errors.New("--destroy takes the whole cluster down: --target and --exclude can't be used with it"),
 			"To take a part away, take its blocks out of the definition, and plan with --target.")
+	case len(o.Replace) > 0 && mode == planner.ModeDestroy:
+		return o, errors.New("--replace can't be used with --destroy: what is taken down is not made again")
 	case f.refreshOnly && mode == planner.ModeDestroy:
 		return o, errors.New("--refresh-only can't be used with --destroy: one changes nothing, the other takes everything down")
 	case f.refreshOnly && !f.refresh:
@@ -228,7 +230,7 @@ Destroy stops the cluster's groups and agents and removes what apply has made.`,
 
 func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 	var f planFlags
-	var auto bool
+	var auto, destroy bool
 	what := "the definition's directory"
 	codes := []string{helpDone, helpError + "; what was done before it is kept", helpLocked, helpQuorum, helpInterrupted + ", what was under way is told"}
 	if mode == planner.ModeNormal {
@@ -241,6 +243,10 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 		Long: long(text, codes...),
 		Args: atMost(1, what),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			mode := mode
+			if destroy {
+				mode = planner.ModeDestroy
+			}
 			o, err := f.options(mode)
 			if err != nil {
 				return err
@@ -248,7 +254,7 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 			if o.NoLock {
 				return fmt.Errorf("--lock=false is for plan only: two applies at once would undo one another")
 			}
-			if mode == planner.ModeNormal {
+			if cmd.Flags().Lookup("destroy") != nil { // destroy takes no file
 				if file, err := planFileArg(args); err != nil {
 					return err
 				} else if file != "" {
@@ -273,6 +279,7 @@ func (a *app) applying(use, short, text, example, mode string) *cobra.Command {
 	f.register(c, mode == planner.ModeDestroy)
 	if mode != planner.ModeDestroy {
 		a.completeAddresses(c)
+		c.Flags().BoolVar(&destroy, "destroy", false, "take everything down, as destroy does")
 		c.Flags().BoolVar(&f.broken, "allow-broken-guarantee", false, "apply although a guarantee does not hold after it; the state records which")
 	}
 	c.Flags().BoolVar(&auto, "auto-approve", false, "don't ask")
