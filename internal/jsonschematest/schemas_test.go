@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -259,5 +260,32 @@ func TestChecksAreStrict(t *testing.T) {
 		if got := strings.Join(jsonschematest.Of(strings.Fields(args)), ","); got != want {
 			t.Errorf("%s: %q, want %q", args, got, want)
 		}
+	}
+}
+
+// The documents that the docs show fit, and docs/json.md leads to every schema.
+func TestDocs(t *testing.T) {
+	all := jsonschematest.Names()
+	examples := 0
+	for _, page := range []string{"json.md", "api.md"} {
+		data, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split(string(data), "```json\n")[1:] {
+			doc, _, _ := strings.Cut(block, "```")
+			if err := jsonschematest.Check(all, []byte(doc)); err != nil {
+				t.Errorf("docs/%s: an example fits none: %v", page, err)
+			}
+			examples++
+		}
+		for _, name := range all {
+			if page == "json.md" && !strings.Contains(string(data), "(schemas/"+name+".schema.json)") {
+				t.Errorf("docs/json.md does not tell of %s.schema.json", name)
+			}
+		}
+	}
+	if examples < 3 {
+		t.Errorf("only %d examples", examples)
 	}
 }

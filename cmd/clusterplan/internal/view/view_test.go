@@ -239,7 +239,8 @@ func events() []apply.Event {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	n, g := node("n1"), addr.Group("web", addr.NoKey)
 	return []apply.Event{
-		{Type: apply.EventPlanned, Time: at, Addr: n, Action: "create"},
+		{Type: apply.EventPlanned, Time: at, Addr: n, Action: "create", Reason: planner.ReasonNotInState},
+		{Type: apply.EventPlanned, Time: at, Addr: g, Action: "move", Previous: ptr(addr.Group("old", addr.NoKey))},
 		{Type: apply.EventStart, Time: at, Addr: n, Action: "create", ID: "a1"},
 		{Type: apply.EventProgress, Time: at.Add(time.Second), Addr: n, Action: "create", Text: "install"},
 		{Type: apply.EventComplete, Time: at.Add(2 * time.Second), Addr: n, Action: "create", Elapsed: 2 * time.Second},
@@ -255,7 +256,7 @@ func TestProgress(t *testing.T) {
 	p := NewProgress(&b, Style{}, false)
 	for i, e := range events() {
 		p.Event(e)
-		if i == 1 {
+		if i == 2 {
 			p.tick(e.Time.Add(still))
 		}
 	}
@@ -264,8 +265,11 @@ func TestProgress(t *testing.T) {
 
 	b.Reset()
 	p = NewProgress(&b, Style{}, true)
-	for _, e := range events() {
+	for i, e := range events() {
 		p.Event(e)
+		if i == 2 {
+			p.tick(e.Time.Add(still))
+		}
 	}
 	golden(t, "progress.json", b.String())
 	if err := jsonschematest.Output([]string{"apply", "--json"}, b.Bytes()); err != nil {
