@@ -179,18 +179,23 @@ func isDiagnostics(err error) bool {
 	return errors.As(err, &d)
 }
 
-// planJSON writes a plan; of one that could not be made its diagnostics.
+// planJSON writes a plan; of one that could not be made its diagnostics, or what
+// else was in the way.
 func (a *app) planJSON(s *run.Session, p *run.Planned, err error) error {
 	if p != nil && p.Plan != nil {
 		complete(s, p)
 		return view.JSON(a.out, p.Plan)
 	}
-	var d *view.DiagnosticsError
-	if !errors.As(err, &d) {
+	if err == nil {
 		return nil
 	}
+	diags := []planner.Diagnostic{view.ErrorDiagnostic(err)}
+	var d *view.DiagnosticsError
+	if errors.As(err, &d) {
+		diags = view.JSONDiagnostics(d.Diags, d.Files)
+	}
 	return view.JSON(a.out, map[string]any{"format_version": planner.FormatVersion, "complete": false, "applyable": false, "errored": true,
-		"diagnostics": view.JSONDiagnostics(d.Diags, d.Files)})
+		"diagnostics": diags})
 }
 
 // complete gives a plan's JSON all diagnostics, the definition's as well.

@@ -46,6 +46,9 @@ func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
 		notes := ""
 		if len(a.notes) > 0 {
 			notes = "  " + s.Dim("# "+strings.Join(a.notes, ", "))
+			if slices.Contains(a.notes, forces) {
+				notes = "  " + s.Red("# "+strings.Join(a.notes, ", "))
+			}
 		}
 		// Notes stand where the eye is, at the end of the first line.
 		first, rest, more := strings.Cut(text, "\n")
@@ -61,6 +64,9 @@ func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
 		fmt.Fprintf(b, "        %s\n", s.Dim("# ("+count(hidden, "unchanged attribute")+" hidden)"))
 	}
 }
+
+// forces is why an object can't stay.
+const forces = "forces replacement"
 
 func count(n int, what string) string {
 	if n != 1 {
@@ -114,7 +120,7 @@ func attributeNotes(c *planner.Change, a planner.AttributeChange) []string {
 	}
 	root, _, _ := strings.Cut(a.Path, "[")
 	if slices.Contains(c.ReplacePaths, a.Path) || slices.Contains(c.ReplacePaths, root) {
-		out = append(out, "forces replacement")
+		out = append(out, forces)
 	} else if a.Impact != "" && a.Impact != "none" && c.Action() != "replace" {
 		out = append(out, strings.ReplaceAll(string(a.Impact), "_", " "))
 	}
