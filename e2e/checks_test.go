@@ -52,6 +52,14 @@ func TestConditions(t *testing.T) {
       error_message = "n1 is at ${node.n1.endpoint}."
     }
   }`)
+	l.edit("node \"n3\" {\n", `node "n3" {
+  lifecycle {
+    postcondition {
+      condition     = self.state == "up" && self.endpoint != node.n1.endpoint
+      error_message = "n3 is ${self.state} at ${self.endpoint}."
+    }
+  }
+`)
 	l.edit("mode  = \"immediate\"\n    delay = \"5s\"", "mode = \"prevent\"")
 	l.must(0, "plan").wants(t, "Known after the apply: check.nodes, check.web.")
 	// Only the apply knows where n1 is: web is not touched, and nothing that needs it.

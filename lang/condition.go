@@ -415,7 +415,8 @@ func (ev *evaluation) selfValue(in *instance, is cty.Value) cty.Value {
 			continue
 		}
 		v := is.GetAttr(name)
-		if said.ContainsMarked() && !v.ContainsMarked() {
+		a, _ := in.block.schema.Attribute(name)
+		if (said.ContainsMarked() || a.Sensitive) && !v.ContainsMarked() {
 			v = v.Mark(schema.Sensitive)
 		}
 		attrs[name] = v
