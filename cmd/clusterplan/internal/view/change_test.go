@@ -125,6 +125,7 @@ func TestChanges(t *testing.T) {
 			common(map[string]cty.Value{"restart": obj(map[string]cty.Value{"delay": str("2s"), "threshold": cty.NumberIntVal(3)})}),
 			planner.AttributeChange{Path: "restart.delay", Before: str("1s"), After: str("2s"), Cause: planner.CauseDrift})},
 	}
+	cases[len(cases)-1].c.Why = []string{"drifted: agent not running", "drifted: restart.delay"}
 	var b bytes.Buffer
 	for _, c := range cases {
 		fmt.Fprintf(&b, "== %s\n", c.name)

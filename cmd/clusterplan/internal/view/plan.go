@@ -204,7 +204,7 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan) {
 		if c.Type != c.Address.Type || c.Address.IsResource() {
 			head += " (" + c.Type + ")"
 		}
-		b.WriteString(s.because(head, c.Why))
+		b.WriteString(s.because(head, slices.DeleteFunc(slices.Clone(c.Why), func(why string) bool { return below(c, why) })))
 		if c.PreviousAddress != nil {
 			fmt.Fprintf(b, "      %s\n", s.Dim(fmt.Sprintf("(moved from %s)", *c.PreviousAddress)))
 		}
@@ -233,6 +233,15 @@ func (s Style) hasMoved(b *strings.Builder, c *planner.Change) {
 	}
 	line := "    " + s.Bold(c.PreviousAddress.String()) + " has moved to " + s.Bold(c.Address.String())
 	b.WriteString(s.because(line, c.Why) + "\n")
+}
+
+// below tells whether a reason is only that an attribute has drifted, which the
+// attribute's own line says.
+func below(c *planner.Change, why string) bool {
+	path, drifted := strings.CutPrefix(why, "drifted: ")
+	return drifted && c.Action() == "update" && slices.ContainsFunc(c.Attributes, func(a planner.AttributeChange) bool {
+		return a.Path == path && a.Cause == planner.CauseDrift
+	})
 }
 
 // because ends a line with reasons; where that is too long for one, they stand
