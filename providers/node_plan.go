@@ -15,6 +15,7 @@ import (
 // are; those of certificates go on after the prefix.
 const (
 	HealthGone       = "directory gone"
+	HealthNoData     = "data directory gone"
 	HealthNotRunning = "agent not running"
 	HealthHomeless   = "agent runs without its directory"
 	HealthNoAnswer   = "agent does not answer"
@@ -139,7 +140,7 @@ func (p *Nodes) planned(req PlanRequest) (cty.Value, error) {
 		}
 	}
 	attrs["server_id"] = cty.UnknownVal(cty.Number)
-	if v := prior("server_id"); v != cty.NilVal && !v.IsNull() && !has(req.Prior.Health, HealthGone) {
+	if v := prior("server_id"); v != cty.NilVal && !v.IsNull() && !has(req.Prior.Health, HealthGone, HealthNoData) {
 		attrs["server_id"] = v
 	}
 	digest, err := p.program()
@@ -231,7 +232,7 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 	hung := has(health, HealthNoAnswer, HealthHomeless) || (network && !down)
 	restart := c.listen || c.program || c.resets || has(health, HealthProgram, HealthConfig, HealthKeys)
 	install := gone || restart || network || c.name || has(health, HealthCert, HealthLink)
-	rejoin := gone || has(health, HealthNotMember, HealthServer)
+	rejoin := gone || has(health, HealthNoData, HealthNotMember, HealthServer)
 	drained := (restart && !down && !hung) || c.witness
 
 	add(drained, PhaseDrain)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"syscall"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
@@ -124,6 +125,15 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 	}
 	if pid == 0 {
 		health = append(health, HealthNotRunning)
+		if n.ServerID != 0 { // what it starts with then is another server, which has to join
+			data, err := s.host.Files().List(ctx, s.path(DataDirName))
+			if err != nil {
+				return nil, err
+			}
+			if len(data) == 0 {
+				health = append(health, HealthNoData)
+			}
+		}
 	} else if self, err := p.self(ctx, s, n.Endpoint, identity, p.patience(s.id)); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -169,7 +179,7 @@ func (p *Nodes) patience(id string) time.Duration {
 // installedProgram is the first 16 digits of the installed program's digest; "": none.
 func (p *Nodes) installedProgram(ctx context.Context, s *site) (string, error) {
 	target, err := s.host.Files().ReadLink(ctx, s.path(AgentLink))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EINVAL) { // EINVAL: it is no link, so not ours
 		return "", nil
 	}
 	if err != nil {

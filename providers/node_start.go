@@ -104,7 +104,7 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 			return fail(fmt.Errorf("its port is taken: something else listens on %s (TCP or UDP); stop that, or give the node another address", s.conf.Address))
 		}
 		if err := s.host.Start(ctx, s.dir); err != nil {
-			return fail(fmt.Errorf("its agent can't be executed: %w; the program is %s", err, s.abs(AgentLink)))
+			return fail(fmt.Errorf("its agent can't be executed: %w; see that the program that %s names may be executed there (its mode, and how its file system is mounted), and apply again", err, s.abs(AgentLink)))
 		}
 	}
 	deadline := time.Now().Add(p.cfg.StartWait)

@@ -15,6 +15,7 @@ const (
 	EventComplete = "apply_complete"
 	EventErrored  = "apply_errored"
 	EventSkipped  = "apply_skipped"
+	EventWaiting  = "apply_waiting" // of no object: for a quorum
 	EventSummary  = "change_summary"
 )
 

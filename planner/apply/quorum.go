@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -14,13 +15,18 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/quorum"
 )
 
+// electionWait is how long a quorum may be away without a word: agents that were
+// started a moment ago elect a leader first.
+const electionWait = 2 * time.Second
+
 // awaitQuorum waits until the cluster can commit. It is what the database
 // steps stand behind: agents that were just started need an election first.
 func (r *runner) awaitQuorum(ctx context.Context) error {
 	if !r.hasLive() {
 		return nil
 	}
-	deadline := r.now().Add(r.cfg.QuorumWait)
+	began, told := r.now(), false
+	deadline := began.Add(r.cfg.QuorumWait)
 	for {
 		var world planner.World
 		refresh.Live(ctx, r.cfg.Providers, &world)
@@ -38,13 +44,24 @@ func (r *runner) awaitQuorum(ctx context.Context) error {
 			return errors.New("the nodes answer, but none of them holds the cluster's database any more: their data directories are gone; apply again, and it makes the cluster anew")
 		}
 		if !r.now().Before(deadline) {
-			return fmt.Errorf("%w within %s: %s; start the other nodes' hosts and apply again", providers.ErrNoQuorum, r.cfg.QuorumWait, why)
+			return fmt.Errorf("%w within %s: %s; start the other nodes' hosts, or mend the network between the nodes, and apply again", providers.ErrNoQuorum, r.cfg.QuorumWait, why)
 		}
-		if !sleep(ctx, r.cfg.Poll) {
+		if !told && r.now().Sub(began) > electionWait {
+			told = true
+			r.emit(Event{Type: EventWaiting, Text: fmt.Sprintf("waiting for a quorum, for up to %s: %s", r.cfg.QuorumWait, why)})
+		}
+		select {
+		case <-r.cfg.Stop:
+			return errStopped // nothing is under way: nobody has to wait for the end of this
+		case <-ctx.Done():
 			return ctx.Err()
+		case <-time.After(r.cfg.Poll):
 		}
 	}
 }
+
+// errStopped ends a wait that the user has ended.
+var errStopped = errors.New("interrupted")
 
 func (r *runner) hasLive() bool {
 	for _, name := range r.cfg.Providers.Names() {

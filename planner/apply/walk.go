@@ -151,9 +151,12 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 			stopped, stop = true, nil
 		case out := <-results:
 			active--
-			if out.err != nil && ctx.Err() != nil && errors.Is(out.err, ctx.Err()) {
+			if errors.Is(out.err, errStopped) || out.err != nil && ctx.Err() != nil && errors.Is(out.err, ctx.Err()) {
 				// It did not fail, it was cut off: nothing follows from it.
 				out.v.status, stopped = failed, true
+				if out.v.unit.Action == "" {
+					continue // a wait: nothing of it is to be looked at
+				}
 				res.Cancelled = append(res.Cancelled, Failure{Addr: out.v.unit.Key.Addr, Action: out.v.unit.Action, Phase: out.phase, Err: out.err})
 				continue
 			}

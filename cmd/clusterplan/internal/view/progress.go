@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,6 +111,8 @@ func (p *Progress) write(e apply.Event) {
 		fmt.Fprintf(p.w, "%s: %s [%s]\n", at, s.Red(doing(e.Action)+" failed"), seconds(e.Elapsed))
 	case apply.EventSkipped:
 		fmt.Fprintf(p.w, "%s: %s: %s\n", at, s.Yellow("skipped"), e.Text)
+	case apply.EventWaiting:
+		fmt.Fprintln(p.w, s.Yellow(strings.ToUpper(e.Text[:1])+e.Text[1:]))
 	}
 }
 
@@ -223,6 +226,8 @@ func (p *Progress) writeJSON(e apply.Event) {
 		l.Hook, l.Message = hook, fmt.Sprintf("%s: %s after %s", name, did(e.Action), seconds(e.Elapsed))
 	case apply.EventSkipped:
 		l.Hook, l.Level, l.Message = hook, "warn", fmt.Sprintf("%s: skipped: %s", name, e.Text)
+	case apply.EventWaiting:
+		l.Level, l.Message = "warn", e.Text
 	case apply.EventErrored:
 		l.Hook, l.Level = hook, "error"
 		if e.Err != nil {

@@ -1,0 +1,205 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// seen is what a plan could see, of plan --json.
+type seen struct {
+	Complete bool `json:"complete"`
+	AsOf     *struct {
+		Revision uint64 `json:"revision"`
+		Quorum   bool   `json:"quorum"`
+	} `json:"as_of"`
+	Unreachable []struct {
+		Address string `json:"address"`
+		Reason  string `json:"reason"`
+	} `json:"unreachable"`
+	Drift []struct {
+		Address string   `json:"address"`
+		What    []string `json:"what"`
+	} `json:"drift"`
+}
+
+func (l *lab) look(args ...string) seen {
+	l.t.Helper()
+	r := l.must(0, append([]string{"plan", "--json"}, args...)...)
+	var p seen
+	if err := json.Unmarshal([]byte(r.out), &p); err != nil {
+		l.t.Fatalf("plan --json: %v: %s", err, r)
+	}
+	return p
+}
+
+// Two of three nodes hang, all of their processes: a plan says of which revision
+// it is and that they don't answer; apply starts them anew, and then changes the
+// group, all in one run.
+func TestHungNodes(t *testing.T) {
+	l := newLab(t)
+	l.apply()
+	l.served("n1")
+	for _, p := range append(l.of("n2"), l.of("n3")...) {
+		if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.until("n1 knows that there is no quorum", func() (bool, string) {
+		st := l.status()
+		return !st.Quorum.Have && len(st.Nodes) == 3 && st.Nodes[0].PID != 0, "quorum"
+	})
+	l.edit("group \"worker\" {\n", "group \"worker\" {\n  description = \"changed while two hang\"\n")
+	p := l.look()
+	if p.Complete || p.AsOf == nil || p.AsOf.Quorum || p.AsOf.Revision == 0 || len(p.Drift) != 2 {
+		t.Errorf("with two of three hanging: %+v", p)
+	}
+	for i, d := range p.Drift {
+		if d.Address != []string{"node.n2", "node.n3"}[i] || !slices.Contains(d.What, "agent does not answer") {
+			t.Errorf("drift: %+v", d)
+		}
+	}
+	l.apply().wants(t, "node.n2: changed", "node.n3: changed", "group.worker: changed")
+	l.settled()
+	l.up(3, 3)
+	l.served("n1", "n2", "n3")
+	l.destroyed()
+}
+
+// A node whose program can't be put in place fails alone: the group is changed,
+// the apply fails and says where, and without that node the next one does not. A
+// node that can't even be looked at keeps its values.
+func TestNodeThatCantStart(t *testing.T) {
+	l := newLab(t)
+	l.apply()
+	l.served("n1")
+	l.kill("n2")
+	link := filepath.Join(l.dir, ".clusterplan", "nodes", "n2", "bin", "clusterplan")
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(link, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.edit("group \"worker\" {\n", "group \"worker\" {\n  description = \"changed while one is broken\"\n")
+	l.must(1, "apply", "--auto-approve").wants(t, "Error: node.n2", link, "group.worker: changed", "apply again")
+	if got := l.planned(); !slices.Equal(got, []string{"node.n2"}) {
+		t.Errorf("left to do: %q", got)
+	}
+	if p := l.look("--exclude", "node.n2"); p.Complete {
+		t.Error("a plan of all but a node calls itself complete")
+	}
+	l.must(0, "apply", "--auto-approve", "--exclude", "node.n2").wants(t, "all but node.n2")
+	if left := l.of("n2"); len(left) > 0 {
+		t.Errorf("an apply of all but n2 has started %v", left)
+	}
+	if err := os.RemoveAll(link); err != nil {
+		t.Fatal(err)
+	}
+
+	// Its directory can't be read: it is listed, and the rest goes on.
+	conf := filepath.Join(l.dir, ".clusterplan", "nodes", "n2", "agent.json")
+	if err := os.Rename(conf, conf+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(conf, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.edit("changed while one is broken", "changed once more")
+	p := l.look()
+	if p.Complete || len(p.Unreachable) != 1 || p.Unreachable[0].Address != "node.n2" || !strings.Contains(p.Unreachable[0].Reason, conf) {
+		t.Errorf("with a node that can't be read: %+v", p)
+	}
+	l.apply().wants(t, "node.n2", "group.worker: changed")
+	if err := os.Remove(conf); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(conf+".away", conf); err != nil {
+		t.Fatal(err)
+	}
+
+	// No link any more, but a copy of something else, or nothing: apply puts it right.
+	for _, broken := range []func() error{
+		func() error { return nil },
+		func() error { return os.WriteFile(link, []byte("not a program"), 0o755) },
+	} {
+		if err := os.RemoveAll(link); err != nil {
+			t.Fatal(err)
+		}
+		if err := broken(); err != nil {
+			t.Fatal(err)
+		}
+		l.apply().wants(t, "agent program differs")
+		l.up(3, 3)
+		l.settled()
+		l.kill("n2")
+	}
+	l.apply()
+	l.destroyed()
+}
+
+// A node that has lost its data, and one that has lost all: apply has them join
+// anew, and nothing that the cluster knew is lost.
+func TestDataGone(t *testing.T) {
+	l := newLab(t)
+	l.apply()
+	l.served("n1")
+	for node, gone := range map[string]string{"n2": "data", "n3": "."} {
+		l.kill(node)
+		if err := os.RemoveAll(filepath.Join(l.dir, ".clusterplan", "nodes", node, gone)); err != nil {
+			t.Fatal(err)
+		}
+		p := l.look()
+		if len(p.Drift) != 1 || p.Drift[0].Address != "node."+node {
+			t.Errorf("%s has lost %s: drift %+v", node, gone, p.Drift)
+		}
+		l.apply()
+		l.settled()
+		l.up(3, 3)
+	}
+	l.served("n1", "n2", "n3")
+	l.destroyed()
+}
+
+// The network falls apart while a group is edited: every agent runs, none has a
+// quorum. Apply waits for one and says so, can be interrupted and repeated, and
+// goes on as soon as the links are back.
+func TestNetnsHalfIsolated(t *testing.T) {
+	l := netns(t)
+	l.apply()
+	l.groupOnline("web", "n1")
+	for _, node := range []string{"n2", "n3"} {
+		l.must(0, "lab", "isolate", node)
+	}
+	l.until("nobody has a quorum", func() (bool, string) {
+		st := l.status()
+		return !st.Quorum.Have && st.Quorum.LostSince != nil, "quorum"
+	})
+	l.edit("group \"web\" {\n", "group \"web\" {\n  description = \"changed while the network is down\"\n")
+	if p := l.look(); p.Complete || p.AsOf == nil || p.AsOf.Quorum || p.AsOf.Revision == 0 || len(p.Unreachable) != 0 {
+		t.Errorf("without a quorum: %+v", p)
+	}
+	const waits = "Waiting for a quorum"
+	pid, done, output := l.begin()
+	l.prints(waits, output)
+	if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	l.ended(done, output)
+	if text := output(); !strings.Contains(text, "exit status 130") || !strings.Contains(text, "Not begun: group.web") || strings.Contains(text, "Cut off") {
+		t.Errorf("interrupted while it waits: %s", text)
+	}
+	_, done, output = l.begin()
+	l.prints(waits, output)
+	l.must(0, "lab", "heal")
+	l.ended(done, output)
+	if text := output(); !strings.Contains(text, "exit status 0") || !strings.Contains(text, "group.web: changed") {
+		t.Errorf("repeated, and healed: %s", text)
+	}
+	l.settled()
+	l.destroyed()
+}
