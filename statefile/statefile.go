@@ -91,7 +91,19 @@ type Begin struct {
 	Lineage    string     `json:"lineage"`
 	Generation uint64     `json:"generation"` // of the lock
 	Who        string     `json:"who"`
+	Holder     *Holder    `json:"holder,omitempty"` // of the lock
 	Definition Definition `json:"definition"`
+}
+
+// Holder is the process that a run was begun in. Its id and start mean something
+// within one boot and one namespace of process ids.
+type Holder struct {
+	Lock      string `json:"lock"` // id
+	Host      string `json:"host"`
+	PID       int    `json:"pid"`
+	Started   uint64 `json:"started"`
+	Boot      string `json:"boot"`
+	Namespace string `json:"namespace"`
 }
 
 // Intent says what is about to be done to an object; Object is what is aimed

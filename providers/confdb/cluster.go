@@ -51,7 +51,7 @@ func (p *Provider) applyCluster(ctx context.Context, req providers.ApplyRequest)
 		return providers.ApplyResponse{}, fmt.Errorf("a cluster has no phase %q", req.Phase)
 	}
 	if req.Phase == providers.PhaseUpdate {
-		if err := p.write(func(api *client.Client) error {
+		if err := p.write(ctx, func(api *client.Client) error {
 			_, err := api.PutCluster(ctx, c, 0)
 			return err
 		}); err != nil {

@@ -47,7 +47,15 @@ type Provider struct {
 	asked  []string       // endpoints of client
 	rank   map[string]int // by node id: 0 has quorum, 1 answers, 2 is silent, as last asked
 	cached *database
-	stale  bool // something was written since
+	stale  bool   // something was written since
+	able   bool   // all agents that answered last know the change lease
+	under  string // the change lease that is held
+
+	holding  sync.Mutex // guards what follows; before mu
+	claim    *Claim
+	held     *client.Hold
+	watching sync.WaitGroup
+	closed   chan struct{}
 
 	reading sync.Mutex // one reading at a time: who waits gets what the first one read
 }
@@ -69,7 +77,7 @@ var (
 )
 
 // New is the provider; it needs Configure before use.
-func New() *Provider { return &Provider{} }
+func New() *Provider { return &Provider{closed: make(chan struct{})} }
 
 // Schema is of cluster, group and the resource types.
 func (p *Provider) Schema() providers.Schema {
@@ -95,6 +103,18 @@ func (p *Provider) Configure(_ cty.Value, env providers.Env) error {
 
 // Close lets connections go.
 func (p *Provider) Close() error {
+	p.holding.Lock()
+	if p.held != nil {
+		p.held.Close()
+		p.held = nil
+	}
+	select {
+	case <-p.closed:
+	default:
+		close(p.closed)
+	}
+	p.holding.Unlock()
+	p.watching.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.client != nil {
@@ -142,7 +162,7 @@ func (p *Provider) api() (*client.Client, error) {
 	}
 	// An older client goes on for the calls that use it; its idle connections
 	// close by themselves.
-	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: p.env.Nodes.Dial, Author: author(), Patience: patience})
+	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: p.env.Nodes.Dial, Author: author(), Patience: patience, Change: p.under})
 	p.asked = endpoints
 	return p.client, nil
 }
@@ -333,6 +353,10 @@ func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
 	wg.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.able = true
+	for _, a := range answers {
+		p.able = p.able && (a.err != nil || slices.Contains(a.self.Features, client.FeatureChange))
+	}
 	p.rank = make(map[string]int, len(answers))
 	for _, a := range answers {
 		p.env.Nodes.Heard(a.NodeID, a.err == nil)

@@ -48,7 +48,7 @@ func (p *Provider) applyFence(ctx context.Context, req providers.ApplyRequest) (
 			return providers.ApplyResponse{}, foreignFence(old.Spec)
 		}
 	}
-	if err := p.write(func(c *client.Client) error {
+	if err := p.write(ctx, func(c *client.Client) error {
 		_, err := c.PutFence(ctx, f, 0)
 		return err
 	}); err != nil {
@@ -77,7 +77,7 @@ func (p *Provider) deleteFence(ctx context.Context, req providers.ApplyRequest) 
 	case old.Spec.ManagedBy != spec.ManagedBy:
 		return foreignFence(old.Spec)
 	}
-	if err := p.write(func(c *client.Client) error {
+	if err := p.write(ctx, func(c *client.Client) error {
 		_, err := c.DeleteFence(ctx, req.ID, 0)
 		return err
 	}); err != nil {

@@ -85,7 +85,7 @@ func (p *Provider) applyGroup(ctx context.Context, req providers.ApplyRequest) (
 			return providers.ApplyResponse{}, err
 		}
 	}
-	if err := p.write(func(c *client.Client) error {
+	if err := p.write(ctx, func(c *client.Client) error {
 		_, err := c.PutGroup(ctx, g, 0) // its id is its own: parallel puts don't meet
 		return err
 	}); err != nil {
@@ -143,7 +143,7 @@ func (p *Provider) deleteGroup(ctx context.Context, req providers.ApplyRequest, 
 			return foreign(old.Spec)
 		}
 	}
-	if err := p.write(func(c *client.Client) error {
+	if err := p.write(ctx, func(c *client.Client) error {
 		_, err := c.DeleteGroup(ctx, req.ID, 0)
 		return err
 	}); err != nil {

@@ -31,7 +31,10 @@ func request(m providers.Member) client.MemberRequest {
 }
 
 // write does one write and drops what was read.
-func (p *Provider) write(what func(c *client.Client) error) error {
+func (p *Provider) write(ctx context.Context, what func(c *client.Client) error) error {
+	if err := p.hold(ctx); err != nil {
+		return err
+	}
 	c, err := p.api()
 	if err != nil {
 		return err
@@ -43,7 +46,7 @@ func (p *Provider) write(what func(c *client.Client) error) error {
 
 // Join makes the node a learner, with the data directory that it has now.
 func (p *Provider) Join(ctx context.Context, m providers.Member) error {
-	return p.write(func(c *client.Client) error {
+	return p.write(ctx, func(c *client.Client) error {
 		_, err := c.Join(ctx, request(m))
 		return err
 	})
@@ -51,7 +54,7 @@ func (p *Provider) Join(ctx context.Context, m providers.Member) error {
 
 // Promote waits until the node has caught up and takes part in full.
 func (p *Provider) Promote(ctx context.Context, nodeID string) error {
-	return p.write(func(c *client.Client) error {
+	return p.write(ctx, func(c *client.Client) error {
 		deadline := time.Now().Add(catchUpWait)
 		for {
 			_, err := c.Promote(ctx, nodeID)
@@ -67,7 +70,7 @@ func (p *Provider) Promote(ctx context.Context, nodeID string) error {
 
 // Update changes what the cluster keeps of the node.
 func (p *Provider) Update(ctx context.Context, m providers.Member) error {
-	return p.write(func(c *client.Client) error {
+	return p.write(ctx, func(c *client.Client) error {
 		_, err := c.UpdateMember(ctx, request(m), 0)
 		return err
 	})
@@ -75,7 +78,7 @@ func (p *Provider) Update(ctx context.Context, m providers.Member) error {
 
 // Leave takes the node out. Twice is fine.
 func (p *Provider) Leave(ctx context.Context, nodeID string) error {
-	return p.write(func(c *client.Client) error {
+	return p.write(ctx, func(c *client.Client) error {
 		_, err := c.Leave(ctx, nodeID)
 		return err
 	})
@@ -119,7 +122,7 @@ func (p *Provider) Drain(ctx context.Context, nodeID, reason string) error {
 		if m.Paused != nil && !ours(m.Paused) {
 			text += pausedMark + m.Paused.Author + ": " + m.Paused.Reason
 		}
-		if err := p.write(func(c *client.Client) error {
+		if err := p.write(ctx, func(c *client.Client) error {
 			_, err := c.Drain(ctx, nodeID, client.Order{Reason: text})
 			return err
 		}); err != nil {
@@ -152,7 +155,7 @@ func (p *Provider) Resume(ctx context.Context, nodeID string) error {
 		return nil
 	}
 	_, before, wasPaused := strings.Cut(m.Paused.Reason, pausedMark)
-	return p.write(func(c *client.Client) error {
+	return p.write(ctx, func(c *client.Client) error {
 		if _, err := c.Resume(ctx, nodeID, client.Order{Reason: "apply is done"}); err != nil || !wasPaused {
 			return err
 		}

@@ -121,17 +121,19 @@ func (s *server) routes() {
 
 	s.handle("PUT "+client.PathFences+"/{id}", admin, s.putFence)
 	s.handle("DELETE "+client.PathFences+"/{id}", admin, s.deleteFence)
+	s.handle("PUT "+client.PathChange, admin, s.takeChange)
+	s.handle("DELETE "+client.PathChange+"/{id}", admin, s.endChange)
 	s.handle("GET "+client.PathKeys, read, s.frameKeys)
 	s.handle("POST "+client.PathKeys+"/rotate", admin, s.rotateKeys)
 	s.handle("PUT "+client.PathCluster, admin, s.putCluster)
 	s.handle("PUT "+client.PathGroups+"/{id}", admin, s.putGroup)
 	s.handle("DELETE "+client.PathGroups+"/{id}", admin, s.deleteGroup)
 	s.handle("POST "+client.PathBootstrap, admin, s.bootstrap)
-	s.handle("POST "+client.PathMembers, admin, s.join)
-	s.handle("PUT "+client.PathMembers+"/{id}", admin, s.updateMember)
-	s.handle("POST "+client.PathNodes+"/{id}/evict", admin, s.evictNode)
-	s.handle("POST "+client.PathMembers+"/{id}/promote", admin, s.promote)
-	s.handle("DELETE "+client.PathMembers+"/{id}", admin, s.leave)
+	s.handle("POST "+client.PathMembers, admin, s.asHolder(s.join))
+	s.handle("PUT "+client.PathMembers+"/{id}", admin, s.asHolder(s.updateMember))
+	s.handle("POST "+client.PathNodes+"/{id}/evict", admin, s.asHolder(s.evictNode))
+	s.handle("POST "+client.PathMembers+"/{id}/promote", admin, s.asHolder(s.promote))
+	s.handle("DELETE "+client.PathMembers+"/{id}", admin, s.asHolder(s.leave))
 
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, &client.Error{Status: http.StatusNotFound, Code: "not_found",
@@ -306,7 +308,8 @@ func (c *call) body(v any) error {
 
 // command is the start of a write, with what the headers say.
 func (c *call) command(reason string) (confdb.Command, error) {
-	cmd := confdb.Command{ID: c.r.Header.Get(client.HeaderCommand), Time: time.Now().UTC(), Author: c.who, Reason: clean(reason)}
+	cmd := confdb.Command{ID: c.r.Header.Get(client.HeaderCommand), Time: time.Now().UTC(), Author: c.who, Reason: clean(reason),
+		Change: clean(c.r.Header.Get(client.HeaderChange))}
 	if clean(cmd.ID) != cmd.ID { // cut short it could be another one's, which was done already
 		return cmd, bad("%s is no id: at most 256 bytes of text without control characters", client.HeaderCommand)
 	}

@@ -128,6 +128,8 @@ func (s *server) refused(ctx context.Context, r confdb.Result, ifMatch bool) err
 		return &client.Error{Status: http.StatusConflict, Code: "fenced", Message: r.Detail, Hint: "stop: another node may run the group by now"}
 	case confdb.CodeLimit:
 		return tooLarge(r.Detail)
+	case confdb.CodeLocked:
+		return locked(r.Detail)
 	case confdb.CodeStale:
 		return &client.Error{Status: http.StatusConflict, Code: "stale", Message: r.Detail}
 	case confdb.CodeNotFound:

@@ -25,7 +25,7 @@ func (s *server) self(c *call) error {
 	f := s.b.Facts()
 	out := client.Self{FormatVersion: client.FormatVersion, ClusterID: f.ClusterID, NodeID: f.NodeID, Name: f.Name,
 		ServerID: f.ServerID, Endpoint: f.Endpoint, Version: f.Version, Program: f.Program,
-		CertNotAfter: f.CertNotAfter, PID: f.PID, MonitorPID: f.MonitorPID, FreezerPID: f.FreezerPID, NoReset: f.NoReset}
+		CertNotAfter: f.CertNotAfter, Features: []string{client.FeatureChange}, PID: f.PID, MonitorPID: f.MonitorPID, FreezerPID: f.FreezerPID, NoReset: f.NoReset}
 	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
 		out.Membership = membership(st, ms, f.NodeID, f.ServerID)
 		out.Quorum, out.Revision = ms.Quorum, st.Revision
@@ -99,6 +99,7 @@ func (s *server) config(c *call) error {
 			out.Groups = append(out.Groups, cg)
 		}
 		out.Fences = fencesOf(st, allowed(c.role, client.RoleAdmin))
+		out.Change = changeOf(st)
 	})
 	if err != nil {
 		return err
@@ -154,6 +155,7 @@ func (s *server) status(c *call) error {
 			out.Groups = append(out.Groups, groupStatus(st, ms, st.Groups[id], f.NodeID, boottime.Now()))
 		}
 		out.Fences = statusFences(st)
+		out.Change = changeOf(st)
 	})
 	if err != nil {
 		return err

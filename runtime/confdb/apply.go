@@ -68,6 +68,9 @@ func (s *State) do(c Command) Result {
 	if c.IfMatch != 0 && c.IfMatch != s.ConfigRevision {
 		return refuse(CodeConflict, "the definition is at revision %d now, not %d: someone else changed it; plan again", s.ConfigRevision, c.IfMatch)
 	}
+	if r, refused := s.underChange(&c); refused {
+		return r
+	}
 	switch {
 	case c.PutCluster != nil:
 		return s.putCluster(c)
@@ -127,6 +130,10 @@ func (s *State) do(c Command) Result {
 		return s.fenceNode(c)
 	case c.NodeFenced != nil:
 		return s.nodeFenced(c)
+	case c.TakeChange != nil:
+		return s.takeChange(c)
+	case c.EndChange != nil:
+		return s.endChange(c)
 	case c.Event != nil:
 		s.event(c, *c.Event)
 	}

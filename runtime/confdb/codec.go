@@ -127,7 +127,7 @@ func (c *Command) check() error {
 		c.ResumeNode != nil, c.PutGroup != nil, c.DeleteGroup != nil, c.SetWant != nil, c.MoveGroup != nil,
 		c.Handover != nil, c.Assign != nil, c.Report != nil, c.SetView != nil, c.EvictNode != nil, c.EndQuarantine != nil, c.ConfirmTimings != nil, c.TellLinks != nil, c.TellCert != nil, c.QuorumLost != nil, c.RotateKey != nil, c.KeyPhase != nil, c.Event != nil, c.Nothing,
 		c.KV != nil, c.PutChunk != nil, c.PutCheckpoint != nil,
-		c.PutFence != nil, c.DeleteFence != nil, c.FenceNode != nil, c.NodeFenced != nil,
+		c.PutFence != nil, c.DeleteFence != nil, c.FenceNode != nil, c.NodeFenced != nil, c.TakeChange != nil, c.EndChange != nil,
 	} {
 		if set {
 			n++

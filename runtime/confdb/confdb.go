@@ -33,7 +33,9 @@ type State struct {
 	// change that made leases shorter.
 	TimingsRevision uint64 `json:"timings_revision,omitempty"`
 	ShorterRevision uint64 `json:"shorter_revision,omitempty"`
-	Done            []Done `json:"done"` // the newest maxDone command ids with their results: a retried command is applied once
+	// Change is who changes the definition now (apply_change.go); nil: nobody.
+	Change *Change `json:"change,omitempty"`
+	Done   []Done  `json:"done"` // the newest maxDone command ids with their results: a retried command is applied once
 
 	KV     KV                `json:"-"` // behind the JSON of a snapshot (codec_blobs.go)
 	Chunks map[string]*Chunk `json:"-"` // of checkpoints, by ChunkHash; likewise
@@ -197,6 +199,9 @@ type Command struct {
 	IfMatch uint64    `json:"if_match,omitempty"` // ConfigRevision that the sender saw; 0: any
 	Cause   uint64    `json:"cause,omitempty"`    // event that it follows from
 
+	// Change is the change lease that this is done under: refused once it is over.
+	Change string `json:"change,omitempty"`
+
 	PutCluster  *spec.Cluster `json:"put_cluster,omitempty"`
 	PutNode     *PutNode      `json:"put_node,omitempty"`
 	DeleteNode  *NodeRef      `json:"delete_node,omitempty"`
@@ -227,6 +232,9 @@ type Command struct {
 	KV            *KVWrite       `json:"kv,omitempty"`
 	PutChunk      *PutChunk      `json:"put_chunk,omitempty"`
 	PutCheckpoint *PutCheckpoint `json:"put_checkpoint,omitempty"`
+
+	TakeChange *TakeChange `json:"take_change,omitempty"`
+	EndChange  *EndChange  `json:"end_change,omitempty"`
 
 	PutFence    *spec.Fence `json:"put_fence,omitempty"`
 	DeleteFence *FenceRef   `json:"delete_fence,omitempty"`

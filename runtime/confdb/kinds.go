@@ -17,6 +17,8 @@ const (
 	KindCertEnding     = "certificate_ending"   // less than a third of its life is left: an apply renews it
 	KindCertExpired    = "certificate_expired"  // the node's API takes no calls over the network
 	KindCertRenewed    = "certificate_renewed"  // after one of these
+	KindChangeTaken    = "change_taken_over"    // the change lease, from a holder that is gone
+	KindChangeBroken   = "change_broken"        // the change lease, by a person
 	KindKeyRotation    = "key_rotation"         // a phase of a change of the frame key
 	KindQuarantined    = "node_quarantined"     // it was lost too often: no group comes to it for a while
 	KindQuarantineOver = "node_quarantine_over" // groups may come to it again

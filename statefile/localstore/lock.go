@@ -76,6 +76,8 @@ type Lock struct {
 	s    *Store
 	info Info
 	took *Info // whose lock was taken over, if one was
+
+	cutOff string // the lock of the journal's last run, if that is dead
 	lost chan struct{}
 
 	stop context.CancelFunc
@@ -248,6 +250,16 @@ func (l *Lock) tidy(on *loaded, again bool) error {
 		}
 	}
 	l.base, l.format = on.base, on.format
+	for _, e := range on.entries {
+		if e.Begin == nil || e.Begin.Holder == nil {
+			continue
+		}
+		h := e.Begin.Holder
+		p := process{Host: h.Host, PID: h.PID, Started: h.Started, Boot: h.Boot, Namespace: h.Namespace}
+		if l.cutOff = ""; p.sameSystem() && !p.running() {
+			l.cutOff = h.Lock
+		}
+	}
 	switch {
 	case on.stale:
 		s.step("remove stale journal")
@@ -270,6 +282,16 @@ func (l *Lock) Info() Info { return l.info }
 
 // TookOver is who held the lock and died, or nil.
 func (l *Lock) TookOver() *Info { return l.took }
+
+// Follows is the id of the lock under which the last run was that came to no end,
+// if its process is known to be dead: whatever it held elsewhere by that id is
+// nobody's any more. "": there is none, or nobody can know from here.
+func (l *Lock) Follows() string {
+	if l.took != nil && l.took.sameSystem() {
+		return l.took.ID
+	}
+	return l.cutOff
+}
 
 // Lost is closed once the lock is seen to be another's, or gone.
 func (l *Lock) Lost() <-chan struct{} { return l.lost }

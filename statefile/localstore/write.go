@@ -42,6 +42,8 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 			}
 			b := *e.Begin
 			b.Format, b.Serial, b.Lineage, b.Generation = statefile.FormatVersion, l.base.Serial, lineage, l.info.Generation
+			p := l.info.process
+			b.Holder = &statefile.Holder{Lock: l.info.ID, Host: p.Host, PID: p.PID, Started: p.Started, Boot: p.Boot, Namespace: p.Namespace}
 			e.Begin, begun = &b, true
 		}
 		if !begun {

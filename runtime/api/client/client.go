@@ -32,6 +32,8 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Author is who asks, for the event log, where the certificate names a program.
 	Author string
+	// Change is the change lease that writes are done under (HoldChange); "": none.
+	Change string
 	// Patience is how long one call goes on while nodes answer but the cluster
 	// has no quorum or leader, or the outcome of a write is unknown. Default 10 s;
 	// the call's context may end it sooner.
@@ -232,6 +234,9 @@ func (c *Client) send(ctx context.Context, endpoint string, r request) (*http.Re
 	set(HeaderCommand, r.command)
 	set(HeaderAuthor, c.opt.Author)
 	set(HeaderReason, r.reason)
+	if r.method != http.MethodGet {
+		set(HeaderChange, c.opt.Change)
+	}
 	if r.ifMatch != 0 {
 		req.Header.Set(HeaderIfMatch, strconv.FormatUint(r.ifMatch, 10))
 	}

@@ -51,6 +51,7 @@ const (
 	HeaderCommand = "Clusterplan-Command"
 	HeaderAuthor  = "Clusterplan-Author"
 	HeaderReason  = "Clusterplan-Reason"
+	HeaderChange  = "Clusterplan-Change" // the change lease that a write is done under
 
 	// Of key-value writes. If-Match is the key's revision there (its ETag),
 	// If-None-Match: * says that there is no such key. Epoch is the owner's;
@@ -82,6 +83,7 @@ type Self struct {
 	FreezerPID    int       `json:"freezer_pid,omitempty"` // of the monitor for groups with no_quorum = "freeze"; 0: none
 	NoReset       string    `json:"no_reset,omitempty"`    // why the node can't reset itself, though its definition says so
 	Group         string    `json:"group,omitempty"`       // by a group's socket: its name
+	Features      []string  `json:"features,omitempty"`    // that an older agent lacks: Feature*
 }
 
 // Bootstrap makes a waiting node the first of a new cluster.
@@ -123,7 +125,7 @@ type Done struct {
 type Error struct {
 	FormatVersion string `json:"format_version"`
 	Status        int    `json:"status"`
-	Code          string `json:"code"` // bad_request | limit | compacted | fenced | stale | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | unknown_outcome | busy | waiting (no member: waits to be bootstrapped or joined)
+	Code          string `json:"code"` // bad_request | limit | compacted | fenced | stale | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | locked (the change lease is another's) | unknown_outcome | busy | waiting (no member: waits to be bootstrapped or joined)
 	Message       string `json:"message"`
 	Hint          string `json:"hint,omitempty"`
 	Leader        string `json:"leader,omitempty"` // endpoint
@@ -142,6 +144,7 @@ type Config struct {
 	Members        []ConfigMember `json:"members"`
 	Groups         []ConfigGroup  `json:"groups"`
 	Fences         []ConfigFence  `json:"fences,omitempty"`
+	Change         *Change        `json:"change,omitempty"` // who changes it now; nil: nobody
 }
 
 // ConfigMember is a member with what operators ordered.
@@ -183,6 +186,7 @@ type Status struct {
 	Nodes         []StatusNode  `json:"nodes"`
 	Groups        []StatusGroup `json:"groups"`
 	Fences        []StatusFence `json:"fences"`
+	Change        *Change       `json:"change,omitempty"` // who changes the definition now; nil: nobody
 }
 
 // StatusQuorum counts votes.

@@ -328,6 +328,9 @@ func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.ApplyOptions, asJS
 	if applied != nil && applied.Took != "" {
 		fmt.Fprintf(a.err, "The lock of a run by %s that ended without giving it back was taken over.\n", applied.Took)
 	}
+	if applied != nil && applied.Kept != nil {
+		fmt.Fprintf(a.err, "Warning: %v\n", applied.Kept)
+	}
 	switch {
 	case err != nil && isDiagnostics(err):
 		if asJSON {

@@ -168,7 +168,7 @@ func collect(err error, codes map[int]bool, interrupted bool) {
 	for _, c := range []struct {
 		target error
 		code   int
-	}{{run.ErrInterrupted, exitInterrupted}, {run.ErrLocked, exitLocked}, {run.ErrStale, exitStale}, {run.ErrQuorum, exitQuorum}, {run.ErrGuarantee, exitGuarantee}} {
+	}{{run.ErrInterrupted, exitInterrupted}, {run.ErrLocked, exitLocked}, {run.ErrChanging, exitLocked}, {run.ErrStale, exitStale}, {run.ErrQuorum, exitQuorum}, {run.ErrGuarantee, exitGuarantee}} {
 		is, ok := err.(interface{ Is(error) bool })
 		if err == c.target || ok && is.Is(c.target) {
 			codes[c.code] = true

@@ -196,12 +196,13 @@ func (a *app) forceUnlockCommand() *cobra.Command {
 		Use:   "force-unlock ID",
 		Short: "Break a lock on the state",
 		Long: long(`
-Force-unlock breaks the lock with this id, which the error of a locked state tells.
+Force-unlock breaks the lock with this id, which the error of a locked state tells,
+and the cluster's change lease with it, which the state's lock gives its id.
 A run that dies gives its lock up by itself; break one only if you know that its
 holder, on another host perhaps, will never go on. One that does can't write any more.`, helpDone, helpError),
 		Example: "  clusterplan force-unlock 5f0c2a9be1d37746",
 		Args:    exactly("the lock's ID"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := run.Open(dir, run.Options{Version: Version})
 			if err != nil {
 				return err
@@ -216,11 +217,16 @@ holder, on another host perhaps, will never go on. One that does can't write any
 					return fmt.Errorf("not unlocked: only yes is taken for yes")
 				}
 			}
-			h, err := s.Store.ForceUnlock(args[0])
-			if err != nil {
-				return err
+			done, err := s.ForceUnlock(cmd.Context(), args[0])
+			if h := done.Lock; h != nil {
+				fmt.Fprintf(a.out, "The lock of %s (%s, since %s) is broken.\n", h.Who, h.What, h.Since.Local().Format("2006-01-02 15:04:05"))
 			}
-			_, err = fmt.Fprintf(a.out, "The lock of %s (%s, since %s) is broken.\n", h.Who, h.What, h.Since.Local().Format("2006-01-02 15:04:05"))
+			if done.Asked != nil {
+				fmt.Fprintf(a.err, "Warning: %v\n", done.Asked)
+			}
+			if done.Change {
+				fmt.Fprintf(a.out, "The cluster's change lease %s is broken.\n", args[0])
+			}
 			return err
 		},
 	}

@@ -47,6 +47,7 @@ type Applied struct {
 	Refused bool          // Approve said no
 	Nothing bool          // there was nothing to do
 	Took    string        // whose lock was taken over, "" nobody's
+	Kept    error         // the cluster's change lease could not be given back
 
 	// Checks are the check blocks as they are once all is done, CheckDiags the
 	// warnings of those that fail.
@@ -101,6 +102,10 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if err := s.staleState(o.File); err != nil {
 		return out, err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.claim(lock, o, cancel)
+	defer func() { out.Kept = s.giveBack(out.Result, o.Mode) }()
 	if o.Mode == planner.ModeDestroy && empty(s.Snap.State, s.Snap.Pending) {
 		out.Nothing = true
 		return out, nil
@@ -124,12 +129,10 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 		out.Refused = true
 		return out, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	go func() {
 		select {
 		case <-lock.Lost():
-			cancel(cmp.Or(lock.Why(), localstore.ErrLockLost))
+			cancel(&lostError{cmp.Or(lock.Why(), localstore.ErrLockLost)})
 		case <-ctx.Done():
 		}
 	}()
@@ -144,6 +147,10 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 		Parallelism: o.Parallelism, Stop: o.Stop, Events: o.Events, Identity: s.setIdentity,
 	})
 	out.Result = res
+	var lost *lostError
+	if errors.As(context.Cause(ctx), &lost) {
+		runErr = errors.Join(lost, runErr)
+	}
 	finishErr := s.finish(lock, res)
 	if runErr != nil && errors.Is(context.Cause(ctx), context.Canceled) && res != nil {
 		res.Interrupted = true

@@ -70,8 +70,8 @@ func (s *Session) Give(ctx context.Context, o Order) (client.Done, error) {
 		call, kind = c.Drain, addr.TypeNode
 	case "resume":
 		call, kind = c.Resume, addr.TypeNode
-	case "evict":
-		call, kind = c.Evict, addr.TypeNode
+	case "evict": // several steps, which no apply may come in between
+		call, kind = s.evict, addr.TypeNode
 	default:
 		return client.Done{}, fmt.Errorf("there is no order %q", o.Verb)
 	}

@@ -115,6 +115,11 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	if err := s.configure(p.Definition); err != nil {
 		return nil, err
 	}
+	if s.look != nil {
+		if err := s.look(ctx); err != nil {
+			return nil, interrupted(ctx, err)
+		}
+	}
 	var imports []planner.Import
 	if ofDefinition(o.Mode) {
 		if imports, err = refresh.Import(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Definition: p.Definition, Providers: s.registry}); err != nil {

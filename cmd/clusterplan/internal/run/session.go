@@ -37,6 +37,7 @@ import (
 var (
 	ErrInterrupted = errors.New("interrupted")
 	ErrLocked      = localstore.ErrLocked
+	ErrChanging    = client.ErrChanging
 	ErrQuorum      = errors.New("the plan would leave the cluster without quorum")
 	ErrStale       = errors.New("the plan is stale")
 	ErrGuarantee   = errors.New("the plan would break a guarantee")
@@ -68,6 +69,9 @@ type Session struct {
 	confdb   *confdb.Provider
 	nodes    *providers.Directory
 	reads    *planfile.Recorder // nil: not recorded
+
+	// look is called before the world is looked at, once providers are configured.
+	look func(context.Context) error
 
 	mu       sync.Mutex
 	identity *pki.Identity
@@ -194,7 +198,10 @@ func (s *Session) Close() error { return s.registry.Close() }
 
 // Client speaks to the cluster's nodes, with a certificate that it mints itself
 // for an hour. ErrNoCluster: the state knows none.
-func (s *Session) Client() (*client.Client, error) {
+func (s *Session) Client() (*client.Client, error) { return s.clientUnder("") }
+
+// clientUnder is Client, whose writes are done under a change lease.
+func (s *Session) clientUnder(change string) (*client.Client, error) {
 	id, nodes := s.Identity(), s.nodes.All()
 	if id == nil || len(nodes) == 0 {
 		return nil, &view.Hint{Err: fmt.Errorf("%w: the state %s knows no node", ErrNoCluster, s.Store.Path()),
@@ -216,7 +223,7 @@ func (s *Session) Client() (*client.Client, error) {
 	for i, n := range nodes {
 		endpoints[i] = n.Endpoint
 	}
-	return client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: s.nodes.Dial, Author: Who()}), nil
+	return client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: s.nodes.Dial, Author: Who(), Change: change}), nil
 }
 
 // Nodes are the cluster's nodes as the state knows them, by name.

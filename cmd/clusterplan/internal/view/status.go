@@ -30,6 +30,9 @@ func (s Style) Status(w io.Writer, st *client.Status) error {
 	if st.Quorum.DeviceProblem != "" {
 		fmt.Fprintf(&b, "  %s %s\n\n", s.Red("!"), st.Quorum.DeviceProblem)
 	}
+	if c := st.Change; c != nil {
+		fmt.Fprintf(&b, "  Being changed: %s by %s for %s\n\n", c.What, c.Author, since(c.Since, st.Time))
+	}
 	rows := [][]string{s.head("NODE", "STATE", "ADDRESS", "VOTES", "ROLE", "PID", "MONITOR", "VERSION", "")}
 	for _, n := range st.Nodes {
 		rows = append(rows, []string{n.Name, s.state(n.State), dash(n.Address), strconv.Itoa(n.Votes), dash(n.Role), pid(n.PID), pid(n.MonitorPID), dash(n.Version), notes(n)})

@@ -1,0 +1,76 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/member"
+)
+
+// takeChange takes or renews the change lease.
+func (s *server) takeChange(c *call) error {
+	var t client.TakeChange
+	if err := c.body(&t); err != nil {
+		return err
+	}
+	known := false
+	if err := s.read(c.ctx, func(st *confdb.State, _ member.Status) { known = st.Cluster.ID != "" }); err != nil {
+		return err
+	}
+	if !known {
+		return waiting(s.b.Facts().Name)
+	}
+	cmd, err := c.command("")
+	if err != nil {
+		return err
+	}
+	if clean(t.ID) != t.ID || clean(t.What) != t.What || len(t.What) > 64 {
+		return bad("a change lease has an id and a word for what it is, without control characters")
+	}
+	cmd.Change = "" // it stands in the body
+	cmd.TakeChange = &confdb.TakeChange{ID: t.ID, What: t.What, Term: spec.Duration(t.TermMS) * spec.Duration(time.Millisecond), Renew: t.Renew, From: t.From, Seen: t.Seen}
+	return s.commit(c, cmd)
+}
+
+// endChange gives the change lease back, or breaks it.
+func (s *server) endChange(c *call) error {
+	cmd, err := c.command("")
+	if err != nil {
+		return err
+	}
+	cmd.EndChange = &confdb.EndChange{ID: c.r.PathValue("id")}
+	return s.commit(c, cmd)
+}
+
+// asHolder refuses, before it does anything, what changes the agreement and is
+// not the change lease's holder's: the database refuses its own part of it only.
+func (s *server) asHolder(fn func(*call) error) func(*call) error {
+	return func(c *call) error {
+		var held *client.Change
+		if err := s.read(c.ctx, func(st *confdb.State, _ member.Status) { held = changeOf(st) }); err != nil {
+			return err
+		}
+		if under := c.r.Header.Get(client.HeaderChange); held != nil && held.ID != under {
+			return locked("the cluster is being changed: " + held.String())
+		} else if held == nil && under != "" {
+			return locked("the change lease " + clean(under) + " is over: it was broken, or its term was")
+		}
+		return fn(c)
+	}
+}
+
+func locked(detail string) *client.Error {
+	return &client.Error{Status: http.StatusConflict, Code: client.CodeLocked, Message: detail,
+		Hint: "wait until that ends; if it never will: clusterplan force-unlock with its id"}
+}
+
+func changeOf(st *confdb.State) *client.Change {
+	h := st.Change
+	if h == nil {
+		return nil
+	}
+	return &client.Change{ID: h.ID, Author: h.Author, What: h.What, Since: h.Since, Renewed: h.Renewed, RenewedAt: h.At, TermMS: h.Term.D().Milliseconds()}
+}
