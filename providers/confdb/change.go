@@ -58,8 +58,18 @@ func (p *Provider) hold(ctx context.Context) error {
 		return p.held.Why()
 	}
 	p.mu.Lock()
-	able := p.able
+	able, asked := p.able, p.rank != nil
 	p.mu.Unlock()
+	if !asked {
+		api, err := p.api()
+		if err != nil {
+			return err
+		}
+		p.ask(ctx, api)
+		p.mu.Lock()
+		able = p.able
+		p.mu.Unlock()
+	}
 	if !able { // an older agent would stop at a command that it does not know
 		return nil
 	}

@@ -27,6 +27,10 @@ type fakeDB struct {
 	quorum  bool
 	outcome map[string]client.StatusGroup // by group name; default: online
 	calls   []string
+
+	under    []string // change leases of the writes
+	older    bool     // the agents don't know it
+	renewing bool     // its holder renews it all the time
 }
 
 // fakeNode is one agent of it.
@@ -121,6 +125,7 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer db.mu.Unlock()
 	if r.Method != http.MethodGet {
 		db.calls = append(db.calls, r.Method+" "+r.URL.Path)
+		db.under = append(db.under, r.Header.Get(client.HeaderChange))
 		if r.URL.Path == client.PathBootstrap {
 			var b client.Bootstrap
 			_ = json.NewDecoder(r.Body).Decode(&b)
@@ -135,6 +140,9 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s := client.Self{NodeID: n.id, Name: n.name, ServerID: n.server, Membership: "waiting", Quorum: n.member && db.quorum, Leader: n.name}
 		if n.member {
 			s.Membership = "voter"
+		}
+		if !db.older {
+			s.Features = []string{client.FeatureChange}
 		}
 		_ = json.NewEncoder(w).Encode(s)
 		return
@@ -152,6 +160,11 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var answer any = client.Done{}
 	switch r.Method + " " + kind {
 	case "GET config":
+		if db.renewing && db.conf.Change != nil {
+			renewed := *db.conf.Change
+			renewed.Renewed++
+			db.conf.Change = &renewed
+		}
 		conf := db.conf
 		if conf.Quorum = db.quorum; n.lag != nil {
 			conf = *n.lag
@@ -168,6 +181,18 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			st.Groups = append(st.Groups, s)
 		}
 		answer = st
+	case "PUT change":
+		var t client.TakeChange
+		_ = json.NewDecoder(r.Body).Decode(&t)
+		h := db.conf.Change
+		if h != nil && h.ID != t.ID && (t.From == "" || t.From != h.ID) && (t.Seen == 0 || t.Seen != h.Renewed) || t.Renew && (h == nil || h.ID != t.ID) {
+			n.fail(w, http.StatusConflict, client.CodeLocked)
+			return
+		}
+		db.conf.Revision++
+		db.conf.Change = &client.Change{ID: t.ID, What: t.What, Renewed: db.conf.Revision, TermMS: t.TermMS}
+	case "DELETE change":
+		db.conf.Change = nil
 	case "PUT cluster":
 		_ = json.NewDecoder(r.Body).Decode(&db.conf.Cluster)
 	case "PUT groups":

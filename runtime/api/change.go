@@ -47,16 +47,23 @@ func (s *server) endChange(c *call) error {
 
 // asHolder refuses, before it does anything, what changes the agreement and is
 // not the change lease's holder's: the database refuses its own part of it only.
+// Only the leader changes the agreement, and only its copy is surely the newest.
 func (s *server) asHolder(fn func(*call) error) func(*call) error {
 	return func(c *call) error {
+		leads := false
 		var held *client.Change
-		if err := s.read(c.ctx, func(st *confdb.State, _ member.Status) { held = changeOf(st) }); err != nil {
+		if err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
+			leads = ms.Driver.Role == confdb.Leader && ms.Driver.Ready
+			held = changeOf(st)
+		}); err != nil {
 			return err
 		}
-		if under := c.r.Header.Get(client.HeaderChange); held != nil && held.ID != under {
+		switch under := clean(c.r.Header.Get(client.HeaderChange)); {
+		case !leads:
+		case held != nil && under == "":
 			return locked("the cluster is being changed: " + held.String())
-		} else if held == nil && under != "" {
-			return locked("the change lease " + clean(under) + " is over: it was broken, or its term was")
+		case under != "" && (held == nil || held.ID != under):
+			return over("the change lease " + under + " is over: it was taken over or broken")
 		}
 		return fn(c)
 	}
@@ -65,6 +72,10 @@ func (s *server) asHolder(fn func(*call) error) func(*call) error {
 func locked(detail string) *client.Error {
 	return &client.Error{Status: http.StatusConflict, Code: client.CodeLocked, Message: detail,
 		Hint: "wait until that ends; if it never will: clusterplan force-unlock with its id"}
+}
+
+func over(detail string) *client.Error {
+	return &client.Error{Status: http.StatusConflict, Code: client.CodeLocked, Message: detail}
 }
 
 func changeOf(st *confdb.State) *client.Change {

@@ -27,7 +27,7 @@ func (s *server) atLeader(ctx context.Context, ms member.Status) error {
 	if ms.Driver.Role == confdb.Leader {
 		return nil
 	}
-	return s.refused(ctx, confdb.Result{Code: "not_leader"}, false)
+	return s.refused(ctx, confdb.Result{Code: "not_leader"}, confdb.Command{})
 }
 
 // snapshot is what the membership calls decide on.
@@ -118,7 +118,7 @@ func (s *server) bootstrap(c *call) error {
 			return s.undone(c.ctx, err)
 		}
 		if r.Code != "" {
-			return s.refused(c.ctx, r, false)
+			return s.refused(c.ctx, r, confdb.Command{})
 		}
 	case len(voters) == 0: // begun by this request, sent a first time, or a member that has not read yet of what
 	case len(voters) == 1 && voters[0] == f.ServerID: // begun, then interrupted
@@ -366,7 +366,7 @@ func (s *server) handOver(ctx context.Context, ms member.Status) error {
 		if s.until(ctx, func(_ *confdb.State, now member.Status) bool {
 			return now.Driver.Role != confdb.Leader && now.LeaderNode != ""
 		}) {
-			return s.refused(ctx, confdb.Result{Code: "not_leader"}, false)
+			return s.refused(ctx, confdb.Result{Code: "not_leader"}, confdb.Command{})
 		}
 		err = busy("leadership has not gone over to another node yet")
 	}

@@ -32,9 +32,9 @@ func (s *server) submit(ctx context.Context, cmd confdb.Command) (confdb.Result,
 	case "":
 		return r, nil
 	case "unknown":
-		return r, sent(cmd, s.refused(ctx, r, false))
+		return r, sent(cmd, s.refused(ctx, r, cmd))
 	}
-	return r, s.refused(ctx, r, cmd.IfMatch != 0)
+	return r, s.refused(ctx, r, cmd)
 }
 
 // sent marks the error of a write that may lie in a log already: also without a
@@ -71,7 +71,7 @@ func (s *server) membership(ctx context.Context, m member.Membership) error {
 		case r.Code == "":
 			return nil
 		case r.Code != "busy":
-			return s.refused(ctx, r, false)
+			return s.refused(ctx, r, confdb.Command{})
 		}
 		select { // one change at a time: the last one may just be ending
 		case <-time.After(pauseBetween):
@@ -113,11 +113,11 @@ func (s *server) noQuorum(ctx context.Context) *client.Error {
 	return e
 }
 
-// refused turns a result's code into an answer.
-func (s *server) refused(ctx context.Context, r confdb.Result, ifMatch bool) error {
+// refused turns the code of cmd's result into an answer.
+func (s *server) refused(ctx context.Context, r confdb.Result, cmd confdb.Command) error {
 	switch r.Code {
 	case confdb.CodeConflict:
-		if ifMatch {
+		if cmd.IfMatch != 0 {
 			return &client.Error{Status: http.StatusPreconditionFailed, Code: "precondition", Message: r.Detail,
 				Hint: "the configuration has changed meanwhile; read it again (plan again)"}
 		}
@@ -129,6 +129,9 @@ func (s *server) refused(ctx context.Context, r confdb.Result, ifMatch bool) err
 	case confdb.CodeLimit:
 		return tooLarge(r.Detail)
 	case confdb.CodeLocked:
+		if cmd.Change != "" || cmd.TakeChange != nil && cmd.TakeChange.Renew {
+			return over(r.Detail)
+		}
 		return locked(r.Detail)
 	case confdb.CodeStale:
 		return &client.Error{Status: http.StatusConflict, Code: "stale", Message: r.Detail}

@@ -1,0 +1,99 @@
+package confdb
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
+)
+
+func put(t *testing.T, p *Provider) error {
+	t.Helper()
+	return p.write(t.Context(), func(c *client.Client) error {
+		_, err := c.PutCluster(t.Context(), spec.Cluster{Name: "test"}, 0)
+		return err
+	})
+}
+
+func TestChangeLease(t *testing.T) {
+	f := newFake(t, "n1", "n2")
+	f.up()
+	one, two := f.provider(), f.provider()
+	defer one.Close()
+	defer two.Close()
+
+	one.Claim(Claim{ID: "a", What: "apply"})
+	if err := one.Hold(t.Context()); err != nil || f.db.conf.Change == nil || f.db.conf.Change.ID != "a" {
+		t.Fatalf("%+v, %v", f.db.conf.Change, err)
+	}
+	if err := put(t, one); err != nil || f.db.under[len(f.db.under)-1] != "a" {
+		t.Errorf("written under %q, %v", f.db.under, err)
+	}
+	// A dead one: its successor takes it at once.
+	next := f.provider()
+	defer next.Close()
+	next.Claim(Claim{ID: "b", What: "apply", From: "a"})
+	if err := put(t, next); err != nil || f.db.conf.Change.ID != "b" {
+		t.Fatalf("%+v, %v", f.db.conf.Change, err)
+	}
+	// Who can't know waits for a term without a renewal, by its own clock.
+	var watched client.Change
+	two.Claim(Claim{ID: "c", What: "destroy", Watching: func(h client.Change) { watched = h }})
+	f.db.mu.Lock()
+	f.db.conf.Change.TermMS = 700
+	f.db.mu.Unlock()
+	began := time.Now()
+	if err := two.Hold(t.Context()); err != nil || f.db.conf.Change.ID != "c" || watched.ID != "b" {
+		t.Fatalf("%+v, watched %+v, %v", f.db.conf.Change, watched, err)
+	}
+	if took := time.Since(began); took < 700*time.Millisecond {
+		t.Errorf("taken over after %v", took)
+	}
+	// One that is renewed is alive.
+	f.db.mu.Lock()
+	f.db.renewing = true
+	f.db.mu.Unlock()
+	last := f.provider()
+	defer last.Close()
+	last.Claim(Claim{ID: "d", What: "apply"})
+	if err := last.Hold(t.Context()); !errors.Is(err, client.ErrChanging) || !strings.Contains(err.Error(), "locked") {
+		t.Errorf("%v", err)
+	}
+	if err := put(t, last); !errors.Is(err, client.ErrChanging) {
+		t.Errorf("a write: %v", err)
+	}
+	if err := two.GiveBack(context.Background(), false); err != nil || f.db.conf.Change != nil {
+		t.Errorf("given back: %+v, %v", f.db.conf.Change, err)
+	}
+	if err := put(t, last); err != nil || f.db.conf.Change.ID != "d" {
+		t.Errorf("%+v, %v", f.db.conf.Change, err)
+	}
+}
+
+// Without a cluster, or with agents that don't know it, there is no lease; nor is
+// a cluster without a quorum waited for.
+func TestNoChangeLease(t *testing.T) {
+	f := newFake(t, "n1")
+	p := f.provider()
+	defer p.Close()
+	p.Claim(Claim{ID: "a", What: "apply"})
+	if err := p.Hold(t.Context()); err != nil || f.db.conf.Change != nil {
+		t.Errorf("no cluster: %+v, %v", f.db.conf.Change, err)
+	}
+	f.up()
+	f.db.quorum = false
+	if err := p.Hold(t.Context()); err != nil || f.db.conf.Change != nil {
+		t.Errorf("no quorum: %+v, %v", f.db.conf.Change, err)
+	}
+	f.db.quorum, f.db.older = true, true
+	if err := p.Hold(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := put(t, p); err != nil || f.db.conf.Change != nil {
+		t.Errorf("older agents: %+v, %v", f.db.conf.Change, err)
+	}
+}
