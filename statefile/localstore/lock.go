@@ -78,7 +78,7 @@ type Lock struct {
 	took *Info // whose lock was taken over, if one was
 
 	cutOff string // the lock of the journal's last run, if that is dead
-	lost chan struct{}
+	lost   chan struct{}
 
 	stop context.CancelFunc
 	done chan struct{}
