@@ -294,3 +294,7 @@ func (v *voyage) availability(nodeAt map[string]addr.Address) []Availability {
 	}
 	return out
 }
+
+// FailoverTimesOf is the worst failover time of each group of a definition that
+// fails over by itself.
+func FailoverTimesOf(def spec.Definition) []FailoverTime { return failoverTimes(def) }

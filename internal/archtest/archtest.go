@@ -85,12 +85,13 @@ runtime/agent, runtime/api/client < runtime/api           # the server; the clie
 internal/netlab, lang/spec, runtime/api/client, client, sys, porcupine < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
 planner < planner/plannertest                             # a world in memory
+planner, runtime/sim < planner/scenario                   # what a scenario does runs on the simulated cluster: the agents' own code
 planner < planner/planfile                                # pure: a plan's bytes, and whether it is still that plan
 planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, planner/planfile, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+lang, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 

@@ -34,7 +34,7 @@ var Commands = map[string][]string{
 	"destroy":     {"apply"},
 	"show":        {"state", "plan"},
 	"output":      {"outputs", Any},
-	"simulate":    {"simulate"},
+	"simulate":    {"simulate", "scenarios"},
 	"status":      {"status"},
 	"events":      {"event", "why"},
 	"move":        {"order"},

@@ -22,6 +22,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/internal/netlab"
 	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/scenario"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
@@ -35,6 +36,7 @@ func TestStructs(t *testing.T) {
 	}{
 		{"plan", reflect.TypeFor[planner.Plan](), nil},
 		{"simulate", reflect.TypeFor[planner.Simulation](), nil},
+		{"scenarios", reflect.TypeFor[scenario.Results](), nil},
 		{"validate", reflect.TypeFor[planner.Diagnostic](), []string{"properties", "diagnostics", "items"}},
 		{"status", reflect.TypeFor[client.Status](), nil},
 		{"event", reflect.TypeFor[client.Event](), nil},
@@ -77,6 +79,8 @@ func TestClosedLists(t *testing.T) {
 		{"plan", []string{"properties", "steps", "items", "properties", "phase"}, "providers: ^Phase", nil},
 		{"plan", []string{d, "matrix_group", "properties", "reason"}, "runtime/placement: ^Why\nplanner: ^Frozen$", []string{"no_quorum"}},
 		{"simulate", []string{"properties", "groups", "items", "properties", "reason"}, "runtime/placement: ^Why\nplanner: ^Frozen$", []string{"no_quorum"}},
+		{"scenarios", []string{"properties", "scenarios", "items", "properties", "groups", "items", "properties", "state"}, "lang/spec: ^State", nil},
+		{"scenarios", []string{"properties", "scenarios", "items", "properties", "steps", "items", "properties", "groups", "items", "properties", "state"}, "lang/spec: ^State", nil},
 		{"status", []string{"properties", "nodes", "items", "properties", "state"}, "lang/spec: ^Node(Up|Down|Paused|Joining|Unknown)$", nil},
 		{"status", []string{"properties", "nodes", "items", "properties", "role"}, "lang/spec: ^Role", []string{""}},
 		{"status", []string{"properties", "groups", "items", "properties", "state"}, "lang/spec: ^State", nil},

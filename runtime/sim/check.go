@@ -90,7 +90,7 @@ func (c *checker) started(h *host, group string, epoch uint64) {
 	w := c.w
 	w.rep.Starts++
 	for _, other := range w.hosts {
-		if other != h && other.serves(group) {
+		if other != h && other.serves(group) && !w.lab.open(group) {
 			w.violate(group, []*host{h, other}, "two owners: %s starts %s (epoch %d) while %s runs it", h.name, group, epoch, other.name)
 		}
 	}
@@ -122,7 +122,7 @@ func (c *checker) stopped(h *host, group string) {
 func (c *checker) woke(h *host) {
 	for _, group := range sortedKeys(h.kernel.running) {
 		for _, other := range c.w.hosts {
-			if other != h && other.serves(group) {
+			if other != h && other.serves(group) && !c.w.lab.open(group) {
 				c.w.violate(group, []*host{h, other}, "two owners: %s slept and still runs %s, as %s does", h.name, group, other.name)
 			}
 		}

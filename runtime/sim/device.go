@@ -124,6 +124,9 @@ func (p *path) mend() {
 // timings are the cluster's, as the model has them.
 func (w *world) timings() spec.Timings {
 	c := spec.Cluster{Quorum: spec.Quorum{Model: w.cfg.Model}}
+	if w.lab != nil {
+		c = w.lab.def.Cluster
+	}
 	return c.Timings()
 }
 

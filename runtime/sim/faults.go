@@ -348,6 +348,7 @@ func (h *host) suspend(d time.Duration) {
 	for _, m := range h.monitors() {
 		m.paused = true
 	}
+	h.w.lab.lookAll()
 	h.w.ends(d, h.wake)
 }
 
@@ -369,6 +370,7 @@ func (h *host) wake() {
 	}
 	h.waking = false
 	h.w.check.woke(h)
+	h.w.lab.lookAll()
 	due := h.atResume
 	h.atResume = nil
 	for _, do := range due {

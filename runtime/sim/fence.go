@@ -76,9 +76,13 @@ func (f *fences) start(a *agent, o member.StartFence) {
 			case w.faults.on && w.chance(0.1):
 				answer(member.FenceDone{Err: "the answer was lost"})
 			default:
-				answer(member.FenceDone{OK: true, By: "power", Uses: []confdb.FenceUse{{Fence: "f0", OK: true}}})
+				by, uses := w.lab.fencedBy(o)
+				answer(member.FenceDone{OK: true, By: by, Uses: uses})
 			}
 		})
+		if w.lab.staysOff(target, o) {
+			return
+		}
 		w.restartLater(target, w.between(30*time.Millisecond, 3*time.Second))
 	})
 }

@@ -130,15 +130,26 @@ func (w *world) join(h *host) bool {
 }
 
 // votes tells whether a host is to have a vote.
-func (h *host) votes() bool { return h.index < len(h.w.hosts)-h.w.cfg.Learners || h.index == 0 }
+func (h *host) votes() bool {
+	if l := h.w.lab; l != nil {
+		return l.def.Nodes[h.index].Votes > 0
+	}
+	return h.index < len(h.w.hosts)-h.w.cfg.Learners || h.index == 0
+}
 
 // witness tells whether it votes and never owns a group.
 func (h *host) witness() bool {
+	if l := h.w.lab; l != nil {
+		return l.def.Nodes[h.index].Witness()
+	}
 	return h.votes() && h.index >= len(h.w.hosts)-h.w.cfg.Learners-h.w.cfg.Witnesses
 }
 
 // node is the host as the definition has it.
 func (h *host) node() *confdb.PutNode {
+	if l := h.w.lab; l != nil {
+		return &confdb.PutNode{Spec: l.def.Nodes[h.index], ServerID: h.server, Endpoint: h.endpoint, Version: "sim"}
+	}
 	n := spec.Node{ID: h.nodeID, Addr: addr.Node(h.name, addr.NoKey), Name: h.name, Provider: "sim", Role: spec.RoleMember}
 	if h.votes() {
 		n.Votes = 1

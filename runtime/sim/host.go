@@ -42,6 +42,7 @@ type host struct {
 	released map[string]uint64 // newest epochs that were released, by the newest incarnation with a lease or a later one
 	failing  map[string]int64  // groups whose starts fail here, until a true time
 	leaving  bool              // an operator is taking the node out
+	off      bool              // a scenario took it down: it starts only when that says so
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
@@ -93,6 +94,7 @@ func (h *host) startProcess(group, resource string, t thing) {
 	}
 	fresh := len(h.kernel.running[group]) == 0
 	h.kernel.running[group][resource] = t
+	h.w.lab.look(group)
 	if fresh {
 		h.w.line(lineState, h, group, "starts %s (epoch %d)", group, t.epoch)
 		h.w.check.started(h, group, t.epoch)
@@ -106,6 +108,7 @@ func (h *host) stopProcess(group, resource string) {
 		return
 	}
 	delete(h.kernel.running[group], resource)
+	h.w.lab.look(group)
 	if len(h.kernel.running[group]) == 0 {
 		delete(h.kernel.running, group)
 		h.w.line(lineState, h, group, "%s is down", group)
@@ -135,7 +138,7 @@ type agent struct {
 type frameID struct{ incarnation, seq uint64 }
 
 func (h *host) startAgent() {
-	if h.agent != nil {
+	if h.agent != nil || h.off {
 		return
 	}
 	if h.suspended {
@@ -151,6 +154,7 @@ func (h *host) startAgent() {
 		ClusterID: "sim", NodeID: h.nodeID, NodeName: h.name, Endpoint: h.endpoint, Version: "sim",
 		ServerID: h.server, Incarnation: h.w.rng.Uint64() | 1, Seed: h.w.rng.Uint64(),
 		Driver: drv, State: state, StateIndex: index, Freezer: h.hadFreezer, Majority: a.majority(),
+		Timings: h.w.lab.timings(), Wall: h.w.lab.wall(), Location: h.w.lab.location(),
 	}, h.now())
 	h.tell("agent starts")
 	a.input(member.Tick{}) // as the agent does: a driver over a store has work from the start
@@ -175,7 +179,7 @@ func (h *host) spawnMonitor(s seat) {
 			up := member.MonitorUp{Freezer: s == freezerSeat}
 			if s != freezerSeat {
 				mon.armWatchdog()
-				up.Watchdog = h.w.watchdogTimeout()
+				up.Watchdog = h.watchdogTimeout()
 			}
 			mon.tell(up)
 		})

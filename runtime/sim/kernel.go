@@ -20,6 +20,7 @@ type thing struct {
 	epoch uint64
 	kind  string // of the resource: its type
 	by    seat   // whose it is
+	up    bool   // its start is over
 }
 
 // seat is which of a host's two monitors: the node's, or the freezer.
@@ -263,6 +264,7 @@ func (m *monitor) start(o member.StartResource) {
 				m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource.Name, State: spec.StateFailed, Reason: "start failed"})
 				return
 			}
+			m.h.started(o.Group, o.Resource.Name)
 			m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource.Name, State: spec.StateOnline})
 		})
 	})

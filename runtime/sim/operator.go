@@ -49,6 +49,9 @@ func (o *operator) send(h *host, c confdb.Command, asked uint64, then func(confd
 		c.ID = fmt.Sprintf("op-%d", token)
 	}
 	c.Time = time.Unix(1_700_000_000, o.w.now).UTC()
+	if o.w.lab != nil {
+		c.Time = o.w.lab.wall()
+	}
 	c.Author = "sim"
 	a := h.agent
 	o.waiting[token] = func(r confdb.Result) {

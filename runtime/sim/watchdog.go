@@ -9,9 +9,13 @@ import (
 // watchdogTimeout is that of every host's watchdog, where there are any.
 const watchdogTimeout = spec.Duration(3 * time.Second)
 
-// watchdogTimeout is what a monitor says of the one that it has armed.
-func (w *world) watchdogTimeout() spec.Duration {
-	if w.cfg.Watchdog {
+// watchdogTimeout is what a monitor says of the one that it has armed; 0: the
+// host has none.
+func (h *host) watchdogTimeout() spec.Duration {
+	switch {
+	case h.w.lab != nil:
+		return h.w.lab.def.Nodes[h.index].WatchdogWait()
+	case h.w.cfg.Watchdog:
 		return watchdogTimeout
 	}
 	return 0
@@ -27,7 +31,7 @@ type watchdog struct {
 // feed is what reaches the device.
 func (h *host) feed() {
 	h.dog.fed++
-	h.dog.at = h.now().Add(watchdogTimeout.D())
+	h.dog.at = h.now().Add(h.watchdogTimeout().D())
 	own := h.dog.fed
 	h.timer(h.dog.at, 0, func() {
 		if h.dog.fed == own {
@@ -62,7 +66,7 @@ func (h *host) disarm() { h.dog.fed, h.dog.at = h.dog.fed+1, 0 }
 
 // armWatchdog is what a monitor does when it has cleaned up: opening feeds it.
 func (m *monitor) armWatchdog() {
-	if m.h.w.cfg.Watchdog {
+	if m.h.watchdogTimeout() > 0 {
 		m.h.feed()
 		m.feedWatchdog()
 	}
@@ -89,7 +93,7 @@ func (m *monitor) feedWatchdog() {
 			}
 		})
 	})
-	h.timer(h.now().Add(watchdogTimeout.D()/4), 0, m.feedWatchdog)
+	h.timer(h.now().Add(h.watchdogTimeout().D()/4), 0, m.feedWatchdog)
 }
 
 // endWatchdog is a monitor's orderly end.

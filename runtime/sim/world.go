@@ -17,8 +17,9 @@
 // faults.go, edges.go and rollback.go (what goes wrong), operator.go and forming.go (what
 // people do), clients.go (what applications keep, and whether what they saw is
 // linearizable), scenario.go and moves.go (crashes, and planned moves, with all
-// else well); check.go and
-// check_state.go (the invariants), story.go, shrink.go.
+// else well); lab.go and lab_faults.go (a definition's cluster, to which someone
+// does things one after the other: scenarios, and the test of the failure matrix);
+// check.go and check_state.go (the invariants), story.go, shrink.go.
 //
 // bench/sim runs it for as long as is wanted, and its test holds the mutations
 // that the invariants must find.
@@ -176,6 +177,7 @@ type world struct {
 	device  device
 	story   story
 	rep     Report
+	lab     *Lab // nil: the cluster is cfg's, and faults come at random
 }
 
 // at lets do happen at true time t.
@@ -201,6 +203,15 @@ func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 // timers make a hundred at most.
 const busySteps = 5000
 
+// busy is how many all hosts may take: those that start many groups at once take
+// more of them.
+func (w *world) busy() int {
+	if w.lab != nil {
+		return busySteps * len(w.hosts) * (1 + len(w.lab.groups)/50)
+	}
+	return busySteps * len(w.hosts)
+}
+
 // runUntil lets everything happen up to true time t, or until a violation.
 func (w *world) runUntil(t int64) {
 	for len(w.queue) > 0 && w.queue[0].at <= t && len(w.rep.Violations) == 0 {
@@ -211,7 +222,7 @@ func (w *world) runUntil(t int64) {
 		if w.now >= w.window.until {
 			w.window.until, w.window.steps = w.now+int64(10*time.Millisecond), 0
 		}
-		if w.window.steps++; w.window.steps > busySteps*len(w.hosts) {
+		if w.window.steps++; w.window.steps > w.busy() {
 			w.violate("", nil, "a busy loop: %d steps within 10 ms", w.window.steps)
 		}
 	}
@@ -221,9 +232,12 @@ func (w *world) runUntil(t int64) {
 }
 
 // newWorld makes the hosts and starts their agents.
-func newWorld(cfg Config) *world {
+func newWorld(cfg Config) *world { return newWorldOf(cfg, nil) }
+
+// newWorldOf is newWorld of a lab's definition, if there is one.
+func newWorldOf(cfg Config, lab *Lab) *world {
 	cfg = cfg.withDefaults()
-	w := &world{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x636c7573746572))}
+	w := &world{cfg: cfg, lab: lab, rng: rand.New(rand.NewPCG(cfg.Seed, 0x636c7573746572))}
 	w.rep.Config, w.rep.Seed = cfg, cfg.Seed
 	w.device.blocks = map[int64][]byte{}
 	w.rep.Kinds, w.rep.Edges = map[string]int{}, map[string]int{}
@@ -242,8 +256,12 @@ func newWorld(cfg Config) *world {
 
 func (w *world) newHost(i int) *host {
 	rate := int64(w.rng.IntN(3)-1) * rho // the bounds, or true
+	name, id := fmt.Sprintf("n%d", i+1), fmt.Sprintf("node%02d", i+1)
+	if w.lab != nil {
+		name, id = w.lab.def.Nodes[i].Name, w.lab.def.Nodes[i].ID
+	}
 	return &host{
-		w: w, index: i, name: fmt.Sprintf("n%d", i+1), nodeID: fmt.Sprintf("node%02d", i+1),
+		w: w, index: i, name: name, nodeID: id,
 		endpoint: fmt.Sprintf("10.0.0.%d:7400", i+1), server: uint64(1000 + i),
 		clock:      newClock(spec.Instant(w.rng.Int64N(int64(time.Hour))+1), rate),
 		kernel:     kernel{running: map[string]map[string]thing{}},
