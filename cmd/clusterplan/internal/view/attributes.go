@@ -78,12 +78,14 @@ func count(n int, what string) string {
 // together brings the elements of one list or map together where the whole of
 // it is known.
 func together(c *planner.Change) []shownAttribute {
-	var out []shownAttribute
+	out := make([]shownAttribute, 0, len(c.Attributes))
 	for _, a := range c.Attributes {
 		root, _, element := strings.Cut(a.Path, "[")
-		before, after := at(c.Before, root), at(c.After, root)
-		whole := element && iterable(before) && iterable(after)
-		if !whole {
+		var before, after cty.Value
+		if element {
+			before, after = at(c.Before, root), at(c.After, root)
+		}
+		if !iterable(before) || !iterable(after) {
 			out = append(out, shownAttribute{path: a.Path, before: a.Before, after: a.After, sensitive: a.Sensitive, notes: attributeNotes(c, a)})
 			continue
 		}
