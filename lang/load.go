@@ -128,6 +128,9 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 	return c, tidy(diags)
 }
 
+// Suffix is how names of a definition's files end.
+const Suffix = hclSuffix
+
 // File name endings.
 const (
 	hclSuffix  = ".cluster.hcl"

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/providers"
 )
 
 // forgets tells whether a removed block says that the object goes on, and only
@@ -38,10 +39,15 @@ func (b *builder) forget(it *item) {
 	b.diags = append(b.diags, d)
 }
 
-// goesOn has the cluster after the apply hold what is only forgotten.
+// goesOn has the cluster after the apply hold what is only forgotten, and
+// members that were forgotten before: they keep their votes.
 func (b *builder) goesOn() {
 	live := b.in.World.Live
-	if live == nil || b.plan.Summary.Forget == 0 {
+	if live == nil || b.destroy {
+		return
+	}
+	b.strayMembers(live)
+	if b.plan.Summary.Forget == 0 {
 		return
 	}
 	forgotten := map[string]bool{}
@@ -58,6 +64,23 @@ func (b *builder) goesOn() {
 	for i := range live.Groups {
 		if g := &live.Groups[i].Spec; forgotten[g.ID] {
 			b.after.Groups = append(slices.Clip(b.after.Groups), *g)
+		}
+	}
+}
+
+// strayMembers are those that neither the state nor the definition knows, by
+// their ids or their names.
+func (b *builder) strayMembers(live *providers.Live) {
+	known := make(map[string]bool, 2*len(b.after.Nodes))
+	for _, it := range b.items {
+		known[it.id] = true
+	}
+	for i := range b.after.Nodes {
+		known[b.after.Nodes[i].Name] = true
+	}
+	for i := range live.Members {
+		if m := &live.Members[i].Spec; !known[m.ID] && !known[m.Name] {
+			b.after.Nodes = append(slices.Clip(b.after.Nodes), *m)
 		}
 	}
 }

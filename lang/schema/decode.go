@@ -65,7 +65,7 @@ func DecodeSomeResource(v cty.Value, typ spec.Schema, r *spec.Resource, names []
 		}
 		delete(r.Attributes, name)
 		attr := v.GetAttr(name)
-		if absent(attr) {
+		if IsAbsent(attr) {
 			continue
 		}
 		raw, err := decoder{lenient: true}.toAny(attr, cty.GetAttrPath(name))
@@ -264,7 +264,7 @@ func (d decoder) toAny(v cty.Value, path cty.Path) (any, error) {
 		m := make(map[string]any, v.LengthInt())
 		for it := v.ElementIterator(); it.Next(); {
 			key, elem := it.Element()
-			if ty.IsObjectType() && absent(elem) {
+			if ty.IsObjectType() && IsAbsent(elem) {
 				continue
 			}
 			raw, err := d.toAny(elem, append(path, cty.IndexStep{Key: key}))
@@ -323,7 +323,7 @@ func decodeResource(v cty.Value, typ spec.Schema, r *spec.Resource, d decoder) e
 			continue
 		}
 		attr := v.GetAttr(a.Name)
-		if absent(attr) {
+		if IsAbsent(attr) {
 			continue
 		}
 		raw, err := d.toAny(attr, cty.GetAttrPath(a.Name))

@@ -51,7 +51,7 @@ func appendJSON(b []byte, v cty.Value, path cty.Path) ([]byte, error) {
 		sort.Strings(names)
 		return appendMembers(b, names, path, func(name string) (cty.Value, cty.PathStep, bool) {
 			attr := v.GetAttr(name)
-			return attr, cty.GetAttrStep{Name: name}, !absent(attr)
+			return attr, cty.GetAttrStep{Name: name}, !IsAbsent(attr)
 		})
 	case ty.IsMapType():
 		m := v.AsValueMap()
@@ -127,8 +127,9 @@ func appendString(b []byte, s string) ([]byte, error) {
 	return append(b, bytes.TrimSuffix(buf.Bytes(), []byte("\n"))...), nil
 }
 
-// absent tells whether an attribute's value is left out of JSON.
-func absent(v cty.Value) bool {
+// IsAbsent tells whether an attribute's value is "nothing", in whichever way
+// that is written: JSON leaves it out.
+func IsAbsent(v cty.Value) bool {
 	v, _ = v.Unmark()
 	if !v.IsKnown() {
 		return false
@@ -196,7 +197,7 @@ func fromAny(raw any, ty cty.Type, path cty.Path) (cty.Value, error) {
 			if err != nil {
 				return cty.NilVal, err
 			}
-			if absent(v) {
+			if IsAbsent(v) {
 				v = Absent(t)
 			}
 			attrs[name] = v

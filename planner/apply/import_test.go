@@ -243,4 +243,8 @@ func TestUnmanaged(t *testing.T) {
 	if want := []string{"group worker terraform", "node n3 clusterplan"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
+	// The member that nobody knows still votes.
+	if m := p.FailureMatrix; len(m.After.Rows) == 0 || len(m.Before.Rows) != len(m.After.Rows) || len(m.Regressions) > 0 {
+		t.Errorf("before %+v, after %+v, worse %v", m.Before, m.After, m.Regressions)
+	}
 }

@@ -7,6 +7,7 @@ package providertest
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,7 @@ func Run(t *testing.T, o Object) {
 	changed := l.apply(t, "update", seen, o.Update)
 	seen = l.read(t, "after update", changed)
 	l.settled(t, "after update", seen, o.Update)
+	l.imported(t)
 	l.cancelled(t, seen, o.Update)
 
 	l.apply(t, "delete", seen, cty.NilVal)
@@ -126,6 +128,35 @@ func (l *life) read(t *testing.T, when string, prior *providers.Object) *provide
 		}
 	}
 	return res.Object
+}
+
+// imported wants an object that no state knows to be found by its id, and to be
+// as the definition says; and nothing by an id that nothing has.
+func (l *life) imported(t *testing.T) {
+	t.Helper()
+	if l.Persists { // a cluster: its keys are in its state only
+		return
+	}
+	p := l.New(t)
+	defer p.Close()
+	req := providers.ImportRequest{Addr: l.Addr, Type: l.Type, ID: l.ID, Config: l.Update}
+	res, err := p.Import(l.ctx, req)
+	if err != nil || res.Object == nil || res.Object.ID != l.ID || res.ManagedBy != spec.ManagedBy {
+		t.Fatalf("import gives %+v, %v", res, err)
+	}
+	l.settled(t, "after import", res.Object, l.Update)
+	if len(res.Resources) != len(l.Resources) {
+		t.Fatalf("import gives %d resources, want %d", len(res.Resources), len(l.Resources))
+	}
+	for i, r := range res.Resources {
+		if want := l.Resources[i]; r.ID != want.ID || r.Addr != want.Addr || !r.Value.RawEquals(want.Value) {
+			t.Fatalf("import: resource %d is\n%#v\nwant\n%#v", i, r, want)
+		}
+	}
+	req.ID = "no such thing"
+	if res, err := p.Import(l.ctx, req); err == nil || !strings.Contains(err.Error(), req.ID) {
+		t.Fatalf("import of what is not there gives %+v, %v", res, err)
+	}
 }
 
 // plan plans twice: it is pure, so both are the same.

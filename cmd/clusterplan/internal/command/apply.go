@@ -95,7 +95,7 @@ func (f *planFlags) options(mode string) (run.PlanOptions, error) {
 func (a *app) planCommand() *cobra.Command {
 	var f planFlags
 	var detailed, destroy bool
-	var out string
+	var out, generate string
 	c := &cobra.Command{
 		Use:   "plan [DIR]",
 		Short: "Show what an apply would do",
@@ -119,6 +119,14 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 			}
 			if f.record = out != ""; f.record {
 				if err := run.CanSave(out); err != nil {
+					return err
+				}
+			}
+			if o.GenerateOut = generate; generate != "" {
+				if destroy || f.refreshOnly {
+					return errors.New("--generate-config-out can't be used with --destroy and --refresh-only: they import nothing")
+				}
+				if err := run.CanGenerate(dirArg(args), generate); err != nil {
 					return err
 				}
 			}
@@ -163,6 +171,7 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 	c.Flags().BoolVar(&destroy, "destroy", false, "plan to take everything down")
 	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 where there are changes or drift")
 	c.Flags().StringVar(&out, "out", "", "save the plan to `FILE`, for apply FILE and show FILE")
+	c.Flags().StringVar(&generate, "generate-config-out", "", "write blocks for what import blocks name and the definition doesn't have to `FILE`, a new one of the definition")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object (docs/json.md)")
 	return c
 }

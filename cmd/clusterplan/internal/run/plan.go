@@ -38,6 +38,9 @@ type PlanOptions struct {
 	Parallelism          int
 	NoLock               bool
 	LockTimeout          time.Duration
+	// GenerateOut is a file to write blocks to, for what import blocks name and
+	// the definition doesn't have; "": none. It was looked at by CanGenerate.
+	GenerateOut string
 }
 
 // Planned is a plan with what an apply needs to carry it out.
@@ -95,7 +98,7 @@ func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (*l
 
 // plan does it; read is called once the world has been looked at.
 func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*Planned, error) {
-	p := &Planned{}
+	p, before := &Planned{}, s.Snap
 	renames, err := s.rename(o.Mode)
 	if err != nil {
 		return nil, err
@@ -118,6 +121,16 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	if s.look != nil {
 		if err := s.look(ctx); err != nil {
 			return nil, interrupted(ctx, err)
+		}
+	}
+	if o.GenerateOut != "" {
+		file := o.GenerateOut
+		if o.GenerateOut = ""; s.lacks(p.Definition) {
+			if err := s.generate(ctx, p, file); err != nil {
+				return nil, err
+			}
+			s.Snap = before
+			return s.plan(ctx, o, read) // with what was written
 		}
 	}
 	var imports []planner.Import

@@ -95,12 +95,17 @@ func Open(dir string, o Options) (*Session, error) {
 	if s.abs, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	fsys := os.DirFS(dir)
-	if o.Record {
+	return s, s.read()
+}
+
+// read reads the definition's directory.
+func (s *Session) read() error {
+	fsys := os.DirFS(s.Dir)
+	if s.opts.Record {
 		s.reads = planfile.Record(fsys)
 		fsys = s.reads
 	}
-	return s, s.load(fsys, dir, os.Environ())
+	return s.load(fsys, s.Dir, os.Environ())
 }
 
 func newSession(o Options) *Session {
