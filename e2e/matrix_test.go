@@ -40,7 +40,7 @@ func TestMatrixHolds(t *testing.T) {
 					continue
 				}
 				var told faultlab.Tried
-				for range 3 {
+				for range 5 {
 					if told, err = trial.Row(t.Context(), row); !errors.Is(err, faultlab.ErrDisturbed) {
 						break
 					}

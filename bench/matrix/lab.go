@@ -16,7 +16,7 @@ import (
 // labResult is what clusters did beside what their plans had said.
 type labResult struct {
 	Rows      int              `json:"rows"`
-	Disturbed int              `json:"disturbed"` // tried again: nodes were lost that nothing was done to
+	Disturbed int              `json:"disturbed"` // tried again: something else had happened (faultlab.ErrDisturbed)
 	Wrong     int              `json:"wrong"`     // the cluster did something else
 	RatioMax  float64          `json:"ratio_max"` // of ms and worst_ms
 	Over      int              `json:"over"`      // took longer than worst_ms and the machine's stall

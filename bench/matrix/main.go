@@ -21,7 +21,7 @@
 // their program's start elsewhere (ms), the plan's worst_ms and their ratio, and for
 // how long the machine as a whole stood still meanwhile; over is how many took
 // longer than worst_ms and that stall. A row in which nodes were lost that nothing
-// was done to is disturbed, and tried again. --scene takes one definition (spare,
+// was done to, or were seen to go one after the other, is disturbed, and tried again. --scene takes one definition (spare,
 // zones, device, witness); -v shows rows as they are done.
 package main
 

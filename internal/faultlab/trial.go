@@ -185,9 +185,14 @@ func (t *Trial) calm(ctx context.Context, what string, ok func(client.Status) bo
 	})
 }
 
-// ErrDisturbed says that a row proves nothing: the cluster has lost nodes that
-// nothing was done to, as it does where the machine stands still for long enough.
-var ErrDisturbed = errors.New("nodes were lost that nothing was done to")
+// ErrDisturbed says that what happened was not the row: the cluster has lost nodes
+// that nothing was done to, as it does where the machine stands still for long
+// enough, or it saw those of the row go one after the other, and began to act on
+// the first before it knew of the second.
+var ErrDisturbed = errors.New("something else has happened")
+
+// enoughFor is how long a row is given before somebody asks whether it is disturbed.
+const enoughFor = 5 * time.Second
 
 // Row has what the row says happen, compares, mends it, and has all groups go home.
 func (t *Trial) Row(ctx context.Context, row Row) (Tried, error) {
@@ -227,13 +232,19 @@ func (t *Trial) row(ctx context.Context, row Row) (out Tried, err error) {
 	if out.How, err = t.fail(row); err != nil {
 		return out, err
 	}
-	last := ""
+	last, why, looked := "", "", began
 	_, err = t.calm(ctx, "what the failure matrix says", func(s client.Status) bool {
 		last = t.differs(row, want, s)
-		return last == ""
+		if now := time.Now(); last != "" && now.Sub(began) > enoughFor && now.Sub(looked) > quiet {
+			why, looked = t.disturbed(ctx, row, since, true), now
+		}
+		return last == "" || why != ""
 	})
-	if others, lost := t.othersLost(ctx, row, since); lost {
-		return out, fmt.Errorf("%w: %s", ErrDisturbed, others)
+	if why == "" {
+		why = t.disturbed(ctx, row, since, last != "")
+	}
+	if why != "" {
+		return out, fmt.Errorf("%w: %s", ErrDisturbed, why)
 	}
 	if err != nil {
 		return out, fmt.Errorf("%s: %w", last, err)
@@ -302,23 +313,35 @@ func (t *Trial) differs(row Row, want map[string]string, s client.Status) string
 	return ""
 }
 
-// othersLost are nodes that were lost though the row is not about them. Without a
-// quorum nobody counts: groups are down all the same.
-func (t *Trial) othersLost(ctx context.Context, row Row, since uint64) (string, bool) {
+// disturbed says why what happened was not the row; "": it was. Without a quorum
+// nobody counts: groups are down all the same. Those that were seen to go one after
+// the other matter where the groups are elsewhere for it.
+func (t *Trial) disturbed(ctx context.Context, row Row, since uint64, elsewhere bool) string {
 	if !row.Quorum {
-		return "", false
+		return ""
 	}
 	events, err := t.Events(ctx, since)
 	if err != nil {
-		return err.Error(), true
+		return err.Error()
 	}
-	var lost []string
+	var others []string
+	var seen []time.Time
 	for _, e := range events {
-		if e.Kind == "node_down" && !slices.Contains(row.nodes(), e.Node) {
-			lost = append(lost, e.Node)
+		switch {
+		case e.Kind != "node_down":
+		case slices.Contains(row.nodes(), e.Node):
+			seen = append(seen, e.Time)
+		default:
+			others = append(others, e.Node)
 		}
 	}
-	return strings.Join(lost, ", "), len(lost) > 0
+	if len(others) > 0 {
+		return "nothing was done to " + strings.Join(others, ", ") + ", and they were lost"
+	}
+	if elsewhere && slices.ContainsFunc(seen, func(at time.Time) bool { return !at.Equal(seen[0]) }) {
+		return "they were seen to go one after the other"
+	}
+	return ""
 }
 
 // times reads from the programs' notes how long each group was away whose node
