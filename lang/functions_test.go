@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
 )
 
 func TestFunctions(t *testing.T) {
@@ -123,6 +125,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"cluster": {"c": {"quorum": {"model": "single_node"}}}, "node": {"n": {"provider": "local"}}, "group": {"g": {"depends_on": ["group.g"]}}}`), true)
 	f.Add([]byte("locals {\n a = local.b\n b = [for x in local.a : node.n[x]]\n}\nnode \"n\" {\n provider = local\n for_each = local.a\n}\n"), false)
 	f.Add([]byte("group \"g\" {\n count = 2\n resource \"ip_address\" \"a\" {\n for_each = group_each\n address = resource.a[each.key].address\n depends_on = resource.a\n}\n}\n"), false)
+	f.Add([]byte("cluster \"c\" {\n quorum { model = \"single_node\" }\n}\nnode \"n\" {\n provider = local\n lifecycle {\n postcondition {\n condition = self.state == self[\"zone\"]\n error_message = self.endpoint\n}\n}\n}\n"+
+		"check \"c\" {\n assert {\n condition = [for n in [node.n] : n.state][0] == \"up\"\n error_message = node.n.state\n}\n}\noutput \"o\" {\n value = node.n\n depends_on = [node.n]\n}\n"), false)
 	f.Fuzz(func(t *testing.T, src []byte, isJSON bool) {
 		if strings.Contains(string(src), "count") && len(src) > 200 || strings.Contains(string(src), "range") {
 			return // a million instances are no finding
@@ -134,7 +138,11 @@ func FuzzLoad(f *testing.F) {
 		c, diags := Load(Options{FS: fstest.MapFS{name: {Data: src}}, Providers: localProvider})
 		d, more := c.Evaluate(nil)
 		if !diags.HasErrors() && !more.HasErrors() {
+			v := View{Known: allKnown, Live: func(addr.Address, string) (string, bool) { return "up", true }}
+			d.Checks(v)
 			for _, o := range d.Objects {
+				d.Conditions(o.Addr, Precondition, v)
+				d.Conditions(o.Addr, Postcondition, v)
 				if _, diags := d.Resolve(o.Addr, allKnown); diags.HasErrors() {
 					_ = fmt.Sprint(diags) // an apply may learn something that doesn't fit
 				}

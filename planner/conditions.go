@@ -146,7 +146,7 @@ func (b *builder) conditions() {
 				b.diags = append(b.diags, list[i].Diag)
 			}
 		}
-		if c.Status == lang.Unknown && b.plan.work != nil && !b.worksOn(it) {
+		if c.Status == lang.Unknown && !it.silent && b.plan.work != nil && !b.worksOn(it) {
 			b.plan.work.Recheck = append(b.plan.work.Recheck, Recheck{it.addr, it.self()})
 		}
 	}

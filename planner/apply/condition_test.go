@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/planner/refresh"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
@@ -392,5 +394,45 @@ output "web" {
 	l.must(l.load(changed), "")
 	if got := string(l.state.Outputs["web"].Value); !strings.Contains(got, `"at":"127.0.0.10"`) || !strings.Contains(got, `"owner":"n3"`) {
 		t.Errorf("the output is %s", got)
+	}
+}
+
+// What can't be seen fails no condition, neither in the plan nor after an apply
+// that does something else.
+func TestConditionsOfTheUnseen(t *testing.T) {
+	const src = threeNodes + twoGroups
+	l := newLab(t)
+	l.conf = func(c *apply.Config) { c.ConditionWait = 5 * time.Millisecond }
+	l.must(l.load(src), "")
+	after := strings.Replace(src, `preferred_owners = [node.n1, node.n2]`, `preferred_owners = [node.n1, node.n2]
+  lifecycle {
+    postcondition {
+      condition     = self.description == "seen"
+      error_message = "It is not."
+    }
+  }`, 1) + "output \"more\" { value = \"x\" }\n"
+	build := func(silent bool) *planner.Plan {
+		def := l.load(after)
+		state, pending := l.current()
+		world, err := refresh.Run(context.Background(), refresh.Config{State: state, Pending: pending, Providers: l.world.Registry(), Definition: def})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if silent {
+			world.Objects[addr.Group("web", addr.NoKey)] = planner.Seen{Err: "no answer"}
+		}
+		p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, World: world, Providers: l.world.Registry()})
+		return p
+	}
+	if p := build(false); !p.Errored || checksOf(p.Checks) != "group.web fail postcondition:13 It is not." {
+		t.Errorf("seen: %s", checksOf(p.Checks))
+	}
+	p := build(true)
+	if p.Errored || checksOf(p.Checks) != "group.web unknown" {
+		t.Errorf("unseen: %s\n%s", checksOf(p.Checks), diagnosticsOf(p))
+	}
+	l.planned = p
+	if res := l.must(l.load(after), ""); string(res.State.Outputs["more"].Value) != `"x"` {
+		t.Errorf("outputs %v", res.State.Outputs)
 	}
 }
