@@ -161,7 +161,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if def != nil && !res.Interrupted {
 		s.checks(ctx, def, out)
 	}
-	return out, errors.Join(runErr, finishErr)
+	return out, s.rescue(res, errors.Join(runErr, finishErr))
 }
 
 // checks looks at the definition's check blocks after an apply.
@@ -200,7 +200,7 @@ func (s *Session) finish(lock journal, res *apply.Result) error {
 		return nil
 	}
 	// A run that could not even begin has nothing to write.
-	if snap.Unfinished == 0 {
+	if gone := snap.State.Lineage == "" && len(res.State.Objects) > 0; snap.Unfinished == 0 && !gone {
 		return nil
 	}
 	return lock.Finish(res.State)

@@ -2,11 +2,13 @@ package run
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner"
@@ -61,6 +63,51 @@ func TestFinishKeepsWhatIsPending(t *testing.T) {
 	snap, err = s.Store.Read()
 	if err != nil || len(snap.Pending) != 0 || snap.Unfinished != 0 || snap.State.Serial != 1 || len(snap.State.Objects) != 1 {
 		t.Fatalf("%+v, %v", snap, err)
+	}
+}
+
+// The state's directory goes while an apply works: what was done is told in a file
+// beside the definition, and is the state again once it is pushed.
+func TestStateDirectoryRemoved(t *testing.T) {
+	s := session(t)
+	if err := s.ReadState(); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := s.Store.Lock(t.Context(), localstore.LockRequest{Who: "anna@host", What: "apply"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := addr.Node("n1", addr.NoKey)
+	o := statefile.Object{Addr: a, Type: "node", Provider: "local", ID: "00000000000000a1", Attributes: json.RawMessage("{}")}
+	if err := lock.Append(statefile.Entry{Begin: &statefile.Begin{Run: "r"}}, statefile.Entry{Result: &statefile.Result{Addr: a, Object: &o}}); err != nil {
+		t.Fatal(err)
+	}
+	res := &apply.Result{State: statefile.State{Objects: []statefile.Object{o}}}
+	if err := s.rescue(res, errors.New("another")); err == nil || err.Error() != "another" {
+		t.Errorf("rescued what the journal has: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Dir(s.Store.Path())); err != nil {
+		t.Fatal(err)
+	}
+	err = s.rescue(res, s.finish(lock, res))
+	path := filepath.Join(s.abs, rescueName)
+	var hint *view.Hint
+	if !errors.Is(err, localstore.ErrLockLost) || !strings.Contains(err.Error(), path) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "state push "+path) {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PushState(t.Context(), path, data, EditOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if snap, err := s.Store.Read(); err != nil || snap.State.Find(a) == nil {
+		t.Errorf("%+v, %v", snap, err)
 	}
 }
 

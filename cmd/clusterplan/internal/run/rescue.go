@@ -1,0 +1,44 @@
+package run
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// rescueName is the file for a state that could not be written where it belongs.
+const rescueName = "errored.clusterplan-state.json"
+
+// rescue writes what an apply knows beside the definition, where err ended it and
+// the state's directory is gone with all that was written there: else nobody would
+// know what was made, and the keys would be lost. Where state or journal can be
+// read, they tell all that is needed, and err is returned as it is.
+func (s *Session) rescue(res *apply.Result, err error) error {
+	if err == nil || res == nil || len(res.State.Objects) == 0 {
+		return err
+	}
+	if snap, rerr := s.Store.Read(); rerr != nil || snap.State.Lineage != "" {
+		return err
+	}
+	st := res.State
+	st.Program, st.Serial, st.Lineage = s.opts.Version, st.Serial+1, cmp.Or(st.Lineage, s.Snap.State.Lineage, pki.NewID())
+	data, merr := statefile.Marshal(&st)
+	if merr != nil {
+		return err
+	}
+	path := ""
+	for _, dir := range []string{s.abs, os.TempDir()} {
+		if path = filepath.Join(dir, rescueName); atomicfile.Write(path, data, 0o600) == nil {
+			return &view.Hint{Err: fmt.Errorf("%w; what the apply had done is in %s", err, path),
+				Hint: fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(s.Store.Path()), path)}
+		}
+	}
+	return fmt.Errorf("%w; what the apply had done could not be written anywhere else either", err)
+}

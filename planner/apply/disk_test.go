@@ -1,0 +1,135 @@
+package apply_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+// fullDisk is a journal on a disk that has no room from its k-th append on.
+type fullDisk struct {
+	t     *testing.T
+	lock  *localstore.Lock
+	known *journal // what somebody was told is durable
+	dir   string
+	k, n  int
+	full  bool
+}
+
+func (j *fullDisk) Append(entries ...statefile.Entry) error {
+	if j.n++; j.n == j.k {
+		j.full = true
+		f, err := os.Create(filepath.Join(j.dir, "filler"))
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+		// A record that fits into the last page has room still: take that as well.
+		if fi, serr := os.Stat(filepath.Join(j.dir, "state.json.journal")); serr == nil {
+			entries[0].Intent = padded(entries[0].Intent, 4096-int(fi.Size()%4096))
+		}
+		f.Close()
+	}
+	if err := j.lock.Append(entries...); err != nil {
+		return err
+	}
+	return j.known.Append(entries...)
+}
+
+// padded is an intent of at least n bytes more.
+func padded(i *statefile.Intent, n int) *statefile.Intent {
+	if i == nil || i.Object == nil {
+		return i
+	}
+	in := *i
+	o := *i.Object
+	o.Tainted = strings.Repeat("x", n)
+	in.Object = &o
+	return &in
+}
+
+// The disk fills up at any write of an apply. Nothing is begun that is not
+// written; what was told is durable is on the disk; and with room again the next
+// apply comes to the end that it would have come to.
+func TestFullDiskAtEveryWrite(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k,mode=700"); err != nil {
+		t.Skip("can't mount a tmpfs here:", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	want, failed := "", 0
+	for k := 0; ; k++ { // 0: there is always room
+		l := newLab(t)
+		def := l.load(threeNodes + twoGroups)
+		home := filepath.Join(dir, "s")
+		store, err := localstore.Open(filepath.Join(home, "state.json"), localstore.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock, err := store.Lock(context.Background(), localstore.LockRequest{Who: "anna", What: "apply"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := &fullDisk{t: t, lock: lock, known: &l.journal, dir: home, k: k}
+		l.conf = func(c *apply.Config) { c.Parallelism, c.Journal = 1, j }
+		_, _, err = l.apply(def, "")
+		calls := len(l.world.Calls)
+		if err != nil {
+			failed++
+			if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "make room on the disk of "+home) {
+				t.Fatalf("write %d: %v", k, err)
+			}
+			if calls > j.n {
+				t.Fatalf("write %d: %d calls after %d writes", k, calls, j.n)
+			}
+			if err := lock.Release(); err != nil {
+				t.Fatalf("write %d: %v", k, err)
+			}
+			snap, err := store.Read()
+			if err != nil {
+				t.Fatalf("write %d: %v", k, err)
+			}
+			state, pending := l.current()
+			byAddr := cmp.Comparer(func(a, b addr.Address) bool { return a == b })
+			if diff := cmp.Diff(state.Objects, snap.State.Objects, byAddr, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("write %d: the disk has something else than was told:\n%s", k, diff)
+			}
+			if len(pending) != len(snap.Pending) {
+				t.Fatalf("write %d: %d pending, on the disk %d", k, len(pending), len(snap.Pending))
+			}
+			l.conf = nil
+			l.must(def, "")
+		} else if err := lock.Release(); err != nil {
+			t.Fatal(err)
+		}
+		l.settled(def)
+		if got := l.summary(); want == "" {
+			want = got
+		} else if got != want {
+			t.Fatalf("write %d:\n%s\nwant:\n%s", k, got, want)
+		}
+		if err := os.RemoveAll(home); err != nil {
+			t.Fatal(err)
+		}
+		if k > 0 && !j.full {
+			break
+		}
+	}
+	if failed < 3 {
+		t.Errorf("only %d applies met a full disk", failed)
+	}
+}
