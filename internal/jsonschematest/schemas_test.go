@@ -96,6 +96,12 @@ func TestClosedLists(t *testing.T) {
 			t.Errorf("%s.schema.json, %s (-code +schema):\n%s", c.schema, strings.Join(c.at, "/"), diff)
 		}
 	}
+	// Codes of the API's errors, wherever one is made.
+	codes := append(assigned(t, "runtime/api", "Code"), assigned(t, "runtime/api/client", "Code")...)
+	slices.Sort(codes)
+	if diff := cmp.Diff(slices.Compact(codes), enum(t, "error", []string{"properties", "code"})); diff != "" {
+		t.Errorf("error.schema.json (-code +schema):\n%s", diff)
+	}
 	// Lines of apply: each type its own.
 	doc, err := jsonschematest.Raw("apply")
 	if err != nil {
@@ -157,6 +163,40 @@ func consts(t *testing.T, pkg, names string) []string {
 	}
 	if len(out) == 0 {
 		t.Fatalf("%s has no constant %s", pkg, names)
+	}
+	return out
+}
+
+// assigned are the texts that a package's code gives to fields of a name.
+func assigned(t *testing.T, pkg, field string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "..", pkg, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(tree, func(n ast.Node) bool {
+			kv, ok := n.(*ast.KeyValueExpr)
+			if !ok {
+				return true
+			}
+			key, isName := kv.Key.(*ast.Ident)
+			lit, isText := kv.Value.(*ast.BasicLit)
+			if isName && key.Name == field && isText && lit.Kind == token.STRING {
+				if text, err := strconv.Unquote(lit.Value); err == nil {
+					out = append(out, text)
+				}
+			}
+			return true
+		})
 	}
 	return out
 }

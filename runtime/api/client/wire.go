@@ -125,7 +125,7 @@ type Done struct {
 type Error struct {
 	FormatVersion string `json:"format_version"`
 	Status        int    `json:"status"`
-	Code          string `json:"code"` // bad_request | limit | compacted | fenced | stale | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | locked (the change lease is another's) | unknown_outcome | busy | waiting (no member: waits to be bootstrapped or joined)
+	Code          string `json:"code"` // bad_request | limit | compacted | fenced | stale | unauthenticated | forbidden | not_found | conflict | precondition | not_leader | no_quorum | locked (the change lease is another's) | unknown_outcome | busy | internal | waiting (no member: waits to be bootstrapped or joined)
 	Message       string `json:"message"`
 	Hint          string `json:"hint,omitempty"`
 	Leader        string `json:"leader,omitempty"` // endpoint
