@@ -206,6 +206,7 @@ type Driver interface {
 	// AddLearner, Promote and Remove change the membership, one at a time;
 	// ErrBusy while a change is under way. They go to the leader only:
 	// ErrNotLeader. What is so already is no error. Status shows when it is done.
+	// AddLearner of a voter takes its vote.
 	AddLearner(server uint64) error
 	Promote(server uint64) error
 	Remove(server uint64) error

@@ -184,10 +184,12 @@ func (m *Member) skippedBySnapshot(own []core.Event) []core.Event {
 type change struct {
 	in    Membership
 	until spec.Instant
+	voted bool // the server had a vote when it was asked for
 }
 
 func (m *Member) membership(in Membership) {
 	var err error
+	voted := slices.Contains(m.drv.Status().Voters, in.Server)
 	switch in.Op {
 	case "bootstrap":
 		err = m.drv.Bootstrap()
@@ -209,7 +211,7 @@ func (m *Member) membership(in Membership) {
 		m.emit(Reply{Token: in.Token, Result: m.refusal(err)})
 		return
 	}
-	m.changes = append(m.changes, change{in, m.now.Add(submitPatience)})
+	m.changes = append(m.changes, change{in, m.now.Add(submitPatience), voted})
 	m.sooner(m.now.Add(submitPatience))
 	m.pump()
 	m.checkChanges()
@@ -242,7 +244,7 @@ func (m *Member) checkChanges() {
 		case "bootstrap":
 			done = s.Role == confdb.Leader && s.Ready
 		case "add_learner":
-			done = voter || learner
+			done = learner || voter && !c.voted
 		case "promote":
 			done = voter
 		case "remove":

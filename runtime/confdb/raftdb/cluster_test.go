@@ -199,7 +199,6 @@ func TestMembership(t *testing.T) {
 		"remove on a follower":        {follower.Driver.Remove(3), confdb.ErrNotLeader},
 		"transfer on a follower":      {follower.Driver.Transfer(1), confdb.ErrNotLeader},
 		"remove a stranger":           {d.Remove(77), nil},
-		"add a voter as learner":      {d.AddLearner(2), nil},
 		"promote a voter":             {d.Promote(2), nil},
 	} {
 		if !errors.Is(c.got, c.want) {
@@ -241,6 +240,39 @@ func TestMembership(t *testing.T) {
 	if got := w.Leader().Driver.Status().Term; got != term {
 		t.Errorf("the removed server went on disturbing: term %d, then %d", term, got)
 	}
+}
+
+// A voter loses its vote and stays; it gets it back. Of a leader, another one leads
+// then; the last vote stays.
+func TestVoteTakenAway(t *testing.T) {
+	w := world(t, confdbtest.Config{Seed: 3})
+	l := w.Leader()
+	lose := func(id uint64, left int) {
+		w.Must("its vote is taken", 10*time.Second, func() bool {
+			n := w.Leader()
+			if n == nil {
+				return false
+			}
+			n.Do(func(d confdb.Driver) { _ = d.AddLearner(id) })
+			st := n.Driver.Status()
+			return len(st.Voters) == left && slices.Contains(st.Learners, id) && st.Needed == left/2+1
+		})
+	}
+	other := w.Servers[l.ID%3].ID
+	lose(other, 2)
+	w.Must("it votes again", 10*time.Second, func() bool {
+		w.Leader().Do(func(d confdb.Driver) { _ = d.Promote(other) })
+		return len(w.Leader().Driver.Status().Voters) == 3
+	})
+	lose(l.ID, 2)
+	w.Must("another leads", 5*time.Second, func() bool { n := w.Leader(); return n != nil && n != l })
+	lose(other, 1)
+	last := w.Leader()
+	last.Do(func(d confdb.Driver) {
+		if err := d.AddLearner(last.ID); !errors.Is(err, confdb.ErrLastVoter) {
+			t.Errorf("the last vote is taken: %v", err)
+		}
+	})
 }
 
 func TestTransfer(t *testing.T) {

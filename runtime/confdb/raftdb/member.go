@@ -23,10 +23,15 @@ func (d *Driver) Bootstrap() error {
 	return nil
 }
 
-// AddLearner brings a server in, without a vote.
+// AddLearner brings a server in, without a vote; a voter loses its own.
 func (d *Driver) AddLearner(server uint64) error {
 	if d.seen.state == raft.StateLeader && d.isMember(server) {
-		return nil
+		switch {
+		case !d.isVoter(server):
+			return nil
+		case len(d.status.Voters) == 1:
+			return confdb.ErrLastVoter
+		}
 	}
 	return d.change(pb.ConfChangeAddLearnerNode, server)
 }
