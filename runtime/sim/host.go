@@ -43,6 +43,7 @@ type host struct {
 	failing  map[string]int64  // groups whose starts fail here, until a true time
 	leaving  bool              // an operator is taking the node out
 	off      bool              // a scenario took it down: it starts only when that says so
+	driven   bool              // someone else says when its agent starts (driven.go)
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
@@ -399,7 +400,9 @@ func (a *agent) carryOut(out member.Output) {
 			h.loseDisk(w.rng)
 			return
 		}
-		w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))
+		if !h.driven {
+			w.restartLater(h, w.between(10*time.Millisecond, 2*time.Second))
+		}
 	default:
 		panic(fmt.Sprintf("sim: unknown output %T", out))
 	}

@@ -20,6 +20,14 @@ func (n *network) init(nodes int) {
 	}
 }
 
+// grow makes room for one more host.
+func (n *network) grow() {
+	for i := range n.cut {
+		n.cut[i] = append(n.cut[i], 0)
+	}
+	n.cut = append(n.cut, make([]int, len(n.cut)+1))
+}
+
 func (n *network) heal() {
 	for _, row := range n.cut {
 		clear(row)

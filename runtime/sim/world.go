@@ -15,7 +15,7 @@
 // Files: world.go (Run, true time), host.go (a machine and its agent),
 // kernel.go (what it really runs, its monitor), disk.go, network.go, clock.go;
 // faults.go, edges.go and rollback.go (what goes wrong), operator.go and forming.go (what
-// people do), clients.go (what applications keep, and whether what they saw is
+// people do), driven.go (a cluster that an apply drives), clients.go (what applications keep, and whether what they saw is
 // linearizable), scenario.go and moves.go (crashes, and planned moves, with all
 // else well); lab.go and lab_faults.go (a definition's cluster, to which someone
 // does things one after the other: scenarios, and the test of the failure matrix);
@@ -37,7 +37,7 @@ import (
 // Config of a run. The zero value of a field means the default.
 type Config struct {
 	Seed      uint64
-	Nodes     int              // default 3
+	Nodes     int              // default 3; of Driven: none to begin with
 	Witnesses int              // of the nodes: the last ones vote and own nothing
 	Learners  int              // of the nodes: those before have no vote
 	Groups    int              // default 3
@@ -236,7 +236,11 @@ func newWorld(cfg Config) *world { return newWorldOf(cfg, nil) }
 
 // newWorldOf is newWorld of a lab's definition, if there is one.
 func newWorldOf(cfg Config, lab *Lab) *world {
+	driven := cfg.Nodes < 0
 	cfg = cfg.withDefaults()
+	if driven {
+		cfg.Nodes = 0
+	}
 	w := &world{cfg: cfg, lab: lab, rng: rand.New(rand.NewPCG(cfg.Seed, 0x636c7573746572))}
 	w.rep.Config, w.rep.Seed = cfg, cfg.Seed
 	w.device.blocks = map[int64][]byte{}
