@@ -6,7 +6,6 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
-	"github.com/clusterplan/clusterplan/runtime/placement"
 )
 
 // startEstimate is how long a program that starts at once takes to its first
@@ -193,106 +192,6 @@ func stopBound(g *spec.Group) time.Duration {
 		all = max(all, longest(&g.Resources[i]))
 	}
 	return all
-}
-
-// voyage follows the groups through an apply: who owns them, and how often
-// each is interrupted.
-type voyage struct {
-	scene scene
-	trips map[string]*trip // by group name
-}
-
-type trip struct {
-	from, to string
-	times    int
-	why      string
-	maxMS    int64
-}
-
-func (v *voyage) record(g *spec.Group, from, to, why string, bound int64) {
-	t := v.trips[g.Name]
-	if t == nil {
-		t = &trip{from: from, why: why}
-		v.trips[g.Name] = t
-	}
-	t.to = to
-	t.times++
-	if bound < 0 || t.maxMS < 0 {
-		t.maxMS = -1
-	} else {
-		t.maxMS = max(t.maxMS, bound)
-	}
-}
-
-// settle lets the groups go where they go now. Groups that had no owner and
-// get one are starting, not interrupted.
-func (v *voyage) settle(why string, failback bool) {
-	in := v.scene.placementInput()
-	for i := range in.Groups {
-		if failback && in.Groups[i].Spec.Failback.Mode == spec.FailbackImmediate {
-			in.Groups[i].Failback = true
-		}
-	}
-	for i, o := range placement.Settle(in) {
-		g := &v.scene.def.Groups[i]
-		if o.From == o.To {
-			continue
-		}
-		if o.From != "" {
-			bound := moveBound(g, v.scene.def.Cluster.Heartbeat)
-			if o.To == "" {
-				bound = -1
-			}
-			reason := why
-			if o.Why == placement.WhyFailback {
-				reason = "it goes back by its failback policy"
-			}
-			v.record(g, o.From, o.To, reason, bound)
-		} else if t := v.trips[g.Name]; t != nil {
-			t.to = o.To
-		}
-		if o.To == "" {
-			delete(v.scene.owner, g.Name)
-		} else {
-			v.scene.owner[g.Name] = o.To
-		}
-	}
-}
-
-// roll takes nodes out together and brings them back.
-func (v *voyage) roll(names []string, why string, back bool) {
-	if v.scene.drain == nil {
-		v.scene.drain = map[string]bool{}
-	}
-	for _, n := range names {
-		v.scene.drain[n] = true
-	}
-	v.settle(why, false)
-	if !back {
-		return
-	}
-	for _, n := range names {
-		delete(v.scene.drain, n)
-	}
-	v.settle(why, true)
-}
-
-// availability is the interruptions in address order.
-func (v *voyage) availability(nodeAt map[string]addr.Address) []Availability {
-	out := []Availability{}
-	place := func(name string) *addr.Address {
-		if a, ok := nodeAt[name]; ok && name != "" {
-			return &a
-		}
-		return nil
-	}
-	for i := range v.scene.def.Groups {
-		g := &v.scene.def.Groups[i]
-		if t := v.trips[g.Name]; t != nil {
-			out = append(out, Availability{Group: g.Addr, From: place(t.from), To: place(t.to), Interruptions: t.times, MaxMS: t.maxMS, Why: t.why})
-		}
-	}
-	return out
 }
 
 // FailoverTimesOf is the worst failover time of each group of a definition that

@@ -32,6 +32,7 @@ type orderer struct {
 	units map[Key]*Unit
 
 	ups, joins, rolls, leaves []*Unit // of nodes
+	early                     []*Unit // leaves of nodes that are down: they come before the rolls
 	fences, groups            []*Unit
 	cluster                   *Unit
 }
@@ -58,7 +59,10 @@ func (b *builder) order() {
 	}
 	o.leaderLast(o.leaves)
 	o.wake()
-	batches := o.rollOrder()
+	o.leaveEarly()
+	o.sortRolls()
+	o.wakeForRolls()
+	batches := o.batches()
 	if b.destroy {
 		o.destroyEdges()
 	} else {
@@ -108,6 +112,9 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 	if it.want != nil {
 		u.Provider, u.Config, u.Prevent = it.want.provider, it.want.config, it.want.prevent
 		u.DependsOn = it.want.hard
+		if it.addr.Type == addr.TypeNode {
+			u.gives = votesIn(it.want.config)
+		}
 	} else if p := o.pending[it.addr]; it.old == nil && p != nil && p.Object != nil {
 		u.Provider = p.Object.Provider
 	}
@@ -146,7 +153,7 @@ func (o *orderer) node(it *item) {
 	if !it.acts() {
 		return
 	}
-	votes := o.votesOf(it)
+	votes := votesOf(it)
 	switch it.change.Action() {
 	case "delete", "forget":
 		u := o.add(it, StageLeave)
@@ -207,43 +214,6 @@ func (o *orderer) stranger(it *item) bool {
 	}
 	live := o.in.World.Live
 	return o.fresh && (live == nil || !slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool { return m.Spec.ID == it.id }))
-}
-
-// wake starts agents of nodes that are to go, where the cluster can't commit
-// without their votes: it takes a quorum to let them go.
-func (o *orderer) wake() {
-	begun := o.cluster != nil && o.at[o.cluster.Key.Addr].partial
-	if o.destroy || o.fresh && !begun {
-		return
-	}
-	t := tally{model: o.model(), voters: o.voters()}
-	for _, u := range o.ups {
-		if v := t.voters[u.Key.Addr]; v != nil {
-			v.up = true
-		}
-	}
-	for _, leave := range o.leaves {
-		if leave.Action == "forget" {
-			continue
-		}
-		it, v := o.at[leave.Key.Addr], t.voters[leave.Key.Addr]
-		if it.partial && o.in.World.Live == nil && o.down(it) {
-			v = &voter{} // cut off as it joined: the only vote may be its own
-		} else if _, up := t.count(); up >= t.needed() {
-			continue
-		}
-		if v == nil || v.up || it.silent || it.prior == nil {
-			continue
-		}
-		v.up = true
-		u := o.add(it, StageUp)
-		u.Action, u.Phases, u.Remove, u.Last = "update", []string{providers.PhaseStart}, nil, false
-		if o.hung(it) {
-			u.Phases = []string{providers.PhaseStop, providers.PhaseStart}
-		}
-		u.Config = it.prior.Value
-		o.ups = append(o.ups, u)
-	}
 }
 
 // fence makes a fence's unit.
@@ -317,13 +287,17 @@ func (o *orderer) group(it *item) {
 }
 
 // votesOf is what a node counts for now, or will.
-func (o *orderer) votesOf(it *item) int {
-	v := cty.NilVal
+func votesOf(it *item) int {
 	if it.prior != nil {
-		v = it.prior.Value
+		return votesIn(it.prior.Value)
 	} else if it.want != nil {
-		v = it.want.config
+		return votesIn(it.want.config)
 	}
+	return 1
+}
+
+// votesIn is a node's value's votes.
+func votesIn(v cty.Value) int {
 	if n := unmark(attribute(v, "votes")); n != cty.NilVal && n.IsKnown() && !n.IsNull() {
 		i, _ := n.AsBigFloat().Int64()
 		return int(i)
@@ -348,7 +322,7 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			if !o.anyRuns() {
 				o.cluster.Any = 1
 			}
-			for _, u := range o.ups {
+			for _, u := range o.founders() {
 				o.cluster.Of = append(o.cluster.Of, u.Key)
 				o.g.AddEdge(o.cluster.Key, u.Key, graph.Soft)
 			}
@@ -381,10 +355,19 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 		last = u.Key
 		o.g.AddEdge(markMembers, u.Key, graph.Soft)
 	}
+	for i, u := range o.early {
+		o.needQuorum(u.Key)
+		if o.units[markMembers] != nil {
+			o.g.AddEdge(u.Key, markMembers, graph.Soft)
+		}
+		if i > 0 {
+			o.g.AddEdge(u.Key, o.early[i-1].Key, graph.Soft)
+		}
+	}
 	for i, batch := range batches {
 		for _, u := range batch {
 			o.needQuorum(u.Key)
-			for _, j := range o.joins {
+			for _, j := range slices.Concat(o.joins, o.early) {
 				o.g.AddEdge(u.Key, j.Key, graph.Soft)
 			}
 			if o.cluster != nil {
@@ -409,6 +392,9 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 				o.g.AddEdge(u.Key, k, graph.Soft)
 			}
 		}
+		for _, e := range o.early {
+			o.g.AddEdge(u.Key, e.Key, graph.Soft)
+		}
 		if len(o.groups) > 0 {
 			o.mark(markGroups)
 			o.g.AddEdge(u.Key, markGroups, graph.Soft)
@@ -417,6 +403,21 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			o.g.AddEdge(u.Key, o.leaves[i-1].Key, graph.Soft)
 		}
 	}
+}
+
+// founders are the starts that a cluster can be made after: those of nodes that
+// are to vote, for the first member votes whatever its settings say.
+func (o *orderer) founders() []*Unit {
+	var vote []*Unit
+	for _, u := range o.ups {
+		if u.gives > 0 {
+			vote = append(vote, u)
+		}
+	}
+	if len(vote) == 0 {
+		return o.ups
+	}
+	return vote
 }
 
 // anyRuns tells whether a node's agent runs already.

@@ -112,6 +112,7 @@ type Unit struct {
 	DependsOn []addr.Address    // for the state
 	Prevent   bool              // prevent_destroy, for the state
 	Votes     int               // of a node: what its taking away costs
+	gives     int               // of a node: what it counts for once it is as wanted
 	// Adopt: somebody else manages it until now. It comes into the state once it
 	// was taken over, as this: resources before their group.
 	Adopt []statefile.Object

@@ -111,6 +111,7 @@ type runner struct {
 	nodes   map[string]string          // node name -> id
 	ids     map[addr.Address]string    // given in this run
 	done    map[addr.Address][]string  // phases of creates
+	ran     map[addr.Address]time.Time // nodes: when this run had started their agents
 	priors  map[addr.Address]*providers.Object
 	started map[addr.Address]time.Time
 	looked  map[addr.Address]bool // preconditions
@@ -157,7 +158,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		cfg: cfg, work: work, now: cfg.Now,
 		known: map[addr.Address]cty.Value{}, nodes: map[string]string{}, ids: map[addr.Address]string{},
 		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
-		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{},
+		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{}, ran: map[addr.Address]time.Time{},
 	}
 	res := &Result{}
 	err := r.begin()

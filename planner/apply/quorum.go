@@ -79,6 +79,9 @@ func (r *runner) hasLive() bool {
 // Nodes that this run has just started are waited for: the cluster takes a
 // moment until it holds them for up.
 func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
+	if phase == providers.PhaseDrain {
+		return r.awaitStarted(ctx, j)
+	}
 	deadline := r.now().Add(r.cfg.QuorumWait)
 	for {
 		err := r.mayTakeNow(ctx, j, phase)
@@ -86,6 +89,57 @@ func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
 			return err
 		}
 	}
+}
+
+// awaitStarted waits, before a node is drained, until the cluster holds those for
+// up that this run has started: its groups may go there, as the plan said. Before
+// the leader goes they have to have run for a takeover wait as well: until then a
+// new leader gives them no lease, for it can't know that nothing runs of their
+// former life, and groups that came meanwhile would stop. One that does not come
+// keeps nobody back for longer than QuorumWait.
+func (r *runner) awaitStarted(ctx context.Context, j *job) error {
+	if r.work.Destroy || r.work.First || !r.hasLive() {
+		return nil
+	}
+	r.mu.Lock()
+	started, newest := map[string]bool{}, time.Time{} // by id
+	for a, at := range r.ran {
+		if a != j.u.Key.Addr {
+			started[r.ids[a]] = true
+			if at.After(newest) {
+				newest = at
+			}
+		}
+	}
+	r.mu.Unlock()
+	if len(started) == 0 {
+		return nil
+	}
+	for deadline := r.now().Add(r.cfg.QuorumWait); r.now().Before(deadline); {
+		var world planner.World
+		refresh.Live(ctx, r.cfg.Providers, &world)
+		if world.Live != nil && world.Live.Quorum && !slices.ContainsFunc(world.Live.Members, func(m providers.LiveMember) bool {
+			return started[m.Spec.ID] && m.Node == spec.NodeDown
+		}) && (world.Live.Leader != j.id || r.now().Sub(newest) > longestTakeover(world.Live)) {
+			return nil
+		}
+		if !sleep(ctx, r.cfg.Poll) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// longestTakeover is the longest takeover wait of the groups that there are.
+func longestTakeover(live *providers.Live) time.Duration {
+	t := live.Cluster.Timings()
+	longest := t.TakeoverWaitWith(t.StopWithin, 0)
+	for i := range live.Groups {
+		if s := live.Groups[i].Spec.StopWithin; s != 0 {
+			longest = max(longest, t.TakeoverWaitWith(s, 0))
+		}
+	}
+	return longest
 }
 
 // startedOthers tells whether this run has started another node.

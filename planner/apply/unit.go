@@ -206,6 +206,9 @@ func (r *runner) phases(ctx context.Context, j *job) (string, error) {
 		}
 		r.mu.Lock()
 		r.done[u.Key.Addr] = append(r.done[u.Key.Addr], phase)
+		if u.Type == addr.TypeNode && phase == providers.PhaseStart {
+			r.ran[u.Key.Addr] = r.now()
+		}
 		r.mu.Unlock()
 		if err := r.settled(j, phase, i == len(u.Phases)-1); err != nil {
 			return phase, err

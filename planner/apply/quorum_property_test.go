@@ -1,0 +1,436 @@
+package apply_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/planner/refresh"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/runtime/quorum"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+var (
+	quorumSeed  = flag.Uint64("quorum.seed", 0, "TestNeverWithoutQuorum: this seed alone, with its story")
+	quorumSeeds = flag.Int("quorum.seeds", 0, "TestNeverWithoutQuorum: how many fresh seeds")
+)
+
+// trial is one draw: a cluster, what is wrong with it, and what is changed.
+type trial struct {
+	t     testing.TB
+	seed  uint64
+	r     *rand.Rand
+	arena *arena
+	def   *drawn
+	was   string // the definition before
+	words []string
+	state statefile.State
+	log   journal
+	ids   int
+	wrong []string
+	plan_ *planner.Plan
+}
+
+// verdict is what a trial came to.
+type verdict struct {
+	kind  string // applied, refused, nothing, partly
+	steps int
+	trips int
+}
+
+func (tr *trial) fail(format string, a ...any) {
+	text := fmt.Sprintf(format, a...)
+	tr.arena.sim.Tell("VIOLATION: " + text)
+	if len(tr.wrong) < 5 {
+		tr.wrong = append(tr.wrong, text)
+	}
+}
+
+// load reads a definition; nil: it does not hold together.
+func (tr *trial) load(src string) *lang.Definition {
+	files := fstest.MapFS{"main.cluster.hcl": &fstest.MapFile{Data: []byte(src)}}
+	blocks := map[string]spec.Schema{}
+	for name, s := range tr.arena.registry().Schemas() {
+		blocks[name] = s.Config
+	}
+	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks})
+	if diags.HasErrors() {
+		return nil
+	}
+	def, diags := conf.Evaluate(knownOf(tr.state))
+	if diags.HasErrors() {
+		return nil
+	}
+	return def
+}
+
+func (tr *trial) plan(def *lang.Definition) *planner.Plan {
+	world, err := refresh.Run(context.Background(), refresh.Config{State: tr.state, Providers: tr.arena.registry(), Definition: def})
+	if err != nil {
+		tr.t.Fatalf("refresh: %v", err)
+	}
+	p, _ := planner.Build(planner.Input{Definition: def, State: tr.state, World: world, Providers: tr.arena.registry()})
+	return p
+}
+
+func (tr *trial) apply(p *planner.Plan, def *lang.Definition) *apply.Result {
+	tr.log = journal{}
+	width := 10
+	if tr.def.unavailable == 1 {
+		width = 1 // the same again from the same seed, to the last id
+	}
+	res, err := apply.Run(context.Background(), apply.Config{
+		Plan: p, Definition: def, State: tr.state, Providers: tr.arena.registry(), Journal: &tr.log,
+		Begin: statefile.Begin{Run: "r", Lineage: "L"}, Poll: 50 * time.Millisecond, QuorumWait: 8 * time.Second, Parallelism: width,
+		NewID: func() string {
+			tr.ids++
+			return fmt.Sprintf("%016x", tr.ids)
+		},
+		NewIdentity: func(name string) (*pki.Identity, error) {
+			return &pki.Identity{ID: "cluster", Name: name, Key: make([]byte, 32)}, nil
+		},
+	})
+	if err != nil {
+		tr.fail("apply: %v", err)
+	}
+	tr.state = res.State
+	tr.state.Serial++
+	return res
+}
+
+// run draws and judges. It is called in a bubble.
+func (tr *trial) run() verdict {
+	var def *lang.Definition
+	for def == nil {
+		tr.def = draw(tr.r)
+		tr.arena = newArena(tr.t, tr.seed, tr.def.model)
+		def = tr.load(tr.def.String())
+	}
+	tr.was = tr.def.String()
+	tr.state = statefile.State{Lineage: "L", Objects: []statefile.Object{}}
+	p := tr.plan(def)
+	if p.Errored {
+		tr.fail("first plan: %v", p.Diagnostics)
+		return verdict{}
+	}
+	if res := tr.apply(p, def); len(res.Failed) > 0 {
+		tr.fail("first apply: %v", res.Failed)
+		return verdict{}
+	}
+	time.Sleep(3 * time.Second)
+	tr.break_()
+	tr.change()
+	if def = tr.load(tr.def.String()); def == nil {
+		tr.fail("the edited definition does not load")
+		return verdict{}
+	}
+	p = tr.plan(def)
+	tr.plan_ = p
+	out := verdict{kind: "applied", steps: len(p.Steps)}
+	if p.Errored {
+		out.kind = "refused"
+		if stuck(p) {
+			out.kind = "stuck"
+		} else if p.Quorum == nil || !p.Quorum.Lost {
+			tr.fail("the plan is refused, and not for its quorum: %v", p.Diagnostics)
+		} else if order := tr.anyOrder(p); order != nil {
+			tr.fail("the plan is refused (%v), and this order would do: %s", p.Diagnostics, strings.Join(order, "; "))
+		}
+		return out
+	}
+	if !p.Applyable {
+		out.kind = "nothing"
+		return out
+	}
+	w := tr.watch(p)
+	res := tr.apply(p, def)
+	time.Sleep(4 * time.Second)
+	tr.arena.do(w.end)
+	out.trips = w.trips
+	if len(res.Failed)+len(res.Skipped) > 0 {
+		out.kind = "partly"
+		if len(p.Unreachable) == 0 && !tr.noQuorum() {
+			tr.fail("apply: failed %v, skipped %v", res.Failed, res.Skipped)
+		}
+		return out
+	}
+	if again := tr.plan(def); again.Applyable && len(p.Unreachable) == 0 {
+		tr.fail("a second plan still has something to do: %s", actions(again))
+	}
+	return out
+}
+
+// stuck tells whether a plan is refused, for a node is to leave that a group can't.
+func stuck(p *planner.Plan) bool {
+	return slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool { return strings.HasSuffix(d.Summary, "can't leave the cluster") })
+}
+
+// noQuorum tells whether the cluster can't commit now.
+func (tr *trial) noQuorum() (lost bool) {
+	tr.arena.do(func() { lost = tr.arena.sim.Leader() == "" })
+	return lost
+}
+
+// break_ has some nodes die: their agents, or their hosts.
+func (tr *trial) break_() {
+	a := tr.arena
+	nodes := ids(a.machines)
+	a.do(func() {
+		for range pick(tr.r, 0, 0, 1, 1, 2, 3) {
+			id := nodes[tr.r.IntN(len(nodes))]
+			all, up := a.votes()
+			_, st := a.view()
+			votes := slices.Contains(st.Driver.Voters, a.sim.Server(id)) && a.sim.Runs(id)
+			host := tr.r.IntN(3) == 0
+			if votes && tr.def.model == spec.MajorityNodeSet && up-1 < all/2+1 && (host || tr.r.IntN(3) > 0) {
+				continue // mostly the others can go on
+			}
+			a.sim.Crash(id)
+			a.machines[id].lost = host
+			tr.words = append(tr.words, fmt.Sprintf("%s dies (its host: %v)", a.machines[id].addr, host))
+		}
+	})
+	time.Sleep(5 * time.Second)
+}
+
+// change edits the definition, and maybe the program.
+func (tr *trial) change() {
+	for range 1 + tr.r.IntN(4) {
+		for range 20 {
+			next := tr.def.clone()
+			word := next.edit(tr.r)
+			if tr.load(next.String()) != nil {
+				tr.def = next
+				tr.words = append(tr.words, word)
+				break
+			}
+		}
+	}
+	if tr.r.IntN(5) < 2 {
+		tr.arena.upgrade("2")
+		tr.words = append(tr.words, "another program")
+	}
+}
+
+// anyOrder looks for an order of the plan's changes to nodes that keeps the
+// quorum at each step, whatever the planner thinks: every one is tried. nil:
+// there is none.
+func (tr *trial) anyOrder(p *planner.Plan) []string {
+	type piece struct {
+		name, node string
+		votes      int // that the node is to have
+		phases     []string
+	}
+	var pieces []piece
+	start := map[string]bool{} // voters, and whether they are up
+	lost, may := map[string]bool{}, 0
+	for _, u := range p.Unreachable {
+		lost[u.Address.String()] = true
+	}
+	tr.arena.do(func() {
+		state, st, _ := tr.arena.copyOf()
+		if state == nil {
+			return
+		}
+		for _, n := range state.Nodes {
+			if slices.Contains(st.Driver.Voters, n.ServerID) {
+				start[n.Spec.Addr.String()] = tr.arena.sim.Runs(n.Spec.ID)
+			}
+		}
+	})
+	first := []string{providers.PhaseInstall, providers.PhaseStart}
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		if c.Address.Type != addr.TypeNode || c.Action() == "no-op" {
+			continue
+		}
+		votes := 0
+		if slices.Contains([]string{"create", "update", "replace"}, c.Action()) && !c.After.GetAttr("votes").RawEquals(zero) {
+			votes = 1
+		}
+		name := c.Address.String()
+		if up, voter := start[name]; voter && !up && !lost[name] && c.Action() == "delete" {
+			may |= 1 << len(pieces)
+			pieces = append(pieces, piece{name + " starts, to leave", name, 1, []string{providers.PhaseStart}})
+		}
+		n := 0
+		for n < len(c.Phases) && slices.Contains(first, c.Phases[n]) {
+			n++
+		}
+		if n > 0 {
+			pieces = append(pieces, piece{name + " starts", name, votes, c.Phases[:n]})
+		}
+		if n < len(c.Phases) {
+			pieces = append(pieces, piece{name + " " + strings.Join(c.Phases[n:], " "), name, votes, c.Phases[n:]})
+		}
+	}
+	seen := map[int]bool{}
+	all := 1<<len(pieces) - 1
+	var search func(done int, voters map[string]bool, order []string) []string
+	search = func(done int, voters map[string]bool, order []string) []string {
+		if done|may == all {
+			return order
+		}
+		if seen[done] {
+			return nil
+		}
+		seen[done] = true
+	next:
+		for i, one := range pieces {
+			if done&(1<<i) != 0 {
+				continue
+			}
+			after := map[string]bool{}
+			for n, up := range voters {
+				after[n] = up
+			}
+			enough := func() bool {
+				up := 0
+				for _, u := range after {
+					if u {
+						up++
+					}
+				}
+				return up >= quorum.Needed(tr.def.model, len(after))
+			}
+			for _, phase := range one.phases {
+				up, voter := after[one.node]
+				switch phase {
+				case providers.PhaseInstall:
+				case providers.PhaseStart:
+					if voter && !lost[one.node] {
+						after[one.node] = true
+					}
+				case providers.PhaseStop:
+					if voter {
+						after[one.node] = false
+					}
+					if voter && up && !enough() {
+						continue next
+					}
+				case providers.PhaseLeave, providers.PhaseDemote:
+					delete(after, one.node)
+					if voter && !enough() {
+						continue next
+					}
+				case providers.PhasePromote:
+					if one.votes > 0 && !lost[one.node] {
+						after[one.node] = true
+					}
+				case providers.PhaseRemove:
+				default:
+					if !enough() {
+						continue next
+					}
+				}
+			}
+			if got := search(done|1<<i, after, append(slices.Clone(order), one.name)); got != nil {
+				return got
+			}
+		}
+		return nil
+	}
+	return search(0, start, []string{})
+}
+
+func (tr *trial) report() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d:\n", tr.seed)
+	for _, w := range tr.wrong {
+		fmt.Fprintf(&b, "  %s\n", w)
+	}
+	fmt.Fprintf(&b, "again: go test ./planner/apply -run TestNeverWithoutQuorum -quorum.seed=%d -v\n", tr.seed)
+	fmt.Fprintf(&b, "what is done: %s\n", strings.Join(tr.words, "; "))
+	if *quorumSeed == 0 {
+		return b.String()
+	}
+	fmt.Fprintf(&b, "before:\n%s\nafter:\n%s\n", tr.was, tr.def)
+	if p := tr.plan_; p != nil {
+		for _, s := range p.Steps {
+			fmt.Fprintf(&b, "step %d: %s %s, %d of %d up\n", s.N, s.Address, s.Phase, s.Up, s.Needed)
+		}
+		for _, v := range p.Availability {
+			fmt.Fprintf(&b, "%s: %v -> %v, %d times, %d ms at most: %s\n", v.Group, v.From, v.To, v.Interruptions, v.MaxMS, v.Why)
+		}
+	}
+	for _, id := range ids(tr.arena.machines) {
+		st, up := tr.arena.sim.Status(id)
+		fmt.Fprintf(&b, "%s (%s): runs %v, term %d, voters %v, learners %v, up %v\n", id, tr.arena.machines[id].addr, up, st.Driver.Term, st.Driver.Voters, st.Driver.Learners, st.UpNodes)
+	}
+	b.WriteString(strings.Join(tr.arena.sim.Story(), "\n"))
+	return b.String()
+}
+
+var errSeed = errors.New("a seed failed")
+
+// tryQuorum is one seed, in a bubble of its own.
+func tryQuorum(t *testing.T, seed uint64) (out verdict, err error) {
+	t.Helper()
+	tr := &trial{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 0x71756f72756d))}
+	synctest.Test(t, func(t *testing.T) {
+		tr.t = t
+		out = tr.run()
+		for _, v := range tr.arena.sim.Violations() {
+			tr.wrong = append(tr.wrong, "the runtime's invariants: "+v)
+		}
+	})
+	if len(tr.wrong) > 0 {
+		return out, fmt.Errorf("%w: %s", errSeed, tr.report())
+	}
+	return out, nil
+}
+
+// Whatever is changed of whatever cluster, with whatever nodes down: the apply,
+// step by step, on the runtime's own cores, never loses the quorum, keeps at each
+// step as many votes up as the plan said, interrupts no group more often or for
+// longer than the plan said; or the plan was refused, and then no order of its
+// steps would have done.
+func TestNeverWithoutQuorum(t *testing.T) {
+	seeds, fresh := 150, 10
+	if testing.Short() {
+		seeds, fresh = 30, 3
+	}
+	var all []uint64
+	for s := range seeds {
+		all = append(all, uint64(s+1))
+	}
+	if *quorumSeeds > 0 {
+		all, fresh = nil, *quorumSeeds
+	}
+	for range fresh {
+		all = append(all, rand.Uint64()>>24+1_000_000)
+	}
+	if *quorumSeed != 0 {
+		all = []uint64{*quorumSeed}
+	}
+	kinds := map[string]int{}
+	steps, trips := 0, 0
+	for _, s := range all {
+		v, err := tryQuorum(t, s)
+		if err != nil {
+			t.Error(err)
+		}
+		kinds[v.kind]++
+		steps, trips = steps+v.steps, trips+v.trips
+	}
+	t.Logf("%d trials (the fresh ones: %v): %v, %d steps, %d interruptions", len(all), all[len(all)-min(fresh, len(all)):], kinds, steps, trips)
+	if len(all) >= 100 && (kinds["applied"] < len(all)/2 || kinds["refused"] < 3 || steps < 3*len(all) || trips < len(all)/4) {
+		t.Error("too tame to prove anything")
+	}
+}

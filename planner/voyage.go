@@ -1,0 +1,429 @@
+package planner
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/runtime/placement"
+)
+
+// voyage follows the groups through an apply: who owns them, and how often
+// each is interrupted.
+type voyage struct {
+	scene scene
+	way   way
+	trips map[string]*trip  // by group name
+	comes bool              // a node comes back that was down
+	stuck map[string]string // group name -> node that is to leave, and can't: the group runs nowhere else
+}
+
+// way is how it may come about: what the apply does not wait for has no moment of
+// its own.
+type way struct {
+	order order
+	back  back
+}
+
+// order is how the nodes of one batch are taken out.
+type order int
+
+const (
+	together  order = iota
+	oneByOne        // each is drained while those before it are out
+	backwards       // the same, the last one first
+	apart           // each is back before the next one goes
+	apartBackwards
+)
+
+// back is when groups go back, by their failback policies.
+type back int
+
+const (
+	atOnce back = iota
+	later       // while the next nodes are out
+	atEnd
+)
+
+type trip struct {
+	from, to string
+	times    int
+	drained  int // of them: its node was drained
+	why      string
+	maxMS    int64
+}
+
+// voyage tells what the steps do to the groups that run: of the ways that it may
+// come about, the worst for each group.
+func (b *builder) voyage(o *orderer, batches [][]*Unit) {
+	live := b.in.World.Live
+	if live == nil || b.fresh || !b.plan.Summary.Any() {
+		return
+	}
+	ways := []way{{}}
+	if slices.ContainsFunc(batches, func(batch []*Unit) bool { return len(batch) > 1 }) {
+		ways = append(ways, way{order: oneByOne}, way{order: backwards}, way{order: apart}, way{order: apartBackwards})
+	}
+	goes := func(g *spec.Group) bool { return g.Failback.Mode == spec.FailbackImmediate }
+	moves := slices.ContainsFunc(live.Groups, func(g providers.LiveGroup) bool { return goes(&g.Spec) }) ||
+		slices.ContainsFunc(b.after.Groups, func(g spec.Group) bool { return goes(&g) })
+	if len(o.ups)+len(batches) > 0 && moves {
+		for _, w := range slices.Clone(ways) {
+			ways = append(ways, way{w.order, later}, way{w.order, atEnd})
+		}
+	}
+	nodeAt := b.nodeAddresses()
+	var worst *voyage
+	for _, w := range ways {
+		v := b.sail(o, batches, w)
+		if worst == nil {
+			worst = v
+			continue
+		}
+		for name, t := range v.trips {
+			known := worst.trips[name]
+			if known == nil {
+				worst.trips[name] = t
+				continue
+			}
+			known.times, known.drained = max(known.times, t.times), max(known.drained, t.drained)
+			if t.maxMS < 0 || known.maxMS < 0 {
+				known.maxMS = -1
+			} else {
+				known.maxMS = max(known.maxMS, t.maxMS)
+			}
+		}
+	}
+	b.plan.Availability = worst.availability(nodeAt)
+	for _, g := range live.Groups {
+		if node, ok := worst.stuck[g.Spec.Name]; ok {
+			b.diags = append(b.diags, problem(hcl.DiagError, nodeAt[node].String()+" can't leave the cluster",
+				fmt.Sprintf("%s runs on it, and when the node is drained it can run on no other node. Give it another possible owner with room for it, or delete it, in an apply before this one; or take it offline first (clusterplan offline %s).", g.Spec.Addr, g.Spec.Name)))
+		}
+	}
+}
+
+// nodeAddresses are the nodes' addresses by name, now and then.
+func (b *builder) nodeAddresses() map[string]addr.Address {
+	out := map[string]addr.Address{}
+	for _, m := range b.in.World.Live.Members {
+		out[m.Spec.Name] = m.Spec.Addr
+	}
+	for _, n := range b.after.Nodes {
+		if _, known := out[n.Name]; !known {
+			out[n.Name] = n.Addr
+		}
+	}
+	return out
+}
+
+// harbour is where the groups are before anything is done. Nodes that can't be
+// reached stay down; those that are only not running are started first.
+func (b *builder) harbour(o *orderer) scene {
+	live := b.in.World.Live
+	names := map[string]string{} // node id -> name
+	s := scene{def: spec.Definition{Cluster: b.after.Cluster}, owner: map[string]string{}, paused: map[string]bool{}, drain: map[string]bool{}, up: map[string]bool{}, want: map[string]string{}}
+	starts := map[string]bool{}
+	for _, it := range b.items {
+		if it.addr.Type == addr.TypeNode && !it.silent && (slices.Contains(it.phases, providers.PhaseStart) || slices.Contains(it.phases, providers.PhaseJoin)) {
+			starts[it.id] = true
+		}
+	}
+	for _, u := range o.ups {
+		if it := o.at[u.Key.Addr]; slices.Contains(u.Phases, providers.PhaseStart) && !it.silent {
+			starts[u.ID] = true
+		}
+	}
+	known := map[string]bool{}
+	for _, m := range live.Members {
+		names[m.Spec.ID], known[m.Spec.Name] = m.Spec.Name, true
+		s.def.Nodes = append(s.def.Nodes, m.Spec)
+		s.paused[m.Spec.Name] = m.Paused != nil
+		s.up[m.Spec.Name] = m.Node == spec.NodeUp || m.Node == spec.NodePaused || starts[m.Spec.ID] || !live.Quorum
+	}
+	for _, n := range b.after.Nodes {
+		if !known[n.Name] {
+			s.def.Nodes = append(s.def.Nodes, n)
+			s.up[n.Name] = true
+		}
+	}
+	for _, g := range live.Groups {
+		s.def.Groups = append(s.def.Groups, g.Spec)
+		if owner := names[g.Owner]; owner != "" && g.State != spec.StateOffline && g.Want != spec.WantOffline {
+			s.owner[g.Spec.Name] = owner
+		}
+		if g.WantBy != nil { // operators' online and offline
+			s.want[g.Spec.Name] = g.Want
+		}
+	}
+	return s
+}
+
+// sail goes through the steps.
+func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
+	v := &voyage{scene: b.harbour(o), way: w, trips: map[string]*trip{}, stuck: map[string]string{}}
+	if len(o.ups) > 0 {
+		v.settle("", w.back == atOnce) // nodes that come back may get their groups back
+	}
+	for _, u := range slices.Concat(o.ups, o.rolls) {
+		v.comes = v.comes || slices.Contains(u.Phases, providers.PhaseStart) && slices.ContainsFunc(b.in.World.Live.Members, func(m providers.LiveMember) bool {
+			return m.Spec.ID == u.ID && m.Node != spec.NodeUp && m.Node != spec.NodePaused
+		})
+	}
+	become := func(units []*Unit) { // with their new settings
+		for _, u := range units {
+			for _, n := range b.after.Nodes {
+				i := slices.IndexFunc(v.scene.def.Nodes, func(old spec.Node) bool { return old.Name == n.Name })
+				if n.Addr == u.Key.Addr && i >= 0 {
+					v.scene.def.Nodes[i] = n
+				}
+			}
+		}
+	}
+	become(o.joins)
+	for _, batch := range w.split(batches) {
+		var out []string
+		for _, u := range batch {
+			out = append(out, nameOf(u))
+		}
+		why := strings.Join(out, ", ") + " restarts"
+		switch {
+		case len(out) == 1 && !stops(batch[0]):
+			why = batch[0].Key.Addr.String() + " is drained"
+		case len(out) == 1 && batch[0].Action == "replace":
+			why = batch[0].Key.Addr.String() + " is made anew"
+		case len(out) == 1:
+			why = batch[0].Key.Addr.String() + " restarts"
+		}
+		v.drain(batch, why)
+		become(batch)
+		for _, n := range out {
+			delete(v.scene.drain, n)
+		}
+		v.settle(why, w.back == atOnce)
+	}
+	b.rewrite(v)
+	v.settle("its owner is no possible owner any more", false)
+	for i := range v.scene.def.Groups {
+		g := &v.scene.def.Groups[i]
+		owner, runs := v.scene.owner[g.Name]
+		if why, n := b.restarts(g.Addr); runs {
+			for range n { // one after the other, at the worst
+				v.record(g, owner, owner, why, moveBound(g, b.after.Cluster.Heartbeat))
+			}
+		}
+	}
+	for _, u := range o.leaves {
+		if b.at[u.Key.Addr].change.Reason != ReasonRemoved {
+			v.drain([]*Unit{u}, u.Key.Addr.String()+" leaves")
+		}
+	}
+	if w.back != atOnce {
+		v.settle("", true)
+	}
+	return v
+}
+
+// split is the batches as they are taken out.
+func (w way) split(batches [][]*Unit) [][]*Unit {
+	if w.order != apart && w.order != apartBackwards {
+		return batches
+	}
+	var out [][]*Unit
+	for _, batch := range batches {
+		batch = slices.Clone(batch)
+		if w.order == apartBackwards {
+			slices.Reverse(batch)
+		}
+		for i := range batch {
+			out = append(out, batch[i:i+1])
+		}
+	}
+	return out
+}
+
+// rewrite gives the groups their new definitions; those that go are gone.
+func (b *builder) rewrite(v *voyage) {
+	after := make(map[addr.Address]*spec.Group, len(b.after.Groups))
+	for i := range b.after.Groups {
+		after[b.after.Groups[i].Addr] = &b.after.Groups[i]
+	}
+	kept := v.scene.def.Groups[:0:0]
+	for _, g := range v.scene.def.Groups {
+		next := after[g.Addr]
+		if next == nil {
+			continue
+		}
+		if owner, ok := v.scene.owner[g.Name]; ok && next.Name != g.Name {
+			delete(v.scene.owner, g.Name)
+			v.scene.owner[next.Name] = owner
+		}
+		if t := v.trips[g.Name]; t != nil && next.Name != g.Name {
+			delete(v.trips, g.Name)
+			v.trips[next.Name] = t
+		}
+		kept = append(kept, *next)
+	}
+	v.scene.def.Groups = kept
+}
+
+// stops tells whether a unit ends its node's agent.
+func stops(u *Unit) bool {
+	return slices.Contains(u.Remove, providers.PhaseStop) || slices.Contains(u.Phases, providers.PhaseStop)
+}
+
+// drain takes nodes out together. What can't leave them stops with them; from a
+// node that leaves the cluster all has to go.
+func (v *voyage) drain(batch []*Unit, why string) {
+	names := make([]string, len(batch))
+	for i, u := range batch {
+		names[i] = nameOf(u)
+		if v.way.order != oneByOne && v.way.order != backwards {
+			v.scene.drain[names[i]] = true
+		}
+	}
+	for i := range names {
+		switch v.way.order {
+		case oneByOne:
+			v.scene.drain[names[i]] = true
+		case backwards:
+			v.scene.drain[names[len(names)-1-i]] = true
+		}
+		had := make(map[string]string, len(v.scene.owner))
+		for name, owner := range v.scene.owner {
+			had[name] = owner
+		}
+		v.settle(why, v.way.back == later)
+		for name, owner := range had {
+			if t := v.trips[name]; t != nil && v.scene.drain[owner] && v.scene.owner[name] != owner {
+				t.drained++
+			}
+		}
+	}
+	for i := range v.scene.def.Groups {
+		g := &v.scene.def.Groups[i]
+		owner := v.scene.owner[g.Name]
+		k := slices.Index(names, owner)
+		switch {
+		case owner == "" || k < 0 || !v.scene.up[owner]:
+		case slices.Contains(batch[k].Remove, providers.PhaseLeave):
+			v.stuck[g.Name] = owner
+		case stops(batch[k]):
+			v.record(g, owner, owner, why+", and no other node can run it", -1)
+		}
+	}
+}
+
+func (v *voyage) record(g *spec.Group, from, to, why string, bound int64) {
+	t := v.trips[g.Name]
+	if t == nil {
+		t = &trip{from: from, why: why}
+		v.trips[g.Name] = t
+	}
+	t.to = to
+	t.times++
+	if bound < 0 || t.maxMS < 0 {
+		t.maxMS = -1
+	} else {
+		t.maxMS = max(t.maxMS, bound)
+	}
+}
+
+// settle lets the groups go where they go now. Groups that had no owner and
+// get one are starting, not interrupted.
+func (v *voyage) settle(why string, failback bool) {
+	in := v.scene.placementInput()
+	for i := range in.Groups {
+		if failback && in.Groups[i].Spec.Failback.Mode == spec.FailbackImmediate {
+			in.Groups[i].Failback = true
+		}
+	}
+	for i, o := range placement.Settle(in) {
+		g := &v.scene.def.Groups[i]
+		if o.From == o.To {
+			continue
+		}
+		if o.From != "" {
+			bound := moveBound(g, v.scene.def.Cluster.Heartbeat)
+			if o.To == "" {
+				bound = -1
+			}
+			reason := why
+			if o.Why == placement.WhyFailback {
+				reason = "it goes back by its failback policy"
+			}
+			v.record(g, o.From, o.To, reason, bound)
+		} else if t := v.trips[g.Name]; t != nil {
+			t.to = o.To
+		}
+		if o.To == "" {
+			delete(v.scene.owner, g.Name)
+		} else {
+			v.scene.owner[g.Name] = o.To
+		}
+	}
+}
+
+// chained is the longest interruption of a group that moves: it starts once what it
+// depends on is known to be online, and that may be moving too.
+func (v *voyage) chained(g *spec.Group, seen map[string]bool) int64 {
+	own := moveBound(g, v.scene.def.Cluster.Heartbeat)
+	if t := v.trips[g.Name]; t != nil {
+		if own = t.maxMS; own < 0 {
+			return -1
+		}
+	}
+	seen[g.Name] = true // a cycle was refused by validate
+	var longest int64
+	for i := range v.scene.def.Groups {
+		d := &v.scene.def.Groups[i]
+		if seen[d.Name] || v.trips[d.Name] == nil || !slices.Contains(g.DependsOn, d.Name) {
+			continue
+		}
+		below := v.chained(d, seen)
+		if below < 0 {
+			return -1
+		}
+		longest = max(longest, below)
+	}
+	return own + longest
+}
+
+// availability is the interruptions in address order.
+func (v *voyage) availability(nodeAt map[string]addr.Address) []Availability {
+	out := []Availability{}
+	place := func(name string) *addr.Address {
+		if a, ok := nodeAt[name]; ok && name != "" {
+			return &a
+		}
+		return nil
+	}
+	for i := range v.scene.def.Groups {
+		g := &v.scene.def.Groups[i]
+		t := v.trips[g.Name]
+		if g.Failback.Mode == spec.FailbackImmediate && len(g.PreferredOwners) == 0 && v.scene.owner[g.Name] != "" {
+			// Which node is better turns on what else is where by then: it may go
+			// back each time, and when a node comes back that was down.
+			if t == nil {
+				t = &trip{from: v.scene.owner[g.Name], to: v.scene.owner[g.Name], why: "it may go back by its failback policy", maxMS: moveBound(g, v.scene.def.Cluster.Heartbeat)}
+			}
+			back := 2 * t.drained
+			if v.comes {
+				back++
+			}
+			t.times = max(t.times, back)
+		}
+		if t != nil && t.times > 0 {
+			if t.maxMS >= 0 {
+				t.maxMS = v.chained(g, map[string]bool{})
+			}
+			out = append(out, Availability{Group: g.Addr, From: place(t.from), To: place(t.to), Interruptions: t.times, MaxMS: t.maxMS, Why: t.why})
+		}
+	}
+	return out
+}
