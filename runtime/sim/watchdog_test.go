@@ -12,7 +12,7 @@ import (
 func TestWatchdogs(t *testing.T) {
 	seeds := 10
 	if testing.Short() {
-		seeds = 3
+		seeds = 5
 	}
 	faults, failovers, resets := 0, 0, 0
 	for seed := range seeds {
