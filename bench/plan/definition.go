@@ -64,7 +64,7 @@ func (s shape) definition(objects int) []byte {
 			b.WriteString("}\n")
 		}
 	case shapeForEach:
-		fmt.Fprintf(&b, "group \"g\" {\n  for_each = { for i in range(%d) : \"t${i}\" => { net = floor(i / 250), host = i %% 250, about = %s } }\n", groups, s.about("i", every))
+		fmt.Fprintf(&b, "group \"g\" {\n  for_each = { for i in %s : \"t${i}\" => { net = floor(i / 250), host = i %% 250, about = %s } }\n", numbers(groups), s.about("i", every))
 		s.body(&b, "${each.value.about}", "${each.value.net}", "${each.value.host}", "${group_each.value.net}", "${group_each.value.host}")
 		b.WriteString("}\n")
 	default:
@@ -79,6 +79,12 @@ func (s shape) definition(objects int) []byte {
 		}
 	}
 	return b.Bytes()
+}
+
+// numbers is an expression of the numbers from 0 below n: range gives 1,024 at most.
+func numbers(n int) string {
+	const row = 1000
+	return fmt.Sprintf("slice(flatten([for a in range(%d) : [for b in range(%d) : a * %d + b]]), 0, %d)", (n+row-1)/row, row, row, n)
 }
 
 // about is an expression of what the i-th group is described as.

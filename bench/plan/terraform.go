@@ -72,7 +72,7 @@ func (r *rival) definition(changed bool) []byte {
 			input = `"${tonumber(each.key) % 100 == 0 ? "another tenant" : "tenant"} ${each.key}"`
 		}
 		// The keys are a local, for Terraform works out for_each once an instance.
-		fmt.Fprintf(&b, "locals {\n  keys = toset([for i in range(%d) : tostring(i)])\n}\nresource \"terraform_data\" \"r\" {\n  for_each = local.keys\n  input    = %s\n}\n", r.objects, input)
+		fmt.Fprintf(&b, "locals {\n  keys = toset([for i in %s : tostring(i)])\n}\nresource \"terraform_data\" \"r\" {\n  for_each = local.keys\n  input    = %s\n}\n", numbers(r.objects), input)
 		return b.Bytes()
 	}
 	for i := range r.objects {
