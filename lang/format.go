@@ -32,7 +32,7 @@ func Format(src []byte, filename string) ([]byte, hcl.Diagnostics) {
 
 // Formattable tells whether fmt formats a file of this name.
 func Formattable(name string) bool {
-	return len(name) > 4 && (hasSuffix(name, hclSuffix) || hasSuffix(name, varsSuffix) || name == "auto"+varsSuffix)
+	return len(name) > 4 && (hasSuffix(name, hclSuffix) || hasSuffix(name, varsSuffix) || hasSuffix(name, scenarioSuffix) || name == "auto"+varsSuffix)
 }
 
 func hasSuffix(s, suffix string) bool {

@@ -136,6 +136,8 @@ const (
 	hclSuffix  = ".cluster.hcl"
 	jsonSuffix = ".cluster.json"
 	varsSuffix = ".vars.hcl"
+
+	scenarioSuffix = ".scenario.hcl" // planner/scenario's
 )
 
 // readFiles parses the definition's files, in the order of their names.

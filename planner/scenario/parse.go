@@ -21,11 +21,11 @@ import (
 const Suffix = ".scenario.hcl"
 
 // What a file may be, and a scenario take. Virtual time is not free: three nodes
-// take some 1.5 s of a processor for each hour.
+// take some 2 s of a processor for each hour.
 const (
 	MaxSize  = 256 << 10
 	MaxSteps = 500
-	MaxWait  = 6 * time.Hour // all waits of a scenario together
+	MaxWait  = 24 * time.Hour // all waits of a scenario together
 	maxDepth = 64
 )
 

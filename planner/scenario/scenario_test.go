@@ -326,7 +326,7 @@ func TestErrors(t *testing.T) {
     wait = join("", ["1", "s"])
   }
   step "i" {
-    wait = "6h"
+    wait = "24h"
   }
   step "j" {
     wait = "1s"
@@ -430,7 +430,7 @@ func TestBounds(t *testing.T) {
 		"blocks":    strings.Repeat("a {\n", 50_000),
 		"size":      strings.Repeat("#", MaxSize+1),
 		"wait":      "scenario \"a\" {\n step {\n wait = \"720h\"\n }\n}\n",
-		"waits":     "scenario \"a\" {\n" + strings.Repeat("step {\n wait = \"1h\"\n }\n", 7) + "}\n",
+		"waits":     "scenario \"a\" {\n" + strings.Repeat("step {\n wait = \"1h\"\n }\n", 25) + "}\n",
 		"steps":     "scenario \"a\" {\n" + strings.Repeat("step {\n wait = \"0s\"\n }\n", MaxSteps+1) + "}\n",
 	} {
 		begun := time.Now()

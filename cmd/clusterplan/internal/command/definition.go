@@ -93,7 +93,7 @@ func (a *app) fmtCommand() *cobra.Command {
 		Use:   "fmt [PATH...]",
 		Short: "Write definitions in the canonical style",
 		Long: long(`
-Fmt lays out *.cluster.hcl and *.vars.hcl files as everybody's are, in PATH or the
+Fmt lays out *.cluster.hcl, *.vars.hcl and *.scenario.hcl files as everybody's are, in PATH or the
 present directory and those below, and prints the names of those that it changed.
 With - it reads stdin and writes stdout.`, helpDone, helpError, "3    with --check: something would change"),
 		Example: "  clusterplan fmt\n  clusterplan fmt --check --diff examples",

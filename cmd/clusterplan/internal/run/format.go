@@ -33,7 +33,7 @@ func Format(paths []string, write bool, changed func(Formatted) error) error {
 			return fmt.Errorf("fmt: %w", err)
 		}
 		if !info.IsDir() && !lang.Formattable(root) {
-			return &view.Hint{Err: fmt.Errorf("fmt: %s is no file of a definition", root), Hint: "They are called *.cluster.hcl and *.vars.hcl."}
+			return &view.Hint{Err: fmt.Errorf("fmt: %s is no file of a definition", root), Hint: "They are called *.cluster.hcl, *.vars.hcl and *.scenario.hcl."}
 		}
 		err = filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 			switch {

@@ -9,6 +9,9 @@ import (
 	"github.com/clusterplan/clusterplan/planner/scenario"
 )
 
+// mostStarts is how many groups are listed where they start.
+const mostStarts = 20
+
 // Scenarios writes what became of scenarios, step by step.
 func (s Style) Scenarios(w io.Writer, r *scenario.Results) error {
 	b := new(strings.Builder)
@@ -33,7 +36,11 @@ func (s Style) scenario(b *strings.Builder, r *scenario.Result) {
 		fmt.Fprintf(b, "  %s\n", s.Dim(r.Description))
 	}
 	var rows [][]string
-	for _, g := range r.Groups {
+	for i, g := range r.Groups {
+		if i == mostStarts && len(r.Groups) > mostStarts+1 {
+			rows = append(rows, []string{fmt.Sprintf("      and %d more", len(r.Groups)-i)})
+			break
+		}
 		at := "on " + place(g.Owner)
 		if g.Owner == nil {
 			at = "nowhere (" + strings.ReplaceAll(g.State, "_", " ") + ")"
