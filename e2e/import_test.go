@@ -3,8 +3,13 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
 // What the state has lost comes back as it runs, with its ids and with blocks
@@ -66,12 +71,55 @@ func TestImport(t *testing.T) {
 	l.apply()
 	l.settled()
 
-	// The same by the command.
+	// The same by the command, of a group that somebody else manages by now.
 	l.must(0, "state", "rm", "group.worker", "node.n2")
+	api := l.admin()
+	defer api.Close()
+	conf, err := api.Config(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := conf.Groups[slices.IndexFunc(conf.Groups, func(g client.ConfigGroup) bool { return g.Spec.Name == "worker" })].Spec
+	g.ManagedBy = "pulumi"
+	if _, err := api.PutGroup(t.Context(), g, 0); err != nil {
+		t.Fatal(err)
+	}
+	l.must(0, "plan").wants(t, "group worker (managed by pulumi)")
 	l.must(1, "import", "group.worker", "nobody").wants(t, "worker")
 	l.must(0, "import", "group.worker", "worker").wants(t, "Imported", "kept in")
 	l.must(0, "import", "node.n2", "n2")
 	l.must(1, "import", "node.n2", "n2").wants(t, "has node.n2 already")
+	if conf, err = api.Config(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range conf.Groups {
+		if g.Spec.ManagedBy != spec.ManagedBy {
+			t.Errorf("%s is managed by %q", g.Spec.Name, g.Spec.ManagedBy)
+		}
+	}
 	l.settled()
 	l.destroyed()
+}
+
+// admin speaks to the agents as somebody else's program does.
+func (l *lab) admin() *client.Client {
+	l.t.Helper()
+	id := l.identity()
+	cert, err := id.ClientCert("pulumi", client.RoleAdmin, pki.ClientLife)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	pair, err := cert.TLS()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	conf, err := pki.ClientConfig(id.CACert, id.ID, pair, "")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var endpoints []string
+	for _, n := range l.status().Nodes {
+		endpoints = append(endpoints, n.Address)
+	}
+	return client.New(client.Options{Endpoints: endpoints, TLS: conf, Author: "pulumi"})
 }

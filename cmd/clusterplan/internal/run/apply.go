@@ -104,7 +104,9 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s.claim(lock, o, cancel)
+	if o.Mode != planner.ModeRefreshOnly { // which changes nothing in the cluster
+		s.claim(lock, verb(o.Mode), o.LockTimeout, cancel)
+	}
 	defer func() { out.Kept = s.giveBack(out.Result, o.Mode) }()
 	if o.Mode == planner.ModeDestroy && empty(s.Snap.State, s.Snap.Pending) {
 		out.Nothing = true

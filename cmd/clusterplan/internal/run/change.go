@@ -24,14 +24,11 @@ func (e *lostError) Error() string {
 	return fmt.Sprintf("the apply was ended: %v; see who works on it now (clusterplan status), then apply again: it goes on from here", e.why)
 }
 
-// claim has the apply hold the cluster's change lease, under the id of its lock,
-// from before it looks at the world until giveBack.
-func (s *Session) claim(lock *localstore.Lock, o ApplyOptions, end context.CancelCauseFunc) {
-	if o.Mode == planner.ModeRefreshOnly {
-		return // changes nothing in the cluster
-	}
+// claim has the apply (or what it is) hold the cluster's change lease, under the
+// id of its lock, from before it looks at the world until giveBack.
+func (s *Session) claim(lock *localstore.Lock, what string, wait time.Duration, end context.CancelCauseFunc) {
 	s.confdb.Claim(confdb.Claim{
-		ID: lock.Info().ID, What: verb(o.Mode), From: lock.Follows(), Wait: o.LockTimeout,
+		ID: lock.Info().ID, What: what, From: lock.Follows(), Wait: wait,
 		Watching: func(h client.Change) {
 			s.opts.Tell(fmt.Sprintf("The cluster is being changed: %s. Waiting to see whether that is alive, for up to %v.", h.String(), time.Duration(h.TermMS)*time.Millisecond))
 		},

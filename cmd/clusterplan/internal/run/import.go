@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/refresh"
 	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 // Import takes one object that is there into the state, for the definition's to.
@@ -69,7 +71,7 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 		return nil, fmt.Errorf("import %s: %w", to, err)
 	}
 	if one.Foreign() {
-		if err := s.takeOver(ctx, &one); err != nil {
+		if err := s.takeOver(ctx, lock, &one, o.LockTimeout); err != nil {
 			return nil, err
 		}
 	}
@@ -77,10 +79,18 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 }
 
 // takeOver has the cluster's database say that clusterplan manages what was
-// found, as it is. Where the state does not get to know of it, another import does.
-func (s *Session) takeOver(ctx context.Context, one *planner.Import) error {
+// found, as it is, under the cluster's change lease. Where the state does not get
+// to know of it, another import does.
+func (s *Session) takeOver(ctx context.Context, lock *localstore.Lock, one *planner.Import, wait time.Duration) (err error) {
 	p, err := s.registry.Provider(one.Provider)
 	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.claim(lock, "import", wait, cancel)
+	defer func() { err = errors.Join(err, s.giveBack(nil, planner.ModeNormal)) }()
+	if err := s.look(ctx); err != nil {
 		return err
 	}
 	_, err = p.Apply(ctx, providers.ApplyRequest{Addr: one.To, Type: one.To.Type, ID: one.Object.ID, Prior: one.Object,
