@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/clusterplan/clusterplan/internal/faultlab"
@@ -37,6 +39,10 @@ func TestMatrixHolds(t *testing.T) {
 			})
 			for _, row := range trial.Rows {
 				if row.Zone != "" { // its nodes are a pair, which has been through
+					i := slices.IndexFunc(trial.Rows, func(pair faultlab.Row) bool { return pair.Zone == "" && slices.Equal(pair.Fail, row.Fail) })
+					if i < 0 || trial.Rows[i].Quorum != row.Quorum || !reflect.DeepEqual(trial.Rows[i].Groups, row.Groups) {
+						t.Errorf("%s: %+v; its nodes as a pair: row %d of %+v", row.Name(), row, i, trial.Rows)
+					}
 					continue
 				}
 				var told faultlab.Tried
