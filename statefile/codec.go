@@ -147,8 +147,22 @@ func unmarshal(data []byte, s *State) error {
 	}
 	s.Objects = []Object{}
 	for dec.More() {
+		var raw json.RawMessage
+		var small struct {
+			DependsOn []string `json:"depends_on"`
+		}
 		var o Object
-		if err := dec.Decode(&o); err != nil {
+		err := dec.Decode(&raw)
+		if err == nil {
+			err = json.Unmarshal(raw, &small)
+		}
+		if slices.Contains(small.DependsOn, "") {
+			err = errors.New("it depends on an object without an address")
+		}
+		if err == nil {
+			err = json.Unmarshal(raw, &o)
+		}
+		if err != nil {
 			return fmt.Errorf("object %d: %w", len(s.Objects)+1, err)
 		}
 		if o.Addr == (addr.Address{}) {

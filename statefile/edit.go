@@ -144,7 +144,15 @@ func UnmarshalForeign(data []byte) (*State, error) {
 	edited := new(State)
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields() // what this program doesn't know it would lose
-	if derr := dec.Decode(edited); derr != nil {
+	var first json.RawMessage   // something may follow it
+	derr := json.NewDecoder(bytes.NewReader(data)).Decode(&first)
+	if derr == nil {
+		derr = unmarshal(first, new(State)) // within bounds
+	}
+	if derr == nil {
+		derr = dec.Decode(edited)
+	}
+	if derr != nil {
 		var v struct {
 			Format string `json:"format_version"`
 		}

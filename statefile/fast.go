@@ -29,7 +29,8 @@ func unmarshalFast(data []byte, s *State) bool {
 	if json.Unmarshal(append(head, data[end+len(objectsEnd):]...), s) != nil {
 		return false
 	}
-	s.Objects = make([]Object, 0, bytes.Count(body, []byte("\n")))
+	const shortest = 60 // bytes that an object's line has at the least
+	s.Objects = make([]Object, 0, min(bytes.Count(body, []byte("\n")), 1+len(body)/shortest))
 	for len(body) > 0 {
 		text, rest, ok := bytes.Cut(body, []byte("\n"))
 		text, comma := bytes.CutSuffix(text, []byte(","))
@@ -42,6 +43,9 @@ func unmarshalFast(data []byte, s *State) bool {
 	}
 	return true
 }
+
+// maxDepth is how deep a value may be nested; encoding/json takes no deeper ones either.
+const maxDepth = 10_000
 
 type scanner struct {
 	text []byte
@@ -69,7 +73,7 @@ func (s *scanner) object(o *Object) bool {
 	if addrs != nil {
 		o.DependsOn = make([]addr.Address, len(addrs))
 		for i := range addrs {
-			if o.DependsOn[i].UnmarshalText([]byte(addrs[i])) != nil {
+			if addrs[i] == "" || o.DependsOn[i].UnmarshalText([]byte(addrs[i])) != nil {
 				return false
 			}
 		}
@@ -129,7 +133,9 @@ func (s *scanner) raw(to *json.RawMessage) bool {
 				return false
 			}
 		case '{', '[':
-			depth++
+			if depth++; depth > maxDepth {
+				return false
+			}
 			s.pos++
 		case '}', ']', ',':
 			if depth == 0 {

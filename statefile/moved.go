@@ -1,6 +1,10 @@
 package statefile
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -10,6 +14,35 @@ import (
 // done to any of them. Ids stay.
 type Moved struct {
 	Moves []Move `json:"moves"`
+}
+
+// UnmarshalJSON reads the moves one by one, and the first that is none ends it: a
+// list of nothing takes much more memory than its bytes.
+func (m *Moved) UnmarshalJSON(data []byte) error {
+	var raw struct {
+		Moves json.RawMessage `json:"moves"`
+	}
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return err
+	}
+	if len(raw.Moves) == 0 || string(raw.Moves) == "null" {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw.Moves))
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return errors.New("its moves are no list")
+	}
+	for dec.More() {
+		var one Move
+		if err := dec.Decode(&one); err != nil {
+			return err
+		}
+		if one.From == (addr.Address{}) || one.To == (addr.Address{}) {
+			return fmt.Errorf("move %d lacks an address", len(m.Moves)+1)
+		}
+		m.Moves = append(m.Moves, one)
+	}
+	return nil
 }
 
 // Move is one object's, a resource's included.
