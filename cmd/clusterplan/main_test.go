@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -48,6 +49,8 @@ func checked() {
 //	code N CMD...    runs a command that has to exit with N
 //	mode FILE PERM   FILE has these permissions
 //	half FROM TO     TO is the first half of FROM
+//	disk DIR         DIR is a small file system of memory, until the script's end; takes root
+//	full DIR         nothing more goes on it
 func TestScripts(t *testing.T) {
 	quickstart, err := filepath.Abs("../../examples/quickstart")
 	if err != nil {
@@ -74,6 +77,14 @@ func TestScripts(t *testing.T) {
 			"code":  exitCode,
 			"mode":  hasMode,
 			"half":  half,
+			"disk":  smallDisk,
+			"full":  fullDisk,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("no condition %q", cond)
 		},
 		RequireExplicitExec: true,
 	})
@@ -112,6 +123,24 @@ func half(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	data := ts.ReadFile(args[0])
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(data[:len(data)/2]), 0o644))
+}
+
+func smallDisk(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		ts.Fatalf("mount a small file system: %v", err)
+	}
+	ts.Defer(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+func fullDisk(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Create(filepath.Join(ts.MkAbs(args[0]), "filler"))
+	ts.Check(err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
 }
 
 func open(ts *testscript.TestScript, args []string) *localstore.Lock {
