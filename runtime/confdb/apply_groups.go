@@ -309,7 +309,7 @@ func (s *State) assign(c Command) Result {
 		g.Move = nil
 		e.Node, e.Kind, e.Text = n.Spec.Name, KindGroupAssigned, "group "+g.Spec.Name+" goes to node "+n.Spec.Name
 		if a.Failover {
-			e.Kind = KindGroupFailover
+			e.Kind, e.Cause = KindGroupFailover, s.downSince(s.NodeName(was), c.Cause)
 		}
 	case a.LeftFailed != "":
 		g.State = spec.StateFailed // resources keep what was wrong with them
@@ -326,6 +326,18 @@ func (s *State) assign(c Command) Result {
 		s.removeGroup(c, a.Group)
 	}
 	return Result{}
+}
+
+// downSince is what a failover follows from: its node's going down, if that was
+// written after what the leader knew when it decided, as it is where it asks for
+// both at once; else that.
+func (s *State) downSince(node string, known uint64) uint64 {
+	for i := len(s.Events) - 1; i >= 0 && s.Events[i].ID > known; i-- {
+		if e := &s.Events[i]; e.Node == node && (e.Kind == KindNodeDown || e.Kind == KindNodeFenced) {
+			return e.ID
+		}
+	}
+	return known
 }
 
 func (s *State) report(c Command) Result {

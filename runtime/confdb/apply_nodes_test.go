@@ -66,6 +66,48 @@ func TestHomeOfANodeThatIsGone(t *testing.T) {
 	}
 }
 
+// A new leader says in one breath that a node is down and that its group fails
+// over: the event of the former isn't there yet to be named.
+func TestFailoverFollowsFromItsNodesLoss(t *testing.T) {
+	s, do := base(t)
+	newest := func(kind string) confdb.Event {
+		for i := len(s.Events) - 1; i >= 0; i-- {
+			if s.Events[i].Kind == kind {
+				return s.Events[i]
+			}
+		}
+		t.Fatalf("no event %s", kind)
+		return confdb.Event{}
+	}
+	view := func(up ...string) {
+		t.Helper()
+		if r := do(confdb.Command{SetView: &confdb.SetView{From: s.View.Epoch, Up: up}}); r.Code != "" {
+			t.Fatal(r)
+		}
+	}
+	view("n1", "n2")
+	view("n1")
+	view("n1", "n2")
+	do(confdb.Command{Assign: &confdb.Assign{Group: "g1", Node: "n1"}})
+	do(confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g1", To: "n2"}})
+	move := s.LastEvent()
+	do(confdb.Command{Assign: &confdb.Assign{Group: "g1", From: 1, Node: "n2"}, Cause: move})
+	view("n1")
+	down := newest(confdb.KindNodeDown)
+	if down.Node != "n2" {
+		t.Fatalf("down is %+v", down)
+	}
+	do(confdb.Command{Assign: &confdb.Assign{Group: "g1", From: 2, Node: "n1", Failover: true}, Cause: move})
+	if got := newest(confdb.KindGroupFailover); got.Cause != down.ID {
+		t.Errorf("the failover follows from event %d, want the loss of its node, %d (the move was %d)", got.Cause, down.ID, move)
+	}
+	// What the leader knew stays where nothing newer is there, as of another node.
+	do(confdb.Command{Assign: &confdb.Assign{Group: "g1", From: 3, Node: "n1", Failover: true, Counts: true}, Cause: s.LastEvent()})
+	if got := newest(confdb.KindGroupFailover); got.Cause != got.ID-1 {
+		t.Errorf("the failover %d follows from event %d", got.ID, got.Cause)
+	}
+}
+
 func TestAnotherDataDirectoryJoinsAgain(t *testing.T) {
 	s, do := base(t)
 	n := s.Nodes["n1"]
