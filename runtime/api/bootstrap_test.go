@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"testing"
 
 	"github.com/clusterplan/clusterplan/runtime/api/client"
@@ -43,5 +44,33 @@ func TestBootstrapSentAgain(t *testing.T) {
 		if len(f.ops) > 0 {
 			t.Errorf("%s: %q", c.name, f.ops)
 		}
+	}
+}
+
+// A bootstrap that was cut off once the database knew the cluster: the next apply
+// takes the change lease before it goes on with it, and goes on under it.
+func TestBootstrapUnderTheChangeLease(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	h := New(f)
+	first := client.Bootstrap{Cluster: testCluster(), Member: request(1)}
+	f.submit = func(c confdb.Command) (confdb.Result, error) {
+		if c.PutNode != nil {
+			return confdb.Result{}, context.Canceled // the apply was killed
+		}
+		return f.state.Apply(c), nil
+	}
+	if code, _ := ask(t, h, client.RoleAdmin, "POST", client.PathBootstrap, first); code == 200 || f.state.Cluster.ID == "" {
+		t.Fatalf("it was not cut off: %d", code)
+	}
+	f.submit = nil
+	if code, text := ask(t, h, client.RoleAdmin, "PUT", client.PathChange, client.TakeChange{ID: "a", What: "apply", TermMS: 1000}); code != 200 {
+		t.Fatal(code, text)
+	}
+	if code, text := ask(t, h, client.RoleAdmin, "POST", client.PathBootstrap, first); code != 409 {
+		t.Errorf("somebody else's goes on: %d, %s", code, text)
+	}
+	if code, text := ask(t, h, client.RoleAdmin, "POST", client.PathBootstrap, first, client.HeaderChange, "a"); code != 200 || !f.state.Nodes["id1"].Joined {
+		t.Errorf("%d, %s", code, text)
 	}
 }

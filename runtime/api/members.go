@@ -146,7 +146,7 @@ func (s *server) bootstrap(c *call) error {
 		{ID: cmd.ID + "/node", PutNode: putNode(b.Member)},
 		{ID: cmd.ID + "/joined", NodeJoined: &confdb.NodeRef{Node: f.NodeID}},
 	} {
-		step.Time, step.Author, step.Reason = cmd.Time, cmd.Author, cmd.Reason
+		step.Time, step.Author, step.Reason, step.Change = cmd.Time, cmd.Author, cmd.Reason, cmd.Change
 		if last, err = s.submit(c.ctx, step); err != nil {
 			return err
 		}
