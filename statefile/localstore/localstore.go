@@ -36,9 +36,10 @@
 // day is asked for, so that a clock which jumps gives nobody a lock.
 //
 // On one host a flock on the directory, which dies with its process, makes a look
-// at the lock and the write that rests on it one step. A shared directory may
-// have no such lock, and its holder may stand still between any two system calls
-// while another host takes its lock over. So each write is safe without it:
+// at the lock and the write that rests on it one step. A shared directory has
+// no such lock, or (NFS) one that only this host sees, and its holder may stand still
+// between any two system calls while another host takes its lock over. So each write
+// is safe without it, wherever the directory is not on a local file system:
 //
 //   - Taking: make an own temporary file; remove those of all others who try;
 //     look at the lock again; rename. Of two, whoever renames has removed the
@@ -54,8 +55,8 @@
 //     look; one after it reads the record. Written into a file that the taker
 //     has replaced already, it is nowhere, and Append says so: nothing rests on it.
 //   - What would be removed by name may be another's by then. So, without a flock,
-//     a journal is emptied in the own file, and a lock says in it that it is given
-//     back.
+//     a journal is emptied in the own file, one that is folded in already is replaced
+//     by an own empty one, and a lock says in it that it is given back.
 //
 // What a provider is in the middle of when its apply is suspended is not fenced by
 // this: its intent is in the journal, the taker reads back what became of it, and
@@ -109,7 +110,8 @@ type Store struct {
 	opts Options
 	step func(string) // called before each effect; tests look at the disk there
 
-	flock func(fd, how int) error // the kernel's; a test takes it away, as some file systems do
+	flock  func(fd, how int) error     // the kernel's; a test takes it away, as some file systems do
+	fsType func(fd int) (int64, error) // likewise: a test says that the directory is shared
 }
 
 // Open makes a store of the snapshot at path. Nothing has to be there yet, and
@@ -132,7 +134,7 @@ func Open(path string, o Options) (*Store, error) {
 	if fi, err := os.Stat(abs); err == nil && !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("open state: %s is not a file", abs)
 	}
-	return &Store{path: abs, opts: o, step: func(string) {}, flock: unix.Flock}, nil
+	return &Store{path: abs, opts: o, step: func(string) {}, flock: unix.Flock, fsType: fsType}, nil
 }
 
 // Path of the snapshot.

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -185,7 +187,7 @@ func (s *Store) tryLock(r LockRequest, w *watch) (*Lock, error) {
 	if err := s.raise(l.info, old); err != nil {
 		return nil, err
 	}
-	if err := l.tidy(on, old != nil || !exclusive || len(on.journal.Entries) > 0); err != nil {
+	if err := l.tidy(on, exclusive, old != nil || !exclusive || len(on.journal.Entries) > 0); err != nil {
 		return nil, errors.Join(err, l.giveBack(exclusive))
 	}
 	return l, nil
@@ -209,6 +211,7 @@ func (s *Store) raise(info Info, old *Info) error {
 		if err == nil && (now == nil) != (old == nil) || now != nil && old != nil && now.ID != old.ID {
 			err = errRaced
 		}
+		s.step("rename lock")
 		return err
 	})
 	if errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(s.path)) { // another one took the temporary file away
@@ -228,9 +231,10 @@ func exists(path string) bool {
 // clearTemporary takes away what crashes left of files whose names begin with
 // path, and, with it, what a holder that lost its lock might still put in their place.
 func (s *Store) clearTemporary(path, but string) {
-	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), atomicfile.Prefix+filepath.Base(path)+"*"))
-	for _, name := range left {
-		if name != but {
+	dir := filepath.Dir(path)
+	left, _ := os.ReadDir(dir) // not a pattern: the directory may be called anything
+	for _, e := range left {
+		if name := filepath.Join(dir, e.Name()); name != but && strings.HasPrefix(e.Name(), atomicfile.Prefix+filepath.Base(path)) {
 			os.Remove(name)
 		}
 	}
@@ -240,7 +244,7 @@ func (s *Store) clearTemporary(path, but string) {
 // in already goes, any other becomes a new file without a torn end. Whoever has
 // the old one open still writes into nothing from then on. again: somebody may
 // have written since on was read.
-func (l *Lock) tidy(on *loaded, again bool) error {
+func (l *Lock) tidy(on *loaded, exclusive, again bool) error {
 	s := l.s
 	s.clearTemporary(s.path, "")
 	if again {
@@ -263,6 +267,9 @@ func (l *Lock) tidy(on *loaded, again bool) error {
 	switch {
 	case on.stale:
 		s.step("remove stale journal")
+		if !exclusive { // what stands under its name may be another's by now
+			return l.newJournal(nil)
+		}
 		if err := os.Remove(s.journal()); err != nil {
 			return s.fileError("lock", err)
 		}
@@ -484,9 +491,10 @@ func (s *Store) removeLock() error {
 }
 
 // guard makes what follows one step to all other processes on this machine:
-// looking at the lock and acting on it. The kernel frees it when we die. A file
-// system that has no such locks (not exclusive) is left with the
-// protocol in the package comment, which needs none.
+// looking at the lock and acting on it. The kernel frees it when we die. exclusive:
+// to those on others as well. A file system that has no such locks, or whose locks
+// of a directory are this host's alone, is left with the protocol in the package
+// comment, which needs none.
 func (s *Store) guard() (unlock func(), exclusive bool, err error) {
 	d, err := os.Open(filepath.Dir(s.path))
 	if err != nil {
@@ -496,7 +504,7 @@ func (s *Store) guard() (unlock func(), exclusive bool, err error) {
 		err := s.flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil:
-			return func() { d.Close() }, true, nil
+			return func() { d.Close() }, s.oneHost(int(d.Fd())), nil
 		case err == unix.EWOULDBLOCK || err == unix.EINTR:
 			if time.Now().After(end) {
 				d.Close()
@@ -506,10 +514,33 @@ func (s *Store) guard() (unlock func(), exclusive bool, err error) {
 		case err == unix.EIO:
 			d.Close()
 			return nil, false, s.fileError("lock", err)
-		default: // EBADF, ENOTSUP, ENOLCK, EINVAL, ENOSYS: network file systems
+		default: // EBADF, ENOTSUP, ENOLCK, EINVAL, ENOSYS: some network file systems
 			return func() { d.Close() }, false, nil
 		}
 	}
+}
+
+// oneHost tells whether the file system is one that a single host works on, so that
+// its flock keeps everybody out. The flock of a directory on NFS, SMB, 9p or FUSE
+// succeeds and is seen by this host alone; of what is not known as much is said.
+func (s *Store) oneHost(fd int) bool {
+	kind, err := s.fsType(fd)
+	return err == nil && slices.Contains(oneHostTypes, kind)
+}
+
+var oneHostTypes = []int64{
+	unix.EXT4_SUPER_MAGIC, // ext2 and ext3, too
+	unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.RAMFS_MAGIC,
+	unix.OVERLAYFS_SUPER_MAGIC, // its upper layer is on none that is shared
+	0x2fc12fc1,                 // ZFS
+	0xca451a4e,                 // bcachefs
+}
+
+// fsType is the kind of file system that a file is on, as statfs(2) numbers them.
+func fsType(fd int) (int64, error) {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(fd, &st)
+	return int64(uint32(st.Type)), err
 }
 
 // newID is the id of a lock or a lineage.

@@ -182,8 +182,9 @@ func (l *Lock) finish(st statefile.State) error {
 	}
 	l.s.step("snapshot")
 	if err := atomicfile.WriteIf(l.s.path, data, 0o600, func(string) error {
+		err := l.mine()
 		l.s.step("rename snapshot")
-		return l.mine()
+		return err
 	}); err != nil {
 		l.broken = err // whether it is there by now, only the disk knows
 		return l.raced(l.s.fileError("write", err))
@@ -197,7 +198,11 @@ func (l *Lock) finish(st statefile.State) error {
 // file under that name may be another's by now, what stands in our own.
 func (l *Lock) endJournal(exclusive bool) error {
 	l.s.step("end journal")
-	if !exclusive && l.file != nil {
+	if !exclusive {
+		if l.file == nil { // there is none: Lock would have made it this lock's own
+			l.s.step("finished")
+			return nil
+		}
 		if err := errors.Join(l.file.Truncate(0), l.file.Sync()); err != nil {
 			l.broken = err
 			return l.s.fileError("end journal of", err)

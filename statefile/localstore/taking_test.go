@@ -1,0 +1,100 @@
+package localstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// onNFS is a store on a shared disk: the flock of a directory succeeds there, and
+// keeps out nobody on other hosts.
+func onNFS(t *testing.T, path string) *Store {
+	t.Helper()
+	s := noFlock(t, path)
+	s.flock = func(int, int) error { return nil }
+	s.fsType = func(int) (int64, error) { return unix.NFS_SUPER_MAGIC, nil }
+	return s
+}
+
+// Somebody stands still just before the k-th effect of taking a lock, or of
+// replacing a state without a journal, where no flock helps; another takes the
+// lock over and works. Nothing that the taker was told is durable is lost, however
+// the first one wakes up.
+func TestTakenOverWhileTaking(t *testing.T) {
+	for _, left := range []string{"nothing", "a cut off journal", "a journal that is folded in"} {
+		for k := 1; ; k++ {
+			path := filepath.Join(t.TempDir(), "prod[1]*", "state.json") // no pattern, a name
+			first := open(t, path)
+			l0 := lock(t, first)
+			do(t, run(l0, "r0", made("n0")))
+			if left != "nothing" {
+				do(t, l0.Append(begin("cut"), made("c0")))
+			}
+			if left == "a journal that is folded in" {
+				journal, err := os.ReadFile(first.journal())
+				do(t, err)
+				snap, err := l0.Read()
+				do(t, err, l0.Finish(snap.State), os.WriteFile(first.journal(), journal, 0o600))
+			}
+			do(t, l0.Release())
+
+			s, taker := onNFS(t, path), onNFS(t, path)
+			s.opts.Lease, s.opts.Heartbeat = time.Hour, time.Minute
+			var l2 *Lock
+			n, where := 0, ""
+			s.step = func(what string) {
+				if n++; n != k {
+					return
+				}
+				where = what
+				if h, err := s.Holder(); err != nil || h != nil {
+					elsewhere(t, s, time.Millisecond)
+				}
+				var err error
+				l2, err = taker.Lock(context.Background(), LockRequest{Who: "ben", What: "apply"})
+				do(t, err, l2.Append(begin("taker"), made("t1")))
+			}
+			err := func() error {
+				l, err := s.Lock(context.Background(), LockRequest{Who: "anna", What: "state push"})
+				if err != nil {
+					return err
+				}
+				defer l.Release()
+				snap, err := l.Read()
+				if err != nil {
+					return err
+				}
+				return l.Replace(snap.State)
+			}()
+			if l2 == nil {
+				if k < 6 {
+					t.Fatalf("only %d effects", k)
+				}
+				break
+			}
+			name := fmt.Sprintf("%s, effect %d (%s)", left, k, where)
+			if err != nil && !errors.Is(err, ErrLockLost) && !errors.Is(err, ErrLocked) {
+				t.Errorf("%s: %v", name, err)
+			}
+			do(t, l2.Append(made("t2")))
+			snap, err := first.Read()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			have := " " + describe(snap) + " "
+			for _, one := range []string{"n0", "t1", "t2"} {
+				if !strings.Contains(have, " "+one+" ") {
+					t.Errorf("%s: %s is lost: %s", name, one, have)
+				}
+			}
+			do(t, l2.Release())
+		}
+	}
+}
