@@ -3,6 +3,7 @@ package lang
 import (
 	"bytes"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -322,6 +323,9 @@ func (q *quick) foreignValue() (hclsyntax.Expression, hcl.Pos, bool) {
 		return nil, start, false
 	}
 	text := bytes.TrimRight(q.src[start.Byte:q.pos], " \t")
+	if !utf8.Valid(text) || bytes.HasPrefix(text, bom) { // a mark that ParseExpression passes over, as a file's first
+		return nil, start, false
+	}
 	value, diags := hclsyntax.ParseExpression(text, q.name, start)
 	if len(diags) > 0 {
 		return nil, start, false
@@ -338,6 +342,9 @@ func (q *quick) foreignValue() (hclsyntax.Expression, hcl.Pos, bool) {
 	}
 	return value, end, true
 }
+
+// bom is a byte order mark in UTF-8.
+var bom = []byte("\ufeff")
 
 // skip goes to the end of an expression: of its line, or before the brace that
 // closes the block, or the template, that it stands in. It need not know whether

@@ -82,7 +82,7 @@ var quickOnes = []string{
 
 // What doesn't pay to be known, and what is wrong, is hclsyntax's.
 var slowOnes = []string{
-	"a = <<EOT\nx\nEOT\n", "/* x */ a = 1\n", "a = 1\r\n", "a = \"$${b}\"\n", "ü = 1\n", "\ufeffa = 1\n",
+	"a = <<EOT\nx\nEOT\n", "/* x */ a = 1\n", "a = 1\r\n", "a = \"$${b}\"\n", "ü = 1\n", "\ufeffa = 1\n", "a = \ufeffb\n", "a = \xeb(\n",
 	"a = 1\na = 2\n", "a = 1,\n", "b {\n", "b { a = 1, c = 2 }\n", "a = [1 2]\n", "a = {b 1}\n", "b { a = 1\n}\n", "a = \"x\n\"\n", "a.b = 1\n", "b {} c {}\n",
 	"a = }\n", "a = \n", "a = 'x'\n", "b \"${c}\" {}\n", "a = b.\n", "\"a\" = 1\n", "# \xff\n",
 }
