@@ -107,6 +107,12 @@ func (b *builder) imports() {
 		return
 	}
 	known := ids(&b.in.State)
+	for i := range b.in.Pending {
+		// An import that was cut off made nothing: without its block it is dropped.
+		if p := &b.in.Pending[i]; p.Object != nil && p.Object.ID != "" && (p.Action != ActionImport || b.defined(p.Addr)) {
+			known[p.Object.ID] = p.Addr
+		}
+	}
 	objects := slices.Clone(b.in.State.Objects)
 	b.in.World.Objects = maps.Clone(b.in.World.Objects)
 	b.in.Imports = slices.Clone(b.in.Imports)
@@ -115,7 +121,7 @@ func (b *builder) imports() {
 		if one.Object == nil {
 			continue
 		}
-		if other, taken := known[one.Object.ID]; taken {
+		if other, taken := known[one.Object.ID]; taken && other != one.To {
 			one.Err = one.taken(other)
 			continue
 		}
@@ -133,6 +139,14 @@ func (b *builder) imports() {
 	}
 	slices.SortFunc(objects, func(x, y statefile.Object) int { return addr.Compare(x.Addr, y.Addr) })
 	b.in.State.Objects = objects
+}
+
+func (b *builder) defined(a addr.Address) bool {
+	if b.in.Definition == nil {
+		return false
+	}
+	_, ok := b.in.Definition.Object(a)
+	return ok
 }
 
 // cutOff takes over what earlier applies had begun. An import made nothing: it

@@ -248,3 +248,28 @@ func TestUnmanaged(t *testing.T) {
 		t.Errorf("before %+v, after %+v, worse %v", m.Before, m.After, m.Regressions)
 	}
 }
+
+// What an apply that was cut off had begun to make is not imported to another
+// address: one object would be two, and what takes the one away takes the other.
+func TestImportOfWhatWasBegun(t *testing.T) {
+	for _, both := range []bool{false, true} {
+		l := newLab(t)
+		l.must(l.load(threeNodes+webOnly), "")
+		l.journal.killAt, l.journal.after = 3, false // the result; 2 is the intent
+		if _, _, err := l.apply(l.load(threeNodes+twoGroups), ""); err == nil {
+			t.Fatal("it was not killed")
+		}
+		l.journal.dead, l.journal.killAt = false, 0
+		if _, pending := l.current(); len(pending) != 1 || l.group("worker") == nil {
+			t.Fatalf("pending %v", pending)
+		}
+		src := threeNodes + webOnly
+		if both {
+			src = threeNodes + twoGroups
+		}
+		p := l.plan(l.load(src+"group \"crew\" {\n  resource \"script\" \"s\" { start = [\"x\"] }\n}\nimport {\n  to = group.crew\n  id = \"worker\"\n}\n"), "")
+		if p.Applyable || !strings.Contains(diagnosticsOf(p), "is group.worker already") {
+			t.Errorf("both %v: applyable %v\n%s\n%s", both, p.Applyable, actions(p), diagnosticsOf(p))
+		}
+	}
+}
