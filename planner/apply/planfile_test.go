@@ -86,6 +86,30 @@ func TestStalePlan(t *testing.T) {
 	}
 }
 
+// What is imported as it is, is what was shown: another one by the same name is not.
+func TestStaleImport(t *testing.T) {
+	l := newLab(t)
+	l.must(l.load(threeNodes+twoGroups), "")
+	l.forget("node.n3", "group.worker")
+	def := l.load(threeNodes + twoGroups + importAll)
+	f := saved(t, l.plan(def, ""))
+	now := l.plan(def, "")
+	if why := stale(t, f, now); why != "" {
+		t.Errorf("the same: %s", why)
+	}
+	c := changeOf(t, now, "node.n3")
+	attrs := c.Before.AsValueMap()
+	attrs["endpoint"] = cty.StringVal("127.0.0.1:999")
+	c.Before = cty.ObjectVal(attrs)
+	if why := stale(t, f, now); why != "node.n3 would import otherwise than planned" {
+		t.Errorf("another node: %q", why)
+	}
+	changeOf(t, now, "group.worker").Importing, c.Importing = nil, nil
+	if why := stale(t, f, now); why != "group.worker was to import, and has nothing to do now; node.n3 was to import, and has nothing to do now" {
+		t.Errorf("no import any more: %q", why)
+	}
+}
+
 // host is the host of the node with a name.
 func (l *lab) host(name string) *plannertest.Host {
 	for id, m := range l.world.Members {

@@ -130,17 +130,21 @@ func changes(all []json.RawMessage) (map[string]change, error) {
 	out := map[string]change{}
 	for _, raw := range all {
 		var c struct {
-			Address         string   `json:"address"`
-			PreviousAddress *string  `json:"previous_address"`
-			Actions         []string `json:"actions"`
+			Address         string    `json:"address"`
+			PreviousAddress *string   `json:"previous_address"`
+			Actions         []string  `json:"actions"`
+			Importing       *struct{} `json:"importing"`
 		}
 		if err := json.Unmarshal(raw, &c); err != nil {
 			return nil, err
 		}
-		if slices.Equal(c.Actions, planner.ActionNoOp) && c.PreviousAddress == nil {
+		if slices.Equal(c.Actions, planner.ActionNoOp) && c.PreviousAddress == nil && c.Importing == nil {
 			continue
 		}
 		one := change{address: c.Address, action: strings.Join(c.Actions, " and ")}
+		if c.Importing != nil && slices.Equal(c.Actions, planner.ActionNoOp) {
+			one.action = planner.ActionImport
+		}
 		if err := json.Unmarshal(raw, &one.fields); err != nil {
 			return nil, err
 		}
