@@ -70,3 +70,29 @@ func TestKeepAndReplace(t *testing.T) {
 		t.Errorf("kept as %s what would be missing in it", name)
 	}
 }
+
+// A state of another lineage takes the place of one that has an unfinished run's
+// journal beside it. At each write a crash leaves the one or the other.
+func TestReplaceCutOff(t *testing.T) {
+	path := DefaultPath(t.TempDir())
+	s := open(t, path)
+	l := lock(t, s)
+	do(t, run(l, "r1", made("n1")), l.Append(begin("r2"), made("n2")))
+	seen := 0
+	s.step = func(what string) {
+		snap, err := s.Read()
+		if err != nil {
+			t.Errorf("cut off before %q: %v", what, err)
+			return
+		}
+		seen++
+		if want := map[bool]string{true: "other", false: "n1 n2"}[snap.State.Lineage == "elsewhere"]; describe(snap) != want {
+			t.Errorf("cut off before %q: %s, not %s", what, describe(snap), want)
+		}
+	}
+	other := statefile.State{Lineage: "elsewhere", Serial: 40, Objects: []statefile.Object{*made("other").Result.Object}}
+	do(t, l.Replace(other))
+	if got := names(t, s); got != "other" || seen < 8 {
+		t.Errorf("%s after %d effects", got, seen)
+	}
+}

@@ -149,6 +149,17 @@ func (l *Lock) Finish(st statefile.State) error {
 func (l *Lock) Replace(st statefile.State) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if st.Lineage != l.base.Lineage {
+		// A crash may leave the journal beside the new snapshot. Of another lineage it
+		// would not be known for one that counts no more, so it is folded in first.
+		snap, err := l.s.Read()
+		if err == nil && snap.Unfinished > 0 {
+			err = l.finish(snap.State)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	st.Serial = max(st.Serial, l.base.Serial)
 	return l.finish(st)
 }
