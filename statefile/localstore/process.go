@@ -2,11 +2,15 @@ package localstore
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is where a lock's holder runs, so that a dead one is told from a
@@ -27,7 +31,10 @@ func self() (process, error) {
 		return p, fmt.Errorf("lock state: %w", err)
 	}
 	p.Boot, p.Namespace = here()
-	p.Started, _ = started(p.PID)
+	ok := false
+	if p.Started, ok = started(p.PID); !ok || p.Started == 0 {
+		p.Boot = "" // nobody could tell it from another process with its id: its heartbeat counts
+	}
 	return p, nil
 }
 
@@ -39,11 +46,14 @@ func here() (boot, namespace string) {
 }
 
 // started is when a process was started; false: there is none, or it is dead
-// and only waits to be reaped.
+// and only waits to be reaped. 0, true: that can't be seen now.
 func started(pid int) (uint64, bool) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return 0, false
+	}
+	if err != nil { // no more files can be opened, for example
+		return 0, true
 	}
 	// The command, in parentheses, may hold anything; the state follows it as
 	// field 3, the start is field 22.
@@ -65,7 +75,7 @@ func (p *process) sameSystem() bool {
 // running tells whether a process of this system is there still; a suspended one is.
 func (p *process) running() bool {
 	at, running := started(p.PID)
-	return running && at == p.Started
+	return running && (at == p.Started || at == 0)
 }
 
 // watch is what one taker has seen of a lock whose holder it can't look at:

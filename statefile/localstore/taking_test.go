@@ -98,3 +98,22 @@ func TestTakenOverWhileTaking(t *testing.T) {
 		}
 	}
 }
+
+// A process that can't be looked at now, as no more files can be opened, is not dead.
+func TestProcessThatCantBeSeen(t *testing.T) {
+	me, err := self()
+	do(t, err)
+	var was unix.Rlimit
+	do(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
+	do(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: was.Max}))
+	running := me.running()
+	_, unseen := os.ReadFile("/proc/self/stat")
+	do(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &was))
+	if !errors.Is(unseen, unix.EMFILE) || !running {
+		t.Errorf("running: %v; it could be looked at: %v", running, unseen)
+	}
+	me.PID = 1 << 30
+	if me.running() {
+		t.Error("one that is not there runs")
+	}
+}
