@@ -112,6 +112,7 @@ type Store struct {
 
 	flock  func(fd, how int) error     // the kernel's; a test takes it away, as some file systems do
 	fsType func(fd int) (int64, error) // likewise: a test says that the directory is shared
+	link   func(old, name string) error
 }
 
 // Open makes a store of the snapshot at path. Nothing has to be there yet, and
@@ -134,7 +135,7 @@ func Open(path string, o Options) (*Store, error) {
 	if fi, err := os.Stat(abs); err == nil && !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("open state: %s is not a file", abs)
 	}
-	return &Store{path: abs, opts: o, step: func(string) {}, flock: unix.Flock, fsType: fsType}, nil
+	return &Store{path: abs, opts: o, step: func(string) {}, flock: unix.Flock, fsType: fsType, link: os.Link}, nil
 }
 
 // Path of the snapshot.

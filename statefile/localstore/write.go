@@ -240,7 +240,13 @@ func (l *Lock) keepOlder() error {
 		return nil
 	}
 	l.s.step("keep older format")
-	err := os.Link(l.s.path, fmt.Sprintf("%s.%d.format-%s.backup", l.s.path, l.base.Serial, l.format))
+	name := fmt.Sprintf("%s.%d.format-%s.backup", l.s.path, l.base.Serial, l.format)
+	err := l.s.link(l.s.path, name)
+	if noLinks(err) {
+		if err = fs.ErrExist; !exists(name) {
+			err = l.s.copyTo(name)
+		}
+	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return l.s.fileError("keep a backup of", err)
 	}
@@ -291,9 +297,14 @@ func (s *Store) keepBackup() error {
 	tmp := filepath.Join(filepath.Dir(s.path), atomicfile.Prefix+filepath.Base(s.path)+"-backup")
 	os.Remove(tmp)
 	s.step("link backup")
-	err := os.Link(s.path, tmp)
+	err := s.link(s.path, tmp)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if noLinks(err) {
+		if err = s.copyTo(s.backup()); err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 	}
 	if err != nil {
 		return s.fileError("keep a backup of", err)
@@ -303,4 +314,19 @@ func (s *Store) keepBackup() error {
 		return s.fileError("keep a backup of", err)
 	}
 	return nil
+}
+
+// noLinks tells whether a file can't have a second name: not every network file
+// system knows of that.
+func noLinks(err error) bool {
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EMLINK)
+}
+
+// copyTo writes what the snapshot says to a file of its own.
+func (s *Store) copyTo(name string) error {
+	data, err := s.readFile(s.path)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(name, data, 0o600)
 }
