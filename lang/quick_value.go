@@ -28,7 +28,7 @@ func (q *quick) value(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
 		return nil, hcl.Pos{}, false
 	}
 	rng := q.since(start)
-	literal := cty.NilVal
+	var literal cty.Value
 	switch name {
 	case "true":
 		literal = cty.True

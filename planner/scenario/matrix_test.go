@@ -16,8 +16,9 @@ import (
 )
 
 var (
-	truthSeed = flag.Uint64("truth-seed", 0, "this definition alone, with what is wrong")
-	truthRows = flag.Int("truth-rows", 0, "rows of the failure matrix to try; 0: as many as go into every test run")
+	truthSeed  = flag.Uint64("truth-seed", 0, "this definition alone, with what is wrong")
+	truthRows  = flag.Int("truth-rows", 60, "rows of failure matrices to try")
+	truthFresh = flag.Bool("truth-fresh", false, "definitions that nobody has tried, instead of the same in every run")
 )
 
 // TestMatrixTruth takes rows of the failure matrices of random definitions into
@@ -26,30 +27,20 @@ var (
 // stays down, and quorum have to be the row's, and no group may have been away
 // for longer than the plan says.
 func TestMatrixTruth(t *testing.T) {
-	rows := 2000
-	switch {
-	case raceOn:
-		rows = 60 // nothing here is concurrent
-	case testing.Short():
-		rows = 200
-	}
-	if *truthRows > 0 {
-		rows = *truthRows
-	}
+	rows := *truthRows
 	tr := &truth{t: t}
 	if *truthSeed != 0 {
 		tr.definition(*truthSeed, 1<<30)
 		return
 	}
-	fresh := rand.Uint64() | 1<<40
-	t.Logf("fresh definitions from seed %d on", fresh)
-	for i := uint64(1); tr.rows < rows && tr.wrong < 5; i++ {
+	first := uint64(1)
+	if *truthFresh {
+		first = rand.Uint64() | 1<<40
+		t.Logf("fresh definitions from seed %d on", first)
+	}
+	for seed := first; tr.rows < rows && tr.wrong < 5; seed++ {
 		if tr.refused > 100+4*tr.defs {
 			t.Fatalf("nearly all definitions are refused, the last one because of: %s", tr.last)
-		}
-		seed := i
-		if i%4 == 0 {
-			seed = fresh + i
 		}
 		tr.definition(seed, 12)
 	}
@@ -62,10 +53,6 @@ func TestMatrixTruth(t *testing.T) {
 		t.Errorf("too little happened")
 	}
 }
-
-// slowElection is what an election costs at most beyond the plan's bounds if it is
-// split, or slow, or won by a witness for a moment (docs/runtime.md): rarely.
-const slowElection = 450 * time.Millisecond
 
 type truth struct {
 	t                                        *testing.T
@@ -131,7 +118,7 @@ func (tr *truth) row(def spec.Definition, seed uint64, row *planner.MatrixRow, b
 	}
 	var election time.Duration
 	if lab.Term() > term {
-		election = slowElection
+		election = planner.SlowElection
 		tr.elections++
 	}
 	for i, now := range lab.Groups() {

@@ -37,7 +37,6 @@ type labGroup struct {
 	since int64 // when on became what it is
 	down  int64 // how long nobody ran all of it since the mark, but for the present time
 	mark  int64
-	told  uint64 // of a group without resources: the revision of the newest word
 }
 
 // LabConfig is what a Lab is made from. The zero value of a field means the default.

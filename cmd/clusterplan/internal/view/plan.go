@@ -433,5 +433,8 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 		rows = append(rows, []string{"  " + f.Group.String(), millis(f.WorstMS), s.Dim("(" + terms + ")")})
 	}
 	_ = table(b, rows)
+	if q := p.Quorum; q != nil && q.Model == spec.MajorityNodeSet && q.Votes > 1 {
+		b.WriteString("  " + s.Dim("up to "+millis(planner.SlowElection.Milliseconds())+" more in about 1 of 100, where a lost leader's election is repeated") + "\n")
+	}
 	b.WriteString("\n")
 }
