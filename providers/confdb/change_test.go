@@ -97,3 +97,32 @@ func TestNoChangeLease(t *testing.T) {
 		t.Errorf("older agents: %+v, %v", f.db.conf.Change, err)
 	}
 }
+
+// While the cluster has no quorum nobody can renew: that time is not held against
+// the holder, also where it has passed within one call.
+func TestNoQuorumIsNoSilence(t *testing.T) {
+	f := newFake(t, "n1")
+	f.up()
+	f.db.conf.Change = &client.Change{ID: "a", What: "apply", Renewed: 3, TermMS: 2000}
+	p := f.provider()
+	defer p.Close()
+	have := func(quorum bool) {
+		f.db.mu.Lock()
+		f.db.quorum = quorum
+		f.db.mu.Unlock()
+	}
+	back := make(chan time.Time, 1)
+	p.Claim(Claim{ID: "b", What: "apply", Watching: func(client.Change) {
+		have(false)
+		time.AfterFunc(2500*time.Millisecond, func() {
+			back <- time.Now()
+			have(true)
+		})
+	}})
+	if err := p.Hold(t.Context()); err != nil || f.db.conf.Change.ID != "b" {
+		t.Fatalf("%+v, %v", f.db.conf.Change, err)
+	}
+	if took := time.Since(<-back); took < 2*time.Second {
+		t.Errorf("taken over %v after the quorum was back", took)
+	}
+}

@@ -99,7 +99,7 @@ func HoldChange(ctx context.Context, o HoldOptions) (*Hold, error) {
 	take := TakeChange{ID: o.ID, What: o.What, From: o.From, TermMS: ChangeTerm.Milliseconds()}
 	deadline := time.Now().Add(o.Wait)
 	var seen Change
-	var since time.Time
+	var since, last time.Time // last: of the look before
 	alive, told := false, false
 	for {
 		c, err := o.Client()
@@ -113,6 +113,8 @@ func HoldChange(ctx context.Context, o HoldOptions) (*Hold, error) {
 			return nil, err
 		}
 		conf, cerr := c.Config(ctx, true)
+		looked := last
+		last = time.Now()
 		switch h := conf.Change; {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
@@ -123,6 +125,8 @@ func HoldChange(ctx context.Context, o HoldOptions) (*Hold, error) {
 		case h.ID != seen.ID || h.Renewed != seen.Renewed:
 			alive = h.ID == seen.ID
 			seen, since, take.Seen = *h, time.Now(), 0
+		case time.Since(looked) > max(time.Duration(h.TermMS)*time.Millisecond/3, 2*retryMost):
+			since = time.Now() // so long did an answer take: there may have been no quorum to renew it with
 		case time.Since(since) >= time.Duration(h.TermMS)*time.Millisecond:
 			take.Seen = h.Renewed
 			continue
