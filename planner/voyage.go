@@ -212,12 +212,13 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 	for i := range v.scene.def.Groups {
 		g := &v.scene.def.Groups[i]
 		owner, runs := v.scene.owner[g.Name]
-		if why, n := b.restarts(g.Addr); runs {
+		if why, n := b.restarts(g.Addr); runs && !b.madeAnew(g) {
 			for range n { // one after the other, at the worst
 				v.record(g, owner, owner, why, moveBound(g, b.after.Cluster.Heartbeat))
 			}
 		}
 	}
+	b.remake(v)
 	for _, u := range o.leaves {
 		if b.at[u.Key.Addr].change.Reason != ReasonRemoved {
 			v.drain([]*Unit{u}, u.Key.Addr.String()+" leaves")
@@ -270,6 +271,47 @@ func (b *builder) rewrite(v *voyage) {
 		kept = append(kept, *next)
 	}
 	v.scene.def.Groups = kept
+}
+
+// madeAnew tells whether a group is deleted and created.
+func (b *builder) madeAnew(g *spec.Group) bool {
+	it := b.at[g.Addr]
+	return it != nil && it.change.Action() == "replace"
+}
+
+// remake takes down each group that is made anew, and first those that depend on
+// it, and lets all of them start where they start then.
+func (b *builder) remake(v *voyage) {
+	groups := v.scene.def.Groups
+	for i := range groups {
+		g := &groups[i]
+		if v.scene.owner[g.Name] == "" || !b.madeAnew(g) {
+			continue
+		}
+		down := map[string]bool{g.Name: true}
+		for grown := true; grown; {
+			grown = false
+			for k := range groups {
+				d := &groups[k]
+				if !down[d.Name] && v.scene.owner[d.Name] != "" && slices.ContainsFunc(d.DependsOn, func(name string) bool { return down[name] }) {
+					down[d.Name], grown = true, true
+				}
+			}
+		}
+		for k := range groups {
+			d := &groups[k]
+			if !down[d.Name] {
+				continue
+			}
+			why := "it is made anew"
+			if k != i {
+				why = g.Addr.String() + ", which it depends on, is made anew"
+			}
+			v.record(d, v.scene.owner[d.Name], "", why, moveBound(d, b.after.Cluster.Heartbeat))
+			delete(v.scene.owner, d.Name)
+		}
+		v.settle("", false)
+	}
 }
 
 // stops tells whether a unit ends its node's agent.
@@ -425,5 +467,6 @@ func (v *voyage) availability(nodeAt map[string]addr.Address) []Availability {
 			out = append(out, Availability{Group: g.Addr, From: place(t.from), To: place(t.to), Interruptions: t.times, MaxMS: t.maxMS, Why: t.why})
 		}
 	}
+	slices.SortFunc(out, func(x, y Availability) int { return addr.Compare(x.Group, y.Group) })
 	return out
 }

@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -157,5 +158,48 @@ group "last" {
 				}
 			}
 		})
+	}
+}
+
+// A group that is made anew is down meanwhile, and so are those that depend on it.
+func TestReplacedGroupInterruptsItsDependents(t *testing.T) {
+	const src = threeNodes + `
+group "cause" {
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "web" {
+  preferred_owners = [node.n1]
+  resource "generic_application" "app" { command = ["true"] }
+  lifecycle { replace_triggered_by = [group.cause.resource.app] }
+}
+group "worker" {
+  depends_on = [group.web]
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "far" {
+  depends_on = [group.worker]
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "other" {
+  resource "generic_application" "app" { command = ["true"] }
+}`
+	l := newLab(t)
+	l.must(l.load(src), "")
+	p := l.plan(l.load(strings.Replace(src, `command = ["true"]`, `command = ["false"]`, 1)), "")
+	var got []string
+	for _, a := range p.Availability {
+		if a.MaxMS <= 0 || a.From == nil || a.To == nil {
+			t.Errorf("%s: %+v", a.Group, a)
+		}
+		got = append(got, fmt.Sprintf("%s %d %s", a.Group, a.Interruptions, a.Why))
+	}
+	want := []string{
+		"group.cause 1 app starts again with its changes",
+		"group.far 1 group.web, which it depends on, is made anew",
+		"group.web 1 it is made anew",
+		"group.worker 1 group.web, which it depends on, is made anew",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("interruptions:\n%s", strings.Join(got, "\n"))
 	}
 }
