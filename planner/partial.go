@@ -22,6 +22,7 @@ func (b *builder) choose() {
 	if !b.partly() {
 		return
 	}
+	missing := false
 	named := func(list []addr.Address) map[addr.Address]bool {
 		out := map[addr.Address]bool{}
 		for _, a := range list {
@@ -32,7 +33,7 @@ func (b *builder) choose() {
 				}
 			}
 			if !found {
-				b.diags = append(b.diags, b.unknown(a))
+				b.diags, missing = append(b.diags, b.unknown(a)), true
 			}
 		}
 		return out
@@ -65,7 +66,9 @@ func (b *builder) choose() {
 	if left > 0 {
 		b.plan.Complete = false
 	}
-	b.warnPartly(left)
+	if !missing {
+		b.warnPartly(left)
+	}
 }
 
 // partly tells whether the plan is of a part.

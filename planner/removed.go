@@ -39,14 +39,15 @@ func (b *builder) forget(it *item) {
 	b.diags = append(b.diags, d)
 }
 
-// goesOn has the cluster after the apply hold what is only forgotten, and
-// members that were forgotten before: they keep their votes.
+// goesOn has the cluster after the apply hold what is only forgotten, and members
+// and groups that this state doesn't have: they keep their votes, and move.
 func (b *builder) goesOn() {
 	live := b.in.World.Live
 	if live == nil || b.destroy {
 		return
 	}
 	b.strayMembers(live)
+	b.strayGroups(live)
 	if b.plan.Summary.Forget == 0 {
 		return
 	}
@@ -81,6 +82,23 @@ func (b *builder) strayMembers(live *providers.Live) {
 	for i := range live.Members {
 		if m := &live.Members[i].Spec; !known[m.ID] && !known[m.Name] {
 			b.after.Nodes = append(slices.Clip(b.after.Nodes), *m)
+		}
+	}
+}
+
+// strayGroups are the groups likewise: nobody touches them, and they move with the
+// nodes that they run on.
+func (b *builder) strayGroups(live *providers.Live) {
+	known := make(map[string]bool, 3*len(b.after.Groups))
+	for _, it := range b.items {
+		known[it.id] = true
+	}
+	for i := range b.after.Groups {
+		known[b.after.Groups[i].Name], known[b.after.Groups[i].Addr.String()] = true, true
+	}
+	for i := range live.Groups {
+		if g := &live.Groups[i].Spec; !known[g.ID] && !known[g.Name] && !known[g.Addr.String()] {
+			b.after.Groups = append(slices.Clip(b.after.Groups), *g)
 		}
 	}
 }

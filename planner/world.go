@@ -97,6 +97,7 @@ func (b *builder) world() {
 		}
 		b.operators(live)
 		b.strangers(live)
+		b.namesTaken(live)
 	}
 	if b.destroy {
 		return
@@ -215,4 +216,47 @@ func (b *builder) strangers(live *providers.Live) {
 	slices.SortFunc(b.plan.Unmanaged, func(x, y Unmanaged) int {
 		return cmp.Or(strings.Compare(x.Type, y.Type), strings.Compare(x.Name, y.Name), strings.Compare(x.ID, y.ID))
 	})
+}
+
+// namesTaken refuses what would get the name of something that is left alone:
+// names are unique in a cluster, so that the apply could only fail.
+func (b *builder) namesTaken(live *providers.Live) {
+	if b.destroy || b.rereads || !live.Quorum { // an old copy may have what is long gone
+		return
+	}
+	begun := map[string]bool{} // by id: an earlier apply is not done with it
+	for _, p := range b.in.Pending {
+		if p.Object != nil {
+			begun[p.Object.ID] = true
+		}
+	}
+	type key struct{ typ, name string }
+	strangers := map[key]*Unmanaged{}
+	for i := range b.plan.Unmanaged {
+		if u := &b.plan.Unmanaged[i]; !begun[u.ID] {
+			strangers[key{u.Type, u.Name}] = u
+		}
+	}
+	refuse := func(a addr.Address, name string) {
+		it, u := b.at[a], strangers[key{a.Type, name}]
+		if u == nil || it == nil || it.left || it.id == u.ID || !it.acts() ||
+			slices.ContainsFunc(b.in.Imports, func(one Import) bool { return one.To == a && one.Err != "" }) {
+			return
+		}
+		detail := fmt.Sprintf("It is managed by %s, and not in this state. ", cmp.Or(u.ManagedBy, "nobody"))
+		if it.old != nil {
+			detail += fmt.Sprintf("This state has another %s. Where that is not there either, have it forgotten first: clusterplan state rm %s. ", a, a)
+		}
+		b.fail(it, fmt.Sprintf("The cluster has a %s called %s already", u.Type, name),
+			detail+fmt.Sprintf("To take it into the state: clusterplan import %s %s, or an import block. Or give %s another name.", a, name, a))
+	}
+	for i := range b.after.Nodes {
+		refuse(b.after.Nodes[i].Addr, b.after.Nodes[i].Name)
+	}
+	for i := range b.after.Fences {
+		refuse(b.after.Fences[i].Addr, b.after.Fences[i].Name)
+	}
+	for i := range b.after.Groups {
+		refuse(b.after.Groups[i].Addr, b.after.Groups[i].Name)
+	}
 }

@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -47,6 +48,16 @@ func TestForget(t *testing.T) {
 	p = l.plan(def, "")
 	if len(p.Unmanaged) != 1 || p.Unmanaged[0].Name != "worker" || p.Unmanaged[0].ManagedBy != "clusterplan" {
 		t.Errorf("unmanaged: %+v", p.Unmanaged)
+	}
+	p = l.plan(l.load(threeNodes+strings.Replace(webOnly, `group "web" {`, `group "web" {
+  description = "other"`, 1)+forgetWorker), "")
+	if m := p.FailureMatrix; p.Summary.Update != 1 || len(p.FailoverTimes) != 2 || len(m.Regressions) > 0 || !reflect.DeepEqual(m.Before.Rows, m.After.Rows) {
+		t.Errorf("the cluster has both groups still: %v, before %+v, after %+v", p.FailoverTimes, m.Before, m.After)
+	}
+	// It has its name: another one can't be made.
+	p = l.plan(l.load(threeNodes+twoGroups), "")
+	if len(p.Diagnostics) != 1 || p.Diagnostics[0].Summary != "The cluster has a group called worker already" || p.Applyable {
+		t.Errorf("diagnostics: %+v", p.Diagnostics)
 	}
 }
 
