@@ -257,7 +257,10 @@ func (p *parser) address() (Address, error) {
 		return a, p.end()
 	case TypeNode, TypeFence, TypeGroup, TypeMachine, TypeNetwork, TypeGuarantee, TypeOutput:
 	default:
-		return a, fmt.Errorf("%q is no object type; use cluster, node, fence, group, machine, network, guarantee or output", a.Type)
+		if len(modules) == 0 && p.pos == len(p.in) {
+			return a, fmt.Errorf("%q has no type in front; write group.%s or node.%s", a.Type, a.Type, a.Type)
+		}
+		return a, fmt.Errorf("%q is no object type; use cluster, node, fence, group, guarantee or output", a.Type)
 	}
 	if err := p.dot("a name"); err != nil {
 		return a, err

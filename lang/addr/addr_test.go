@@ -17,6 +17,7 @@ func TestParse(t *testing.T) {
 		{"cluster.x", `unexpected ".x" at character 8`},
 		{"module.m.cluster", "root module only"},
 		{"nod.n1", `"nod" is no object type`},
+		{"web", `"web" has no type in front; write group.web`},
 		{"node", "expected . and a name at character 5"},
 		{"node.", "expected a name at character 6"},
 		{"node.n1.resource.x", `unexpected ".resource.x"`},

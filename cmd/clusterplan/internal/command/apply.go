@@ -48,7 +48,7 @@ func (f *planFlags) register(c *cobra.Command, destroy bool) {
 	}
 	c.Flags().IntVar(&f.parallelism, "parallelism", 10, "how much is worked on at once")
 	c.Flags().BoolVar(&f.lock, "lock", true, "lock the state; plan --lock=false reads without")
-	c.Flags().DurationVar(&f.lockTimeout, "lock-timeout", 0, "how long to wait for a locked state, like 5m")
+	c.Flags().DurationVar(&f.lockTimeout, "lock-timeout", 0, "wait so long for a locked state, `5m` for example")
 }
 
 func (f *planFlags) options(mode string) (run.PlanOptions, error) {
@@ -238,7 +238,8 @@ another one by now, it changes nothing and exits with 5.`,
 
 func (a *app) destroyCommand() *cobra.Command {
 	return a.applying("destroy [DIR]", "Take everything down", `
-Destroy stops the cluster's groups and agents and removes what apply has made.`,
+Destroy stops the cluster's groups and agents and removes all that apply has made.
+To take down a part, take its blocks out of the definition, and apply.`,
 		"  clusterplan destroy examples/quickstart", planner.ModeDestroy)
 }
 

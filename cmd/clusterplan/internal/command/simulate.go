@@ -75,9 +75,9 @@ has the language.`, helpDone+", whatever would happen", helpError+"; an expectat
 		},
 	}
 	f.vars.flags(c)
-	c.Flags().StringArrayVar(&scenarios, "scenario", nil, "a scenario file, or a directory with *.scenario.hcl; may be given often")
-	c.Flags().StringVar(&junit, "junit", "", "write the scenarios' results to this file, as JUnit's XML")
-	c.Flags().StringArrayVar(&fail, "fail", nil, "what is lost: a node's address or name, zone.NAME, device; may be given often, all at once")
+	c.Flags().StringArrayVar(&scenarios, "scenario", nil, "a scenario `FILE`, or a directory with *.scenario.hcl; may be given often")
+	c.Flags().StringVar(&junit, "junit", "", "write the scenarios' results to `FILE`, as JUnit's XML")
+	c.Flags().StringArrayVar(&fail, "fail", nil, "`WHAT` is lost: a node's address or name, zone.NAME, device; may be given often, all at once")
 	c.Flags().BoolVar(&f.refresh, "refresh", true, "ask the cluster where groups are; --refresh=false takes the definition alone")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object (docs/json.md)")
 	_ = c.RegisterFlagCompletionFunc("fail", func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {

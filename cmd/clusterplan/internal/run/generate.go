@@ -103,7 +103,11 @@ func (s *Session) generate(ctx context.Context, p *Planned, file string) error {
 	if err := writeNew(file, text); err != nil {
 		return err
 	}
-	s.opts.Tell(fmt.Sprintf("Wrote the blocks of %d imports to %s. Review it.", len(list), file))
+	what := "the block of 1 import"
+	if len(list) > 1 {
+		what = fmt.Sprintf("the blocks of %d imports", len(list))
+	}
+	s.opts.Tell(fmt.Sprintf("Wrote %s to %s. Review it.", what, file))
 	if err := s.read(); err != nil {
 		return err
 	}

@@ -17,6 +17,10 @@ import (
 // changes, in which order, and what that means for the cluster.
 func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 	b := new(strings.Builder)
+	if failed := p.Errored && !p.Summary.Any(); !failed {
+		s.part(b, "", p.Targets, "what that needs")
+		s.part(b, "all but ", p.Excludes, "what can't be without that")
+	}
 	s.seen(b, p)
 	s.changes(b, p)
 	s.outputChanges(b, p)
@@ -37,6 +41,9 @@ func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 // Summary is a plan's last line.
 func (s Style) Summary(p *planner.Plan) string {
 	c := p.Summary
+	if p.Errored && !c.Any() { // what there would be to do, nobody knows
+		return s.Red("No plan:") + " there are errors.\n"
+	}
 	if p.Mode == planner.ModeRefreshOnly {
 		return s.rereads(p)
 	}
@@ -92,8 +99,6 @@ func (s Style) section(b *strings.Builder, title string) {
 
 // seen tells how far the world could be seen, and what in it is not of the plan's making.
 func (s Style) seen(b *strings.Builder, p *planner.Plan) {
-	s.part(b, "", p.Targets, "what that needs")
-	s.part(b, "all but ", p.Excludes, "what can't be without that")
 	if p.AsOf != nil {
 		fmt.Fprintf(b, "%s %s.\n\n", s.Yellow("Incomplete:"), p.AsOf.Text)
 	}

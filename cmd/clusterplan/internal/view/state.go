@@ -99,11 +99,13 @@ func (s Style) Outputs(w io.Writer, outputs map[string]statefile.Output) error {
 		_, err := fmt.Fprintln(w, "No outputs. They are there once apply has run.")
 		return err
 	}
-	var rows [][]string
+	width := widest(slices.Collect(maps.Keys(outputs)))
 	for _, name := range slices.Sorted(maps.Keys(outputs)) {
-		rows = append(rows, []string{name, "= " + Value(outputs[name])})
+		if _, err := fmt.Fprintf(w, "%s = %s\n", pad(name, width), Value(outputs[name])); err != nil {
+			return err
+		}
 	}
-	return table(w, rows)
+	return nil
 }
 
 // Object writes one object of the state.
