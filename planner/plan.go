@@ -249,8 +249,7 @@ type Availability struct {
 }
 
 // SlowElection is what an election adds to a FailoverTime at most, in about 1 of
-// 100 losses of a leader: where votes are split, or a witness is elected for a
-// moment. Source: runtime/sim, by planner/scenario's TestMatrixTruth.
+// 500 losses of a leader: where votes are split. Source: runtime/sim, by planner/scenario's TestMatrixTruth.
 const SlowElection = 450 * time.Millisecond
 
 // FailoverTime is the longest that a group is down when its owner dies, but for a

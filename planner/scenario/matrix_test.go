@@ -46,7 +46,7 @@ func TestMatrixTruth(t *testing.T) {
 	}
 	t.Logf("%d rows of %d definitions: %d groups failed over, %d stayed down, %d without quorum; longest failover %v of at most %v; %d rows with an election, %d groups that a slow one kept away for longer than the plan says",
 		tr.rows, tr.defs, tr.moved, tr.down, tr.noQuorum, tr.longest, tr.longestOf, tr.elections, tr.beyond)
-	if tr.beyond > tr.moved/50 {
+	if tr.beyond > tr.moved/250 {
 		t.Errorf("the plan leaves out slow elections, which are rare, and these are not")
 	}
 	if tr.moved < rows/4 || tr.down < rows/20 || tr.noQuorum < rows/10 {

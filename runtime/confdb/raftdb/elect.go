@@ -15,7 +15,7 @@ const (
 	maxRank      = 5
 	stuckAfter   = time.Second     // a leader that commits nothing for so long hands over
 	snapshotLost = 3 * time.Second // a snapshot without an answer is sent again
-	homeRetry    = 2 * time.Second // between a witness's tries to hand over
+	homeRetry    = 2 * time.Second // before each of a witness's tries to hand over
 )
 
 // stuck watches that a leader gets on.
@@ -177,6 +177,11 @@ func (d *Driver) watch() {
 	switch {
 	case leads:
 		d.suspectAt, d.campaignAt, d.lastLeader = 0, 0, d.id
+		if was.state != raft.StateLeader {
+			// A witness that was elected first decides what waits: for a new term all
+			// takeovers would wait anew.
+			d.triedHome = d.now
+		}
 		return
 	case d.seen.lead != 0:
 		if d.seen.lead != was.lead || d.suspectAt == 0 {

@@ -439,7 +439,7 @@ func (s Style) failover(b *strings.Builder, p *planner.Plan) {
 	}
 	_ = table(b, rows)
 	if q := p.Quorum; q != nil && q.Model == spec.MajorityNodeSet && q.Votes > 1 {
-		b.WriteString("  " + s.Dim("up to "+millis(planner.SlowElection.Milliseconds())+" more in about 1 of 100, where a lost leader's election is repeated") + "\n")
+		b.WriteString("  " + s.Dim("up to "+millis(planner.SlowElection.Milliseconds())+" more in about 1 of 500, where a lost leader's election is repeated") + "\n")
 	}
 	b.WriteString("\n")
 }
