@@ -87,20 +87,21 @@ func objectsOf(u *planner.Unit) []addr.Address {
 
 // after looks at postconditions once the objects are there; those that ask the
 // running cluster are given some time to come true.
-func (r *runner) after(ctx context.Context, progress func(string), objects map[addr.Address]cty.Value) error {
+func (r *runner) after(ctx context.Context, j *job, objects map[addr.Address]cty.Value) error {
 	if !r.conditional() {
 		return nil
 	}
-	failed, unknown, err := r.await(ctx, time.Now().Add(r.cfg.ConditionWait), progress, objects, lang.Postcondition)
+	failed, unknown, err := r.await(ctx, time.Now().Add(r.cfg.ConditionWait), j, objects, lang.Postcondition)
 	if err != nil {
 		return err
 	}
 	return conditionError(append(failed, unknown...))
 }
 
-// await returns what does not hold, and of what nobody knows it. The error is
-// that of a context that ended.
-func (r *runner) await(ctx context.Context, until time.Time, progress func(string), objects map[addr.Address]cty.Value, kinds ...string) (failed, unknown hcl.Diagnostics, err error) {
+// await returns what does not hold, and of what nobody knows it. j is
+// the objects' job, which only waits from where the running cluster is asked;
+// nil: there is none. The error is that of a context that ended.
+func (r *runner) await(ctx context.Context, until time.Time, j *job, objects map[addr.Address]cty.Value, kinds ...string) (failed, unknown hcl.Diagnostics, err error) {
 	runtime := false
 	look := func(live lang.Live) {
 		failed, unknown = nil, nil
@@ -114,13 +115,16 @@ func (r *runner) await(ctx context.Context, until time.Time, progress func(strin
 		}
 	}
 	look(nil)
+	if runtime && len(failed)+len(unknown) > 0 && j != nil {
+		j.waits()
+	}
 	for told := false; runtime && len(failed)+len(unknown) > 0; {
 		look(r.look(ctx, time.Now()))
 		if len(failed)+len(unknown) == 0 || !time.Now().Before(until) {
 			break
 		}
-		if !told {
-			progress("its postconditions don't hold yet")
+		if !told && j != nil {
+			j.progress("its postconditions don't hold yet")
 			told = true
 		}
 		if !sleep(ctx, r.cfg.Poll) {
@@ -174,7 +178,7 @@ func (r *runner) recheck(ctx context.Context, res *Result) {
 	}
 	until := time.Now().Add(r.cfg.ConditionWait)
 	for _, k := range r.work.Recheck {
-		failed, _, err := r.await(ctx, until, func(string) {}, map[addr.Address]cty.Value{k.Addr: k.Self}, lang.Precondition, lang.Postcondition)
+		failed, _, err := r.await(ctx, until, nil, map[addr.Address]cty.Value{k.Addr: k.Self}, lang.Precondition, lang.Postcondition)
 		if err != nil || len(failed) == 0 {
 			continue // nothing was done to it, so that nothing follows from what nobody knows
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,6 +246,38 @@ group "worker" {
     }
   }
 }`, 1)), "")
+}
+
+// What only waits for its conditions keeps nobody else from being worked on: here
+// no group comes up before the last one is written.
+func TestPostconditionsWaitTogether(t *testing.T) {
+	const groups = 24
+	src := threeNodes
+	for i := range groups {
+		src += fmt.Sprintf(`
+group "g%d" {
+  lifecycle {
+    postcondition {
+      condition     = self.state == "online"
+      error_message = "It is ${self.state}."
+    }
+  }
+  resource "generic_application" "app" { command = ["true"] }
+}
+`, i)
+	}
+	l := newLab(t)
+	l.conf = func(c *apply.Config) { c.ConditionWait, c.Parallelism = 20*time.Second, 2 }
+	l.world.FailAfter = func(plannertest.Call) error {
+		for _, g := range l.world.Groups {
+			if g.Owner = ""; len(l.world.Groups) == groups {
+				g.Owner = slices.Sorted(maps.Keys(l.world.Members))[0]
+			}
+		}
+		return nil
+	}
+	l.must(l.load(src), "")
+	l.settled(l.load(src))
 }
 
 // An object that nothing is done to, and whose state the apply may change, is

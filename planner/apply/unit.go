@@ -86,6 +86,7 @@ type job struct {
 	prior    *providers.Object
 	planned  cty.Value
 	progress func(string)
+	waits    func() // all that is left is to wait
 }
 
 // oneCall tells whether the unit is one write to the cluster's database.
@@ -94,7 +95,7 @@ func oneCall(u *planner.Unit) bool {
 }
 
 // unit does one unit, phase by phase. The phase that failed is returned.
-func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
+func (r *runner) unit(ctx context.Context, u *planner.Unit, waits func()) (string, error) {
 	if u.Action == "forget" {
 		return "", r.forget(u)
 	}
@@ -105,7 +106,7 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	j := &job{u: u, provider: p, id: u.ID, prior: u.Prior}
+	j := &job{u: u, provider: p, id: u.ID, prior: u.Prior, waits: waits}
 	j.progress = func(text string) {
 		r.emit(Event{Type: EventProgress, Addr: u.Key.Addr, Action: r.action(u), ID: j.id, Text: text})
 	}
@@ -147,7 +148,7 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit) (string, error) {
 	if !u.Last {
 		return "", nil
 	}
-	return "", r.after(ctx, j.progress, map[addr.Address]cty.Value{u.Key.Addr: valueOf(j.prior, j.planned)})
+	return "", r.after(ctx, j, map[addr.Address]cty.Value{u.Key.Addr: valueOf(j.prior, j.planned)})
 }
 
 // forget takes an object out of the state, a group with its resources.
@@ -412,7 +413,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 	for range u.Gone {
 		r.count("delete")
 	}
-	return r.after(ctx, j.progress, there)
+	return r.after(ctx, j, there)
 }
 
 // changes tells whether the object itself changes, not only its parts.

@@ -32,9 +32,10 @@ type vertex struct {
 }
 
 type outcome struct {
-	v     *vertex
-	phase string
-	err   error
+	v      *vertex
+	phase  string
+	err    error
+	waited bool // it gave its slot back before
 }
 
 // walk starts every unit whose time has come, until none is left. One
@@ -54,8 +55,10 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 			}
 		}
 	}
-	results := make(chan outcome)
-	slots := r.cfg.Parallelism
+	results, waits := make(chan outcome), make(chan struct{})
+	// A unit whose work is done, and that only waits for its conditions to come
+	// true, holds no slot.
+	free := r.cfg.Parallelism
 	active, stopped := 0, false
 	var ready []*vertex
 	// settled tells the dependents of v. It works off a list of its own, for
@@ -126,7 +129,7 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 		default:
 		}
 		stopped = stopped || ctx.Err() != nil || r.broken()
-		for !stopped && len(ready) > 0 && active < slots {
+		for !stopped && len(ready) > 0 && free > 0 {
 			v := ready[0]
 			ready = ready[1:]
 			if v.unit.Key.Stage == planner.StageMark {
@@ -134,10 +137,16 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 				settle(v)
 				continue
 			}
-			active++
+			active, free = active+1, free-1
 			go func() {
-				phase, err := r.run(ctx, v.unit)
-				results <- outcome{v, phase, err}
+				out := outcome{v: v}
+				out.phase, out.err = r.run(ctx, v.unit, func() {
+					if !out.waited {
+						out.waited = true
+						waits <- struct{}{}
+					}
+				})
+				results <- out
 			}()
 		}
 		if active == 0 {
@@ -149,8 +158,12 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 		select {
 		case <-stop:
 			stopped, stop = true, nil
+		case <-waits:
+			free++
 		case out := <-results:
-			active--
+			if active--; !out.waited {
+				free++
+			}
 			if errors.Is(out.err, errStopped) || out.err != nil && ctx.Err() != nil && errors.Is(out.err, ctx.Err()) {
 				// It did not fail, it was cut off: nothing follows from it.
 				out.v.status, stopped = failed, true
@@ -213,8 +226,9 @@ func (r *runner) broken() bool {
 	return r.fatal != nil
 }
 
-// run does a unit and tells its progress.
-func (r *runner) run(ctx context.Context, u *planner.Unit) (string, error) {
+// run does a unit and tells its progress. waits is called once all that is left
+// of it is to wait.
+func (r *runner) run(ctx context.Context, u *planner.Unit, waits func()) (string, error) {
 	if u.Key.Stage == planner.StageGate {
 		return "", r.awaitQuorum(ctx)
 	}
@@ -228,7 +242,7 @@ func (r *runner) run(ctx context.Context, u *planner.Unit) (string, error) {
 	if !begun { // an object is told of once, in however many units it is done
 		r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: r.action(u), ID: u.ID})
 	}
-	phase, err := r.unit(ctx, u)
+	phase, err := r.unit(ctx, u, waits)
 	e := Event{Type: EventComplete, Addr: u.Key.Addr, Action: r.action(u), Phase: phase, ID: r.idOf(u), Elapsed: time.Since(start), Err: err}
 	switch {
 	case err != nil:
