@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,9 +52,9 @@ func (l *lab) summary() string {
 	return strings.Join(out, "\n")
 }
 
-// Killed at every write of the journal, before and after it reached the disk,
-// the next run goes on from the truth: everything is made once, and the end is
-// the same.
+// Killed at every write of the journal, before and after it reached the disk, and
+// with its first entries there alone, the next run goes on from the truth:
+// everything is made once, and the end is the same.
 func TestKilledAtEveryWrite(t *testing.T) {
 	first := threeNodes + twoGroups
 	second := strings.Replace(threeNodes, `node "n3"`, `node "n4"`, 1) +
@@ -89,7 +90,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		t.Run(run.name, func(t *testing.T) {
 			want := ""
 			for k := 0; ; k++ { // 0: the run that nobody kills
-				for _, after := range []bool{false, true} {
+				for _, after := range []string{"", "all", "1", "2"} {
 					l := newLab(t)
 					if run.before != "" {
 						l.must(l.load(run.before), "")
@@ -102,11 +103,15 @@ func TestKilledAtEveryWrite(t *testing.T) {
 						def = nil
 					}
 					l.conf = func(c *apply.Config) { c.Parallelism = 1 } // the same writes each time
-					l.journal.killAt, l.journal.after = k, after
+					l.journal.killAt, l.journal.after = k, after != ""
+					l.journal.part, _ = strconv.Atoi(after)
 					_, _, err := l.apply(def, run.mode)
+					if l.journal.whole {
+						continue
+					}
 					died := l.journal.dead
 					if died != (err != nil) || died && !errors.Is(err, errKilled) {
-						t.Fatalf("write %d, after %v: died %v, error %v", k, after, died, err)
+						t.Fatalf("write %d, after %s: died %v, error %v", k, after, died, err)
 					}
 					if died {
 						l.journal.dead, l.journal.killAt = false, 0
@@ -115,14 +120,14 @@ func TestKilledAtEveryWrite(t *testing.T) {
 					if def != nil {
 						l.settled(def)
 					} else if l.state.Cluster != nil {
-						t.Errorf("write %d, after %v: the identity outlived the cluster", k, after)
+						t.Errorf("write %d, after %s: the identity outlived the cluster", k, after)
 					}
 					got := l.summary()
 					if want == "" {
 						want = got
 					}
 					if got != want {
-						t.Fatalf("killed at write %d, after %v:\n%s\nwant:\n%s", k, after, got, want)
+						t.Fatalf("killed at write %d, after %s:\n%s\nwant:\n%s", k, after, got, want)
 					}
 					if k > 0 && !died {
 						return // that many writes there are not

@@ -45,6 +45,8 @@ type journal struct {
 	appends int
 	killAt  int  // the process dies at this append, 1 being the first; 0: never
 	after   bool // ... after it was written
+	part    int  // ... so many of its entries, where it has more; 0: all
+	whole   bool // it had no more, so there is nothing to see
 	dead    bool
 }
 
@@ -56,9 +58,12 @@ func (j *journal) Append(entries ...statefile.Entry) error {
 	}
 	j.appends++
 	if j.appends == j.killAt {
-		j.dead = true
-		if !j.after {
+		j.dead, j.whole = true, j.part >= len(entries)
+		if !j.after || j.whole {
 			return errKilled
+		}
+		if j.part > 0 {
+			entries = entries[:j.part]
 		}
 	}
 	for _, e := range entries {
