@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -223,6 +224,10 @@ func (s *Store) raise(info Info, old *Info) error {
 	return err
 }
 
+// temporary is how the name of a temporary file goes on behind the path's, and not
+// that of another state whose path goes on behind this one's.
+var temporary = regexp.MustCompile(`^(\.lock|\.journal|(\.[0-9][^/]*)?\.backup)?-([0-9]+|backup)$`)
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
@@ -234,7 +239,8 @@ func (s *Store) clearTemporary(path, but string) {
 	dir := filepath.Dir(path)
 	left, _ := os.ReadDir(dir) // not a pattern: the directory may be called anything
 	for _, e := range left {
-		if name := filepath.Join(dir, e.Name()); name != but && strings.HasPrefix(e.Name(), atomicfile.Prefix+filepath.Base(path)) {
+		rest, of := strings.CutPrefix(e.Name(), atomicfile.Prefix+filepath.Base(path))
+		if name := filepath.Join(dir, e.Name()); of && name != but && temporary.MatchString(rest) {
 			os.Remove(name)
 		}
 	}

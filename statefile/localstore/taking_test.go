@@ -117,3 +117,21 @@ func TestProcessThatCantBeSeen(t *testing.T) {
 		t.Error("one that is not there runs")
 	}
 }
+
+// States that share a directory leave each other's files alone, also where one is
+// called as another begins.
+func TestStatesInOneDirectory(t *testing.T) {
+	dir := t.TempDir()
+	one, other := onNFS(t, filepath.Join(dir, "prod-1")), onNFS(t, filepath.Join(dir, "prod"))
+	l := lock(t, one)
+	met := map[string]bool{}
+	one.step = func(what string) {
+		met[what] = true
+		l, err := other.Lock(context.Background(), LockRequest{Who: "ben"})
+		do(t, err, l.Append(begin("r")), l.Release())
+	}
+	do(t, run(l, "r1", made("n1")), run(l, "r2", made("n2")))
+	if got := names(t, one); got != "n1 n2" || !met["rename journal"] || !met["rename snapshot"] {
+		t.Errorf("%s; %v", got, met)
+	}
+}
