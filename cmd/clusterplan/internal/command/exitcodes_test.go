@@ -206,9 +206,15 @@ func cli(args ...string) (int, string) {
 // 130: interrupted while it waits for a lock that somebody holds, which alone
 // would be 4.
 func TestExitCodeInterrupted(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) { interrupted(t, sig) })
+	}
+}
+
+func interrupted(t *testing.T, sig syscall.Signal) {
 	// The signal is this process's: it must not end it before Main listens.
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGINT)
+	signal.Notify(ch, sig)
 	defer signal.Stop(ch)
 	dir := definition(t, two)
 	l := held(t, dir)
@@ -232,7 +238,7 @@ func TestExitCodeInterrupted(t *testing.T) {
 			}
 			return
 		case <-again.C:
-			if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+			if err := syscall.Kill(os.Getpid(), sig); err != nil {
 				t.Fatal(err)
 			}
 		case <-deadline:

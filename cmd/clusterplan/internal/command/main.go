@@ -57,11 +57,14 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	return exitCode(err, a.interrupted())
 }
 
-// signals: the first SIGINT or SIGTERM closes stop, the second cancels. What
-// has nothing to finish cancels at the first (soft).
+// signals: the first SIGINT, SIGTERM or SIGHUP (a terminal that goes away) closes
+// stop, the second cancels. What has nothing to finish cancels at the first (soft).
 func (a *app) signals(cancel func()) (done func()) {
 	ch := make(chan os.Signal, 2)
 	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signal.Notify(ch, syscall.SIGHUP)
+	}
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -191,3 +191,20 @@ func TestFailedGroups(t *testing.T) {
 		t.Errorf("nothing was seen: %v", diags)
 	}
 }
+
+// What simulate takes for granted of a cluster that it doesn't see whole, it says.
+func TestDimly(t *testing.T) {
+	for want, world := range map[string]*planner.World{
+		"":                              {Live: &providers.Live{Quorum: true}},
+		"The cluster has no quorum now": {Live: &providers.Live{Revision: 7}},
+		"The cluster can't be seen":     {LiveErr: "nobody answers."},
+	} {
+		d, got := dimly(world), ""
+		if d != nil {
+			got = d.Summary
+		}
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -41,9 +42,8 @@ func (s *Session) Simulate(ctx context.Context, o SimulateOptions) (*planner.Sim
 		if ctx.Err() != nil {
 			return nil, nil, ErrInterrupted
 		}
-		if world.Live == nil {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "The cluster can't be seen",
-				Detail: "Groups are taken to be where they would start first, and every node to be up. What came back: " + strings.TrimSuffix(world.LiveErr, ".") + "."})
+		if d := dimly(&world); d != nil {
+			diags = append(diags, d)
 		}
 	}
 	sim, err := planner.Simulate(def, &s.Snap.State, world.Live, o.Fail)
@@ -52,4 +52,17 @@ func (s *Session) Simulate(ctx context.Context, o SimulateOptions) (*planner.Sim
 	}
 	sim.Diagnostics = view.JSONDiagnostics(diags, s.Config.Files())
 	return sim, diags, nil
+}
+
+// dimly warns of a cluster that is not seen as it is.
+func dimly(world *planner.World) *hcl.Diagnostic {
+	switch {
+	case world.Live == nil:
+		return &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "The cluster can't be seen",
+			Detail: "Groups are taken to be where they would start first, and every node to be up. What came back: " + strings.TrimSuffix(world.LiveErr, ".") + "."}
+	case !world.Live.Quorum:
+		return &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "The cluster has no quorum now",
+			Detail: fmt.Sprintf("Groups are where revision %d had them, and nodes of which nobody can tell are taken to be up. clusterplan apply starts agents that don't run.", world.Live.Revision)}
+	}
+	return nil
 }
