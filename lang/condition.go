@@ -76,7 +76,7 @@ func (c *Config) conditionBlock(b *hcl.Block) (condition, hcl.Diagnostics) {
 	content, diags := b.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "condition", Required: true}, {Name: "error_message", Required: true}}})
 	if diags.HasErrors() {
 		for _, d := range diags {
-			for name, what := range map[string]string{"condition": "an expression that is true where all is well", "error_message": "what a person reads where it is not"} {
+			for name, what := range map[string]string{"condition": "an expression that is true where all is well", "error_message": "what a person reads where the condition is false"} {
 				if d.Summary == "Missing required argument" && strings.Contains(d.Detail, strconv.Quote(name)) {
 					d.Summary, d.Detail, d.Subject = "Missing "+name, fmt.Sprintf("This %s block needs %s: %s.", b.Type, name, what), b.DefRange.Ptr()
 				}

@@ -166,7 +166,7 @@ func forEachItems(b *block, v cty.Value) ([]string, []cty.Value, *hcl.Diagnostic
 		}
 		return keys, values, nil
 	}
-	return nil, nil, errorAt(e.Range(), "Invalid for_each", fmt.Sprintf("for_each is a map or a set of strings, and this is %s. For a list of strings, write toset(...).", t.FriendlyNameForConstraint()))
+	return nil, nil, errorAt(e.Range(), "Invalid for_each", fmt.Sprintf("for_each is a map or a set of strings, and this is of type %s. For a list of strings, write toset(...).", t.FriendlyNameForConstraint()))
 }
 
 func countOf(b *block, v cty.Value) (int, *hcl.Diagnostic) {
