@@ -72,7 +72,7 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 	goes := func(g *spec.Group) bool { return g.Failback.Mode == spec.FailbackImmediate }
 	moves := slices.ContainsFunc(live.Groups, func(g providers.LiveGroup) bool { return goes(&g.Spec) }) ||
 		slices.ContainsFunc(b.after.Groups, func(g spec.Group) bool { return goes(&g) })
-	if len(o.ups)+len(batches) > 0 && moves {
+	if len(o.ups)+len(batches)+len(o.leaves) > 0 && moves {
 		for _, w := range slices.Clone(ways) {
 			ways = append(ways, way{w.order, later}, way{w.order, atEnd})
 		}
