@@ -50,15 +50,28 @@ func (s *server) endChange(c *call) error {
 // Only the leader changes the agreement, and only its copy is surely the newest.
 func (s *server) asHolder(fn func(*call) error) func(*call) error {
 	return func(c *call) error {
-		leads := false
+		leads, newest := false, false
 		var held *client.Change
-		if err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
-			leads = ms.Driver.Role == confdb.Leader && ms.Driver.Ready
-			held = changeOf(st)
-		}); err != nil {
+		look := func() error {
+			return s.read(c.ctx, func(st *confdb.State, ms member.Status) {
+				leads, newest = ms.Driver.Role == confdb.Leader, ms.Driver.Ready
+				held = changeOf(st)
+			})
+		}
+		err := look()
+		if err == nil && leads && !newest {
+			// It was just elected: what it does once its copy is the newest is asked now.
+			s.until(c.ctx, func(_ *confdb.State, ms member.Status) bool {
+				return ms.Driver.Role != confdb.Leader || ms.Driver.Ready
+			})
+			err = look()
+		}
+		if err != nil {
 			return err
 		}
 		switch under := clean(c.r.Header.Get(client.HeaderChange)); {
+		case leads && !newest:
+			return busy("this node was just elected, and doesn't know yet of all that is committed")
 		case !leads:
 		case held != nil && under == "":
 			return locked("the cluster is being changed: " + held.String())
