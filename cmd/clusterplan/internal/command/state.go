@@ -164,11 +164,13 @@ func (a *app) outputCommand() *cobra.Command {
 				return hint(fmt.Errorf("the state has no outputs"), "Outputs are there once apply has run.")
 			case !ok:
 				return hint(fmt.Errorf("there is no output %q", args[0]), "There are: %s", view.Names(outputs))
+			case raw && o.Sensitive:
+				return hint(fmt.Errorf("the output %q is sensitive, and the state does not keep its value", args[0]), "Read it where the definition has it from.")
 			case raw:
 				var text string
-				if o.Sensitive || json.Unmarshal(o.Value, &text) != nil {
+				if json.Unmarshal(o.Value, &text) != nil {
 					var scalar any
-					if o.Sensitive || json.Unmarshal(o.Value, &scalar) != nil || !view.Scalar(scalar) {
+					if json.Unmarshal(o.Value, &scalar) != nil || !view.Scalar(scalar) {
 						return hint(fmt.Errorf("the output %q is no string, number or bool", args[0]), "Use --json for other values.")
 					}
 					text = string(o.Value)

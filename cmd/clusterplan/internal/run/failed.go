@@ -3,6 +3,7 @@ package run
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -43,9 +44,22 @@ func notThere(plan *planner.Plan, replace []addr.Address) hcl.Diagnostics {
 		if plan == nil || slices.ContainsFunc(plan.Changes, func(c planner.Change) bool { return c.Address == a }) {
 			continue
 		}
-		var known []string
+		var known, instances []string
 		for i := range plan.Changes {
-			known = append(known, plan.Changes[i].Address.String())
+			at := plan.Changes[i].Address
+			known = append(known, at.String())
+			if at.WithoutKey() == a {
+				instances = append(instances, at.String())
+			}
+		}
+		const most = 5
+		if n := len(instances); n > most {
+			instances = append(instances[:most], fmt.Sprintf("and %d more", n-most))
+		}
+		if len(instances) > 0 {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("%s has instances", a),
+				Detail: fmt.Sprintf("Each is replaced by its own address. Name those that you mean: %s.", strings.Join(instances, ", "))})
+			continue
 		}
 		d := planner.NoSuchObject(a, known)
 		d.Summary += " to replace"

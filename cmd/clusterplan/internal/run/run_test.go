@@ -208,3 +208,30 @@ func TestDimly(t *testing.T) {
 		}
 	}
 }
+
+// An address of --replace that is nothing's, or a block's with instances, is told.
+func TestNotThere(t *testing.T) {
+	p := &planner.Plan{}
+	for _, key := range []string{"a", "b", "c", "d", "e", "f", "g"} {
+		p.Changes = append(p.Changes, planner.Change{Address: addr.Node("n", addr.StringKey(key))})
+	}
+	p.Changes = append(p.Changes, planner.Change{Address: addr.Group("web", addr.NoKey)})
+	for text, want := range map[string]string{
+		"group.web":   "",
+		`node.n["c"]`: "",
+		"group.wob":   "There is no group.wob to replace",
+		"node.n":      `node.n has instances: Each is replaced by its own address. Name those that you mean: node.n["a"], node.n["b"], node.n["c"], node.n["d"], node.n["e"], and 2 more.`,
+	} {
+		at, err := addr.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, d := range notThere(p, []addr.Address{at}) {
+			got += d.Summary + ": " + d.Detail
+		}
+		if !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
