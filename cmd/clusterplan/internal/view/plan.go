@@ -53,6 +53,8 @@ func (s Style) Summary(p *planner.Plan) string {
 		}
 		text := s.Green("No changes.") + " The cluster is as the definition says.\n"
 		switch {
+		case p.Mode == planner.ModeDestroy:
+			text = s.Green("No changes.") + " There is nothing to destroy.\n"
 		case len(p.Targets)+len(p.Excludes) > 0:
 			text = s.Yellow("No changes") + " in what was asked for.\n"
 		case !p.Complete:

@@ -203,6 +203,7 @@ func TestNoChanges(t *testing.T) {
 		"No changes. The cluster is as the definition says.\n": {Complete: true},
 		"No changes as far as could be seen.\n":                {},
 		"Plan: no changes but those of outputs.\n":             {Complete: true, OutputChanges: map[string]planner.OutputChange{"x": {}}},
+		"No changes. There is nothing to destroy.\n":           {Mode: planner.ModeDestroy},
 		"No plan: there are errors.\n":                         {Complete: true, Errored: true},
 	} {
 		if got := (Style{}).Summary(p); got != want {
