@@ -243,7 +243,40 @@ func (g *generator) value(a addr.Address, attr spec.Attribute, v cty.Value) (str
 		}
 		v = cty.ObjectVal(attrs)
 	}
-	return string(hclwrite.TokensForValue(v).Bytes()), nil
+	return literal(v), nil
+}
+
+// literal is a value as a definition has it.
+func literal(v cty.Value) string {
+	if t := v.Type(); !v.IsKnown() || v.IsNull() || !t.IsMapType() && !t.IsObjectType() || v.LengthInt() == 0 {
+		return string(hclwrite.TokensForValue(v).Bytes())
+	}
+	out := "{\n"
+	for it := v.ElementIterator(); it.Next(); {
+		k, e := it.Element()
+		name := k.AsString()
+		if !hclsyntax.ValidIdentifier(name) || name == "for" { // which begins another kind of expression
+			name = literal(k)
+		}
+		out += name + " = " + literal(e) + "\n"
+	}
+	return out + "}"
+}
+
+// Written is an address as a definition has it: String's, but for keys with
+// characters that are written otherwise there, or would be a template.
+func Written(a addr.Address) string {
+	key := func(k addr.Key) string {
+		if s, ok := k.Str(); ok {
+			return "[" + literal(cty.StringVal(s)) + "]"
+		}
+		return k.String()
+	}
+	out := a.Owner().WithoutKey().String() + key(a.Key)
+	if a.IsResource() {
+		out += ".resource." + a.Resource + key(a.ResourceKey)
+	}
+	return out
 }
 
 func references(v cty.Value, of func(name string) (string, error)) (string, error) {
@@ -265,5 +298,5 @@ func addressOfName(by map[string]addr.Address, kind, name string) (string, error
 	if !ok {
 		return "", fmt.Errorf("the definition has no %s called %q; write its block, or import it too", kind, name)
 	}
-	return a.String(), nil
+	return Written(a), nil
 }

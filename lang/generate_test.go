@@ -19,7 +19,8 @@ node "n1" { provider = local }
 node "n4" { provider = local }
 node "n2" {
   provider = local
-  for_each = toset(["x"])
+  for_each = toset(["$${x}"])
+  name     = "n2"
 }
 `
 	const objects = `
@@ -45,8 +46,8 @@ group "a" {
   }
 }
 group "b" {
-  preferred_owners = [node.n2["x"], node.n3]
-  possible_owners  = [node.n1, node.n2["x"], node.n3]
+  preferred_owners = [node.n2["$${x}"], node.n3]
+  possible_owners  = [node.n1, node.n2["$${x}"], node.n3]
   priority         = 0
   depends_on       = [group.a]
   stop_within      = "250ms"
@@ -58,7 +59,7 @@ group "b" {
   resource "ip_address" "vip" { address = "127.0.0.9" }
   resource "generic_application" "app" {
     command        = ["x", "y z"]
-    environment    = { A = "1" }
+    environment    = { A = "1", "for" = "$${y}", "a b" = "%" }
     depends_on     = [resource.vip]
     depends_on_any = [resource.vip]
     is_alive { tcp = "127.0.0.9:80" }

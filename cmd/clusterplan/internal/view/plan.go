@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner"
@@ -292,7 +293,7 @@ func (s Style) suggestedMoves(b *strings.Builder, p *planner.Plan) {
 	s.section(b, "Deleted and created, though it is the same but for its address")
 	b.WriteString("  To rename it instead, put this into the definition:\n\n")
 	for _, m := range p.SuggestedMoves {
-		fmt.Fprintf(b, "  moved {\n    from = %s\n    to   = %s\n  }\n", m.From, m.To)
+		fmt.Fprintf(b, "  moved {\n    from = %s\n    to   = %s\n  }\n", lang.Written(m.From), lang.Written(m.To))
 	}
 	b.WriteString("\n")
 }
