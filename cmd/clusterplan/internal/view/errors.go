@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hcled"
@@ -32,18 +33,19 @@ type Hint struct {
 func (h *Hint) Error() string { return h.Err.Error() }
 func (h *Hint) Unwrap() error { return h.Err }
 
-// Error writes err as people read it.
+// Error writes err as people read it. Nothing in it moves a terminal's cursor,
+// whoever it comes from.
 func (s Style) Error(w io.Writer, err error) {
 	var diags *DiagnosticsError
 	if errors.As(err, &diags) {
 		s.Diagnostics(w, diags.Diags, diags.Files)
 		return
 	}
-	text := err.Error()
+	text := plain(err.Error())
 	fmt.Fprintf(w, "%s %s\n", s.paint("1;31", "Error:"), s.Bold(upper(text)))
 	var hint *Hint
 	if errors.As(err, &hint) && hint.Hint != "" {
-		fmt.Fprintf(w, "\n%s\n", hint.Hint)
+		fmt.Fprintf(w, "\n%s\n", plain(hint.Hint))
 	}
 }
 
@@ -100,8 +102,38 @@ func (s Style) Diagnostics(w io.Writer, diags hcl.Diagnostics, files map[string]
 	if len(diags) == 0 {
 		return
 	}
-	out := hcl.NewDiagnosticTextWriter(w, files, uint(s.width()), s.Color)
-	_ = out.WriteDiagnostics(diags)
+	shown, sources := make(hcl.Diagnostics, len(diags)), map[string]*hcl.File{}
+	for i, d := range diags {
+		one := *d
+		one.Summary, one.Detail = plain(d.Summary), plain(d.Detail)
+		shown[i] = &one
+		if d.Subject == nil || files[d.Subject.Filename] == nil || sources[d.Subject.Filename] != nil {
+			continue
+		}
+		file := *files[d.Subject.Filename]
+		file.Bytes = plainSource(file.Bytes)
+		sources[d.Subject.Filename] = &file
+	}
+	out := hcl.NewDiagnosticTextWriter(w, sources, uint(s.width()), s.Color)
+	_ = out.WriteDiagnostics(shown)
+}
+
+// plainSource is plain for a file, in which all else stays in its place.
+func plainSource(src []byte) []byte {
+	out := src
+	for i := 0; i < len(src); {
+		r, n := utf8.DecodeRune(src[i:])
+		if moves(r) && !bytes.HasPrefix(src[i:], []byte("\r\n")) {
+			if &out[0] == &src[0] {
+				out = bytes.Clone(src)
+			}
+			for k := range n {
+				out[i+k] = '?'
+			}
+		}
+		i += n
+	}
+	return out
 }
 
 // upper makes a text begin as a sentence does, but for a name or an address.

@@ -82,12 +82,17 @@ func (s Style) recorded(text string) string {
 // plain replaces control characters and those that turn the direction of text.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return r
-		case r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069:
+		if moves(r) {
 			return '\uFFFD'
 		}
 		return r
 	}, text)
+}
+
+// moves tells whether a character would move a terminal's cursor, or turn text.
+func moves(r rune) bool {
+	if r == '\n' || r == '\t' {
+		return false
+	}
+	return r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }

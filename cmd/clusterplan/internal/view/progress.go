@@ -92,6 +92,7 @@ func (p *Progress) write(e apply.Event) {
 		return
 	}
 	s, at := p.style, p.style.Bold(e.Addr.String())
+	e.Text = plain(e.Text) // nodes and programs say some of it
 	switch e.Type {
 	case apply.EventStart:
 		fmt.Fprintf(p.w, "%s: %s...\n", at, doing(e.Action))
