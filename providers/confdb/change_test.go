@@ -126,3 +126,29 @@ func TestNoQuorumIsNoSilence(t *testing.T) {
 		t.Errorf("taken over %v after the quorum was back", took)
 	}
 }
+
+// An agent that was an older one when it answered last is one still while it is
+// silent: it would stop at the lease. Once it answers anew it is asked.
+func TestOlderAgentThatIsSilent(t *testing.T) {
+	f := newFake(t, "n1", "n2")
+	f.up()
+	p := f.provider()
+	defer p.Close()
+	p.Claim(Claim{ID: "a", What: "apply"})
+	for _, c := range []struct {
+		what          string
+		older, silent bool
+		held          bool
+	}{{"older", true, false, false}, {"older and silent", false, true, false}, {"upgraded", false, false, true}} {
+		f.db.mu.Lock()
+		f.db.older, f.nodes[1].silent = c.older, c.silent
+		f.db.mu.Unlock()
+		p.forget()
+		if _, err := p.database(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := put(t, p); err != nil || (f.db.conf.Change != nil) != c.held {
+			t.Errorf("%s: %+v, %v", c.what, f.db.conf.Change, err)
+		}
+	}
+}

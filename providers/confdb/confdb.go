@@ -47,9 +47,10 @@ type Provider struct {
 	asked  []string       // endpoints of client
 	rank   map[string]int // by node id: 0 has quorum, 1 answers, 2 is silent, as last asked
 	cached *database
-	stale  bool   // something was written since
-	able   bool   // all agents that answered last know the change lease
-	under  string // the change lease that is held
+	stale  bool            // something was written since
+	older  map[string]bool // by node id: its agent, when it answered last, did not know the change lease
+	able   bool            // no agent is such an older one
+	under  string          // the change lease that is held
 
 	holding  sync.Mutex // guards what follows; before mu
 	claim    *Claim
@@ -353,9 +354,15 @@ func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
 	wg.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.older == nil {
+		p.older = map[string]bool{}
+	}
 	p.able = true
 	for _, a := range answers {
-		p.able = p.able && (a.err != nil || slices.Contains(a.self.Features, client.FeatureChange))
+		if a.err == nil {
+			p.older[a.NodeID] = !slices.Contains(a.self.Features, client.FeatureChange)
+		}
+		p.able = p.able && !p.older[a.NodeID]
 	}
 	p.rank = make(map[string]int, len(answers))
 	for _, a := range answers {

@@ -40,6 +40,7 @@ type fakeNode struct {
 	name   string
 	server uint64
 	member bool
+	silent bool
 	lag    *client.Config // answers this old copy, without quorum
 	http   *httptest.Server
 }
@@ -123,6 +124,9 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	db := n.db
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if n.silent {
+		panic(http.ErrAbortHandler)
+	}
 	if r.Method != http.MethodGet {
 		db.calls = append(db.calls, r.Method+" "+r.URL.Path)
 		db.under = append(db.under, r.Header.Get(client.HeaderChange))
