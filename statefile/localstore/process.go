@@ -66,10 +66,12 @@ func started(pid int) (uint64, bool) {
 	return n, err == nil
 }
 
-// sameSystem tells whether the holder's process id means something here.
+// sameSystem tells whether the holder's process id means something here. Virtual
+// machines that were cloned while they ran share all but the name.
 func (p *process) sameSystem() bool {
 	boot, namespace := here()
-	return p.Boot != "" && p.Boot == boot && p.Namespace != "" && p.Namespace == namespace
+	host, _ := os.Hostname()
+	return p.Boot != "" && p.Boot == boot && p.Namespace != "" && p.Namespace == namespace && p.Host == host
 }
 
 // running tells whether a process of this system is there still; a suspended one is.

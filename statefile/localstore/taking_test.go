@@ -2,6 +2,7 @@ package localstore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -133,5 +134,20 @@ func TestStatesInOneDirectory(t *testing.T) {
 	do(t, run(l, "r1", made("n1")), run(l, "r2", made("n2")))
 	if got := names(t, one); got != "n1 n2" || !met["rename journal"] || !met["rename snapshot"] {
 		t.Errorf("%s; %v", got, met)
+	}
+}
+
+// A clone of a running machine has its boot and its process ids, and not its processes.
+func TestLockOfAClonedMachine(t *testing.T) {
+	path := DefaultPath(t.TempDir())
+	s, err := Open(path, Options{Lease: 20 * time.Second, Heartbeat: time.Millisecond})
+	do(t, err)
+	l := lock(t, s)
+	h := l.info
+	h.Host, h.PID = "original", 1<<30 // dead here
+	data, err := json.MarshalIndent(h, "", "  ")
+	do(t, err, os.WriteFile(s.lock(), data, 0o600))
+	if _, err := s.Lock(context.Background(), LockRequest{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("a live holder's lock was taken over: %v", err)
 	}
 }
