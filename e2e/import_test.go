@@ -24,7 +24,8 @@ func TestImport(t *testing.T) {
 	}
 	web := l.status().Groups[0]
 	l.must(0, "state", "rm", "node.n3", "group.web").wants(t, "Nothing manages them any more")
-	l.must(0, "plan").wants(t, "group web (managed by clusterplan)", "node n3 (managed by clusterplan)")
+	l.must(1, "plan").wants(t, "group web (managed by clusterplan)", "node n3 (managed by clusterplan)",
+		"The cluster has a node called n3 already", "clusterplan import group.web web")
 
 	main := filepath.Join(l.dir, "main.cluster.hcl")
 	src, err := os.ReadFile(main)
@@ -84,7 +85,7 @@ func TestImport(t *testing.T) {
 	if _, err := api.PutGroup(t.Context(), g, 0); err != nil {
 		t.Fatal(err)
 	}
-	l.must(0, "plan").wants(t, "group worker (managed by pulumi)")
+	l.must(1, "plan").wants(t, "group worker (managed by pulumi)", "It is managed by pulumi, and not in this state")
 	l.must(1, "import", "group.worker", "nobody").wants(t, "worker")
 	l.must(0, "import", "group.worker", "worker").wants(t, "Imported", "kept in")
 	l.must(0, "import", "node.n2", "n2")
