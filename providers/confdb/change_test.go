@@ -5,9 +5,12 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
@@ -151,4 +154,32 @@ func TestOlderAgentThatIsSilent(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.what, f.db.conf.Change, err)
 		}
 	}
+}
+
+// A certificate lasts an hour, an apply or its wait for another's as long as it
+// takes: it goes on with a new one.
+func TestLongApply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		identity, err := pki.NewIdentity("test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := &providers.Directory{}
+		dir.Put(providers.Entry{NodeID: pki.NewID(), Name: "n1", Endpoint: "127.0.0.1:1"})
+		p := New()
+		if err := p.Configure(noValue, providers.Env{Identity: func() *pki.Identity { return identity }, Nodes: dir}); err != nil {
+			t.Fatal(err)
+		}
+		first, err := p.api()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := p.api(); again != first || err != nil {
+			t.Errorf("made anew at once: %v", err)
+		}
+		time.Sleep(pki.ClientLife - time.Minute)
+		if later, err := p.api(); later == first || err != nil {
+			t.Errorf("still asks with a certificate that is about to end: %v", err)
+		}
+	})
 }

@@ -45,6 +45,7 @@ type Provider struct {
 	mu     sync.Mutex
 	client *client.Client
 	asked  []string       // endpoints of client
+	minted time.Time      // client's certificate
 	rank   map[string]int // by node id: 0 has quorum, 1 answers, 2 is silent, as last asked
 	cached *database
 	stale  bool            // something was written since
@@ -146,7 +147,7 @@ func (p *Provider) api() (*client.Client, error) {
 	for _, e := range nodes {
 		endpoints = append(endpoints, e.Endpoint)
 	}
-	if p.client != nil && slices.Equal(p.asked, endpoints) {
+	if p.client != nil && slices.Equal(p.asked, endpoints) && time.Since(p.minted) < pki.ClientLife/2 {
 		return p.client, nil
 	}
 	cert, err := identity.ClientCert("clusterplan", client.RoleAdmin, pki.ClientLife)
@@ -164,7 +165,7 @@ func (p *Provider) api() (*client.Client, error) {
 	// An older client goes on for the calls that use it; its idle connections
 	// close by themselves.
 	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: p.env.Nodes.Dial, Author: author(), Patience: patience, Change: p.under})
-	p.asked = endpoints
+	p.asked, p.minted = endpoints, time.Now()
 	return p.client, nil
 }
 
