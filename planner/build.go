@@ -440,11 +440,38 @@ func (it *item) veil(v cty.Value) cty.Value {
 	}
 	attrs := u.AsValueMap()
 	for _, name := range it.old.Sensitive {
-		if e, ok := attrs[name]; ok && !e.ContainsMarked() {
+		e, ok := attrs[name]
+		switch {
+		case !ok:
+		case e.ContainsMarked() && it.want != nil:
+			attrs[name] = veilElements(e, attribute(it.want.config, name))
+		default:
 			attrs[name] = e.Mark(schema.Sensitive)
 		}
 	}
 	return cty.ObjectVal(attrs).WithMarks(marks)
+}
+
+// veilElements marks the elements of a value some of which is sensitive, but for
+// those that like has in the open: which were sensitive before, nobody knows.
+func veilElements(v, like cty.Value) cty.Value {
+	if v.IsMarked() || !v.IsKnown() || v.IsNull() || !v.CanIterateElements() {
+		return v.Mark(schema.Sensitive)
+	}
+	like, _ = like.Unmark()
+	known := like != cty.NilVal && like.IsKnown() && !like.IsNull() && like.Type().IsMapType() == v.Type().IsMapType() && like.CanIterateElements()
+	out, _ := cty.Transform(v, func(path cty.Path, e cty.Value) (cty.Value, error) {
+		if len(path) != 1 {
+			return e, nil
+		}
+		if known {
+			if l, err := path.Apply(like); err == nil && l.RawEquals(e) && !e.ContainsMarked() {
+				return e, nil
+			}
+		}
+		return e.Mark(schema.Sensitive), nil
+	})
+	return out
 }
 
 func (b *builder) bringAbout(it *item) {

@@ -16,7 +16,7 @@ import (
 // attributes that only count at create.
 func (b *builder) ignore(it *item) {
 	if len(it.want.ignore) > 0 && it.prior.Value != cty.NilVal {
-		it.want.config = keep(it.want.given, it.prior.Value, it.want.ignore)
+		it.want.config = keep(it.want.given, it.veil(it.prior.Value), it.want.ignore)
 	}
 }
 
@@ -25,7 +25,7 @@ func (it *item) keeper() func(cty.Value) cty.Value {
 	if it.want == nil || len(it.want.ignore) == 0 || it.prior == nil || it.prior.Value == cty.NilVal {
 		return nil
 	}
-	prior, paths := it.prior.Value, it.want.ignore
+	prior, paths := it.veil(it.prior.Value), it.want.ignore
 	return func(v cty.Value) cty.Value { return keep(v, prior, paths) }
 }
 
@@ -39,14 +39,14 @@ func keep(v, prior cty.Value, paths []cty.Path) cty.Value {
 
 func keepAt(v, prior cty.Value, path cty.Path) cty.Value {
 	if len(path) == 0 {
-		prior, _ = prior.UnmarkDeep()
-		if v.ContainsMarked() { // sensitive it stays
+		hidden := v.ContainsMarked() || prior.ContainsMarked()
+		if prior, _ = prior.UnmarkDeep(); hidden { // sensitive it stays
 			prior = prior.Mark(schema.Sensitive)
 		}
 		return prior
 	}
 	u, marks := v.Unmark()
-	w, _ := prior.Unmark()
+	w, hidden := prior.Unmark()
 	if !u.IsKnown() || !w.IsKnown() {
 		return v
 	}
@@ -56,7 +56,7 @@ func keepAt(v, prior cty.Value, path cty.Path) cty.Value {
 			return v
 		}
 		attrs := u.AsValueMap()
-		attrs[step.Name] = keepAt(attrs[step.Name], w.GetAttr(step.Name), path[1:])
+		attrs[step.Name] = keepAt(attrs[step.Name], w.GetAttr(step.Name).WithMarks(hidden), path[1:])
 		return cty.ObjectVal(attrs).WithMarks(marks)
 	case cty.IndexStep:
 		if !u.Type().IsMapType() || !w.Type().IsMapType() {
@@ -69,7 +69,7 @@ func keepAt(v, prior cty.Value, path cty.Path) cty.Value {
 			return v
 		}
 		if delete(is, key); had {
-			is[key] = e
+			is[key] = e.WithMarks(hidden)
 		}
 		if len(is) == 0 {
 			return schema.Absent(u.Type()).WithMarks(marks)
