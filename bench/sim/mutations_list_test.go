@@ -23,7 +23,7 @@ var mutations = []mutation{
 		{"runtime/core/group.go", "mine && !r.released && m.monitor && (", "mine && !r.released && ("},
 		{"runtime/core/lease.go", "len(f.Releases) > 0 && !f.Unsaved && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {", "len(f.Releases) > 0 {"},
 	}, hint: "--nodes 3 --mix kill-agent=4,restarts=2,shutdown=2"},
-	{name: "a stale incarnation's grant taken", edits: []edit{{"runtime/core/lease.go", "f.Grant <= 0 || f.GrantIncarnation != m.cfg.Incarnation || ", "f.Grant <= 0 || "}}, hint: "--nodes 3 --mix recording=3,crash=1,cut=1"},
+	{name: "a stale incarnation's grant taken", edits: []edit{{"runtime/core/lease.go", "f.Grant <= 0 || f.GrantIncarnation != m.cfg.Incarnation || ", "f.Grant <= 0 || "}}, hint: "--nodes 3 --mix recording=5,kill-agent=4"},
 	{name: "rho dropped", edits: []edit{
 		{"lang/spec/timings.go", "return (d*(100+RhoPercent) + (100 - RhoPercent) - 1) / (100 - RhoPercent)", "return d"},
 		{"lang/spec/timings.go", "return d * (100 - RhoPercent) / (100 + RhoPercent)", "return d"},
@@ -77,5 +77,6 @@ var mutations = []mutation{
 		test: "./runtime/confdb/diskdb -run ^TestSuspendedGuestLosesNothing$"},
 	{name: "a single node's database written on while it becomes a majority's", edits: []edit{{"runtime/member/member.go", "		if m.ready != nil || m.grows() {\n", "		if m.grows(); m.ready != nil {\n"}}, hint: "--nodes 3 --grow"},
 	{name: "S shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_groups.go", "	g.Spec = next\n", "	g.Spec, g.Owner.StopWithin = next, next.StopWithin\n"}}},
-	{name: "L shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_timings.go", "	n.Lease = max(n.Lease, now.Lease)\n", "	n.Lease = now.Lease\n"}}},
+	{name: "L shortened unconfirmed", edits: []edit{{"runtime/confdb/apply_timings.go", "	n.Lease = max(n.Lease, now.Lease)\n", "	n.Lease = now.Lease\n"}},
+		hint: "--nodes 5 --mix cut=3,pause=2,pause-agent=2"},
 }
