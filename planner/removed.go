@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
@@ -46,8 +47,12 @@ func (b *builder) goesOn() {
 	if live == nil || b.destroy {
 		return
 	}
-	b.strayMembers(live)
-	b.strayGroups(live)
+	ids := make(map[string]bool, len(b.items))
+	for _, it := range b.items {
+		ids[it.id] = true
+	}
+	b.strayMembers(live, ids)
+	b.strayGroups(live, ids)
 	if b.plan.Summary.Forget == 0 {
 		return
 	}
@@ -71,16 +76,13 @@ func (b *builder) goesOn() {
 
 // strayMembers are those that neither the state nor the definition knows, by
 // their ids or their names.
-func (b *builder) strayMembers(live *providers.Live) {
-	known := make(map[string]bool, 2*len(b.after.Nodes))
-	for _, it := range b.items {
-		known[it.id] = true
-	}
+func (b *builder) strayMembers(live *providers.Live, ids map[string]bool) {
+	names := make(map[string]bool, len(b.after.Nodes))
 	for i := range b.after.Nodes {
-		known[b.after.Nodes[i].Name] = true
+		names[b.after.Nodes[i].Name] = true
 	}
 	for i := range live.Members {
-		if m := &live.Members[i].Spec; !known[m.ID] && !known[m.Name] {
+		if m := &live.Members[i].Spec; !ids[m.ID] && !names[m.Name] {
 			b.after.Nodes = append(slices.Clip(b.after.Nodes), *m)
 		}
 	}
@@ -88,17 +90,24 @@ func (b *builder) strayMembers(live *providers.Live) {
 
 // strayGroups are the groups likewise: nobody touches them, and they move with the
 // nodes that they run on.
-func (b *builder) strayGroups(live *providers.Live) {
-	known := make(map[string]bool, 3*len(b.after.Groups))
-	for _, it := range b.items {
-		known[it.id] = true
-	}
-	for i := range b.after.Groups {
-		known[b.after.Groups[i].Name], known[b.after.Groups[i].Addr.String()] = true, true
-	}
+func (b *builder) strayGroups(live *providers.Live, ids map[string]bool) {
+	var strays []*spec.Group
 	for i := range live.Groups {
-		if g := &live.Groups[i].Spec; !known[g.ID] && !known[g.Name] && !known[g.Addr.String()] {
-			b.after.Groups = append(slices.Clip(b.after.Groups), *g)
+		if g := &live.Groups[i].Spec; !ids[g.ID] {
+			strays = append(strays, g)
+		}
+	}
+	if len(strays) == 0 {
+		return
+	}
+	names, addrs := make(map[string]bool, len(b.after.Groups)), make(map[addr.Address]bool, len(b.after.Groups))
+	for i := range b.after.Groups {
+		names[b.after.Groups[i].Name], addrs[b.after.Groups[i].Addr] = true, true
+	}
+	b.after.Groups = slices.Clip(b.after.Groups) // the definition's own is not to be written
+	for _, g := range strays {
+		if !names[g.Name] && !addrs[g.Addr] {
+			b.after.Groups = append(b.after.Groups, *g)
 		}
 	}
 }
