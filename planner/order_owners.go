@@ -90,6 +90,11 @@ func nameOf(u *Unit) string {
 // QuorumLost is the summary of the error for a step that is refused.
 const QuorumLost = "The cluster would lose its quorum"
 
+func refuseLast(a addr.Address) *hcl.Diagnostic {
+	return problem(hcl.DiagError, QuorumLost,
+		fmt.Sprintf("%s has the last vote, and the cluster is no more once it leaves. Have another node with a vote join first (quorum model majority_node_set). To begin anew: clusterplan destroy, then apply.", a))
+}
+
 func refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {
 	return problem(hcl.DiagError, QuorumLost,
 		fmt.Sprintf("%s: after %q only %d votes would be up, and %d are needed. Bring nodes back or add some first, in an apply of their own; --allow-quorum-loss does it all the same.", a, phase, up, needed))

@@ -176,10 +176,17 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 		if phase == providers.PhaseBootstrap && len(o.joins) > 0 {
 			t.voters[o.joins[0].Key.Addr] = &voter{votes: 1, up: true}
 		}
-		_, up := t.count()
+		votes, up := t.count()
 		up -= alsoDown
 		step := Step{N: len(b.plan.Steps) + 1, Address: u.Key.Addr, Phase: phase, Up: up, Needed: t.needed(), Why: why}
-		if takes && up < max(step.Needed, 1) && !exempt() {
+		switch last := takes && votes == 0 && phase == providers.PhaseLeave && !b.fresh && !b.destroy; {
+		case last: // whatever is allowed: its database would be nobody's
+			step.Refused = true
+			if !lost {
+				b.diags = append(b.diags, refuseLast(u.Key.Addr))
+			}
+			lost = true
+		case takes && up < max(step.Needed, 1) && !exempt():
 			step.Refused = true
 			if !lost {
 				b.diags = append(b.diags, refuse(u.Key.Addr, phase, up, max(step.Needed, 1)))

@@ -203,3 +203,33 @@ group "other" {
 		t.Errorf("interruptions:\n%s", strings.Join(got, "\n"))
 	}
 }
+
+// The last node with a vote can't leave, not even to come back: the cluster's
+// database refuses it, and so does the plan.
+func TestTheLastVoteStays(t *testing.T) {
+	const src = `
+cluster "c" {
+  quorum { model = "single_node" }
+}
+node "n1" {
+  provider = local
+  lifecycle { replace_triggered_by = [group.web] }
+}
+group "web" {
+  description = "a"
+  persistent_state = "offline"
+  resource "generic_application" "app" { command = ["true"] }
+}`
+	l := newLab(t)
+	l.must(l.load(src), "")
+	p := l.plan(l.load(strings.Replace(src, `"a"`, `"b"`, 1)), "")
+	refused := ""
+	for _, s := range p.Steps {
+		if s.Refused {
+			refused += s.Address.String() + " " + s.Phase
+		}
+	}
+	if refused != "node.n1 leave" || p.Applyable || !p.Quorum.Lost {
+		t.Errorf("refused %q, applyable %v, quorum %+v, %v", refused, p.Applyable, p.Quorum, p.Diagnostics)
+	}
+}

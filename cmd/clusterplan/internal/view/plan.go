@@ -361,7 +361,7 @@ func (s Style) steps(b *strings.Builder, p *planner.Plan) {
 	}
 	_ = table(b, rows)
 	if q := p.Quorum; q != nil {
-		fmt.Fprintf(b, "  Quorum (%s): %d votes, %d needed", q.Model, q.Votes, q.Needed)
+		fmt.Fprintf(b, "  Quorum (%s): %s, %d needed", q.Model, count(q.Votes, "vote"), q.Needed)
 		if work := p.Work(); work != nil && !work.First {
 			fmt.Fprintf(b, "; on the way never fewer than %d up", q.Lowest)
 		}
