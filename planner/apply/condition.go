@@ -91,17 +91,19 @@ func (r *runner) after(ctx context.Context, j *job, objects map[addr.Address]cty
 	if !r.conditional() {
 		return nil
 	}
-	failed, unknown, err := r.await(ctx, time.Now().Add(r.cfg.ConditionWait), j, objects, lang.Postcondition)
+	now := time.Now()
+	failed, unknown, err := r.await(ctx, now, now.Add(r.cfg.ConditionWait), j, objects, lang.Postcondition)
 	if err != nil {
 		return err
 	}
 	return conditionError(append(failed, unknown...))
 }
 
-// await returns what does not hold, and of what nobody knows it. j is
-// the objects' job, which only waits from where the running cluster is asked;
-// nil: there is none. The error is that of a context that ended.
-func (r *runner) await(ctx context.Context, until time.Time, j *job, objects map[addr.Address]cty.Value, kinds ...string) (failed, unknown hcl.Diagnostics, err error) {
+// await returns what does not hold, and of what nobody knows it. A look at
+// the running cluster counts if it was taken after since; until is when it has to
+// hold. j is the objects' job, which only waits from where the running cluster is
+// asked; nil: there is none. The error is that of a context that ended.
+func (r *runner) await(ctx context.Context, since, until time.Time, j *job, objects map[addr.Address]cty.Value, kinds ...string) (failed, unknown hcl.Diagnostics, err error) {
 	runtime := false
 	look := func(live lang.Live) {
 		failed, unknown = nil, nil
@@ -119,7 +121,7 @@ func (r *runner) await(ctx context.Context, until time.Time, j *job, objects map
 		j.waits()
 	}
 	for told := false; runtime && len(failed)+len(unknown) > 0; {
-		look(r.look(ctx, time.Now()))
+		look(r.look(ctx, since))
 		if len(failed)+len(unknown) == 0 || !time.Now().Before(until) {
 			break
 		}
@@ -130,6 +132,7 @@ func (r *runner) await(ctx context.Context, until time.Time, j *job, objects map
 		if !sleep(ctx, r.cfg.Poll) {
 			return failed, unknown, ctx.Err()
 		}
+		since = time.Now()
 	}
 	return failed, unknown, nil
 }
@@ -176,9 +179,10 @@ func (r *runner) recheck(ctx context.Context, res *Result) {
 	if !r.conditional() || res.Interrupted {
 		return
 	}
-	until := time.Now().Add(r.cfg.ConditionWait)
+	now := time.Now() // nothing is done any more: one look serves all
+	until := now.Add(r.cfg.ConditionWait)
 	for _, k := range r.work.Recheck {
-		failed, _, err := r.await(ctx, until, nil, map[addr.Address]cty.Value{k.Addr: k.Self}, lang.Precondition, lang.Postcondition)
+		failed, _, err := r.await(ctx, now, until, nil, map[addr.Address]cty.Value{k.Addr: k.Self}, lang.Precondition, lang.Postcondition)
 		if err != nil || len(failed) == 0 {
 			continue // nothing was done to it, so that nothing follows from what nobody knows
 		}

@@ -251,7 +251,7 @@ group "worker" {
 // What only waits for its conditions keeps nobody else from being worked on: here
 // no group comes up before the last one is written.
 func TestPostconditionsWaitTogether(t *testing.T) {
-	const groups = 24
+	const groups = 36
 	src := threeNodes
 	for i := range groups {
 		src += fmt.Sprintf(`
@@ -278,6 +278,17 @@ group "g%d" {
 	}
 	l.must(l.load(src), "")
 	l.settled(l.load(src))
+	// Nor does each of those that nothing is done to have a look of its own.
+	l.world.Program, l.world.FailAfter = "p2", nil
+	l.planned = l.plan(l.load(src), "")
+	if n := len(l.planned.Work().Recheck); n != groups {
+		t.Fatalf("%d groups are looked at afterwards", n)
+	}
+	before := l.world.Looks
+	l.must(l.load(src), "")
+	if n := l.world.Looks - before; n == 0 || n >= groups {
+		t.Errorf("%d looks at the cluster", n)
+	}
 }
 
 // An object that nothing is done to, and whose state the apply may change, is

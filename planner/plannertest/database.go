@@ -191,6 +191,7 @@ func (p *database) Live(context.Context) (*providers.Live, error) {
 	w := (*World)(p)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.Looks++
 	if !w.Formed || !w.answers() {
 		return nil, fmt.Errorf("%w: no agent answers", providers.ErrUnreachable)
 	}

@@ -40,6 +40,7 @@ type World struct {
 	// FailAfter is asked after each call has had its effect.
 	FailAfter func(Call) error
 	Calls     []Call
+	Looks     int // at the cluster
 	// Ending: the cluster may end (destroy); no step counts as a violation.
 	Ending bool
 
