@@ -584,19 +584,16 @@ func (b *builder) compare(it *item) {
 		c.Why = append(c.Why, "an apply was cut off before it was done")
 	case changed:
 		c.Reason, c.Actions = ReasonChanged, ActionUpdate
-	case len(drifted) > 0 || len(words) > 0 && len(resp.Phases) > 0 || len(resp.Phases) > 0:
+	case len(drifted)+len(resp.Phases) > 0:
 		c.Reason, c.Actions = ReasonDrifted, ActionUpdate
 	}
-	if c.Reason == ReasonCannotUpdate || c.Reason == ReasonTainted || c.Reason == ReasonRequested || c.Reason == ReasonTriggered {
+	if slices.Contains([]string{ReasonCannotUpdate, ReasonTainted, ReasonRequested, ReasonTriggered}, c.Reason) {
 		it.want.config = it.want.given // it is made by what the definition says
 		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
 		b.replace(it)
 	}
-	for _, w := range words {
+	for _, w := range slices.Concat(words, drifted) {
 		c.Why = append(c.Why, "drifted: "+w)
-	}
-	for _, p := range drifted {
-		c.Why = append(c.Why, "drifted: "+p)
 	}
 	c.Phases = slices.Concat(it.remove, it.phases)
 	if len(words) > 0 || len(drifted) > 0 {
