@@ -46,7 +46,7 @@ func TestOneNodeGrows(t *testing.T) {
 	if _, err := admin.Join(r.ctx(), r.request(r.node("n2"))); err == nil || !strings.Contains(err.Error(), "set quorum.model to majority_node_set") {
 		t.Errorf("a second node of a single node's cluster: %v", err)
 	}
-	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: spec.MajorityNodeSet}, Heartbeat: spec.Timings{Profile: spec.ProfileFast}}
+	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: spec.MajorityNodeSet}, Heartbeat: calm}
 	for range 2 { // the second time, as an apply that was cut off
 		if _, err := admin.PutCluster(r.ctx(), cl, 0); err != nil {
 			t.Fatal(err)
