@@ -42,7 +42,10 @@ func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 // Summary is a plan's last line.
 func (s Style) Summary(p *planner.Plan) string {
 	c := p.Summary
-	if p.Errored && !c.Any() { // what there would be to do, nobody knows
+	unknown := slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool {
+		return d.Severity == "error" && d.Summary != planner.GuaranteeBroken
+	})
+	if unknown && !c.Any() { // what there would be to do, nobody knows
 		return s.Red("No plan:") + " there are errors.\n"
 	}
 	if p.Mode == planner.ModeRefreshOnly {

@@ -199,12 +199,17 @@ func TestLargePlan(t *testing.T) {
 }
 
 func TestNoChanges(t *testing.T) {
+	failed := func(what string) []planner.Diagnostic {
+		return []planner.Diagnostic{{Severity: "error", Summary: what}}
+	}
 	for want, p := range map[string]*planner.Plan{
 		"No changes. The cluster is as the definition says.\n": {Complete: true},
 		"No changes as far as could be seen.\n":                {},
 		"Plan: no changes but those of outputs.\n":             {Complete: true, OutputChanges: map[string]planner.OutputChange{"x": {}}},
 		"No changes. There is nothing to destroy.\n":           {Mode: planner.ModeDestroy},
-		"No plan: there are errors.\n":                         {Complete: true, Errored: true},
+		"No plan: there are errors.\n":                         {Complete: true, Errored: true, Diagnostics: failed("Invalid target")},
+		// What is to be done is known, though it may not be.
+		"No changes in what was asked for.\n": {Complete: true, Errored: true, Targets: make([]addr.Address, 1), Diagnostics: failed(planner.GuaranteeBroken)},
 	} {
 		if got := (Style{}).Summary(p); got != want {
 			t.Errorf("%q, want %q", got, want)
