@@ -36,17 +36,9 @@ func (p *Provider) Import(ctx context.Context, req providers.ImportRequest) (pro
 }
 
 func importGroup(db *database, req providers.ImportRequest) (providers.ImportResponse, error) {
-	found := db.groups[req.ID]
-	var names []string
-	for i := range db.Groups {
-		g := &db.Groups[i]
-		names = append(names, g.Spec.Name)
-		if found == nil && g.Spec.Name == req.ID {
-			found = g
-		}
-	}
-	if found == nil {
-		return providers.ImportResponse{}, notFound(req, names)
+	found, err := find(req, db.groups, db.Groups, func(i int) string { return db.Groups[i].Spec.Name })
+	if err != nil {
+		return providers.ImportResponse{}, err
 	}
 	o, resources, err := groupObject(found.Spec)
 	if err != nil {
@@ -71,20 +63,26 @@ func importGroup(db *database, req providers.ImportRequest) (providers.ImportRes
 // importFence: where what stands for a secret is that of the definition's, it
 // is that.
 func importFence(db *database, req providers.ImportRequest) (providers.ImportResponse, error) {
-	found := db.fences[req.ID]
-	var names []string
-	for i := range db.Fences {
-		f := &db.Fences[i]
-		names = append(names, f.Spec.Name)
-		if found == nil && f.Spec.Name == req.ID {
-			found = f
-		}
-	}
-	if found == nil {
-		return providers.ImportResponse{}, notFound(req, names)
+	found, err := find(req, db.fences, db.Fences, func(i int) string { return db.Fences[i].Spec.Name })
+	if err != nil {
+		return providers.ImportResponse{}, err
 	}
 	o, err := readFence(found.Spec, &providers.Object{Value: req.Config})
 	return providers.ImportResponse{Object: o, ManagedBy: found.Spec.ManagedBy}, err
+}
+
+// find is what has the id, or else the name, that was asked for.
+func find[T any](req providers.ImportRequest, byID map[string]*T, list []T, name func(int) string) (*T, error) {
+	if found := byID[req.ID]; found != nil {
+		return found, nil
+	}
+	names := make([]string, len(list))
+	for i := range list {
+		if names[i] = name(i); names[i] == req.ID {
+			return &list[i], nil
+		}
+	}
+	return nil, notFound(req, names)
 }
 
 func notFound(req providers.ImportRequest, names []string) error {
