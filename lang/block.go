@@ -433,21 +433,10 @@ func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
 }
 
 func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
-	more := &hcl.BodySchema{}
-	if b.kind != addr.TypeGuarantee { // which is no object, that could be destroyed
-		more.Blocks = []hcl.BlockHeaderSchema{{Type: "lifecycle"}}
-	}
-	if b.kind != addr.TypeCluster {
-		more.Attributes = []hcl.AttributeSchema{{Name: "for_each"}, {Name: "count"}}
-	}
-	if b.kind == addr.TypeNode {
-		more.Attributes = append(more.Attributes, hcl.AttributeSchema{Name: "depends_on"})
-	}
 	if b.kind == addr.TypeGroup {
-		more.Blocks = append(more.Blocks, hcl.BlockHeaderSchema{Type: "resource", LabelNames: []string{"type", "name"}})
 		b.byName = map[string]*block{}
 	}
-	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, more)
+	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, besideBodies[b.kind])
 	b.body = body
 	for _, r := range []struct {
 		name string

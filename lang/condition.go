@@ -73,7 +73,7 @@ type checkDecl struct {
 func (c *Config) conditionBlock(b *hcl.Block) (condition, hcl.Diagnostics) {
 	c.conditions = true
 	out := condition{kind: b.Type, rng: b.DefRange}
-	content, diags := b.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "condition", Required: true}, {Name: "error_message", Required: true}}})
+	content, diags := b.Body.Content(conditionBody)
 	if diags.HasErrors() {
 		for _, d := range diags {
 			for name, what := range map[string]string{"condition": "an expression that is true where all is well", "error_message": "what a person reads where the condition is false"} {
@@ -101,7 +101,7 @@ func (c *Config) check(b *hcl.Block) hcl.Diagnostics {
 	}
 	decl := &checkDecl{name: name, rng: b.DefRange}
 	c.checks[name] = decl
-	content, diags := b.Body.Content(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "assert"}, {Type: "data", LabelNames: []string{"type", "name"}}}})
+	content, diags := b.Body.Content(checkBody)
 	asserts := 0
 	for _, inner := range content.Blocks {
 		if inner.Type == "data" {

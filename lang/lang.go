@@ -42,6 +42,9 @@ type Options struct {
 	Providers map[string]spec.Schema
 	// ResourceTypes, by name; nil: spec.ResourceTypes().
 	ResourceTypes map[string]spec.Schema
+	// AllowUnset: a variable without a value is no error, and what hangs on it is
+	// unknown. For editors: the values come when somebody plans.
+	AllowUnset bool
 	// Version of this program, for required_version; "" skips the check.
 	Version string
 }

@@ -190,27 +190,38 @@ func parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	return parseConfig(src, name)
 }
 
-// Blocks of the root that this version runs, and those that it doesn't yet.
-var rootSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-	{Type: "clusterplan"},
-	{Type: "variable", LabelNames: []string{"name"}},
-	{Type: "locals"},
-	{Type: "provider", LabelNames: []string{"name"}},
-	{Type: "cluster", LabelNames: []string{"name"}},
-	{Type: "node", LabelNames: []string{"name"}},
-	{Type: "fence", LabelNames: []string{"name"}},
-	{Type: "group", LabelNames: []string{"name"}},
-	{Type: "guarantee", LabelNames: []string{"name"}},
-	{Type: "output", LabelNames: []string{"name"}},
-	{Type: "module", LabelNames: []string{"name"}},
-	{Type: "machine", LabelNames: []string{"name"}},
-	{Type: "network", LabelNames: []string{"name"}},
-	{Type: "volume", LabelNames: []string{"name"}},
-	{Type: "check", LabelNames: []string{"name"}},
-	{Type: "moved"},
-	{Type: "removed"},
-	{Type: "import"},
-}}
+// Blocks of the root that this version runs, each with its description, and
+// those that it doesn't yet.
+var rootBlocks = []rootBlock{
+	{hcl.BlockHeaderSchema{Type: "clusterplan"}, settingsType},
+	{hcl.BlockHeaderSchema{Type: "variable", LabelNames: []string{"name"}}, shapeType(variableSchema)},
+	{hcl.BlockHeaderSchema{Type: "locals"}, localsType},
+	{hcl.BlockHeaderSchema{Type: "provider", LabelNames: []string{"name"}}, providerType},
+	{hcl.BlockHeaderSchema{Type: "cluster", LabelNames: []string{"name"}}, objectType(addr.TypeCluster, spec.ClusterSchema)},
+	{hcl.BlockHeaderSchema{Type: "node", LabelNames: []string{"name"}}, objectType(addr.TypeNode, spec.NodeSchema)},
+	{hcl.BlockHeaderSchema{Type: "fence", LabelNames: []string{"name"}}, objectType(addr.TypeFence, spec.FenceSchema)},
+	{hcl.BlockHeaderSchema{Type: "group", LabelNames: []string{"name"}}, objectType(addr.TypeGroup, spec.GroupSchema)},
+	{hcl.BlockHeaderSchema{Type: "guarantee", LabelNames: []string{"name"}}, objectType(addr.TypeGuarantee, spec.GuaranteeSchema)},
+	{hcl.BlockHeaderSchema{Type: "output", LabelNames: []string{"name"}}, shapeType(outputSchema)},
+	{hcl.BlockHeaderSchema{Type: "module", LabelNames: []string{"name"}}, nil},
+	{hcl.BlockHeaderSchema{Type: "machine", LabelNames: []string{"name"}}, nil},
+	{hcl.BlockHeaderSchema{Type: "network", LabelNames: []string{"name"}}, nil},
+	{hcl.BlockHeaderSchema{Type: "volume", LabelNames: []string{"name"}}, nil},
+	{hcl.BlockHeaderSchema{Type: "check", LabelNames: []string{"name"}}, shapeType(checkSchema)},
+	{hcl.BlockHeaderSchema{Type: "moved"}, shapeType(movedSchema)},
+	{hcl.BlockHeaderSchema{Type: "removed"}, shapeType(removedSchema)},
+	{hcl.BlockHeaderSchema{Type: "import"}, shapeType(importSchema)},
+}
+
+var rootSchema = rootBody()
+
+func rootBody() *hcl.BodySchema {
+	out := &hcl.BodySchema{}
+	for _, r := range rootBlocks {
+		out.Blocks = append(out.Blocks, r.BlockHeaderSchema)
+	}
+	return out
+}
 
 var laterRoot = map[string]string{
 	"module":  "Put its blocks into this directory; for_each on nodes and groups repeats them.",
@@ -278,10 +289,7 @@ func duplicate(b *hcl.Block, what string, first hcl.Range) *hcl.Diagnostic {
 
 // settings reads the clusterplan block.
 func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
-	content, diags := b.Body.Content(&hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "required_version"}},
-		Blocks:     []hcl.BlockHeaderSchema{{Type: "backend", LabelNames: []string{"type"}}, {Type: "encryption"}},
-	})
+	content, diags := b.Body.Content(settingsBody)
 	if a, ok := content.Attributes["required_version"]; ok {
 		v, more := a.Expr.Value(nil)
 		diags = append(diags, more...)
@@ -310,7 +318,7 @@ func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
 			diags = append(diags, errorAt(inner.DefRange, "Duplicate backend", "A definition has one backend. Remove one of the two."))
 			continue
 		}
-		bc, more := inner.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "path"}}})
+		bc, more := inner.Body.Content(backendBody)
 		diags = append(diags, more...)
 		c.Backend = &Backend{Type: "local"}
 		if a, ok := bc.Attributes["path"]; ok {

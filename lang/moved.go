@@ -102,7 +102,7 @@ func (d *Definition) Moves() *Moves { return &d.ev.c.moves }
 
 // moved reads a moved block.
 func (c *Config) moved(b *hcl.Block) hcl.Diagnostics {
-	content, diags := b.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "from", Required: true}, {Name: "to", Required: true}}})
+	content, diags := b.Body.Content(movedBody)
 	m := Move{Range: b.DefRange}
 	for _, end := range []struct {
 		name string

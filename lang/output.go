@@ -25,10 +25,7 @@ func (c *Config) output(b *hcl.Block) hcl.Diagnostics {
 	}
 	o := &output{name: name, rng: b.DefRange}
 	c.outputs[name] = o
-	content, diags := b.Body.Content(&hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "value", Required: true}, {Name: "description"}, {Name: "sensitive"}, {Name: "depends_on"}},
-		Blocks:     []hcl.BlockHeaderSchema{{Type: "precondition"}},
-	})
+	content, diags := b.Body.Content(outputBody)
 	if a, ok := content.Attributes["value"]; ok {
 		e, more := c.compile(a.Expr, false)
 		diags = append(diags, more...)

@@ -43,10 +43,7 @@ func (c *Config) variable(b *hcl.Block) hcl.Diagnostics {
 	}
 	v := &variable{name: name, rng: b.DefRange, typ: cty.DynamicPseudoType, nullable: true, value: cty.DynamicVal}
 	c.vars[name] = v
-	content, diags := b.Body.Content(&hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "type"}, {Name: "default"}, {Name: "description"}, {Name: "nullable"}, {Name: "sensitive"}},
-		Blocks:     []hcl.BlockHeaderSchema{{Type: "validation"}},
-	})
+	content, diags := b.Body.Content(variableBody)
 	if a, ok := content.Attributes["type"]; ok {
 		diags = append(diags, v.readType(a.Expr)...)
 	}
@@ -85,7 +82,7 @@ func (c *Config) variable(b *hcl.Block) hcl.Diagnostics {
 		}
 	}
 	for _, inner := range content.Blocks {
-		vc, more := inner.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "condition", Required: true}, {Name: "error_message", Required: true}}})
+		vc, more := inner.Body.Content(conditionBody)
 		diags = append(diags, more...)
 		if more.HasErrors() {
 			continue
@@ -227,6 +224,8 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 			var more hcl.Diagnostics
 			val, more = c.givenValue(v, g)
 			diags = append(diags, more...)
+		case val == cty.NilVal && c.opts.AllowUnset:
+			val = cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep())
 		case val == cty.NilVal:
 			diags = append(diags, errorAt(v.rng, "No value for a variable", fmt.Sprintf("var.%s has no default and was given no value. Use --var '%s=...', a line in auto%s, or the environment variable %s%s.", name, name, varsSuffix, EnvPrefix, name)))
 			val = cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep())

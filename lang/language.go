@@ -1,0 +1,329 @@
+package lang
+
+import (
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// The shapes of what is no object of a cluster: the blocks and arguments of the
+// language itself. Load reads blocks by them, and Language describes them, so
+// that what is accepted and what is told are one.
+
+// Types of values that only the language's own blocks have.
+const (
+	TypeAny     spec.ValueType = "any"        // an expression of any type
+	TypeText    spec.ValueType = "constraint" // a type: string, list(string), object({ ... })
+	TypeEach    spec.ValueType = "map or set" // what for_each takes
+	TypeAddress spec.ValueType = "address"    // an object's address, written out
+	TypeAddrs   spec.ValueType = "list(address)"
+	TypeNames   spec.ValueType = "list(attribute)" // attributes of the block, without quotes
+)
+
+var (
+	forEachArg = spec.Attribute{Name: "for_each", Type: TypeEach, KnownAtPlan: true, Impact: spec.ImpactNone,
+		Doc: "One instance for each element of a map or a set of strings. Within the block, each.key and each.value are the instance's."}
+	countArg = spec.Attribute{Name: "count", Type: spec.TypeNumber, KnownAtPlan: true, Impact: spec.ImpactNone,
+		Doc: "So many instances. Within the block, count.index is the instance's number, from 0."}
+
+	conditionArgs = []spec.Attribute{
+		{Name: "condition", Type: spec.TypeBool, Required: true, Impact: spec.ImpactNone, Doc: "An expression that is true where all is well."},
+		{Name: "error_message", Type: spec.TypeString, Required: true, Impact: spec.ImpactNone, Doc: "What a person reads where the condition is false."},
+	}
+	conditionBody = bodyOf(spec.Schema{Attributes: conditionArgs})
+
+	backendLocal = spec.Schema{Name: "local", Doc: "The state is a file.", Attributes: []spec.Attribute{
+		{Name: "path", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The state file, relative to the definition's directory; a literal."},
+	}}
+	backends = []spec.Schema{backendLocal}
+
+	settingsSchema = spec.Schema{Name: "clusterplan", Doc: "Settings of the program itself.",
+		Attributes: []spec.Attribute{
+			{Name: "required_version", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: `The versions of clusterplan that may read this definition, as ">= 0.1.0".`},
+		},
+		Blocks: []spec.Block{{Name: "backend", Label: "type", Doc: "Where the state is kept."}}}
+
+	settingsBody = alsoBlock(bodyOf(settingsSchema), "encryption") // refused in our words
+	backendBody  = bodyOf(backendLocal)
+
+	variableSchema = spec.Schema{Name: "variable", Doc: "A value that is given from outside: with --var, a vars file or the environment.",
+		Attributes: []spec.Attribute{
+			{Name: "type", Type: TypeText, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The type that a value is brought to, as list(string) or object({ port = optional(number, 80) }); default: any."},
+			{Name: "default", Type: TypeAny, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The value where none is given, a literal. Without it, one has to be given."},
+			{Name: "description", Type: spec.TypeString, Impact: spec.ImpactNone, Doc: "For people; a literal."},
+			{Name: "nullable", Type: spec.TypeBool, Default: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Whether null is a value of it; a literal."},
+			{Name: "sensitive", Type: spec.TypeBool, Default: false, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Its value is never shown; a literal."},
+		},
+		Blocks: []spec.Block{{Name: "validation", Repeated: true, Attributes: conditionArgs, Doc: "What has to hold of the value. It sees variables and local values."}}}
+	variableBody = bodyOf(variableSchema)
+
+	localsSchema = spec.Schema{Name: "locals", Doc: "Names for expressions: NAME = EXPRESSION, used as local.NAME."}
+
+	outputSchema = spec.Schema{Name: "output", Doc: "A value that an apply tells, kept in the state.",
+		Attributes: []spec.Attribute{
+			{Name: "value", Type: TypeAny, Required: true, Impact: spec.ImpactNone, Doc: "The value. It may ask for what only the running cluster knows: group.NAME.state and .owner, node.NAME.state."},
+			{Name: "description", Type: spec.TypeString, Impact: spec.ImpactNone, Doc: "For people; a literal."},
+			{Name: "sensitive", Type: spec.TypeBool, Default: false, Impact: spec.ImpactNone, Doc: "It is never shown, and not kept in the state; a literal."},
+			{Name: "depends_on", Type: TypeAddrs, Impact: spec.ImpactNone, Doc: "Objects that are there before it is worked out."},
+		},
+		Blocks: []spec.Block{{Name: "precondition", Repeated: true, Attributes: conditionArgs, Doc: "What has to hold before the value is told."}}}
+	outputBody = bodyOf(outputSchema)
+
+	checkSchema = spec.Schema{Name: "check", Doc: "What should hold of the running cluster. One that fails warns.",
+		Blocks: []spec.Block{{Name: "assert", Repeated: true, Attributes: conditionArgs, Doc: "One thing that should hold."}}}
+	checkBody = alsoBlock(bodyOf(checkSchema), "data", "type", "name") // refused in our words
+
+	movedSchema = spec.Schema{Name: "moved", Doc: "An object has another address now, and is the same: nothing is deleted or created.",
+		Attributes: []spec.Attribute{
+			{Name: "from", Type: TypeAddress, Required: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The address that it had."},
+			{Name: "to", Type: TypeAddress, Required: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The address that it has."},
+		}}
+	movedBody = bodyOf(movedSchema)
+
+	destroyArg = spec.Attribute{Name: "destroy", Type: spec.TypeBool, Default: true, KnownAtPlan: true, Impact: spec.ImpactNone,
+		Doc: "true deletes the object, false has it go on and only forgets it; a literal."}
+	removedSchema = spec.Schema{Name: "removed", Doc: "An object is in the definition no more: delete it, or only forget it.",
+		Attributes: []spec.Attribute{
+			{Name: "from", Type: TypeAddress, Required: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The address that it had."},
+			destroyArg,
+		},
+		Blocks: []spec.Block{{Name: "lifecycle", Attributes: []spec.Attribute{destroyArg}, Doc: "Holds destroy, as Terraform has it."}}}
+	removedBody    = bodyOf(removedSchema)
+	removedDestroy = bodyOf(spec.Schema{Attributes: []spec.Attribute{destroyArg}})
+
+	importSchema = spec.Schema{Name: "import", Doc: "Takes over what is there already and no state knows.",
+		Attributes: []spec.Attribute{
+			{Name: "to", Type: TypeAddress, Required: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The address that it gets; with for_each, its key may be each.key."},
+			{Name: "id", Type: spec.TypeString, Required: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "What its provider knows it by."},
+			forEachArg,
+		}}
+	importBody = alsoAttribute(bodyOf(importSchema), "provider") // refused in our words
+
+	lifecycleSchema = spec.Schema{Name: "lifecycle", Doc: "How the object may come and go.",
+		Attributes: []spec.Attribute{
+			{Name: "prevent_destroy", Type: spec.TypeBool, Default: false, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "A plan that would delete it is an error, also when the block is gone; a literal."},
+			{Name: "ignore_changes", Type: TypeNames, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Attributes that count at create and never again, as [description, labels]; or all."},
+			{Name: "create_before_destroy", Type: spec.TypeBool, Default: false, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Can only be false: no object can be there twice."},
+			{Name: "replace_triggered_by", Type: TypeAddrs, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Objects, or attributes of them: when one changes, this one is made anew."},
+		},
+		Blocks: []spec.Block{
+			{Name: "precondition", Repeated: true, Attributes: conditionArgs, Doc: "What has to hold before the object is changed. A plan that breaks it is an error."},
+			{Name: "postcondition", Repeated: true, Attributes: conditionArgs, Doc: "What has to hold once it is changed; self is the object. What needs it waits."},
+		}}
+	lifecycleBody = bodyOf(lifecycleSchema)
+)
+
+// bodyOf is what hcl is to accept of a block of the shape s.
+func bodyOf(s spec.Schema) *hcl.BodySchema {
+	out := &hcl.BodySchema{}
+	for _, a := range s.Attributes {
+		out.Attributes = append(out.Attributes, hcl.AttributeSchema{Name: a.Name, Required: a.Required})
+	}
+	for _, b := range s.Blocks {
+		header := hcl.BlockHeaderSchema{Type: b.Name}
+		if b.Label != "" {
+			header.LabelNames = []string{b.Label}
+		}
+		out.Blocks = append(out.Blocks, header)
+	}
+	return out
+}
+
+// alsoBlock accepts a block that is no part of the language, to refuse it with
+// words of its own.
+func alsoBlock(b *hcl.BodySchema, name string, labels ...string) *hcl.BodySchema {
+	b.Blocks = append(b.Blocks, hcl.BlockHeaderSchema{Type: name, LabelNames: labels})
+	return b
+}
+
+// alsoAttribute is alsoBlock for an attribute.
+func alsoAttribute(b *hcl.BodySchema, name string) *hcl.BodySchema {
+	b.Attributes = append(b.Attributes, hcl.AttributeSchema{Name: name})
+	return b
+}
+
+// BlockType describes a block of the language, with everything that may stand
+// in it.
+type BlockType struct {
+	Name   string
+	Labels []string // what its labels are; none: it has none
+	Doc    string
+	// Repeated: several may stand in one place; of those with labels, with
+	// different ones.
+	Repeated   bool
+	Attributes []spec.Attribute
+	Blocks     []BlockType
+	// Types, where the first label chooses among shapes (resource, provider,
+	// backend): what each has beside the above, by label.
+	Types []BlockType
+	// Open: attributes of any name may stand in it (locals).
+	Open bool
+}
+
+// Block finds a nested block's type by name.
+func (b *BlockType) Block(name string) *BlockType { return findBlock(b.Blocks, name) }
+
+// Attribute finds an attribute by name.
+func (b *BlockType) Attribute(name string) *spec.Attribute {
+	for i := range b.Attributes {
+		if b.Attributes[i].Name == name {
+			return &b.Attributes[i]
+		}
+	}
+	return nil
+}
+
+// Of is the block's type where its first label is given: with what that label
+// adds to it.
+func (b *BlockType) Of(label string) *BlockType {
+	t := findBlock(b.Types, label)
+	if t == nil {
+		return b
+	}
+	out := *b
+	out.Doc = t.Doc
+	out.Attributes = append(t.Attributes[:len(t.Attributes):len(t.Attributes)], b.Attributes...)
+	out.Blocks = append(t.Blocks[:len(t.Blocks):len(t.Blocks)], b.Blocks...)
+	return &out
+}
+
+func findBlock(all []BlockType, name string) *BlockType {
+	for i := range all {
+		if all[i].Name == name {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// Language describes every block that a file of a definition may have at its
+// root, in the order of rootBlocks: what Load accepts with the same Options.
+func Language(o Options) []BlockType {
+	if o.ResourceTypes == nil {
+		o.ResourceTypes = spec.ResourceTypes()
+	}
+	var out []BlockType
+	for _, r := range rootBlocks {
+		if _, later := laterRoot[r.Type]; later {
+			continue
+		}
+		t := r.describe(&o)
+		t.Labels, t.Repeated = r.LabelNames, r.Type != addr.TypeCluster && r.Type != "clusterplan"
+		out = append(out, t)
+	}
+	return out
+}
+
+// rootBlock is a block of the root, and where its description comes from.
+type rootBlock struct {
+	hcl.BlockHeaderSchema
+	describe func(*Options) BlockType
+}
+
+// objectType describes a block that is an object, by its schema and what stands beside.
+func objectType(kind string, s func() spec.Schema) func(*Options) BlockType {
+	return func(o *Options) BlockType {
+		t := describe(s())
+		beside(kind, &t)
+		if kind == addr.TypeGroup {
+			t.Blocks = append(t.Blocks, resourceType(o))
+		}
+		return t
+	}
+}
+
+func shapeType(s spec.Schema) func(*Options) BlockType {
+	return func(*Options) BlockType { return describe(s) }
+}
+
+// beside adds what stands in an object's block beside its schema.
+func beside(kind string, t *BlockType) {
+	want := besideSchema(kind)
+	t.Attributes = append(t.Attributes, want.Attributes...)
+	for _, b := range want.Blocks {
+		t.Blocks = append(t.Blocks, describeBlock(b))
+	}
+}
+
+// besideSchema is what may stand in an object's block beside its own schema,
+// but for a group's resources.
+func besideSchema(kind string) spec.Schema {
+	var s spec.Schema
+	if kind != addr.TypeGuarantee { // which is no object, that could be destroyed
+		s.Blocks = []spec.Block{{Name: "lifecycle", Doc: lifecycleSchema.Doc, Attributes: lifecycleSchema.Attributes, Blocks: lifecycleSchema.Blocks}}
+	}
+	if kind != addr.TypeCluster {
+		s.Attributes = []spec.Attribute{forEachArg, countArg}
+	}
+	return s
+}
+
+// besideBodies are what hcl is to accept in objects' blocks beside their schemas.
+var besideBodies = func() map[string]*hcl.BodySchema {
+	out := map[string]*hcl.BodySchema{}
+	for _, kind := range []string{addr.TypeCluster, addr.TypeNode, addr.TypeFence, addr.TypeGroup, addr.TypeGuarantee, rootResource} {
+		out[kind] = bodyOf(besideSchema(kind))
+	}
+	alsoAttribute(out[addr.TypeNode], "depends_on") // refused in our words
+	alsoBlock(out[addr.TypeGroup], rootResource, "type", "name")
+	return out
+}()
+
+func resourceType(o *Options) BlockType {
+	t := describe(spec.ResourceCommon())
+	t.Name, t.Labels, t.Repeated = rootResource, []string{"type", "name"}, true
+	t.Doc = "Something that the group runs or holds on its owner."
+	beside(rootResource, &t)
+	for _, name := range sortedKeys(o.ResourceTypes) {
+		t.Types = append(t.Types, describe(o.ResourceTypes[name]))
+	}
+	return t
+}
+
+func providerType(o *Options) BlockType {
+	t := BlockType{Name: "provider", Doc: "How a provider reaches what it looks after. Nodes name it with provider = NAME."}
+	for _, name := range sortedKeys(o.Providers) {
+		own := describe(o.Providers[name])
+		own.Name = name
+		t.Types = append(t.Types, own)
+	}
+	return t
+}
+
+func settingsType(*Options) BlockType {
+	t := describe(settingsSchema)
+	for i := range t.Blocks {
+		if t.Blocks[i].Name == "backend" {
+			for _, b := range backends {
+				t.Blocks[i].Types = append(t.Blocks[i].Types, describe(b))
+			}
+		}
+	}
+	return t
+}
+
+func localsType(*Options) BlockType {
+	t := describe(localsSchema)
+	t.Open = true
+	return t
+}
+
+func describe(s spec.Schema) BlockType {
+	t := BlockType{Name: s.Name, Doc: s.Doc, Attributes: append([]spec.Attribute(nil), s.Attributes...)}
+	for _, b := range s.Blocks {
+		t.Blocks = append(t.Blocks, describeBlock(b))
+	}
+	return t
+}
+
+func describeBlock(b spec.Block) BlockType {
+	t := BlockType{Name: b.Name, Doc: b.Doc, Repeated: b.Repeated, Attributes: append([]spec.Attribute(nil), unlabelled(b)...)}
+	if b.Label != "" {
+		t.Labels = []string{b.Label}
+	}
+	for _, inner := range b.Blocks {
+		t.Blocks = append(t.Blocks, describeBlock(inner))
+	}
+	return t
+}
