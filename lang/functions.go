@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,23 +65,23 @@ func functions(fsys fs.FS) map[string]function.Function {
 		"base64encode": stringFunc(func(s string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(s)), nil }),
 		"base64decode": stringFunc(base64Decode),
 		"base64gzip":   stringFunc(base64Gzip),
-		"base64sha256": stringFunc(func(s string) (string, error) {
-			sum := sha256.Sum256([]byte(s))
-			return base64.StdEncoding.EncodeToString(sum[:]), nil
-		}),
-		"sha256": stringFunc(sha256Hex),
-		"sha512": stringFunc(func(s string) (string, error) {
-			sum := sha512.Sum512([]byte(s))
-			return hex.EncodeToString(sum[:]), nil
-		}),
-		"sha1": stringFunc(func(s string) (string, error) { sum := sha1.Sum([]byte(s)); return hex.EncodeToString(sum[:]), nil }),
-		"md5":  stringFunc(func(s string) (string, error) { sum := md5.Sum([]byte(s)); return hex.EncodeToString(sum[:]), nil }),
+		"base64gunzip": stringFunc(base64Gunzip),
+		"urldecode":    stringFunc(url.QueryUnescape),
+		"md5":          ofText(sumOf(md5.New, inHex)), "sha1": ofText(sumOf(sha1.New, inHex)),
+		"sha256": ofText(sumOf(sha256.New, inHex)), "sha512": ofText(sumOf(sha512.New, inHex)),
+		"base64sha256": ofText(sumOf(sha256.New, inBase64)), "base64sha512": ofText(sumOf(sha512.New, inBase64)),
+		"rsadecrypt": rsaDecryptFunc, "uuidv5": uuidv5Func, "textencodebase64": textEncodeFunc, "textdecodebase64": textDecodeFunc,
+
+		"matchkeys": matchKeysFunc, "transpose": transposeFunc, "timecmp": timeCmpFunc,
 
 		"cidrhost": cidrHostFunc, "cidrnetmask": cidrNetmaskFunc, "cidrsubnet": cidrSubnetFunc, "cidrsubnets": cidrSubnetsFunc,
 
 		"sensitive": sensitiveFunc, "nonsensitive": nonsensitiveFunc, "issensitive": isSensitiveFunc,
 	}
 	addFileFunctions(m, fsys)
+	for name, why := range refusedFunctions {
+		m[name] = refusedFunc(why)
+	}
 	return m
 }
 
@@ -102,11 +101,6 @@ func stringFunc(f func(string) (string, error)) function.Function {
 }
 
 func notNull(b *cty.RefinementBuilder) *cty.RefinementBuilder { return b.NotNull() }
-
-func sha256Hex(s string) (string, error) {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:]), nil
-}
 
 func base64Decode(s string) (string, error) {
 	b, err := base64.StdEncoding.DecodeString(s)

@@ -1,6 +1,10 @@
 package lang
 
 import (
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -45,13 +49,18 @@ func addFileFunctions(m map[string]function.Function, fsys fs.FS) {
 		b, err := read(name)
 		return base64.StdEncoding.EncodeToString(b), err
 	})
-	m["filesha256"] = stringFunc(func(name string) (string, error) {
-		b, err := read(name)
-		if err != nil {
-			return "", err
-		}
-		return sha256Hex(string(b))
-	})
+	for name, sum := range map[string]func([]byte) string{
+		"filemd5": sumOf(md5.New, inHex), "filesha1": sumOf(sha1.New, inHex), "filesha256": sumOf(sha256.New, inHex), "filesha512": sumOf(sha512.New, inHex),
+		"filebase64sha256": sumOf(sha256.New, inBase64), "filebase64sha512": sumOf(sha512.New, inBase64),
+	} {
+		m[name] = stringFunc(func(name string) (string, error) {
+			b, err := read(name)
+			if err != nil {
+				return "", err
+			}
+			return sum(b), nil
+		})
+	}
 	m["fileexists"] = function.New(&function.Spec{
 		Params: []function.Parameter{{Name: "path", Type: cty.String}},
 		Type:   function.StaticReturnType(cty.Bool),
@@ -85,7 +94,13 @@ func addFileFunctions(m map[string]function.Function, fsys fs.FS) {
 			return cty.SetVal(vals), nil
 		},
 	})
-	m["templatefile"] = templateFileFunc(text, m)
+	m["templatefile"] = templateFunc("path", m, func(name string) (string, string, error) {
+		src, err := text(name)
+		return src, name, err
+	})
+	m["templatestring"] = templateFunc("template", m, func(src string) (string, string, error) {
+		return src, "<template>", nil
+	})
 }
 
 // fileSet lists the files under dir whose path from there matches the
@@ -143,12 +158,12 @@ func matchPath(pattern, name []string) bool {
 	return ok && matchPath(pattern[1:], name[1:])
 }
 
-// templateFileFunc renders a file as a template. Within it every function but
-// templatefile can be called.
-func templateFileFunc(read func(string) (string, error), all map[string]function.Function) function.Function {
+// templateFunc renders as a template what read makes of the first argument: the
+// text, and its name in diagnostics. Within it every function can be called but
+// those that render templates.
+func templateFunc(param string, all map[string]function.Function, read func(string) (src, name string, err error)) function.Function {
 	render := func(args []cty.Value) (cty.Value, error) {
-		name := args[0].AsString()
-		src, err := read(name)
+		src, name, err := read(args[0].AsString())
 		if err != nil {
 			return cty.NilVal, function.NewArgError(0, err)
 		}
@@ -167,7 +182,7 @@ func templateFileFunc(read func(string) (string, error), all map[string]function
 			}
 		}
 		for fn, f := range all {
-			if fn != "templatefile" {
+			if fn != "templatefile" && fn != "templatestring" {
 				ctx.Functions[fn] = f
 			}
 		}
@@ -178,7 +193,7 @@ func templateFileFunc(read func(string) (string, error), all map[string]function
 		return v, nil
 	}
 	return function.New(&function.Spec{
-		Params: []function.Parameter{{Name: "path", Type: cty.String}, {Name: "vars", Type: cty.DynamicPseudoType}},
+		Params: []function.Parameter{{Name: param, Type: cty.String}, {Name: "vars", Type: cty.DynamicPseudoType}},
 		Type: func(args []cty.Value) (cty.Type, error) {
 			if !args[0].IsKnown() || !args[1].IsKnown() {
 				return cty.DynamicPseudoType, nil

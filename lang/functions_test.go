@@ -1,6 +1,11 @@
 package lang
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +13,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
@@ -17,8 +23,10 @@ func TestFunctions(t *testing.T) {
 		"a.txt": {Data: []byte("text")}, "t.tmpl": {Data: []byte("hi ${name}${upper(\"!\")}")}, "d/b.txt": {Data: []byte("b")}, "d/e/c.txt": {Data: []byte("c")},
 		"bin": {Data: []byte{0xff, 0}}, ".clusterplan/state": {Data: []byte("x")}, "loop.tmpl": {Data: []byte(`${templatefile("loop.tmpl", {})}`)},
 	}
-	ctx := &hcl.EvalContext{Functions: functions(fsys)}
-	for expr, want := range map[string]string{
+	ctx := &hcl.EvalContext{Functions: functions(fsys), Variables: map[string]cty.Value{}}
+	key, secret := rsaPair(t)
+	ctx.Variables["key"], ctx.Variables["secret"] = cty.StringVal(key), cty.StringVal(secret)
+	exprs := map[string]string{
 		`upper("a")`:    `"A"`,
 		`length("häß")`: `3`, `length([1, 2])`: `2`, `length({ a = 1 })`: `1`,
 		`join("-", [for i in range(3) : i])`: `"0-1-2"`,
@@ -51,7 +59,43 @@ func TestFunctions(t *testing.T) {
 		`cidrsubnet("10.0.0.0/16", 8, 3)`: `"10.0.3.0/24"`, `cidrsubnet("fd00::/48", 16, 255)`: `"fd00:0:0:ff::/64"`, `cidrsubnet("10.0.0.0/30", 8, 0)`: `error: can't be extended`, `cidrsubnet("10.0.0.0/24", 1, 2)`: `error: 2 subnets`,
 		`join(" ", cidrsubnets("10.0.0.0/8", 8, 9, 8))`: `"10.0.0.0/16 10.1.0.0/17 10.2.0.0/16"`, `cidrsubnets("10.0.0.0/31", 1, 1, 1)`: `error: no room`,
 		`issensitive(sensitive("x"))`: `true`, `nonsensitive(sensitive("x"))`: `"x"`,
-	} {
+
+		`abs(-2)`: `2`, `ceil(1.2)`: `2`, `floor(-1.2)`: `-2`, `log(8, 2)`: `3`, `max(1, 3, 2)`: `3`, `min(4, 3, 5)`: `3`, `parseint("ff", 16)`: `255`, `pow(2, 5)`: `32`, `signum(-7)`: `-1`,
+		`chomp("a\n")`: `"a"`, `format("%s-%03d", "a", 7)`: `"a-007"`, `join(",", formatlist("%s!", ["a", "b"]))`: `"a!,b!"`, `indent(2, "a\nb")`: `"a\n  b"`, `lower("AB")`: `"ab"`,
+		`length(regexall("[a-z]", "a1b"))`: `2`, `length(regexall("x", "y"))`: `0`, `split(",", "a,b")[1]`: `"b"`, `strrev("abc")`: `"cba"`, `substr("hello", 1, 3)`: `"ell"`,
+		`title("hello world")`: `"Hello World"`, `trim("?!a!?", "!?")`: `"a"`, `trimprefix("ab", "a")`: `"b"`, `trimspace(" a ")`: `"a"`, `trimsuffix("ab", "b")`: `"a"`,
+		`length(chunklist([1, 2, 3], 2))`: `2`, `coalescelist([], ["a"])[0]`: `"a"`, `join("", compact(["a", "", "b"]))`: `"ab"`, `join("", concat(["a"], ["b"]))`: `"ab"`, `contains(["a"], "a")`: `true`,
+		`length(distinct(["a", "a"]))`: `1`, `element(["a", "b"], 3)`: `"b"`, `length(flatten([[1], [2, [3]]]))`: `3`, `join("", keys({ b = 1, a = 2 }))`: `"ab"`, `merge({ a = 1 }, { a = 2 }).a`: `2`,
+		`join("", reverse(["a", "b"]))`: `"ba"`, `length(setintersection(["a", "b"], ["b"]))`: `1`, `length(setproduct(["a", "b"], ["c", "d"]))`: `4`, `join("", setsubtract(["a", "b"], ["b"]))`: `"a"`,
+		`length(setunion(["a"], ["b"]))`: `2`, `slice(["a", "b", "c"], 1, 2)[0]`: `"b"`, `join("", sort(["b", "a"]))`: `"ab"`, `values({ b = 1, a = 2 })[0]`: `2`, `zipmap(["a"], [1]).a`: `1`,
+		`tobool("true")`: `true`, `tonumber("1.5")`: `1.5`, `tostring(1)`: `"1"`, `tolist(["a", 1])[1]`: `"1"`, `tomap({ a = 1 }).a`: `1`, `length(toset(["a", "a"]))`: `1`, `tonumber("x")`: `error: cannot convert`,
+		`csvdecode("a,b\n1,2")[0].b`: `"2"`, `jsondecode("{\"a\":1}").a`: `1`, `formatdate("YYYY", "2026-01-02T03:04:05Z")`: `"2026"`, `timeadd("2026-01-02T03:04:05Z", "1h")`: `"2026-01-02T04:04:05Z"`,
+		`md5("")`: `"d41d8cd98f00b204e9800998ecf8427e"`, `sha1("")`: `"da39a3ee5e6b4b0d3255bfef95601890afd80709"`, `substr(sha512(""), 0, 8)`: `"cf83e135"`, `substr(base64sha512(""), 0, 8)`: `"z4PhNX7v"`,
+		`filemd5("a.txt") == md5("text")`: `true`, `filesha1("a.txt") == sha1("text")`: `true`, `filesha512("a.txt") == sha512("text")`: `true`, `filebase64sha256("a.txt") == base64sha256("text")`: `true`,
+		`filebase64sha512("a.txt") == base64sha512("text")`: `true`, `filemd5("none")`: `error: no file none`,
+		`base64gunzip(base64gzip("häß"))`: `"häß"`, `base64gunzip("eA==")`: `error: not compressed by gzip`, `urldecode("a+b%21")`: `"a b!"`, `urldecode("%zz")`: `error: invalid URL escape`,
+		`textencodebase64("Hä", "UTF-16LE")`: `"SADkAA=="`, `textdecodebase64("SADkAA==", "utf-16le")`: `"Hä"`, `textencodebase64("ä", "ISO-8859-1")`: `"5A=="`, `textdecodebase64("5A==", "windows-1252")`: `"ä"`,
+		`textencodebase64("€", "ISO-8859-1")`: `error: the character set doesn't have`, `textencodebase64("a", "klingon")`: `error: no character set that is known`, `textdecodebase64("/w==", "UTF-8")`: `error: no text in this character set`,
+		`uuidv5("dns", "www.example.com")`: `"2ed6657d-e927-568b-95e1-2665a8aea6a2"`, `uuidv5("6ba7b810-9dad-11d1-80b4-00c04fd430c8", "www.example.com") == uuidv5("dns", "www.example.com")`: `true`, `uuidv5("x", "")`: `error: neither a UUID nor`,
+		`rsadecrypt(secret, key)`: `"hush"`, `rsadecrypt("eA==", key)`: `error: no text that was encrypted`, `rsadecrypt(secret, "key")`: `error: no RSA key in PEM`,
+		`join(",", matchkeys(["i1", "i2", "i3"], ["east", "west", "east"], ["east"]))`: `"i1,i3"`, `length(matchkeys(["a"], ["x"], ["y"]))`: `0`, `matchkeys(["a"], [], [])`: `error: as many keys as values`,
+		`jsonencode(transpose({ a = ["1", "2"], b = ["2"] }))`: `"{\"1\":[\"a\"],\"2\":[\"a\",\"b\"]}"`, `length(transpose({}))`: `0`,
+		`timecmp("2026-01-02T03:04:05Z", "2026-01-02T04:04:05+01:00")`: `0`, `timecmp("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")`: `-1`, `timecmp("now", "now")`: `error: is no time`,
+		`templatestring("hi $${name}", { name = "bob" })`: `"hi bob"`, `templatestring("$${x}", {})`: `error: lacks "x"`,
+
+		`timestamp()`: `error: give the time with a variable`, `uuid()`: `error: use uuidv5`, `plantimestamp()`: `error: another one in every plan`, `bcrypt("x", 4)`: `error: give the hash with a variable`,
+		`abspath(".")`: `error: relative to its directory`, `pathexpand("~")`: `error: give the path with a variable`, `list(1)`: `error: tolist`, `map("a", 1)`: `error: tomap`,
+	}
+	for name := range ctx.Functions { // each of them is called
+		called := false
+		for expr := range exprs {
+			called = called || strings.Contains(" "+strings.NewReplacer("(", " ", "[", " ").Replace(expr), " "+name+" ")
+		}
+		if !called {
+			t.Errorf("no expression calls %s", name)
+		}
+	}
+	for expr, want := range exprs {
 		e, diags := hclsyntax.ParseExpression([]byte(expr), "t", hcl.InitialPos)
 		if diags.HasErrors() {
 			t.Fatalf("%s: %s", expr, diags)
@@ -70,6 +114,20 @@ func TestFunctions(t *testing.T) {
 			t.Errorf("%s = %s, want %s", expr, got, want)
 		}
 	}
+}
+
+// rsaPair makes a key in PEM, and the word hush encrypted for it.
+func rsaPair(t *testing.T) (key, secret string) {
+	private, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := rsa.EncryptPKCS1v15(rand.Reader, &private.PublicKey, []byte("hush"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pemKey := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)})
+	return string(pemKey), base64.StdEncoding.EncodeToString(b)
 }
 
 func TestNearest(t *testing.T) {
