@@ -29,6 +29,7 @@ packet   = github.com/mdlayher/packet
 xnet     = golang.org/x/net
 sys      = golang.org/x/sys
 term     = golang.org/x/term
+xtext    = golang.org/x/text
 cmp      = github.com/google/go-cmp
 rapid    = pgregory.net/rapid
 netlink  = github.com/vishvananda/netlink
@@ -48,7 +49,7 @@ sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 
 lang/spec, cty < lang/schema                              # values to the model and back
-lang/spec, lang/schema, graph, hcl, cty, cty-yaml < lang  # the language
+lang/spec, lang/schema, graph, hcl, cty, cty-yaml, xtext < lang   # the language; xtext: character sets, of two functions
 
 lang/addr, cty < statefile                                # types and codecs, no files
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
