@@ -24,6 +24,7 @@ type leadership struct {
 	needRev map[string]uint64
 
 	lossTold       bool         // whether there was a quorum before it is known, and told (loss.go)
+	lapsed         spec.Instant // when the own last lease ended, granted by an older leader that stood in a quorum; 0: there was none
 	beaten, heldUp spec.Instant // the newest round of frames; when it was seen to come late (jitter.go)
 
 	selfGone bool
@@ -86,7 +87,7 @@ func (m *Machine) agreement(s confdb.Status) {
 		m.lead = nil
 	}
 	if m.lead != nil && s.Ready && !m.lead.ready {
-		m.lead.ready, m.lead.revision = true, m.state.Revision
+		m.lead.ready, m.lead.revision, m.lead.lapsed = true, m.state.Revision, m.leaseEnd
 		m.say("info", "leads the cluster", "term", s.Term)
 		m.leadDirty()
 		m.renewSelf()
@@ -322,6 +323,9 @@ func (m *Machine) proposed(ev Proposed) {
 	delete(m.lead.inflight, ev.ID)
 	if p.aside != "" {
 		delete(m.lead.aside, p.aside)
+		if p.aside == asideLoss && ev.Result.Code != "" {
+			m.lead.lossTold = false // what kept it from the log passes, or this leader goes
+		}
 	} else if p.fence != nil {
 		m.fenceRecorded(p, ev.Result)
 	} else if p.group == "" {

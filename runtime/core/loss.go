@@ -7,15 +7,23 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 )
 
+// asideLoss is what a leader proposes of an earlier loss.
+const asideLoss = "loss"
+
 // tellLoss has the database told that the cluster was without a quorum before
 // this leader, once enough voters have said when they last answered an older
 // one. A voter that counts as up in the view and has answered nobody for long
 // proves it: any leader in between would have committed a view without it. So
 // the quorum was lost when the leases of that voter's last leader ended. A change of
 // leader that takes no longer than a lease is none.
+//
+// One in between that could commit nothing was answered nevertheless: votes and
+// heartbeats find their way before the log does, and who commits nothing for long
+// hands over. It granted no lease either, so this node's own last one, if it
+// counts as up in the view, proves as much.
 func (m *Machine) tellLoss() {
 	l := m.lead
-	if l.lossTold {
+	if l.lossTold || l.aside[asideLoss] || m.now < l.notBefore {
 		return
 	}
 	if m.drv.ByDevice || l.needed < 2 {
@@ -40,8 +48,14 @@ func (m *Machine) tellLoss() {
 		return
 	}
 	l.lossTold = true
-	lost := oldest.Add(m.timings.Lease.D())
-	if oldest == 0 || m.now.Sub(lost) < 2*m.timings.Interval.D() {
+	lost := m.now
+	if oldest != 0 {
+		lost = oldest.Add(m.timings.Lease.D())
+	}
+	if _, up := slices.BinarySearch(m.state.View.Up, m.cfg.Node); up && l.lapsed != 0 {
+		lost = min(lost, l.lapsed)
+	}
+	if m.now.Sub(lost) < 2*m.timings.Interval.D() {
 		return
 	}
 	q := &confdb.QuorumLost{For: spec.Duration(m.now.Sub(lost)), Leader: m.cfg.Name}
@@ -54,7 +68,7 @@ func (m *Machine) tellLoss() {
 			q.Missing = append(q.Missing, name+" does not answer yet")
 		}
 	}
-	m.proposeAside("loss", confdb.Command{QuorumLost: q})
+	m.proposeAside(asideLoss, confdb.Command{QuorumLost: q})
 }
 
 // nodeOf is the id of the node that a server is, "": none.

@@ -25,6 +25,14 @@ func TestQuorumLost(t *testing.T) {
 		words   string
 	}{
 		{"all apart", func(w *world, _ *host) { split(w, true); w.run(20 * time.Second); split(w, false) }, true, ""},
+		{"all apart, then votes and heartbeats come through before the log does", func(w *world, _ *host) {
+			split(w, true)
+			w.run(15 * time.Second)
+			w.dumb = true
+			split(w, false)
+			w.run(5 * time.Second)
+			w.dumb = false
+		}, true, ""},
 		{"two of three crash", func(w *world, owner *host) {
 			var crashed []*host
 			for _, h := range w.hosts {

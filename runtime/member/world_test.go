@@ -26,6 +26,7 @@ type world struct {
 	queue events
 	hosts []*host
 	cut   map[[2]int]bool // from, to
+	dumb  bool            // no messages go, only frames
 	incs  uint64
 	open  func(h *host) (confdb.Driver, *confdb.State, uint64, error)
 
@@ -237,7 +238,7 @@ func (h *host) output(o Output) {
 			}
 		}
 	case SendMessage:
-		if to := w.at(o.To); to != nil && !w.cut[[2]int{h.i, to.i}] {
+		if to := w.at(o.To); to != nil && !w.dumb && !w.cut[[2]int{h.i, to.i}] {
 			w.after(netDelay, func() { to.input(MessageIn{o.Message}) })
 		}
 	case Persist:
