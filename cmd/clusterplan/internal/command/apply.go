@@ -442,8 +442,13 @@ func (a *app) outcome(applied *run.Applied, s *run.Session, progress *view.Progr
 		}
 		progress.Outputs(view.OutputValues(res.State.Outputs))
 	} else {
-		a.style.Outcome(a.out, res, mode)
-		a.style.Unsettled(a.out, applied.Unsettled)
+		out, style := a.out, a.style
+		if a.unread() {
+			out, style = a.err, a.errStyle
+			fmt.Fprintln(out, "Nobody read what this run printed any more. It went on to its end.")
+		}
+		style.Outcome(out, res, mode)
+		style.Unsettled(out, applied.Unsettled)
 		a.errStyle.Diagnostics(a.err, applied.CheckDiags, s.Config.Files())
 	}
 	if res.Interrupted {
@@ -536,6 +541,9 @@ func (a *app) confirm(question, instead string) (bool, error) {
 		return false, hint(errors.New("this has to be confirmed, and there is no terminal to ask on"), "Use %s to go on without a question.", instead)
 	}
 	fmt.Fprintf(a.out, "%s\n  Only yes is taken for yes: ", a.style.Bold(question))
+	if a.unread() {
+		return false, hint(errors.New("nobody sees the question: what reads stdout has ended"), "Use %s to go on without a question.", instead)
+	}
 	answer := make(chan string, 1)
 	go func() {
 		text, _ := bufio.NewReader(a.in).ReadString('\n')
