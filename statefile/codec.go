@@ -56,6 +56,23 @@ func Marshal(s *State) ([]byte, error) {
 		field("outputs", s.Outputs)
 	}
 	field("definition", s.Definition)
+	if len(s.Variables) > 0 {
+		field("variables", s.Variables)
+	}
+	if len(s.History) > 0 { // a line an apply
+		b.WriteString("  \"history\": [\n")
+		for i := range s.History {
+			if i > 0 {
+				b.Truncate(b.Len() - 1)
+				b.WriteString(",\n")
+			}
+			b.WriteString("    ")
+			if err == nil {
+				err = enc.Encode(&s.History[i])
+			}
+		}
+		b.WriteString("  ],\n")
+	}
 	b.WriteString("  \"objects\": [\n")
 	for i := range s.Objects {
 		o := &s.Objects[i]

@@ -121,7 +121,7 @@ type Pending struct {
 
 // Fold is the state after the entries of a journal, and what is pending.
 //
-//   - Begin: the definition that was applied last.
+//   - Begin: the definition that was applied last; the run is in the history.
 //   - Cluster: the identity.
 //   - Intent: pending, until a result with an object or Gone. A later intent
 //     for the same address takes the place of an earlier one, whose object it
@@ -151,6 +151,7 @@ func Fold(s State, entries []Entry) (State, []Pending) {
 			if s.Lineage == "" {
 				s.Lineage = e.Begin.Lineage
 			}
+			s.begun(e.Time, e.Begin)
 		case e.Cluster != nil:
 			s.Cluster = e.Cluster
 		case e.Intent != nil:
@@ -163,6 +164,7 @@ func Fold(s State, entries []Entry) (State, []Pending) {
 			f.result(e.Result)
 		case e.Moved != nil:
 			f.move(e.Moved.Moves)
+			s.moved(e.Moved.Moves)
 		}
 	}
 	s.Objects = slices.DeleteFunc(f.objects, func(o Object) bool { return o.Type == "" })

@@ -24,6 +24,10 @@ func TestMovedInTheJournal(t *testing.T) {
 	base := *sample(5)
 	moved, pending := Fold(base, append(slices.Clone(before), Entry{Moved: &Moved{Moves: moves}}))
 	state, open := Fold(base, before)
+	if h := moved.History; len(h) != 2 || h[1].Run != "r" || h[1].Moved == nil || !slices.Equal(h[1].Moved.Moves, moves) || state.History[1].Moved != nil {
+		t.Errorf("the history is %+v, without the move %+v", h, state.History)
+	}
+	state.History = moved.History
 	wantState, wantPending := Relabel(state, open, moves)
 	if diff := cmp.Diff(wantState, moved, sameAddr); diff != "" {
 		t.Errorf("state (-relabelled +folded):\n%s", diff)

@@ -18,7 +18,7 @@ import (
 )
 
 // FormatVersion of the snapshot and the journal that this program writes.
-const FormatVersion = "1.1"
+const FormatVersion = "1.2"
 
 // State is the snapshot.
 type State struct {
@@ -30,7 +30,11 @@ type State struct {
 	Objects       []Object          `json:"objects"`           // in address order
 	Outputs       map[string]Output `json:"outputs,omitempty"`
 	Definition    Definition        `json:"definition"`
-	Checksum      string            `json:"checksum"` // of everything else
+	History       History           `json:"history,omitempty"` // applies, oldest first
+	// Variables are those that applies of History used, by a digest of them: what
+	// stays the same from one to the next is there once. VariablesOf reads them.
+	Variables map[string]json.RawMessage `json:"variables,omitempty"`
+	Checksum  string                     `json:"checksum"` // of everything else
 }
 
 // Cluster is the identity and the secrets of the cluster, made at first apply.
@@ -93,6 +97,10 @@ type Begin struct {
 	Who        string     `json:"who"`
 	Holder     *Holder    `json:"holder,omitempty"` // of the lock
 	Definition Definition `json:"definition"`
+	Action     string     `json:"action,omitempty"` // as in Applied
+	Counts     Counts     `json:"counts,omitzero"`
+	// Variables that the definition has, a list of Variable by name.
+	Variables json.RawMessage `json:"variables,omitempty"`
 }
 
 // Holder is the process that a run was begun in. Its id and start mean something

@@ -29,6 +29,9 @@ func sample(n int) *State {
 		Outputs:    map[string]Output{"url": {Value: json.RawMessage(`"http://x/?a&b"`), Type: json.RawMessage(`"string"`)}},
 		Definition: Definition{Git: "abc", Dirty: true},
 		Objects:    []Object{object(addr.Cluster(), "00000000000000c1")},
+		Variables:  map[string]json.RawMessage{"v1": json.RawMessage(`[{"name":"size","type":"number","value":3}]`)},
+		History: History{{Run: "r0", Serial: 7, Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Who: "anna@<host>", Action: "apply", Outcome: OutcomeDone,
+			Definition: Definition{Git: "abc", Dirty: true}, Counts: Counts{Add: 2}, Variables: "v1", Moved: &Moved{Moves: []Move{{node("a"), node("b")}}}}},
 	}
 	for i := 0; len(s.Objects) < n; i++ {
 		g := addr.Group(fmt.Sprintf("g%05d", i), addr.NoKey)
@@ -132,10 +135,10 @@ func TestUnmarshalErrors(t *testing.T) {
 		{"zeros", strings.Repeat("\x00", 4096), ErrDamaged, "line 1"},
 		{"laid out anew", strings.ReplaceAll(good, "\n  ", "\n\t"), ErrDamaged, "no checksum"},
 		{"something behind", good + "\n", ErrDamaged, "checksum"},
-		{"no version", strings.Replace(good, `"1.1"`, `"x"`, 1), ErrDamaged, `format_version is "x"`},
-		{"next minor", strings.Replace(good, `"1.1"`, `"1.2"`, 1), ErrNewer, "clusterplan 0.1.0 wrote it in format 1.2"},
-		{"next major, of another shape", `{"format_version": "2.0", "program": "3.0.0", "serial": {}}`, ErrNewer, "this program reads up to 1.1"},
-		{"older", strings.Replace(good, `"1.1"`, `"0.9"`, 1), nil, "older than this program reads"},
+		{"no version", strings.Replace(good, `"1.2"`, `"x"`, 1), ErrDamaged, `format_version is "x"`},
+		{"next minor", strings.Replace(good, `"1.2"`, `"1.3"`, 1), ErrNewer, "clusterplan 0.1.0 wrote it in format 1.3"},
+		{"next major, of another shape", `{"format_version": "2.0", "program": "3.0.0", "serial": {}}`, ErrNewer, "this program reads up to 1.2"},
+		{"older", strings.Replace(good, `"1.2"`, `"0.9"`, 1), nil, "older than this program reads"},
 	} {
 		_, err := Unmarshal([]byte(c.data))
 		if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.words) {

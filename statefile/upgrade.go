@@ -20,6 +20,8 @@ var formats = []struct {
 	// Objects know which attributes are sensitive, the state which guarantees were
 	// broken, a journal its format. What 1.0 does not say is not so in it.
 	{"1.1", func(*State) error { return nil }},
+	// The history of applies, with their variables. That of before is not known.
+	{"1.2", func(*State) error { return nil }},
 }
 
 // Upgrade reads a snapshot of this or an older format and makes it one of today's;
