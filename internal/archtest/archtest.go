@@ -35,6 +35,8 @@ rapid    = pgregory.net/rapid
 netlink  = github.com/vishvananda/netlink
 nftables = github.com/google/nftables
 porcupine = github.com/anishathalye/porcupine
+go-git   = github.com/go-git/go-git/v5
+go-billy = github.com/go-git/go-billy/v5
 jsonschema = github.com/santhosh-tekuri/jsonschema/v6
 
 NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
@@ -45,6 +47,7 @@ NONE < internal/burst                 # the garbage collector's pace in commands
 NONE < internal/pki                   # certificates, for both ends
 NONE < docs/schemas                   # JSON Schemas of what is printed, as files
 docs/schemas, jsonschema < internal/jsonschematest # tests hold what is printed to them
+go-git, go-billy < internal/revision  # definitions in git: which commit, and files as of one; knows nothing of definitions
 sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 
@@ -92,7 +95,7 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+lang, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 
