@@ -25,16 +25,22 @@ func Write(path string, data []byte, perm os.FileMode) error {
 // temporary file: whoever removes it, also while check runs, keeps path as it was.
 func WriteIf(path string, data []byte, perm os.FileMode, check func(tmp string) error) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, Prefix+filepath.Base(path)+"-*")
+	err := Fault("create", path)
+	var f *os.File
+	if err == nil {
+		f, err = os.CreateTemp(dir, Prefix+filepath.Base(path)+"-*")
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(perm))
+	err = errors.Join(Append(f, data), Fault("chmod", f.Name()), f.Chmod(perm))
+	if err == nil {
+		err = Fault("sync", f.Name())
+	}
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
+	err = errors.Join(err, Fault("close", f.Name()), f.Close())
 	if err == nil && check != nil {
 		if err := check(f.Name()); err != nil {
 			os.Remove(f.Name())
@@ -42,7 +48,7 @@ func WriteIf(path string, data []byte, perm os.FileMode, check func(tmp string) 
 		}
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = Rename(f.Name(), path)
 	}
 	if err != nil {
 		os.Remove(f.Name())
@@ -53,6 +59,9 @@ func WriteIf(path string, data []byte, perm os.FileMode, check func(tmp string) 
 
 // SyncDir makes what was created, renamed or removed in dir durable.
 func SyncDir(dir string) error {
+	if err := Fault("sync", dir); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("sync directory: %w", err)

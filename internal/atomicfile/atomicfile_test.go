@@ -80,3 +80,46 @@ func TestErrors(t *testing.T) {
 		t.Errorf("left behind: %v", names)
 	}
 }
+
+// Whatever fails on the way, the file is as it was, or, when only the directory
+// could not be synced, the new one; and nothing is left beside it.
+func TestFailsAtEachEffect(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	failed := map[string]bool{}
+	for k := 1; ; k++ {
+		if err := Write(path, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, at := 0, ""
+		undo := Inject(func(op, path string) error {
+			if n++; n == k {
+				at = op
+				if path == dir {
+					at = "sync directory"
+				}
+				return syscall.EIO
+			}
+			return nil
+		})
+		err := Write(path, []byte("new"), 0o600)
+		undo()
+		got, _ := os.ReadFile(path)
+		if at == "" {
+			if err != nil || string(got) != "new" {
+				t.Errorf("%q, %v", got, err)
+			}
+			break
+		}
+		failed[at] = true
+		if whole := at == "sync directory"; !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), dir) || string(got) == "new" != whole {
+			t.Errorf("fails at %s: %q, %v", at, got, err)
+		}
+		if names, _ := os.ReadDir(dir); len(names) != 1 {
+			t.Errorf("fails at %s, left behind: %v", at, names)
+		}
+	}
+	if len(failed) != 7 {
+		t.Errorf("failed at %v", failed)
+	}
+}

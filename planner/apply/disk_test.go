@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -132,4 +134,115 @@ func TestFullDiskAtEveryWrite(t *testing.T) {
 	if failed < 3 {
 		t.Errorf("only %d applies met a full disk", failed)
 	}
+}
+
+// The disk fails at any effect of an apply, from its lock to its end, once or from
+// then on. The error says so; nothing is begun that is not written; what was told
+// is durable is there; and on a disk that works the next apply comes to the end
+// that it would have come to.
+func TestFailingDiskAtEveryWrite(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m,mode=700"); err != nil {
+		t.Skip("can't mount a tmpfs here:", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	home := filepath.Join(dir, "s")
+	store, err := localstore.Open(filepath.Join(home, "state.json"), localstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, hit := "", 0
+	for _, once := range []bool{true, false} {
+		for k := 0; ; k++ { // 0: the disk works
+			l := newLab(t)
+			def := l.load(threeNodes + twoGroups)
+			n := 0
+			heal := atomicfile.Inject(func(op, path string) error {
+				if strings.HasPrefix(path, home) {
+					if n++; k > 0 && (n == k || n > k && !once) {
+						return syscall.EIO
+					}
+				}
+				return nil
+			})
+			err := l.applyOnDisk(store, def)
+			heal()
+			if reached := k > 0 && n >= k; reached {
+				hit++
+				if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "the disk of "+home+" fails (see dmesg)") {
+					t.Fatalf("effect %d, once %v: %v", k, once, err)
+				}
+				if h, err := store.Holder(); err != nil {
+					t.Fatal(err)
+				} else if h != nil { // its process would be dead
+					if _, err := store.ForceUnlock(h.ID); err != nil {
+						t.Fatal(err)
+					}
+				}
+				snap, err := store.Read()
+				if err != nil {
+					t.Fatalf("effect %d, once %v: %v", k, once, err)
+				}
+				told, _ := l.current()
+				for _, o := range told.Objects {
+					if snap.State.Find(o.Addr) == nil {
+						t.Fatalf("effect %d, once %v: %s is lost", k, once, o.Addr)
+					}
+				}
+				if err := l.applyOnDisk(store, def); err != nil {
+					t.Fatalf("effect %d, once %v, the next apply: %v", k, once, err)
+				}
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			l.settled(def)
+			if got := l.summary(); want == "" {
+				want = got
+			} else if got != want {
+				t.Fatalf("effect %d, once %v:\n%s\nwant:\n%s", k, once, got, want)
+			}
+			if err := os.RemoveAll(home); err != nil {
+				t.Fatal(err)
+			}
+			if n < k {
+				break
+			}
+		}
+	}
+	if hit < 100 {
+		t.Errorf("only %d applies met a failing disk", hit)
+	}
+}
+
+// applyOnDisk is one apply with its state and journal in a store.
+func (l *lab) applyOnDisk(store *localstore.Store, def *lang.Definition) (err error) {
+	lock, err := store.Lock(context.Background(), localstore.LockRequest{Who: "anna", What: "apply"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	snap, err := lock.Read()
+	if err != nil {
+		return err
+	}
+	pending := make([]statefile.Entry, len(snap.Pending))
+	for i := range snap.Pending {
+		pending[i].Intent = &snap.Pending[i].Intent
+	}
+	if snap.State.Lineage != "" {
+		l.state = snap.State
+	}
+	l.journal = journal{entries: pending}
+	l.conf = func(c *apply.Config) {
+		c.Parallelism, c.Journal = 1, &fullDisk{lock: lock, known: &l.journal, k: -1}
+	}
+	defer func() { l.conf = nil }()
+	res, _, err := l.apply(def, "")
+	if err != nil {
+		return err
+	}
+	return lock.Finish(res.State)
 }

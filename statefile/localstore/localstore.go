@@ -73,6 +73,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -135,7 +136,14 @@ func Open(path string, o Options) (*Store, error) {
 	if fi, err := os.Stat(abs); err == nil && !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("open state: %s is not a file", abs)
 	}
-	return &Store{path: abs, opts: o, step: func(string) {}, flock: unix.Flock, fsType: fsType, link: os.Link}, nil
+	return &Store{path: abs, opts: o, step: func(string) {}, flock: unix.Flock, fsType: fsType, link: link}, nil
+}
+
+func link(old, name string) error {
+	if err := atomicfile.Fault("link", name); err != nil {
+		return err
+	}
+	return os.Link(old, name)
 }
 
 // Path of the snapshot.

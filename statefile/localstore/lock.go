@@ -276,10 +276,10 @@ func (l *Lock) tidy(on *loaded, exclusive, again bool) error {
 		if !exclusive { // what stands under its name may be another's by now
 			return l.newJournal(nil)
 		}
-		if err := os.Remove(s.journal()); err != nil {
+		if err := atomicfile.Remove(s.journal()); err != nil {
 			return s.fileError("lock", err)
 		}
-		return atomicfile.SyncDir(filepath.Dir(s.path))
+		return s.syncDir("lock")
 	case on.journal.Size > 0 || on.journal.Torn:
 		s.step("copy journal")
 		if err := l.newJournal(on.raw[:on.journal.Size]); err != nil {
@@ -429,10 +429,13 @@ func (l *Lock) mark(text string) error {
 	if at < 0 {
 		return fmt.Errorf("the lock %s has no heartbeat", l.s.lock())
 	}
+	if err := atomicfile.Fault("write", f.Name()); err != nil {
+		return err
+	}
 	if _, err := f.WriteAt([]byte(text), int64(at+len(field))); err != nil {
 		return err
 	}
-	return f.Sync()
+	return atomicfile.Sync(f)
 }
 
 // Holder is who holds the lock, dead or alive; nil: nobody.
@@ -490,10 +493,10 @@ func (s *Store) ForceUnlock(id string) (*Info, error) {
 }
 
 func (s *Store) removeLock() error {
-	if err := os.Remove(s.lock()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := atomicfile.Remove(s.lock()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s.fileError("unlock", err)
 	}
-	return atomicfile.SyncDir(filepath.Dir(s.path))
+	return s.syncDir("unlock")
 }
 
 // guard makes what follows one step to all other processes on this machine:

@@ -95,11 +95,11 @@ func (l *Lock) write(data []byte) error {
 		return nil
 	}
 	l.s.step("append")
-	if _, err := l.file.Write(data); err != nil {
+	if err := atomicfile.Append(l.file, data); err != nil {
 		return l.s.fileError("write journal of", err)
 	}
-	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
-		return l.s.fileError("write journal of", &fs.PathError{Op: "sync", Path: l.s.journal(), Err: err})
+	if err := atomicfile.Sync(l.file); err != nil {
+		return l.s.fileError("write journal of", err)
 	}
 	l.s.step("appended")
 	return nil
@@ -113,6 +113,9 @@ func (l *Lock) newJournal(data []byte) error {
 			return err
 		}
 		l.s.step("rename journal")
+		if err := atomicfile.Fault("open", tmp); err != nil {
+			return err
+		}
 		l.file, err = os.OpenFile(tmp, os.O_WRONLY|os.O_APPEND, 0o600)
 		return err
 	}); err != nil {
@@ -214,7 +217,7 @@ func (l *Lock) endJournal(exclusive bool) error {
 			l.s.step("finished")
 			return nil
 		}
-		if err := errors.Join(l.file.Truncate(0), l.file.Sync()); err != nil {
+		if err := errors.Join(atomicfile.Fault("truncate", l.file.Name()), l.file.Truncate(0), atomicfile.Sync(l.file)); err != nil {
 			l.broken = err
 			return l.s.fileError("end journal of", err)
 		}
@@ -225,12 +228,19 @@ func (l *Lock) endJournal(exclusive bool) error {
 		l.file.Close()
 		l.file = nil
 	}
-	if err := os.Remove(l.s.journal()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := atomicfile.Remove(l.s.journal()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.broken = err
 		return l.s.fileError("end journal of", err)
 	}
 	l.s.step("finished")
-	return atomicfile.SyncDir(filepath.Dir(l.s.path))
+	return l.s.syncDir("end journal of")
+}
+
+func (s *Store) syncDir(what string) error {
+	if err := atomicfile.SyncDir(filepath.Dir(s.path)); err != nil {
+		return s.fileError(what, err)
+	}
+	return nil
 }
 
 // keepOlder gives a snapshot of an older format, which is about to be replaced
@@ -310,9 +320,10 @@ func (s *Store) keepBackup() error {
 		return s.fileError("keep a backup of", err)
 	}
 	s.step("rename backup")
-	if err := os.Rename(tmp, s.backup()); err != nil {
+	if err := atomicfile.Rename(tmp, s.backup()); err != nil {
 		return s.fileError("keep a backup of", err)
 	}
+	os.Remove(tmp) // renaming one name of a file to another of its names leaves both
 	return nil
 }
 
