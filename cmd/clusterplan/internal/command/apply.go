@@ -222,7 +222,7 @@ func (a *app) open(dir string, f *planFlags) (*run.Session, error) {
 }
 
 // tell says what a command waits for.
-func (a *app) tell(text string) { fmt.Fprintln(a.err, text) }
+func (a *app) tell(text string) { fmt.Fprintln(a.err, view.Tame(text)) }
 
 func (a *app) applyCommand() *cobra.Command {
 	return a.applying("apply [DIR or PLANFILE]", "Do what plan shows", `
@@ -336,10 +336,10 @@ func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.ApplyOptions, asJS
 	}
 	applied, err := s.Apply(cmd.Context(), o)
 	if applied != nil && applied.Took != "" {
-		fmt.Fprintf(a.err, "The lock of a run by %s that ended without giving it back was taken over.\n", applied.Took)
+		fmt.Fprintf(a.err, "The lock of a run by %s that ended without giving it back was taken over.\n", view.Tame(applied.Took))
 	}
 	if applied != nil && applied.Kept != nil {
-		fmt.Fprintf(a.err, "Warning: %v\n", applied.Kept)
+		fmt.Fprintf(a.err, "Warning: %s\n", view.Tame(applied.Kept.Error()))
 	}
 	switch {
 	case err != nil && isDiagnostics(err):

@@ -45,7 +45,7 @@ with your name and --reason, which it needs.`, "0    the node is off", "1    it 
 			if asJSON {
 				return view.JSON(a.out, event)
 			}
-			_, err = fmt.Fprintln(a.out, event.Text)
+			_, err = fmt.Fprintln(a.out, view.Tame(event.Text))
 			return err
 		},
 		ValidArgsFunction: a.complete("node"),

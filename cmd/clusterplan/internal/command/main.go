@@ -32,6 +32,7 @@ type app struct {
 	noColor  bool
 	chdir    string
 	input    bool // may ask
+	screen   bool // out is a terminal
 
 	// stop is closed at the first interrupt: finish what is under way.
 	stop chan struct{}

@@ -37,6 +37,7 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 				burst.Begin(burst.Floor)
 			}
 			a.style, a.errStyle = view.StyleOf(a.out, a.noColor), view.StyleOf(a.err, a.noColor)
+			a.screen = view.Terminal(a.out)
 			a.outlive(cmd)
 			if a.chdir != "" {
 				if err := os.Chdir(a.chdir); err != nil {

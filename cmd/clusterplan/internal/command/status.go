@@ -95,7 +95,11 @@ several programs, name the resource: web.server.`, helpDone, helpError, helpInte
 				return err
 			}
 			defer s.Close()
-			return s.Logs(ctx, args[0], bytes, follow, a.out)
+			out := a.out
+			if a.screen { // into a file or a program they go as they are
+				out = view.TameWriter(out)
+			}
+			return s.Logs(ctx, args[0], bytes, follow, out)
 		},
 		ValidArgsFunction: a.complete("group"),
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/runtime/eventlog"
 )
@@ -22,7 +23,7 @@ type Why struct {
 }
 
 // Write tells it to a person.
-func (w Why) Write(out io.Writer) error { return w.story.Write(out) }
+func (w Why) Write(out io.Writer) error { return view.Tame(w.story).Write(out) }
 
 // Why tells how the newest event about an address or name came to be.
 func (s *Session) Why(ctx context.Context, what string) (Why, error) {

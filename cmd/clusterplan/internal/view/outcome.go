@@ -61,7 +61,7 @@ func (s Style) Unsettled(w io.Writer, groups []client.StatusGroup) {
 		if g.Owner != "" {
 			why += ", on " + g.Owner
 		}
-		fmt.Fprintf(w, "  %s (%s)\n", plain(g.Name), plain(why))
+		fmt.Fprintf(w, "  %s (%s)\n", Tame(g.Name), Tame(why))
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 // Status writes a cluster's state as tables.
 func (s Style) Status(w io.Writer, st *client.Status) error {
+	st = Tame(st)
 	var b strings.Builder
 	quorum := s.Green("quorum")
 	if !st.Quorum.Have {
@@ -158,6 +159,7 @@ func since(t, now time.Time) string {
 // Event writes one line of the event log. Kinds and objects stand in columns
 // that hold most of them: what is to come can't be measured.
 func (s Style) Event(w io.Writer, e client.Event) error {
+	e = Tame(e)
 	var b strings.Builder
 	kind := fmt.Sprintf("%-15s", e.Kind)
 	fmt.Fprintf(&b, "%s  %s  %-12s  %s", s.Dim(e.Time.Local().Format("2006-01-02 15:04:05.000")), s.Bold(kind), e.Object, e.Text)
