@@ -144,4 +144,3 @@ func TestFailingDiskAnywhere(t *testing.T) {
 		}
 	}
 }
-
