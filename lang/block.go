@@ -92,6 +92,9 @@ func (b *body) settle() {
 			inner.settle()
 			varies = varies || len(inner.vary)+len(inner.varyBlocks) > 0
 		}
+		for _, l := range b.blocks[i].all {
+			varies = varies || l.dynamic != nil
+		}
 		if varies {
 			b.varyBlocks = append(b.varyBlocks, i)
 		}
@@ -145,24 +148,25 @@ type attribute struct {
 
 type nested struct {
 	*nestedShape
-	body *body // nil: absent, or repeated
+	body *body // nil: absent, or repeated, or dynamic
 	rng  hcl.Range
-	all  []labelled // of a repeated block, in the order of the file
+	all  []labelled // of a repeated block, and dynamic ones, in the order of the file
 }
 
-// labelled is one of a block that is repeated.
+// labelled is one of a block that is repeated, or a dynamic block of any.
 type labelled struct {
-	label string
-	body  *body
-	rng   hcl.Range
+	label   string
+	body    *body
+	rng     hcl.Range
+	dynamic *dynamic
 }
 
 // bodies are what stands in the definition, once or repeated.
 func (n *nested) bodies() []*body {
-	if n.body != nil {
-		return []*body{n.body}
-	}
 	var out []*body
+	if n.body != nil {
+		out = append(out, n.body)
+	}
 	for _, l := range n.all {
 		out = append(out, l.body)
 	}
@@ -220,7 +224,7 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 			continue
 		}
 		if src.Type == "dynamic" {
-			diags = append(diags, notYet(src.DefRange, "A dynamic block", "Write the block itself; its attributes can be expressions."))
+			diags = append(diags, c.dynamicBlock(name, out, src)...)
 			continue
 		}
 		for i := range out.blocks {
@@ -250,7 +254,7 @@ func (c *Config) repeatedBlock(n *nested, src *hcl.Block) hcl.Diagnostics {
 	if n.Label != "" {
 		l.label = src.Labels[0]
 		for _, other := range n.all {
-			if other.label == l.label {
+			if other.label == l.label && other.dynamic == nil {
 				return hcl.Diagnostics{errorAt(src.DefRange, "Duplicate "+src.Type+" block", fmt.Sprintf("%s %q stands here already, at %s. Rename one of the two.", src.Type, l.label, other.rng))}
 			}
 		}
@@ -330,6 +334,9 @@ func rangesOf(b *body, prefix string, into map[string]hcl.Range) {
 			if _, ok := into[prefix+n.Name]; !ok {
 				into[prefix+n.Name] = l.rng
 			}
+			if l.dynamic != nil && !n.Repeated {
+				rangesOf(l.body, prefix+n.Name+".", into)
+			}
 			if l.label != "" {
 				into[prefix+n.Name+"."+l.label] = l.rng
 			}
@@ -349,6 +356,11 @@ func (b *body) each(f func(*attribute)) {
 	for i := range b.blocks {
 		for _, inner := range b.blocks[i].bodies() {
 			inner.each(f)
+		}
+		for _, l := range b.blocks[i].all {
+			if l.dynamic != nil {
+				l.dynamic.each(f)
+			}
 		}
 	}
 }

@@ -302,7 +302,9 @@ func (d *Definition) typed() *spec.Definition {
 			g := spec.Group{}
 			if first := groups[b]; first != nil {
 				g = *first
+				stated := g.Failover.Stated
 				d.decoded(schema.DecodeSome(o.Value, &g, append(b.body.varying(), "name", "depends_on", "keep_apart", "keep_apart_soft")))
+				g.Failover.Stated = stated // which is in no value
 			} else {
 				d.decoded(schema.DecodeKnown(o.Value, &g))
 				for i := range b.body.blocks {
@@ -312,6 +314,7 @@ func (d *Definition) typed() *spec.Definition {
 				first := g
 				groups[b] = &first
 			}
+			g.Failover.Stated = g.Failover.Stated || slices.Contains(in.dynamics, "failover")
 			g.Addr = o.Addr
 			out.Groups = append(out.Groups, g)
 			group = &out.Groups[len(out.Groups)-1]

@@ -82,7 +82,8 @@ type instance struct {
 	eachDeps  []Edge
 	haveEach  bool
 	broken    bool
-	unknown   bool // parts of its value are
+	unknown   bool     // parts of its value are
+	dynamics  []string // blocks that stand once, and here by a dynamic block
 }
 
 func (ev *evaluation) add(d ...*hcl.Diagnostic) {
@@ -201,6 +202,9 @@ func (ev *evaluation) tainted(e *expr) bool {
 	if len(ev.broken) == 0 {
 		return false
 	}
+	if e.iterated {
+		return true // its element may be
+	}
 	for i := range e.refs {
 		switch r := &e.refs[i]; r.root {
 		case rootVar:
@@ -228,7 +232,7 @@ func (ev *evaluation) tainted(e *expr) bool {
 
 // context is what an expression sees. False: a key was wrong, which was told.
 func (ev *evaluation) context(e *expr, in *instance) (*hcl.EvalContext, bool) {
-	if len(e.refs) == 0 {
+	if len(e.refs) == 0 && !e.iterated {
 		return ev.root, true
 	}
 	m := &ev.memo[e.id]
@@ -271,6 +275,9 @@ func (ev *evaluation) context(e *expr, in *instance) (*hcl.EvalContext, bool) {
 func keyedPerInstance(r *ref) bool {
 	if r.keyExpr == nil {
 		return false
+	}
+	if r.iterated {
+		return true
 	}
 	for _, t := range r.keyExpr.Variables() {
 		switch t.RootName() {

@@ -16,6 +16,7 @@ type expr struct {
 	// perInstance: its value is another one for each instance of its block.
 	perInstance bool
 	resources   bool // refers to resources of its group
+	iterated    bool // refers to the element of a dynamic block
 	// bad: something is wrong that was reported at load; it evaluates to an
 	// unknown value, and nothing more is said about it.
 	bad bool
@@ -104,6 +105,8 @@ type ref struct {
 	attr    string               // the step behind it, where it is literal
 	attrRng hcl.Range
 	rng     hcl.Range
+	// iterated: the key hangs on the element of a dynamic block.
+	iterated bool
 }
 
 // findRefs finds what an expression refers to, in source order. A key that

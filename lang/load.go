@@ -30,6 +30,7 @@ type Config struct {
 	files     map[string]*hcl.File
 	functions map[string]function.Function
 	exprs     int // expressions that were compiled
+	iterators iterators
 	schemas   schemas
 	shapes    map[shapeKey]*shape // written by Load only
 

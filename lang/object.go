@@ -2,6 +2,7 @@ package lang
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -114,8 +115,8 @@ func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
 	}
 	for _, i := range b.varyBlocks {
 		n := &b.blocks[i]
-		if n.Repeated {
-			sh.attrs[n.Name] = ev.repeatedValue(n, in)
+		if len(n.all) > 0 {
+			sh.attrs[n.Name] = ev.unfolded(n, in)
 			continue
 		}
 		sh.attrs[n.Name] = cty.ObjectVal(ev.sharedValues(n.body, in))
@@ -128,7 +129,7 @@ func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
 func (ev *evaluation) constantUnknown(b *body) bool {
 	unknown := false
 	b.each(func(a *attribute) {
-		unknown = unknown || !a.identity && !a.expr.perInstance && ev.memo[a.expr.id].unknown
+		unknown = unknown || a.attributeShape != dynamicForEach && !a.identity && !a.expr.perInstance && ev.memo[a.expr.id].unknown
 	})
 	return unknown
 }
@@ -181,26 +182,13 @@ func (ev *evaluation) bodyValues(b *body, in *instance, prev cty.Value) map[stri
 				continue
 			}
 		}
-		if n.Repeated {
-			out[n.Name] = ev.repeatedValue(n, in)
+		if len(n.all) > 0 {
+			out[n.Name] = ev.unfolded(n, in)
 			continue
 		}
 		out[n.Name] = cty.ObjectVal(ev.bodyValues(n.body, in, old))
 	}
 	return out
-}
-
-// repeatedValue is the list of all of a repeated block.
-func (ev *evaluation) repeatedValue(n *nested, in *instance) cty.Value {
-	list := make([]cty.Value, len(n.all))
-	for i, l := range n.all {
-		attrs := ev.bodyValues(l.body, in, cty.NilVal)
-		if n.Label != "" {
-			attrs[n.Label] = cty.StringVal(l.label)
-		}
-		list[i] = cty.ObjectVal(attrs)
-	}
-	return cty.ListVal(list)
 }
 
 // computed is what is known of an attribute that the provider works out.
@@ -286,7 +274,7 @@ func (ev *evaluation) defaults(in *instance) {
 		}
 		for i := range b.body.blocks {
 			n := &b.body.blocks[i]
-			if n.Name != "failback" || !ev.hotSpare || n.body != nil && n.body.attr("mode").expr != nil {
+			if n.Name != "failback" || !ev.hotSpare || in.gives(n, "mode") {
 				continue
 			}
 			m := in.attrs["failback"].AsValueMap()
@@ -294,6 +282,14 @@ func (ev *evaluation) defaults(in *instance) {
 			in.attrs["failback"] = cty.ObjectVal(m)
 		}
 	}
+}
+
+// gives tells whether a block stands in the definition and has an attribute.
+func (in *instance) gives(n *nested, attr string) bool {
+	if n.body != nil && n.body.attr(attr).expr != nil {
+		return true
+	}
+	return slices.Contains(in.dynamics, n.Name) && slices.ContainsFunc(n.all, func(l labelled) bool { return l.body.attr(attr).expr != nil })
 }
 
 // guardParameters marks a fence's parameters that are never shown, and lists

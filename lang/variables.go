@@ -103,6 +103,7 @@ func (c *Config) compile(e hcl.Expression, wantRef bool) (*expr, hcl.Diagnostics
 	c.exprs++
 	if !out.bad {
 		out.refs = findRefs(native)
+		diags = append(diags, c.iterators.take(out)...)
 	}
 	return out, diags
 }
