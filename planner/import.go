@@ -77,8 +77,8 @@ func Adopt(s statefile.State, def *lang.Definition, one *Import) (statefile.Stat
 	if one.Err != "" {
 		return s, errors.New(one.Err)
 	}
-	if other, taken := ids(&s)[one.Object.ID]; taken {
-		return s, errors.New(one.taken(other))
+	if why := one.taken(ids(&s), false); why != "" {
+		return s, errors.New(why)
 	}
 	stored, err := one.stored(def)
 	if err != nil {
@@ -89,8 +89,24 @@ func Adopt(s statefile.State, def *lang.Definition, one *Import) (statefile.Stat
 	return s, nil
 }
 
-func (i *Import) taken(other addr.Address) string {
-	return fmt.Sprintf("%q is %s already, with the id %s. For another address of it, use a moved block or clusterplan state mv.", i.ID, other, i.Object.ID)
+// taken says what of an import is known by another address; "": nothing. again:
+// known may have the import itself, which was cut off.
+func (i *Import) taken(known map[string]addr.Address, again bool) string {
+	if other, taken := known[i.Object.ID]; taken && !(again && other == i.To) {
+		return fmt.Sprintf("%q is %s already, with the id %s. For another address of it, use a moved block or clusterplan state mv.", i.ID, other, i.Object.ID)
+	}
+	own := map[string]addr.Address{}
+	for _, r := range i.Resources {
+		other, taken := known[r.ID]
+		if !taken || again && other == r.Addr {
+			if other, taken = own[r.ID]; !taken {
+				own[r.ID] = r.Addr
+				continue
+			}
+		}
+		return fmt.Sprintf("Its resource %s has the id %s, and so has %s already. One thing can't be at two addresses: import only one of the two, or give up the other with clusterplan state rm.", r.Addr, r.ID, other)
+	}
+	return ""
 }
 
 // Adoption is an import that is done by writing it into the state.
@@ -121,8 +137,7 @@ func (b *builder) imports() {
 		if one.Object == nil {
 			continue
 		}
-		if other, taken := known[one.Object.ID]; taken && other != one.To {
-			one.Err = one.taken(other)
+		if one.Err = one.taken(known, true); one.Err != "" {
 			continue
 		}
 		stored, err := one.stored(b.in.Definition)
@@ -131,6 +146,9 @@ func (b *builder) imports() {
 			continue
 		}
 		known[one.Object.ID] = one.To
+		for _, r := range one.Resources {
+			known[r.ID] = r.Addr
+		}
 		objects = append(objects, stored...)
 		b.importing[one.To] = one
 		if b.in.World.Objects != nil {

@@ -273,3 +273,32 @@ func TestImportOfWhatWasBegun(t *testing.T) {
 		}
 	}
 }
+
+// One thing is not imported at two addresses, also where it is a resource in two
+// groups: of an imported group and of one that the state has, or of two that are
+// imported at once.
+func TestImportOfAResourceTwice(t *testing.T) {
+	const web, worker = "import {\n  to = group.web\n  id = \"web\"\n}\n", "import {\n  to = group.worker\n  id = \"worker\"\n}\n"
+	for _, c := range []struct{ name, forget, blocks, want string }{
+		{"the state has it", "group.worker", worker, "Can't import group.worker"},
+		{"two imports", "group.web", web + worker, "Can't import group.worker"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			l.must(l.load(threeNodes+twoGroups), "")
+			l.forget("group.worker")
+			if c.forget != "group.worker" {
+				l.forget(c.forget)
+			}
+			l.group("worker").Resources[0].ID = l.group("web").Resources[0].ID
+			p := l.plan(l.load(threeNodes+twoGroups+c.blocks), "")
+			var told []string
+			for _, d := range p.Diagnostics {
+				told = append(told, d.Summary+": "+d.Detail)
+			}
+			if text := strings.Join(told, "\n"); !p.Errored || !strings.Contains(text, c.want) || !strings.Contains(text, "group.web.resource.") || !strings.Contains(text, "already") {
+				t.Errorf("errored %v: %s", p.Errored, text)
+			}
+		})
+	}
+}
