@@ -45,6 +45,9 @@ type Options struct {
 	// AllowUnset: a variable without a value is no error, and what hangs on it is
 	// unknown. For editors: the values come when somebody plans.
 	AllowUnset bool
+	// Parse, if not nil, reads files in place of the function Parse: an editor's
+	// server keeps what it has read of files that don't change.
+	Parse func(src []byte, name string) (*hcl.File, hcl.Diagnostics)
 	// Version of this program, for required_version; "" skips the check.
 	Version string
 }

@@ -173,7 +173,7 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Can't read a file of the definition", Detail: fmt.Sprintf("%s: %s.", full, err)})
 			continue
 		}
-		f, fileDiags := parse(src, full)
+		f, fileDiags := c.parse(src, full)
 		diags = append(diags, fileDiags...)
 		c.unparsed = c.unparsed || fileDiags.HasErrors()
 		if f != nil && f.Body != nil {
@@ -184,7 +184,17 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 	return bodies, diags
 }
 
-func parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
+// parse reads a file by the caller's parser, where there is one.
+func (c *Config) parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
+	if c.opts.Parse != nil {
+		return c.opts.Parse(src, name)
+	}
+	return Parse(src, name)
+}
+
+// Parse reads a file of a definition, or one with values, by the ending of its
+// name. What it returns is never changed by this package.
+func Parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	if strings.HasSuffix(name, ".json") {
 		return json.Parse(src, name)
 	}

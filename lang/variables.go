@@ -205,12 +205,7 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 			if g.env {
 				continue
 			}
-			detail := fmt.Sprintf("%s gives a value to %q, and the definition has no such variable.%s", upperFirst(g.source), g.name, didYouMean("", g.name, sortedKeys(c.vars)))
-			d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Undeclared variable", Detail: detail}
-			if g.file {
-				d.Severity, d.Subject = hcl.DiagWarning, g.rng.Ptr()
-			}
-			diags = append(diags, d)
+			diags = append(diags, c.undeclared(g))
 			continue
 		}
 		last[g.name] = g
@@ -270,7 +265,7 @@ func (c *Config) autoVarsFiles() []string {
 }
 
 func (c *Config) varsFile(name string, src []byte) ([]given, hcl.Diagnostics) {
-	f, diags := parse(src, name)
+	f, diags := c.parse(src, name)
 	if f == nil || f.Body == nil {
 		return nil, diags
 	}
@@ -283,6 +278,31 @@ func (c *Config) varsFile(name string, src []byte) ([]given, hcl.Diagnostics) {
 		out = append(out, given{name: key, expr: a.Expr, source: "vars file " + name, rng: a.NameRange, file: true})
 	}
 	return out, diags
+}
+
+// CheckVars tells what is wrong with a vars file that isn't loaded: its syntax,
+// names that the definition doesn't have, values that don't fit.
+func (c *Config) CheckVars(name string, src []byte) hcl.Diagnostics {
+	list, diags := c.varsFile(name, src)
+	for _, g := range list {
+		if v, ok := c.vars[g.name]; ok {
+			_, more := c.givenValue(v, g)
+			diags = append(diags, more...)
+		} else {
+			diags = append(diags, c.undeclared(g))
+		}
+	}
+	return tidy(diags)
+}
+
+// undeclared is the diagnostic of a value for a variable that there isn't.
+func (c *Config) undeclared(g given) *hcl.Diagnostic {
+	detail := fmt.Sprintf("%s gives a value to %q, and the definition has no such variable.%s", upperFirst(g.source), g.name, didYouMean("", g.name, sortedKeys(c.vars)))
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Undeclared variable", Detail: detail}
+	if g.file {
+		d.Severity, d.Subject = hcl.DiagWarning, g.rng.Ptr()
+	}
+	return d
 }
 
 func (c *Config) givenValue(v *variable, g given) (cty.Value, hcl.Diagnostics) {
