@@ -13,6 +13,9 @@ import (
 // is returned as it is, with what is wrong. Format of its own result changes
 // nothing.
 func Format(src []byte, filename string) ([]byte, hcl.Diagnostics) {
+	if d := tooDeep(src, filename); d != nil {
+		return src, hcl.Diagnostics{d}
+	}
 	if _, diags := hclsyntax.ParseConfig(src, filename, hcl.InitialPos); diags.HasErrors() {
 		return src, diags
 	}

@@ -76,3 +76,19 @@ func TestLanguage(t *testing.T) {
 		t.Errorf("%d blocks, and a resource without its own attributes", len(all))
 	}
 }
+
+// Every function says what it gives.
+func TestFunctionDocs(t *testing.T) {
+	known := map[string]bool{}
+	for _, f := range Functions() {
+		known[f.Name] = true
+		if f.Doc == "" || !strings.HasPrefix(f.Signature, f.Name+"(") {
+			t.Errorf("function %s has no description (functionDocs), or no signature: %q", f.Name, f.Signature)
+		}
+	}
+	for name := range functionDocs {
+		if !known[name] {
+			t.Errorf("there is no function %s", name)
+		}
+	}
+}

@@ -196,6 +196,9 @@ func (c *Config) parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 // name. What it returns is never changed by this package.
 func Parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	if strings.HasSuffix(name, ".json") {
+		if d := tooDeep(src, name); d != nil {
+			return &hcl.File{Body: hcl.EmptyBody(), Bytes: src}, hcl.Diagnostics{d}
+		}
 		return json.Parse(src, name)
 	}
 	return parseConfig(src, name)

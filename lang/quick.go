@@ -23,6 +23,9 @@ func parseConfig(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	if body, ok := q.file(); ok {
 		return &hcl.File{Body: body, Bytes: src, Nav: navigation{body}}, nil
 	}
+	if d := tooDeep(src, name); d != nil {
+		return &hcl.File{Body: hcl.EmptyBody(), Bytes: src}, hcl.Diagnostics{d}
+	}
 	return hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 }
 
