@@ -23,6 +23,7 @@ raft     = go.etcd.io/raft/v3
 protobuf = google.golang.org/protobuf
 bbolt    = go.etcd.io/bbolt
 sync     = golang.org/x/sync
+jrpc2    = github.com/creachadair/jrpc2
 netlink  = github.com/vishvananda/netlink
 netns    = github.com/vishvananda/netns
 packet   = github.com/mdlayher/packet
@@ -87,6 +88,7 @@ runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/dis
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
 internal/netlab, lang/spec, runtime/api/client, client, sys, porcupine < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it
+lang, jrpc2, sync < lsp                                   # the language for editors: nothing of plans and clusters
 lang, statefile, providers, graph, runtime/placement, runtime/quorum < planner        # pure
 planner < planner/plannertest                             # a world in memory
 planner, runtime/sim < planner/scenario                   # what a scenario does runs on the simulated cluster: the agents' own code
@@ -95,8 +97,8 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
-runtime/api/client, providers/confdb, lang, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
+lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library

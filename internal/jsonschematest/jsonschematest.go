@@ -53,6 +53,7 @@ var Commands = map[string][]string{
 	"state push":  {"state-edit"},
 	"import":      {"state-edit"},
 	"lab status":  {"lab-status"},
+	"schema":      {"schema"},
 	"version":     {"version"},
 }
 

@@ -71,7 +71,7 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 	add(groupCluster, a.statusCommand(), a.eventsCommand(), a.logsCommand(), a.moveCommand(), a.onlineCommand(), a.offlineCommand(),
 		a.pauseCommand(), a.drainCommand(), a.resumeCommand(), a.evictCommand(), a.fenceCommand(), a.keysCommand())
 	add(groupState, a.stateCommand(), a.importCommand(), a.forceUnlockCommand())
-	add(groupOther, a.labCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand(), completionCommand())
+	add(groupOther, a.labCommand(), a.agentCommand(), a.demoCommand(), a.schemaCommand(), a.lspCommand(), a.versionCommand(), completionCommand())
 	c.SetHelpCommandGroupID(groupOther)
 	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hint(err, "See: %s --help", cmd.CommandPath())

@@ -1,0 +1,13 @@
+package run
+
+import (
+	"os"
+
+	"github.com/clusterplan/clusterplan/lang"
+)
+
+// Language says what may stand in a definition, without one: for editors, and
+// to describe it.
+func Language(version string) lang.Options {
+	return lang.Options{Version: version, Env: os.Environ(), Providers: newSession(Options{Version: version}).places()}
+}
