@@ -123,7 +123,7 @@ func TestEvaluate(t *testing.T) {
 		t.Fatal(render(diags))
 	}
 	golden(t, "testdata/evaluate/features.golden", render(diags)+dump(d))
-	if c.Backend == nil || c.Backend.Path != "features.state.json" || c.RequiredVersion != "~> 0.1" || c.ClusterName() != "features" {
+	if c.Backend == nil || c.Backend.Settings["path"] != "features.state.json" || c.RequiredVersion != "~> 0.1" || c.ClusterName() != "features" {
 		t.Errorf("settings: %+v %q %q", c.Backend, c.RequiredVersion, c.ClusterName())
 	}
 	if !sort.SliceIsSorted(d.Objects, func(i, j int) bool { return addr.Compare(d.Objects[i].Addr, d.Objects[j].Addr) < 0 }) {

@@ -68,8 +68,16 @@ type VarInput struct {
 
 // Backend is the backend block.
 type Backend struct {
-	Type string // local
-	Path string // of the state, relative to the definition's directory; "": the default
+	Type     string            // local
+	Settings map[string]string // its arguments that are given, as text
+	Range    hcl.Range
+}
+
+// Encryption is the encryption block. Either of the two is given.
+type Encryption struct {
+	Recipients []string // of age
+	Passphrase bool     // the environment has one
+	Range      hcl.Range
 }
 
 // Edge says that an object needs another. Hard: if that one fails, this one is

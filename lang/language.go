@@ -38,14 +38,22 @@ var (
 	}}
 	backends = []spec.Schema{backendLocal}
 
+	encryptionArgs = []spec.Attribute{
+		{Name: "recipients", Type: spec.TypeStrings, KnownAtPlan: true, Impact: spec.ImpactNone,
+			Doc: "Who can read it: public keys, as age-keygen prints them (age1...), or of SSH (ssh-ed25519, ssh-rsa); literals. To read, CLUSTERPLAN_AGE_IDENTITY_FILE names the file with the other half of one."},
+		{Name: "passphrase", Type: spec.TypeBool, KnownAtPlan: true, Impact: spec.ImpactNone,
+			Doc: "true: it is encrypted with the passphrase in CLUSTERPLAN_PASSPHRASE, instead of for recipients; a literal."},
+	}
+
 	settingsSchema = spec.Schema{Name: "clusterplan", Doc: "Settings of the program itself.",
 		Attributes: []spec.Attribute{
 			{Name: "required_version", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: `The versions of clusterplan that may read this definition, as ">= 0.1.0".`},
 		},
-		Blocks: []spec.Block{{Name: "backend", Label: "type", Doc: "Where the state is kept."}}}
+		Blocks: []spec.Block{{Name: "backend", Label: "type", Doc: "Where the state is kept."},
+			{Name: "encryption", Attributes: encryptionArgs, Doc: "Encrypts the state, its journal and backups, and plan files, with age."}}}
 
-	settingsBody = alsoBlock(bodyOf(settingsSchema), "encryption") // refused in our words
-	backendBody  = bodyOf(backendLocal)
+	settingsBody   = bodyOf(settingsSchema)
+	encryptionBody = bodyOf(spec.Schema{Attributes: encryptionArgs})
 
 	variableSchema = spec.Schema{Name: "variable", Doc: "A value that is given from outside: with --var, a vars file or the environment.",
 		Attributes: []spec.Attribute{

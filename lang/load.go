@@ -23,7 +23,8 @@ import (
 // Config is a definition that was read: everything that needs no values is
 // checked, variables have theirs. It doesn't change any more.
 type Config struct {
-	Backend         *Backend // nil: none is given
+	Backend         *Backend    // nil: none is given
+	Encryption      *Encryption // nil: the state is in plain
 	RequiredVersion string
 
 	opts      Options
@@ -299,55 +300,6 @@ func asciiName(s string) bool {
 // duplicate is the diagnostic of a name that is already taken.
 func duplicate(b *hcl.Block, what string, first hcl.Range) *hcl.Diagnostic {
 	return errorAt(b.DefRange, "Duplicate "+b.Type, fmt.Sprintf("%s is already defined at %s. Rename one of the two.", what, first))
-}
-
-// settings reads the clusterplan block.
-func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
-	content, diags := b.Body.Content(settingsBody)
-	if a, ok := content.Attributes["required_version"]; ok {
-		v, more := a.Expr.Value(nil)
-		diags = append(diags, more...)
-		if !more.HasErrors() {
-			if v.IsNull() || v.Type() != cty.String {
-				diags = append(diags, errorAt(a.Expr.Range(), "Invalid version constraint", `required_version is a string, as ">= 0.1.0".`))
-			} else if ok, err := satisfies(c.opts.Version, v.AsString()); err != nil {
-				diags = append(diags, errorAt(a.Expr.Range(), "Invalid version constraint", err.Error()))
-			} else if !ok {
-				diags = append(diags, errorAt(a.Expr.Range(), "Another version is required", fmt.Sprintf("This is clusterplan %s, and the definition asks for %q. Use such a version, or change required_version.", c.opts.Version, v.AsString())))
-			} else {
-				c.RequiredVersion = v.AsString()
-			}
-		}
-	}
-	for _, inner := range content.Blocks {
-		if inner.Type == "encryption" {
-			diags = append(diags, notYet(inner.DefRange, "Encryption of the state", "Leave the block out; the local state is readable by its owner only."))
-			continue
-		}
-		if inner.Labels[0] != "local" {
-			diags = append(diags, notYet(inner.LabelRanges[0], fmt.Sprintf("Backend %q", inner.Labels[0]), `Use backend "local".`))
-			continue
-		}
-		if c.Backend != nil {
-			diags = append(diags, errorAt(inner.DefRange, "Duplicate backend", "A definition has one backend. Remove one of the two."))
-			continue
-		}
-		bc, more := inner.Body.Content(backendBody)
-		diags = append(diags, more...)
-		c.Backend = &Backend{Type: "local"}
-		if a, ok := bc.Attributes["path"]; ok {
-			v, more := a.Expr.Value(nil)
-			diags = append(diags, more...)
-			if !more.HasErrors() {
-				if v.IsNull() || v.Type() != cty.String || v.AsString() == "" {
-					diags = append(diags, errorAt(a.Expr.Range(), "Invalid path", "path is the name of the state file, a literal string."))
-				} else {
-					c.Backend.Path = v.AsString()
-				}
-			}
-		}
-	}
-	return diags
 }
 
 // tidy keeps the first of equal diagnostics, since instances of one block

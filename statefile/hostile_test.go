@@ -63,6 +63,6 @@ func TestHostileFiles(t *testing.T) {
 		within(name, data, func() error { _, err := UnmarshalForeign(data); return err })
 	}
 	for name, data := range journals {
-		within("journal: "+name, data, func() error { _, err := DecodeJournal(data); return err })
+		within("journal: "+name, data, func() error { _, err := DecodeJournal(data, nil); return err })
 	}
 }

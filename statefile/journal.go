@@ -21,42 +21,47 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Journal is a journal that was read.
 type Journal struct {
 	Entries []Entry
-	Size    int64  // bytes of whole records; what is beyond was torn off and counts for nothing
-	Sum     uint32 // CRC of the last record, to go on from
+	Size    int64 // bytes of whole records; what is beyond was torn off and counts for nothing
+	Chain   Chain // to go on from
 	Torn    bool
 }
 
-// AppendEntry appends e's record to dst. sum is the CRC of the record before
-// (0: none); it returns that of this one.
-func AppendEntry(dst []byte, e *Entry, sum uint32) ([]byte, uint32, error) {
+func encodeEntry(e *Entry) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(e); err != nil {
-		return dst, sum, fmt.Errorf("write journal: %w", err)
+		return nil, fmt.Errorf("write journal: %w", err)
 	}
-	text := b.Bytes() // with a new line, which JSON has nowhere else
-	sum = crc32.Update(sum, castagnoli, text[:len(text)-1])
-	return append(fmt.Appendf(dst, "%08x ", sum), text...), sum, nil
+	return b.Bytes()[:b.Len()-1], nil // without the new line, which JSON has nowhere else
 }
 
-// DecodeJournal reads a journal. A last record that a crash tore is left out:
+// record appends a record of text, which has no new line in it.
+func (c *Chain) record(dst, text []byte) []byte {
+	c.Sum = crc32.Update(c.Sum, castagnoli, text)
+	c.n++
+	dst = append(fmt.Appendf(dst, "%08x ", c.Sum), text...)
+	return append(dst, '\n')
+}
+
+// DecodeJournal reads a journal; keys open one that is sealed. A last record that a crash tore is left out:
 // nothing rests on it, as a record is durable before anything is done about it.
-// Any other damage is an error that wraps ErrDamaged and names the record.
-func DecodeJournal(data []byte) (*Journal, error) {
+// Any other damage is an error that wraps ErrDamaged and names the record; other
+// errors are that it can't be opened, or ErrNewer.
+func DecodeJournal(data []byte, keys Keys) (*Journal, error) {
 	j := new(Journal)
-	for len(data) > 0 {
+	for n := 1; len(data) > 0; n++ {
 		text, rest, whole := bytes.Cut(data, []byte("\n"))
 		if !whole {
-			if n := len(text) - 1; n > 0 {
-				if _, _, err := decodeRecord(text[:n], j.Sum); err == nil { // all of it was there
-					return nil, fmt.Errorf("%w in record %d, byte %d: its end was changed", ErrDamaged, len(j.Entries)+1, j.Size)
+			if cut := len(text) - 1; cut > 0 {
+				if _, _, err := checkRecord(text[:cut], j.Chain.Sum); err == nil { // all of it was there
+					return nil, fmt.Errorf("%w in record %d, byte %d: its end was changed", ErrDamaged, n, j.Size)
 				}
 			}
 			j.Torn = true
 			return j, nil
 		}
-		e, sum, err := decodeRecord(text, j.Sum)
+		body, sum, err := checkRecord(text, j.Chain.Sum)
 		if err != nil {
 			// A file system may have lengthened the file and not yet written all
 			// of its pages: zeros in the last record are torn too.
@@ -64,33 +69,52 @@ func DecodeJournal(data []byte) (*Journal, error) {
 				j.Torn = true
 				return j, nil
 			}
-			if errors.Is(err, ErrNewer) {
-				return nil, fmt.Errorf("record %d: %w", len(j.Entries)+1, err)
-			}
-			return nil, fmt.Errorf("%w in record %d, byte %d: %w", ErrDamaged, len(j.Entries)+1, j.Size, err)
+			return nil, fmt.Errorf("%w in record %d, byte %d: %w", ErrDamaged, n, j.Size, err)
 		}
-		j.Entries = append(j.Entries, e)
-		j.Sum = sum
+		keyed := j.Chain.Sealed()
+		plain, err := j.Chain.open(body, keys)
+		if err != nil && !keyed && bytes.HasPrefix(body, []byte(keyStart)) {
+			return nil, err // of the key that all others are sealed with
+		}
+		if err == nil && plain != nil {
+			var e Entry
+			if e, err = decodeEntry(plain); err == nil {
+				j.Entries = append(j.Entries, e)
+			}
+		}
+		if errors.Is(err, ErrNewer) {
+			return nil, fmt.Errorf("record %d: %w", n, err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w in record %d, byte %d: %w", ErrDamaged, n, j.Size, err)
+		}
+		j.Chain.Sum = sum
+		j.Chain.n++
 		j.Size += int64(len(text)) + 1
 		data = rest
 	}
 	return j, nil
 }
 
-func decodeRecord(text []byte, sum uint32) (Entry, uint32, error) {
-	var e Entry
+// checkRecord is what stands in a record behind its sum, which goes on from sum.
+func checkRecord(text []byte, sum uint32) ([]byte, uint32, error) {
 	if len(text) < 10 || text[8] != ' ' {
-		return e, 0, fmt.Errorf("it doesn't begin with a checksum")
+		return nil, 0, fmt.Errorf("it doesn't begin with a checksum")
 	}
 	want, err := strconv.ParseUint(string(text[:8]), 16, 32)
 	if err != nil {
-		return e, 0, fmt.Errorf("it doesn't begin with a checksum")
+		return nil, 0, fmt.Errorf("it doesn't begin with a checksum")
 	}
 	if sum = crc32.Update(sum, castagnoli, text[9:]); sum != uint32(want) {
-		return e, 0, fmt.Errorf("its checksum is %08x, not %08x: it was changed, or records before it are missing", sum, want)
+		return nil, 0, fmt.Errorf("its checksum is %08x, not %08x: it was changed, or records before it are missing", sum, want)
 	}
-	if err := json.Unmarshal(text[9:], &e); err != nil {
-		return e, 0, err
+	return text[9:], sum, nil
+}
+
+func decodeEntry(text []byte) (Entry, error) {
+	var e Entry
+	if err := json.Unmarshal(text, &e); err != nil {
+		return e, err
 	}
 	n := 0
 	for _, set := range []bool{e.Begin != nil, e.Cluster != nil, e.Intent != nil, e.Result != nil, e.Moved != nil} {
@@ -99,14 +123,12 @@ func decodeRecord(text []byte, sum uint32) (Entry, uint32, error) {
 		}
 	}
 	if n != 1 {
-		return e, 0, fmt.Errorf("it holds %d kinds of entries, not one; a newer clusterplan may have written it", n)
+		return e, fmt.Errorf("it holds %d kinds of entries, not one; a newer clusterplan may have written it", n)
 	}
 	if e.Begin != nil {
-		if err := e.Begin.checkFormat(); err != nil {
-			return e, 0, err
-		}
+		return e, e.Begin.checkFormat()
 	}
-	return e, sum, nil
+	return e, nil
 }
 
 // Pending is an intent without a result that tells what is there: what was

@@ -62,13 +62,13 @@ func TestMovedInTheJournal(t *testing.T) {
 		t.Error(err)
 	}
 	var journal []byte
-	sum := uint32(0)
+	var chain Chain
 	for i := range after {
-		if journal, sum, err = AppendEntry(journal, &after[i], sum); err != nil {
+		if journal, err = chain.Append(journal, &after[i], nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	back, err := DecodeJournal(journal)
+	back, err := DecodeJournal(journal, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,10 +173,10 @@ func entries() []Entry {
 
 func encode(t testing.TB, es []Entry) (data []byte, ends []int) {
 	t.Helper()
-	var sum uint32
+	var c Chain
 	var err error
 	for i := range es {
-		if data, sum, err = AppendEntry(data, &es[i], sum); err != nil {
+		if data, err = c.Append(data, &es[i], nil); err != nil {
 			t.Fatal(err)
 		}
 		ends = append(ends, len(data))
@@ -190,7 +190,7 @@ func TestJournalCutAndChanged(t *testing.T) {
 	es := entries()
 	data, ends := encode(t, es)
 	for cut := 0; cut <= len(data); cut++ {
-		j, err := DecodeJournal(data[:cut])
+		j, err := DecodeJournal(data[:cut], nil)
 		if err != nil {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
@@ -212,7 +212,7 @@ func TestJournalCutAndChanged(t *testing.T) {
 		for ends[record-1] <= i {
 			record++
 		}
-		_, err := DecodeJournal(bad)
+		_, err := DecodeJournal(bad, nil)
 		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprintf("in record %d,", record)) {
 			t.Fatalf("byte %d changed: %v", i, err)
 		}
@@ -222,19 +222,19 @@ func TestJournalCutAndChanged(t *testing.T) {
 		"a record doubled": append(slices.Clone(data[:ends[2]]), data[ends[1]:]...),
 		"the last changed": append(slices.Clone(data[:ends[3]+20]), append([]byte("?"), data[ends[3]+21:]...)...),
 	} {
-		if _, err := DecodeJournal(bad); !errors.Is(err, ErrDamaged) {
+		if _, err := DecodeJournal(bad, nil); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// Zeros in the last record are pages that the crash kept from the disk.
 	torn := slices.Clone(data)
 	copy(torn[ends[3]:], make([]byte, 10))
-	if j, err := DecodeJournal(torn); err != nil || !j.Torn || len(j.Entries) != 4 {
+	if j, err := DecodeJournal(torn, nil); err != nil || !j.Torn || len(j.Entries) != 4 {
 		t.Errorf("zeros: %v", err)
 	}
 	// One can go on behind a torn end.
-	j, _ := DecodeJournal(data[:ends[3]+5])
-	more, _, err := AppendEntry(slices.Clone(data[:j.Size]), &es[4], j.Sum)
+	j, _ := DecodeJournal(data[:ends[3]+5], nil)
+	more, err := j.Chain.Append(slices.Clone(data[:j.Size]), &es[4], nil)
 	if err != nil || string(more) != string(data) {
 		t.Error("going on behind a torn end makes another journal", err)
 	}
@@ -243,7 +243,7 @@ func TestJournalCutAndChanged(t *testing.T) {
 func TestJournalKinds(t *testing.T) {
 	for _, e := range []Entry{{}, {Begin: &Begin{}, Cluster: &Cluster{}}, {Moved: &Moved{}, Result: &Result{}}} {
 		data, _ := encode(t, []Entry{e})
-		if _, err := DecodeJournal(data); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "kinds of entries") {
+		if _, err := DecodeJournal(data, nil); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "kinds of entries") {
 			t.Error(err)
 		}
 	}
@@ -364,15 +364,15 @@ func FuzzJournal(f *testing.F) {
 	f.Add(data[:ends[2]+7])
 	f.Add([]byte("00000000 {}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		j, err := DecodeJournal(data)
+		j, err := DecodeJournal(data, nil)
 		if err != nil {
 			return
 		}
 		if j.Size > int64(len(data)) || j.Torn != (j.Size < int64(len(data))) {
 			t.Fatalf("size %d of %d, torn %v", j.Size, len(data), j.Torn)
 		}
-		again, err := DecodeJournal(data[:j.Size])
-		if err != nil || again.Torn || again.Sum != j.Sum || len(again.Entries) != len(j.Entries) {
+		again, err := DecodeJournal(data[:j.Size], nil)
+		if err != nil || again.Torn || again.Chain.Sum != j.Chain.Sum || len(again.Entries) != len(j.Entries) {
 			t.Fatal("the whole records alone are another journal", err)
 		}
 		Fold(State{}, j.Entries)

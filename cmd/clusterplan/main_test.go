@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/command"
@@ -46,6 +47,8 @@ func checked() {
 //
 //	state DIR        writes the state of an applied quickstart, whose agents don't answer
 //	lock DIR         locks it, alive until the script's end; the lock's id is $LOCK
+//	identity FILE    writes a new age identity; what belongs to it is $RECIPIENT
+//	block DIR recipients R... | passphrase   adds an encryption block to DIR's definition
 //	code N CMD...    runs a command that has to exit with N
 //	mode FILE PERM   FILE has these permissions
 //	half FROM TO     TO is the first half of FROM
@@ -72,13 +75,15 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(into, "main.cluster.hcl"), data, 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"state": writeState,
-			"lock":  holdLock,
-			"code":  exitCode,
-			"mode":  hasMode,
-			"half":  half,
-			"disk":  smallDisk,
-			"full":  fullDisk,
+			"state":    writeState,
+			"lock":     holdLock,
+			"identity": newIdentity,
+			"block":    encryptionBlock,
+			"code":     exitCode,
+			"mode":     hasMode,
+			"half":     half,
+			"disk":     smallDisk,
+			"full":     fullDisk,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -88,6 +93,31 @@ func TestScripts(t *testing.T) {
 		},
 		RequireExplicitExec: true,
 	})
+}
+
+func newIdentity(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: identity FILE")
+	}
+	id, err := age.GenerateX25519Identity()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(id.String()+"\n"), 0o600))
+	ts.Setenv("RECIPIENT", id.Recipient().String())
+}
+
+func encryptionBlock(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: block DIR recipients R... | passphrase")
+	}
+	inner := "passphrase = true"
+	if args[1] == "recipients" {
+		inner = fmt.Sprintf("recipients = [%q]", strings.Join(args[2:], `", "`))
+		inner = strings.ReplaceAll(inner, `\"`, `"`)
+	}
+	name := filepath.Join(ts.MkAbs(args[0]), "main.cluster.hcl")
+	data, err := os.ReadFile(name)
+	ts.Check(err)
+	ts.Check(os.WriteFile(name, append([]byte("clusterplan {\n  encryption {\n    "+inner+"\n  }\n}\n"), data...), 0o644))
 }
 
 func exitCode(ts *testscript.TestScript, neg bool, args []string) {

@@ -15,6 +15,8 @@ import (
 // Modules of others have the short names below. Tests may import anything.
 const Rules = `
 hcl      = github.com/hashicorp/hcl/v2
+age      = filippo.io/age
+crypto   = golang.org/x/crypto
 cty      = github.com/zclconf/go-cty
 cty-yaml = github.com/zclconf/go-cty-yaml
 cobra    = github.com/spf13/cobra
@@ -55,7 +57,8 @@ lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the
 lang/spec, cty < lang/schema                              # values to the model and back
 lang/spec, lang/schema, graph, hcl, cty, cty-yaml, xtext < lang   # the language; xtext: character sets, of two functions
 
-lang/addr, cty < statefile                                # types and codecs, no files
+lang/addr, cty, crypto < statefile                        # types and codecs, no files; a journal's records are sealed one by one
+statefile, age < statefile/seal                           # encryption at rest
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
 
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
@@ -97,7 +100,7 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+statefile/seal, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 

@@ -25,6 +25,14 @@
 // and nothing that it was told is durable is lost. A snapshot of an older format
 // keeps its bytes in a file of its own before it is replaced. All files are 0600.
 //
+// # Encryption
+//
+// With Options.Keys that seal, snapshot, journal and all backups are encrypted. A
+// state in plain is read all the same, and encrypted when it is next written, or
+// by Reseal. What is encrypted is never replaced by what is not, unless
+// Options.Decrypt says so: whoever has lost a block of the definition, or its keys,
+// gets an error. The lock, which says who works here, is in plain.
+//
 // # The lock
 //
 // A lock is a lease with a generation, one more than that of the lock before it.
@@ -85,6 +93,12 @@ type Options struct {
 	Program   string        // version that is written into the snapshot
 	Lease     time.Duration // a lock of another host whose heartbeat stood still for so long is dead; default 60s
 	Heartbeat time.Duration // how often a lock is renewed; default 10s
+
+	Keys statefile.Keys // encrypt and decrypt; nil: everything is in plain
+	// ReadSealed reads what is encrypted also where Keys do not seal, but does not write then.
+	ReadSealed bool
+	// Decrypt is ReadSealed that writes, in plain.
+	Decrypt bool
 
 	guard time.Duration // how long another process may be in the middle of a write; default 10s
 }
@@ -179,6 +193,7 @@ type loaded struct {
 	base    statefile.State
 	entries []statefile.Entry // resting on base
 	format  string            // of the snapshot; "": there is none
+	sealed  bool              // snapshot or journal
 	journal *statefile.Journal
 	raw     []byte // the journal's
 	stale   bool   // the journal rests on an older snapshot: it is folded in already
@@ -191,11 +206,11 @@ func (s *Store) load() (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, format, err := s.readSnapshot(j)
+	base, format, sealed, err := s.readSnapshot(j)
 	if err != nil {
 		return nil, err
 	}
-	l := &loaded{base: *base, format: format, journal: j, raw: raw}
+	l := &loaded{base: *base, format: format, sealed: sealed || j.Chain.Sealed(), journal: j, raw: raw}
 	if len(j.Entries) == 0 {
 		return l, nil
 	}
@@ -231,8 +246,11 @@ func (s *Store) readJournal() ([]byte, *statefile.Journal, error) {
 	if err != nil {
 		return nil, nil, s.fileError("read", err)
 	}
-	j, err := statefile.DecodeJournal(data)
-	if errors.Is(err, statefile.ErrNewer) {
+	j, err := statefile.DecodeJournal(data, s.opts.Keys)
+	if err == nil && j.Chain.Sealed() {
+		err = s.allowed()
+	}
+	if err != nil && !errors.Is(err, statefile.ErrDamaged) {
 		return nil, nil, fmt.Errorf("journal %s: %w", s.journal(), err)
 	}
 	if err != nil {
@@ -257,32 +275,62 @@ func (s *Store) readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-func (s *Store) readSnapshot(j *statefile.Journal) (*statefile.State, string, error) {
+func (s *Store) readSnapshot(j *statefile.Journal) (st *statefile.State, format string, sealed bool, err error) {
 	data, err := s.readFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		fresh := len(j.Entries) == 0 || j.Entries[0].Begin != nil && j.Entries[0].Begin.Serial == 0
 		if _, err := os.Stat(s.backup()); err == nil || !fresh {
-			return nil, "", fmt.Errorf("state %s: %w: it is missing, though there was one (%s). Copy the backup over it, or move backup and journal away to begin anew",
+			return nil, "", false, fmt.Errorf("state %s: %w: it is missing, though there was one (%s). Copy the backup over it, or move backup and journal away to begin anew",
 				s.path, statefile.ErrDamaged, s.describe(s.backup()))
 		}
-		st := new(statefile.State)
+		st = new(statefile.State)
 		if len(j.Entries) > 0 {
 			st.Lineage = j.Entries[0].Begin.Lineage
 		}
-		return st, "", nil
+		return st, "", false, nil
 	}
 	if err != nil {
-		return nil, "", s.fileError("read", err)
+		return nil, "", false, s.fileError("read", err)
 	}
-	st, format, err := statefile.Upgrade(data)
+	if sealed = statefile.Sealed(data); sealed {
+		data, err = s.plain(data)
+	}
+	if err == nil {
+		st, format, err = statefile.Upgrade(data)
+	}
 	if errors.Is(err, statefile.ErrDamaged) {
-		return nil, "", fmt.Errorf("state %s: %w. The last good one is the backup (%s); to go back to it: cp %s %s",
+		return nil, "", false, fmt.Errorf("state %s: %w. The last good one is the backup (%s); to go back to it: cp %s %s",
 			s.path, err, s.describe(s.backup()), s.backup(), s.path)
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("state %s: %w", s.path, err)
+		return nil, "", false, fmt.Errorf("state %s: %w", s.path, err)
 	}
-	return st, format, nil
+	return st, format, sealed, nil
+}
+
+// allowed is an error where nothing encrypted should be: the block of the
+// definition that says so may have been lost.
+func (s *Store) allowed() error {
+	if statefile.Seals(s.opts.Keys) || s.opts.ReadSealed || s.opts.Decrypt {
+		return nil
+	}
+	return fmt.Errorf("%w, but the definition has no encryption block; put that back, or, to have the state in plain from now on: clusterplan init --decrypt-state", statefile.ErrSealed)
+}
+
+// plain decrypts what is sealed.
+func (s *Store) plain(data []byte) ([]byte, error) {
+	if err := s.allowed(); err != nil {
+		return nil, err
+	}
+	return statefile.Open(s.opts.Keys, data)
+}
+
+// seal is data as it is written.
+func (s *Store) seal(data []byte) ([]byte, error) {
+	if !statefile.Seals(s.opts.Keys) {
+		return data, nil
+	}
+	return s.opts.Keys.Seal(data)
 }
 
 // describe says what a snapshot holds, in a few words.
@@ -290,6 +338,9 @@ func (s *Store) describe(path string) string {
 	data, err := s.readFile(path)
 	if err != nil {
 		return filepath.Base(path) + ": none can be read"
+	}
+	if data, err = statefile.Open(s.opts.Keys, data); err != nil {
+		return filepath.Base(path) + ": " + err.Error()
 	}
 	st, err := statefile.Unmarshal(data)
 	if err != nil {

@@ -400,7 +400,7 @@ func TestBadFiles(t *testing.T) {
 		{"damaged journal", edit(".journal", func(s string) string { return strings.Replace(s, "n9", "n8", 1) }), statefile.ErrDamaged, []string{"in record 2, byte ", "state.json: serial 2, 1 objects"}},
 		{"a journal without begin", edit(".journal", func(string) string {
 			e := made("x")
-			data, _, _ := statefile.AppendEntry(nil, &e, 0)
+			data, _ := new(statefile.Chain).Append(nil, &e, nil)
 			return string(data)
 		}), statefile.ErrDamaged, []string{"record 1"}},
 		{"not a file", func(t *testing.T, path string) { do(t, os.Remove(path), os.Mkdir(path, 0o700)) }, nil, []string{"is not a file"}},

@@ -90,8 +90,9 @@ type Lock struct {
 	mu       sync.Mutex // guards the rest
 	base     statefile.State
 	format   string   // of the snapshot on the disk
+	sealed   bool     // snapshot or journal on the disk are encrypted
 	file     *os.File // the journal, open once there is something to append; nobody else's file
-	sum      uint32
+	chain    statefile.Chain
 	begun    bool
 	released bool
 	broken   error // the journal's end is unknown after a failed write
@@ -259,7 +260,7 @@ func (l *Lock) tidy(on *loaded, exclusive, again bool) error {
 			return err
 		}
 	}
-	l.base, l.format = on.base, on.format
+	l.base, l.format, l.sealed = on.base, on.format, on.sealed
 	for _, e := range on.entries {
 		if e.Begin == nil || e.Begin.Holder == nil {
 			continue
@@ -285,7 +286,7 @@ func (l *Lock) tidy(on *loaded, exclusive, again bool) error {
 		if err := l.newJournal(on.raw[:on.journal.Size]); err != nil {
 			return err
 		}
-		l.sum = on.journal.Sum
+		l.chain = on.journal.Chain
 	}
 	return nil
 }

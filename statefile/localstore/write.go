@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 	}
 	var data []byte
 	var err error
-	sum, begun, lineage := l.sum, l.begun, l.base.Lineage
+	chain, begun, lineage := l.chain, l.begun, l.base.Lineage
 	for _, e := range entries {
 		if e.Time.IsZero() {
 			e.Time = time.Now().UTC()
@@ -49,7 +50,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 		if !begun {
 			return errors.New("write journal: a run begins with Begin")
 		}
-		if data, sum, err = statefile.AppendEntry(data, &e, sum); err != nil {
+		if data, err = chain.Append(data, &e, l.s.opts.Keys); err != nil {
 			return err
 		}
 	}
@@ -71,7 +72,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 		l.broken = err
 		return err
 	}
-	l.sum, l.begun, l.base.Lineage = sum, begun, lineage
+	l.chain, l.begun, l.base.Lineage = chain, begun, lineage
 	return nil
 }
 
@@ -81,6 +82,8 @@ func (l *Lock) usable() error {
 		return errors.New("write journal: the lock was released")
 	case l.broken != nil:
 		return fmt.Errorf("write journal: not after an earlier error: %w", l.broken)
+	case l.sealed && !statefile.Seals(l.s.opts.Keys) && !l.s.opts.Decrypt:
+		return fmt.Errorf("write state %s: it is %w, and whether and for whom the definition has it so is not known; mend the definition first", l.s.path, statefile.ErrSealed)
 	}
 	return nil
 }
@@ -177,6 +180,9 @@ func (l *Lock) finish(st statefile.State) error {
 		st.Lineage = newID()
 	}
 	data, err := statefile.Marshal(&st)
+	if err == nil {
+		data, err = l.s.seal(data)
+	}
 	if err != nil {
 		return err
 	}
@@ -204,7 +210,8 @@ func (l *Lock) finish(st statefile.State) error {
 		return l.raced(l.s.fileError("write", err))
 	}
 	// From here on the journal is folded in, and is known for that by its serial.
-	l.base, l.format, l.sum, l.begun = st, statefile.FormatVersion, 0, false
+	l.base, l.format, l.begun, l.chain = st, statefile.FormatVersion, false, statefile.Chain{}
+	l.sealed = statefile.Seals(l.s.opts.Keys)
 	return l.endJournal(exclusive)
 }
 
@@ -251,7 +258,7 @@ func (l *Lock) keepOlder() error {
 	}
 	l.s.step("keep older format")
 	name := fmt.Sprintf("%s.%d.format-%s.backup", l.s.path, l.base.Serial, l.format)
-	err := l.s.link(l.s.path, name)
+	err := l.s.second(name)
 	if noLinks(err) {
 		if err = fs.ErrExist; !exists(name) {
 			err = l.s.copyTo(name)
@@ -287,6 +294,9 @@ func (l *Lock) Keep() (string, error) {
 		old, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			l.s.step("keep")
+			if data, err = l.s.seal(data); err != nil {
+				return "", err
+			}
 			if err := atomicfile.Write(name, data, 0o600); err != nil {
 				return "", l.s.fileError("keep a backup of", err)
 			}
@@ -295,7 +305,7 @@ func (l *Lock) Keep() (string, error) {
 		if err != nil {
 			return "", l.s.fileError("keep a backup of", err)
 		}
-		if bytes.Equal(old, data) {
+		if plain, err := statefile.Open(l.s.opts.Keys, old); err == nil && bytes.Equal(plain, data) && (statefile.Sealed(old) || !statefile.Seals(l.s.opts.Keys)) {
 			return name, nil
 		}
 	}
@@ -307,7 +317,7 @@ func (s *Store) keepBackup() error {
 	tmp := filepath.Join(filepath.Dir(s.path), atomicfile.Prefix+filepath.Base(s.path)+"-backup")
 	os.Remove(tmp)
 	s.step("link backup")
-	err := s.link(s.path, tmp)
+	err := s.second(tmp)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -333,9 +343,30 @@ func noLinks(err error) bool {
 	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EMLINK)
 }
 
+// second gives the snapshot a second name. What is in plain gets none where what
+// is written is encrypted: it would be left over.
+func (s *Store) second(name string) error {
+	if statefile.Seals(s.opts.Keys) {
+		begin := make([]byte, 64)
+		f, err := os.Open(s.path)
+		if err != nil {
+			return err
+		}
+		n, _ := io.ReadFull(f, begin)
+		f.Close()
+		if !statefile.Sealed(begin[:n]) {
+			return unix.ENOTSUP // copyTo encrypts
+		}
+	}
+	return s.link(s.path, name)
+}
+
 // copyTo writes what the snapshot says to a file of its own.
 func (s *Store) copyTo(name string) error {
 	data, err := s.readFile(s.path)
+	if err == nil && !statefile.Sealed(data) {
+		data, err = s.seal(data)
+	}
 	if err != nil {
 		return err
 	}

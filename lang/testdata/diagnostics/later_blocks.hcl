@@ -17,9 +17,6 @@ node "n3" {
 }
 
 clusterplan {
-  encryption {
-    recipients = []
-  }
   backend "git" {
   }
 }

@@ -335,6 +335,9 @@ func (a *app) apply(cmd *cobra.Command, s *run.Session, o run.ApplyOptions, asJS
 		return a.confirm(question, "--auto-approve")
 	}
 	applied, err := s.Apply(cmd.Context(), o)
+	if applied != nil && applied.InPlain {
+		fmt.Fprintf(a.err, "The cluster's keys lie in %s, which its owner alone can read, and are not encrypted. An encryption block in the definition encrypts them.\n", s.Store.Path())
+	}
 	if applied != nil && applied.Took != "" {
 		fmt.Fprintf(a.err, "The lock of a run by %s that ended without giving it back was taken over.\n", view.Tame(applied.Took))
 	}

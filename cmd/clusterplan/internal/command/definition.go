@@ -17,28 +17,41 @@ import (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	return &cobra.Command{
+	var o run.Options
+	c := &cobra.Command{
 		Use:   "init [DIR]",
 		Short: "Make a definition's directory ready",
 		Long: long(`
 Init checks that the definition can be read, that its providers are there, and that
-the state can be. Apply does this by itself; init is for scripts and for looking.`, helpDone, helpError),
+the state can be. Apply does this by itself; init is for scripts and for looking.
+Where the definition has the state encrypted, init encrypts one that is in plain, and
+has an encrypted one be for the present recipients.`, helpDone, helpError),
 		Example: "  clusterplan init examples/quickstart",
 		Args:    atMost(1, "the definition's directory"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := run.Open(dirArg(args), run.Options{Version: Version})
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Version = Version
+			s, err := run.Open(dirArg(args), o)
 			if err != nil {
 				return err
 			}
 			defer s.Close()
-			if err := s.Init(); err != nil {
+			said, err := s.Init(cmd.Context())
+			for _, text := range said {
+				fmt.Fprintln(a.out, text)
+			}
+			if err != nil {
 				return err
 			}
 			a.errStyle.Diagnostics(a.err, s.Diags, s.Config.Files())
+			if !s.Encrypted() {
+				fmt.Fprintln(a.err, "The state is not encrypted: whoever can read its file has the cluster's keys. An encryption block in the definition's clusterplan block encrypts it.")
+			}
 			_, err = fmt.Fprintf(a.out, "Ready: %s. The state lies in %s.\n", s.Dir, s.Store.Path())
 			return err
 		},
 	}
+	c.Flags().BoolVar(&o.Decrypt, "decrypt-state", false, "the encryption block was taken out: write the encrypted state in plain from now on")
+	return c
 }
 
 func (a *app) validateCommand() *cobra.Command {

@@ -47,6 +47,7 @@ type Applied struct {
 	Refused bool          // Approve said no
 	Nothing bool          // there was nothing to do
 	Took    string        // whose lock was taken over, "" nobody's
+	InPlain bool          // the cluster's keys were made and lie in the state in plain
 	Kept    error         // the cluster's change lease could not be given back
 
 	// Checks are the check blocks as they are once all is done, CheckDiags the
@@ -80,7 +81,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	lock, err := s.lock(ctx, verb(o.Mode), o.LockTimeout)
+	lock, err := s.lockToWrite(ctx, verb(o.Mode), o.LockTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +150,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 		Parallelism: o.Parallelism, Stop: o.Stop, Events: o.Events, Identity: s.setIdentity,
 	})
 	out.Result = res
+	out.InPlain = s.Snap.State.Cluster == nil && res != nil && res.State.Cluster != nil && !s.keys.Seals()
 	var lost *lostError
 	if errors.As(context.Cause(ctx), &lost) {
 		runErr = errors.Join(lost, runErr)
@@ -238,13 +240,16 @@ func (s *Session) prepare() error {
 	return atomicfile.Write(ignore, []byte("# Keys and states: not for a repository.\n*\n"), 0o644)
 }
 
-// Init makes a definition's directory ready for an apply.
-func (s *Session) Init() error {
+// Init makes a definition's directory ready for an apply. It says what it did beyond that.
+func (s *Session) Init(ctx context.Context) (said []string, err error) {
 	if err := s.Check(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.prepare(); err != nil {
-		return err
+		return nil, err
 	}
-	return s.ReadState()
+	if said, err = s.reseal(ctx, 0); err != nil {
+		return said, err
+	}
+	return said, s.ReadState()
 }

@@ -30,7 +30,7 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 	case !s.stateDirExists():
 		return nil, &view.Hint{Err: fmt.Errorf("%w: there is no state %s", ErrNoCluster, s.Store.Path()), Hint: "Bring the state back, or apply first."}
 	}
-	lock, err := s.lock(ctx, "import", o.LockTimeout)
+	lock, err := s.lockToWrite(ctx, "import", o.LockTimeout)
 	if err != nil {
 		return nil, err
 	}

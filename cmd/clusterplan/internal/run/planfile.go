@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/planner/planfile"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // staleError is ErrStale with why.
@@ -56,7 +58,7 @@ func CanSave(path string) error {
 	defer f.Close()
 	begin := make([]byte, 64)
 	n, _ := io.ReadFull(f, begin)
-	if !planfile.IsPlan(begin[:n]) {
+	if !planfile.IsPlan(begin[:n]) && !strings.HasPrefix(string(begin[:n]), sealedPlan) {
 		return &view.Hint{Err: fmt.Errorf("--out: %s is there already, and is no plan file", path), Hint: "Name another file; only an earlier plan is written over."}
 	}
 	return nil
@@ -68,13 +70,13 @@ func (s *Session) Save(path string, p *Planned, o PlanOptions, text string) erro
 	if s.reads == nil {
 		return errors.New("save the plan: what it was made from was not recorded")
 	}
-	if names := s.secrets(p.Definition); len(names) > 0 {
+	if names := s.secrets(p.Definition); len(names) > 0 && !s.keys.Seals() {
 		const most = 3
 		if len(names) > most {
 			names = append(names[:most], "...")
 		}
 		return &view.Hint{Err: fmt.Errorf("the plan is not saved: it has sensitive values (%s), and the file would hold them in plain", strings.Join(names, ", ")),
-			Hint: "Plan files can't be encrypted in this version. Apply without one: clusterplan apply."}
+			Hint: "Encrypt it: an encryption block in the clusterplan block has state and plan files encrypted. Or apply without a plan file: clusterplan apply."}
 	}
 	f := &planfile.File{
 		Program: s.opts.Version, Dir: s.Dir, Abs: s.abs, Text: text, Sources: s.reads.Sources(),
@@ -97,8 +99,13 @@ func (s *Session) Save(path string, p *Planned, o PlanOptions, text string) erro
 		return err
 	}
 	data, err := planfile.Marshal(f)
+	if err == nil && s.keys.Seals() {
+		if data, err = s.keys.Seal(data); err == nil {
+			data = append([]byte(sealedPlan), data...)
+		}
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("save the plan: %w", err)
 	}
 	if err := CanSave(path); err != nil { // it may have changed since the plan was begun
 		return err
@@ -159,6 +166,15 @@ func ReadPlan(path string) (*planfile.File, error) {
 	}
 	if len(data) > planfile.Limit {
 		return nil, &view.Hint{Err: fail(fmt.Errorf("%w: it has more than %d bytes", planfile.ErrNotPlan, planfile.Limit)), Hint: "Name the file that plan --out wrote."}
+	}
+	if inner, ok := bytes.CutPrefix(data, []byte(sealedPlan)); ok {
+		data, err = openFile("plan file "+path, inner)
+		if errors.Is(err, statefile.ErrDamaged) {
+			return nil, &view.Hint{Err: err, Hint: "It can't be trusted any more. Plan again: clusterplan plan --out FILE, and copy the whole file."}
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	f, err := planfile.Unmarshal(data)
 	switch {

@@ -30,6 +30,9 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 	st := res.State
 	st.Program, st.Serial, st.Lineage = s.opts.Version, st.Serial+1, cmp.Or(st.Lineage, s.Snap.State.Lineage, pki.NewID())
 	data, merr := statefile.Marshal(&st)
+	if merr == nil && s.keys.Seals() {
+		data, merr = s.keys.Seal(data)
+	}
 	if merr != nil {
 		return err
 	}

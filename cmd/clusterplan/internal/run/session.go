@@ -31,6 +31,7 @@ import (
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
+	"github.com/clusterplan/clusterplan/statefile/seal"
 )
 
 // Errors that have an exit code of their own.
@@ -53,6 +54,8 @@ type Options struct {
 	Tell func(string)
 	// Record keeps what is read of the definition's directory, for Save.
 	Record bool
+	// Decrypt has an encrypted state written in plain from now on (Init).
+	Decrypt bool
 }
 
 // Session is one command's view of one definition's directory.
@@ -68,6 +71,7 @@ type Session struct {
 	registry *providers.Registry
 	confdb   *confdb.Provider
 	nodes    *providers.Directory
+	keys     *seal.Keys
 	reads    *planfile.Recorder // nil: not recorded
 
 	// look is called before the world is looked at, once providers are configured.
@@ -129,13 +133,15 @@ func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 		Providers: s.places(),
 	})
 	path := localstore.DefaultPath(s.abs)
-	if b := s.Config.Backend; b != nil && b.Path != "" {
-		if path = b.Path; !filepath.IsAbs(path) {
+	if b := s.Config.Backend; b != nil && b.Settings["path"] != "" {
+		if path = b.Settings["path"]; !filepath.IsAbs(path) {
 			path = filepath.Join(s.abs, path)
 		}
 	}
+	s.setKeys()
 	var err error
-	s.Store, err = localstore.Open(path, localstore.Options{Program: s.opts.Version})
+	s.Store, err = localstore.Open(path, localstore.Options{Program: s.opts.Version, Keys: s.keys, Decrypt: s.opts.Decrypt,
+		ReadSealed: s.Diags.HasErrors()}) // what the definition says may be in what can't be read of it
 	return err
 }
 

@@ -81,7 +81,7 @@ func (s *Session) edit(ctx context.Context, what string, o EditOptions, change f
 		}
 		return out, change(out, snap.State)
 	}
-	lock, err := s.lock(ctx, what, o.LockTimeout)
+	lock, err := s.lockToWrite(ctx, what, o.LockTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +138,10 @@ func (s *Session) PullState() (data []byte, snap *localstore.Snapshot, err error
 // PushState takes a snapshot that was pulled for the state. name is what it is
 // called in errors.
 func (s *Session) PushState(ctx context.Context, name string, data []byte, o EditOptions) (*Edited, error) {
+	data, err := openFile(name, data)
+	if err != nil {
+		return nil, err
+	}
 	st, err := statefile.UnmarshalForeign(data)
 	if errors.Is(err, statefile.ErrEdited) && o.Force {
 		err = nil
@@ -157,7 +161,7 @@ func (s *Session) PushState(ctx context.Context, name string, data []byte, o Edi
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	lock, err := s.lock(ctx, "state push", o.LockTimeout)
+	lock, err := s.lockToWrite(ctx, "state push", o.LockTimeout)
 	if err != nil {
 		return nil, err
 	}
