@@ -335,7 +335,7 @@ func (c *completions) reference(a *spec.Attribute) {
 		group := c.block.within("group")
 		for i := range all {
 			d := &all[i]
-			if d.Kind != first || d.Kind == "resource" && (group == nil || d.Group != group.label(len(group.labels)-1) || d.block == objectOf(c.block)) {
+			if d.Kind != first || d.Kind == "resource" && (group == nil || d.Group != group.label(len(group.labels)-1)) || d.attr == nil && d.block == objectOf(c.block) {
 				continue
 			}
 			c.add(0, c.named(d, d.Name), d.Name)

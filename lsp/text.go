@@ -62,11 +62,7 @@ func (d *document) offset(p position, e encoding) int {
 	}
 	at, end := d.lines[p.Line], d.lineEnd(int(p.Line))
 	if e == utf8s {
-		at = min(at+int(min(p.Character, 1<<30)), end)
-		for at > d.lines[p.Line] && at < end && !utf8.RuneStart(d.text[at]) {
-			at--
-		}
-		return at
+		return d.whole(min(at+int(min(p.Character, 1<<30)), end))
 	}
 	for units := int64(p.Character); units > 0 && at < end; {
 		r, n := utf8.DecodeRune(d.text[at:end])
@@ -80,9 +76,22 @@ func (d *document) offset(p position, e encoding) int {
 	return at
 }
 
+// whole is where the character begins that offset lies in.
+func (d *document) whole(offset int) int {
+	for i := 1; i < utf8.UTFMax && i <= offset && offset < len(d.text); i++ {
+		if utf8.RuneStart(d.text[offset-i]) {
+			if _, n := utf8.DecodeRune(d.text[offset-i:]); n > i {
+				return offset - i
+			}
+			break
+		}
+	}
+	return offset
+}
+
 // position is offset's inverse.
 func (d *document) position(offset int, e encoding) position {
-	offset = max(0, min(offset, len(d.text)))
+	offset = d.whole(max(0, min(offset, len(d.text))))
 	line := sort.SearchInts(d.lines, offset+1) - 1
 	start := d.lines[line]
 	if e == utf8s {
