@@ -1,6 +1,7 @@
 package lang
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -77,6 +78,36 @@ func orUnknown(e hclsyntax.Expression, diags hcl.Diagnostics) func(hcl.Range) (h
 		return e, diags
 	}
 }
+
+// literally is the value of an expression of literals alone, as most of a large
+// definition's are: their trees are many times as large as what they say, and
+// would stay as long as the definition.
+func literally(e hclsyntax.Expression) (cty.Value, bool) {
+	if !onlyLiterals(e) {
+		return cty.NilVal, false
+	}
+	v, diags := e.Value(nil)
+	return v, len(diags) == 0
+}
+
+func onlyLiterals(e hclsyntax.Expression) bool {
+	switch e := e.(type) {
+	case *hclsyntax.LiteralValueExpr:
+		return true
+	case *hclsyntax.TemplateExpr:
+		return !slices.ContainsFunc(e.Parts, hasMore)
+	case *hclsyntax.TupleConsExpr:
+		return !slices.ContainsFunc(e.Exprs, hasMore)
+	case *hclsyntax.ObjectConsExpr:
+		return !slices.ContainsFunc(e.Items, func(i hclsyntax.ObjectConsItem) bool {
+			key, ok := i.KeyExpr.(*hclsyntax.ObjectConsKeyExpr)
+			return !ok || key.ForceNonLiteral || hasMore(i.ValueExpr) || hcl.ExprAsKeyword(key.Wrapped) == "" && !onlyLiterals(key.Wrapped)
+		})
+	}
+	return false
+}
+
+func hasMore(e hclsyntax.Expression) bool { return !onlyLiterals(e) }
 
 // Roots of references.
 const (

@@ -59,7 +59,7 @@ type Config struct {
 	unparsed  bool      // a file has syntax errors: values that are unknown may be due to them
 }
 
-// Files are the files that diagnostics refer to, by name.
+// Files are the files that diagnostics refer to, by name, without their bodies.
 func (c *Config) Files() map[string]*hcl.File { return c.files }
 
 // ClusterName is the cluster block's label, "" without one.
@@ -178,7 +178,7 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 		diags = append(diags, fileDiags...)
 		c.unparsed = c.unparsed || fileDiags.HasErrors()
 		if f != nil && f.Body != nil {
-			c.files[full] = f
+			c.files[full] = &hcl.File{Bytes: f.Bytes, Nav: f.Nav} // what is in the tree is read once
 			bodies = append(bodies, f.Body)
 		}
 	}

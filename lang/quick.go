@@ -21,7 +21,7 @@ import (
 func parseConfig(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	q := &quick{src: src, name: name, place: place{line: 1}}
 	if body, ok := q.file(); ok {
-		return &hcl.File{Body: body, Bytes: src, Nav: navigation{body}}, nil
+		return &hcl.File{Body: body, Bytes: src, Nav: outline(body)}, nil
 	}
 	if d := tooDeep(src, name); d != nil {
 		return &hcl.File{Body: hcl.EmptyBody(), Bytes: src}, hcl.Diagnostics{d}
@@ -30,14 +30,30 @@ func parseConfig(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 }
 
 // navigation tells hcl's writer of diagnostics the block that a place lies in.
-type navigation struct{ root *hclsyntax.Body }
+// It outlives the tree.
+type navigation []header
+
+type header struct {
+	typ        string
+	labels     []string
+	start, end int // bytes
+}
+
+func outline(root *hclsyntax.Body) navigation {
+	out := make(navigation, len(root.Blocks))
+	for i, b := range root.Blocks {
+		rng := b.Range()
+		out[i] = header{b.Type, b.Labels, rng.Start.Byte, rng.End.Byte}
+	}
+	return out
+}
 
 // ContextString is the block's header, "" outside of all.
 func (n navigation) ContextString(offset int) string {
-	for _, b := range n.root.Blocks {
-		if b.Range().ContainsOffset(offset) {
-			text := b.Type
-			for _, l := range b.Labels {
+	for _, b := range n {
+		if offset >= b.start && offset < b.end {
+			text := b.typ
+			for _, l := range b.labels {
 				text += fmt.Sprintf(" %q", l)
 			}
 			return text

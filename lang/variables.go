@@ -101,7 +101,11 @@ func (c *Config) compile(e hcl.Expression, wantRef bool) (*expr, hcl.Diagnostics
 	native, diags := compile(e, wantRef)
 	out := &expr{Expression: native, id: c.exprs, bad: diags.HasErrors()}
 	c.exprs++
-	if !out.bad {
+	switch v, literal := literally(native); {
+	case out.bad:
+	case literal:
+		out.Expression = &hclsyntax.LiteralValueExpr{Val: v, SrcRange: native.Range()}
+	default:
 		out.refs = findRefs(native)
 		diags = append(diags, c.iterators.take(out)...)
 	}
