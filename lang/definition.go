@@ -261,14 +261,18 @@ func (d *Definition) typed() *spec.Definition {
 				continue
 			}
 			typ := d.ev.c.opts.ResourceTypes[o.Type]
-			r := spec.Resource{}
+			if group.Resources == nil {
+				group.Resources = make([]spec.Resource, 0, len(b.parent.resources))
+			}
+			group.Resources = append(group.Resources, spec.Resource{})
+			r := &group.Resources[len(group.Resources)-1]
 			if first := resources[b]; first != nil {
-				r = *first
+				*r = *first
 				names := b.body.varying()
 				if b.body.varyLists {
 					names = append(names, "depends_on", "depends_on_any")
 				}
-				d.decoded(schema.DecodeSomeResource(o.Value, typ, &r, names))
+				d.decoded(schema.DecodeSomeResource(o.Value, typ, r, names))
 			} else {
 				base := defaults[o.Type]
 				if base == nil {
@@ -276,16 +280,14 @@ func (d *Definition) typed() *spec.Definition {
 					d.decoded(schema.DecodeKnownResource(b.body.defaults(), typ, base))
 					defaults[o.Type] = base
 				}
-				r = *base
-				d.decoded(schema.DecodeSomeResource(o.Value, typ, &r, b.body.given()))
-				first := r
-				resources[b] = &first
+				*r = *base
+				d.decoded(schema.DecodeSomeResource(o.Value, typ, r, b.body.given()))
+				if b.repeated() || b.parent.repeated() {
+					first := *r
+					resources[b] = &first
+				}
 			}
 			r.Addr, r.Name = o.Addr, in.name
-			if group.Resources == nil {
-				group.Resources = make([]spec.Resource, 0, len(b.parent.resources))
-			}
-			group.Resources = append(group.Resources, r)
 		case o.Type == addr.TypeCluster:
 			d.decoded(schema.DecodeKnown(o.Value, &out.Cluster))
 		case o.Type == addr.TypeNode:
@@ -299,25 +301,26 @@ func (d *Definition) typed() *spec.Definition {
 			f.Addr = o.Addr
 			out.Fences = append(out.Fences, f)
 		case o.Type == addr.TypeGroup:
-			g := spec.Group{}
+			out.Groups = append(out.Groups, spec.Group{})
+			group = &out.Groups[len(out.Groups)-1]
 			if first := groups[b]; first != nil {
-				g = *first
-				stated := g.Failover.Stated
-				d.decoded(schema.DecodeSome(o.Value, &g, append(b.body.varying(), "name", "depends_on", "keep_apart", "keep_apart_soft")))
-				g.Failover.Stated = stated // which is in no value
+				*group = *first
+				stated := group.Failover.Stated
+				d.decoded(schema.DecodeSome(o.Value, group, append(b.body.varying(), "name", "depends_on", "keep_apart", "keep_apart_soft")))
+				group.Failover.Stated = stated // which is in no value
 			} else {
-				d.decoded(schema.DecodeKnown(o.Value, &g))
+				d.decoded(schema.DecodeKnown(o.Value, group))
 				for i := range b.body.blocks {
 					n := &b.body.blocks[i]
-					g.Failover.Stated = g.Failover.Stated || n.Name == "failover" && n.body != nil
+					group.Failover.Stated = group.Failover.Stated || n.Name == "failover" && n.body != nil
 				}
-				first := g
-				groups[b] = &first
+				if b.repeated() {
+					first := *group
+					groups[b] = &first
+				}
 			}
-			g.Failover.Stated = g.Failover.Stated || slices.Contains(in.dynamics, "failover")
-			g.Addr = o.Addr
-			out.Groups = append(out.Groups, g)
-			group = &out.Groups[len(out.Groups)-1]
+			group.Failover.Stated = group.Failover.Stated || slices.Contains(in.dynamics, "failover")
+			group.Addr = o.Addr
 		}
 	}
 	return out

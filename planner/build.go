@@ -61,6 +61,7 @@ type builder struct {
 	wanted  []wanted // in address order
 	shapes  map[string]shape
 	types   map[string]cty.Type
+	differ  differ
 	state   map[addr.Address]*statefile.Object
 	pending map[addr.Address]*statefile.Pending
 	items   []*item // in address order
@@ -450,5 +451,5 @@ func (b *builder) bringAbout(it *item) {
 	}
 	c.Phases = it.phases
 	c.After = b.shapes[c.Type].guard(planned)
-	c.Attributes = b.shapes[c.Type].diff(cty.NilVal, c.After, cty.NilVal)
+	c.Attributes = b.differ.diff(b.shapes[c.Type], cty.NilVal, c.After, cty.NilVal)
 }

@@ -50,7 +50,7 @@ func (b *builder) compare(it *item) {
 	c.Before = it.veil(likeMarks(s.guard(it.prior.Value), it.want.config))
 	c.After = s.guard(likeMarks(resp.Planned, it.want.config))
 	if !equal {
-		c.Attributes = s.diff(c.Before, c.After, b.attributes(it))
+		c.Attributes = b.differ.diff(s, c.Before, c.After, b.attributes(it))
 	}
 	c.Impact = resp.Impact
 	changed := slices.ContainsFunc(c.Attributes, func(a AttributeChange) bool { return a.Cause == CauseDefinition })

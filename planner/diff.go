@@ -28,6 +28,7 @@ func stronger(a, b spec.Impact) spec.Impact {
 type shape struct {
 	attrs  map[string]spec.Attribute
 	blocks map[string]shape
+	hides  bool // something in it is sensitive
 }
 
 func shapeOf(s spec.Schema) shape { return shapeOfBlock(s.Attributes, s.Blocks) }
@@ -36,13 +37,18 @@ func shapeOfBlock(attrs []spec.Attribute, blocks []spec.Block) shape {
 	out := shape{attrs: make(map[string]spec.Attribute, len(attrs)), blocks: make(map[string]shape, len(blocks))}
 	for _, a := range attrs {
 		out.attrs[a.Name] = a
+		out.hides = out.hides || a.Sensitive
 	}
 	for _, b := range blocks {
 		if b.Repeated { // a list, as an attribute's
-			out.attrs[b.Name] = listOf(b)
+			list := listOf(b)
+			out.attrs[b.Name] = list
+			out.hides = out.hides || list.Sensitive
 			continue
 		}
-		out.blocks[b.Name] = shapeOfBlock(b.Attributes, b.Blocks)
+		inner := shapeOfBlock(b.Attributes, b.Blocks)
+		out.blocks[b.Name] = inner
+		out.hides = out.hides || inner.hides
 	}
 	return out
 }
@@ -60,16 +66,26 @@ func listOf(b spec.Block) spec.Attribute {
 // diff lists the attributes in which before and after differ, in the order of
 // their names. applied is what the last apply left (cty.NilVal: unknown): an
 // attribute that is there as it should be after, and isn't now, has drifted.
-func (s shape) diff(before, after, applied cty.Value) []AttributeChange {
-	d := differ{}
+func (d *differ) diff(s shape, before, after, applied cty.Value) []AttributeChange {
+	d.out = d.out[:0]
 	d.object(s, "", before, after, applied)
-	return d.out
+	if len(d.out) == 0 {
+		return nil
+	}
+	return slices.Clone(d.out)
 }
 
-type differ struct{ out []AttributeChange }
+// differ keeps its memory from one object to the next.
+type differ struct {
+	out   []AttributeChange
+	names []string
+}
 
 func (d *differ) object(s shape, prefix string, before, after, applied cty.Value) {
-	for _, name := range attributeNames(before, after) {
+	start := len(d.names)
+	d.names = appendAttributeNames(d.names, before, after)
+	names := d.names[start:]
+	for _, name := range names {
 		path := name
 		if prefix != "" {
 			path = prefix + "." + name
@@ -85,6 +101,7 @@ func (d *differ) object(s shape, prefix string, before, after, applied cty.Value
 		attr := s.attrs[name]
 		d.value(path, attr, attr.Sensitive, p != cty.NilVal, b, a, p)
 	}
+	d.names = d.names[:start]
 }
 
 // value compares two values of one attribute; maps by key, lists of one
@@ -144,7 +161,7 @@ func mask(v cty.Value, sensitive bool) cty.Value {
 
 // guard marks what the schema calls sensitive within an object's value.
 func (s shape) guard(v cty.Value) cty.Value {
-	if v == cty.NilVal || !s.hides() || !v.IsKnown() || v.IsNull() {
+	if v == cty.NilVal || !s.hides || !v.IsKnown() || v.IsNull() {
 		return v
 	}
 	u, marks := v.Unmark()
@@ -158,20 +175,6 @@ func (s shape) guard(v cty.Value) cty.Value {
 		}
 	}
 	return cty.ObjectVal(attrs).WithMarks(marks)
-}
-
-func (s shape) hides() bool {
-	for _, a := range s.attrs {
-		if a.Sensitive {
-			return true
-		}
-	}
-	for _, b := range s.blocks {
-		if b.hides() {
-			return true
-		}
-	}
-	return false
 }
 
 // likeMarks gives v the marks that like has, for what a definition calls
@@ -224,10 +227,13 @@ func isAbsent(v cty.Value) bool {
 	return ty == cty.String && v.AsString() == "" || (ty.IsListType() || ty.IsMapType()) && v.LengthInt() == 0
 }
 
-func marked(v cty.Value) bool { return v != cty.NilVal && v.ContainsMarked() }
+// marked tells whether v or a part of it is marked.
+func marked(v cty.Value) bool {
+	return v != cty.NilVal && (v.IsMarked() || !v.Type().IsPrimitiveType() && v.ContainsMarked())
+}
 
 func unmark(v cty.Value) cty.Value {
-	if v == cty.NilVal || !v.ContainsMarked() {
+	if !marked(v) {
 		return v
 	}
 	v, _ = v.UnmarkDeep()
@@ -255,8 +261,10 @@ func element(m map[string]cty.Value, key string) cty.Value {
 	return cty.NilVal
 }
 
-func attributeNames(values ...cty.Value) []string {
-	var names []string
+// appendAttributeNames appends the names of the attributes that any of these
+// objects has, in their order.
+func appendAttributeNames(names []string, values ...cty.Value) []string {
+	start := len(names)
 	for _, v := range values {
 		if v == cty.NilVal || !v.Type().IsObjectType() {
 			continue
@@ -265,8 +273,8 @@ func attributeNames(values ...cty.Value) []string {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	slices.Sort(names[start:])
+	return names[:start+len(slices.Compact(names[start:]))]
 }
 
 func sortedKeys(maps ...map[string]cty.Value) []string {

@@ -49,7 +49,7 @@ func TestDiff(t *testing.T) {
 		{"all is new", ``, `{"a":"1","b":{"x":1}}`, ``, "a definition restart_resource, b.x definition none"},
 	} {
 		var got []string
-		for _, a := range shapeOf(diffSchema).diff(value(t, c.before), value(t, c.after), value(t, c.applied)) {
+		for _, a := range new(differ).diff(shapeOf(diffSchema), value(t, c.before), value(t, c.after), value(t, c.applied)) {
 			one := a.Path + " " + a.Cause + " " + string(a.Impact)
 			if a.Sensitive {
 				one += " sensitive"
@@ -82,7 +82,7 @@ func TestDiffFindsEveryDifference(t *testing.T) {
 		before, after := value(t, text(t)), value(t, text(t))
 		one, _ := schema.ToJSON(before)
 		two, _ := schema.ToJSON(after)
-		if got := shapeOf(diffSchema).diff(before, after, cty.NilVal); (len(got) == 0) != (string(one) == string(two)) {
+		if got := new(differ).diff(shapeOf(diffSchema), before, after, cty.NilVal); (len(got) == 0) != (string(one) == string(two)) {
 			t.Fatalf("%s\n%s\n%v", one, two, got)
 		}
 	})

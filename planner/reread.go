@@ -38,7 +38,7 @@ func (b *builder) takeOver(it *item) {
 	applied := b.attributes(it)
 	if it.prior.Value != cty.NilVal && !same(applied, it.prior.Value) {
 		before, after := it.veil(s.guard(applied)), it.veil(s.guard(it.prior.Value))
-		c.Attributes = s.diff(before, after, cty.NilVal)
+		c.Attributes = b.differ.diff(s, before, after, cty.NilVal)
 		for i := range c.Attributes {
 			c.Attributes[i].Cause, c.Attributes[i].Impact = CauseDrift, ""
 			paths = append(paths, c.Attributes[i].Path)

@@ -23,11 +23,12 @@ type shownAttribute struct {
 // attributes shows what differs, and how much does not; of an object that is to
 // be made, or to go, what is not as it is by default.
 func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
-	list := together(c)
+	d.list = together(d.list[:0], c)
+	list := d.list
 	if c.Action() == "delete" {
 		list = going(c)
 	}
-	shown := make([]shownAttribute, 0, len(list))
+	shown := list[:0]
 	width, asDefault := 0, 0
 	for _, a := range list {
 		value := a.after
@@ -76,9 +77,8 @@ func count(n int, what string) string {
 }
 
 // together brings the elements of one list or map together where the whole of
-// it is known.
-func together(c *planner.Change) []shownAttribute {
-	out := make([]shownAttribute, 0, len(c.Attributes))
+// it is known. It appends them to out.
+func together(out []shownAttribute, c *planner.Change) []shownAttribute {
 	for _, a := range c.Attributes {
 		root, _, element := strings.Cut(a.Path, "[")
 		var before, after cty.Value

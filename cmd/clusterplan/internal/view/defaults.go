@@ -18,6 +18,7 @@ import (
 type defaults struct {
 	types   map[string]map[string]cty.Value // by type and path
 	cluster spec.Timings
+	list    []shownAttribute // of the object that is being shown; its memory is the next one's
 }
 
 func newDefaults(p *planner.Plan) *defaults {
