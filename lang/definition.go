@@ -48,6 +48,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 		localDeps: map[*local][]Edge{},
 		shares:    map[*body]*shared{},
 		sealed:    map[*body]cty.Value{},
+		types:     map[[2]string]cty.Value{},
 		timings:   spec.Timings{}.WithDefaults(),
 		root: &hcl.EvalContext{
 			Functions: c.functions,
@@ -78,7 +79,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	ev.diags = append(ev.diags, d.checkMoved()...)
 	ev.diags = append(ev.diags, d.checkRemoved()...)
 	ev.diags = append(ev.diags, d.checkTriggers()...)
-	ev.shares, ev.sealed = nil, nil
+	ev.shares, ev.sealed, ev.types = nil, nil, nil
 	diags := tidy(ev.diags)
 	ev.diags = nil
 	return d, diags

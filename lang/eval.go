@@ -42,6 +42,7 @@ type evaluation struct {
 	localDeps map[*local][]Edge
 	shares    map[*body]*shared
 	sealed    map[*body]cty.Value
+	types     map[[2]string]cty.Value // the first value of each kind of object
 }
 
 // memo is what was worked out for an expression that is the same in every instance.

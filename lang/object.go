@@ -79,14 +79,33 @@ func (ev *evaluation) object(in *instance) {
 func (ev *evaluation) seal(in *instance) {
 	b := in.block.body
 	if in.block.kind != rootResource || len(b.vary)+len(b.varyBlocks) > 0 || b.varyLists {
-		in.value = cty.ObjectVal(in.attrs)
+		in.value = ev.alike(in.block, cty.ObjectVal(in.attrs))
 	} else if v, ok := ev.sealed[b]; ok {
 		in.value = v
 	} else {
-		in.value = cty.ObjectVal(in.attrs)
+		in.value = ev.alike(in.block, cty.ObjectVal(in.attrs))
 		ev.sealed[b] = in.value
 	}
 	in.attrs = nil
+}
+
+var second = cty.NumberIntVal(1)
+
+// alike gives an object's value the type of an earlier one, where the two are
+// equal: cty makes a type, a map of all its attributes, for every object, and of
+// thousands it would be as large as what they hold. That an element has its
+// list's type is how cty says it.
+func (ev *evaluation) alike(b *block, v cty.Value) cty.Value {
+	kind := [2]string{b.kind, b.typ}
+	first, ok := ev.types[kind]
+	if !ok {
+		ev.types[kind] = v
+		return v
+	}
+	if !first.Type().Equals(v.Type()) {
+		return v // parts are of no known type
+	}
+	return cty.ListVal([]cty.Value{first, v}).Index(second)
 }
 
 // shared are the attributes of a body's instances, in a map that the next
