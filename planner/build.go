@@ -50,6 +50,8 @@ type item struct {
 	moves   bool              // the database has to learn of its address, if of nothing else
 	trigger string            // what has it made anew, by replace_triggered_by
 	left    bool              // the plan is of a part, and this stays as it is
+	deposed []*item           // of a node: whose place it takes, and who have not left yet
+	instead bool              // of a node that is made anew, join before leave: the new one and the old one
 }
 
 func (it *item) acts() bool { return !it.left && (it.moves || it.change.Action() != "no-op") }
@@ -75,7 +77,8 @@ type builder struct {
 	after     spec.Definition
 	before    spec.Definition
 	destroy   bool
-	rereads   bool // refresh-only
+	rereads   bool             // refresh-only
+	deposes   []statefile.Move // nodes that are made anew, with the addresses under which they leave
 	// remember: the state has to learn of a prevent_destroy, though nothing else changes.
 	remember bool
 	fresh    bool // there is no cluster yet: quorum rules do not apply

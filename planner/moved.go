@@ -96,7 +96,9 @@ func (b *builder) relabel() {
 	for i := range next.Members {
 		m := &next.Members[i]
 		if it := address(m.Spec.ID, &m.Spec.Addr); it != nil {
-			rename(it, &m.Spec.Name, nodes)
+			if !b.beside(live, it) {
+				rename(it, &m.Spec.Name, nodes)
+			}
 		}
 	}
 	next.Groups = slices.Clone(live.Groups)
@@ -123,6 +125,15 @@ func (b *builder) relabel() {
 		}
 	}
 	b.in.World.Live = &next
+}
+
+// beside tells whether a node whose place it takes is in the cluster still, so
+// that it goes by another name there.
+func (b *builder) beside(live *providers.Live, it *item) bool {
+	return slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool {
+		o := b.at[it.addr.Depose(m.Spec.ID)]
+		return m.Spec.ID != it.id && o != nil && o.addr != it.addr
+	})
 }
 
 // calledOtherwise tells whether the cluster knows anything of ours by another

@@ -33,18 +33,21 @@ type orderer struct {
 
 	ups, joins, rolls, leaves []*Unit // of nodes
 	early                     []*Unit // leaves of nodes that are down: they come before the rolls
+	names                     []*Unit // of nodes that take others' places
 	fences, groups            []*Unit
 	cluster                   *Unit
 }
 
 // order turns the changes into units, orders them, and tells the steps.
 func (b *builder) order() {
+	b.depose()
 	o := &orderer{builder: b, g: graph.New[Key](), units: map[Key]*Unit{}}
 	for _, it := range b.items {
 		switch {
 		case it.addr.IsResource():
 		case it.addr.Type == addr.TypeNode:
 			o.node(it)
+			o.succeeds(it)
 		case it.addr.Type == addr.TypeFence:
 			o.fence(it)
 		case it.addr.Type == addr.TypeGroup:
@@ -60,8 +63,11 @@ func (b *builder) order() {
 	o.leaderLast(o.leaves)
 	o.wake()
 	o.leaveEarly()
+	o.rollDeposed()
 	o.sortRolls()
-	o.wakeForRolls()
+	if o.wakeForRolls(); o.rollDeposed() {
+		o.sortRolls()
+	}
 	batches := o.batches()
 	if b.destroy {
 		o.destroyEdges()
@@ -81,7 +87,7 @@ func (b *builder) order() {
 			"None of these can be the first: "+strings.Join(names, " -> ")+". Do it in two applies: first take away what they exchange, then give it."))
 		return
 	}
-	w := &Work{Graph: o.g, Renames: b.in.Renames, Adoptions: b.adoptions(), Dropped: b.dropped, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
+	w := &Work{Graph: o.g, Renames: b.in.Renames, Deposes: b.deposes, Adoptions: b.adoptions(), Dropped: b.dropped, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
 	if b.in.World.Objects != nil && !b.destroy {
 		for _, it := range b.items {
 			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr) {
@@ -103,9 +109,13 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 		Key: Key{it.addr, stage}, Action: it.change.Action(), Type: it.change.Type, ID: it.id,
 		Prior: it.prior, Old: it.old, Last: true,
 	}
-	if u.Action == "no-op" { // its parts change, or its address
+	switch {
+	case u.Action == "no-op": // its parts change, or its address
 		u.Action = "update"
+	case it.instead && it.want != nil:
+		u.Action = "create"
 	}
+	u.Instead = it.instead
 	if it.old != nil {
 		u.Provider = it.old.Provider
 	}
@@ -161,6 +171,9 @@ func (o *orderer) node(it *item) {
 		o.leaves = append(o.leaves, u)
 		return
 	case "replace":
+		if it.instead {
+			break // it is made, and joins; the old one is an item of its own
+		}
 		u := o.add(it, StageRoll)
 		u.Votes = votes
 		o.rolls = append(o.rolls, u)
@@ -369,6 +382,9 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			o.needQuorum(u.Key)
 			for _, j := range slices.Concat(o.joins, o.early) {
 				o.g.AddEdge(u.Key, j.Key, graph.Soft)
+				if n := o.nameAfter(j); n != nil && n != o.nameAfter(u) {
+					o.g.AddEdge(u.Key, n.Key, graph.Soft) // what leaves its node may go there by name
+				}
 			}
 			if o.cluster != nil {
 				o.g.AddEdge(u.Key, o.cluster.Key, graph.Soft)
@@ -376,12 +392,16 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			if i > 0 {
 				for _, before := range batches[i-1] {
 					o.g.AddEdge(u.Key, before.Key, graph.Hard) // a node that does not come back ends the rolling
+					if n := o.nameAfter(before); n != nil && n != o.nameAfter(u) {
+						o.g.AddEdge(u.Key, n.Key, graph.Hard)
+					}
 				}
 			}
 			o.mark(markRolled)
 			o.g.AddEdge(markRolled, u.Key, graph.Soft)
 		}
 	}
+	o.nameEdges()
 	for i, u := range o.leaves {
 		if u.Action == "forget" {
 			continue
@@ -532,7 +552,7 @@ func (o *orderer) waitChecked(k Key, node addr.Address) {
 	if node.Type != addr.TypeNode || it == nil || it.want == nil || !it.want.checked {
 		return
 	}
-	for _, stage := range []Stage{StageUp, StageJoin, StageRoll} {
+	for _, stage := range []Stage{StageUp, StageJoin, StageRoll, StageName} {
 		if u := o.units[Key{node, stage}]; u != nil && u.Last {
 			o.g.AddEdge(k, u.Key, graph.Hard)
 		}

@@ -28,7 +28,7 @@ func (b *builder) choose() {
 		for _, a := range list {
 			found := false
 			for _, it := range b.items {
-				if it.addr == a || a.WithoutKey() == a && it.addr.WithoutKey() == a { // itself, or all instances of the block
+				if at := it.addr.Current(); at == a || a.WithoutKey() == a && at.WithoutKey() == a { // itself, or all instances of the block
 					out[it.addr.Owner()], found = true, true
 				}
 			}

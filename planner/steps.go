@@ -65,8 +65,8 @@ func (o *orderer) sortRolls() {
 	turn := func(u *Unit) int {
 		v := t.voters[u.Key.Addr]
 		switch {
-		case v == nil && u.gives > 0:
-			return 0
+		case v == nil && u.gives > 0, v != nil && !v.up && u.gives == 0:
+			return 0 // a vote more, or one less that only counts against the others
 		case v != nil && v.up && u.gives == 0:
 			return 3
 		case idle[u.ID]:
@@ -215,8 +215,19 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 	for _, u := range o.joins {
 		unit(u, 0)
 	}
+	left := map[*Unit]int{}
+	named := func(u *Unit) {
+		n := o.nameAfter(u)
+		if n == nil {
+			return
+		}
+		if left[n]++; left[n] == len(o.at[n.Key.Addr].deposed) {
+			unit(n, 0)
+		}
+	}
 	for _, u := range o.early {
 		unit(u, 0)
+		named(u)
 	}
 	for _, batch := range batches {
 		for _, u := range batch {
@@ -227,6 +238,9 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 				}
 			}
 			unit(u, others)
+		}
+		for _, u := range batch {
+			named(u)
 		}
 	}
 	for _, u := range o.leaves {

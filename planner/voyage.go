@@ -18,8 +18,10 @@ import (
 type voyage struct {
 	scene scene
 	way   way
-	trips map[string]*trip  // by group name
-	comes bool              // a node comes back that was down
+	trips map[string]*trip // by group name
+	comes bool             // a node comes back that was down
+	heirs map[addr.Address]succession
+	born  map[string]bool   // groups that the apply makes
 	stuck map[string]string // group name -> node that is to leave, and can't: the group runs nowhere else
 }
 
@@ -106,13 +108,20 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 				fmt.Sprintf("%s runs on it, and when the node is drained it can run on no other node. Give it another possible owner with room for it, or delete it, in an apply before this one; or take it offline first (clusterplan offline %s).", g.Spec.Addr, g.Spec.Name)))
 		}
 	}
+	for i := range b.after.Groups {
+		g := &b.after.Groups[i]
+		if node, ok := worst.stuck[g.Name]; ok && worst.born[g.Name] {
+			b.diags = append(b.diags, problem(hcl.DiagError, nodeAt[node].String()+" can't leave the cluster",
+				fmt.Sprintf("%s is made by this plan and starts on it, for no other node can run it. Give it a possible owner that stays and has room for it, or leave it out.", g.Addr)))
+		}
+	}
 }
 
 // nodeAddresses are the nodes' addresses by name, now and then.
 func (b *builder) nodeAddresses() map[string]addr.Address {
 	out := map[string]addr.Address{}
 	for _, m := range b.in.World.Live.Members {
-		out[m.Spec.Name] = m.Spec.Addr
+		out[m.Spec.Name] = m.Spec.Addr.Current()
 	}
 	for _, n := range b.after.Nodes {
 		if _, known := out[n.Name]; !known {
@@ -146,6 +155,15 @@ func (b *builder) harbour(o *orderer) scene {
 		s.paused[m.Spec.Name] = m.Paused != nil
 		s.up[m.Spec.Name] = m.Node == spec.NodeUp || m.Node == spec.NodePaused || starts[m.Spec.ID] || !live.Quorum
 	}
+	for _, heir := range b.successions() {
+		if !known[heir.next] {
+			n := *heir.to
+			n.Name = heir.next
+			known[heir.next], known[heir.to.Name] = true, true // under its own name later
+			s.def.Nodes = append(s.def.Nodes, n)
+			s.up[n.Name] = true
+		}
+	}
 	for _, n := range b.after.Nodes {
 		if !known[n.Name] {
 			s.def.Nodes = append(s.def.Nodes, n)
@@ -166,7 +184,7 @@ func (b *builder) harbour(o *orderer) scene {
 
 // sail goes through the steps.
 func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
-	v := &voyage{scene: b.harbour(o), way: w, trips: map[string]*trip{}, stuck: map[string]string{}}
+	v := &voyage{scene: b.harbour(o), way: w, trips: map[string]*trip{}, stuck: map[string]string{}, heirs: b.successions()}
 	if len(o.ups) > 0 {
 		v.settle("", w.back == atOnce) // nodes that come back may get their groups back
 	}
@@ -185,7 +203,13 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 			}
 		}
 	}
-	become(o.joins)
+	become(slices.DeleteFunc(slices.Clone(o.joins), func(u *Unit) bool { return u.Beside }))
+	for _, u := range o.early {
+		if heir, ok := v.heirs[u.Key.Addr]; ok {
+			v.succeed(heir)
+			v.settle("", w.back == atOnce)
+		}
+	}
 	for _, batch := range w.split(batches) {
 		var out []string
 		for _, u := range batch {
@@ -195,8 +219,8 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		switch {
 		case len(out) == 1 && !stops(batch[0]):
 			why = batch[0].Key.Addr.String() + " is drained"
-		case len(out) == 1 && batch[0].Action == "replace":
-			why = batch[0].Key.Addr.String() + " is made anew"
+		case len(out) == 1 && (batch[0].Action == "replace" || batch[0].Key.Addr.Deposed() != ""):
+			why = batch[0].Key.Addr.Current().String() + " is made anew"
 		case len(out) == 1:
 			why = batch[0].Key.Addr.String() + " restarts"
 		}
@@ -205,9 +229,15 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		for _, n := range out {
 			delete(v.scene.drain, n)
 		}
+		for _, u := range batch {
+			if heir, ok := v.heirs[u.Key.Addr]; ok {
+				v.succeed(heir)
+			}
+		}
 		v.settle(why, w.back == atOnce)
 	}
 	b.rewrite(v)
+	b.bear(v)
 	v.settle("its owner is no possible owner any more", false)
 	for i := range v.scene.def.Groups {
 		g := &v.scene.def.Groups[i]
@@ -271,6 +301,21 @@ func (b *builder) rewrite(v *voyage) {
 		kept = append(kept, *next)
 	}
 	v.scene.def.Groups = kept
+}
+
+// bear adds the groups that the apply makes: they start where they may, also on a
+// node that leaves after that.
+func (b *builder) bear(v *voyage) {
+	v.born = map[string]bool{}
+	for i := range b.after.Groups {
+		g := &b.after.Groups[i]
+		it := b.at[g.Addr]
+		if it == nil || it.left || it.change.Action() != "create" || slices.ContainsFunc(v.scene.def.Groups, func(o spec.Group) bool { return o.Name == g.Name }) {
+			continue
+		}
+		v.scene.def.Groups = append(v.scene.def.Groups, *g)
+		v.born[g.Name] = true
+	}
 }
 
 // madeAnew tells whether a group is deleted and created.
@@ -447,6 +492,9 @@ func (v *voyage) availability(nodeAt map[string]addr.Address) []Availability {
 	}
 	for i := range v.scene.def.Groups {
 		g := &v.scene.def.Groups[i]
+		if v.born[g.Name] {
+			continue // nobody used it before
+		}
 		t := v.trips[g.Name]
 		if g.Failback.Mode == spec.FailbackImmediate && len(g.PreferredOwners) == 0 && v.scene.owner[g.Name] != "" {
 			// Which node is better turns on what else is where by then: it may go

@@ -20,6 +20,9 @@ type Work struct {
 	// Renames are objects whose addresses the state has to change, at once and
 	// before anything is done: Rename made the state that the plan rests on.
 	Renames []statefile.Move
+	// Deposes are nodes whose places others take, with the addresses under which
+	// they leave: the state has to have them before the others are begun.
+	Deposes []statefile.Move
 	// Adoptions are imports: written into the state at once, before anything is
 	// done to them. Those of objects that somebody else manages come with their
 	// units (Unit.Adopt).
@@ -72,6 +75,7 @@ const (
 	StageJoin  Stage = "join"   // join, promote, settings: adds votes or leaves them
 	StageRoll  Stage = "roll"   // takes the node out and back: a rolling operation
 	StageLeave Stage = "leave"  // drain, leave, stop, remove
+	StageName  Stage = "name"   // a node takes the name of the one whose place it took
 	StageGate  Stage = "quorum" // nothing to do: waits until the cluster can commit
 	StageMark  Stage = "mark"   // nothing to do: one vertex where many edges would be
 )
@@ -112,6 +116,8 @@ type Unit struct {
 	DependsOn []addr.Address    // for the state
 	Prevent   bool              // prevent_destroy, for the state
 	Votes     int               // of a node: what its taking away costs
+	Beside    bool              // of a node: whose place it takes is in the cluster still
+	Instead   bool              // of a node that is made anew, join before leave: the new one's and the old one's
 	gives     int               // of a node: what it counts for once it is as wanted
 	// Adopt: somebody else manages it until now. It comes into the state once it
 	// was taken over, as this: resources before their group.

@@ -133,6 +133,9 @@ func (b *builder) sceneOf(def spec.Definition, done bool) *scene {
 		now[n.Addr] = n.Name
 	}
 	for _, m := range live.Members {
+		if done && m.Spec.Addr.Deposed() != "" {
+			continue // another node has its place and its name by then
+		}
 		name := m.Spec.Name
 		if n, ok := now[m.Spec.Addr]; ok {
 			name = n

@@ -35,7 +35,10 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	}
 	s, err := p.locate(ctx, req.ID, n, req.Prior)
 	if err != nil {
-		if errors.Is(err, errOtherNode) && req.Phase != PhaseInstall && req.Phase != PhaseStart {
+		if errors.Is(err, ErrUnreachable) && (req.Phase == PhaseDrain || req.Phase == PhaseLeave) {
+			// These ask the cluster alone, which can let a node go whose host is dead.
+			s, err = &site{id: req.ID, dir: path.Join(NodesDir, privateDir(req.Prior))}, nil
+		} else if errors.Is(err, errOtherNode) && req.Phase != PhaseInstall && req.Phase != PhaseStart {
 			s, err = &site{host: s.host, id: req.ID, dir: s.dir}, nil // nothing of ours is there
 			if req.Phase == PhaseStop || req.Phase == PhaseRemove {
 				p.env.Nodes.Remove(req.ID)
@@ -102,12 +105,12 @@ func (p *Nodes) phase(ctx context.Context, req ApplyRequest, s *site, identity *
 	var err error
 	switch c := p.env.Cluster; req.Phase {
 	case PhaseJoin:
-		err = p.doJoin(ctx, s, identity, n)
+		err = p.doJoin(ctx, s, identity, n, req.Beside)
 	case PhasePromote:
 		req.Progress("catching up")
 		err = c.Promote(ctx, s.id)
 	case PhaseDemote, PhaseUpdate:
-		err = c.Update(ctx, p.member(s, n, 0))
+		err = c.Update(ctx, p.member(s, n, 0, req.Beside))
 	case PhaseDrain:
 		req.Progress("groups leave")
 		err = c.Drain(ctx, s.id, "apply works on "+req.Addr.String())
@@ -127,16 +130,19 @@ func (p *Nodes) phase(ctx context.Context, req ApplyRequest, s *site, identity *
 }
 
 // member is the node as the cluster is to know it.
-func (p *Nodes) member(s *site, n *node, serverID uint64) Member {
+func (p *Nodes) member(s *site, n *node, serverID uint64, beside bool) Member {
 	m := Member{Spec: n.Node, ServerID: serverID, Endpoint: n.Endpoint, Version: p.env.Version}
 	m.Spec.ID = s.id
 	m.Spec.Address = n.Endpoint
+	if beside {
+		m.Spec.Name = SuccessorName(n.Name, s.id)
+	}
 	return m
 }
 
 // doJoin has the cluster take the node in, with the data directory that its
 // agent uses now. One that the cluster has let go starts over with an empty one.
-func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
+func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *node, beside bool) error {
 	self, err := p.self(ctx, s, n.Endpoint, identity, readWait)
 	if err != nil {
 		return fmt.Errorf("%w: its agent does not answer: %w", ErrUnreachable, err)
@@ -156,7 +162,7 @@ func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *
 		}
 	}
 	n.ServerID = self.ServerID
-	return p.env.Cluster.Join(ctx, p.member(s, n, self.ServerID))
+	return p.env.Cluster.Join(ctx, p.member(s, n, self.ServerID, beside))
 }
 
 func (p *Nodes) doRemove(ctx context.Context, s *site, n *node) error {

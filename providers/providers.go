@@ -181,10 +181,18 @@ type ApplyRequest struct {
 	// Adopt takes an object over that someone else manages (an import); without
 	// it such are refused.
 	Adopt bool
+	// Beside: another node of its name, whose place it takes, is in the cluster
+	// still. The cluster is to know it by its SuccessorName.
+	Beside bool
 	// Nodes maps names to ids of nodes as far as they are known: owner lists name nodes by name.
 	Nodes    map[string]string
 	Progress func(text string)
 }
+
+// SuccessorName is what the cluster calls a node while the one whose place and
+// name it takes is there: names are unique, and owner lists and fences mean the
+// other one until it has left.
+func SuccessorName(name, id string) string { return name + "-" + id }
 
 // Resource is a resource within a group's request or answer.
 type Resource struct {

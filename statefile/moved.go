@@ -84,7 +84,7 @@ func (o *Object) relabel(to map[addr.Address]addr.Address) {
 		o.Addr = a
 	}
 	for i, dep := range o.DependsOn {
-		if a, ok := to[dep]; ok {
+		if a, ok := to[dep]; ok && a.Deposed() == "" { // who depends on a node depends on its successor
 			list := slices.Clone(o.DependsOn) // the list may be another state's as well
 			list[i] = a
 			o.DependsOn = list

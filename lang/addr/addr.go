@@ -82,7 +82,7 @@ type Address struct {
 	Type        string // one of the Type constants
 	Name        string // label; "" for the cluster
 	Key         Key
-	Resource    string // name of a resource in a group, else ""
+	Resource    string // name of a resource in a group; of a node that is deposed its id; else ""
 	ResourceKey Key
 }
 
@@ -107,12 +107,39 @@ func (a Address) WithResource(name string, key Key) Address {
 // Owner is the address of the object that holds a: the group of a resource,
 // a itself for everything else.
 func (a Address) Owner() Address {
-	a.Resource, a.ResourceKey = "", NoKey
+	if a.IsResource() {
+		a.Resource, a.ResourceKey = "", NoKey
+	}
 	return a
 }
 
 // IsResource tells whether a names a resource in a group.
-func (a Address) IsResource() bool { return a.Resource != "" }
+func (a Address) IsResource() bool { return a.Resource != "" && a.Type != TypeNode }
+
+// Depose is the address of the node id that another node takes the place of,
+// until it is gone: `node.n1 (deposed 5f1d0c6e)`. The successor has a itself.
+func (a Address) Depose(id string) Address {
+	a.Resource = id
+	return a
+}
+
+// Deposed is the id of the node that a names, where another one has taken its
+// place; else "".
+func (a Address) Deposed() string {
+	if a.Type != TypeNode {
+		return ""
+	}
+	return a.Resource
+}
+
+// Current is the address that a deposed node had, and its successor has; a
+// itself for everything else.
+func (a Address) Current() Address {
+	if a.Type == TypeNode {
+		a.Resource = ""
+	}
+	return a
+}
 
 // DefaultName is the name of an object whose definition gives none: its label,
 // with the key behind it (`n1`, `n-a`), modules in front. Of a resource it is
@@ -156,6 +183,12 @@ func (a Address) String() string {
 		b.WriteString(a.Name)
 		b.WriteString(a.Key.String())
 	}
+	if id := a.Deposed(); id != "" {
+		b.WriteString(deposed)
+		b.WriteString(id)
+		b.WriteByte(')')
+		return b.String()
+	}
 	if a.Resource != "" {
 		b.WriteString(".resource.")
 		b.WriteString(a.Resource)
@@ -163,6 +196,9 @@ func (a Address) String() string {
 	}
 	return b.String()
 }
+
+// deposed stands before the id of a deposed node.
+const deposed = " (deposed "
 
 // MarshalText is the canonical form.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
@@ -268,6 +304,13 @@ func (p *parser) address() (Address, error) {
 	var err error
 	if a.Name, a.Key, err = p.nameKey(); err != nil {
 		return a, err
+	}
+	if id, ok := strings.CutPrefix(p.in[p.pos:], deposed); ok && a.Type == TypeNode {
+		id, closed := strings.CutSuffix(id, ")")
+		if !closed || id == "" || strings.ContainsFunc(id, func(r rune) bool { return r > 127 || !isNameByte(byte(r), false) }) {
+			return a, fmt.Errorf("a deposed node is written node.NAME (deposed ID)")
+		}
+		return a.Depose(id), nil
 	}
 	if a.Type != TypeGroup || p.pos == len(p.in) {
 		return a, p.end()

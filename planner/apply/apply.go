@@ -82,6 +82,13 @@ type Result struct {
 	Skipped     []Skip         // what hangs on a failure, in plan order
 	NotStarted  []addr.Address // for the run was interrupted
 	Interrupted bool
+	Warnings    []Warning
+}
+
+// Warning is what a person should know of an object though nothing failed.
+type Warning struct {
+	Addr addr.Address
+	Text string
 }
 
 // Failure is one unit that failed.
@@ -121,6 +128,8 @@ type runner struct {
 	left    []addr.Address        // groups that end with their nodes
 	summary planner.Summary
 	cluster *statefile.Cluster
+
+	warnings []Warning
 
 	glance glance
 }
@@ -169,6 +178,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		err = r.rename()
 	}
 	if err == nil {
+		err = r.depose()
+	}
+	if err == nil {
 		err = r.settle()
 	}
 	if err == nil {
@@ -185,7 +197,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err == nil && work.Destroy && len(res.Failed) == 0 && !res.Interrupted {
 		err = r.leftovers()
 	}
-	res.Done = r.summary
+	res.Done, res.Warnings = r.summary, r.warnings
 	r.fold(ctx, res)
 	r.emit(Event{Type: EventSummary, Summary: r.summary})
 	return res, err
@@ -244,6 +256,20 @@ func (r *runner) rename() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.summary.Move = len(r.work.Renames)
+	return nil
+}
+
+// depose has the state on the disk know the nodes whose places others take by the
+// addresses under which they leave, before the others are begun: from here on
+// each is finished, or deleted, by whatever run comes next.
+func (r *runner) depose() error {
+	if len(r.work.Deposes) == 0 {
+		return nil
+	}
+	if err := r.append(statefile.Entry{Moved: &statefile.Moved{Moves: r.work.Deposes}}); err != nil {
+		return err
+	}
+	r.cfg.State, r.cfg.Pending = statefile.Relabel(r.cfg.State, r.cfg.Pending, r.work.Deposes)
 	return nil
 }
 

@@ -273,6 +273,7 @@ func (a *arena) read(id string) *providers.Object {
 		default:
 			votes := slices.Contains(st.Driver.Voters, n.ServerID)
 			add(!n.Joined || !votes && n.Spec.Votes > 0, providers.HealthNotCaught)
+			add(n.Spec.Name != m.value.GetAttr("name").AsString(), providers.HealthSettings)
 			add(n.Drained && n.Paused != nil && strings.HasPrefix(n.Paused.Reason, "apply: "), providers.HealthDrained)
 		}
 	}
@@ -321,6 +322,9 @@ func (a *arena) node(req providers.ApplyRequest) spec.Node {
 		panic(err)
 	}
 	n.Address = a.sim.Endpoint(req.ID)
+	if req.Beside {
+		n.Name = providers.SuccessorName(n.Name, req.ID)
+	}
 	return n
 }
 
@@ -553,7 +557,18 @@ func (a *arena) leave(ctx context.Context, id string) error {
 		}
 		return true, nil
 	}
-	if err := a.wait(ctx, 5*time.Second, look); err != nil || !known {
+	err := a.wait(ctx, 5*time.Second, look)
+	down := false
+	a.do(func() {
+		state, _ := a.view()
+		down = state != nil && !slices.Contains(state.View.Up, id)
+	})
+	if errors.Is(err, errLate) && down { // as an evict: what it owned is freed once nothing of it can run
+		if err = a.submit(ctx, rt.Command{EvictNode: &rt.NodeRef{Node: id}, Reason: "apply: it leaves"}); err == nil {
+			err = a.wait(ctx, 20*time.Second, look)
+		}
+	}
+	if err != nil || !known {
 		return err
 	}
 	if err := a.handOver(ctx, id); err != nil {

@@ -71,6 +71,8 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		{"a resource less", third, second, "", nil},
 		{"one node grows to three", oneNode + strings.ReplaceAll(twoGroups, "[node.n1, node.n2]", "[node.n1]"), first, "", nil},
 		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }},
+		{"a node made anew", first, anew(first, "n2"), "", nil},
+		{"two nodes made anew", first, anew(first, "n1", "n2"), "", nil},
 		{"renamed", first, renamedAll, "", nil},
 		{"forgotten", first, threeNodes + webOnly + forgetWorker, "", nil},
 		{"imported", first, first + importAll, "", func(l *lab) {

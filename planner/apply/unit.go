@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -20,9 +21,16 @@ import (
 func (r *runner) learn() {
 	for i := range r.cfg.State.Objects {
 		o := &r.cfg.State.Objects[i]
-		if o.Addr.Type == addr.TypeNode {
+		if o.Addr.Type == addr.TypeNode && o.Addr.Deposed() == "" {
 			if v, err := r.stored(o); err == nil {
 				r.learnNode(o.Addr, o.ID, v)
+			}
+		}
+	}
+	for _, m := range r.work.Deposes { // until its successor has an id, the name is its own
+		if o := r.cfg.State.Find(m.To); o != nil {
+			if v, err := r.stored(o); err == nil {
+				r.learnNode(m.From, o.ID, v)
 			}
 		}
 	}
@@ -245,7 +253,10 @@ func (r *runner) settled(j *job, phase string, last bool) error {
 		r.known[u.Key.Addr] = valueOf(j.prior, j.planned)
 		r.mu.Unlock()
 	}
-	if whole && (u.Action != "update" || r.changes(u.Key.Addr)) {
+	switch {
+	case whole && u.Instead:
+		r.count("replace")
+	case whole && (u.Action != "update" || r.changes(u.Key.Addr)):
 		r.count(u.Action)
 	}
 	return nil
@@ -295,6 +306,9 @@ func (r *runner) takeAway(ctx context.Context, j *job, phases []string) (string,
 			r.mu.Unlock()
 			return "", nil
 		}
+		if err != nil && r.mayStayBehind(j, phase, err) {
+			break
+		}
 		if err != nil {
 			return phase, r.failedAt(j, phase, err)
 		}
@@ -310,13 +324,30 @@ func (r *runner) takeAway(ctx context.Context, j *job, phases []string) (string,
 		maps.DeleteFunc(r.nodes, func(_, id string) bool { return id == j.id })
 		r.mu.Unlock()
 	}
-	if u.Action == "delete" {
+	if u.Action == "delete" && !u.Instead {
 		r.count("delete")
 		for range u.Gone {
 			r.count("delete")
 		}
 	}
 	return "", nil
+}
+
+// mayStayBehind tells whether a node whose place another one takes may stay as it
+// is on its host, for that can't be reached: it has left the cluster, which waited
+// until nothing of it could run under a lease. What it is, a warning says.
+func (r *runner) mayStayBehind(j *job, phase string, err error) bool {
+	u := j.u
+	if u.Type != addr.TypeNode || u.Key.Addr.Deposed() == "" && u.Action != "replace" || !errors.Is(err, providers.ErrUnreachable) ||
+		phase != providers.PhaseStop && phase != providers.PhaseRemove {
+		return false
+	}
+	text := fmt.Sprintf("node %s has left the cluster and its place is taken, but its host can't be reached (%s): its agent may still run there, without a lease and so without groups, and its directory is there. What outlives a lease (the plan's \"not held\") may run on. Once the host is back, stop the agent and remove the directory, or make the host anew.", j.id, err)
+	j.progress(text)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.warnings = append(r.warnings, Warning{u.Key.Addr.Current(), text})
+	return true
 }
 
 // leftovers ends what ended with the nodes: groups that the database could
@@ -429,7 +460,7 @@ func (r *runner) call(ctx context.Context, j *job, phase string, planned cty.Val
 	r.mu.Unlock()
 	req := providers.ApplyRequest{
 		Addr: j.u.Key.Addr, Type: j.u.Type, ID: j.id, Phase: phase, Prior: j.prior, Planned: planned,
-		Resources: parts, Adopt: len(j.u.Adopt) > 0, Nodes: nodes, Progress: j.progress,
+		Resources: parts, Adopt: len(j.u.Adopt) > 0, Beside: j.u.Beside, Nodes: nodes, Progress: j.progress,
 	}
 	wait := r.cfg.Poll
 	for try := 1; ; try++ {

@@ -40,7 +40,10 @@ type World struct {
 	// FailAfter is asked after each call has had its effect.
 	FailAfter func(Call) error
 	Calls     []Call
-	Looks     int // at the cluster
+	// Endpoint is where a node that is made is planned to listen; nil: unknown until
+	// it is installed.
+	Endpoint func(config cty.Value) string
+	Looks    int // at the cluster
 	// Ending: the cluster may end (destroy); no step counts as a violation.
 	Ending bool
 
@@ -233,11 +236,18 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 	attrs["endpoint"], attrs["server_id"] = cty.UnknownVal(cty.String), cty.UnknownVal(cty.Number)
 	attrs["program"] = cty.StringVal(p.Program)
 	if req.Prior == nil || req.Prior.Value == cty.NilVal {
+		if p.Endpoint != nil {
+			attrs["endpoint"] = cty.StringVal(p.Endpoint(req.Config))
+		}
 		return providers.PlanResponse{Planned: cty.ObjectVal(attrs), Phases: []string{providers.PhaseInstall, providers.PhaseStart, providers.PhaseJoin, providers.PhasePromote}}, nil
 	}
 	old := req.Prior.Value.AsValueMap()
 	attrs["endpoint"], attrs["server_id"] = old["endpoint"], old["server_id"]
 	resp := providers.PlanResponse{Planned: cty.ObjectVal(attrs), Drift: req.Prior.Health, Impact: spec.ImpactNone}
+	if !old["address"].RawEquals(attrs["address"]) {
+		resp.Replace, resp.Impact = []cty.Path{cty.GetAttrPath("address")}, spec.ImpactReplace
+		return resp, nil
+	}
 	has := func(h string) bool { return slices.Contains(req.Prior.Health, h) }
 	restart := !old["program"].RawEquals(attrs["program"])
 	down, hung := has(providers.HealthNotRunning), has(providers.HealthNoAnswer)
@@ -257,7 +267,7 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 	add(restart, providers.PhaseInstall)
 	add(restart || down || hung, providers.PhaseStart)
 	add(has(providers.HealthNotMember), providers.PhaseJoin)
-	add(settings && !has(providers.HealthNotMember), providers.PhaseUpdate)
+	add((settings || has(providers.HealthSettings)) && !has(providers.HealthNotMember), providers.PhaseUpdate)
 	add(has(providers.HealthNotMember) || votes && !less || has(providers.HealthNotCaught), providers.PhasePromote)
 	add(restart && !down && !hung || has(providers.HealthDrained), providers.PhaseResume)
 	return resp, nil
@@ -287,6 +297,8 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 		switch {
 		case m == nil:
 			o.Health = append(o.Health, providers.HealthNotMember)
+		case m.Spec.Name != h.Value.GetAttr("name").AsString():
+			o.Health = append(o.Health, providers.HealthSettings)
 		case !m.Voter && m.Spec.Votes > 0:
 			o.Health = append(o.Health, providers.HealthNotCaught)
 		}
@@ -334,7 +346,7 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		if h == nil {
 			w.made[req.ID]++
 			for id, other := range w.Hosts {
-				if other.Value.GetAttr("name").RawEquals(req.Planned.GetAttr("name")) {
+				if !req.Beside && other.Value.GetAttr("name").RawEquals(req.Planned.GetAttr("name")) {
 					w.violate("%s was made twice: %s and %s", req.Addr, id, req.ID)
 				}
 			}
@@ -378,6 +390,7 @@ func (w *World) phase(req providers.ApplyRequest) error {
 			return fmt.Errorf("%w: %s does not answer", providers.ErrUnreachable, req.Addr)
 		}
 		n := w.node(req)
+		w.unique(n)
 		h.Value = req.Planned
 		if m == nil && len(w.Members) > 0 && w.model() == spec.SingleNode {
 			w.violate("%s joins a single node's database", req.Addr)
@@ -399,6 +412,7 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		w.takeVote(had, req.Addr.String()+" demote")
 	case providers.PhaseUpdate:
 		old := m.Spec.Name
+		w.unique(w.node(req))
 		m.Spec, h.Value = w.node(req), req.Planned
 		w.renamed(old, m.Spec.Name, "preferred_owners", "possible_owners")
 	case providers.PhaseDrain:
@@ -452,5 +466,17 @@ func (w *World) node(req providers.ApplyRequest) spec.Node {
 	if err := schema.DecodeKnown(req.Planned, &n); err != nil {
 		w.violate("%s: %v", req.Addr, err)
 	}
+	if req.Beside {
+		n.Name = providers.SuccessorName(n.Name, req.ID)
+	}
 	return n
+}
+
+// unique: the database refuses a second node of a name.
+func (w *World) unique(n spec.Node) {
+	for id, m := range w.Members {
+		if id != n.ID && m.Spec.Name == n.Name {
+			w.violate("two members are called %s", n.Name)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
@@ -76,10 +77,20 @@ func (p *Provider) Update(ctx context.Context, m providers.Member) error {
 	})
 }
 
-// Leave takes the node out. Twice is fine.
+// Leave takes the node out. Twice is fine. What a node that is down owns still,
+// for no other may have it, is taken from it as safely as by an evict.
 func (p *Provider) Leave(ctx context.Context, nodeID string) error {
+	p.forget()
+	db, err := p.database(ctx)
+	if err != nil {
+		return err
+	}
+	m := db.members[nodeID]
 	return p.write(ctx, func(c *client.Client) error {
 		_, err := c.Leave(ctx, nodeID)
+		if code(err) == "conflict" && m != nil && m.Node == spec.NodeDown {
+			_, err = c.Evict(ctx, nodeID, client.Order{Reason: drainMark + "it leaves, and is down"})
+		}
 		return err
 	})
 }

@@ -42,6 +42,9 @@ func (s Style) Outcome(w io.Writer, res *apply.Result, mode string) {
 		fmt.Fprintf(w, "; %d failed, %d skipped", len(res.Failed), len(res.Skipped))
 	}
 	fmt.Fprintln(w, ".")
+	for _, one := range res.Warnings {
+		fmt.Fprintf(w, "\n%s %s: %s\n", s.Yellow("Warning:"), one.Addr, one.Text)
+	}
 	if mode != planner.ModeDestroy && len(res.State.Outputs) > 0 {
 		fmt.Fprintf(w, "\n%s\n", s.Bold("Outputs"))
 		_ = s.Outputs(w, res.State.Outputs)

@@ -1,0 +1,153 @@
+package apply_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// anew gives nodes of threeNodes other addresses, for which plannertest makes them
+// anew.
+func anew(src string, names ...string) string {
+	for i, n := range names {
+		src = strings.Replace(src, fmt.Sprintf("node %q { provider = local }", n), fmt.Sprintf("node %q {\n  provider = local\n  address = \"127.0.0.%d\"\n}", n, 21+i), 1)
+	}
+	return src
+}
+
+// A node that is made anew joins under a name of its own before the old one is
+// drained and leaves, and gets its name after that. The plan tells of it as one
+// change, with the votes of each step.
+func TestJoinBeforeLeave(t *testing.T) {
+	l := newLab(t)
+	l.must(l.load(threeNodes+twoGroups), "")
+	n2 := addr.Node("n2", addr.NoKey)
+	old := l.state.Find(n2).ID
+	gone := n2.Depose(old)
+	def := l.load(anew(threeNodes+twoGroups, "n2"))
+	p := l.plan(def, "")
+	if p.Errored || p.Summary.Replace != 1 || p.Summary.Create+p.Summary.Update+p.Summary.Delete != 0 {
+		t.Fatalf("%+v, %v", p.Summary, p.Diagnostics)
+	}
+	var steps []string
+	for _, s := range p.Steps {
+		steps = append(steps, fmt.Sprintf("%s %s %d/%d", s.Address, s.Phase, s.Up, s.Needed))
+	}
+	want := []string{
+		"node.n2 install 3/2", "node.n2 start 3/2", "node.n2 join 3/2", "node.n2 promote 3/2",
+		gone.String() + " drain 4/3", gone.String() + " leave 3/2", gone.String() + " stop 3/2", gone.String() + " remove 3/2",
+		"node.n2 update 3/2",
+	}
+	if !slices.Equal(steps, want) {
+		t.Errorf("the steps:\n%s\nwant:\n%s", strings.Join(steps, "\n"), strings.Join(want, "\n"))
+	}
+	if i := slices.IndexFunc(p.Changes, func(c planner.Change) bool { return c.Action() != "no-op" }); !slices.Equal(p.Changes[i].Actions, planner.ActionCreateThenDelete) || p.Changes[i].Address != n2 {
+		t.Errorf("the change is %v of %s", p.Changes[i].Actions, p.Changes[i].Address)
+	}
+
+	named := ""
+	l.world.Calls = nil
+	l.world.FailAfter = func(c plannertest.Call) error {
+		if c.Phase == providers.PhasePromote {
+			named = l.world.Members[c.ID].Spec.Name
+		}
+		return nil
+	}
+	res := l.must(def, "")
+	l.settled(def)
+	id := l.state.Find(n2).ID
+	if id == old || l.state.Find(gone) != nil || l.world.Members[old] != nil || l.world.Hosts[old] != nil {
+		t.Errorf("the old node %s is there still", old)
+	}
+	if got := l.world.Members[id].Spec.Name; named != "n2-"+id || got != "n2" {
+		t.Errorf("it joined as %q and is called %q", named, got)
+	}
+	if res.Done.Replace != 1 || res.Done.Create+res.Done.Delete+res.Done.Update != 0 {
+		t.Errorf("done: %+v", res.Done)
+	}
+	for _, o := range l.state.Objects {
+		if slices.ContainsFunc(o.DependsOn, func(a addr.Address) bool { return a.Deposed() != "" }) {
+			t.Errorf("%s depends on %v", o.Addr, o.DependsOn)
+		}
+	}
+}
+
+// A successor that does not come up costs nothing: the old node stays, and the
+// next apply goes on with the same one.
+func TestSuccessorFails(t *testing.T) {
+	for _, phase := range []string{providers.PhaseInstall, providers.PhaseStart, providers.PhaseJoin, providers.PhasePromote} {
+		l := newLab(t)
+		l.must(l.load(threeNodes+twoGroups), "")
+		n2 := addr.Node("n2", addr.NoKey)
+		old := l.state.Find(n2).ID
+		def := l.load(anew(threeNodes+twoGroups, "n2"))
+		l.world.Fail = func(c plannertest.Call) error {
+			if c.Phase == phase && c.Addr == n2 {
+				return fmt.Errorf("no luck")
+			}
+			return nil
+		}
+		res, _, err := l.apply(def, "")
+		if err != nil || len(res.Failed) != 1 {
+			t.Fatalf("%s: %v, %+v", phase, err, res.Failed)
+		}
+		if m := l.world.Members[old]; m == nil || m.Drain || !l.world.Hosts[old].Running || m.Spec.Name != "n2" {
+			t.Fatalf("%s: the old node is not as it was: %+v", phase, m)
+		}
+		l.world.Fail = nil
+		l.must(def, "")
+		l.settled(def)
+		if len(l.world.Hosts) != 3 || len(l.world.Members) != 3 || l.world.Members[old] != nil {
+			t.Fatalf("%s: %d hosts, %d members", phase, len(l.world.Hosts), len(l.world.Members))
+		}
+	}
+}
+
+// The definition is put back while a node is half replaced: what is there is one
+// node of the name in the end, whatever the apply was cut off at.
+func TestGivenUpReplacement(t *testing.T) {
+	first, second := threeNodes+twoGroups, anew(threeNodes+twoGroups, "n2")
+	for k := 1; ; k++ {
+		l := newLab(t)
+		def := l.load(first)
+		l.must(def, "")
+		l.journal.killAt, l.journal.after = k, true
+		if _, _, err := l.apply(l.load(second), ""); err == nil {
+			return
+		}
+		l.journal.dead, l.journal.killAt = false, 0
+		def = l.load(first)
+		l.must(def, "")
+		l.settled(def)
+		if len(l.world.Hosts) != 3 || len(l.world.Members) != 3 {
+			t.Fatalf("killed at %d: %d hosts, %d members", k, len(l.world.Hosts), len(l.world.Members))
+		}
+	}
+}
+
+// Where both would listen at the same place, the old one leaves first, and the
+// plan says why.
+func TestLeaveFirstAtOnePlace(t *testing.T) {
+	l := newLab(t)
+	l.must(l.load(threeNodes), "")
+	l.world.Endpoint = func(cty.Value) string { return "127.0.0.1:1" }
+	def := l.load(anew(threeNodes, "n2"))
+	p := l.plan(def, "")
+	i := slices.IndexFunc(p.Changes, func(c planner.Change) bool { return c.Action() == "replace" })
+	if i < 0 || !slices.Equal(p.Changes[i].Actions, planner.ActionDeleteThenCreate) || !slices.ContainsFunc(p.Changes[i].Why, func(w string) bool { return strings.Contains(w, "both would listen on 127.0.0.1:1") }) {
+		t.Fatalf("%+v", p.Changes)
+	}
+	if p.Steps[0].Phase != providers.PhaseDrain {
+		t.Errorf("it begins with %s %s", p.Steps[0].Address, p.Steps[0].Phase)
+	}
+	l.must(def, "")
+	l.settled(def)
+}
