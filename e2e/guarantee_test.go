@@ -24,6 +24,43 @@ func TestGuarantee(t *testing.T) {
 	l.edit(`"500ms"`, `"5s"`)
 	l.settled()
 
+	// With nothing to change an apply is recorded where it says something new, once.
+	show := func() (serial uint64, broken []string) {
+		t.Helper()
+		var st struct {
+			Serial uint64   `json:"serial"`
+			Broken []string `json:"broken_guarantees"`
+		}
+		r := l.must(0, "show", "--json")
+		if err := json.Unmarshal([]byte(r.out), &st); err != nil {
+			t.Fatalf("%v: %s", err, r)
+		}
+		return st.Serial, st.Broken
+	}
+	was, _ := show()
+	for i, c := range []struct {
+		from, to string
+		says     string
+		broken   int
+	}{
+		{"5s", "5s", "The state records this apply.", 0},
+		{"5s", "5s", "", 0},
+		{"5s", "500ms", "it did not hold then: guarantee soon", 1},
+		{"500ms", "500ms", "", 1},
+		{"500ms", "5s", "The state records this apply.", 0},
+	} {
+		if c.from != c.to {
+			l.edit(`max_downtime = "`+c.from+`"`, `max_downtime = "`+c.to+`"`)
+		}
+		r := l.must(0, "apply", "--auto-approve", "--allow-broken-guarantee")
+		r.wants(t, "No changes", c.says)
+		now, broken := show()
+		if len(broken) != c.broken || now > was != (c.says != "") || strings.Contains(r.out, "records") != (c.says != "") {
+			t.Errorf("apply %d: serial %d after %d, broken %q: %s", i, now, was, broken, r)
+		}
+		was = now
+	}
+
 	l.must(0, "move", "web", "n2")
 	l.served("n2")
 	var sim struct {

@@ -405,7 +405,18 @@ func (a *app) nothing(applied *run.Applied, s *run.Session, progress *view.Progr
 		_, err := fmt.Fprintln(a.out, "There is nothing to destroy.")
 		return err
 	}
-	return a.style.Plan(a.out, applied.Planned.Plan)
+	if err := a.style.Plan(a.out, applied.Planned.Plan); err != nil {
+		return err
+	}
+	if d := applied.Recorded; d != nil {
+		text := "The state records this apply."
+		if len(d.Broken) > 0 {
+			text = "The state records this apply, and that it did not hold then: guarantee " + strings.Join(d.Broken, ", guarantee ") + "."
+		}
+		_, err := fmt.Fprintf(a.out, "\n%s\n", text)
+		return err
+	}
+	return nil
 }
 
 // outcome tells what became of an apply, and what can be done next.

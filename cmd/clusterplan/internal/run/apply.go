@@ -46,9 +46,12 @@ type Applied struct {
 	Result  *apply.Result // nil: nothing was done
 	Refused bool          // Approve said no
 	Nothing bool          // there was nothing to do
-	Took    string        // whose lock was taken over, "" nobody's
-	InPlain bool          // the cluster's keys were made and lie in the state in plain
-	Kept    error         // the cluster's change lease could not be given back
+	// Recorded is what the state says of the definition since, where there was
+	// nothing to do and that is new.
+	Recorded *statefile.Definition
+	Took     string // whose lock was taken over, "" nobody's
+	InPlain  bool   // the cluster's keys were made and lie in the state in plain
+	Kept     error  // the cluster's change lease could not be given back
 
 	// Checks are the check blocks as they are once all is done, CheckDiags the
 	// warnings of those that fail.
@@ -122,11 +125,8 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	}
 	if !out.Planned.Plan.Applyable {
 		out.Nothing = true
-		// What an interrupted run had left open is settled now.
-		if s.Snap.Unfinished > 0 && len(s.Snap.Pending) == 0 {
-			return out, lock.Finish(s.Snap.State)
-		}
-		return out, nil
+		return out, s.settle(lock, out, statefile.Begin{Run: pki.NewID(), Who: Who(),
+			Definition: statefile.Definition{Broken: out.Planned.Plan.BrokenGuarantees()}}, o.Mode)
 	}
 	if ok, err := o.Approve(out.Planned); err != nil || !ok {
 		out.Refused = true
