@@ -455,7 +455,7 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 		into **expr
 	}{{"for_each", &b.forEach}, {"count", &b.count}} {
 		if a, ok := content.Attributes[r.name]; ok {
-			e, more := c.compile(a.Expr, true)
+			e, more := c.compileOver(a.Expr)
 			diags = append(diags, more...)
 			*r.into = e
 		}

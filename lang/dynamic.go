@@ -101,7 +101,7 @@ func (c *Config) dynamicBlock(name string, out *body, src *hcl.Block) hcl.Diagno
 	if !ok {
 		return append(diags, errorAt(src.DefRange, "Missing for_each", fmt.Sprintf("A dynamic block says with for_each how many %s blocks there are: a list, a set or a map.", typ)))
 	}
-	e, more := c.compile(over.Expr, true)
+	e, more := c.compileOver(over.Expr)
 	diags = append(diags, more...)
 	d.forEach.expr = e
 	c.iterators = append(c.iterators, d.iterator)

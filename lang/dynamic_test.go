@@ -223,7 +223,7 @@ node "n" {
 	c, diags := load(t, map[string]string{"main.cluster.json": `{
   "cluster": {"c": {
     "quorum": {"model": "single_node"},
-    "dynamic": {"link": {"for_each": {"a": "${\"10.0.0.0/24\"}"}, "iterator": "it", "labels": ["${it.key}"], "content": {"subnet": "${it.value}"}}}
+    "dynamic": {"link": {"for_each": {"a": "10.0.0.0/24"}, "iterator": "it", "labels": ["${it.key}"], "content": {"subnet": "${it.value}"}}}
   }},
   "node": {"n": {"provider": "local"}}
 }`})

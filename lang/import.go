@@ -44,7 +44,7 @@ func (c *Config) importBlock(b *hcl.Block) hcl.Diagnostics {
 	in.id, more = c.compile(content.Attributes["id"].Expr, false)
 	diags = append(diags, more...)
 	if a, ok := content.Attributes["for_each"]; ok {
-		in.scope.forEach, more = c.compile(a.Expr, false)
+		in.scope.forEach, more = c.compileOver(a.Expr)
 		diags = append(diags, more...)
 	}
 	to := content.Attributes["to"].Expr

@@ -112,6 +112,17 @@ func (c *Config) compile(e hcl.Expression, wantRef bool) (*expr, hcl.Diagnostics
 	return out, diags
 }
 
+// compileOver compiles for_each or count. In JSON a plain string there is an
+// expression; in a list or a map that stands there itself, strings are strings.
+func (c *Config) compileOver(e hcl.Expression) (*expr, hcl.Diagnostics) {
+	if _, native := e.(hclsyntax.Expression); native {
+		return c.compile(e, false)
+	}
+	_, noList := hcl.ExprList(e)
+	_, noMap := hcl.ExprMap(e)
+	return c.compile(e, noList.HasErrors() && noMap.HasErrors())
+}
+
 func (v *variable) readType(e hcl.Expression) hcl.Diagnostics {
 	for _, t := range e.Variables() {
 		if root := t.RootName(); root == "node" || root == "group" || root == "network" {
@@ -318,25 +329,35 @@ func (c *Config) givenValue(v *variable, g given) (cty.Value, hcl.Diagnostics) {
 		var diags hcl.Diagnostics
 		rng = g.expr.Range()
 		if val, diags = g.expr.Value(nil); diags.HasErrors() {
-			return unknown, diags
+			return unknown, v.unshown(g, diags)
 		}
 	case g.value == cty.NilVal && (v.typ.IsPrimitiveType() || v.typ == cty.DynamicPseudoType):
 		val = cty.StringVal(g.text)
 	case g.value == cty.NilVal:
 		// A made-up file, so that what is wrong within the text can be shown.
 		name := fmt.Sprintf("<%s %s>", g.source, v.name)
-		c.files[name] = &hcl.File{Bytes: []byte(g.text)}
+		if !v.sensitive {
+			c.files[name] = &hcl.File{Bytes: []byte(g.text)}
+		}
 		e, diags := hclsyntax.ParseExpression([]byte(g.text), name, hcl.InitialPos)
 		if !diags.HasErrors() {
 			rng = e.Range()
 			val, diags = e.Value(nil)
 		}
 		if diags.HasErrors() {
-			return unknown, diags
+			return unknown, v.unshown(g, diags)
 		}
 	}
-	if rng.Filename == "" {
+	if rng.Filename == "" || v.sensitive { // a diagnostic shows the lines that it is about
 		rng = v.rng // text has no place of its own
 	}
 	return v.convert(val, rng, "The value from "+g.source)
+}
+
+// unshown says of a sensitive variable's value no more than that it is wrong.
+func (v *variable) unshown(g given, diags hcl.Diagnostics) hcl.Diagnostics {
+	if !v.sensitive {
+		return diags
+	}
+	return hcl.Diagnostics{errorAt(v.rng, "Invalid value for a variable", fmt.Sprintf("The value from %s of var.%s is no expression of literals. The variable is sensitive, so it isn't shown.", g.source, v.name))}
 }
