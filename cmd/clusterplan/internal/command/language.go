@@ -11,6 +11,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/burst"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lsp"
 )
@@ -28,6 +29,7 @@ docs/editors.md says how to set editors up.`, "0    the editor has ended it", he
 		Example: "  clusterplan lsp",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			burst.Begin(burst.Floor) // it stays, but at each keystroke it works as a command does, and somebody waits
 			ctx, done := a.abortable(cmd.Context())
 			defer done()
 			err := lsp.Serve(ctx, lsp.Config{
