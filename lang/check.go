@@ -21,14 +21,23 @@ func (d *Definition) check() hcl.Diagnostics {
 	if c.unsound || c.cluster == nil {
 		return nil
 	}
-	for _, is := range d.ev.blocks {
-		if is.unknown {
-			return nil
+	broken := false
+	for _, ev := range d.ev.all {
+		broken = broken || len(ev.broken) > 0
+		for _, is := range ev.blocks {
+			if is.unknown {
+				return nil
+			}
+		}
+		for _, mi := range ev.modules {
+			if mi.unknown {
+				return nil
+			}
 		}
 	}
 	var diags hcl.Diagnostics
 	for _, p := range spec.Check(d.spec) {
-		if in := d.ev.byAddr[p.Addr]; in != nil && in.broken || p.Addr == addr.Cluster() && len(d.ev.broken) > 0 {
+		if in := d.ev.byAddr[p.Addr]; in != nil && in.broken || p.Addr == addr.Cluster() && broken {
 			continue
 		}
 		diags = append(diags, d.Diagnostic(p))

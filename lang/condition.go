@@ -51,6 +51,7 @@ type View struct {
 
 // Checked is a check block that was looked at.
 type Checked struct {
+	Module     string // "": the root
 	Name       string
 	Conditions []Condition
 }
@@ -71,7 +72,7 @@ type checkDecl struct {
 
 // conditionBlock reads what precondition, postcondition and assert blocks hold.
 func (c *Config) conditionBlock(b *hcl.Block) (condition, hcl.Diagnostics) {
-	c.conditions = true
+	c.root.conditions = true
 	out := condition{kind: b.Type, rng: b.DefRange}
 	content, diags := b.Body.Content(conditionBody)
 	if diags.HasErrors() {
@@ -144,7 +145,7 @@ func (b *block) eachCondition(f func(*condition)) {
 // checkConditions looks at every condition once, for what is wrong with it
 // whatever the values are, and for what its object has to wait for.
 func (ev *evaluation) checkConditions() {
-	if !ev.c.conditions {
+	if !ev.c.root.conditions {
 		return
 	}
 	look := func(c *condition, in *instance) Condition {
@@ -215,14 +216,17 @@ func (d *Definition) Conditions(a addr.Address, kind string, v View) []Condition
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	in := d.ev.byAddr[a]
-	if in == nil || in.value == cty.NilVal || len(in.block.conditions) == 0 {
+	if in == nil || in.value == cty.NilVal {
 		return nil
 	}
 	defer d.ev.with(v)()
 	var out []Condition
+	if kind == Precondition {
+		out = in.outputsUsed()
+	}
 	in.block.eachCondition(func(c *condition) {
 		if c.kind == kind {
-			got := d.ev.look(c, in, v.Self)
+			got := in.ev.look(c, in, v.Self)
 			got.tell(in.addr.String())
 			out = append(out, got)
 		}
@@ -230,29 +234,36 @@ func (d *Definition) Conditions(a addr.Address, kind string, v View) []Condition
 	return out
 }
 
-// OutputConditions looks at an output's preconditions.
+// OutputConditions looks at an output's preconditions, and at those of the
+// modules' outputs that it hangs on.
 func (d *Definition) OutputConditions(name string, v View) []Condition {
 	o := d.ev.c.outputs[name]
-	if o == nil || len(o.preconditions) == 0 {
+	if o == nil || !d.ev.c.conditions {
 		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defer d.ev.with(v)()
-	return d.ev.lookAll(o.preconditions, "output."+name)
+	u := usedOutputs{seen: map[any]bool{}}
+	if o.expr != nil {
+		u.expr(d.ev, o.expr)
+	}
+	return append(u.look(), d.ev.lookAll(o.preconditions, "output."+name)...)
 }
 
-// Checks looks at all check blocks, by name.
+// Checks looks at all check blocks, by name, the root's first.
 func (d *Definition) Checks(v View) []Checked {
-	if len(d.ev.c.checks) == 0 {
+	if !d.ev.c.conditions {
 		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defer d.ev.with(v)()
 	var out []Checked
-	for _, name := range sortedKeys(d.ev.c.checks) {
-		out = append(out, Checked{name, d.ev.lookAll(d.ev.c.checks[name].asserts, "check."+name)})
+	for _, ev := range d.ev.all {
+		for _, name := range sortedKeys(ev.c.checks) {
+			out = append(out, Checked{ev.path, name, ev.lookAll(ev.c.checks[name].asserts, addr.JoinModules(ev.path, "check."+name))})
+		}
 	}
 	return out
 }
@@ -284,7 +295,7 @@ func (ev *evaluation) with(v View) func() {
 
 // look works a condition out.
 func (ev *evaluation) look(c *condition, in *instance, self cty.Value) Condition {
-	out := Condition{Kind: c.kind, Status: Unknown, Range: c.condition.Range(), Runtime: c.condition.asksRuntime()}
+	out := Condition{Kind: c.kind, Status: Unknown, Range: c.condition.Range(), Runtime: ev.c.asksRuntime(c.condition)}
 	for _, e := range ev.exprEdges(c.condition, in) {
 		out.Refers = append(out.Refers, e.To)
 	}
@@ -370,13 +381,17 @@ func (ev *evaluation) sight(e *expr, in *instance, self cty.Value) (*hcl.EvalCon
 	if in != nil && slices.ContainsFunc(e.refs, func(r ref) bool { return r.root == rootSelf }) {
 		vars[rootSelf] = ev.selfValue(in, self)
 	}
-	if e.asksRuntime() {
+	if ev.c.asksRuntime(e) {
 		for root, names := range runtimeAttributes {
-			if v, ok := seen(ctx, root); ok {
-				vars[root] = withRuntime(v, root, names, ev.live)
-			}
-			if v, ok := vars[rootSelf]; ok {
-				vars[rootSelf] = withRuntime(v, root, names, ev.live)
+			// What variables and modules have of nodes and groups are those themselves.
+			for _, name := range []string{root, rootVar, rootModule, rootSelf} {
+				v, ok := vars[name]
+				if !ok {
+					v, ok = seen(ctx, name)
+				}
+				if ok {
+					vars[name] = withRuntime(v, root, names, ev.live)
+				}
 			}
 		}
 	}

@@ -36,38 +36,24 @@ type Definition struct {
 // from known (nil: nothing is known yet). The Definition is complete if there
 // are no errors among the diagnostics, and nil if it can't even be listed.
 func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
-	ev := &evaluation{
-		c:         c,
-		known:     known,
-		memo:      make([]memo, c.exprs),
-		locals:    make(map[*local]cty.Value, len(c.locals)),
-		blocks:    map[*block]*instances{},
-		broken:    map[vertex]bool{},
-		done:      map[vertex]bool{},
-		byAddr:    map[addr.Address]*instance{},
-		localDeps: map[*local][]Edge{},
-		shares:    map[*body]*shared{},
-		sealed:    map[*body]cty.Value{},
-		types:     map[[2]string]cty.Value{},
-		timings:   spec.Timings{}.WithDefaults(),
-		root: &hcl.EvalContext{
-			Functions: c.functions,
-			Variables: map[string]cty.Value{
-				rootVar:  c.varsValue,
-				rootPath: cty.ObjectVal(map[string]cty.Value{"module": cty.StringVal("."), "root": cty.StringVal(".")}),
-			},
-		},
-	}
+	ev := newEvaluation(&world{
+		known:   known,
+		byAddr:  map[addr.Address]*instance{},
+		at:      map[*site][]*evaluation{},
+		types:   map[[2]string]cty.Value{},
+		timings: spec.Timings{}.WithDefaults(),
+	}, c.top)
+	ev.root.Variables[rootVar] = c.varsValue
 	for _, name := range sortedKeys(c.vars) {
 		if v := c.vars[name]; !v.value.IsWhollyKnown() {
 			ev.broken[v] = true // values of variables are known, or an error was told
 		}
 	}
-	for _, v := range c.cyclic {
-		ev.broken[v] = true
-	}
 	ev.run()
-	ev.checkConditions()
+	for _, m := range ev.all {
+		m.depends()
+		m.checkConditions()
+	}
 	d := &Definition{ev: ev, Variables: c.Variables()}
 	d.list()
 	d.providers()
@@ -79,7 +65,10 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	ev.diags = append(ev.diags, d.checkMoved()...)
 	ev.diags = append(ev.diags, d.checkRemoved()...)
 	ev.diags = append(ev.diags, d.checkTriggers()...)
-	ev.shares, ev.sealed, ev.types = nil, nil, nil
+	ev.types = nil
+	for _, m := range ev.all {
+		m.shares, m.sealed = nil, nil
+	}
 	diags := tidy(ev.diags)
 	ev.diags = nil
 	return d, diags
@@ -105,6 +94,7 @@ func (d *Definition) list() {
 		in.deps = nil
 		in.block.eachCondition(func(c *condition) { o.Checked = o.Checked || c.kind == Postcondition })
 		for _, tr := range in.block.triggers {
+			tr.Addr = tr.Addr.In(in.addr.Module)
 			o.ReplaceBy = append(o.ReplaceBy, tr.Trigger)
 		}
 		switch in.block.kind {
@@ -136,9 +126,11 @@ func (d *Definition) providers() {
 	for name := range ev.c.providers {
 		used[name] = true
 	}
-	for _, b := range ev.c.nodes {
-		if b.provider != "" {
-			used[b.provider] = true
+	for _, m := range ev.c.parts {
+		for _, b := range m.nodes {
+			if b.provider != "" {
+				used[b.provider] = true
+			}
 		}
 	}
 	for _, name := range sortedKeys(used) {
@@ -150,7 +142,7 @@ func (d *Definition) providers() {
 			s := ev.c.opts.Providers[name]
 			b, _, _ = ev.c.compileBody("provider", hcl.EmptyBody(), s.Attributes, s.Blocks, &hcl.BodySchema{})
 		}
-		in := &instance{block: &block{kind: "provider", body: b}}
+		in := &instance{ev: ev, block: &block{kind: "provider", body: b}}
 		p.Config = cty.ObjectVal(ev.bodyValues(b, in, cty.NilVal))
 		d.Providers = append(d.Providers, p)
 	}
@@ -205,7 +197,7 @@ func (d *Definition) Resolve(a addr.Address, known Known) (cty.Value, hcl.Diagno
 	if !in.value.IsWhollyKnown() {
 		d.ev.known = known
 		d.ev.again, d.ev.diags = true, nil
-		d.ev.refresh(in)
+		in.ev.refresh(in)
 	}
 	diags := d.ev.diags
 	d.ev.diags = nil
@@ -249,13 +241,17 @@ func (d *Definition) typed() *spec.Definition {
 	// Of the instances of one block, the first is decoded; of the others, a
 	// copy of it takes what differs. A resource's first one differs from the
 	// defaults of its type.
-	groups, resources := map[*block]*spec.Group{}, map[*block]*spec.Resource{}
+	type key struct { // each module instance has others
+		ev *evaluation
+		b  *block
+	}
+	groups, resources := map[key]*spec.Group{}, map[key]*spec.Resource{}
 	defaults := map[string]*spec.Resource{}
 	var group *spec.Group
 	for i := range d.Objects {
 		o := &d.Objects[i]
 		in := d.ev.byAddr[o.Addr]
-		b := in.block
+		b, of := in.block, key{in.ev, in.block}
 		switch {
 		case o.Addr.IsResource():
 			if group == nil || group.Addr != o.Addr.Owner() {
@@ -267,7 +263,7 @@ func (d *Definition) typed() *spec.Definition {
 			}
 			group.Resources = append(group.Resources, spec.Resource{})
 			r := &group.Resources[len(group.Resources)-1]
-			if first := resources[b]; first != nil {
+			if first := resources[of]; first != nil {
 				*r = *first
 				names := b.body.varying()
 				if b.body.varyLists {
@@ -285,7 +281,7 @@ func (d *Definition) typed() *spec.Definition {
 				d.decoded(schema.DecodeSomeResource(o.Value, typ, r, b.body.given()))
 				if b.repeated() || b.parent.repeated() {
 					first := *r
-					resources[b] = &first
+					resources[of] = &first
 				}
 			}
 			r.Addr, r.Name = o.Addr, in.name
@@ -304,7 +300,7 @@ func (d *Definition) typed() *spec.Definition {
 		case o.Type == addr.TypeGroup:
 			out.Groups = append(out.Groups, spec.Group{})
 			group = &out.Groups[len(out.Groups)-1]
-			if first := groups[b]; first != nil {
+			if first := groups[of]; first != nil {
 				*group = *first
 				stated := group.Failover.Stated
 				d.decoded(schema.DecodeSome(o.Value, group, append(b.body.varying(), "name", "depends_on", "keep_apart", "keep_apart_soft")))
@@ -317,7 +313,7 @@ func (d *Definition) typed() *spec.Definition {
 				}
 				if b.repeated() {
 					first := *group
-					groups[b] = &first
+					groups[of] = &first
 				}
 			}
 			group.Failover.Stated = group.Failover.Stated || slices.Contains(in.dynamics, "failover")

@@ -62,6 +62,12 @@ func (ev *evaluation) exprEdges(e *expr, in *instance) []Edge {
 			switch r.root {
 			case rootLocal:
 				m.edges = append(m.edges, ev.localEdges(ev.c.locals[r.name])...)
+			case rootVar:
+				m.edges = append(m.edges, ev.variableEdges(ev.c.vars[r.name])...)
+			case rootModule:
+				if !keyedPerInstance(r) {
+					m.edges = ev.moduleEdges(m.edges, r, nil)
+				}
 			case rootNode, rootGroup:
 				if !keyedPerInstance(r) {
 					m.edges = ev.refEdges(m.edges, r, nil)
@@ -80,6 +86,10 @@ func (ev *evaluation) exprEdges(e *expr, in *instance) []Edge {
 		case rootNode, rootGroup:
 			if keyedPerInstance(r) {
 				out = ev.refEdges(out, r, in)
+			}
+		case rootModule:
+			if keyedPerInstance(r) {
+				out = ev.moduleEdges(out, r, in)
 			}
 		case rootResource:
 			out = ev.refEdges(out, r, in)

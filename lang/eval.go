@@ -21,28 +21,50 @@ import (
 // of local values, nodes and groups only those that it names, so that the cost
 // of an object doesn't depend on how many others there are. What is the same
 // for all instances of a block is worked out once.
+//
+// There is one of each module instance, and the root's; what they share is the
+// world.
 type evaluation struct {
-	c     *Config
+	*world
+	c *Config
+
+	// Of a module's instance: who calls it. Zero for the root.
+	outer *evaluation
+	call  *moduleCall
+	inst  *instance // what the call's arguments see of for_each and count
+	path  string    // module.m["k"], "" for the root
+
+	root    *hcl.EvalContext
+	memo    []memo                  // by expr.id
+	vars    map[*variable]cty.Value // of a module
+	locals  map[*local]cty.Value
+	outputs map[*output]cty.Value // of a module; those that ask the running cluster are never kept
+	blocks  map[*block]*instances // nodes, groups, cluster
+	modules map[*moduleCall]*moduleInstances
+	broken  map[vertex]bool // had an error; what hangs on it is unknown for no other reason
+
+	varDeps    map[*variable][]Edge
+	localDeps  map[*local][]Edge
+	outputDeps map[*output][]Edge
+	shares     map[*body]*shared
+	sealed     map[*body]cty.Value
+}
+
+// world is what the evaluations of all module instances share.
+type world struct {
 	known Known
 	live  Live // runtime attributes, where the cluster was asked
 	diags hcl.Diagnostics
 	again bool // values that were unknown are being worked out again
 	quiet bool // what is wrong was told before
 
-	root   *hcl.EvalContext
-	memo   []memo // by expr.id
-	locals map[*local]cty.Value
-	blocks map[*block]*instances // nodes, groups, cluster
-	broken map[vertex]bool       // had an error; what hangs on it is unknown for no other reason
-	done   map[vertex]bool
 	byAddr map[addr.Address]*instance
+	all    []*evaluation           // a module behind the one that calls it
+	at     map[*site][]*evaluation // the same, by place
 
-	timings   spec.Timings // the cluster's, complete
-	hotSpare  bool
-	localDeps map[*local][]Edge
-	shares    map[*body]*shared
-	sealed    map[*body]cty.Value
-	types     map[[2]string]cty.Value // the first value of each kind of object
+	timings  spec.Timings // the cluster's, complete
+	hotSpare bool
+	types    map[[2]string]cty.Value // the first value of each kind of object
 }
 
 // memo is what was worked out for an expression that is the same in every instance.
@@ -68,6 +90,7 @@ type instances struct {
 
 // instance is one object while it is worked out.
 type instance struct {
+	ev        *evaluation // that it belongs to
 	block     *block
 	addr      addr.Address
 	name      string
@@ -95,16 +118,25 @@ func (ev *evaluation) add(d ...*hcl.Diagnostic) {
 
 // run evaluates everything in order.
 func (ev *evaluation) run() {
-	for _, v := range ev.c.order {
-		switch v := v.(type) {
-		case *variable:
-			ev.validate(v)
-		case *local:
-			ev.local(v)
-		case *block:
-			ev.block(v)
+	for _, p := range ev.c.order {
+		for _, at := range ev.at[p.at] {
+			switch v := p.v.(type) {
+			case argument:
+				at.variable(v.variable)
+			case *variable:
+				at.validate(v)
+			case *local:
+				at.local(v)
+			case *moduleCall:
+				at.module(v, p.at.inner[v.block.name])
+			case *block:
+				at.block(v)
+			case *output:
+				if at.outer != nil {
+					at.output(v)
+				}
+			}
 		}
-		ev.done[v] = true
 	}
 	ev.finish()
 }
@@ -200,10 +232,10 @@ func discreet(diags hcl.Diagnostics, e *expr, ctx *hcl.EvalContext) hcl.Diagnost
 
 // tainted tells whether an expression refers to something that had an error.
 func (ev *evaluation) tainted(e *expr) bool {
-	if len(ev.broken) == 0 {
+	if len(ev.broken) == 0 && len(ev.c.modules) == 0 {
 		return false
 	}
-	if e.iterated {
+	if e.iterated && len(ev.broken) > 0 {
 		return true // its element may be
 	}
 	for i := range e.refs {
@@ -224,8 +256,14 @@ func (ev *evaluation) tainted(e *expr) bool {
 			if ev.broken[ev.c.groups[r.name]] {
 				return true
 			}
+		case rootModule:
+			if ev.moduleBroken(r) {
+				return true
+			}
 		case rootResource, rootEach, rootGroupEach, rootSelf:
-			return true // told where it broke
+			if len(ev.broken) > 0 {
+				return true // told where it broke
+			}
 		}
 	}
 	return false
@@ -291,7 +329,7 @@ func keyedPerInstance(r *ref) bool {
 
 // shared are the references that mean the same in every instance.
 func (ev *evaluation) shared(e *expr) (map[string]cty.Value, bool) {
-	var locals, nodes, groups map[string]cty.Value
+	var vars, locals, nodes, groups map[string]cty.Value
 	put := func(m *map[string]cty.Value, name string, v cty.Value) {
 		if *m == nil {
 			*m = map[string]cty.Value{}
@@ -300,12 +338,21 @@ func (ev *evaluation) shared(e *expr) (map[string]cty.Value, bool) {
 	}
 	out := map[string]cty.Value{}
 	for i := range e.refs {
-		if r := &e.refs[i]; r.root == rootLocal {
+		switch r := &e.refs[i]; {
+		case r.root == rootLocal:
 			put(&locals, r.name, ev.local(ev.c.locals[r.name]))
+		case r.root == rootVar && ev.outer != nil: // the root's are in every context
+			put(&vars, r.name, ev.variable(ev.c.vars[r.name]))
 		}
 	}
 	if locals != nil {
 		out[rootLocal] = cty.ObjectVal(locals)
+	}
+	if vars != nil {
+		out[rootVar] = cty.ObjectVal(vars)
+	}
+	if modules := ev.moduleVars(e); modules != nil {
+		out[rootModule] = cty.ObjectVal(modules)
 	}
 	// A root whose keys differ by instance is seen through own.
 	byInstance := map[string]bool{}
@@ -346,7 +393,7 @@ func (ev *evaluation) own(e *expr, in *instance, ctx *hcl.EvalContext) (map[stri
 	var out map[string]cty.Value
 	for i := range e.refs {
 		r := &e.refs[i]
-		if _, have := out[r.root]; have || r.root != rootResource && !keyedPerInstance(r) {
+		if _, have := out[r.root]; have || r.root == rootModule || r.root != rootResource && !keyedPerInstance(r) {
 			continue
 		}
 		vals, ok := ev.blockVars(e, r.root, ctx, in)
@@ -459,22 +506,14 @@ func (ev *evaluation) keyed(r *ref, b *block, is *instances, ctx *hcl.EvalContex
 	if !key.IsKnown() {
 		return nil, keyUnknown
 	}
-	var k addr.Key
-	if b.forEach != nil {
-		s, err := convert.Convert(key, cty.String)
-		if err != nil || s.IsNull() {
-			ev.add(errorAt(r.rng, "Invalid key", fmt.Sprintf("%s has for_each, so its keys are strings.", b.ref())))
-			return nil, keyWrong
+	k, ok := keyOf(b, key)
+	if !ok {
+		why := "%s has count, so its keys are numbers from 0."
+		if b.forEach != nil {
+			why = "%s has for_each, so its keys are strings."
 		}
-		k = addr.StringKey(s.AsString())
-	} else {
-		n, err := convert.Convert(key, cty.Number)
-		if err != nil || n.IsNull() {
-			ev.add(errorAt(r.rng, "Invalid key", fmt.Sprintf("%s has count, so its keys are numbers from 0.", b.ref())))
-			return nil, keyWrong
-		}
-		i, _ := n.AsBigFloat().Int64()
-		k = addr.IntKey(int(i))
+		ev.add(errorAt(r.rng, "Invalid key", fmt.Sprintf(why, b.ref())))
+		return nil, keyWrong
 	}
 	if target, ok := is.byKey[k]; ok {
 		return target, keyFound
@@ -493,6 +532,24 @@ func (ev *evaluation) keyed(r *ref, b *block, is *instances, ctx *hcl.EvalContex
 	}
 	ev.add(errorAt(r.rng, "Unknown instance", fmt.Sprintf("%s has no instance %s.%s %s", b.ref(), k, didYouMean(b.ref(), k.String(), keys), has)))
 	return nil, keyWrong
+}
+
+// keyOf is the key of one of a block's instances that a value means.
+func keyOf(b *block, v cty.Value) (addr.Key, bool) {
+	want := cty.Number
+	if b.forEach != nil {
+		want = cty.String
+	}
+	v, _ = v.Unmark()
+	v, err := convert.Convert(v, want)
+	if err != nil || !v.IsKnown() || v.IsNull() {
+		return addr.NoKey, false
+	}
+	if b.forEach != nil {
+		return addr.StringKey(v.AsString()), true
+	}
+	i, _ := v.AsBigFloat().Int64()
+	return addr.IntKey(int(i)), true
 }
 
 // whole is a block as expressions see it: its instance, or an object (for_each)

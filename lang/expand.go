@@ -17,7 +17,7 @@ import (
 func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instances {
 	is := &instances{}
 	one := func(key addr.Key, vars map[string]cty.Value) {
-		in := &instance{block: b, addr: at, parent: group, vars: vars}
+		in := &instance{ev: ev, block: b, addr: at, parent: group, vars: vars}
 		if b.kind == rootResource {
 			in.addr = at.WithResource(b.name, key)
 			switch {
@@ -39,40 +39,45 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 	}
 	asker := group
 	if group != nil { // a resource's for_each sees its group as group_each
-		asker = &instance{block: b, parent: group}
+		asker = &instance{ev: ev, block: b, parent: group}
 		if group.block.repeated() {
 			asker.vars, asker.ctx = ev.resourceVars(group)
 		}
 	}
+	if b.repeated() {
+		is.byKey = map[addr.Key]*instance{}
+	}
+	is.unknown = !ev.repeat(b, asker, one)
+	return is
+}
+
+// repeat calls one for each instance of a block, in the order of their keys,
+// with what its expressions see of for_each or count. False: how many there
+// are isn't known, which was told.
+func (ev *evaluation) repeat(b *block, asker *instance, one func(addr.Key, map[string]cty.Value)) bool {
 	switch {
 	case b.forEach != nil:
-		is.byKey = map[addr.Key]*instance{}
 		v, bad := ev.eval(b.forEach, asker)
 		if bad {
-			is.unknown = true
-			return is
+			return false
 		}
 		keys, values, d := forEachItems(b, v)
 		if d != nil {
 			ev.add(d)
-			is.unknown = true
-			return is
+			return false
 		}
 		for i, k := range keys {
 			one(addr.StringKey(k), map[string]cty.Value{rootEach: cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(k), "value": values[i]})})
 		}
 	case b.count != nil:
-		is.byKey = map[addr.Key]*instance{}
 		v, bad := ev.eval(b.count, asker)
 		if bad {
-			is.unknown = true
-			return is
+			return false
 		}
 		n, d := countOf(b, v)
 		if d != nil {
 			ev.add(d)
-			is.unknown = true
-			return is
+			return false
 		}
 		for i := range n {
 			one(addr.IntKey(i), map[string]cty.Value{rootCount: cty.ObjectVal(map[string]cty.Value{"index": cty.NumberIntVal(int64(i))})})
@@ -80,7 +85,7 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 	default:
 		one(addr.NoKey, nil)
 	}
-	return is
+	return true
 }
 
 // resourceVars are what the resources of a group's instance see of it.
@@ -105,7 +110,7 @@ func (in *instance) groupEach() cty.Value {
 func whatToTarget(e *expr) string {
 	var first []string
 	for _, r := range e.refs {
-		if r.root == rootNode || r.root == rootGroup {
+		if r.root == rootNode || r.root == rootGroup || r.root == rootModule {
 			first = append(first, "--target "+r.root+"."+r.name)
 		}
 	}

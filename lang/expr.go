@@ -121,16 +121,17 @@ const (
 	rootCount     = "count"
 	rootPath      = "path"
 	rootSelf      = "self"
+	rootModule    = "module"
 )
 
-var roots = []string{rootVar, rootLocal, rootNode, rootGroup, rootResource, rootEach, rootGroupEach, rootCount, rootPath}
+var roots = []string{rootVar, rootLocal, rootNode, rootGroup, rootResource, rootEach, rootGroupEach, rootCount, rootModule, rootPath}
 
 // ref is one reference: `local.x`, `node.n["a"].address`, `each.value`.
 type ref struct {
 	root string
 	name string // second step: x, n, value
-	// The instance that is meant; a node, group or resource without either is
-	// the whole block.
+	// The instance that is meant; a node, group, resource or module without
+	// either is the whole block.
 	key     cty.Value            // a literal key, else cty.NilVal
 	keyExpr hclsyntax.Expression // a key that has to be worked out
 	attr    string               // the step behind it, where it is literal
@@ -231,7 +232,7 @@ func (w *refWalker) traversal(n *hclsyntax.ScopeTraversalExpr) {
 	}
 	rest := t[min(2, len(t)):]
 	switch r.root {
-	case rootNode, rootGroup, rootResource:
+	case rootNode, rootGroup, rootResource, rootModule:
 		if e, ok := w.keys[n]; ok {
 			r.keyExpr = e
 		} else if len(rest) > 0 {
@@ -251,11 +252,27 @@ func (w *refWalker) traversal(n *hclsyntax.ScopeTraversalExpr) {
 }
 
 // asksRuntime tells whether an expression asks nodes or groups for what only
-// the running cluster knows, also as in [for g in group.x : g.state].
-func (e *expr) asksRuntime() bool {
+// the running cluster knows, also as in [for g in group.x : g.state], or a
+// module for an output that does.
+func (c *Config) asksRuntime(e *expr) bool {
 	objects := false
 	for i := range e.refs {
-		objects = objects || runtimeAttributes[e.refs[i].root] != nil || e.refs[i].root == rootSelf
+		switch r := &e.refs[i]; r.root {
+		case rootModule:
+			if call := c.modules[r.name]; call != nil && call.module != nil {
+				objects = true
+				for _, o := range call.module.outputsOf(r) {
+					if o.runtime {
+						return true
+					}
+				}
+			}
+		case rootVar:
+			v := c.vars[r.name]
+			objects = objects || v != nil && v.shape.refers()
+		default:
+			objects = objects || runtimeAttributes[r.root] != nil || r.root == rootSelf
+		}
 	}
 	if !objects {
 		return false
@@ -271,7 +288,9 @@ func (w *runtimeWalker) Enter(n hclsyntax.Node) hcl.Diagnostics {
 	var t hcl.Traversal
 	switch n := n.(type) {
 	case *hclsyntax.ScopeTraversalExpr:
-		t = n.Traversal
+		if t = n.Traversal; t.RootName() == rootModule || t.RootName() == rootVar { // the names of modules, outputs and variables
+			t = t[min(3, len(t)):]
+		}
 	case *hclsyntax.RelativeTraversalExpr:
 		t = n.Traversal
 	}

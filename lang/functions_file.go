@@ -25,7 +25,7 @@ import (
 func addFileFunctions(m map[string]function.Function, fsys fs.FS) {
 	read := func(name string) ([]byte, error) {
 		clean := path.Clean(name)
-		if fsys == nil || !fs.ValidPath(clean) {
+		if !validPath(fsys, clean) {
 			return nil, fmt.Errorf("%s lies outside the definition's directory; put the file into it and name it from there", name)
 		}
 		b, err := fs.ReadFile(fsys, clean)
@@ -66,7 +66,7 @@ func addFileFunctions(m map[string]function.Function, fsys fs.FS) {
 		Type:   function.StaticReturnType(cty.Bool),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 			clean := path.Clean(args[0].AsString())
-			if fsys == nil || !fs.ValidPath(clean) {
+			if !validPath(fsys, clean) {
 				return cty.NilVal, function.NewArgErrorf(0, "%s lies outside the definition's directory", clean)
 			}
 			info, err := fs.Stat(fsys, clean)
@@ -106,7 +106,7 @@ func addFileFunctions(m map[string]function.Function, fsys fs.FS) {
 // fileSet lists the files under dir whose path from there matches the
 // pattern; ** stands for any number of directories.
 func fileSet(fsys fs.FS, dir, pattern string) ([]string, error) {
-	if fsys == nil || !fs.ValidPath(dir) {
+	if !validPath(fsys, dir) {
 		return nil, function.NewArgErrorf(0, "%s lies outside the definition's directory", dir)
 	}
 	parts := strings.Split(path.Clean(pattern), "/")
@@ -206,4 +206,64 @@ func templateFunc(param string, all map[string]function.Function, read func(stri
 		},
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return render(args) },
 	})
+}
+
+// moduleFunctions are the functions of a module. Files are named from the
+// root's directory, as everywhere: "${path.module}/x" is the module's own.
+func moduleFunctions(root fs.FS, m Module) map[string]function.Function {
+	return functions(moduleFS{root, m})
+}
+
+// moduleFS is the root's directory, and a module's where that lies elsewhere.
+type moduleFS struct {
+	root   fs.FS
+	module Module
+}
+
+// at finds whose file a path is.
+func (f moduleFS) at(name string) (fs.FS, string) {
+	if name == f.module.Dir {
+		return f.module.FS, "."
+	}
+	if rest, ok := strings.CutPrefix(name, f.module.Dir+"/"); ok {
+		return f.module.FS, rest
+	}
+	return f.root, name
+}
+
+func (f moduleFS) valid(name string) bool {
+	_, rest := f.at(name)
+	return fs.ValidPath(rest)
+}
+
+// Open is fs.FS.
+func (f moduleFS) Open(name string) (fs.File, error) {
+	fsys, rest := f.at(name)
+	return fsys.Open(rest)
+}
+
+// ReadFile is fs.ReadFileFS.
+func (f moduleFS) ReadFile(name string) ([]byte, error) {
+	fsys, rest := f.at(name)
+	return fs.ReadFile(fsys, rest)
+}
+
+// ReadDir is fs.ReadDirFS.
+func (f moduleFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	fsys, rest := f.at(name)
+	return fs.ReadDir(fsys, rest)
+}
+
+// Stat is fs.StatFS.
+func (f moduleFS) Stat(name string) (fs.FileInfo, error) {
+	fsys, rest := f.at(name)
+	return fs.Stat(fsys, rest)
+}
+
+// validPath tells whether a path stays in what the definition may read.
+func validPath(fsys fs.FS, name string) bool {
+	if m, ok := fsys.(moduleFS); ok {
+		return m.valid(name)
+	}
+	return fsys != nil && fs.ValidPath(name)
 }

@@ -94,6 +94,8 @@ func importTo(t hcl.Traversal, keyed bool) (addr.Address, string) {
 	a, why := addressOf(t)
 	switch {
 	case why != "":
+	case a.IsModule():
+		why = fmt.Sprintf("A module is no object. Import what is in it, one by one: %s.node.NAME, %s.group.NAME.", a, a)
 	case a.IsResource():
 		why = fmt.Sprintf("The cluster holds a group and its resources as one. Import %s: its resources come with it.", a.Owner())
 	case keyed && !a.Key.IsNone():
@@ -133,10 +135,17 @@ func (c *Config) checkImports() hcl.Diagnostics {
 
 // imports works the import blocks out.
 func (d *Definition) imports() {
-	ev := d.ev
 	at := map[addr.Address]hcl.Range{}
+	for _, ev := range d.ev.all {
+		d.importsOf(ev, at)
+	}
+	slices.SortFunc(d.Imports, func(x, y Import) int { return addr.Compare(x.To, y.To) })
+}
+
+// importsOf works out those of one module; at are the blocks by what they import.
+func (d *Definition) importsOf(ev *evaluation, at map[addr.Address]hcl.Range) {
 	for _, b := range ev.c.imports {
-		instances := []*instance{{block: b.scope}}
+		instances := []*instance{{ev: ev, block: b.scope}}
 		if e := b.scope.forEach; e != nil {
 			v, bad := ev.eval(e, nil)
 			if bad {
@@ -149,12 +158,12 @@ func (d *Definition) imports() {
 			}
 			instances = nil
 			for i, k := range keys {
-				instances = append(instances, &instance{block: b.scope, vars: map[string]cty.Value{
+				instances = append(instances, &instance{ev: ev, block: b.scope, vars: map[string]cty.Value{
 					rootEach: cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(k), "value": values[i]})}})
 			}
 		}
 		for _, in := range instances {
-			one := Import{To: b.to, Range: b.rng}
+			one := Import{To: b.to.In(ev.path), Range: b.rng}
 			if b.key != nil {
 				key, ok := ev.importText(b.key, in, "key of to")
 				if !ok {
@@ -174,7 +183,6 @@ func (d *Definition) imports() {
 			d.Imports = append(d.Imports, one)
 		}
 	}
-	slices.SortFunc(d.Imports, func(x, y Import) int { return addr.Compare(x.To, y.To) })
 }
 
 // importText is a text of an import block, which is shown in plans.

@@ -15,7 +15,8 @@
 //
 // Where to start reading: load.go (files to blocks), block.go (a block
 // compiled by its schema), refs.go (which expression needs what), eval.go (the
-// order of evaluation and the contexts), object.go (an object's value).
+// order of evaluation and the contexts), object.go (an object's value), module.go
+// (what a definition of many directories is).
 package lang
 
 import (
@@ -30,8 +31,10 @@ import (
 
 // Options says what to load.
 type Options struct {
-	FS  fs.FS  // the module's directory
-	Dir string // its name in source ranges and in path.module; "" is "."
+	FS  fs.FS  // the root's directory
+	Dir string // its name in source ranges; "" is "."
+	// Modules finds the directories of modules; nil: module blocks are refused.
+	Modules Modules
 
 	// Variables, weakest first: Env (os.Environ's form; CLUSTERPLAN_VAR_name
 	// counts), auto.vars.hcl and *.auto.vars.hcl of the directory, Vars in order.

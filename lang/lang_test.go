@@ -2,6 +2,7 @@ package lang
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
 	"testing/fstest"
@@ -47,13 +48,21 @@ func mustHaveNone(t testing.TB, c *Config, diags hcl.Diagnostics) {
 }
 
 func TestExamples(t *testing.T) {
-	dirs, err := filepath.Glob("../examples/*")
-	if err != nil || len(dirs) == 0 {
+	dirs := []string{"../examples/environments/staging", "../examples/environments/production"}
+	all, err := filepath.Glob("../examples/*/main.cluster.hcl")
+	if err != nil || len(all) == 0 {
 		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range all {
+		dirs = append(dirs, filepath.Dir(file))
 	}
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			c, diags := Load(Options{FS: os.DirFS(dir), Providers: localProvider, Version: "0.1.0"})
+			modules := func(source, from string) (Module, error) {
+				at := path.Join(from, source)
+				return Module{FS: os.DirFS(filepath.Join(dir, at)), Dir: at}, nil
+			}
+			c, diags := Load(Options{FS: os.DirFS(dir), Modules: modules, Providers: localProvider, Version: "0.1.0"})
 			mustHaveNone(t, c, diags)
 			d, diags := c.Evaluate(nil)
 			mustHaveNone(t, c, diags)

@@ -311,6 +311,16 @@ func settingsType(*Options) BlockType {
 	return t
 }
 
+// moduleType: the module's own variables are arguments beside these.
+func moduleType(*Options) BlockType {
+	return BlockType{Name: rootModule, Doc: "Calls a module: what its directory holds stands in the definition under module.NAME, with the arguments as its variables.", Open: true,
+		Attributes: []spec.Attribute{
+			{Name: "source", Type: spec.TypeString, Required: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: `The module's directory, from that of this file, as "./modules/web"; a literal.`},
+			forEachArg, countArg,
+			{Name: "depends_on", Type: TypeAddrs, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Objects and modules that are applied before anything of this module."},
+		}}
+}
+
 func localsType(*Options) BlockType {
 	t := describe(localsSchema)
 	t.Open = true

@@ -180,7 +180,10 @@ func (b *block) replaceTriggeredBy(a *hcl.Attribute) hcl.Diagnostics {
 			tr.Attribute, t = last.Name, t[:len(t)-1]
 		}
 		var why string
-		if tr.Addr, why = addressOf(t); why != "" {
+		if tr.Addr, why = addressOf(t); why == "" && tr.Addr.Module != "" {
+			why = "What is in a module is its own affair. Name an object of this directory."
+		}
+		if why != "" {
 			wrong(why)
 			continue
 		}
@@ -209,11 +212,20 @@ type trigger struct {
 func (d *Definition) checkTriggers() hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	var there declaredObjects
-	d.ev.c.eachBlock(func(b *block) {
+	for _, ev := range d.ev.all {
+		diags = append(diags, d.checkTriggersIn(ev, &there)...)
+	}
+	return diags
+}
+
+func (d *Definition) checkTriggersIn(ev *evaluation, there *declaredObjects) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	ev.c.eachBlock(func(b *block) {
 		for _, tr := range b.triggers {
 			if there.one == nil {
-				there = declared(d.Objects)
+				*there = declared(d.Objects)
 			}
+			tr.Addr = tr.Addr.In(ev.path)
 			o := there.find(tr.Addr, true)
 			if o == nil {
 				diags = append(diags, errorAt(tr.rng, "No such object", fmt.Sprintf("The definition has no %s.", tr.Addr)))

@@ -21,13 +21,22 @@ import (
 )
 
 // Config is a definition that was read: everything that needs no values is
-// checked, variables have theirs. It doesn't change any more.
+// checked, variables have theirs. It doesn't change any more. Its modules are
+// Configs as well, one for each directory.
 type Config struct {
 	Backend         *Backend    // nil: none is given
 	Encryption      *Encryption // nil: the state is in plain
 	RequiredVersion string
 
-	opts      Options
+	opts Options
+	root *Config // itself, or the one that the module belongs to
+	dir  string  // from the root's directory: path.module
+
+	// Of the root:
+	dirs  map[string]*Config // modules by dir
+	parts []*Config          // all modules, those that others call first, the root last
+	top   *site
+
 	files     map[string]*hcl.File
 	functions map[string]function.Function
 	exprs     int // expressions that were compiled
@@ -43,20 +52,25 @@ type Config struct {
 	nodes     map[string]*block
 	fences    map[string]*block
 	groups    map[string]*block
-	moves     Moves
-	removals  []Removed
-	removed   map[addr.Address]int // place in removals
+	moved     []Move    // this module's blocks
+	removed   []Removed // likewise
 	imports   []*importBlock
+	moves     Moves    // of the root: those of all modules
+	removals  removals // likewise
 
 	guarantees map[string]*block
 	checks     map[string]*checkDecl
 	conditions bool // there are some, or checks
 
+	modules map[string]*moduleCall
+
 	varsValue cty.Value // all variables as one object
-	order     []vertex  // of evaluation
-	cyclic    []vertex  // stand in a cycle
+	order     []placed  // of evaluation
+	cyclic    []placed  // stand in a cycle
 	unsound   bool      // blocks or attributes are missing because of an error
 	unparsed  bool      // a file has syntax errors: values that are unknown may be due to them
+	// unparsedOwn: the same of this module's own files.
+	unparsedOwn bool
 }
 
 // Files are the files that diagnostics refer to, by name, without their bodies.
@@ -91,9 +105,39 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 	if o.ResourceTypes == nil {
 		o.ResourceTypes = spec.ResourceTypes()
 	}
-	c := &Config{
+	c := newConfig(o)
+	c.root, c.dir, c.dirs = c, ".", map[string]*Config{".": nil}
+	c.files, c.schemas, c.shapes = map[string]*hcl.File{}, schemasOf(&o), map[shapeKey]*shape{}
+	c.functions = functions(o.FS)
+	diags := c.read()
+	if c.cluster == nil && !diags.HasErrors() {
+		diags = append(diags, &hcl.Diagnostic{
+			Severity: hcl.DiagError,
+			Summary:  "No cluster block",
+			Detail:   fmt.Sprintf("The definition in %s says nothing about the cluster itself. Add a block cluster \"NAME\" { quorum { model = \"majority_node_set\" } }.", o.Dir),
+		})
+	}
+	diags = append(diags, c.readModules([]string{"."})...)
+	c.unsound = c.unsound || diags.HasErrors()
+	diags = append(diags, c.assignVariables()...)
+	diags = append(diags, c.place()...)
+	for _, m := range c.parts {
+		diags = append(diags, m.checkRefs()...)
+		diags = append(diags, m.checkImports()...)
+	}
+	c.gatherMoves()
+	c.gatherRemovals()
+	diags = append(diags, c.checkMoves()...)
+	diags = append(diags, c.checkRemovals()...)
+	diags = append(diags, c.sortVertices()...)
+	return c, tidy(diags)
+}
+
+// newConfig is a module of which nothing was read.
+func newConfig(o Options) *Config {
+	return &Config{
 		opts:      o,
-		files:     map[string]*hcl.File{},
+		modules:   map[string]*moduleCall{},
 		vars:      map[string]*variable{},
 		locals:    map[string]*local{},
 		outputs:   map[string]*output{},
@@ -105,29 +149,15 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 		guarantees: map[string]*block{},
 		checks:     map[string]*checkDecl{},
 	}
-	c.schemas, c.shapes = schemasOf(&o), map[shapeKey]*shape{}
-	c.functions = functions(o.FS)
-	var diags hcl.Diagnostics
-	bodies, fileDiags := c.readFiles()
-	diags = append(diags, fileDiags...)
+}
+
+// read reads the files of one module into c.
+func (c *Config) read() hcl.Diagnostics {
+	bodies, diags := c.readFiles()
 	for _, b := range bodies {
-		diags = append(diags, c.root(b)...)
+		diags = append(diags, c.blocks(b)...)
 	}
-	if c.cluster == nil && !diags.HasErrors() {
-		diags = append(diags, &hcl.Diagnostic{
-			Severity: hcl.DiagError,
-			Summary:  "No cluster block",
-			Detail:   fmt.Sprintf("The definition in %s says nothing about the cluster itself. Add a block cluster \"NAME\" { quorum { model = \"majority_node_set\" } }.", o.Dir),
-		})
-	}
-	c.unsound = diags.HasErrors()
-	diags = append(diags, c.assignVariables()...)
-	diags = append(diags, c.checkRefs()...)
-	diags = append(diags, c.checkMoves()...)
-	diags = append(diags, c.checkRemovals()...)
-	diags = append(diags, c.checkImports()...)
-	diags = append(diags, c.sortVertices()...)
-	return c, tidy(diags)
+	return diags
 }
 
 // Suffix is how names of a definition's files end.
@@ -176,7 +206,8 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 		}
 		f, fileDiags := c.parse(src, full)
 		diags = append(diags, fileDiags...)
-		c.unparsed = c.unparsed || fileDiags.HasErrors()
+		c.unparsedOwn = c.unparsedOwn || fileDiags.HasErrors()
+		c.root.unparsed = c.root.unparsed || fileDiags.HasErrors()
 		if f != nil && f.Body != nil {
 			c.files[full] = &hcl.File{Bytes: f.Bytes, Nav: f.Nav} // what is in the tree is read once
 			bodies = append(bodies, f.Body)
@@ -218,7 +249,7 @@ var rootBlocks = []rootBlock{
 	{hcl.BlockHeaderSchema{Type: "group", LabelNames: []string{"name"}}, objectType(addr.TypeGroup, spec.GroupSchema)},
 	{hcl.BlockHeaderSchema{Type: "guarantee", LabelNames: []string{"name"}}, objectType(addr.TypeGuarantee, spec.GuaranteeSchema)},
 	{hcl.BlockHeaderSchema{Type: "output", LabelNames: []string{"name"}}, shapeType(outputSchema)},
-	{hcl.BlockHeaderSchema{Type: "module", LabelNames: []string{"name"}}, nil},
+	{hcl.BlockHeaderSchema{Type: "module", LabelNames: []string{"name"}}, moduleType},
 	{hcl.BlockHeaderSchema{Type: "machine", LabelNames: []string{"name"}}, nil},
 	{hcl.BlockHeaderSchema{Type: "network", LabelNames: []string{"name"}}, nil},
 	{hcl.BlockHeaderSchema{Type: "volume", LabelNames: []string{"name"}}, nil},
@@ -239,7 +270,6 @@ func rootBody() *hcl.BodySchema {
 }
 
 var laterRoot = map[string]string{
-	"module":  "Put its blocks into this directory; for_each on nodes and groups repeats them.",
 	"machine": "Use nodes with provider = local.",
 	"network": "Nodes with provider = local need none.",
 	"volume":  "Nodes with provider = local need none.",
@@ -251,11 +281,15 @@ func notYet(rng hcl.Range, what, instead string) *hcl.Diagnostic {
 	return errorAt(rng, "Not supported yet", what+" is not supported by this version. "+instead)
 }
 
-func (c *Config) root(body hcl.Body) hcl.Diagnostics {
+func (c *Config) blocks(body hcl.Body) hcl.Diagnostics {
 	content, diags := body.Content(rootSchema)
 	for _, b := range content.Blocks {
 		if instead, later := laterRoot[b.Type]; later {
 			diags = append(diags, notYet(b.DefRange, "The "+b.Type+" block", instead))
+			continue
+		}
+		if why := onlyRoot[b.Type]; why != "" && c != c.root {
+			diags = append(diags, errorAt(b.DefRange, "Only in the root", fmt.Sprintf("A module can't have a %s block. %s Move it to the directory that the plan is made for.", b.Type, why)))
 			continue
 		}
 		if len(b.Labels) > 0 && !hclsyntax.ValidIdentifier(b.Labels[0]) || len(b.Labels) > 0 && !asciiName(b.Labels[0]) {
@@ -273,12 +307,14 @@ func (c *Config) root(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.provider(b)...)
 		case "output":
 			diags = append(diags, c.output(b)...)
+		case "module":
+			diags = append(diags, c.moduleBlock(b)...)
 		case "cluster", "node", "fence", "group", "guarantee":
 			diags = append(diags, c.object(b)...)
 		case "check":
 			diags = append(diags, c.check(b)...)
 		case "moved":
-			diags = append(diags, c.moved(b)...)
+			diags = append(diags, c.movedBlock(b)...)
 		case "removed":
 			diags = append(diags, c.removedBlock(b)...)
 		case "import":

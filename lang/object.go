@@ -14,7 +14,7 @@ import (
 
 // block works out all instances of a cluster, node, fence, group or guarantee block.
 func (ev *evaluation) block(b *block) {
-	a := addr.Address{Type: b.kind, Name: b.name}
+	a := addr.Address{Module: ev.path, Type: b.kind, Name: b.name}
 	if b.kind == addr.TypeCluster {
 		a = addr.Cluster()
 	}
@@ -464,21 +464,29 @@ func (ev *evaluation) lists(in *instance) {
 
 // finish works out what needs all groups to be there.
 func (ev *evaluation) finish() {
-	for _, v := range ev.c.order {
-		b, ok := v.(*block)
-		if !ok || b.kind != addr.TypeGroup && b.kind != addr.TypeGuarantee || ev.blocks[b] == nil {
+	for _, p := range ev.c.order {
+		b, ok := p.v.(*block)
+		if !ok || b.kind != addr.TypeGroup && b.kind != addr.TypeGuarantee {
 			continue
 		}
-		for _, in := range ev.blocks[b].list {
-			if in.attrs == nil {
-				continue
+		for _, at := range ev.at[p.at] {
+			if is := at.blocks[b]; is != nil {
+				at.finishBlock(b, is)
 			}
-			ev.lists(in)
-			if in.broken {
-				ev.broken[b] = true
-			}
-			ev.seal(in)
 		}
+	}
+}
+
+func (ev *evaluation) finishBlock(b *block, is *instances) {
+	for _, in := range is.list {
+		if in.attrs == nil {
+			continue
+		}
+		ev.lists(in)
+		if in.broken {
+			ev.broken[b] = true
+		}
+		ev.seal(in)
 	}
 }
 
@@ -492,7 +500,7 @@ func (ev *evaluation) refValue(in *instance) cty.Value {
 		return cty.DynamicVal // being worked out: a cycle ends here
 	}
 	if ev.again && !in.value.IsWhollyKnown() {
-		ev.refresh(in)
+		in.ev.refresh(in)
 	}
 	attrs := make(map[string]cty.Value, len(in.block.schema.Attributes)+len(in.block.schema.Blocks)+1)
 	get := func(name string) cty.Value {

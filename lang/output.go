@@ -16,6 +16,7 @@ type output struct {
 	sensitive         bool
 	preconditions     []condition
 	dependsOn         []trigger // objects
+	runtime           bool      // asks for what only the running cluster knows
 }
 
 func (c *Config) output(b *hcl.Block) hcl.Diagnostics {
@@ -100,9 +101,15 @@ func (d *Definition) outputs() {
 				d.ev.add(errorAt(o.expr.Range(), "Output of a sensitive value", "The value has sensitive parts, and outputs are printed. Add sensitive = true to the output, or use nonsensitive() on what may be shown."))
 				out.Sensitive = true
 			}
-			out.Runtime = o.expr.asksRuntime()
+			out.Runtime = o.runtime
 		}
 		for _, dep := range o.dependsOn {
+			if dep.Addr.IsModule() {
+				for _, e := range d.ev.dependEdges(nil, dep.Addr) {
+					out.DependsOn = append(out.DependsOn, e.To)
+				}
+				continue
+			}
 			if there.one == nil {
 				there = declared(d.Objects)
 			}
@@ -118,9 +125,14 @@ func (d *Definition) outputs() {
 // outputValue works out an output. Where it asks for runtime attributes,
 // nodes and groups have them, unknown.
 func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
-	if !o.expr.asksRuntime() {
-		v, bad := ev.eval(o.expr, nil)
-		return withoutIdentity(v), bad
+	v, bad := ev.outputSeen(o)
+	return withoutIdentity(v), bad
+}
+
+// outputSeen is an output's value with who nodes and groups are.
+func (ev *evaluation) outputSeen(o *output) (cty.Value, bool) {
+	if !o.runtime {
+		return ev.eval(o.expr, nil)
 	}
 	if o.expr.bad {
 		return cty.DynamicVal, true
@@ -134,5 +146,5 @@ func (ev *evaluation) outputValue(o *output) (cty.Value, bool) {
 		ev.add(discreet(diags, o.expr, ctx)...)
 		return cty.DynamicVal, true
 	}
-	return withoutIdentity(v), diags.HasErrors()
+	return v, diags.HasErrors()
 }

@@ -56,6 +56,15 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 		}
 	}
 	literalOnly := func(why string) scope { return scope{only: why} }
+	for _, name := range sortedKeys(c.modules) {
+		call := c.modules[name]
+		check(call.block.forEach, scope{block: call.block, forEach: true})
+		check(call.block.count, scope{block: call.block, forEach: true})
+		for _, arg := range sortedKeys(call.args) {
+			check(call.args[arg], scope{block: call.block})
+		}
+		diags = append(diags, c.checkArguments(call)...)
+	}
 	for _, name := range sortedKeys(c.vars) {
 		for _, v := range c.vars[name].validations {
 			check(v.condition, literalOnly("A validation sees variables and local values only."))
@@ -83,7 +92,16 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 		})
 	})
 	for _, name := range sortedKeys(c.outputs) {
-		check(c.outputs[name].expr, scope{runtime: true})
+		o := c.outputs[name]
+		check(o.expr, scope{runtime: true})
+		o.runtime = o.expr != nil && c.asksRuntime(o.expr)
+		for _, dep := range o.dependsOn {
+			if dep.Addr.IsModule() || c != c.root { // the root's are looked up among the objects
+				if d := c.checkDepends(dep); d != nil {
+					diags = append(diags, d)
+				}
+			}
+		}
 		for _, cond := range c.outputs[name].preconditions {
 			check(cond.condition, scope{runtime: true})
 			check(cond.text, scope{runtime: true})
@@ -179,6 +197,8 @@ func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
 			return d
 		}
 		return c.checkSteps(r, b, s)
+	case rootModule:
+		return c.checkModuleRef(r, s)
 	case rootResource:
 		g := s.block
 		if g != nil && g.kind == rootResource {
@@ -236,14 +256,14 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 		exists bool
 	}{
 		{rootNode, c.nodes[r.root] != nil}, {rootGroup, c.groups[r.root] != nil},
-		{rootVar, c.vars[r.root] != nil}, {rootLocal, c.locals[r.root] != nil},
+		{rootVar, c.vars[r.root] != nil}, {rootLocal, c.locals[r.root] != nil}, {rootModule, c.modules[r.root] != nil},
 	} {
 		if known.exists && r.name == "" {
 			return errorAt(r.rng, "Unknown reference", fmt.Sprintf("%q alone means nothing. Did you mean %s.%s?", r.root, known.root, r.root))
 		}
 	}
 	switch r.root {
-	case "machine", "network", "module", "volume":
+	case "machine", "network", "volume":
 		return notYet(r.rng, "A reference to a "+r.root, laterRoot[r.root])
 	case "fence":
 		return errorAt(r.rng, "Reference to a fence", "Nothing refers to a fence: it names the nodes that it covers, with nodes = [node.NAME].")
@@ -315,218 +335,4 @@ func referable(b *block) []string {
 
 func orders(b *block, a spec.Attribute) bool {
 	return a.Type == spec.TypeGroupRefs || b.kind == rootResource && (a.Name == "depends_on" || a.Name == "depends_on_any")
-}
-
-// vertex is what is evaluated in one go: a *local, a *block that is no
-// resource, a *providerDecl, an *output, or the variables' validations (*variable).
-type vertex interface{}
-
-// sortVertices finds the order of evaluation, and cycles.
-func (c *Config) sortVertices() hcl.Diagnostics {
-	var diags hcl.Diagnostics
-	s := sorter[vertex]{
-		needs: c.needs,
-		state: map[vertex]int{},
-		cycle: func(path []step[vertex]) { diags = append(diags, c.cycleDiagnostic(path)) },
-	}
-	for _, name := range sortedKeys(c.vars) {
-		s.visit(c.vars[name])
-	}
-	for _, name := range sortedKeys(c.locals) {
-		s.visit(c.locals[name])
-	}
-	for _, name := range sortedKeys(c.providers) {
-		s.visit(c.providers[name])
-	}
-	c.eachBlock(func(b *block) {
-		if b.kind != rootResource {
-			s.visit(b)
-		}
-	})
-	for _, name := range sortedKeys(c.outputs) {
-		s.visit(c.outputs[name])
-	}
-	c.order = s.order
-	for _, name := range sortedKeys(c.groups) {
-		g := c.groups[name]
-		rs := sorter[*block]{
-			needs: func(b *block) []step[*block] { return resourceNeeds(g, b) },
-			state: map[*block]int{},
-			cycle: func(path []step[*block]) {
-				steps := make([]step[vertex], len(path))
-				for i, p := range path {
-					steps[i] = step[vertex]{p.to, p.at}
-				}
-				diags = append(diags, c.cycleDiagnostic(steps))
-			},
-		}
-		for _, r := range g.resources {
-			rs.visit(r)
-		}
-		g.order = rs.order
-	}
-	return diags
-}
-
-// step is a need of one vertex for another, with the place that says so.
-type step[V any] struct {
-	to V
-	at hcl.Range
-}
-
-// sorter orders vertices depth first, needs before what needs them. On a
-// cycle it calls cycle with the steps around it and goes on as if the last
-// step were not there, so that all cycles are found.
-type sorter[V comparable] struct {
-	needs func(V) []step[V]
-	cycle func([]step[V])
-	state map[V]int // 1: on the path, 2: done
-	order []V
-}
-
-func (s *sorter[V]) visit(start V) {
-	if s.state[start] != 0 {
-		return
-	}
-	type frame struct {
-		v    V
-		at   hcl.Range // how we came here
-		rest []step[V]
-	}
-	s.state[start] = 1
-	stack := []frame{{v: start, rest: s.needs(start)}} // no recursion: chains may be long
-	for len(stack) > 0 {
-		top := &stack[len(stack)-1]
-		if len(top.rest) == 0 {
-			s.state[top.v] = 2
-			s.order = append(s.order, top.v)
-			stack = stack[:len(stack)-1]
-			continue
-		}
-		next := top.rest[0]
-		top.rest = top.rest[1:]
-		switch s.state[next.to] {
-		case 0:
-			s.state[next.to] = 1
-			stack = append(stack, frame{v: next.to, at: next.at, rest: s.needs(next.to)})
-		case 1:
-			var path []step[V]
-			for i := range stack {
-				if len(path) > 0 {
-					path = append(path, step[V]{stack[i].v, stack[i].at})
-				} else if stack[i].v == next.to {
-					path = append(path, step[V]{to: next.to})
-				}
-			}
-			path[0].at = next.at
-			s.cycle(path)
-		}
-	}
-}
-
-func (c *Config) refNeeds(e *expr, identity bool, out []step[vertex]) []step[vertex] {
-	if e == nil || e.bad {
-		return out
-	}
-	for _, r := range e.refs {
-		switch r.root {
-		case rootLocal:
-			out = append(out, step[vertex]{c.locals[r.name], r.rng})
-		case rootNode:
-			out = append(out, step[vertex]{c.nodes[r.name], r.rng})
-		case rootGroup:
-			if !identity {
-				out = append(out, step[vertex]{c.groups[r.name], r.rng})
-			}
-		}
-	}
-	return out
-}
-
-func (c *Config) needs(v vertex) []step[vertex] {
-	var out []step[vertex]
-	switch v := v.(type) {
-	case *variable:
-		for _, check := range v.validations {
-			out = c.refNeeds(check.message, false, c.refNeeds(check.condition, false, out))
-		}
-	case *local:
-		out = c.refNeeds(v.expr, false, out)
-	case *providerDecl:
-		v.body.each(func(a *attribute) { out = c.refNeeds(a.expr, false, out) })
-	case *output:
-		out = c.refNeeds(v.expr, false, out)
-	case *block:
-		if v.kind == addr.TypeGroup && c.cluster != nil {
-			out = append(out, step[vertex]{c.cluster, v.rng}) // its timings are a group's defaults
-		}
-		out = c.refNeeds(v.count, false, c.refNeeds(v.forEach, false, out))
-		each := func(a *attribute) { out = c.refNeeds(a.expr, a.identity, out) }
-		v.body.each(each)
-		condition := func(cond *condition) { out = c.refNeeds(cond.text, false, c.refNeeds(cond.condition, false, out)) }
-		v.eachCondition(condition)
-		for _, r := range v.resources {
-			out = c.refNeeds(r.count, false, c.refNeeds(r.forEach, false, out))
-			r.body.each(each)
-			r.eachCondition(condition)
-		}
-	}
-	return out
-}
-
-// resourceNeeds are the resources whose attributes r asks for.
-func resourceNeeds(g, r *block) []step[*block] {
-	var out []step[*block]
-	add := func(e *expr) {
-		if e == nil || e.bad {
-			return
-		}
-		for _, ref := range e.refs {
-			if to := g.byName[ref.name]; ref.root == rootResource && to != nil && to.body != nil {
-				out = append(out, step[*block]{to, ref.rng})
-			}
-		}
-	}
-	add(r.forEach)
-	add(r.count)
-	r.body.each(func(a *attribute) {
-		if !a.identity {
-			add(a.expr)
-		}
-	})
-	return out
-}
-
-func (c *Config) cycleDiagnostic(path []step[vertex]) *hcl.Diagnostic {
-	for _, p := range path {
-		c.cyclic = append(c.cyclic, p.to)
-	}
-	var b strings.Builder
-	if len(path) == 1 {
-		fmt.Fprintf(&b, "%s refers to itself, at %s. Take the reference out.", vertexName(path[0].to), path[0].at)
-	} else {
-		b.WriteString("Each of these needs the next one first:\n")
-		for i := range path {
-			next := path[(i+1)%len(path)]
-			fmt.Fprintf(&b, "  %s needs %s, at %s\n", vertexName(path[i].to), vertexName(next.to), next.at)
-		}
-		b.WriteString("Take one of these references out.")
-	}
-	return errorAt(path[0].at, "Dependency cycle", b.String())
-}
-
-func vertexName(v vertex) string {
-	switch v := v.(type) {
-	case *variable:
-		return "var." + v.name
-	case *local:
-		return "local." + v.name
-	case *providerDecl:
-		return "provider." + v.name
-	case *output:
-		return "output." + v.name
-	case *block:
-		return v.ref()
-	}
-	return "?"
 }

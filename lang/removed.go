@@ -2,6 +2,7 @@ package lang
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -15,18 +16,43 @@ type Removed struct {
 	From    addr.Address
 	Destroy bool      // false: it goes on, and the state forgets it
 	Range   hcl.Range // the block's header
+
+	site string // From is within the modules here
+}
+
+// removals are a definition's removed blocks.
+type removals struct {
+	list []Removed
+	from map[within]int // place in list
 }
 
 // Removed is the removed block for an object that the definition doesn't have:
 // its own, that of all instances of its block, or of a resource its group's.
 // nil: there is none.
 func (d *Definition) Removed(a addr.Address) *Removed {
-	for _, from := range []addr.Address{a, a.WithoutKey(), a.Owner(), a.Owner().WithoutKey()} {
-		if i, ok := d.ev.c.removed[from]; ok {
-			return &d.ev.c.removals[i]
-		}
+	all := &d.ev.c.removals
+	var found *Removed
+	if len(all.list) == 0 {
+		return nil
 	}
-	return nil
+	eachModule(a.Module, func(outer, rest string) bool {
+		site, a := addr.WithoutModuleKeys(outer), a
+		a.Module = rest
+		for _, from := range []addr.Address{a, a.WithoutKey(), a.Owner(), a.Owner().WithoutKey()} {
+			if i, ok := all.from[within{site, from}]; ok {
+				found = &all.list[i]
+				return false
+			}
+		}
+		for i := range all.list {
+			if r := &all.list[i]; r.site == site && r.From.IsModule() && r.From.Covers(a) {
+				found = r
+				return false
+			}
+		}
+		return true
+	})
+	return found
 }
 
 // removedBlock reads a removed block, with destroy in a lifecycle block, as
@@ -67,23 +93,33 @@ func (c *Config) removedBlock(b *hcl.Block) hcl.Diagnostics {
 	if r.From.IsResource() && !r.Destroy {
 		return append(diags, errorAt(r.Range, "A resource can't be forgotten alone", fmt.Sprintf("%s is applied as a whole with its resources, so that what its block doesn't have stops. Forget the group, or leave the resource in it.", r.From.Owner())))
 	}
-	if i, ok := c.removed[r.From]; ok {
-		return append(diags, errorAt(r.Range, "Removed twice", fmt.Sprintf("A removed block for %s stands at %s already. Remove one of the two.", r.From, c.removals[i].Range)))
+	for i := range c.removed {
+		if c.removed[i].From == r.From {
+			return append(diags, errorAt(r.Range, "Removed twice", fmt.Sprintf("A removed block for %s stands at %s already. Remove one of the two.", r.From, c.removed[i].Range)))
+		}
 	}
-	if c.removed == nil {
-		c.removed = map[addr.Address]int{}
-	}
-	c.removed[r.From] = len(c.removals)
-	c.removals = append(c.removals, r)
+	c.removed = append(c.removed, r)
 	return diags
+}
+
+// gatherRemovals makes one of the removed blocks of all modules.
+func (c *Config) gatherRemovals() {
+	c.removals.from = map[within]int{}
+	c.top.each(func(at *site) {
+		for _, r := range at.c.removed {
+			r.site = at.path
+			c.removals.from[within{r.site, r.From}] = len(c.removals.list)
+			c.removals.list = append(c.removals.list, r)
+		}
+	})
 }
 
 // checkRemovals finds what is both moved and removed.
 func (c *Config) checkRemovals() hcl.Diagnostics {
 	var diags hcl.Diagnostics
-	for i := range c.removals {
-		r := &c.removals[i]
-		if k, ok := c.moves.from[r.From]; ok {
+	for i := range c.removals.list {
+		r := &c.removals.list[i]
+		if k, ok := c.moves.from[within{r.site, r.From}]; ok {
 			m := &c.moves.list[k]
 			diags = append(diags, errorAt(r.Range, "Both moved and removed", fmt.Sprintf("By the block at %s, %s has moved to %s. Remove one of the two blocks; to have it removed from there, name %s here.", m.Range, r.From, m.To, m.To)))
 		}
@@ -93,15 +129,24 @@ func (c *Config) checkRemovals() hcl.Diagnostics {
 
 // checkRemoved refuses blocks whose from the definition still has.
 func (d *Definition) checkRemoved() hcl.Diagnostics {
-	if len(d.ev.c.removals) == 0 {
+	if len(d.ev.c.removals.list) == 0 {
 		return nil
 	}
 	there := declared(d.Objects)
 	var diags hcl.Diagnostics
-	for i := range d.ev.c.removals {
-		r := &d.ev.c.removals[i]
-		if o := there.find(r.From, true); o != nil {
-			diags = append(diags, errorAt(r.Range, "Removed object is still there", fmt.Sprintf("The definition has %s, at %s. Remove that block, or this one.", o.Addr, o.Range)))
+	for _, ev := range d.ev.all {
+		for i := range ev.c.removed {
+			r := &ev.c.removed[i]
+			from := r.From.In(ev.path)
+			if from.IsModule() {
+				if k := slices.IndexFunc(d.ev.all, func(other *evaluation) bool {
+					return from.Module == other.path || from.Module == withoutLastKey(other.path)
+				}); k >= 0 {
+					diags = append(diags, errorAt(r.Range, "Removed module is still there", fmt.Sprintf("The definition has %s, at %s. Remove that block, or this one.", d.ev.all[k].path, d.ev.all[k].call.block.rng)))
+				}
+			} else if o := there.find(from, true); o != nil {
+				diags = append(diags, errorAt(r.Range, "Removed object is still there", fmt.Sprintf("The definition has %s, at %s. Remove that block, or this one.", o.Addr, o.Range)))
+			}
 		}
 	}
 	return diags

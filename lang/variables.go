@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 )
 
@@ -22,6 +23,7 @@ type variable struct {
 	name        string
 	rng         hcl.Range
 	typ         cty.Type
+	shape       *typeShape // nil: typ says all
 	defaults    *typeexpr.Defaults
 	deflt       cty.Value // cty.NilVal: required
 	nullable    bool
@@ -125,8 +127,15 @@ func (c *Config) compileOver(e hcl.Expression) (*expr, hcl.Diagnostics) {
 
 func (v *variable) readType(e hcl.Expression) hcl.Diagnostics {
 	for _, t := range e.Variables() {
-		if root := t.RootName(); root == "node" || root == "group" || root == "network" {
-			return hcl.Diagnostics{notYet(t.SourceRange(), "A variable of type "+root, "Such variables are for modules, which this version doesn't run. Refer to the "+root+" itself.")}
+		switch root := t.RootName(); root {
+		case addr.TypeNetwork:
+			return hcl.Diagnostics{notYet(t.SourceRange(), "A variable of type "+root, "There are no networks to give to it yet. Remove the variable.")}
+		case addr.TypeNode, addr.TypeGroup:
+			shape, diags := readShape(e)
+			if shape != nil {
+				v.typ, v.shape = cty.DynamicPseudoType, shape
+			}
+			return diags
 		}
 	}
 	// JSON and older habits write types as strings.
@@ -142,6 +151,16 @@ func (v *variable) readType(e hcl.Expression) hcl.Diagnostics {
 func (v *variable) convert(val cty.Value, rng hcl.Range, what string) (cty.Value, hcl.Diagnostics) {
 	if val.IsNull() && !v.nullable {
 		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value is null", fmt.Sprintf("%s of var.%s is null, which its nullable = false excludes.", what, v.name))}
+	}
+	if v.shape != nil {
+		out, err := v.shape.fit(val)
+		if err != nil {
+			return cty.DynamicVal, hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, v.shape, pathError(err)))}
+		}
+		return out, nil
+	}
+	if who, should := losesIdentity(val, v.typ, nil); who != "" {
+		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s has %s in it, and the type %s would make a look-alike of that, which nothing knows any more. Declare the variable with type = %s, or give it the attributes that it asks for one by one.", what, v.name, who, typeexpr.TypeString(v.typ), should))}
 	}
 	if v.defaults != nil && !val.IsNull() {
 		val = v.defaults.Apply(val)

@@ -75,7 +75,7 @@ func checks(def *lang.Definition, v lang.View, left map[addr.Address]bool) ([]Ch
 				c.Conditions[i].Status, c.Conditions[i].Diag = lang.Unknown, nil
 			}
 		}
-		out = append(out, CheckOf(CheckBlock+"."+c.Name, CheckBlock, c.Conditions))
+		out = append(out, CheckOf(addr.JoinModules(c.Module, CheckBlock+"."+c.Name), CheckBlock, c.Conditions))
 		diags = append(diags, warnings(c.Conditions)...)
 	}
 	return out, diags

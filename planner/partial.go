@@ -13,7 +13,8 @@ import (
 )
 
 // choose finds what a plan with targets or excludes leaves as it is. A group
-// and its resources are one: whichever is named, all of it is meant.
+// and its resources are one: whichever is named, all of it is meant. A module is
+// all that it holds.
 //
 // Targets take what they need along: what they refer to and depend on, with its
 // changes, and the nodes that they are to run on, as far as these are not there
@@ -28,7 +29,7 @@ func (b *builder) choose() {
 		for _, a := range list {
 			found := false
 			for _, it := range b.items {
-				if at := it.addr.Current(); at == a || a.WithoutKey() == a && at.WithoutKey() == a { // itself, or all instances of the block
+				if at := it.addr.Current(); at == a || a.IsModule() && a.Covers(at) || a.WithoutKey() == a && at.WithoutKey() == a { // itself, or all instances of the block
 					out[it.addr.Owner()], found = true, true
 				}
 			}

@@ -7,18 +7,19 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
 
 // Select is what the state has at a, in address order: the object, a group with
-// its resources, or all instances of a block.
+// its resources, all instances of a block, or all that a module holds.
 func (s *State) Select(a addr.Address) []addr.Address {
 	var out []addr.Address
 	for i := range s.Objects {
 		o := s.Objects[i].Addr
 		switch {
-		case o == a, o.WithoutKey() == a,
+		case a.IsModule() && a.Covers(o), o == a, o.WithoutKey() == a,
 			!a.IsResource() && (o.Owner() == a || o.Owner().WithoutKey() == a):
 			out = append(out, o)
 		}
@@ -26,8 +27,8 @@ func (s *State) Select(a addr.Address) []addr.Address {
 	return out
 }
 
-// Rename gives the object at from, or all instances of the block from, the
-// address to. Ids stay, and who depends on them follows. s stays as it is; the
+// Rename gives the object at from, or all instances of the block from, or all
+// that the module from holds, the address to. Ids stay, and who depends on them follows. s stays as it is; the
 // error says what to do instead.
 func Rename(s State, from, to addr.Address) (State, []Move, error) {
 	found := s.Select(from)
@@ -38,6 +39,10 @@ func Rename(s State, from, to addr.Address) (State, []Move, error) {
 		return s, nil, errors.New("the cluster has one address; to give it another name, change its label in the definition and apply")
 	case len(found) == 0:
 		return s, nil, notInState(from)
+	case from.IsModule() && to.IsModule():
+		return renameModule(s, from, to, found)
+	case from.IsModule() || to.IsModule():
+		return s, nil, fmt.Errorf("%s can't become %s: one of the two is a module, the other is an object", from, to)
 	case from.Type != to.Type:
 		return s, nil, fmt.Errorf("%s can't become %s: a %s stays a %s; have apply make the other one anew", from, to, from.Type, from.Type)
 	case from.IsResource() != to.IsResource():
@@ -65,6 +70,27 @@ func Rename(s State, from, to addr.Address) (State, []Move, error) {
 		moved[a] = b
 		out = append(out, Move{a, b})
 	}
+	return rename(s, out, moved)
+}
+
+// renameModule gives what a module holds, found, another module's path.
+func renameModule(s State, from, to addr.Address, found []addr.Address) (State, []Move, error) {
+	moved := make(map[addr.Address]addr.Address, len(found))
+	out := make([]Move, 0, len(found))
+	for _, a := range found {
+		rest := strings.TrimPrefix(a.Module, from.Module)
+		if strings.HasPrefix(rest, "[") && strings.HasSuffix(to.Module, "]") {
+			return s, nil, fmt.Errorf("%s has instances, and they can't all be %s; name one of them, as %s, or move all to an address without a key", from, to, a.Module)
+		}
+		b := a
+		b.Module = to.Module + rest
+		moved[a] = b
+		out = append(out, Move{a, b})
+	}
+	return rename(s, out, moved)
+}
+
+func rename(s State, out []Move, moved map[addr.Address]addr.Address) (State, []Move, error) {
 	for _, m := range out {
 		if _, leaves := moved[m.To]; !leaves && s.Find(m.To) != nil {
 			return s, nil, fmt.Errorf("the state has %s already; move that away first, or forget it with clusterplan state rm", m.To)

@@ -177,6 +177,9 @@ func (a Address) String() string {
 		b.WriteString(a.Module)
 		b.WriteByte('.')
 	}
+	if a.Type == "" { // the whole module
+		return a.Module
+	}
 	b.WriteString(a.Type)
 	if a.Name != "" {
 		b.WriteByte('.')
@@ -221,7 +224,7 @@ func (a *Address) UnmarshalText(text []byte) error {
 // number keys by value.
 func Compare(a, b Address) int {
 	return cmp.Or(
-		cmp.Compare(a.Module, b.Module), cmp.Compare(typeRank(a.Type), typeRank(b.Type)),
+		compareModules(a.Module, b.Module), cmp.Compare(typeRank(a.Type), typeRank(b.Type)),
 		cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name), compareKeys(a.Key, b.Key),
 		cmp.Compare(a.Resource, b.Resource), compareKeys(a.ResourceKey, b.ResourceKey))
 }
@@ -255,7 +258,20 @@ func Parse(s string) (Address, error) {
 	return a, nil
 }
 
+// ParseTarget reads the address of an object or of a whole module, whose Type
+// is "".
+func ParseTarget(s string) (Address, error) {
+	p := parser{in: s, whole: true}
+	a, err := p.address()
+	if err != nil {
+		return Address{}, fmt.Errorf("address %q: %w", s, err)
+	}
+	return a, nil
+}
+
 type parser struct {
+	whole bool // a module is well, too
+
 	in  string
 	pos int
 }
@@ -280,6 +296,9 @@ func (p *parser) address() (Address, error) {
 			return a, err
 		}
 		modules = append(modules, "module."+name+key.String())
+		if p.whole && p.pos == len(p.in) {
+			return Address{Module: strings.Join(modules, ".")}, nil
+		}
 		if err := p.dot("an object's type"); err != nil {
 			return a, err
 		}

@@ -145,7 +145,7 @@ func Unmarshal(data []byte) (*File, error) {
 		return nil, damaged(err)
 	}
 	for _, text := range slices.Concat(f.Options.Replace, f.Options.Targets, f.Options.Excludes) {
-		if _, err := addr.Parse(text); err != nil {
+		if _, err := addr.ParseTarget(text); err != nil {
 			return nil, damaged(err)
 		}
 	}

@@ -21,8 +21,7 @@ clusterplan {
   }
 }
 
-module "m" {
-  source = "./m"
+volume "v" {
 }
 
 machine "m" {
@@ -58,7 +57,7 @@ group "g" {
 }
 
 variable "v" {
-  type    = list(node)
+  type    = list(network)
   default = []
 }
 

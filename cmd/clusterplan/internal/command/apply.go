@@ -63,7 +63,11 @@ func (f *planFlags) options(mode string) (run.PlanOptions, error) {
 		into  *[]addr.Address
 	}{{"--replace", f.replace, &o.Replace}, {"--target", f.target, &o.Targets}, {"--exclude", f.exclude, &o.Excludes}} {
 		for _, text := range list.texts {
-			at, err := addr.Parse(text)
+			parse := addr.ParseTarget
+			if list.flag == "--replace" {
+				parse = addr.Parse
+			}
+			at, err := parse(text)
 			if err != nil {
 				return o, fmt.Errorf("%s: %w", list.flag, err)
 			}

@@ -64,18 +64,19 @@ func (a *app) stateMvCommand() *cobra.Command {
 		Long: long(`
 Mv tells the state that the definition calls an object otherwise now: the next
 apply goes on with it instead of deleting it and making another. It keeps its id.
-A group takes its resources with it; a block with instances takes all of them.
+A group takes its resources with it; a block with instances takes all of them;
+a module takes all that it holds.
 Nothing that runs is touched. The state as it was is kept beside it.`, helpDone, helpError, helpLocked),
 		Example: "  clusterplan state mv group.web group.site\n  clusterplan state mv node.n1 'node.n[\"a\"]'\n  clusterplan state mv --dry-run node.n node.member",
 		Args:    exactly("a SOURCE", "a DESTINATION"),
 
 		ValidArgsFunction: a.complete(completeAddress),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, err := addr.Parse(args[0])
+			from, err := addr.ParseTarget(args[0])
 			if err != nil {
 				return err
 			}
-			to, err := addr.Parse(args[1])
+			to, err := addr.ParseTarget(args[1])
 			if err != nil {
 				return err
 			}
@@ -125,7 +126,7 @@ state push --force brings it back.`, helpDone, helpError, helpLocked),
 func parseAll(args []string) ([]addr.Address, error) {
 	var out []addr.Address
 	for _, arg := range args {
-		at, err := addr.Parse(arg)
+		at, err := addr.ParseTarget(arg)
 		if err != nil {
 			return nil, err
 		}

@@ -237,7 +237,7 @@ func texts(list []addr.Address) []string {
 func parsed(list []string) ([]addr.Address, error) {
 	var out []addr.Address
 	for _, text := range list {
-		a, err := addr.Parse(text)
+		a, err := addr.ParseTarget(text)
 		if err != nil {
 			return nil, err
 		}

@@ -73,6 +73,7 @@ type Session struct {
 	nodes    *providers.Directory
 	keys     *seal.Keys
 	reads    *planfile.Recorder // nil: not recorded
+	tree     *tree              // nil: the definition is a plan file's
 
 	// look is called before the world is looked at, once providers are configured.
 	look func(context.Context) error
@@ -104,7 +105,8 @@ func Open(dir string, o Options) (*Session, error) {
 
 // read reads the definition's directory.
 func (s *Session) read() error {
-	fsys := os.DirFS(s.Dir)
+	s.tree = newTree(s.Dir)
+	var fsys fs.FS = s.tree
 	if s.opts.Record {
 		s.reads = planfile.Record(fsys)
 		fsys = s.reads
@@ -129,7 +131,7 @@ func newSession(o Options) *Session {
 func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 	s.nodes.Via(local.Name, local.Dialer(s.dataDir()))
 	s.Config, s.Diags = lang.Load(lang.Options{
-		FS: fsys, Dir: dir, Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
+		FS: fsys, Dir: dir, Modules: modules(fsys), Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
 		Providers: s.places(),
 	})
 	path := localstore.DefaultPath(s.abs)
@@ -205,7 +207,13 @@ func (s *Session) Identity() *pki.Identity {
 }
 
 // Close lets the providers' connections go.
-func (s *Session) Close() error { return s.registry.Close() }
+func (s *Session) Close() error {
+	err := s.registry.Close()
+	if s.tree != nil {
+		err = errors.Join(err, s.tree.Close())
+	}
+	return err
+}
 
 // Client speaks to the cluster's nodes, with a certificate that it mints itself
 // for an hour. ErrNoCluster: the state knows none.
