@@ -251,19 +251,23 @@ func TestTwoApplies(t *testing.T) {
 
 // Every example that is not the quickstart is applied and destroyed.
 func TestExamples(t *testing.T) {
-	dirs, err := os.ReadDir(filepath.Join("..", "examples"))
+	files, err := filepath.Glob(filepath.Join("..", "examples", "*", "main.cluster.hcl"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range dirs {
-		if !d.IsDir() || d.Name() == "quickstart" || d.Name() == "cluster-aware" { // these have tests of their own
+	names := []string{"environments/staging", "environments/production"}
+	for _, file := range files {
+		names = append(names, filepath.Base(filepath.Dir(file)))
+	}
+	for _, name := range names {
+		if name == "quickstart" || name == "cluster-aware" { // these have tests of their own
 			continue
 		}
-		t.Run(d.Name(), func(t *testing.T) {
-			if d.Name() == "netns" && os.Geteuid() != 0 {
+		t.Run(name, func(t *testing.T) {
+			if name == "netns" && os.Geteuid() != 0 {
 				t.Skip("network namespaces need root")
 			}
-			l := copyExample(t, d.Name())
+			l := copyExample(t, name)
 			l.apply()
 			l.settled()
 			l.destroyed()

@@ -85,25 +85,30 @@ func copyExample(t *testing.T, example string) *lab {
 		t.Fatal(err)
 	}
 	l := &lab{t: t, dir: filepath.Join(tmp, example), address: ownAddress(t), device: filepath.Join(t.TempDir(), "quorum"), program: program}
-	if err := os.Mkdir(l.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	// Its files alone: someone may be trying the example in its directory.
-	files, err := filepath.Glob(filepath.Join("..", "examples", example, "*.*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		if filepath.Base(file) == ".clusterplan" {
-			continue
+	// Its files alone, and its modules': someone may be trying the example in its
+	// directory. An environment lies beside others.
+	top, _, _ := strings.Cut(example, "/")
+	from := filepath.Join("..", "examples")
+	if err := filepath.WalkDir(filepath.Join(from, top), func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, file)
+		switch {
+		case err != nil:
+			return err
+		case d.Name() == ".clusterplan":
+			return fs.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(tmp, rel), 0o755)
 		}
 		data, err := os.ReadFile(file)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if err := os.WriteFile(filepath.Join(l.dir, filepath.Base(file)), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		return os.WriteFile(filepath.Join(tmp, rel), data, 0o644)
+	}); err != nil {
+		t.Fatal(err)
 	}
 	l.before = l.files()
 	t.Cleanup(l.end)
