@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -133,4 +134,84 @@ func allKnown(a addr.Address) (cty.Value, bool) {
 	return cty.ObjectVal(map[string]cty.Value{
 		"endpoint": cty.StringVal(a.DefaultName() + ".example:7401"), "server_id": cty.NumberIntVal(7), "program": cty.StringVal("abc"),
 	}), true
+}
+
+// modular is a definition of one directory with a module block for each of
+// modules, which call one another's directory, of 50 objects each.
+func modular(modules int) (root, module string) {
+	root = `
+cluster "modular" {
+  quorum {
+    model = "majority_node_set"
+  }
+}
+
+node "n" {
+  provider = local
+  for_each = toset(["a", "b", "c"])
+}
+`
+	for i := range modules {
+		root += fmt.Sprintf(`
+module "m%03d" {
+  source = "./modules/m%03d"
+  nodes  = node.n
+  port   = %d
+}
+`, i, i, 10000+i)
+	}
+	module = `
+variable "nodes" {
+  type = map(node)
+}
+
+variable "port" {
+  type = number
+}
+
+locals {
+  owners = values(var.nodes)
+}
+`
+	for i := range 25 {
+		module += fmt.Sprintf(`
+group "g%02d" {
+  preferred_owners = local.owners
+
+  resource "generic_application" "server" {
+    command = ["serve", "--port", tostring(var.port + %d), "${path.module}"]
+  }
+}
+
+output "g%02d" {
+  value = group.g%02d
+}
+`, i, i, i, i)
+	}
+	return root, module
+}
+
+// BenchmarkModules loads and evaluates definitions of so many modules, each a
+// directory of its own with 50 objects: 10,000 objects from 200.
+func BenchmarkModules(b *testing.B) {
+	for _, modules := range []int{50, 100, 200} {
+		b.Run(fmt.Sprint(modules), func(b *testing.B) {
+			root, module := modular(modules)
+			files := []txtar.File{{Name: "root/main.cluster.hcl", Data: []byte(root)}}
+			for i := range modules {
+				files = append(files, txtar.File{Name: fmt.Sprintf("root/modules/m%03d/main.cluster.hcl", i), Data: []byte(module)})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				c, diags := loadTree(b, files)
+				if len(diags) > 0 {
+					b.Fatal(diags)
+				}
+				d, diags := c.Evaluate(nil)
+				if len(diags) > 0 || len(d.Objects) != 4+50*modules {
+					b.Fatal(len(d.Objects), diags)
+				}
+			}
+		})
+	}
 }

@@ -125,3 +125,53 @@ func dumpTree(d *Definition) string {
 	}
 	return b.String()
 }
+
+// Moved and removed blocks reach into modules, take whole modules along, and
+// those of a module hold in each of its instances.
+func TestModuleMoves(t *testing.T) {
+	ar, err := txtar.ParseFile("testdata/modules/moves.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, diags := loadTree(t, ar.Files)
+	mustHaveNone(t, c, diags)
+	d, diags := c.Evaluate(nil)
+	mustHaveNone(t, c, diags)
+	for from, want := range map[string]string{
+		`group.web`:                                   `module.shop.group.web`,
+		`group.web.resource.vip`:                      `module.shop.group.web.resource.vip`,
+		`module.crew["b"].group.web`:                  `module.team["b"].group.web`,
+		`module.crew["b"].group.old`:                  `module.team["b"].group.web`,
+		`module.crew.module.within.group.f["x"]`:      `module.team.module.inner.group.g`,
+		`module.lone.group.old.resource.vip`:          `module.team["a"].group.web.resource.vip`,
+		`module.team["b"].module.within.group.f["x"]`: `module.team["b"].module.inner.group.g`,
+		`module.team["b"].module.within.group.f["y"]`: `module.team["b"].module.inner.group.f["y"]`,
+		`module.shop.group.mail`:                      `group.mail`,
+		`module.team["a"].group.mail`:                 `module.team["a"].group.mail`,
+		`module.lonely.group.web`:                     `module.lonely.group.web`,
+		`group.old`:                                   `group.old`,
+	} {
+		a, err := addr.Parse(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if to, _ := d.Moves().Final(a); to.String() != want {
+			t.Errorf("%s is %s in the end, want %s", from, to, want)
+		}
+	}
+	for from, want := range map[string]bool{
+		`module.gone.group.x`:              true,
+		`module.gone["k"].module.m.node.n`: true,
+		`module.team["b"].group.left`:      true,
+		`group.left`:                       false,
+		`module.goner.group.x`:             false,
+	} {
+		a, err := addr.Parse(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := d.Removed(a); (r != nil) != want {
+			t.Errorf("a removed block for %s: %v, want %v", from, r, want)
+		}
+	}
+}
