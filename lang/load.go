@@ -110,7 +110,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 	c.files, c.schemas, c.shapes = map[string]*hcl.File{}, schemasOf(&o), map[shapeKey]*shape{}
 	c.functions = functions(o.FS)
 	diags := c.read()
-	if c.cluster == nil && !diags.HasErrors() {
+	if c.cluster == nil && !o.AllowUnset && !diags.HasErrors() { // an editor may look at a module by itself
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError,
 			Summary:  "No cluster block",

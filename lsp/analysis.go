@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -195,6 +197,16 @@ func (v *view) anyOpen() bool {
 	return false
 }
 
+// module finds a module as it is now: its files on disk under the open documents.
+func (v *view) module(source, from string) (lang.Module, error) {
+	if first, _, _ := strings.Cut(source, "/"); first != "." && first != ".." {
+		return lang.Module{}, errors.New("a module is a directory that begins with ./ or ../; name one.")
+	}
+	at := path.Join(from, source)
+	dir := filepath.Join(v.dir, at)
+	return lang.Module{FS: newOverlay(os.DirFS(dir), dir, v.open), Dir: at}, nil
+}
+
 // names are the directory's files whose names end in one of the suffixes.
 func (v *view) names(suffixes ...string) []string {
 	entries, err := v.fsys.ReadDir(".")
@@ -237,6 +249,7 @@ func (s *server) diagnose(v view, stale func() bool) (r result, ok bool) {
 	if len(v.names(hclSuffix, jsonSuffix)) > 0 {
 		o := s.conf.Language
 		o.FS, o.Dir, o.Parse, o.AllowUnset = v.fsys, v.dir, s.parse, true
+		o.Modules = v.module
 		config, more := lang.Load(o)
 		diags = append(diags, more...)
 		if stale() {
