@@ -148,8 +148,8 @@ type attribute struct {
 
 type nested struct {
 	*nestedShape
-	body *body // nil: absent, or repeated, or dynamic
-	rng  hcl.Range
+	body *body      // nil: absent, or repeated, or dynamic
+	rng  *hcl.Range // of body; most blocks are absent, and there are many
 	all  []labelled // of a repeated block, and dynamic ones, in the order of the file
 }
 
@@ -242,7 +242,8 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 			}
 			inner, _, more := c.compileBody(src.Type, src.Body, n.Attributes, n.Blocks, &hcl.BodySchema{})
 			diags = append(diags, more...)
-			n.body, n.rng = inner, src.DefRange
+			rng := src.DefRange // alone: its block would hold the tree
+			n.body, n.rng = inner, &rng
 		}
 	}
 	return out, content, diags
@@ -327,7 +328,7 @@ func rangesOf(b *body, prefix string, into map[string]hcl.Range) {
 	}
 	for _, n := range b.blocks {
 		if n.body != nil {
-			into[prefix+n.Name] = n.rng
+			into[prefix+n.Name] = *n.rng
 			rangesOf(n.body, prefix+n.Name+".", into)
 		}
 		for _, l := range n.all {

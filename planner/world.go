@@ -25,8 +25,9 @@ func (b *builder) settings() {
 		for _, m := range live.Members {
 			b.before.Nodes = append(b.before.Nodes, m.Spec)
 		}
-		for _, g := range live.Groups {
-			b.before.Groups = append(b.before.Groups, g.Spec)
+		b.before.Groups = make([]spec.Group, len(live.Groups))
+		for i := range live.Groups {
+			b.before.Groups[i] = live.Groups[i].Spec
 		}
 	case !b.fresh:
 		b.before = b.fromState()

@@ -392,6 +392,7 @@ func (p *Provider) Live(ctx context.Context) (*providers.Live, error) {
 		return nil, nil
 	}
 	l := &providers.Live{Revision: db.Revision, ConfigRevision: db.ConfigRevision, Quorum: db.Quorum, Cluster: db.Cluster}
+	l.Groups = slices.Grow(l.Groups, len(db.Groups))
 	names := map[string]string{}
 	for i := range db.Members {
 		m := &db.Members[i]
