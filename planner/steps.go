@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -207,7 +208,13 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 		unit(u, 0)
 	}
 	if o.cluster != nil && !b.destroy {
-		unit(o.cluster, 0)
+		if whys := o.retimes(); whys != nil {
+			for _, why := range whys {
+				emit(o.cluster, providers.PhaseUpdate, 0, why)
+			}
+		} else {
+			unit(o.cluster, 0)
+		}
 		if o.grows() {
 			t.model = b.after.Cluster.Quorum.Model
 		}
@@ -255,6 +262,28 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 	}
 	b.plan.Quorum = &Quorum{Model: b.after.Cluster.Quorum.Model, Votes: votes, Needed: t.needed(), Lowest: t.lowest, Lost: lost}
 	b.voyage(o, batches)
+}
+
+// retimes are the two steps in which the lease changes, in words; nil: it doesn't.
+// The second one the nodes take by themselves, after the apply's own.
+func (o *orderer) retimes() []string {
+	if o.fresh || o.cluster.Action != "update" || !slices.Contains(o.cluster.Phases, providers.PhaseUpdate) {
+		return nil
+	}
+	was, is := o.before.Cluster.Heartbeat.WithDefaults().Lease, o.after.Cluster.Heartbeat.WithDefaults().Lease
+	switch {
+	case o.before.Cluster.Name == "" || was == is:
+		return nil
+	case is > was:
+		return []string{
+			fmt.Sprintf("timings, step 1: every takeover waits for a lease of %s, and none is given yet", is),
+			fmt.Sprintf("timings, step 2: the leader gives leases of %s in the place of %s; no group stops", is, was),
+		}
+	}
+	return []string{
+		fmt.Sprintf("timings, step 1: the leader gives leases of %s; every takeover waits for %s still", is, was),
+		fmt.Sprintf("timings, step 2: takeovers wait for %s once the node has said that it holds no longer one; no group stops", is),
+	}
 }
 
 // restarts names what in a group's resources starts again, and how many they are.
