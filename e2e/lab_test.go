@@ -68,6 +68,8 @@ type lab struct {
 	device  string // where a quorum device may lie
 	program string
 	before  map[string]string // files with their content, as this test left them
+	env     []string          // of the program, beside this process's own
+	keys    statefile.Keys    // of an encrypted state
 }
 
 // newLab copies the quickstart, with an address of its own.
@@ -181,6 +183,7 @@ func (l *lab) command(ctx context.Context, args ...string) (*exec.Cmd, *screen, 
 	cmd := exec.CommandContext(ctx, l.program, args...)
 	cmd.Dir = l.dir
 	cmd.Env = append(os.Environ(), "NO_COLOR=1", "CLUSTERPLAN_VAR_address="+l.address, "CLUSTERPLAN_VAR_device="+l.device)
+	cmd.Env = append(cmd.Env, l.env...)
 	var out, stderr screen
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	cmd.WaitDelay = 5 * time.Second // agents must not keep the pipes
@@ -479,7 +482,7 @@ func (l *lab) files() map[string]string {
 // state is what the program keeps, with its journal folded in.
 func (l *lab) state() statefile.State {
 	l.t.Helper()
-	store, err := localstore.Open(localstore.DefaultPath(l.dir), localstore.Options{})
+	store, err := localstore.Open(localstore.DefaultPath(l.dir), localstore.Options{Keys: l.keys})
 	if err != nil {
 		l.t.Fatal(err)
 	}

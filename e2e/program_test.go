@@ -8,7 +8,8 @@ import (
 // One static binary is copied to every node and mapped by every agent, monitor
 // and guardian: it stays under its budget.
 func TestProgramSize(t *testing.T) {
-	const budget = 24_000_000 // bytes
+	// Encryption and the language server brought the last 1.5 MB.
+	const budget = 26_000_000 // bytes
 	info, err := os.Stat(program)
 	if err != nil {
 		t.Fatal(err)

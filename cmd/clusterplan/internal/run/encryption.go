@@ -48,7 +48,7 @@ func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Durati
 		return nil, s.Check() // its block has an error
 	}
 	if err := s.keys.Check(); err != nil {
-		return nil, &view.Hint{Err: err, Hint: "Nothing was written. The public key that belongs to an identity file is what age-keygen -y FILE prints."}
+		return nil, unwritten(err)
 	}
 	lock, err := s.lock(ctx, what, wait)
 	if err != nil {
@@ -62,6 +62,15 @@ func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Durati
 	return lock, nil
 }
 
+// unwritten is why nothing is written, and what to do.
+func unwritten(err error) error {
+	hint := "Nothing was written."
+	if file := os.Getenv(seal.EnvIdentityFile); file != "" {
+		hint += fmt.Sprintf(" The public key that belongs to an identity file is what age-keygen -y %s prints.", file)
+	}
+	return &view.Hint{Err: err, Hint: hint}
+}
+
 // reseal has the state lie there as the definition says: encrypted for those that
 // it names now, or, with Options.Decrypt, in plain. It says what was done.
 func (s *Session) reseal(ctx context.Context, wait time.Duration) (said []string, err error) {
@@ -73,7 +82,7 @@ func (s *Session) reseal(ctx context.Context, wait time.Duration) (said []string
 			Hint: "Take the block out of the definition, then run init --decrypt-state again."}
 	}
 	if err := s.keys.Check(); err != nil {
-		return nil, &view.Hint{Err: err, Hint: "Nothing was written. The public key that belongs to an identity file is what age-keygen -y FILE prints."}
+		return nil, unwritten(err)
 	}
 	lock, err := s.lock(ctx, "init", wait)
 	if err != nil {
