@@ -2,12 +2,15 @@ package lsp
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/creachadair/jrpc2"
 )
 
 // The longest message that is read. jrpc2's own framing makes room for whatever
@@ -23,6 +26,8 @@ type framing struct {
 	next chan received
 	done chan struct{}
 	once sync.Once
+
+	sending sync.Mutex
 }
 
 type received struct {
@@ -50,14 +55,69 @@ func (f *framing) pump() {
 	}
 }
 
-// Recv is the next message.
+// Recv is the next message that has the form of one. Others are answered here:
+// jrpc2 fails where it is to tell of one, and the connection is gone meanwhile.
 func (f *framing) Recv() ([]byte, error) {
-	select {
-	case r := <-f.next:
-		return r.msg, r.err
-	case <-f.done:
-		return nil, io.EOF
+	for {
+		select {
+		case r := <-f.next:
+			code, why := malformed(r.msg)
+			if r.err != nil || code == 0 {
+				return r.msg, r.err
+			}
+			answer, err := json.Marshal(object{"jsonrpc": "2.0", "id": nil, "error": object{"code": code, "message": why}})
+			if err == nil {
+				err = f.Send(answer)
+			}
+			if err != nil {
+				return nil, err
+			}
+		case <-f.done:
+			return nil, io.EOF
+		}
 	}
+}
+
+// malformed says what is wrong with a message that has no id by which its sender
+// could be told; 0: nothing.
+func malformed(msg []byte) (code jrpc2.Code, why string) {
+	if !json.Valid(msg) {
+		return jrpc2.ParseError, "the message is no JSON"
+	}
+	var m map[string]json.RawMessage
+	if json.Unmarshal(msg, &m) != nil || m == nil {
+		return jrpc2.InvalidRequest, "a message is one object"
+	}
+	var id any
+	if json.Unmarshal(m["id"], &id) == nil {
+		switch id.(type) {
+		case string, float64:
+			return 0, ""
+		}
+	}
+	var method, version string
+	var params any
+	if json.Unmarshal(m["jsonrpc"], &version) != nil || version != "2.0" {
+		return jrpc2.InvalidRequest, `a message has "jsonrpc": "2.0"`
+	}
+	if json.Unmarshal(m["method"], &method) != nil || method == "" {
+		return jrpc2.InvalidRequest, "a message without an id is a notification, and has a method"
+	}
+	if raw, ok := m["params"]; ok && json.Unmarshal(raw, &params) == nil {
+		switch params.(type) {
+		case nil, map[string]any, []any:
+		default:
+			return jrpc2.InvalidRequest, "params is an object or a list"
+		}
+	}
+	for name := range m {
+		switch name {
+		case "jsonrpc", "method", "params", "id":
+		default:
+			return jrpc2.InvalidRequest, fmt.Sprintf("a notification has no %.40q", name)
+		}
+	}
+	return 0, ""
 }
 
 func (f *framing) Send(msg []byte) error {
@@ -65,6 +125,8 @@ func (f *framing) Send(msg []byte) error {
 	frame = append(frame, "Content-Length: "...)
 	frame = strconv.AppendInt(frame, int64(len(msg)), 10)
 	frame = append(frame, "\r\n\r\n"...)
+	f.sending.Lock()
+	defer f.sending.Unlock()
 	_, err := f.out.Write(append(frame, msg...))
 	return err
 }

@@ -174,6 +174,17 @@ func TestRefusals(t *testing.T) {
 			break
 		}
 	}
+	for _, text := range []string{`{}`, `[]`, `null`, `5`, `{"jsonrpc": "1.0", "method": "initialized"}`, `{"jsonrpc": "2.0", "method": "initialized", "params": 5}`, `{"jsonrpc": "2.0", "id": {}}`} {
+		e.raw(text)
+		for {
+			if m := e.read(); m.Error != nil {
+				if m.Error.Code != -32600 || m.ID != nil {
+					t.Errorf("%s: %+v", text, m.Error)
+				}
+				break
+			}
+		}
+	}
 	e.raw(`{"jsonrpc": "2.0", "id": 78}`)
 	refused("no method", e.answer(78), -32600)
 	// Past the end of a line and of the text is their end.

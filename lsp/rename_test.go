@@ -187,7 +187,7 @@ func FuzzMessages(f *testing.F) {
 		open(`group \"a\" {\n  preferred_owners = [node.`), open(`x = <<EOT\n${`), open(`a = \"${\"${`), open(`\ud83e\udd8a`), open(`node \"n\" { for_each = `),
 		`{"jsonrpc":"2.0","method":"textDocument/didChange","params":{"textDocument":{"uri":"file:///w/a.cluster.hcl","version":2},"contentChanges":[{"range":{"start":{"line":9,"character":9},"end":{"line":0,"character":0}},"text":"\r\n\r"}]}}`,
 		`{"jsonrpc":"2.0","id":2,"method":"textDocument/rename","params":{"textDocument":{"uri":"file:///w/a.cluster.hcl"},"position":{"line":0,"character":8},"newName":"x"}}`,
-		`{"jsonrpc":"2.0","id":"x","method":"initialize","params":{"rootUri":"http://x"}}`, `null`, `{}`, `[]`, "{\"id\":{}}", `{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":1}}`,
+		`{"jsonrpc":"2.0","id":"x","method":"initialize","params":{"rootUri":"http://x"}}`, `null`, `{}`, `[]`, "{\"id\":{}}", "{\"sonrpc\":\"2.0\",\"method\":\"textDocument/didOpen\",\"params\":{\"uri\":\"file:\xa9///w\"}}", `{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":1}}`,
 	} {
 		f.Add(seed)
 	}
