@@ -137,6 +137,7 @@ type Variable struct {
 	Name      string
 	Value     cty.Value // marks taken off
 	Sensitive bool
+	Given     bool // its value is not the default
 }
 
 // Known tells the computed attributes of an object as far as they are known:

@@ -90,7 +90,7 @@ func (c *Config) Variables() []Variable {
 	for _, name := range sortedKeys(c.vars) {
 		v := c.vars[name]
 		value, _ := v.value.UnmarkDeep()
-		out = append(out, Variable{Name: name, Value: value, Sensitive: v.sensitive})
+		out = append(out, Variable{Name: name, Value: value, Sensitive: v.sensitive, Given: v.given})
 	}
 	return out
 }

@@ -31,6 +31,7 @@ type variable struct {
 	validations []validation
 
 	value cty.Value // converted and marked; unknown after an error
+	given bool      // it is not the default
 }
 
 type validation struct {
@@ -253,6 +254,7 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 		case ok:
 			var more hcl.Diagnostics
 			val, more = c.givenValue(v, g)
+			v.given = true
 			diags = append(diags, more...)
 		case val == cty.NilVal && c.opts.AllowUnset:
 			val = cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep())

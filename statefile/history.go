@@ -146,7 +146,7 @@ func (s *State) moved(moves []Move) {
 	s.History = slices.Clone(s.History)
 	last := &s.History[n-1]
 	if last.Moved != nil {
-		moves = slices.Concat(last.Moved.Moves, moves)
+		moves = Then(last.Moved.Moves, moves)
 	}
 	last.Moved = &Moved{Moves: moves}
 }

@@ -128,3 +128,76 @@ func sortObjects(objects []Object) {
 func sortPending(pending []Pending) {
 	slices.SortFunc(pending, func(a, b Pending) int { return addr.Compare(a.Addr, b.Addr) })
 }
+
+// Then are the moves that lead where first and then second lead.
+func Then(first, second []Move) []Move {
+	if len(first) == 0 {
+		return second
+	}
+	next := make(map[addr.Address]addr.Address, len(second))
+	for _, m := range second {
+		next[m.From] = m.To
+	}
+	out := make([]Move, 0, len(first)+len(second))
+	for _, m := range first {
+		if to, ok := next[m.To]; ok {
+			delete(next, m.To)
+			m.To = to
+		}
+		if m.From != m.To {
+			out = append(out, m)
+		}
+	}
+	for _, m := range second {
+		if _, left := next[m.From]; left {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Back tells what s has to be called again as it was with the run of this id:
+// the moves of all that came after it, inverted. Of what is at an address that
+// something else would come back to there is nothing to tell: that is an error.
+func (s *State) Back(run string) ([]Move, error) {
+	at := slices.IndexFunc(s.History, func(a Applied) bool { return a.Run == run })
+	if at < 0 {
+		return nil, fmt.Errorf("the state's history has no apply %s any more", run)
+	}
+	was := map[addr.Address]addr.Address{} // by what it is called now
+	for i := len(s.History) - 1; i > at; i-- {
+		if s.History[i].Moved == nil {
+			continue
+		}
+		before := make(map[addr.Address]addr.Address, len(s.History[i].Moved.Moves))
+		for _, m := range s.History[i].Moved.Moves {
+			before[m.To] = m.From
+		}
+		for now, then := range was {
+			if from, ok := before[then]; ok {
+				was[now] = from
+				delete(before, then)
+			}
+		}
+		for to, from := range before {
+			if _, known := was[to]; !known && s.Find(to) != nil {
+				was[to] = from
+			}
+		}
+	}
+	var out []Move
+	for i := range s.Objects {
+		now := s.Objects[i].Addr
+		then, ok := was[now]
+		if !ok || then == now {
+			continue
+		}
+		if s.Find(then) != nil {
+			if further, leaves := was[then]; !leaves || further == then {
+				return nil, fmt.Errorf("%s was called %s then, and there is another %s by now; move that away (clusterplan state mv) or destroy it first", now, then, then)
+			}
+		}
+		out = append(out, Move{now, then})
+	}
+	return out, nil
+}

@@ -75,28 +75,30 @@ func (w *Reads) Stat(name string) (fs.FileInfo, error) {
 }
 
 // Dirty tells whether what was read is something else than the commit (a whole
-// hash) has in the directory dir of the repository. counts tells which names in
+// hash) has. where says which file of the repository a name is; false: it is none,
+// and no commit has it. counts tells which names in
 // a directory that was listed would have been read, had they been there. Files
 // that git ignores count for nothing: what they say is not meant to be versioned.
-func (r *Repo) Dirty(commit, dir string, w *Reads, counts func(string) bool) (bool, error) {
+func (r *Repo) Dirty(commit string, w *Reads, where func(name string) (string, bool), counts func(string) bool) (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if commit == "" {
 		return true, nil
 	}
-	head, err := r.Tree(commit, dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil // the directory is not committed
-	}
+	head, err := r.Tree(commit, ".")
 	if err != nil {
 		return false, err
 	}
 	ignored := &ignores{repo: r}
 	for name, sum := range w.files {
-		data, err := head.ReadFile(name)
+		full, ok := where(name)
+		if !ok {
+			return true, nil
+		}
+		data, err := head.ReadFile(full)
 		switch {
 		case err == nil && sha256.Sum256(data) == sum:
-		case errors.Is(err, fs.ErrNotExist) && ignored.match(path.Join(dir, name)):
+		case errors.Is(err, fs.ErrNotExist) && ignored.match(full):
 		case errors.Is(err, ErrMissing):
 			return false, err
 		default:
@@ -104,12 +106,20 @@ func (r *Repo) Dirty(commit, dir string, w *Reads, counts func(string) bool) (bo
 		}
 	}
 	for name := range w.absent {
-		if _, err := head.Stat(name); err == nil {
+		full, ok := where(name)
+		if !ok {
+			continue
+		}
+		if _, err := head.Stat(full); err == nil {
 			return true, nil
 		}
 	}
 	for name, now := range w.listed {
-		entries, err := head.ReadDir(name)
+		full, ok := where(name)
+		if !ok {
+			return true, nil
+		}
+		entries, err := head.ReadDir(full)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
@@ -120,7 +130,7 @@ func (r *Repo) Dirty(commit, dir string, w *Reads, counts func(string) bool) (bo
 			}
 		}
 		for _, file := range now {
-			if counts(file) && !then[file] && !ignored.match(path.Join(dir, name, file)) {
+			if counts(file) && !then[file] && !ignored.match(path.Join(full, file)) {
 				return true, nil
 			}
 			delete(then, file)

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -277,7 +278,7 @@ func TestDirty(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		is, err := r.Dirty(head, r.Dir, w, counts)
+		is, err := r.Dirty(head, w, func(name string) (string, bool) { return path.Join(r.Dir, name), true }, counts)
 		if err != nil {
 			t.Fatal(err)
 		}

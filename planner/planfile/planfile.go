@@ -61,6 +61,8 @@ type Options struct {
 	Excludes        []string `json:"excludes,omitempty"`
 	NoRefresh       bool     `json:"no_refresh,omitempty"`
 	AllowQuorumLoss bool     `json:"allow_quorum_loss,omitempty"`
+	Ref             string   `json:"ref,omitempty"`      // the revision that was planned; "": the directory's files
+	Rollback        string   `json:"rollback,omitempty"` // the run of the state's history that it goes back to
 }
 
 // RestsOn is what must not have changed when the plan is applied.

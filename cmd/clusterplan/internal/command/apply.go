@@ -34,6 +34,7 @@ type planFlags struct {
 	lockTimeout time.Duration
 	asJSON      bool
 	record      bool // the plan is to be saved
+	ref         string
 }
 
 func (f *planFlags) register(c *cobra.Command, destroy bool) {
@@ -126,7 +127,13 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 					return err
 				}
 			}
+			if cmd.Flags().Changed("ref") && f.ref == "" {
+				return hint(errors.New("--ref is empty"), "Name a branch, a tag or a commit.")
+			}
 			if o.GenerateOut = generate; generate != "" {
+				if f.ref != "" {
+					return errors.New("--generate-config-out can't be used with --ref: it writes into the directory, which is another version")
+				}
 				if destroy || f.refreshOnly {
 					return errors.New("--generate-config-out can't be used with --destroy and --refresh-only: they import nothing")
 				}
@@ -139,45 +146,61 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 				return err
 			}
 			defer s.Close()
+			if at := s.At(); at.Hash != "" && !f.asJSON {
+				fmt.Fprintf(a.out, "The definition as of %s: %.12s %s\n\n", f.ref, at.Hash, at.Subject)
+			}
 			p, err := s.Plan(ctx, o)
-			if f.asJSON {
-				if perr := a.planJSON(s, p, err); perr != nil {
-					return perr
-				}
-				if err != nil && isDiagnostics(err) {
-					return status(exitCode(err, false))
-				}
-			} else if p != nil && p.Plan != nil {
-				if err == nil {
-					a.errStyle.Diagnostics(a.err, p.Diags, s.Config.Files())
-				}
-				if perr := a.style.Plan(a.out, p.Plan); perr != nil {
-					return perr
-				}
-			}
-			if err != nil {
-				return err
-			}
-			if out != "" {
-				complete(s, p)
-				if err := a.save(s, p, o, out, f.asJSON); err != nil {
-					return err
-				}
-			}
-			if detailed && (p.Plan.Summary.Any() || len(p.Plan.OutputChanges) > 0 || len(p.Plan.Drift) > 0) {
-				return status(exitChanges)
-			}
-			return nil
+			return a.planned(s, p, o, err, planOutput{out, f.asJSON, detailed})
 		},
 	}
 	f.register(c, false)
 	a.completeAddresses(c)
 	c.Flags().BoolVar(&destroy, "destroy", false, "plan to take everything down")
 	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 where there are changes or drift")
+	c.Flags().StringVar(&f.ref, "ref", "", "plan the definition as of `REV`, a revision of its git repository: a branch, a tag, a commit, HEAD~2")
 	c.Flags().StringVar(&out, "out", "", "save the plan to `FILE`, for apply FILE and show FILE")
 	c.Flags().StringVar(&generate, "generate-config-out", "", "write blocks for what import blocks name and the definition doesn't have to `FILE`, a new one of the definition")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object (docs/json.md)")
 	return c
+}
+
+// planOutput is what is to become of a plan.
+type planOutput struct {
+	out      string // file to save it to; "": none
+	asJSON   bool
+	detailed bool // exit with 2 where there is something to do
+}
+
+// planned shows a plan, and saves it. err is what was wrong with it.
+func (a *app) planned(s *run.Session, p *run.Planned, o run.PlanOptions, err error, to planOutput) error {
+	if to.asJSON {
+		if perr := a.planJSON(s, p, err); perr != nil {
+			return perr
+		}
+		if err != nil && isDiagnostics(err) {
+			return status(exitCode(err, false))
+		}
+	} else if p != nil && p.Plan != nil {
+		if err == nil {
+			a.errStyle.Diagnostics(a.err, p.Diags, s.Config.Files())
+		}
+		if perr := a.style.Plan(a.out, p.Plan); perr != nil {
+			return perr
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if to.out != "" {
+		complete(s, p)
+		if err := a.save(s, p, o, to.out, to.asJSON); err != nil {
+			return err
+		}
+	}
+	if to.detailed && (p.Plan.Summary.Any() || len(p.Plan.OutputChanges) > 0 || len(p.Plan.Drift) > 0) {
+		return status(exitChanges)
+	}
+	return nil
 }
 
 // completeAddresses has the shell complete the flags that take an address.
@@ -218,11 +241,11 @@ func complete(s *run.Session, p *run.Planned) {
 }
 
 func (a *app) open(dir string, f *planFlags) (*run.Session, error) {
-	inputs, err := f.vars.inputs()
+	inputs, err := f.vars.inputs(f.ref != "")
 	if err != nil {
 		return nil, err
 	}
-	return run.Open(dir, run.Options{Version: Version, Tell: a.tell, Vars: inputs, Record: f.record})
+	return run.Open(dir, run.Options{Version: Version, Tell: a.tell, Vars: inputs, Record: f.record, Ref: f.ref})
 }
 
 // tell says what a command waits for.

@@ -33,7 +33,7 @@ lines are read to their end, or to the first that is wrong.`, helpDone, helpErro
 		Example: "  clusterplan --chdir examples/quickstart console\n  echo 'cidrhost(\"10.0.0.0/24\", 5)' | clusterplan console --dir examples/quickstart",
 		Args:    none,
 		RunE: func(*cobra.Command, []string) error {
-			inputs, err := vars.inputs()
+			inputs, err := vars.inputs(false)
 			if err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -66,7 +67,7 @@ once. It looks at no state and no machine.`, "0    it is valid", "1    it is not
 		Example: "  clusterplan validate examples/quickstart",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			inputs, err := vars.inputs()
+			inputs, err := vars.inputs(false)
 			if err != nil {
 				return err
 			}
@@ -167,7 +168,7 @@ program. Dashed lines order and nothing else.`, helpDone, helpError),
 			if !slices.Contains(view.GraphFormats, format) {
 				return hint(fmt.Errorf("there is no format %q", format), "There are dot, mermaid and svg.")
 			}
-			inputs, err := vars.inputs()
+			inputs, err := vars.inputs(false)
 			if err != nil {
 				return err
 			}
@@ -222,13 +223,18 @@ func (v *variables) flags(c *cobra.Command) {
 	c.Flags().Var(&varFlag{v, true}, "var-file", "a `FILE` with values (*.vars.hcl); may be given often")
 }
 
-func (v *variables) inputs() ([]lang.VarInput, error) {
+// inputs reads their files. A file that is not there is left to a revision
+// (asOf), which may have it.
+func (v *variables) inputs(asOf bool) ([]lang.VarInput, error) {
 	for i := range v.list {
 		in := &v.list[i]
 		if in.File == "" {
 			continue
 		}
 		src, err := os.ReadFile(in.File)
+		if asOf && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("--var-file: %w", err)
 		}

@@ -35,7 +35,7 @@ func (e *editing) options() run.EditOptions {
 
 // edited opens the state's directory, has edit done, and shows what became of it.
 func (a *app) edited(cmd *cobra.Command, e *editing, edit func(*run.Session) (*run.Edited, error)) error {
-	inputs, err := e.vars.inputs()
+	inputs, err := e.vars.inputs(false)
 	if err != nil {
 		return err
 	}

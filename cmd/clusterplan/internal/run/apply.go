@@ -13,7 +13,6 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
-	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
@@ -125,8 +124,11 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	}
 	if !out.Planned.Plan.Applyable {
 		out.Nothing = true
-		return out, s.settle(lock, out, statefile.Begin{Run: pki.NewID(), Who: Who(),
-			Definition: statefile.Definition{Broken: out.Planned.Plan.BrokenGuarantees()}}, o.Mode)
+		begin, err := s.begin(out.Planned.Plan, o.Mode)
+		if err != nil {
+			return out, err
+		}
+		return out, s.settle(lock, out, begin, o.Mode)
 	}
 	if ok, err := o.Approve(out.Planned); err != nil || !ok {
 		out.Refused = true
@@ -143,10 +145,13 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if !ofDefinition(o.Mode) {
 		def = nil // as in the plan
 	}
+	begin, err := s.begin(out.Planned.Plan, o.Mode)
+	if err != nil {
+		return out, err
+	}
 	res, runErr := apply.Run(ctx, apply.Config{
 		Plan: out.Planned.Plan, Definition: def, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
-		Journal: lock, Begin: statefile.Begin{Run: pki.NewID(), Who: Who(),
-			Definition: statefile.Definition{Broken: out.Planned.Plan.BrokenGuarantees()}},
+		Journal: lock, Begin: begin,
 		Parallelism: o.Parallelism, Stop: o.Stop, Events: o.Events, Identity: s.setIdentity,
 	})
 	out.Result = res
@@ -154,6 +159,9 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	var lost *lostError
 	if errors.As(context.Cause(ctx), &lost) {
 		runErr = errors.Join(lost, runErr)
+	}
+	if res != nil {
+		res.State.EndRun(begin.Run, outcome(ctx, res, runErr))
 	}
 	finishErr := s.finish(lock, res)
 	if runErr != nil && errors.Is(context.Cause(ctx), context.Canceled) && res != nil {

@@ -24,7 +24,7 @@ func environment() seal.Config {
 // setKeys takes the keys from the definition's encryption block and the environment.
 func (s *Session) setKeys() {
 	c := environment()
-	e := s.Config.Encryption
+	e := s.encryption()
 	if e != nil {
 		c.Recipients, c.UsePassphrase = e.Recipients, e.Passphrase
 	}
@@ -38,13 +38,13 @@ func (s *Session) setKeys() {
 }
 
 // Encrypted tells whether the definition has the state encrypted.
-func (s *Session) Encrypted() bool { return s.Config.Encryption != nil }
+func (s *Session) Encrypted() bool { return s.encryption() != nil }
 
 // lockToWrite takes the lock for what will change the state. That what is written
 // can be read again is seen before, and a state that lies there in plain is
 // encrypted first, where the definition has it so.
 func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Duration) (*localstore.Lock, error) {
-	if s.Config.Encryption != nil && !s.keys.Seals() {
+	if s.encryption() != nil && !s.keys.Seals() {
 		return nil, s.Check() // its block has an error
 	}
 	if err := s.keys.Check(); err != nil {

@@ -35,9 +35,11 @@ type PlanOptions struct {
 	AllowQuorumLoss bool
 	// AllowBrokenGuarantee makes warnings of guarantees that would not hold.
 	AllowBrokenGuarantee bool
-	Parallelism          int
-	NoLock               bool
-	LockTimeout          time.Duration
+	// AllowDelete lets a rollback delete groups.
+	AllowDelete bool
+	Parallelism int
+	NoLock      bool
+	LockTimeout time.Duration
 	// GenerateOut is a file to write blocks to, for what import blocks name and
 	// the definition doesn't have; "": none. It was looked at by CanGenerate.
 	GenerateOut string
@@ -152,6 +154,9 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		Mode: o.Mode, Replace: o.Replace, Targets: o.Targets, Excludes: o.Excludes, AllowQuorumLoss: o.AllowQuorumLoss,
 		AllowBrokenGuarantee: o.AllowBrokenGuarantee,
 	}
+	var unclear hcl.Diagnostics
+	in.Version, unclear = s.version()
+	p.Diags = append(p.Diags, unclear...)
 	if !ofDefinition(o.Mode) {
 		in.Definition = nil // everything that is there goes, or is looked at, whatever the definition says by now
 	}
@@ -184,6 +189,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	p.Plan = plan
 	p.Diags = append(p.Diags, diags...)
 	p.Diags = append(p.Diags, notThere(plan, o.Replace)...)
+	p.Diags = append(p.Diags, s.deleted(plan, o)...)
 	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
 	if p.Diags.HasErrors() {
 		plan.Errored, plan.Applyable = true, false // not all of them are the planner's
@@ -202,10 +208,15 @@ func (s *Session) rename(mode string) ([]statefile.Move, error) {
 	if !ofDefinition(mode) || s.Diags.HasErrors() {
 		return nil, nil
 	}
-	state, pending, moves, diags := planner.Rename(s.Config.Moves(), s.Snap.State, s.Snap.Pending)
+	before, open, back, err := s.moveBack()
+	if err != nil {
+		return nil, err
+	}
+	state, pending, moves, diags := planner.Rename(s.Config.Moves(), before, open)
 	if diags.HasErrors() {
 		return nil, &view.DiagnosticsError{Diags: append(s.Diags, diags...), Files: s.Config.Files()}
 	}
+	moves = statefile.Then(back, moves)
 	if len(moves) > 0 {
 		snap := *s.Snap
 		snap.State, snap.Pending = state, pending

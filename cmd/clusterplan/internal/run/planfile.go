@@ -81,7 +81,7 @@ func (s *Session) Save(path string, p *Planned, o PlanOptions, text string) erro
 	f := &planfile.File{
 		Program: s.opts.Version, Dir: s.Dir, Abs: s.abs, Text: text, Sources: s.reads.Sources(),
 		Options: planfile.Options{Mode: p.Plan.Mode, NoRefresh: o.NoRefresh, AllowQuorumLoss: o.AllowQuorumLoss, Replace: texts(o.Replace),
-			Targets: texts(o.Targets), Excludes: texts(o.Excludes)},
+			Targets: texts(o.Targets), Excludes: texts(o.Excludes), Rollback: s.opts.Back, Ref: s.opts.Ref},
 		RestsOn: planfile.RestsOn{Lineage: s.Snap.State.Lineage, Serial: s.Snap.State.Serial, Journal: s.Snap.Unfinished, ConfigRevision: p.Plan.ConfigRevision},
 	}
 	for _, v := range s.Config.Variables() {
@@ -203,7 +203,14 @@ func OpenPlan(f *planfile.File, o Options) (*Session, error) {
 		}
 		o.Vars = append(o.Vars, lang.VarInput{Name: f.Variables[i].Name, Value: v, Source: "the plan file"})
 	}
+	o.Back = f.Options.Rollback
 	s := newSession(o)
+	if err := s.place.fromPlan(f.Plan); err != nil {
+		return nil, err
+	}
+	if f.Options.Ref != "" {
+		s.presently(f.Abs)
+	}
 	s.Dir, s.abs = f.Dir, f.Abs
 	if abs, err := filepath.Abs(f.Dir); err != nil || abs != f.Abs {
 		s.Dir = f.Abs // called from another directory
@@ -213,7 +220,8 @@ func OpenPlan(f *planfile.File, o Options) (*Session, error) {
 
 // FromFile are the options that a plan file was made with.
 func FromFile(f *planfile.File) (PlanOptions, error) {
-	o := PlanOptions{Mode: f.Options.Mode, NoRefresh: f.Options.NoRefresh, AllowQuorumLoss: f.Options.AllowQuorumLoss}
+	o := PlanOptions{Mode: f.Options.Mode, NoRefresh: f.Options.NoRefresh, AllowQuorumLoss: f.Options.AllowQuorumLoss,
+		AllowDelete: true} // what is deleted was seen when the plan was made
 	var err error
 	for _, list := range []struct {
 		into  *[]addr.Address

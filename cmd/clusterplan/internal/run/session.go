@@ -56,6 +56,12 @@ type Options struct {
 	Record bool
 	// Decrypt has an encrypted state written in plain from now on (Init).
 	Decrypt bool
+	// Ref is a revision of git: the definition is read as of it. Where the state
+	// lies is what the directory itself says. "": the directory's files.
+	Ref string
+	// Back is the run of the state's history that a rollback goes back to: objects
+	// get the addresses again that they had with it. "": none.
+	Back string
 }
 
 // Session is one command's view of one definition's directory.
@@ -73,7 +79,8 @@ type Session struct {
 	nodes    *providers.Directory
 	keys     *seal.Keys
 	reads    *planfile.Recorder // nil: not recorded
-	tree     *tree              // nil: the definition is a plan file's
+	tree     *tree              // nil: the definition is a plan file's, or a revision's
+	place    place              // in git
 
 	// look is called before the world is looked at, once providers are configured.
 	look func(context.Context) error
@@ -105,8 +112,10 @@ func Open(dir string, o Options) (*Session, error) {
 
 // read reads the definition's directory.
 func (s *Session) read() error {
-	s.tree = newTree(s.Dir)
-	var fsys fs.FS = s.tree
+	fsys, err := s.files()
+	if err != nil {
+		return err
+	}
 	if s.opts.Record {
 		s.reads = planfile.Record(fsys)
 		fsys = s.reads
@@ -135,7 +144,7 @@ func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 		Providers: s.places(),
 	})
 	path := localstore.DefaultPath(s.abs)
-	if b := s.Config.Backend; b != nil && b.Settings["path"] != "" {
+	if b := s.backend(); b != nil && b.Settings["path"] != "" {
 		if path = b.Settings["path"]; !filepath.IsAbs(path) {
 			path = filepath.Join(s.abs, path)
 		}

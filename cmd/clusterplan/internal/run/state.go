@@ -59,6 +59,9 @@ type Edited struct {
 func (s *Session) MoveState(ctx context.Context, from, to addr.Address, o EditOptions) (*Edited, error) {
 	return s.edit(ctx, "state mv", o, func(out *Edited, st statefile.State) (err error) {
 		out.State, out.Moved, err = statefile.Rename(st, from, to)
+		if err == nil { // a rollback takes it back with the rest
+			out.State.AddMoves(statefile.Applied{Run: pki.NewID(), Time: time.Now().UTC(), Who: Who(), Action: "state mv", Definition: st.Definition, Outcome: statefile.OutcomeDone}, out.Moved)
+		}
 		return err
 	})
 }
