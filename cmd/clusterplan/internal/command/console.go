@@ -58,7 +58,7 @@ lines are read to their end, or to the first that is wrong.`, helpDone, helpErro
 // console asks line after line.
 func (a *app) console(con *run.Console) error {
 	read, talks := a.lines(), false
-	if in, ok := a.in.(*os.File); ok && a.canAsk() && view.Terminal(a.out) {
+	if in, ok := a.in.(*os.File); ok && a.canAsk() && a.screen {
 		read, talks = terminalLines(in, a.out, con.Words), true
 	}
 	for {
