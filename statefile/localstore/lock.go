@@ -281,7 +281,10 @@ func (l *Lock) tidy(on *loaded, exclusive, again bool) error {
 			return s.fileError("lock", err)
 		}
 		return s.syncDir("lock")
-	case on.journal.Size > 0 || on.journal.Torn:
+	case len(on.journal.Entries) == 0 && (on.journal.Size > 0 || on.journal.Torn): // a key at most, and nothing written with it
+		s.step("empty journal")
+		return l.newJournal(nil)
+	case on.journal.Size > 0:
 		s.step("copy journal")
 		if err := l.newJournal(on.raw[:on.journal.Size]); err != nil {
 			return err

@@ -25,8 +25,8 @@ func (l *Lock) recode(entries []statefile.Entry) (raw []byte, chain statefile.Ch
 // Reseal has snapshot and backup lie there as the keys would write them now: what
 // is in plain is encrypted, or, with Options.Decrypt, the other way. With all it
 // does so also with what is encrypted already, for its recipients may have changed.
-// What they say, also the serial, stays. So it does with a journal in plain, which
-// would otherwise go on as it is. done: something was written.
+// What they say, also the serial, stays. So it does with a journal, which would
+// otherwise go on as it is. done: something was written.
 func (l *Lock) Reseal(all bool) (done bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -40,7 +40,7 @@ func (l *Lock) Reseal(all bool) (done bool, err error) {
 	if l.chain.Sealed() && !seals {
 		return false, errors.New("an apply was cut off, and its journal is encrypted; apply once more with the encryption block in the definition, then take it out")
 	}
-	if done, err = l.resealJournal(seals); err != nil {
+	if done, err = l.resealJournal(seals, all); err != nil {
 		return done, err
 	}
 	for _, path := range []string{l.s.path, l.s.backup()} {
@@ -72,9 +72,10 @@ func (l *Lock) Reseal(all bool) (done bool, err error) {
 	return done, nil
 }
 
-// resealJournal encrypts a journal in plain that is gone on from.
-func (l *Lock) resealJournal(seals bool) (bool, error) {
-	if !seals || l.chain.Sealed() || l.chain == (statefile.Chain{}) {
+// resealJournal encrypts a journal that is gone on from: one in plain, and with all
+// also one whose key is for those who could read it when it was begun.
+func (l *Lock) resealJournal(seals, all bool) (bool, error) {
+	if !seals || l.chain.Sealed() && !all || l.chain == (statefile.Chain{}) {
 		return false, nil
 	}
 	unlock, _, err := l.s.guard()

@@ -171,6 +171,77 @@ func TestNeverBackToPlain(t *testing.T) {
 	}
 }
 
+// Other recipients read also what an apply that was cut off had written, and go on
+// from it; who is no longer among them reads neither that nor what comes after it.
+func TestOtherRecipients(t *testing.T) {
+	path := DefaultPath(t.TempDir())
+	old, both, next := pair(t)
+	l := lock(t, keyed(t, path, Options{Keys: old}))
+	do(t, run(l, "r1", made("n1")), l.Append(begin("cut"), made("n2")), l.Release())
+	l = lock(t, keyed(t, path, Options{Keys: both}))
+	_, err := l.Reseal(true)
+	do(t, err, l.Append(begin("cut again"), made("n3")), l.Release())
+	if got := names(t, keyed(t, path, Options{Keys: next})); got != "n1 n2 n3" {
+		t.Error(got)
+	}
+	for _, file := range []string{path, path + ".backup", path + ".journal"} {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		do(t, err)
+		if statefile.Sealed(data) {
+			_, err = old.Open(data)
+		} else {
+			_, err = statefile.DecodeJournal(data, old)
+		}
+		if !errors.Is(err, statefile.ErrSealed) {
+			t.Errorf("%s: who was taken out reads it: %v", file, err)
+		}
+	}
+}
+
+// pair are two people: old writes for the first, next for the second; both can read
+// what the first could, and writes for the second.
+func pair(t *testing.T) (old, both, next *seal.Keys) {
+	t.Helper()
+	one, err := age.GenerateX25519Identity()
+	do(t, err)
+	two, err := age.GenerateX25519Identity()
+	do(t, err)
+	keys := func(to *age.X25519Identity, from ...*age.X25519Identity) *seal.Keys {
+		var text strings.Builder
+		for _, id := range from {
+			fmt.Fprintln(&text, id)
+		}
+		file := filepath.Join(t.TempDir(), "key")
+		do(t, os.WriteFile(file, []byte(text.String()), 0o600))
+		k, err := seal.New(seal.Config{Recipients: []string{to.Recipient().String()}, IdentityFile: file})
+		do(t, err)
+		return k
+	}
+	return keys(one, one), keys(two, one, two), keys(two, two)
+}
+
+// A crash in the middle of a journal's first records may leave its key alone. Nothing
+// was written with that, so it keeps nobody from having the state in plain.
+func TestKeyWithoutRecords(t *testing.T) {
+	path := DefaultPath(t.TempDir())
+	keys, reader := someone(t)
+	l := lock(t, keyed(t, path, Options{Keys: keys}))
+	do(t, run(l, "r1", made("n1")), l.Append(begin("cut"), made("n2")), l.Release())
+	data, err := os.ReadFile(path + ".journal")
+	do(t, err)
+	key, rest, _ := bytes.Cut(data, []byte("\n"))
+	do(t, os.WriteFile(path+".journal", append(append(key, '\n'), rest[:40]...), 0o600))
+	l = lock(t, keyed(t, path, Options{Keys: reader, Decrypt: true}))
+	_, err = l.Reseal(true)
+	do(t, err, l.Release())
+	if got := names(t, open(t, path)); got != "n1" {
+		t.Error(got)
+	}
+}
+
 // files are the names and contents in dir, but for the lock.
 func files(t *testing.T, dir string) string {
 	t.Helper()
