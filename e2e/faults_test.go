@@ -249,7 +249,8 @@ func TestTwoApplies(t *testing.T) {
 	l.destroyed()
 }
 
-// Every example that is not the quickstart is applied and destroyed.
+// Every example that is not the quickstart is applied and destroyed, and its
+// programs run: none has ended by itself.
 func TestExamples(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("..", "examples", "*", "main.cluster.hcl"))
 	if err != nil {
@@ -270,6 +271,9 @@ func TestExamples(t *testing.T) {
 			l := copyExample(t, name)
 			l.apply()
 			l.settled()
+			if events := l.must(0, "events", "--json"); strings.Contains(events.out, `"resource_failed"`) {
+				t.Errorf("a program of the example ends by itself: %s", events)
+			}
 			l.destroyed()
 		})
 	}

@@ -82,7 +82,7 @@ func (a *app) demoCommand() *cobra.Command {
 	worker := &cobra.Command{
 		Use:     "worker",
 		Short:   "Ask $URL once a second",
-		Long:    long("Worker asks URL (from the environment) once a second and prints when the answer changes.", helpDone+": ended by a signal", helpError),
+		Long:    long("Worker asks URL (from the environment) once a second and prints when the answer changes.\nWithout URL it waits: a program for groups that only have to be somewhere.", helpDone+": ended by a signal", helpError),
 		Example: "  URL=http://127.77.0.10:8077/ clusterplan demo worker",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -44,10 +44,12 @@ func Web(ctx context.Context, listen string, out io.Writer) error {
 }
 
 // Worker asks url once a second until ctx ends. It says when what it hears
-// changes, and is quiet otherwise.
+// changes, and is quiet otherwise. Without a url it has nobody to ask, and waits.
 func Worker(ctx context.Context, url string, out io.Writer) error {
 	if url == "" {
-		return errors.New("demo worker: set the environment variable URL to what it is to ask")
+		fmt.Fprintf(out, "%s the environment variable URL is not set: nobody to ask, waiting\n", time.Now().UTC().Format(time.RFC3339))
+		<-ctx.Done()
+		return nil
 	}
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(time.Second)
