@@ -7,7 +7,7 @@
 // before the next step rests on it. Whatever moment the program dies at, the
 // snapshot with its journal folded in says what was done, what was begun and
 // what was not. A file that is damaged, newer than this program, or of another
-// lineage is refused, never overwritten. Stores (localstore) do files and locks.
+// lineage is refused, never overwritten. A Store keeps them (localstore: as files), under its Lock.
 package statefile
 
 import (

@@ -72,7 +72,7 @@ func applyOnce(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	lock, err := store.Lock(ctx, localstore.LockRequest{Who: "bench", What: "apply"})
+	lock, err := store.Lock(ctx, statefile.LockRequest{Who: "bench", What: "apply"})
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ func planOnce(ctx context.Context, dir string) error {
 	return tell(p)
 }
 
-func plan(ctx context.Context, dir string, snap *localstore.Snapshot, r *providers.Registry) (*planner.Plan, *lang.Definition, error) {
+func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *providers.Registry) (*planner.Plan, *lang.Definition, error) {
 	def, err := load(dir, r)
 	if err != nil {
 		return nil, nil, err
@@ -190,7 +190,7 @@ func save(dir string, state statefile.State) error {
 	if err != nil {
 		return err
 	}
-	lock, err := store.Lock(context.Background(), localstore.LockRequest{Who: "bench", What: "plan"})
+	lock, err := store.Lock(context.Background(), statefile.LockRequest{Who: "bench", What: "plan"})
 	if err != nil {
 		return err
 	}

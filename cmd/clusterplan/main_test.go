@@ -173,13 +173,13 @@ func fullDisk(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func open(ts *testscript.TestScript, args []string) *localstore.Lock {
+func open(ts *testscript.TestScript, args []string) statefile.Lock {
 	if len(args) != 1 {
 		ts.Fatalf("name the directory")
 	}
 	s, err := localstore.Open(localstore.DefaultPath(ts.MkAbs(args[0])), localstore.Options{Program: "0.1.0"})
 	ts.Check(err)
-	l, err := s.Lock(context.Background(), localstore.LockRequest{Who: "anna@host", What: "apply"})
+	l, err := s.Lock(context.Background(), statefile.LockRequest{Who: "anna@host", What: "apply"})
 	ts.Check(err)
 	return l
 }

@@ -23,7 +23,7 @@ import (
 // fullDisk is a journal on a disk that has no room from its k-th append on.
 type fullDisk struct {
 	t     *testing.T
-	lock  *localstore.Lock
+	lock  statefile.Lock
 	known *journal // what somebody was told is durable
 	dir   string
 	k, n  int
@@ -82,7 +82,7 @@ func TestFullDiskAtEveryWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lock, err := store.Lock(context.Background(), localstore.LockRequest{Who: "anna", What: "apply"})
+		lock, err := store.Lock(context.Background(), statefile.LockRequest{Who: "anna", What: "apply"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,8 +218,8 @@ func TestFailingDiskAtEveryWrite(t *testing.T) {
 }
 
 // applyOnDisk is one apply with its state and journal in a store.
-func (l *lab) applyOnDisk(store *localstore.Store, def *lang.Definition) (err error) {
-	lock, err := store.Lock(context.Background(), localstore.LockRequest{Who: "anna", What: "apply"})
+func (l *lab) applyOnDisk(store statefile.Store, def *lang.Definition) (err error) {
+	lock, err := store.Lock(context.Background(), statefile.LockRequest{Who: "anna", What: "apply"})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // tmpfs mounts a small file system of memory.
@@ -67,7 +69,7 @@ func TestFullDiskAnywhere(t *testing.T) {
 		}
 		told := map[string]bool{"n0": true, "c0": true}
 		err := func() error {
-			l, err := s.Lock(context.Background(), LockRequest{Who: "anna", What: "apply"})
+			l, err := s.take(context.Background(), statefile.LockRequest{Who: "anna", What: "apply"})
 			if err != nil {
 				return err
 			}
@@ -150,7 +152,7 @@ func TestUnlockOnAFullDisk(t *testing.T) {
 	do(t, l.renew())
 	_, err := s.ForceUnlock(l.Info().ID)
 	do(t, err)
-	if err := l.Append(begin("r")); !errors.Is(err, ErrLockLost) {
+	if err := l.Append(begin("r")); !errors.Is(err, statefile.ErrLockLost) {
 		t.Error(err)
 	}
 	free()
@@ -167,7 +169,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	if got := names(t, s); got != "m n" {
 		t.Errorf("reads %s", got)
 	}
-	_, err := s.Lock(context.Background(), LockRequest{})
+	_, err := s.take(context.Background(), statefile.LockRequest{})
 	if !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "mount the file system of "+dir+" so that it can be written") {
 		t.Error(err)
 	}
@@ -193,9 +195,9 @@ func TestDirectoryRemoved(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("not seen")
 	}
-	snap := Snapshot{}
+	snap := statefile.Snapshot{}
 	for _, err := range []error{l.Append(made("m")), l.Finish(snap.State), l.Why()} {
-		if !errors.Is(err, ErrLockLost) || !strings.Contains(err.Error(), "the directory "+filepath.Dir(path)+" is gone") {
+		if !errors.Is(err, statefile.ErrLockLost) || !strings.Contains(err.Error(), "the directory "+filepath.Dir(path)+" is gone") {
 			t.Error(err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
+
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // Ways for a disk to fail at the k-th effect.
@@ -64,7 +66,7 @@ func TestFailingDiskAnywhere(t *testing.T) {
 			told := map[string]bool{"n0": true, "c0": true}
 			_, where, heal := failingDisk(t, home, how, k)
 			err := func() (err error) {
-				l, err := s.Lock(context.Background(), LockRequest{Who: "anna", What: "apply"})
+				l, err := s.take(context.Background(), statefile.LockRequest{Who: "anna", What: "apply"})
 				if err != nil {
 					return err
 				}

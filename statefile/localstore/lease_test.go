@@ -37,11 +37,11 @@ func elsewhere(t *testing.T, s *Store, term time.Duration) Info {
 func TestLockOfAnotherHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, DefaultPath(t.TempDir()))
-		l, err := s.Lock(context.Background(), LockRequest{Who: "anna@other", What: "apply"})
+		l, err := s.take(context.Background(), statefile.LockRequest{Who: "anna@other", What: "apply"})
 		do(t, err)
 		elsewhere(t, s, time.Minute)
 		told := 0
-		watching := func(h Info, term time.Duration) {
+		watching := func(h statefile.LockInfo, term time.Duration) {
 			if told++; h.Who != "anna@other" || term != time.Minute {
 				t.Errorf("watching %+v for %v", h, term)
 			}
@@ -49,7 +49,7 @@ func TestLockOfAnotherHost(t *testing.T) {
 		for _, jump := range []time.Duration{-1000 * time.Hour, 1000 * time.Hour} {
 			do(t, os.Chtimes(s.lock(), time.Time{}, time.Now().Add(jump)))
 			began := time.Now()
-			if _, err := s.Lock(context.Background(), LockRequest{Watching: watching}); !errors.Is(err, ErrLocked) {
+			if _, err := s.take(context.Background(), statefile.LockRequest{Watching: watching}); !errors.Is(err, statefile.ErrLocked) {
 				t.Fatal("a renewed lock was taken over", err)
 			}
 			if took := time.Since(began); took > 15*time.Second {
@@ -64,7 +64,7 @@ func TestLockOfAnotherHost(t *testing.T) {
 		<-l.done
 		do(t, os.Chtimes(s.lock(), time.Time{}, time.Now().Add(-1000*time.Hour)))
 		began := time.Now()
-		l2, err := s.Lock(context.Background(), LockRequest{Who: "ben@here", What: "plan"})
+		l2, err := s.take(context.Background(), statefile.LockRequest{Who: "ben@here", What: "plan"})
 		do(t, err)
 		if took := time.Since(began); took < time.Minute || took > 62*time.Second {
 			t.Errorf("taken over after %v", took)
@@ -72,10 +72,10 @@ func TestLockOfAnotherHost(t *testing.T) {
 		if from := l2.TookOver(); from == nil || l2.Info().Generation != from.Generation+1 {
 			t.Errorf("took over %+v, now %+v", from, l2.Info())
 		}
-		if err := l.Append(begin("r")); !errors.Is(err, ErrLockLost) || !strings.Contains(err.Error(), "ben@here (plan") || !strings.Contains(err.Error(), "generation 2; this run's was 1") {
+		if err := l.Append(begin("r")); !errors.Is(err, statefile.ErrLockLost) || !strings.Contains(err.Error(), "ben@here (plan") || !strings.Contains(err.Error(), "generation 2; this run's was 1") {
 			t.Error(err)
 		}
-		if err := l.renew(); !errors.Is(err, ErrLockLost) {
+		if err := l.renew(); !errors.Is(err, statefile.ErrLockLost) {
 			t.Error(err)
 		}
 		do(t, l.Release())
@@ -119,7 +119,7 @@ func TestTakenOverAtAnyMoment(t *testing.T) {
 				where = what
 				elsewhere(t, s, time.Millisecond)
 				var err error
-				l2, err = taker.Lock(context.Background(), LockRequest{Who: "ben", What: "apply"})
+				l2, err = taker.take(context.Background(), statefile.LockRequest{Who: "ben", What: "apply"})
 				do(t, err)
 				do(t, l2.Append(begin("taker"), made("t1")))
 				if finished {
@@ -157,7 +157,7 @@ func TestTakenOverAtAnyMoment(t *testing.T) {
 				}
 				break
 			}
-			if err != nil && !errors.Is(err, ErrLockLost) {
+			if err != nil && !errors.Is(err, statefile.ErrLockLost) {
 				t.Fatalf("%s (%s): %v", name, where, err)
 			}
 			if err == nil && where != "unlock" && where != "finished" && where != "appended" {
@@ -202,10 +202,10 @@ func TestGuardKeepsTakersOut(t *testing.T) {
 		if tried++; tried == 1 {
 			elsewhere(t, s, time.Millisecond)
 		}
-		if _, err := taker.Lock(context.Background(), LockRequest{}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "in the middle of a write") {
+		if _, err := taker.take(context.Background(), statefile.LockRequest{}); !errors.Is(err, statefile.ErrLocked) || !strings.Contains(err.Error(), "in the middle of a write") {
 			t.Errorf("%s: %v", what, err)
 		}
-		if _, err := taker.ForceUnlock(l.Info().ID); !errors.Is(err, ErrLocked) {
+		if _, err := taker.ForceUnlock(l.Info().ID); !errors.Is(err, statefile.ErrLocked) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -226,7 +226,7 @@ func TestRaceForTheLock(t *testing.T) {
 		s := noFlock(t, path)
 		wg.Go(func() {
 			for range 8 {
-				l, err := s.Lock(context.Background(), LockRequest{Who: fmt.Sprint(i), Timeout: 30 * time.Second})
+				l, err := s.take(context.Background(), statefile.LockRequest{Who: fmt.Sprint(i), Timeout: 30 * time.Second})
 				if err != nil {
 					t.Error(err)
 					return

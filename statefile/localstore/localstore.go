@@ -119,6 +119,11 @@ func (o *Options) validate() error {
 	return nil
 }
 
+var (
+	_ statefile.Store = (*Store)(nil)
+	_ statefile.Lock  = (*Lock)(nil)
+)
+
 // Store is a state on disk.
 type Store struct {
 	path string
@@ -163,27 +168,22 @@ func link(old, name string) error {
 // Path of the snapshot.
 func (s *Store) Path() string { return s.path }
 
+// Begun tells whether the state's directory is there.
+func (s *Store) Begun() bool { return exists(filepath.Dir(s.path)) }
+
 func (s *Store) backup() string  { return s.path + ".backup" }
 func (s *Store) journal() string { return s.path + ".journal" }
 func (s *Store) lock() string    { return s.path + ".lock" }
 
-// Snapshot is what is known: the state with the journal folded in.
-type Snapshot struct {
-	State   statefile.State
-	Pending []statefile.Pending // begun by a run that did not finish, and its end unknown
-	// Unfinished is the number of journal records of runs that did not finish.
-	Unfinished int
-}
-
 // Read reads the state. It needs no lock: what a run is writing meanwhile is
 // seen up to some record of it. Without any file it is the empty state. Errors
 // wrap statefile.ErrDamaged, ErrNewer, ErrLineage, or fs.ErrPermission.
-func (s *Store) Read() (*Snapshot, error) {
+func (s *Store) Read() (*statefile.Snapshot, error) {
 	l, err := s.load()
 	if err != nil {
 		return nil, err
 	}
-	snap := &Snapshot{Unfinished: len(l.entries)}
+	snap := &statefile.Snapshot{Unfinished: len(l.entries)}
 	snap.State, snap.Pending = statefile.Fold(l.base, l.entries)
 	return snap, nil
 }
@@ -358,7 +358,7 @@ func (s *Store) fileError(what string, err error) error {
 	dir := filepath.Dir(s.path)
 	todo := ""
 	switch {
-	case errors.Is(err, ErrLockLost):
+	case errors.Is(err, statefile.ErrLockLost):
 		return err
 	case errors.Is(err, fs.ErrPermission):
 		todo = fmt.Sprintf("run as the user that owns %s, or give it to uid %d", dir, os.Geteuid())

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			panic(err)
 		}
-		l, err := s.Lock(context.Background(), LockRequest{Who: "holder@host", What: "apply"})
+		l, err := s.take(context.Background(), statefile.LockRequest{Who: "holder@host", What: "apply"})
 		if err != nil {
 			panic(err)
 		}
@@ -66,7 +66,7 @@ func open(t *testing.T, path string) *Store {
 
 func lock(t *testing.T, s *Store) *Lock {
 	t.Helper()
-	l, err := s.Lock(context.Background(), LockRequest{Who: "anna@host", What: "apply"})
+	l, err := s.take(context.Background(), statefile.LockRequest{Who: "anna@host", What: "apply"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func names(t *testing.T, s *Store) string {
 	return describe(snap)
 }
 
-func describe(snap *Snapshot) string {
+func describe(snap *statefile.Snapshot) string {
 	var b strings.Builder
 	for _, o := range snap.State.Objects {
 		b.WriteString(o.Addr.Name + " ")
@@ -251,9 +251,9 @@ func TestLockedByALiveProcess(t *testing.T) {
 	cmd, _, _ := hold(t, s.Path())
 	// Suspended is alive, too.
 	do(t, cmd.Process.Signal(syscall.SIGSTOP))
-	_, err := s.Lock(context.Background(), LockRequest{Who: "b", What: "plan"})
-	var locked *LockedError
-	if !errors.Is(err, ErrLocked) || !errors.As(err, &locked) || locked.Holder.PID != cmd.Process.Pid || locked.Holder.Who != "holder@host" {
+	_, err := s.take(context.Background(), statefile.LockRequest{Who: "b", What: "plan"})
+	var locked *statefile.LockedError
+	if !errors.Is(err, statefile.ErrLocked) || !errors.As(err, &locked) || locked.Holder.PID != cmd.Process.Pid || locked.Holder.Who != "holder@host" {
 		t.Fatal(err)
 	}
 	for _, word := range []string{"holder@host", "apply", fmt.Sprint("process ", cmd.Process.Pid), locked.Holder.ID, s.Path()} {
@@ -266,13 +266,13 @@ func TestLockedByALiveProcess(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := s.Lock(ctx, LockRequest{Timeout: time.Hour}); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrLocked) {
+	if _, err := s.take(ctx, statefile.LockRequest{Timeout: time.Hour}); !errors.Is(err, context.Canceled) || !errors.Is(err, statefile.ErrLocked) {
 		t.Error(err)
 	}
 	// One that waits gets it once the holder is gone.
 	got := make(chan error)
 	go func() {
-		l, err := s.Lock(context.Background(), LockRequest{Who: "c", What: "apply", Timeout: 30 * time.Second})
+		l, err := s.take(context.Background(), statefile.LockRequest{Who: "c", What: "apply", Timeout: 30 * time.Second})
 		if err == nil {
 			err = l.Release()
 		}
@@ -288,7 +288,7 @@ func TestTakeoverOfADeadProcess(t *testing.T) {
 	var l *Lock
 	for end := time.Now().Add(20 * time.Second); l == nil; {
 		var err error
-		if l, err = s.Lock(context.Background(), LockRequest{Who: "b"}); err != nil && (!errors.Is(err, ErrLocked) || time.Now().After(end)) {
+		if l, err = s.take(context.Background(), statefile.LockRequest{Who: "b"}); err != nil && (!errors.Is(err, statefile.ErrLocked) || time.Now().After(end)) {
 			t.Fatal(err)
 		}
 	}
@@ -312,13 +312,13 @@ func TestBrokenLockStopsItsHolder(t *testing.T) {
 	do(t, cmd.Process.Signal(syscall.SIGSTOP))
 	h, err := s.Holder()
 	do(t, err)
-	if _, err := s.ForceUnlock("0000000000000000"); !errors.Is(err, ErrNoLock) || !strings.Contains(err.Error(), h.ID) {
+	if _, err := s.ForceUnlock("0000000000000000"); !errors.Is(err, statefile.ErrNoLock) || !strings.Contains(err.Error(), h.ID) {
 		t.Error(err)
 	}
 	if broken, err := s.ForceUnlock(h.ID); err != nil || broken.PID != cmd.Process.Pid {
 		t.Fatal(broken, err)
 	}
-	if _, err := s.ForceUnlock(h.ID); !errors.Is(err, ErrNoLock) {
+	if _, err := s.ForceUnlock(h.ID); !errors.Is(err, statefile.ErrNoLock) {
 		t.Error(err)
 	}
 	l := lock(t, s)
@@ -327,7 +327,7 @@ func TestBrokenLockStopsItsHolder(t *testing.T) {
 	}
 	do(t, l.Append(begin("r2"), made("n3")))
 	do(t, stdin.Close(), cmd.Process.Signal(syscall.SIGCONT))
-	if line, err := stdout.ReadString('\n'); !strings.Contains(line, ErrLockLost.Error()+" by anna@host") {
+	if line, err := stdout.ReadString('\n'); !strings.Contains(line, statefile.ErrLockLost.Error()+" by anna@host") {
 		t.Errorf("the old holder says %q, %v", line, err)
 	}
 	if got := names(t, s); got != "n1 n3" {
@@ -424,7 +424,7 @@ func TestBadFiles(t *testing.T) {
 				}
 			}
 			if s != nil {
-				if _, lerr := s.Lock(context.Background(), LockRequest{}); fmt.Sprint(lerr) != fmt.Sprint(err) {
+				if _, lerr := s.take(context.Background(), statefile.LockRequest{}); fmt.Sprint(lerr) != fmt.Sprint(err) {
 					t.Errorf("Lock says %v", lerr)
 				}
 			}
@@ -486,7 +486,7 @@ func TestNoPermission(t *testing.T) {
 }
 
 func TestUnlockNothing(t *testing.T) {
-	if _, err := open(t, DefaultPath(t.TempDir())).ForceUnlock("x"); !errors.Is(err, ErrNoLock) {
+	if _, err := open(t, DefaultPath(t.TempDir())).ForceUnlock("x"); !errors.Is(err, statefile.ErrNoLock) {
 		t.Error(err)
 	}
 	for _, o := range []Options{{Heartbeat: -1}, {Lease: time.Second, Heartbeat: time.Second}} {

@@ -23,27 +23,10 @@ import (
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
-// Errors of locks, wrapped.
-var (
-	ErrLocked   = errors.New("the state is locked")
-	ErrLockLost = errors.New("the lock was taken over or broken")
-	ErrNoLock   = errors.New("no such lock")
-)
-
 // errRaced: another one takes the lock at the same time.
 var errRaced = errors.New("another process is taking the lock")
 
-// LockRequest says who locks, and for what.
-type LockRequest struct {
-	Who     string        // user@host
-	What    string        // "apply"
-	Timeout time.Duration // wait so long for a live holder to go
-	// Watching is told once when the lock of a holder that can't be looked at
-	// from here is watched for signs of life, for up to term. nil: nobody.
-	Watching func(holder Info, term time.Duration)
-}
-
-// Info is who holds a lock.
+// Info is who holds a lock, as its file says it.
 type Info struct {
 	ID         string    `json:"id"`
 	Generation uint64    `json:"generation"` // one more than that of the lock which it took over
@@ -59,22 +42,12 @@ type Info struct {
 // could not be removed without a doubt whose it is. As long as a heartbeat.
 const released = "released--------"
 
-// LockedError says who holds the lock. It is ErrLocked.
-type LockedError struct {
-	Path   string
-	Holder Info
+// public is what others than this store are told.
+func (i *Info) public() *statefile.LockInfo {
+	return &statefile.LockInfo{ID: i.ID, Generation: i.Generation, Who: i.Who, What: i.What, Since: i.Since, Host: i.Host, PID: i.PID}
 }
 
-func (e *LockedError) Error() string {
-	h := e.Holder
-	return fmt.Sprintf("%v: %s by %s since %s (%s, process %d on %s, lock %s)",
-		ErrLocked, e.Path, h.Who, h.Since.Local().Format("2006-01-02 15:04:05"), h.What, h.PID, h.Host, h.ID)
-}
-
-func (e *LockedError) Is(target error) bool { return target == ErrLocked }
-
-// Lock is the right to change a state. Append and Finish may be called by many
-// at once.
+// Lock is a statefile.Lock on a state on disk.
 type Lock struct {
 	s    *Store
 	info Info
@@ -99,10 +72,18 @@ type Lock struct {
 }
 
 // Lock takes the lock. That of a process that is no more is taken over; that
-// of a live one is waited for as long as r.Timeout says, then a *LockedError is
+// of a live one is waited for as long as r.Timeout says, then a *statefile.LockedError is
 // returned. Of a holder on another host it takes up to a heartbeat to see that it
 // is alive, and a term to see that it is not, whatever r.Timeout says.
-func (s *Store) Lock(ctx context.Context, r LockRequest) (*Lock, error) {
+func (s *Store) Lock(ctx context.Context, r statefile.LockRequest) (statefile.Lock, error) {
+	l, err := s.take(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (s *Store) take(ctx context.Context, r statefile.LockRequest) (*Lock, error) {
 	dir := filepath.Dir(s.path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, s.fileError("lock", err)
@@ -111,22 +92,21 @@ func (s *Store) Lock(ctx context.Context, r LockRequest) (*Lock, error) {
 	var w watch
 	told := false
 	for {
-		l, err := s.tryLock(r, &w)
+		l, holder, err := s.tryLock(r, &w)
 		if err == nil {
 			l.keep()
 			return l, nil
 		}
-		var locked *LockedError
 		undecided := false
-		if errors.As(err, &locked) && !locked.Holder.sameSystem() {
+		if holder != nil && !holder.sameSystem() {
 			undecided = !w.beats
 			if undecided && !told && r.Watching != nil {
-				r.Watching(locked.Holder, max(s.opts.Lease, time.Duration(locked.Holder.TermMS)*time.Millisecond))
+				r.Watching(*holder.public(), max(s.opts.Lease, time.Duration(holder.TermMS)*time.Millisecond))
 			}
 			told = told || undecided
 		}
 		raced := errors.Is(err, errRaced)
-		if locked == nil && !raced || !undecided && !raced && !time.Now().Before(deadline) {
+		if holder == nil && !raced || !undecided && !raced && !time.Now().Before(deadline) {
 			return nil, err
 		}
 		pause := min(200*time.Millisecond, s.opts.Heartbeat/4+time.Millisecond)
@@ -143,15 +123,16 @@ func (s *Store) Lock(ctx context.Context, r LockRequest) (*Lock, error) {
 	}
 }
 
-func (s *Store) tryLock(r LockRequest, w *watch) (*Lock, error) {
+// tryLock takes the lock, or tells who holds it.
+func (s *Store) tryLock(r statefile.LockRequest, w *watch) (l *Lock, holder *Info, err error) {
 	unlock, exclusive, err := s.guard()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer unlock()
 	old, err := s.file()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if old != nil && old.Heartbeat != released {
 		gone := old.sameSystem() && !old.running()
@@ -159,13 +140,13 @@ func (s *Store) tryLock(r LockRequest, w *watch) (*Lock, error) {
 			gone = w.dead(s, old)
 		}
 		if !gone {
-			return nil, &LockedError{Path: s.path, Holder: *old}
+			return nil, old, &statefile.LockedError{Path: s.path, Holder: *old.public()}
 		}
 	}
 	// Before anything is written: a state that can't be read is left alone.
 	on, err := s.load()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var generation uint64
 	if old != nil {
@@ -178,21 +159,21 @@ func (s *Store) tryLock(r LockRequest, w *watch) (*Lock, error) {
 	}
 	me, err := self()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	l := &Lock{s: s, lost: make(chan struct{}),
+	l = &Lock{s: s, lost: make(chan struct{}),
 		info: Info{ID: newID(), Generation: generation + 1, Who: r.Who, What: r.What, Since: time.Now().UTC().Truncate(time.Millisecond), process: me,
 			TermMS: s.opts.Lease.Milliseconds(), Heartbeat: beatText(0)}}
 	if old != nil && old.Heartbeat != released {
 		l.took = old
 	}
 	if err := s.raise(l.info, old); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := l.tidy(on, exclusive, old != nil || !exclusive || len(on.journal.Entries) > 0); err != nil {
-		return nil, errors.Join(err, l.giveBack(exclusive))
+		return nil, nil, errors.Join(err, l.giveBack(exclusive))
 	}
-	return l, nil
+	return l, nil, nil
 }
 
 // raise puts a lock in the place of old. Of several who try at once, at most one
@@ -295,10 +276,15 @@ func (l *Lock) tidy(on *loaded, exclusive, again bool) error {
 }
 
 // Info says how the lock is held.
-func (l *Lock) Info() Info { return l.info }
+func (l *Lock) Info() statefile.LockInfo { return *l.info.public() }
 
 // TookOver is who held the lock and died, or nil.
-func (l *Lock) TookOver() *Info { return l.took }
+func (l *Lock) TookOver() *statefile.LockInfo {
+	if l.took == nil {
+		return nil
+	}
+	return l.took.public()
+}
 
 // Follows is the id of the lock under which the last run was that came to no end,
 // if its process is known to be dead: whatever it held elsewhere by that id is
@@ -363,12 +349,12 @@ func (l *Lock) mine() error {
 	case err != nil:
 		return err
 	case h == nil && !exists(filepath.Dir(l.s.path)):
-		return fmt.Errorf("%w: the directory %s is gone, and the state with it", ErrLockLost, filepath.Dir(l.s.path))
+		return fmt.Errorf("%w: the directory %s is gone, and the state with it", statefile.ErrLockLost, filepath.Dir(l.s.path))
 	case h == nil:
-		return fmt.Errorf("%w: %s is gone; nothing more is written by this run", ErrLockLost, l.s.lock())
+		return fmt.Errorf("%w: %s is gone; nothing more is written by this run", statefile.ErrLockLost, l.s.lock())
 	case h.ID != l.info.ID:
 		return fmt.Errorf("%w by %s (%s, process %d on %s, generation %d; this run's was %d); nothing more is written by this run",
-			ErrLockLost, h.Who, h.What, h.PID, h.Host, h.Generation, l.info.Generation)
+			statefile.ErrLockLost, h.Who, h.What, h.PID, h.Host, h.Generation, l.info.Generation)
 	}
 	return nil
 }
@@ -387,7 +373,7 @@ func (l *Lock) keep() {
 				return
 			case <-t.C:
 			}
-			if err := l.renew(); errors.Is(err, ErrLockLost) {
+			if err := l.renew(); errors.Is(err, statefile.ErrLockLost) {
 				close(l.lost)
 				return
 			}
@@ -409,7 +395,7 @@ func (l *Lock) renew() error {
 func (l *Lock) mark(text string) error {
 	f, err := os.OpenFile(l.s.lock(), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return ErrLockLost
+		return statefile.ErrLockLost
 	}
 	if err != nil {
 		return err
@@ -426,7 +412,7 @@ func (l *Lock) mark(text string) error {
 		return err
 	}
 	if h.ID != l.info.ID {
-		return ErrLockLost
+		return statefile.ErrLockLost
 	}
 	const field = `"heartbeat": "`
 	at := bytes.LastIndex(data, []byte(field))
@@ -467,12 +453,12 @@ func (s *Store) file() (*Info, error) {
 	return &h, nil
 }
 
-// ForceUnlock breaks the lock with this id, whoever holds it. ErrNoLock: it is
+// ForceUnlock breaks the lock with this id, whoever holds it. statefile.ErrNoLock: it is
 // not there, or another is. It needs no room on the disk.
-func (s *Store) ForceUnlock(id string) (*Info, error) {
+func (s *Store) ForceUnlock(id string) (*statefile.LockInfo, error) {
 	unlock, _, err := s.guard()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: the state %s is not locked", ErrNoLock, s.path)
+		return nil, fmt.Errorf("%w: the state %s is not locked", statefile.ErrNoLock, s.path)
 	}
 	if err != nil {
 		return nil, err
@@ -483,17 +469,17 @@ func (s *Store) ForceUnlock(id string) (*Info, error) {
 		return nil, err
 	}
 	if h == nil {
-		return nil, fmt.Errorf("%w: the state %s is not locked", ErrNoLock, s.path)
+		return nil, fmt.Errorf("%w: the state %s is not locked", statefile.ErrNoLock, s.path)
 	}
 	if h.ID != id {
-		return nil, fmt.Errorf("%w: the state %s is held by the lock %s (%s, %s), not %s", ErrNoLock, s.path, h.ID, h.Who, h.What, id)
+		return nil, fmt.Errorf("%w: the state %s is held by the lock %s (%s, %s), not %s", statefile.ErrNoLock, s.path, h.ID, h.Who, h.What, id)
 	}
 	s.step("force unlock")
 	if err := s.removeLock(); err != nil {
-		return h, err
+		return h.public(), err
 	}
 	s.clearTemporary(s.path, "")
-	return h, nil
+	return h.public(), nil
 }
 
 func (s *Store) removeLock() error {
@@ -521,7 +507,7 @@ func (s *Store) guard() (unlock func(), exclusive bool, err error) {
 		case err == unix.EWOULDBLOCK || err == unix.EINTR:
 			if time.Now().After(end) {
 				d.Close()
-				return nil, false, fmt.Errorf("%w: another process has been in the middle of a write to %s for %v; see that it is not suspended, or end it", ErrLocked, s.path, s.opts.guard)
+				return nil, false, fmt.Errorf("%w: another process has been in the middle of a write to %s for %v; see that it is not suspended, or end it", statefile.ErrLocked, s.path, s.opts.guard)
 			}
 			time.Sleep(2 * time.Millisecond)
 		case err == unix.EIO:

@@ -135,7 +135,7 @@ func TestNeverBackToPlain(t *testing.T) {
 		if _, err := s.Read(); !errors.Is(err, statefile.ErrSealed) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := s.Lock(context.Background(), LockRequest{Who: "b", What: "apply"}); !errors.Is(err, statefile.ErrSealed) {
+		if _, err := s.take(context.Background(), statefile.LockRequest{Who: "b", What: "apply"}); !errors.Is(err, statefile.ErrSealed) {
 			t.Errorf("%s: locked: %v", name, err)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // onNFS is a store on a shared disk: the flock of a directory succeeds there, and
@@ -59,11 +61,11 @@ func TestTakenOverWhileTaking(t *testing.T) {
 					elsewhere(t, s, time.Millisecond)
 				}
 				var err error
-				l2, err = taker.Lock(context.Background(), LockRequest{Who: "ben", What: "apply"})
+				l2, err = taker.take(context.Background(), statefile.LockRequest{Who: "ben", What: "apply"})
 				do(t, err, l2.Append(begin("taker"), made("t1")))
 			}
 			err := func() error {
-				l, err := s.Lock(context.Background(), LockRequest{Who: "anna", What: "state push"})
+				l, err := s.take(context.Background(), statefile.LockRequest{Who: "anna", What: "state push"})
 				if err != nil {
 					return err
 				}
@@ -81,7 +83,7 @@ func TestTakenOverWhileTaking(t *testing.T) {
 				break
 			}
 			name := fmt.Sprintf("%s, effect %d (%s)", left, k, where)
-			if err != nil && !errors.Is(err, ErrLockLost) && !errors.Is(err, ErrLocked) {
+			if err != nil && !errors.Is(err, statefile.ErrLockLost) && !errors.Is(err, statefile.ErrLocked) {
 				t.Errorf("%s: %v", name, err)
 			}
 			do(t, l2.Append(made("t2")))
@@ -128,7 +130,7 @@ func TestStatesInOneDirectory(t *testing.T) {
 	met := map[string]bool{}
 	one.step = func(what string) {
 		met[what] = true
-		l, err := other.Lock(context.Background(), LockRequest{Who: "ben"})
+		l, err := other.take(context.Background(), statefile.LockRequest{Who: "ben"})
 		do(t, err, l.Append(begin("r")), l.Release())
 	}
 	do(t, run(l, "r1", made("n1")), run(l, "r2", made("n2")))
@@ -147,7 +149,7 @@ func TestLockOfAClonedMachine(t *testing.T) {
 	h.Host, h.PID = "original", 1<<30 // dead here
 	data, err := json.MarshalIndent(h, "", "  ")
 	do(t, err, os.WriteFile(s.lock(), data, 0o600))
-	if _, err := s.Lock(context.Background(), LockRequest{}); !errors.Is(err, ErrLocked) {
+	if _, err := s.take(context.Background(), statefile.LockRequest{}); !errors.Is(err, statefile.ErrLocked) {
 		t.Errorf("a live holder's lock was taken over: %v", err)
 	}
 }

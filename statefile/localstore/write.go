@@ -17,7 +17,7 @@ import (
 )
 
 // Read reads the state under the lock: what it says stays so but for Append and Finish.
-func (l *Lock) Read() (*Snapshot, error) { return l.s.Read() }
+func (l *Lock) Read() (*statefile.Snapshot, error) { return l.s.Read() }
 
 // Append writes entries to the journal; they are durable when it returns. The
 // first entry of a run is its Begin, whose Serial, Lineage and Generation are

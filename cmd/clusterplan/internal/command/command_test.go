@@ -14,12 +14,12 @@ import (
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/jsonschematest"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 func TestExitCode(t *testing.T) {
 	other := errors.New("other")
-	locked := &view.Hint{Err: &localstore.LockedError{}, Hint: "wait"}
+	locked := &view.Hint{Err: &statefile.LockedError{}, Hint: "wait"}
 	for _, c := range []struct {
 		err         error
 		interrupted bool

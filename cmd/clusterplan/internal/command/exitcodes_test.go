@@ -63,13 +63,13 @@ func definition(t *testing.T, text ...string) string {
 	return dir
 }
 
-func held(t *testing.T, dir string) *localstore.Lock {
+func held(t *testing.T, dir string) statefile.Lock {
 	t.Helper()
 	s, err := localstore.Open(localstore.DefaultPath(dir), localstore.Options{Program: Version})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.Lock(context.Background(), localstore.LockRequest{Who: "anna@host", What: "apply"})
+	l, err := s.Lock(context.Background(), statefile.LockRequest{Who: "anna@host", What: "apply"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 // ApplyOptions say how to apply.
@@ -70,14 +69,14 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	case o.Mode != planner.ModeDestroy && s.Diags.HasErrors():
 		diags := s.Validate()
 		return nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
-	case o.File != nil && !s.stateDirExists(): // else it is asked with the lock held: a locked state comes first
+	case o.File != nil && !s.Store.Begun(): // else it is asked with the lock held: a locked state comes first
 		if err := s.ReadState(); err != nil {
 			return nil, err
 		}
 		if err := s.staleState(o.File); err != nil {
 			return nil, err
 		}
-	case o.Mode == planner.ModeDestroy && !s.stateDirExists():
+	case o.Mode == planner.ModeDestroy && !s.Store.Begun():
 		return &Applied{Nothing: true}, s.ReadState()
 	}
 	if err := s.prepare(); err != nil {
@@ -137,7 +136,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	go func() {
 		select {
 		case <-lock.Lost():
-			cancel(&lostError{cmp.Or(lock.Why(), localstore.ErrLockLost)})
+			cancel(&lostError{cmp.Or(lock.Why(), statefile.ErrLockLost)})
 		case <-ctx.Done():
 		}
 	}()

@@ -14,7 +14,7 @@ import (
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/providers/confdb"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // lostError says that a lock was lost while an apply was at work.
@@ -26,7 +26,7 @@ func (e *lostError) Error() string {
 
 // claim has the apply (or what it is) hold the cluster's change lease, under the
 // id of its lock, from before it looks at the world until giveBack.
-func (s *Session) claim(lock *localstore.Lock, what string, wait time.Duration, end context.CancelCauseFunc) {
+func (s *Session) claim(lock statefile.Lock, what string, wait time.Duration, end context.CancelCauseFunc) {
 	s.confdb.Claim(confdb.Claim{
 		ID: lock.Info().ID, What: what, From: lock.Follows(), Wait: wait,
 		Watching: func(h client.Change) {
@@ -99,16 +99,16 @@ func (s *Session) knowChanges(ctx context.Context, c *client.Client) bool {
 
 // Unlocked is what was broken.
 type Unlocked struct {
-	Lock   *localstore.Info // nil: the state's lock was another
-	Change bool             // the cluster's change lease
-	Asked  error            // why the cluster could not be asked for its lease; its term ends that
+	Lock   *statefile.LockInfo // nil: the state's lock was another
+	Change bool                // the cluster's change lease
+	Asked  error               // why the cluster could not be asked for its lease; its term ends that
 }
 
 // ForceUnlock breaks the state's lock with this id, and the cluster's change lease.
 func (s *Session) ForceUnlock(ctx context.Context, id string) (Unlocked, error) {
 	var out Unlocked
 	lock, err := s.Store.ForceUnlock(id)
-	if err != nil && !errors.Is(err, localstore.ErrNoLock) {
+	if err != nil && !errors.Is(err, statefile.ErrNoLock) {
 		return out, err
 	}
 	out.Lock = lock

@@ -12,7 +12,6 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 	"github.com/clusterplan/clusterplan/statefile/seal"
 )
 
@@ -43,7 +42,7 @@ func (s *Session) Encrypted() bool { return s.encryption() != nil }
 // lockToWrite takes the lock for what will change the state. That what is written
 // can be read again is seen before, and a state that lies there in plain is
 // encrypted first, where the definition has it so.
-func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Duration) (*localstore.Lock, error) {
+func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Duration) (statefile.Lock, error) {
 	if s.encryption() != nil && !s.keys.Seals() {
 		return nil, s.Check() // its block has an error
 	}
@@ -74,7 +73,7 @@ func unwritten(err error) error {
 // reseal has the state lie there as the definition says: encrypted for those that
 // it names now, or, with Options.Decrypt, in plain. It says what was done.
 func (s *Session) reseal(ctx context.Context, wait time.Duration) (said []string, err error) {
-	if !s.stateDirExists() || !s.keys.Seals() && !s.opts.Decrypt {
+	if !s.Store.Begun() || !s.keys.Seals() && !s.opts.Decrypt {
 		return nil, nil
 	}
 	if s.keys.Seals() && s.opts.Decrypt {

@@ -11,7 +11,7 @@ import (
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/refresh"
 	"github.com/clusterplan/clusterplan/providers"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // Import takes one object that is there into the state, for the definition's to.
@@ -27,7 +27,7 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 	case to.IsResource():
 		return nil, &view.Hint{Err: fmt.Errorf("%s can't be imported alone: the cluster holds a group and its resources as one", to),
 			Hint: fmt.Sprintf("Import %s: its resources come with it.", to.Owner())}
-	case !s.stateDirExists():
+	case !s.Store.Begun():
 		return nil, &view.Hint{Err: fmt.Errorf("%w: there is no state %s", ErrNoCluster, s.Store.Path()), Hint: "Bring the state back, or apply first."}
 	}
 	lock, err := s.lockToWrite(ctx, "import", o.LockTimeout)
@@ -81,7 +81,7 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 // takeOver has the cluster's database say that clusterplan manages what was
 // found, as it is, under the cluster's change lease. Where the state does not get
 // to know of it, another import does.
-func (s *Session) takeOver(ctx context.Context, lock *localstore.Lock, one *planner.Import, wait time.Duration) (err error) {
+func (s *Session) takeOver(ctx context.Context, lock statefile.Lock, one *planner.Import, wait time.Duration) (err error) {
 	p, err := s.registry.Provider(one.Provider)
 	if err != nil {
 		return err

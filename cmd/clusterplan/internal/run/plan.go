@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/providers/confdb"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 // PlanOptions say how to plan.
@@ -62,7 +60,7 @@ func (s *Session) Validate() hcl.Diagnostics {
 // nothing, and holds the lock only while it reads. Errors of the definition are
 // a *view.DiagnosticsError; the plan is then there too, if there is one.
 func (s *Session) Plan(ctx context.Context, o PlanOptions) (*Planned, error) {
-	if o.NoLock || !s.stateDirExists() {
+	if o.NoLock || !s.Store.Begun() {
 		if err := s.ReadState(); err != nil {
 			return nil, err
 		}
@@ -79,14 +77,8 @@ func (s *Session) Plan(ctx context.Context, o PlanOptions) (*Planned, error) {
 	return s.plan(ctx, o, lock.Release)
 }
 
-// stateDirExists: a plan of what was never applied makes no directory.
-func (s *Session) stateDirExists() bool {
-	_, err := os.Stat(filepath.Dir(s.Store.Path()))
-	return err == nil
-}
-
-func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (*localstore.Lock, error) {
-	l, err := s.Store.Lock(ctx, localstore.LockRequest{Who: Who(), What: what, Timeout: wait, Watching: func(h localstore.Info, term time.Duration) {
+func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (statefile.Lock, error) {
+	l, err := s.Store.Lock(ctx, statefile.LockRequest{Who: Who(), What: what, Timeout: wait, Watching: func(h statefile.LockInfo, term time.Duration) {
 		s.opts.Tell(fmt.Sprintf("The state is locked by %s (%s, on %s). Whether that is alive can only be seen by its heartbeat: waiting for one, for up to %v.", h.Who, h.What, h.Host, term))
 	}})
 	if errors.Is(err, ErrLocked) {

@@ -5,14 +5,13 @@ import (
 	"slices"
 
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 // settle ends an apply that has nothing to change. It is recorded as any other
 // where it would say something new of the definition: another revision, or other
 // guarantees that may not hold. One that says nothing new leaves the state as it is,
 // so that plans that were saved stay good.
-func (s *Session) settle(lock *localstore.Lock, out *Applied, begin statefile.Begin, mode string) error {
+func (s *Session) settle(lock statefile.Lock, out *Applied, begin statefile.Begin, mode string) error {
 	switch {
 	case len(s.Snap.Pending) > 0:
 		return nil

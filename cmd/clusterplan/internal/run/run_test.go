@@ -16,7 +16,6 @@ import (
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 func session(t *testing.T) *Session {
@@ -37,7 +36,7 @@ func session(t *testing.T) *Session {
 // end must not fold it away. Once that is settled, it does.
 func TestFinishKeepsWhatIsPending(t *testing.T) {
 	s := session(t)
-	lock, err := s.Store.Lock(t.Context(), localstore.LockRequest{Who: "anna@host", What: "apply"})
+	lock, err := s.Store.Lock(t.Context(), statefile.LockRequest{Who: "anna@host", What: "apply"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +72,7 @@ func TestStateDirectoryRemoved(t *testing.T) {
 	if err := s.ReadState(); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := s.Store.Lock(t.Context(), localstore.LockRequest{Who: "anna@host", What: "apply"})
+	lock, err := s.Store.Lock(t.Context(), statefile.LockRequest{Who: "anna@host", What: "apply"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +91,7 @@ func TestStateDirectoryRemoved(t *testing.T) {
 	err = s.rescue(res, s.finish(lock, res))
 	path := filepath.Join(s.abs, rescueName)
 	var hint *view.Hint
-	if !errors.Is(err, localstore.ErrLockLost) || !strings.Contains(err.Error(), path) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "state push "+path) {
+	if !errors.Is(err, statefile.ErrLockLost) || !strings.Contains(err.Error(), path) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "state push "+path) {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
@@ -114,7 +113,7 @@ func TestStateDirectoryRemoved(t *testing.T) {
 func TestLogOf(t *testing.T) {
 	s := session(t)
 	web, many, none := addr.Group("web", addr.NoKey), addr.Group("many", addr.StringKey("a")), addr.Group("none", addr.NoKey)
-	s.Snap = &localstore.Snapshot{}
+	s.Snap = &statefile.Snapshot{}
 	for _, a := range []addr.Address{none, none.WithResource("vip", addr.NoKey), many, many.WithResource("p", addr.IntKey(0)), many.WithResource("p", addr.IntKey(1)),
 		web, web.WithResource("server", addr.NoKey), web.WithResource("vip", addr.NoKey)} {
 		o := statefile.Object{Addr: a, Type: "group"}

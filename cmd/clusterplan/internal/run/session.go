@@ -30,6 +30,7 @@ import (
 	"github.com/clusterplan/clusterplan/providers/confdb"
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
 	"github.com/clusterplan/clusterplan/statefile/seal"
 )
@@ -37,7 +38,7 @@ import (
 // Errors that have an exit code of their own.
 var (
 	ErrInterrupted = errors.New("interrupted")
-	ErrLocked      = localstore.ErrLocked
+	ErrLocked      = statefile.ErrLocked
 	ErrChanging    = client.ErrChanging
 	ErrQuorum      = errors.New("the plan would leave the cluster without quorum")
 	ErrStale       = errors.New("the plan is stale")
@@ -69,8 +70,8 @@ type Session struct {
 	Dir    string       // as it was given
 	Config *lang.Config // never nil; may be broken (Diags)
 	Diags  hcl.Diagnostics
-	Store  *localstore.Store
-	Snap   *localstore.Snapshot
+	Store  statefile.Store
+	Snap   *statefile.Snapshot
 
 	opts     Options
 	abs      string

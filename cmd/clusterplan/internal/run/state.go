@@ -11,7 +11,6 @@ import (
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 // Filter leaves only those objects in the session's view of the state that an
@@ -77,7 +76,7 @@ func (s *Session) RemoveState(ctx context.Context, which []addr.Address, o EditO
 // edit changes the state under its lock, and keeps what was there before.
 func (s *Session) edit(ctx context.Context, what string, o EditOptions, change func(*Edited, statefile.State) error) (*Edited, error) {
 	out := new(Edited)
-	if o.DryRun || !s.stateDirExists() {
+	if o.DryRun || !s.Store.Begun() {
 		snap, err := s.Store.Read()
 		if err != nil {
 			return nil, err
@@ -101,7 +100,7 @@ func (s *Session) edit(ctx context.Context, what string, o EditOptions, change f
 
 // settled reads the state, and refuses one that says of something only that it
 // was begun: what became of that would be forgotten.
-func (s *Session) settled(lock *localstore.Lock) (*localstore.Snapshot, error) {
+func (s *Session) settled(lock statefile.Lock) (*statefile.Snapshot, error) {
 	snap, err := lock.Read()
 	if err != nil {
 		return nil, err
@@ -115,7 +114,7 @@ func (s *Session) settled(lock *localstore.Lock) (*localstore.Snapshot, error) {
 }
 
 // write makes out.State the state; finish is the lock's way to do it.
-func (s *Session) write(lock *localstore.Lock, out *Edited, finish func(statefile.State) error) (err error) {
+func (s *Session) write(lock statefile.Lock, out *Edited, finish func(statefile.State) error) (err error) {
 	if out.Backup, err = lock.Keep(); err != nil {
 		return err
 	}
@@ -130,7 +129,7 @@ func (s *Session) write(lock *localstore.Lock, out *Edited, finish func(statefil
 }
 
 // PullState is the state as a snapshot, with its secrets; nil: there is none.
-func (s *Session) PullState() (data []byte, snap *localstore.Snapshot, err error) {
+func (s *Session) PullState() (data []byte, snap *statefile.Snapshot, err error) {
 	if snap, err = s.Store.Read(); err != nil || snap.State.Lineage == "" {
 		return nil, snap, err
 	}

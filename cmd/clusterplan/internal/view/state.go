@@ -11,7 +11,6 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 // objectJSON is an object of the state without what is the provider's own.
@@ -52,7 +51,7 @@ func object(o *statefile.Object) objectJSON {
 }
 
 // StateJSON writes a state without its secrets; outputs nil leaves them out.
-func StateJSON(w io.Writer, snap *localstore.Snapshot, outputs map[string]statefile.Output) error {
+func StateJSON(w io.Writer, snap *statefile.Snapshot, outputs map[string]statefile.Output) error {
 	objects := make([]any, len(snap.State.Objects))
 	for i := range snap.State.Objects {
 		objects[i] = object(&snap.State.Objects[i])
@@ -149,7 +148,7 @@ func (s Style) Object(w io.Writer, o *statefile.Object) error {
 }
 
 // State writes all of a state.
-func (s Style) State(w io.Writer, snap *localstore.Snapshot) error {
+func (s Style) State(w io.Writer, snap *statefile.Snapshot) error {
 	st := snap.State
 	if len(st.Objects) == 0 && st.Cluster == nil {
 		_, err := fmt.Fprintln(w, "The state is empty.")

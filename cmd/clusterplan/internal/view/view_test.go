@@ -24,7 +24,6 @@ import (
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -143,7 +142,7 @@ func TestStateHidesWhatIsSensitive(t *testing.T) {
 	o := &statefile.Object{Addr: addr.Group("web", addr.NoKey).WithResource("app", addr.NoKey), Type: "generic_application", ID: "00000000000000a1",
 		Attributes: json.RawMessage(`{"command":["serve"],"environment":{"TOKEN":"hunter2"}}`), Sensitive: []string{"environment"}}
 	var text, whole, one bytes.Buffer
-	snap := &localstore.Snapshot{State: statefile.State{Objects: []statefile.Object{*o}}}
+	snap := &statefile.Snapshot{State: statefile.State{Objects: []statefile.Object{*o}}}
 	if err := errors.Join((Style{}).Object(&text, o), JSON(&one, Object(o)), StateJSON(&whole, snap, nil)); err != nil {
 		t.Fatal(err)
 	}
