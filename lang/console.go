@@ -24,6 +24,9 @@ func (d *Definition) Ask(line, file string, outputs map[string]cty.Value) (v cty
 			return o.Value, false, nil
 		}
 	}
+	if d := numberBeyond([]byte(line), file, hcl.InitialPos, hclsyntax.LexExpression); d != nil {
+		return cty.DynamicVal, false, hcl.Diagnostics{d}
+	}
 	e, diags := hclsyntax.ParseExpression([]byte(line), file, hcl.InitialPos)
 	if diags.HasErrors() {
 		return cty.DynamicVal, false, diags

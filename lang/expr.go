@@ -64,7 +64,13 @@ func compile(e hcl.Expression, wantRef bool) (hclsyntax.Expression, hcl.Diagnost
 	start.Byte++ // behind the quote
 	start.Column++
 	if wantRef && !strings.Contains(text, "${") {
+		if d := numberBeyond([]byte(text), rng.Filename, start, hclsyntax.LexExpression); d != nil {
+			return orUnknown(nil, hcl.Diagnostics{d})(rng)
+		}
 		return orUnknown(hclsyntax.ParseExpression([]byte(text), rng.Filename, start))(rng)
+	}
+	if d := numberBeyond([]byte(text), rng.Filename, start, hclsyntax.LexTemplate); d != nil {
+		return orUnknown(nil, hcl.Diagnostics{d})(rng)
 	}
 	return orUnknown(hclsyntax.ParseTemplate([]byte(text), rng.Filename, start))(rng)
 }

@@ -78,6 +78,7 @@ func functions(fsys fs.FS) map[string]function.Function {
 
 		"sensitive": sensitiveFunc, "nonsensitive": nonsensitiveFunc, "issensitive": isSensitiveFunc,
 	}
+	boundNumbers(m)
 	addFileFunctions(m, fsys)
 	for name, why := range refusedFunctions {
 		m[name] = refusedFunc(why)

@@ -18,6 +18,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/clusterplan/clusterplan/lang/schema"
 )
 
 // addFileFunctions adds those that read the definition's directory. Paths are
@@ -166,6 +168,9 @@ func templateFunc(param string, all map[string]function.Function, read func(stri
 		src, name, err := read(args[0].AsString())
 		if err != nil {
 			return cty.NilVal, function.NewArgError(0, err)
+		}
+		if d := numberBeyond([]byte(src), name, hcl.InitialPos, hclsyntax.LexTemplate); d != nil {
+			return cty.NilVal, function.NewArgErrorf(0, "%s:%d: has a number that is too large: %s", name, d.Subject.Start.Line, schema.NumberLimits)
 		}
 		tmpl, diags := hclsyntax.ParseTemplate([]byte(src), name, hcl.InitialPos)
 		if diags.HasErrors() {

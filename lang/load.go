@@ -228,7 +228,11 @@ func (c *Config) parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 // name. What it returns is never changed by this package.
 func Parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	if strings.HasSuffix(name, ".json") {
-		if d := tooDeep(src, name); d != nil {
+		d := tooDeep(src, name)
+		if d == nil {
+			d = numberBeyondJSON(src, name)
+		}
+		if d != nil {
 			return &hcl.File{Body: hcl.EmptyBody(), Bytes: src}, hcl.Diagnostics{d}
 		}
 		return json.Parse(src, name)

@@ -23,7 +23,11 @@ func parseConfig(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	if body, ok := q.file(); ok {
 		return &hcl.File{Body: body, Bytes: src, Nav: outline(body)}, nil
 	}
-	if d := tooDeep(src, name); d != nil {
+	d := tooDeep(src, name)
+	if d == nil {
+		d = numberBeyond(src, name, hcl.InitialPos, hclsyntax.LexConfig)
+	}
+	if d != nil {
 		return &hcl.File{Body: hcl.EmptyBody(), Bytes: src}, hcl.Diagnostics{d}
 	}
 	return hclsyntax.ParseConfig(src, name, hcl.InitialPos)
@@ -343,6 +347,9 @@ func (q *quick) foreignValue() (hclsyntax.Expression, hcl.Pos, bool) {
 	}
 	text := bytes.TrimRight(q.src[start.Byte:q.pos], " \t")
 	if !utf8.Valid(text) || bytes.HasPrefix(text, bom) { // a mark that ParseExpression passes over, as a file's first
+		return nil, start, false
+	}
+	if suspicious(text) {
 		return nil, start, false
 	}
 	value, diags := hclsyntax.ParseExpression(text, q.name, start)

@@ -65,7 +65,7 @@ func (q *quick) number() (hclsyntax.Expression, bool) {
 	for digit(q.peek()) {
 		q.pos++
 	}
-	if c := q.peek(); letter(c) || c == '.' || c >= 0x80 {
+	if c := q.peek(); letter(c) || c == '.' || c >= 0x80 || q.pos-start > 300 {
 		return nil, false
 	}
 	v, err := cty.ParseNumberVal(string(q.src[start:q.pos]))

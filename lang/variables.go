@@ -158,6 +158,9 @@ func (v *variable) convert(val cty.Value, rng hcl.Range, what string) (cty.Value
 		if err != nil {
 			return cty.DynamicVal, hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, v.shape, pathError(err)))}
 		}
+		if beyond(out) {
+			return cty.DynamicVal, hcl.Diagnostics{tooLargeFor(rng, what, v.name)}
+		}
 		return out, nil
 	}
 	if who, should := losesIdentity(val, v.typ, nil); who != "" {
@@ -169,6 +172,9 @@ func (v *variable) convert(val cty.Value, rng hcl.Range, what string) (cty.Value
 	out, err := convert.Convert(val, v.typ)
 	if err != nil {
 		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, typeexpr.TypeString(v.typ), pathError(err)))}
+	}
+	if hasNumbers(v.typ) && beyond(out) {
+		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{tooLargeFor(rng, what, v.name)}
 	}
 	return out, nil
 }
@@ -359,6 +365,9 @@ func (c *Config) givenValue(v *variable, g given) (cty.Value, hcl.Diagnostics) {
 		name := fmt.Sprintf("<%s %s>", g.source, v.name)
 		if !v.sensitive {
 			c.files[name] = &hcl.File{Bytes: []byte(g.text)}
+		}
+		if d := numberBeyond([]byte(g.text), name, hcl.InitialPos, hclsyntax.LexExpression); d != nil {
+			return unknown, v.unshown(g, hcl.Diagnostics{d})
 		}
 		e, diags := hclsyntax.ParseExpression([]byte(g.text), name, hcl.InitialPos)
 		if !diags.HasErrors() {

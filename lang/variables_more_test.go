@@ -109,7 +109,7 @@ func TestValuesOfVariables(t *testing.T) {
 
 // Whatever stands in a vars file, it is told or taken.
 func FuzzVarsFile(f *testing.F) {
-	for _, src := range []string{"", "pin = 2", "account = { user = \"root\", groups = [\"a\"] }", "account = null\nany = [1, { a = null }]", "pin = \"${1 + 1}\"", "block {\n}", "any = <<E\nx\nE\n", "pin = 1e400\nany = -1e999999", "account = { user = file(\"x\") }"} {
+	for _, src := range []string{"", "pin = 2", "account = { user = \"root\", groups = [\"a\"] }", "account = null\nany = [1, { a = null }]", "pin = \"${1 + 1}\"", "block {\n}", "any = <<E\nx\nE\n", "pin = 1e400\nany = -1e999999", "any = \"${1e99999999}x\"", "pin = \"1e99999999\"", "any = 1e999 * 1e999", "account = { user = file(\"x\") }"} {
 		f.Add([]byte(src))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {

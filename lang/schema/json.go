@@ -181,7 +181,7 @@ func fromAny(raw any, ty cty.Type, path cty.Path) (cty.Value, error) {
 			if i, err := strconv.ParseInt(n.String(), 10, 64); err == nil {
 				return cty.NumberIntVal(i), nil
 			}
-			if v, err := cty.ParseNumberVal(n.String()); err == nil {
+			if v, err := cty.ParseNumberVal(n.String()); err == nil && NumberFits(v.AsBigFloat()) {
 				return v, nil
 			}
 		}

@@ -97,11 +97,14 @@ func Parse(src []byte, name string, def *lang.Definition) ([]Scenario, *hcl.File
 	if d := tooMuch(src, name); d != nil {
 		return nil, nil, hcl.Diagnostics{d}
 	}
-	f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	f, diags := lang.Parse(src, name)
 	if f == nil {
 		return nil, nil, diags
 	}
 	body, ok := f.Body.(*hclsyntax.Body)
+	if !ok && !diags.HasErrors() {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "No scenario file", Detail: name + " is JSON by its name, and scenarios are written in HCL. Rename it to end in .scenario.hcl."})
+	}
 	if !ok || diags.HasErrors() {
 		return nil, f, diags
 	}
