@@ -27,7 +27,10 @@ func Rename(moves *lang.Moves, s statefile.State, pending []statefile.Pending) (
 	held := make(map[addr.Address]addr.Address, len(s.Objects)) // who is there in the end
 	full := map[addr.Address]bool{}                             // groups that two would be
 	place := func(a addr.Address) {
-		to, by := moves.Final(a)
+		to, by := moves.Final(a.Current())
+		if id := a.Deposed(); id != "" {
+			to = to.Depose(id) // with the one that takes its place
+		}
 		first, taken := held[to]
 		if !taken {
 			held[to] = a

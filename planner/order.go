@@ -31,9 +31,10 @@ type orderer struct {
 	g     *graph.Graph[Key]
 	units map[Key]*Unit
 
-	ups, joins, rolls, leaves []*Unit // of nodes
-	early                     []*Unit // leaves of nodes that are down: they come before the rolls
-	names                     []*Unit // of nodes that take others' places
+	ups, joins, rolls, leaves []*Unit   // of nodes
+	early                     []*Unit   // leaves of nodes that are down: they come before the rolls
+	names                     []*Unit   // of nodes that take others' places
+	named                     [][]*Unit // the same: before the first batch of rolls, and after each
 	fences, groups            []*Unit
 	cluster                   *Unit
 }
@@ -69,6 +70,7 @@ func (b *builder) order() {
 		o.sortRolls()
 	}
 	batches := o.batches()
+	o.nameTurns(batches)
 	if b.destroy {
 		o.destroyEdges()
 	} else {
@@ -382,9 +384,9 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			o.needQuorum(u.Key)
 			for _, j := range slices.Concat(o.joins, o.early) {
 				o.g.AddEdge(u.Key, j.Key, graph.Soft)
-				if n := o.nameAfter(j); n != nil && n != o.nameAfter(u) {
-					o.g.AddEdge(u.Key, n.Key, graph.Soft) // what leaves its node may go there by name
-				}
+			}
+			for _, n := range o.named[0] {
+				o.g.AddEdge(u.Key, n.Key, graph.Soft) // what leaves its node may go there by name
 			}
 			if o.cluster != nil {
 				o.g.AddEdge(u.Key, o.cluster.Key, graph.Soft)
@@ -392,9 +394,9 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			if i > 0 {
 				for _, before := range batches[i-1] {
 					o.g.AddEdge(u.Key, before.Key, graph.Hard) // a node that does not come back ends the rolling
-					if n := o.nameAfter(before); n != nil && n != o.nameAfter(u) {
-						o.g.AddEdge(u.Key, n.Key, graph.Hard)
-					}
+				}
+				for _, n := range o.named[i] {
+					o.g.AddEdge(u.Key, n.Key, graph.Hard)
 				}
 			}
 			o.mark(markRolled)

@@ -222,21 +222,10 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 	for _, u := range o.joins {
 		unit(u, 0)
 	}
-	left := map[*Unit]int{}
-	named := func(u *Unit) {
-		n := o.nameAfter(u)
-		if n == nil {
-			return
-		}
-		if left[n]++; left[n] == len(o.at[n.Key.Addr].deposed) {
-			unit(n, 0)
-		}
-	}
-	for _, u := range o.early {
+	for _, u := range slices.Concat(o.early, o.named[0]) {
 		unit(u, 0)
-		named(u)
 	}
-	for _, batch := range batches {
+	for i, batch := range batches {
 		for _, u := range batch {
 			others := 0
 			for _, other := range batch {
@@ -246,8 +235,8 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 			}
 			unit(u, others)
 		}
-		for _, u := range batch {
-			named(u)
+		for _, u := range o.named[i+1] {
+			unit(u, 0)
 		}
 	}
 	for _, u := range o.leaves {

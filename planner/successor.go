@@ -139,6 +139,21 @@ func (o *orderer) nameAfter(leave *Unit) *Unit {
 	return o.units[Key{leave.Key.Addr.Current(), StageName}]
 }
 
+// nameTurns says when a node gets the name of those whose place it takes: once all
+// of them have left, and where it is rolled itself, after that too.
+func (o *orderer) nameTurns(batches [][]*Unit) {
+	o.named = make([][]*Unit, len(batches)+1)
+	for _, n := range o.names {
+		turn := 0
+		for i, batch := range batches {
+			if slices.ContainsFunc(batch, func(u *Unit) bool { return u.Key.Addr.Current() == n.Key.Addr }) {
+				turn = i + 1
+			}
+		}
+		o.named[turn] = append(o.named[turn], n)
+	}
+}
+
 // nameEdges: a node leaves once its successor has joined, and that gets its name
 // once it has left.
 func (o *orderer) nameEdges() {
@@ -194,15 +209,58 @@ func (b *builder) successions() map[addr.Address]succession {
 	return out
 }
 
-// succeed has a node that took another one's place go on under its name.
-func (v *voyage) succeed(s succession) {
+// nameOf is what the cluster calls a unit's node.
+func (v *voyage) nameOf(u *Unit) string {
+	if s, ok := v.heirs[u.Key.Addr]; ok {
+		return s.name
+	}
+	for _, s := range v.heirs {
+		if u.Beside && s.to.Addr == u.Key.Addr {
+			return s.next
+		}
+	}
+	return nameOf(u)
+}
+
+// passed has the nodes whose places others take be gone with their units, and
+// those others go on under their names once it is their turn.
+func (v *voyage) passed(units, rolls []*Unit) {
+	for _, u := range units {
+		v.done[u.Key.Addr] = true
+		if s, ok := v.heirs[u.Key.Addr]; ok {
+			v.part(s)
+		}
+	}
+	for _, s := range v.heirs {
+		waits := slices.ContainsFunc(rolls, func(u *Unit) bool { return u.Key.Addr == s.to.Addr && !v.done[u.Key.Addr] })
+		for leaves, other := range v.heirs {
+			waits = waits || other.to == s.to && !v.done[leaves]
+		}
+		if !waits {
+			v.succeed(s)
+		}
+	}
+}
+
+// part has a node that has left be gone.
+func (v *voyage) part(s succession) {
 	def := &v.scene.def
 	def.Nodes = slices.DeleteFunc(slices.Clone(def.Nodes), func(n spec.Node) bool { return n.Name == s.name })
 	for name, owner := range v.scene.owner {
-		switch owner {
-		case s.name: // freed as the node left
+		if owner == s.name { // freed as the node left
 			delete(v.scene.owner, name)
-		case s.next:
+		}
+	}
+	for _, state := range []map[string]bool{v.scene.up, v.scene.paused, v.scene.drain} {
+		delete(state, s.name)
+	}
+}
+
+// succeed has a node that took another one's place go on under its name.
+func (v *voyage) succeed(s succession) {
+	def := &v.scene.def
+	for name, owner := range v.scene.owner {
+		if owner == s.next {
 			v.scene.owner[name] = s.to.Name
 		}
 	}
@@ -212,7 +270,6 @@ func (v *voyage) succeed(s succession) {
 		}
 	}
 	for _, state := range []map[string]bool{v.scene.up, v.scene.paused, v.scene.drain} {
-		delete(state, s.name)
 		if is, ok := state[s.next]; ok {
 			delete(state, s.next)
 			state[s.to.Name] = is

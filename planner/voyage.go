@@ -21,8 +21,9 @@ type voyage struct {
 	trips map[string]*trip // by group name
 	comes bool             // a node comes back that was down
 	heirs map[addr.Address]succession
-	born  map[string]bool   // groups that the apply makes
-	stuck map[string]string // group name -> node that is to leave, and can't: the group runs nowhere else
+	done  map[addr.Address]bool // nodes that have left, and that were rolled
+	born  map[string]bool       // groups that the apply makes
+	stuck map[string]string     // group name -> node that is to leave, and can't: the group runs nowhere else
 }
 
 // way is how it may come about: what the apply does not wait for has no moment of
@@ -184,7 +185,7 @@ func (b *builder) harbour(o *orderer) scene {
 
 // sail goes through the steps.
 func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
-	v := &voyage{scene: b.harbour(o), way: w, trips: map[string]*trip{}, stuck: map[string]string{}, heirs: b.successions()}
+	v := &voyage{scene: b.harbour(o), way: w, trips: map[string]*trip{}, stuck: map[string]string{}, heirs: b.successions(), done: map[addr.Address]bool{}}
 	if len(o.ups) > 0 {
 		v.settle("", w.back == atOnce) // nodes that come back may get their groups back
 	}
@@ -195,6 +196,9 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 	}
 	become := func(units []*Unit) { // with their new settings
 		for _, u := range units {
+			if u.Beside {
+				continue // under its own name, once it has it
+			}
 			for _, n := range b.after.Nodes {
 				i := slices.IndexFunc(v.scene.def.Nodes, func(old spec.Node) bool { return old.Name == n.Name })
 				if n.Addr == u.Key.Addr && i >= 0 {
@@ -203,17 +207,15 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 			}
 		}
 	}
-	become(slices.DeleteFunc(slices.Clone(o.joins), func(u *Unit) bool { return u.Beside }))
-	for _, u := range o.early {
-		if heir, ok := v.heirs[u.Key.Addr]; ok {
-			v.succeed(heir)
-			v.settle("", w.back == atOnce)
-		}
+	become(o.joins)
+	if slices.ContainsFunc(o.early, func(u *Unit) bool { return u.Key.Addr.Deposed() != "" }) {
+		v.passed(o.early, o.rolls)
+		v.settle("", w.back == atOnce)
 	}
 	for _, batch := range w.split(batches) {
 		var out []string
 		for _, u := range batch {
-			out = append(out, nameOf(u))
+			out = append(out, v.nameOf(u))
 		}
 		why := strings.Join(out, ", ") + " restarts"
 		switch {
@@ -229,11 +231,7 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		for _, n := range out {
 			delete(v.scene.drain, n)
 		}
-		for _, u := range batch {
-			if heir, ok := v.heirs[u.Key.Addr]; ok {
-				v.succeed(heir)
-			}
-		}
+		v.passed(batch, o.rolls)
 		v.settle(why, w.back == atOnce)
 	}
 	b.rewrite(v)
@@ -369,7 +367,7 @@ func stops(u *Unit) bool {
 func (v *voyage) drain(batch []*Unit, why string) {
 	names := make([]string, len(batch))
 	for i, u := range batch {
-		names[i] = nameOf(u)
+		names[i] = v.nameOf(u)
 		if v.way.order != oneByOne && v.way.order != backwards {
 			v.scene.drain[names[i]] = true
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
 	"github.com/clusterplan/clusterplan/providers"
 )
@@ -150,4 +151,63 @@ func TestLeaveFirstAtOnePlace(t *testing.T) {
 	}
 	l.must(def, "")
 	l.settled(def)
+}
+
+// An apply that makes a node anew is cut off anywhere, and the next one has more
+// to do to the new node: it is rolled as well, made anew again, or moved. The plan
+// always has an order, and in the end there is one node of the name.
+func TestSuccessorChangesHalfway(t *testing.T) {
+	first := threeNodes + twoGroups
+	second := anew(first, "n2")
+	downed := func(l *lab, old string) {
+		if h := l.world.Hosts[old]; h != nil {
+			h.Running = false
+		}
+	}
+	for _, c := range []struct {
+		name, src string
+		dead      bool // the old node's host, from the beginning
+		then      func(l *lab, old string)
+	}{
+		{"another place", strings.Replace(second, "127.0.0.21", "127.0.0.31", 1), true, nil},
+		{"back", first, true, nil},
+		{"another program, and the old one fails", second, false, func(l *lab, old string) { l.world.Program = "p2"; downed(l, old) }},
+		{"no vote any more", strings.Replace(second, `address = "127.0.0.21"`, "address = \"127.0.0.21\"\n  votes = 0", 1), false, nil},
+		{"another address, the same name", strings.NewReplacer(`node "n2" {`, "node \"m2\" {\n  name = \"n2\"", "node.n2", "node.m2").Replace(second) + "moved {\n  from = node.n2\n  to = node.m2\n}\n", false, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for k := 2; ; k++ { // the first write is the beginning
+				l := newLab(t)
+				l.must(l.load(first), "")
+				old := l.state.Find(addr.Node("n2", addr.NoKey)).ID
+				if c.dead {
+					downed(l, old)
+				}
+				l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+				l.journal.killAt, l.journal.after = k, true
+				if _, _, err := l.apply(l.load(second), ""); err == nil {
+					return
+				}
+				l.journal.dead, l.journal.killAt = false, 0
+				if c.then != nil {
+					c.then(l, old)
+				}
+				def := l.load(c.src)
+				if p := l.plan(def, ""); p.Errored {
+					t.Fatalf("killed at %d: %v", k, p.Diagnostics)
+				}
+				l.must(def, "")
+				l.settled(def)
+				named := 0
+				for _, m := range l.world.Members {
+					if m.Spec.Name == "n2" {
+						named++
+					}
+				}
+				if len(l.world.Hosts) != 3 || len(l.world.Members) != 3 || named != 1 || l.world.Members[old] != nil {
+					t.Fatalf("killed at %d: %d hosts, %d members, %d called n2", k, len(l.world.Hosts), len(l.world.Members), named)
+				}
+			}
+		})
+	}
 }
