@@ -137,10 +137,11 @@ func (s *State) begun(at time.Time, b *Begin) {
 	s.trim()
 }
 
-// moved adds what the newest run has moved.
+// moved adds what the newest run has moved. That a node makes room for its
+// successor is no renaming: the successor has the address.
 func (s *State) moved(moves []Move) {
 	n := len(s.History)
-	if n == 0 {
+	if moves = slices.DeleteFunc(slices.Clone(moves), deposes); n == 0 || len(moves) == 0 {
 		return
 	}
 	s.History = slices.Clone(s.History)
@@ -150,6 +151,9 @@ func (s *State) moved(moves []Move) {
 	}
 	last.Moved = &Moved{Moves: moves}
 }
+
+// deposes tells whether a node leaves its address to a successor by m.
+func deposes(m Move) bool { return m.To.Deposed() != "" && m.From.Deposed() == "" }
 
 // trim keeps both bounds.
 func (s *State) trim() {

@@ -44,6 +44,45 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// A node that makes room for its successor was not renamed: nothing of it is in
+// the history, and going back gives what has a node's place now its old name,
+// also where the node of before is still about to leave.
+func TestDeposedIsNotMoved(t *testing.T) {
+	old := object(node("n1"), "00000000000000d1")
+	next := object(node("m1"), "00000000000000d2")
+	deposed := node("m1").Depose(old.ID)
+	entries := []Entry{
+		{Begin: &Begin{Run: "r2"}},
+		{Moved: &Moved{Moves: []Move{{node("n1"), node("m1")}}}},
+		{Moved: &Moved{Moves: []Move{{node("m1"), deposed}}}},
+		{Result: &Result{Addr: node("m1"), Object: &next}},
+	}
+	for _, c := range []struct {
+		name string
+		last []Entry
+	}{
+		{"cut off before it left", nil},
+		{"it has left", []Entry{{Result: &Result{Addr: deposed, Gone: true}}}},
+	} {
+		s, _ := Fold(State{Objects: []Object{old}, History: History{{Run: "r1"}}}, append(slices.Clone(entries), c.last...))
+		if (s.Find(deposed) == nil) != (c.last != nil) || s.Find(node("m1")) == nil {
+			t.Fatalf("%s: %+v", c.name, s.Objects)
+		}
+		if m := s.History[1].Moved; m == nil || !slices.Equal(m.Moves, entries[1].Moved.Moves) {
+			t.Errorf("%s: the history has the moves %+v", c.name, m)
+		}
+		if moves, err := s.Back("r1"); err != nil || !slices.Equal(moves, []Move{{node("m1"), node("n1")}}) {
+			t.Errorf("%s: back: %v, %v", c.name, moves, err)
+		}
+	}
+	s, _ := Fold(State{Objects: []Object{old}, History: History{{Run: "r1"}}}, []Entry{
+		{Begin: &Begin{Run: "r2"}}, {Moved: &Moved{Moves: []Move{{node("n1"), node("n1").Depose(old.ID)}}}},
+	})
+	if s.History[1].Moved != nil {
+		t.Errorf("only a successor: %+v", s.History[1].Moved)
+	}
+}
+
 // However many applies there were, the state has the newest, and no more than so
 // much of their variables.
 func TestHistoryIsBounded(t *testing.T) {
