@@ -80,6 +80,7 @@ func New(c Config) (*Keys, error) {
 		if err != nil {
 			return nil, err
 		}
+		from.SetMaxWorkFactor(mostWork)
 		if c.work > 0 {
 			to.SetWorkFactor(c.work)
 		}
@@ -244,6 +245,11 @@ func identities(path string) ([]age.Identity, error) {
 	}
 	return list, nil
 }
+
+// mostWork is the work that is done for a passphrase, as a power of two: four times
+// what Seal makes, 1 GB of memory. A file that asks for more was not made by it, and
+// who wrote it may have wanted nothing but to take the memory.
+const mostWork = 20
 
 // remembered is a passphrase, with the keys of the files that it has opened or
 // made: to work one out takes long on purpose.

@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,18 @@ func TestCheck(t *testing.T) {
 	} {
 		if _, err := New(bad); err == nil || strings.Contains(err.Error(), "SECRET-KEY-1") {
 			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}
+
+// A file that asks for more memory than a machine may have is refused before it gets any.
+func TestWorkIsBounded(t *testing.T) {
+	k := must[*Keys](t)(New(Config{UsePassphrase: true, Passphrase: "x", work: 1}))
+	sealed := must[[]byte](t)(k.Seal([]byte("x")))
+	head, rest, _ := bytes.Cut(sealed, []byte(" 1\n"))
+	for _, work := range []string{"21", "22", "40"} {
+		if _, err := k.Open(slices.Concat(head, []byte(" "+work+"\n"), rest)); !errors.Is(err, statefile.ErrDamaged) || !strings.Contains(err.Error(), "work factor too large") {
+			t.Errorf("%s: %v", work, err)
 		}
 	}
 }
