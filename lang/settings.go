@@ -42,12 +42,18 @@ func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
 
 // encryption reads the encryption block. That its recipients are some is seen by
 // who encrypts.
-func (c *Config) encryption(b *hcl.Block) hcl.Diagnostics {
+func (c *Config) encryption(b *hcl.Block) (diags hcl.Diagnostics) {
 	if c.Encryption != nil {
+		c.Encryption.Recipients, c.Encryption.Passphrase = nil, false
 		return hcl.Diagnostics{errorAt(b.DefRange, "Duplicate encryption", "A definition has one encryption block, and its recipients are a list. Put the two into one.")}
 	}
-	content, diags := b.Body.Content(encryptionBody)
 	e := &Encryption{Range: b.DefRange}
+	defer func() {
+		if diags.HasErrors() { // nothing is written for a part of those that it names
+			e.Recipients, e.Passphrase = nil, false
+		}
+	}()
+	content, diags := b.Body.Content(encryptionBody)
 	c.Encryption = e // also with errors: nobody takes the state for one in plain then
 	if a, ok := content.Attributes["recipients"]; ok {
 		e.Range = a.Expr.Range()

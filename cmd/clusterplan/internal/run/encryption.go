@@ -28,9 +28,16 @@ func (s *Session) setKeys() {
 		c.Recipients, c.UsePassphrase = e.Recipients, e.Passphrase
 	}
 	keys, err := seal.New(c)
+	if err == nil && e != nil && !keys.Seals() && !s.Diags.HasErrors() { // of the directory's own definition
+		err = errors.New("the encryption block has an error; clusterplan validate shows it")
+	}
 	if err != nil {
-		s.Diags = append(s.Diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid encryption", Subject: e.Range.Ptr(),
-			Detail: strings.ToUpper(err.Error()[:1]) + err.Error()[1:] + "."})
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid encryption", Detail: strings.ToUpper(err.Error()[:1]) + err.Error()[1:] + "."}
+		if d.Subject = e.Range.Ptr(); s.place.now != nil { // not of the files that were read
+			d.Detail = fmt.Sprintf("%s in the definition's directory: %s", e.Range, d.Detail)
+			d.Subject = nil
+		}
+		s.Diags = append(s.Diags, d)
 		keys, _ = seal.New(environment())
 	}
 	s.keys = keys

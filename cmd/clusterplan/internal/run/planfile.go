@@ -208,9 +208,7 @@ func OpenPlan(f *planfile.File, o Options) (*Session, error) {
 	if err := s.place.fromPlan(f.Plan); err != nil {
 		return nil, err
 	}
-	if f.Options.Ref != "" {
-		s.presently(f.Abs)
-	}
+	s.presently(f.Abs, f.Options.Ref != "")
 	s.Dir, s.abs = f.Dir, f.Abs
 	if abs, err := filepath.Abs(f.Dir); err != nil || abs != f.Abs {
 		s.Dir = f.Abs // called from another directory

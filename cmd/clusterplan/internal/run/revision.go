@@ -29,9 +29,12 @@ type place struct {
 	reads *revision.Reads            // of the directory's files; nil: it was read as of a revision
 	fixed *planner.DefinitionVersion // known without a look: a revision's, or a plan file's
 	at    revision.Commit            // of Options.Ref
-	// now is the directory's own definition where another revision was read: it says
-	// where the state is and who can read it. nil: what was read does.
-	now *lang.Config
+	// now is the directory's own definition where another revision, or a plan file,
+	// was read: it says who can read the state, and for a revision also where that is.
+	// nil: what was read does.
+	now    *lang.Config
+	unread bool // now has errors, or is none: what it does not say, what was read says
+	ref    bool // it was a revision that was read
 }
 
 // files are the definition's: the directory's, or those of a revision.
@@ -58,16 +61,20 @@ func (s *Session) files() (fs.FS, error) {
 	if err := s.varFiles(repo, at.Hash); err != nil {
 		return nil, err
 	}
-	s.presently(s.Dir)
+	s.presently(s.Dir, true)
 	return &committed{tree.At("."), repo}, nil
 }
 
-// presently has the definition that is in dir now say where the state is: an
-// older one may name another place for it, or no encryption yet.
-func (s *Session) presently(dir string) {
+// presently has the definition that is in dir now say where the state is, and for
+// whom: an older one may name another place for it, no encryption yet, or people
+// who have been taken out.
+func (s *Session) presently(dir string, ref bool) {
 	now := newTree(dir)
 	defer now.Close()
-	s.place.now, _ = lang.Load(lang.Options{FS: now, Dir: dir, Modules: modules(now), Version: s.opts.Version, Providers: s.places()})
+	var diags hcl.Diagnostics
+	s.place.now, diags = lang.Load(lang.Options{FS: now, Dir: dir, Modules: modules(now), Version: s.opts.Version, Providers: s.places(), AllowUnset: true})
+	s.place.unread = diags.HasErrors() || len(s.place.now.Files()) == 0
+	s.place.ref = ref
 }
 
 // committed is a definition's directory as of a commit, with those of its modules
@@ -139,15 +146,15 @@ func (c *committed) Stat(name string) (fs.FileInfo, error) {
 func (s *Session) At() revision.Commit { return s.place.at }
 
 func (s *Session) backend() *lang.Backend {
-	if s.place.now != nil {
-		return s.place.now.Backend
+	if p := &s.place; p.ref && (p.now.Backend != nil || !p.unread) {
+		return p.now.Backend
 	}
 	return s.Config.Backend
 }
 
 func (s *Session) encryption() *lang.Encryption {
-	if s.place.now != nil {
-		return s.place.now.Encryption
+	if p := &s.place; p.now != nil && (p.now.Encryption != nil || !p.unread) {
+		return p.now.Encryption
 	}
 	return s.Config.Encryption
 }

@@ -140,6 +140,13 @@ func (s *Session) PullState() (data []byte, snap *statefile.Snapshot, err error)
 // PushState takes a snapshot that was pulled for the state. name is what it is
 // called in errors.
 func (s *Session) PushState(ctx context.Context, name string, data []byte, o EditOptions) (*Edited, error) {
+	if statefile.Sealed(data) && !s.keys.Seals() { // checked before all else: nobody meant to have it in plain
+		if s.Encrypted() {
+			return nil, s.Check()
+		}
+		return nil, &view.Hint{Err: fmt.Errorf("%s is encrypted, and would be written in plain: the definition has no encryption block that can be read", name),
+			Hint: "Put the block into the definition. If the state is to be in plain: age --decrypt FILE, and push what that prints. Nothing was changed."}
+	}
 	data, err := openFile(name, data)
 	if err != nil {
 		return nil, err
