@@ -27,7 +27,7 @@ func (d *Definition) Ask(line, file string, outputs map[string]cty.Value) (v cty
 	if d := numberBeyond([]byte(line), file, hcl.InitialPos, hclsyntax.LexExpression); d != nil {
 		return cty.DynamicVal, false, hcl.Diagnostics{d}
 	}
-	e, diags := hclsyntax.ParseExpression([]byte(line), file, hcl.InitialPos)
+	e, diags := parseExpression([]byte(line), file, hcl.InitialPos)
 	if diags.HasErrors() {
 		return cty.DynamicVal, false, diags
 	}

@@ -67,12 +67,12 @@ func compile(e hcl.Expression, wantRef bool) (hclsyntax.Expression, hcl.Diagnost
 		if d := numberBeyond([]byte(text), rng.Filename, start, hclsyntax.LexExpression); d != nil {
 			return orUnknown(nil, hcl.Diagnostics{d})(rng)
 		}
-		return orUnknown(hclsyntax.ParseExpression([]byte(text), rng.Filename, start))(rng)
+		return orUnknown(parseExpression([]byte(text), rng.Filename, start))(rng)
 	}
 	if d := numberBeyond([]byte(text), rng.Filename, start, hclsyntax.LexTemplate); d != nil {
 		return orUnknown(nil, hcl.Diagnostics{d})(rng)
 	}
-	return orUnknown(hclsyntax.ParseTemplate([]byte(text), rng.Filename, start))(rng)
+	return orUnknown(parseTemplate([]byte(text), rng.Filename, start))(rng)
 }
 
 // orUnknown gives an unknown value in place of an expression that didn't parse.

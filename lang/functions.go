@@ -60,8 +60,8 @@ func functions(fsys fs.FS) map[string]function.Function {
 		"basename":    stringFunc(func(s string) (string, error) { return path.Base(s), nil }),
 		"dirname":     stringFunc(func(s string) (string, error) { return path.Dir(s), nil }),
 
-		"jsonencode": encodeFunc(stdlib.JSONEncodeFunc), "jsondecode": stdlib.JSONDecodeFunc,
-		"yamlencode": encodeFunc(ctyyaml.YAMLEncodeFunc), "yamldecode": ctyyaml.YAMLDecodeFunc,
+		"jsonencode": encodeFunc(stdlib.JSONEncodeFunc), "jsondecode": flatFunc(stdlib.JSONDecodeFunc, true),
+		"yamlencode": encodeFunc(ctyyaml.YAMLEncodeFunc), "yamldecode": flatFunc(ctyyaml.YAMLDecodeFunc, false),
 		"base64encode": stringFunc(func(s string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(s)), nil }),
 		"base64decode": stringFunc(base64Decode),
 		"base64gzip":   stringFunc(base64Gzip),

@@ -172,7 +172,7 @@ func templateFunc(param string, all map[string]function.Function, read func(stri
 		if d := numberBeyond([]byte(src), name, hcl.InitialPos, hclsyntax.LexTemplate); d != nil {
 			return cty.NilVal, function.NewArgErrorf(0, "%s:%d: has a number that is too large: %s", name, d.Subject.Start.Line, schema.NumberLimits)
 		}
-		tmpl, diags := hclsyntax.ParseTemplate([]byte(src), name, hcl.InitialPos)
+		tmpl, diags := parseTemplate([]byte(src), name, hcl.InitialPos)
 		if diags.HasErrors() {
 			return cty.NilVal, function.NewArgError(0, diags)
 		}

@@ -352,7 +352,7 @@ func (q *quick) foreignValue() (hclsyntax.Expression, hcl.Pos, bool) {
 	if suspicious(text) {
 		return nil, start, false
 	}
-	value, diags := hclsyntax.ParseExpression(text, q.name, start)
+	value, diags := parseExpression(text, q.name, start)
 	if len(diags) > 0 {
 		return nil, start, false
 	}

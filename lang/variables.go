@@ -369,7 +369,7 @@ func (c *Config) givenValue(v *variable, g given) (cty.Value, hcl.Diagnostics) {
 		if d := numberBeyond([]byte(g.text), name, hcl.InitialPos, hclsyntax.LexExpression); d != nil {
 			return unknown, v.unshown(g, hcl.Diagnostics{d})
 		}
-		e, diags := hclsyntax.ParseExpression([]byte(g.text), name, hcl.InitialPos)
+		e, diags := parseExpression([]byte(g.text), name, hcl.InitialPos)
 		if !diags.HasErrors() {
 			rng = e.Range()
 			val, diags = e.Value(nil)
