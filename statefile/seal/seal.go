@@ -121,6 +121,9 @@ func (k *Keys) Check() error {
 		if k.scrypt == nil {
 			return errors.New("the definition has the state encrypted with a passphrase, and none is given; set " + EnvPassphrase)
 		}
+		if strings.ContainsAny(k.config.Passphrase, "\r\n") {
+			return errors.New("the passphrase in " + EnvPassphrase + " has a line break, at its end perhaps: nobody can type that, as age asks for it, and another's has none; set it without")
+		}
 		return nil
 	}
 	if err := k.read(); err != nil {

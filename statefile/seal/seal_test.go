@@ -126,6 +126,7 @@ func TestCheck(t *testing.T) {
 		{Config{Recipients: []string{other}, IdentityFile: file}, "could not be read again"},
 		{Config{Recipients: []string{to}}, EnvIdentityFile},
 		{Config{UsePassphrase: true}, EnvPassphrase},
+		{Config{UsePassphrase: true, Passphrase: "x\n"}, "line break"},
 	} {
 		err := keys(t, c.config).Check()
 		if c.say == "" && err != nil || c.say != "" && (err == nil || !strings.Contains(err.Error(), c.say)) {
