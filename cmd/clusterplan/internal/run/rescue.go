@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
@@ -34,11 +35,17 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 		data, merr = s.keys.Seal(data)
 	}
 	if merr != nil {
-		return err
+		return fmt.Errorf("%w; what the apply had done could not be written anywhere else either: %w", err, merr)
 	}
-	path := ""
 	for _, dir := range []string{s.abs, os.TempDir()} {
-		if path = filepath.Join(dir, rescueName); atomicfile.Write(path, data, 0o600) == nil {
+		path := filepath.Join(dir, rescueName)
+		for n := 2; ; n++ { // one that was not pushed yet is all that knows of another apply
+			if _, err := os.Lstat(path); err != nil {
+				break
+			}
+			path = filepath.Join(dir, fmt.Sprintf("%s-%d.json", strings.TrimSuffix(rescueName, ".json"), n))
+		}
+		if atomicfile.Write(path, data, 0o600) == nil {
 			return &view.Hint{Err: fmt.Errorf("%w; what the apply had done is in %s", err, path),
 				Hint: fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(s.Store.Path()), path)}
 		}

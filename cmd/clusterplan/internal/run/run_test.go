@@ -88,8 +88,15 @@ func TestStateDirectoryRemoved(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(s.Store.Path())); err != nil {
 		t.Fatal(err)
 	}
+	before := filepath.Join(s.abs, rescueName) // of an earlier apply, and not pushed yet
+	if err := os.WriteFile(before, []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	err = s.rescue(res, s.finish(lock, res))
-	path := filepath.Join(s.abs, rescueName)
+	if data, err := os.ReadFile(before); err != nil || string(data) != "before" {
+		t.Errorf("%q, %v", data, err)
+	}
+	path := filepath.Join(s.abs, "errored.clusterplan-state-2.json")
 	var hint *view.Hint
 	if !errors.Is(err, statefile.ErrLockLost) || !strings.Contains(err.Error(), path) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "state push "+path) {
 		t.Fatal(err)
