@@ -70,7 +70,7 @@ func (c *Config) dynamicBlock(name string, out *body, src *hcl.Block) hcl.Diagno
 	switch {
 	case typ == rootResource:
 		return hcl.Diagnostics{errorAt(src.DefRange, "Dynamic resource", `A resource has an address, so that it can't be dynamic. Write resource "TYPE" "NAME" { for_each = ... }, which repeats it.`)}
-	case typ == "lifecycle" || name == "cluster" && typ == "quorum":
+	case neverDynamic(name, typ):
 		return hcl.Diagnostics{errorAt(src.DefRange, "Dynamic "+typ, fmt.Sprintf("There is one %s block, and no plan without it being known. Write the block itself; its attributes can be expressions.", typ))}
 	case at < 0:
 		var known []string
@@ -84,10 +84,7 @@ func (c *Config) dynamicBlock(name string, out *body, src *hcl.Block) hcl.Diagno
 		return hcl.Diagnostics{errorAt(src.LabelRanges[0], "Unknown block", fmt.Sprintf("A %s block has no block %q inside.%s %s", name, typ, didYouMean("", typ, known), has))}
 	}
 	n := &out.blocks[at]
-	content, diags := src.Body.Content(&hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "for_each"}, {Name: "iterator"}, {Name: "labels"}},
-		Blocks:     []hcl.BlockHeaderSchema{{Type: "content"}},
-	})
+	content, diags := src.Body.Content(dynamicBody)
 	if diags.HasErrors() {
 		return diags
 	}

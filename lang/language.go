@@ -1,6 +1,8 @@
 package lang
 
 import (
+	"slices"
+
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -18,6 +20,7 @@ const (
 	TypeEach    spec.ValueType = "map or set" // what for_each takes
 	TypeAddress spec.ValueType = "address"    // an object's address, written out
 	TypeAddrs   spec.ValueType = "list(address)"
+	TypeName    spec.ValueType = "name"            // a bare name
 	TypeNames   spec.ValueType = "list(attribute)" // attributes of the block, without quotes
 )
 
@@ -192,7 +195,14 @@ func (b *BlockType) Of(label string) *BlockType {
 	out := *b
 	out.Doc = t.Doc
 	out.Attributes = append(t.Attributes[:len(t.Attributes):len(t.Attributes)], b.Attributes...)
-	out.Blocks = append(t.Blocks[:len(t.Blocks):len(t.Blocks)], b.Blocks...)
+	out.Blocks = slices.Clone(t.Blocks)
+	for _, inner := range b.Blocks {
+		if own := findBlock(out.Blocks, inner.Name); own != nil && inner.Name == dynamicSchema.Name {
+			own.Types = append(slices.Clone(own.Types), inner.Types...)
+			continue
+		}
+		out.Blocks = append(out.Blocks, inner)
+	}
 	return &out
 }
 
@@ -237,6 +247,7 @@ func objectType(kind string, s func() spec.Schema) func(*Options) BlockType {
 		if kind == addr.TypeGroup {
 			t.Blocks = append(t.Blocks, resourceType(o))
 		}
+		withDynamic(&t)
 		return t
 	}
 }
@@ -287,6 +298,54 @@ func resourceType(o *Options) BlockType {
 		t.Types = append(t.Types, describe(o.ResourceTypes[name]))
 	}
 	return t
+}
+
+// dynamicSchema is a dynamic block, which stands for blocks of the type that its
+// label names.
+var dynamicSchema = spec.Schema{Name: "dynamic", Doc: "As many blocks of a type as for_each has elements.",
+	Attributes: []spec.Attribute{
+		{Name: "for_each", Type: TypeAny, Required: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "One block for each element of this list, set or map."},
+		{Name: "iterator", Type: TypeName, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "What the content calls an element, as NAME.key and NAME.value, without quotes; default: the type of the block."},
+		{Name: "labels", Type: spec.TypeStrings, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The label of each block, where its type has one."},
+	},
+	Blocks: []spec.Block{{Name: "content", Doc: "What stands in each block: what a block of the type has."}}}
+
+var dynamicBody = bodyOf(optional(dynamicSchema)) // what lacks is told in our words
+
+func optional(s spec.Schema) spec.Schema {
+	s.Attributes = slices.Clone(s.Attributes)
+	for i := range s.Attributes {
+		s.Attributes[i].Required = false
+	}
+	return s
+}
+
+// neverDynamic tells whether a block can't be written by a dynamic one.
+func neverDynamic(around, typ string) bool {
+	return typ == rootResource || typ == "lifecycle" || around == addr.TypeCluster && typ == "quorum"
+}
+
+// withDynamic adds dynamic blocks to all that have blocks to repeat. What their
+// content has is not said again: it is what the block has that their label names.
+func withDynamic(t *BlockType) {
+	d := describe(dynamicSchema)
+	d.Labels, d.Repeated = []string{"type"}, true
+	for i := range t.Blocks {
+		b := &t.Blocks[i]
+		if b.Name == "lifecycle" {
+			continue
+		}
+		withDynamic(b)
+		for j := range b.Types {
+			withDynamic(&b.Types[j])
+		}
+		if !neverDynamic(t.Name, b.Name) {
+			d.Types = append(d.Types, BlockType{Name: b.Name, Doc: b.Doc})
+		}
+	}
+	if len(d.Types) > 0 {
+		t.Blocks = append(t.Blocks, d)
+	}
 }
 
 func providerType(o *Options) BlockType {

@@ -72,6 +72,20 @@ func TestLanguage(t *testing.T) {
 			t.Errorf("%s: %s (%s)", d.Summary, d.Detail, d.Subject)
 		}
 	}
+	for path, want := range map[string]string{"cluster": "link", "node": "", "group.resource": "restart"} {
+		b, in := (*BlockType)(nil), all
+		for _, name := range strings.Split(path, ".") {
+			b = findBlock(in, name)
+			in = b.Blocks
+		}
+		d := b.Block("dynamic")
+		if want == "" && d == nil {
+			continue
+		}
+		if d == nil || findBlock(d.Types, want) == nil || findBlock(d.Types, "quorum") != nil || findBlock(d.Types, "lifecycle") != nil || d.Block("content") == nil || d.Attribute("for_each") == nil {
+			t.Errorf("%s has dynamic %+v, want one of %q", path, d, want)
+		}
+	}
 	if len(all) < 12 || findBlock(all, "group").Block("resource").Of("ip_address").Attribute("interface") == nil {
 		t.Errorf("%d blocks, and a resource without its own attributes", len(all))
 	}

@@ -124,14 +124,6 @@ func (c *completions) labels() {
 	if around == nil {
 		return
 	}
-	if c.block.typ == "dynamic" {
-		for _, b := range around.Blocks {
-			if len(b.Types) == 0 {
-				c.add(0, completionItem{Label: b.Name, Kind: itemKeyword, Documentation: markdown(b.Doc)}, b.Name)
-			}
-		}
-		return
-	}
 	if t := around.Block(c.block.typ); t != nil {
 		for _, typ := range t.Types {
 			c.add(0, completionItem{Label: typ.Name, Kind: itemValue, Detail: c.block.typ + " type", Documentation: markdown(typ.Doc)}, typ.Name)
