@@ -48,6 +48,11 @@ func (b *builder) choose() {
 	default:
 		c.leave(named(b.in.Excludes))
 	}
+	for _, it := range b.items { // whose place a node takes goes with it, or stays with it
+		if next := it.addr.Current(); next != it.addr && b.at[next] != nil {
+			c.set[it.addr] = c.set[next]
+		}
+	}
 	left := 0
 	for _, it := range b.items {
 		it.left = c.set[it.addr.Owner()] != (len(b.in.Targets) > 0)

@@ -211,3 +211,38 @@ func TestSuccessorChangesHalfway(t *testing.T) {
 		})
 	}
 }
+
+// A part that takes a half made node along takes along whose place it takes: else
+// the two would have one name in the cluster.
+func TestTargetTakesDeposed(t *testing.T) {
+	first := threeNodes + webOnly
+	second := anew(first, "n2")
+	for k := 2; ; k++ { // the first write is the beginning
+		for _, part := range []func(*planner.Input){
+			func(in *planner.Input) { in.Targets = addrs(t, "group.web") },
+			func(in *planner.Input) { in.Targets = addrs(t, "node.n2") },
+			func(in *planner.Input) { in.Excludes = addrs(t, "node.n3") },
+			func(in *planner.Input) { in.Excludes = addrs(t, "node.n2") },
+		} {
+			l := newLab(t)
+			l.must(l.load(first), "")
+			l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+			l.journal.killAt, l.journal.after = k, true
+			if _, _, err := l.apply(l.load(second), ""); err == nil {
+				return
+			}
+			l.journal.dead, l.journal.killAt = false, 0
+			def := l.load(second)
+			p, diags := l.part(def, part)
+			if diags.HasErrors() {
+				t.Fatalf("killed at %d: %v", k, diags)
+			}
+			if p.Applyable {
+				l.planned = p
+				l.must(def, "")
+			}
+			l.must(l.load(second), "")
+			l.settled(l.load(second))
+		}
+	}
+}
