@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/graph"
@@ -42,8 +43,26 @@ func (b *builder) depose() {
 		}
 		if next := b.at[it.addr.Current()]; next != nil && next.want != nil && !next.left {
 			next.deposed = append(next.deposed, it)
+			b.refuseSamePlace(next, it)
 		}
 	}
+}
+
+// refuseSamePlace: a definition that was put back, or changed once more, after an
+// apply that was cut off, may have a node listen where one does that it takes the
+// place of. That one leaves only once the new one has joined.
+func (b *builder) refuseSamePlace(next, gone *item) {
+	action := next.change.Action()
+	if action != "create" && action != "replace" || gone.prior == nil || b.member(gone.id) == nil && b.down(gone) {
+		return
+	}
+	was, is := unmark(attribute(gone.prior.Value, "endpoint")), unmark(attribute(next.change.After, "endpoint"))
+	if isAbsent(was) || isAbsent(is) || !was.IsKnown() || !is.IsKnown() || !was.RawEquals(is) {
+		return
+	}
+	b.diags = append(b.diags, problem(hcl.DiagError, next.addr.String()+" can't listen there yet",
+		fmt.Sprintf("%s has %s, where %s is to listen, and leaves the cluster only once %s has joined: an earlier apply that was to put another node in its place was cut off. Give %s the address and port again that it had for that apply, or others, and apply; then %s is free.",
+			gone.addr, was.AsString(), next.addr, next.addr, next.addr, was.AsString())))
 }
 
 // bothUp tells whether a node's successor can be up while the node is; else why

@@ -246,3 +246,35 @@ func TestTargetTakesDeposed(t *testing.T) {
 		}
 	}
 }
+
+// The definition is put back after an apply that was cut off, with the address and
+// port that the old node has still: no new one can listen there before that has
+// left, and the plan says so and what to do, before anything is begun.
+func TestPutBackToATakenPlace(t *testing.T) {
+	for _, k := range []int{3, 9} { // before the new node is anything, and once it has joined
+		l := newLab(t)
+		l.must(l.load(threeNodes), "")
+		l.world.Endpoint = func(v cty.Value) string {
+			if a := v.GetAttr("address"); !a.IsNull() {
+				return a.AsString() + ":1"
+			}
+			return "127.0.0.1:1"
+		}
+		l.journal.killAt, l.journal.after = k, true
+		if _, _, err := l.apply(l.load(anew(threeNodes, "n2")), ""); err == nil {
+			t.Fatal("it was not killed")
+		}
+		l.journal.dead, l.journal.killAt = false, 0
+		p := l.plan(l.load(threeNodes), "")
+		if !p.Errored || !slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool {
+			return d.Summary == "node.n2 can't listen there yet" && strings.Contains(d.Detail, "has 127.0.0.1:1, where node.n2 is to listen")
+		}) {
+			t.Errorf("killed at %d: %v", k, p.Diagnostics)
+		}
+		def := l.load(anew(threeNodes, "n2"))
+		l.must(def, "")
+		l.settled(def)
+		l.must(l.load(threeNodes), "")
+		l.settled(l.load(threeNodes))
+	}
+}

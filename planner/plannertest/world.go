@@ -71,6 +71,17 @@ type Host struct {
 	late    int // looks at the cluster that don't find it up yet
 }
 
+// endpoint is where a node of these settings listens.
+func (w *World) endpoint(v cty.Value) string {
+	if w.Endpoint != nil {
+		return w.Endpoint(v)
+	}
+	if a := v.GetAttr("address"); !a.IsNull() {
+		return a.AsString() + ":1"
+	}
+	return "127.0.0.1:1"
+}
+
 func (h *Host) up() bool { return h.Running && !h.Hung }
 
 // Member is a node in the database.
@@ -285,7 +296,7 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 	attrs := v.AsValueMap()
 	attrs["program"] = cty.StringVal(h.Program)
 	attrs["server_id"] = cty.NumberIntVal(h.Server)
-	attrs["endpoint"] = cty.StringVal("127.0.0.1:1")
+	attrs["endpoint"] = cty.StringVal(w.endpoint(h.Value))
 	o := &providers.Object{ID: req.ID, Value: cty.ObjectVal(attrs)}
 	if !h.Running {
 		o.Health = append(o.Health, providers.HealthNotRunning)
@@ -334,7 +345,7 @@ func (p *hosts) Apply(ctx context.Context, req providers.ApplyRequest) (provider
 	attrs := h.Value.AsValueMap()
 	attrs["program"] = cty.StringVal(h.Program)
 	attrs["server_id"] = cty.NumberIntVal(h.Server)
-	attrs["endpoint"] = cty.StringVal("127.0.0.1:1")
+	attrs["endpoint"] = cty.StringVal(w.endpoint(h.Value))
 	return providers.ApplyResponse{Object: &providers.Object{ID: req.ID, Value: cty.ObjectVal(attrs)}}, nil
 }
 
