@@ -8,8 +8,9 @@ import (
 // One static binary is copied to every node and mapped by every agent, monitor
 // and guardian: it stays under its budget.
 func TestProgramSize(t *testing.T) {
-	// Encryption and the language server brought the last 1.5 MB.
-	const budget = 26_000_000 // bytes
+	// Of it go-git takes 4 MB, encryption and the language server 1.5 MB. An agent
+	// has no page of these in memory: it lets go of what their start has touched.
+	const budget = 30_000_000 // bytes
 	info, err := os.Stat(program)
 	if err != nil {
 		t.Fatal(err)

@@ -449,7 +449,7 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 	if b.kind == addr.TypeGroup {
 		b.byName = map[string]*block{}
 	}
-	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, besideBodies[b.kind])
+	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, besideBodies()[b.kind])
 	b.body = body
 	for _, r := range []struct {
 		name string

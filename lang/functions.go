@@ -70,7 +70,7 @@ func functions(fsys fs.FS) map[string]function.Function {
 		"md5":          ofText(sumOf(md5.New, inHex)), "sha1": ofText(sumOf(sha1.New, inHex)),
 		"sha256": ofText(sumOf(sha256.New, inHex)), "sha512": ofText(sumOf(sha512.New, inHex)),
 		"base64sha256": ofText(sumOf(sha256.New, inBase64)), "base64sha512": ofText(sumOf(sha512.New, inBase64)),
-		"rsadecrypt": rsaDecryptFunc, "uuidv5": uuidv5Func, "textencodebase64": textEncodeFunc, "textdecodebase64": textDecodeFunc,
+		"uuidv5": uuidv5Func, "textencodebase64": textEncodeFunc, "textdecodebase64": textDecodeFunc,
 
 		"matchkeys": matchKeysFunc, "transpose": transposeFunc, "timecmp": timeCmpFunc,
 

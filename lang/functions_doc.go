@@ -2,6 +2,7 @@ package lang
 
 import (
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
@@ -17,11 +18,10 @@ type Function struct {
 
 // Functions describes all functions, by name, but for those that are there only
 // to be refused.
-func Functions() []Function { return describedFunctions }
+func Functions() []Function { return describedFunctions() }
 
-var describedFunctions = describeFunctions()
-
-func describeFunctions() []Function {
+// Made when it is asked for: an agent has no need of it.
+var describedFunctions = sync.OnceValue(func() []Function {
 	all := functions(nil)
 	var out []Function
 	for _, name := range sortedKeys(all) {
@@ -30,7 +30,7 @@ func describeFunctions() []Function {
 		}
 	}
 	return out
-}
+})
 
 func signature(name string, f function.Function) string {
 	var params []string
@@ -126,7 +126,6 @@ var functionDocs = map[string]string{
 	"regexall":         "All that a regular expression finds.",
 	"replace":          "The text with a part replaced everywhere; a pattern in slashes is a regular expression.",
 	"reverse":          "The list from its end to its beginning.",
-	"rsadecrypt":       "The text that was encrypted for an RSA key (PKCS #1 v1.5, base64), by its private key.",
 	"sensitive":        "The value, sensitive: it is never shown.",
 	"setintersection":  "What all of the sets have.",
 	"setproduct":       "All combinations of one element of each.",

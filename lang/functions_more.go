@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
-	"crypto/rsa"
 	"crypto/sha1"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash"
@@ -49,6 +46,7 @@ var refusedFunctions = map[string]string{
 	"bcrypt":        "its value is another one on every call, so that no plan would ever be without changes; give the hash with a variable",
 	"abspath":       "a definition means the same on every machine; paths are relative to its directory",
 	"pathexpand":    "a definition means the same for everybody, and a home directory is somebody's; give the path with a variable",
+	"rsadecrypt":    "PKCS #1 v1.5 is no safe way to encrypt; give the secret with a sensitive variable",
 	"list":          "Terraform has removed it; write [a, b], or tolist([a, b])",
 	"map":           "Terraform has removed it; write { a = 1 }, or tomap({ a = 1 })",
 }
@@ -185,33 +183,6 @@ var uuidv5Func = function.New(&function.Spec{
 		u := sum[:16]
 		u[6], u[8] = u[6]&0x0f|0x50, u[8]&0x3f|0x80 // version 5, variant of RFC 4122
 		return cty.StringVal(fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])), nil
-	},
-})
-
-var rsaDecryptFunc = function.New(&function.Spec{
-	Params:       []function.Parameter{{Name: "ciphertext", Type: cty.String}, {Name: "privatekey", Type: cty.String}},
-	Type:         function.StaticReturnType(cty.String),
-	RefineResult: notNull,
-	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-		secret, err := base64.StdEncoding.DecodeString(args[0].AsString())
-		if err != nil {
-			return cty.NilVal, function.NewArgErrorf(0, "is not base64")
-		}
-		var key any
-		if block, _ := pem.Decode([]byte(args[1].AsString())); block != nil {
-			if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-				key, _ = x509.ParsePKCS8PrivateKey(block.Bytes)
-			}
-		}
-		private, ok := key.(*rsa.PrivateKey)
-		if !ok || private == nil {
-			return cty.NilVal, function.NewArgErrorf(1, "is no RSA key in PEM without a passphrase")
-		}
-		out, err := rsa.DecryptPKCS1v15(nil, private, secret)
-		if err != nil || !utf8.Valid(out) {
-			return cty.NilVal, function.NewArgErrorf(0, "is no text that was encrypted for this key with PKCS #1 v1.5")
-		}
-		return cty.StringVal(string(out)), nil
 	},
 })
 

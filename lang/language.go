@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
+	"sync"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -279,7 +280,7 @@ func besideSchema(kind string) spec.Schema {
 }
 
 // besideBodies are what hcl is to accept in objects' blocks beside their schemas.
-var besideBodies = func() map[string]*hcl.BodySchema {
+var besideBodies = sync.OnceValue(func() map[string]*hcl.BodySchema {
 	out := map[string]*hcl.BodySchema{}
 	for _, kind := range []string{addr.TypeCluster, addr.TypeNode, addr.TypeFence, addr.TypeGroup, addr.TypeGuarantee, rootResource} {
 		out[kind] = bodyOf(besideSchema(kind))
@@ -287,7 +288,7 @@ var besideBodies = func() map[string]*hcl.BodySchema {
 	alsoAttribute(out[addr.TypeNode], "depends_on") // refused in our words
 	alsoBlock(out[addr.TypeGroup], rootResource, "type", "name")
 	return out
-}()
+})
 
 func resourceType(o *Options) BlockType {
 	t := describe(spec.ResourceCommon())

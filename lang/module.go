@@ -157,7 +157,7 @@ func (c *Config) readModule(call *moduleCall, through []string) hcl.Diagnostics 
 	}
 	m, err := c.opts.Modules(call.source, c.dir)
 	if err != nil {
-		return hcl.Diagnostics{errorAt(call.at, "Module not found", fmt.Sprintf("%s: %s", call.block.ref(), err))}
+		return hcl.Diagnostics{errorAt(call.at, "Module not found", fmt.Sprintf("%s: %s.", call.block.ref(), strings.TrimSuffix(err.Error(), ".")))}
 	}
 	m.Dir = path.Clean(m.Dir)
 	if i := slices.Index(through, m.Dir); i >= 0 {

@@ -257,7 +257,8 @@ func losesIdentity(v cty.Value, to cty.Type, wrap func(string) string) (who, sho
 	}
 	for it := v.ElementIterator(); it.Next(); {
 		key, e := it.Element()
-		inner, outer := cty.DynamicPseudoType, ""
+		var inner cty.Type
+		var outer string
 		switch {
 		case to.IsMapType():
 			inner, outer = to.ElementType(), "map(%s)"

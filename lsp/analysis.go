@@ -200,7 +200,7 @@ func (v *view) anyOpen() bool {
 // module finds a module as it is now: its files on disk under the open documents.
 func (v *view) module(source, from string) (lang.Module, error) {
 	if first, _, _ := strings.Cut(source, "/"); first != "." && first != ".." {
-		return lang.Module{}, errors.New("a module is a directory that begins with ./ or ../; name one.")
+		return lang.Module{}, errors.New("a module is a directory that begins with ./ or ../; name one")
 	}
 	at := path.Join(from, source)
 	dir := filepath.Join(v.dir, at)

@@ -25,14 +25,13 @@ var testLanguage = lang.Options{Version: "0.1.0", Providers: map[string]spec.Sch
 
 // editor speaks to a server over pipes, in the protocol's own framing.
 type editor struct {
-	t      *testing.T
-	in     io.WriteCloser
-	out    *bufio.Reader
-	next   int
-	dir    string
-	ended  chan error
-	notes  []message // notifications that nobody has waited for yet
-	failed bool
+	t     *testing.T
+	in    io.WriteCloser
+	out   *bufio.Reader
+	next  int
+	dir   string
+	ended chan error
+	notes []message // notifications that nobody has waited for yet
 }
 
 type message struct {

@@ -259,14 +259,15 @@ func (s *server) outside(r *renaming) error {
 	if r.Kind != "var" && r.Kind != "output" {
 		return nil
 	}
-	for _, user := range s.users(r.dir) {
-		what := "gives a value to it"
-		if r.Kind == "output" {
-			what = "may refer to it"
-		}
-		return failed("the definition in %s calls this module and %s: change the name by hand, there as well", user, what)
+	users := s.users(r.dir)
+	if len(users) == 0 {
+		return nil
 	}
-	return nil
+	what := "gives a value to it"
+	if r.Kind == "output" {
+		what = "may refer to it"
+	}
+	return failed("the definition in %s calls this module and %s: change the name by hand, there as well", users[0], what)
 }
 
 // users are the directories that call the module in dir, as far as they are known.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
@@ -123,15 +124,16 @@ func parse(expression string) (base string, steps []int, err error) {
 }
 
 var (
-	hexName   = regexp.MustCompile(`^[0-9a-f]{4,40}$`)
-	described = regexp.MustCompile(`-[0-9]+-g([0-9a-f]{4,40})$`)
+	// Compiled when they are asked for: an agent has no need of them.
+	hexName   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{4,40}$`) })
+	described = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`-[0-9]+-g([0-9a-f]{4,40})$`) })
 )
 
 // named is what a name without steps stands for, in git's order: a whole hash,
 // a ref, the beginning of a hash, what git describe prints.
 func (r *Repo) named(name string) (plumbing.Hash, error) {
 	lower := strings.ToLower(name)
-	if len(lower) == 40 && hexName.MatchString(lower) {
+	if len(lower) == 40 && hexName().MatchString(lower) {
 		return plumbing.NewHash(lower), nil
 	}
 	for _, rule := range []string{"%s", "refs/%s", "refs/tags/%s", "refs/heads/%s", "refs/remotes/%s", "refs/remotes/%s/HEAD"} {
@@ -147,10 +149,10 @@ func (r *Repo) named(name string) (plumbing.Hash, error) {
 			return plumbing.ZeroHash, fmt.Errorf("%w: nothing is committed yet", ErrRevision)
 		}
 	}
-	if m := described.FindStringSubmatch(name); m != nil {
+	if m := described().FindStringSubmatch(name); m != nil {
 		lower = m[1]
 	}
-	if hexName.MatchString(lower) {
+	if hexName().MatchString(lower) {
 		return r.abbreviated(lower)
 	}
 	why := "no branch, tag or commit is called so"

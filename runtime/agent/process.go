@@ -36,6 +36,7 @@ func tune(log *slog.Logger) {
 	if err := monitor.Urgent(); err != nil {
 		log.Info("the agent runs at the priority of any process: leases may end on a busy host", "err", err)
 	}
+	monitor.Trim() // what the packages' own starts have touched is no page to lock
 	if err := monitor.Lock(); err != nil {
 		log.Info("the program's pages may be dropped from memory when memory is short", "err", err)
 	}

@@ -128,11 +128,11 @@ func modules(fsys fs.FS) lang.Modules {
 	return func(source, from string) (lang.Module, error) {
 		switch {
 		case strings.HasPrefix(source, "git::"):
-			return lang.Module{}, errors.New("a module from git is not supported by this version. Put it into a directory, and name that, as ./modules/NAME.")
+			return lang.Module{}, errors.New("a module from git is not supported by this version. Put it into a directory, and name that, as ./modules/NAME")
 		case strings.HasPrefix(source, "/"):
-			return lang.Module{}, fmt.Errorf("%s is an absolute path, which is another directory on each machine. Name it from the directory of this file, as ./modules/NAME or ../modules/NAME.", source)
+			return lang.Module{}, fmt.Errorf("%s is an absolute path, which is another directory on each machine. Name it from the directory of this file, as ./modules/NAME or ../modules/NAME", source)
 		case source != "." && source != ".." && !strings.HasPrefix(source, "./") && !strings.HasPrefix(source, "../"):
-			return lang.Module{}, fmt.Errorf("a directory begins with ./ or ../, and %q doesn't. Write ./%s.", source, source)
+			return lang.Module{}, fmt.Errorf("a directory begins with ./ or ../, and %q doesn't. Write ./%s", source, source)
 		}
 		dir := path.Join(from, source)
 		sub, err := fs.Sub(fsys, moduleDirs+url.PathEscape(dir))
