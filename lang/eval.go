@@ -502,6 +502,7 @@ func (ev *evaluation) keyed(r *ref, b *block, is *instances, ctx *hcl.EvalContex
 			return nil, keyUnknown // the expression around it says the same
 		}
 	}
+	hidden := schema.IsSensitive(key)
 	key, _ = key.Unmark()
 	if !key.IsKnown() {
 		return nil, keyUnknown
@@ -529,6 +530,10 @@ func (ev *evaluation) keyed(r *ref, b *block, is *instances, ctx *hcl.EvalContex
 			has += fmt.Sprintf(" and %d more", len(is.list)-10)
 		}
 		has += "."
+	}
+	if hidden {
+		ev.add(errorAt(r.rng, "Unknown instance", fmt.Sprintf("%s has no instance of this key, which is sensitive and isn't shown. %s", b.ref(), has)))
+		return nil, keyWrong
 	}
 	ev.add(errorAt(r.rng, "Unknown instance", fmt.Sprintf("%s has no instance %s.%s %s", b.ref(), k, didYouMean(b.ref(), k.String(), keys), has)))
 	return nil, keyWrong

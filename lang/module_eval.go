@@ -1,7 +1,6 @@
 package lang
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -126,7 +125,7 @@ func (ev *evaluation) argument(v *variable) cty.Value {
 	}
 	val, diags := v.convert(val, e.Range(), "The argument")
 	if len(diags) > 0 {
-		ev.add(discreetly(diags, val)...)
+		ev.add(diags...)
 		ev.broken[v] = true
 	}
 	return val
@@ -406,15 +405,4 @@ func (ev *evaluation) depends() {
 			}
 		}
 	})
-}
-
-// discreetly takes a sensitive value out of what is said of it.
-func discreetly(diags hcl.Diagnostics, v cty.Value) hcl.Diagnostics {
-	if !schema.IsSensitive(v) {
-		return diags
-	}
-	for _, d := range diags {
-		d.Detail = fmt.Sprintf("The value doesn't fit the variable; it is sensitive, so it isn't shown. The place is %s.", d.Subject)
-	}
-	return diags
 }

@@ -150,13 +150,17 @@ func (v *variable) readType(e hcl.Expression) hcl.Diagnostics {
 
 // convert brings a value to the variable's type.
 func (v *variable) convert(val cty.Value, rng hcl.Range, what string) (cty.Value, hcl.Diagnostics) {
+	text := pathError
+	if v.sensitive || schema.IsSensitive(val) {
+		text = conversionError // a path has keys of the value
+	}
 	if val.IsNull() && !v.nullable {
 		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value is null", fmt.Sprintf("%s of var.%s is null, which its nullable = false excludes.", what, v.name))}
 	}
 	if v.shape != nil {
 		out, err := v.shape.fit(val)
 		if err != nil {
-			return cty.DynamicVal, hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, v.shape, pathError(err)))}
+			return cty.DynamicVal, hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, v.shape, text(err)))}
 		}
 		if beyond(out) {
 			return cty.DynamicVal, hcl.Diagnostics{tooLargeFor(rng, what, v.name)}
@@ -171,7 +175,7 @@ func (v *variable) convert(val cty.Value, rng hcl.Range, what string) (cty.Value
 	}
 	out, err := convert.Convert(val, v.typ)
 	if err != nil {
-		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, typeexpr.TypeString(v.typ), pathError(err)))}
+		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{errorAt(rng, "Value has the wrong type", fmt.Sprintf("%s of var.%s doesn't fit its type %s: %s.", what, v.name, typeexpr.TypeString(v.typ), text(err)))}
 	}
 	if hasNumbers(v.typ) && beyond(out) {
 		return cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep()), hcl.Diagnostics{tooLargeFor(rng, what, v.name)}
@@ -189,6 +193,11 @@ func pathError(err error) string {
 		return schema.PathString(pe.Path) + ": " + err.Error()
 	}
 	return err.Error()
+}
+
+// conversionError is an error's text without the path to the part that it is about.
+func conversionError(err error) string {
+	return err.Error() + " (the value is sensitive, so the part that is wrong isn't shown)"
 }
 
 // given is a value for a variable with its source.
