@@ -68,7 +68,7 @@ type Config struct {
 	order     []placed  // of evaluation
 	cyclic    []placed  // stand in a cycle
 	unsound   bool      // blocks or attributes are missing because of an error
-	unparsed  bool      // a file has syntax errors: values that are unknown may be due to them
+	unparsed  bool      // a file has syntax errors, or can't be read: values that are unknown may be due to them
 	// unparsedOwn: the same of this module's own files.
 	unparsedOwn bool
 }
@@ -183,6 +183,7 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 			if errors.Is(err, fs.ErrNotExist) {
 				why = "there is no such directory"
 			}
+			c.unread()
 			return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Can't read the definition", Detail: fmt.Sprintf("Directory %s: %s.", c.opts.Dir, why)}}
 		}
 		for _, e := range entries {
@@ -192,6 +193,7 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 		}
 	}
 	if len(names) == 0 {
+		c.unread()
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No definition here",
 			Detail: fmt.Sprintf("Directory %s has no file whose name ends in %s or %s. Name another directory, or write a main%s.", c.opts.Dir, hclSuffix, jsonSuffix, hclSuffix)}}
 	}
@@ -202,12 +204,14 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 		full := path.Join(c.opts.Dir, name)
 		if err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Can't read a file of the definition", Detail: fmt.Sprintf("%s: %s.", full, err)})
+			c.unread()
 			continue
 		}
 		f, fileDiags := c.parse(src, full)
 		diags = append(diags, fileDiags...)
-		c.unparsedOwn = c.unparsedOwn || fileDiags.HasErrors()
-		c.root.unparsed = c.root.unparsed || fileDiags.HasErrors()
+		if fileDiags.HasErrors() {
+			c.unread()
+		}
 		if f != nil && f.Body != nil {
 			c.files[full] = &hcl.File{Bytes: f.Bytes, Nav: f.Nav} // what is in the tree is read once
 			bodies = append(bodies, f.Body)
@@ -215,6 +219,10 @@ func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
 	}
 	return bodies, diags
 }
+
+// unread notes that a file, or all of them, could not be read: what seems to be
+// missing may stand there.
+func (c *Config) unread() { c.unparsedOwn, c.root.unparsed = true, true }
 
 // parse reads a file by the caller's parser, where there is one.
 func (c *Config) parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {

@@ -205,6 +205,9 @@ func (ev *evaluation) moduleView(call *moduleCall, want []*output) cty.Value {
 		return v
 	}
 	one := func(m *evaluation) cty.Value {
+		if call.module.unparsedOwn { // what it seems to lack may stand where it can't be read
+			return cty.DynamicVal
+		}
 		attrs := make(map[string]cty.Value, len(want))
 		for _, o := range want {
 			attrs[o.name] = m.output(o)

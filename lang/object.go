@@ -440,7 +440,9 @@ func (ev *evaluation) lists(in *instance) {
 					if a.Type == spec.TypeGroupRefs {
 						kind = addr.TypeGroup
 					}
-					ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does. Name the %ss themselves.", a.Name, kind)))
+					if !ev.c.root.unparsed { // else that is why
+						ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does. Name the %ss themselves.", a.Name, kind)))
+					}
 					bad = true
 				}
 			}
