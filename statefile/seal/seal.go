@@ -102,6 +102,9 @@ func recipient(text string) (age.Recipient, error) {
 	default:
 		list, err = age.ParseRecipients(strings.NewReader(text))
 	}
+	if (err != nil || len(list) != 1) && (strings.HasPrefix(text, "age1") || strings.HasPrefix(text, "ssh-")) {
+		return nil, fmt.Errorf("%q is no recipient, though it begins as one: a part of it is missing, or a letter is wrong; copy the whole of what age-keygen calls the public key, or of the .pub file", text)
+	}
 	if err != nil || len(list) != 1 {
 		return nil, fmt.Errorf("%q is no recipient: one begins with age1, ssh-ed25519 or ssh-rsa", text)
 	}
@@ -134,7 +137,7 @@ func (k *Keys) Check() error {
 		return err
 	}
 	if _, err := k.Open(probe); err != nil {
-		return fmt.Errorf("what is written for the recipients of the definition's encryption block could not be read again by this run: %w", err)
+		return fmt.Errorf("what is written for the recipients of the definition's encryption block could not be read again by this run: %w. Whoever goes from one identity to another needs both meanwhile: a file may hold several, a line each", err)
 	}
 	return nil
 }

@@ -113,6 +113,16 @@ func TestSealAndOpen(t *testing.T) {
 	}
 }
 
+// A recipient with a letter too many is not told to begin as it does.
+func TestRecipientWithATypo(t *testing.T) {
+	to, _ := identity(t)
+	for text, want := range map[string]string{to + "x": "a letter is wrong", "ssh-ed25519 AAAA": "a letter is wrong", "me@example.com": "one begins with age1"} {
+		if _, err := New(Config{Recipients: []string{text}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	to, file := identity(t)
 	other, _ := identity(t)

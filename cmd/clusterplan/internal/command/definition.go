@@ -47,7 +47,11 @@ has an encrypted one be for the present recipients.`, helpDone, helpError),
 			if !s.Encrypted() {
 				fmt.Fprintln(a.err, "The state is not encrypted: whoever can read its file has the cluster's keys. An encryption block in the definition's clusterplan block encrypts it.")
 			}
-			_, err = fmt.Fprintf(a.out, "Ready: %s. The state lies in %s.\n", s.Dir, s.Store.Path())
+			ready := "Ready"
+			if s.Dir != "." {
+				ready += ": " + s.Dir
+			}
+			_, err = fmt.Fprintf(a.out, "%s. The state lies in %s.\n", ready, s.Store.Path())
 			return err
 		},
 	}

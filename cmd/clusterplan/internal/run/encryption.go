@@ -71,7 +71,7 @@ func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Durati
 // unwritten is why nothing is written, and what to do.
 func unwritten(err error) error {
 	hint := "Nothing was written."
-	if file := os.Getenv(seal.EnvIdentityFile); file != "" {
+	if file := os.Getenv(seal.EnvIdentityFile); file != "" && errors.Is(err, statefile.ErrSealed) {
 		hint += fmt.Sprintf(" The public key that belongs to an identity file is what age-keygen -y %s prints.", file)
 	}
 	return &view.Hint{Err: err, Hint: hint}
@@ -112,7 +112,7 @@ func (s *Session) reseal(ctx context.Context, wait time.Duration) (said []string
 			said = append(said, "Older states lie beside it in plain; remove them when you need them no more: "+strings.Join(left, ", ")+".")
 		}
 	} else if done {
-		said = append(said, "The state is in plain now: whoever can read its file has the cluster's keys.")
+		said = append(said, "The state is in plain now.")
 	}
 	return said, err
 }
