@@ -89,16 +89,20 @@ func New(c Config) (*Keys, error) {
 	return k, nil
 }
 
+// ErrSecretKey: it is no public key, and is not to be printed.
+var ErrSecretKey = errors.New("a secret key stands where recipients are listed; take it out, make a new one, and list what age-keygen calls its public key")
+
 func recipient(text string) (age.Recipient, error) {
 	var list []age.Recipient
 	var err error
+	upper := strings.ToUpper(text)
 	switch {
+	case strings.Contains(upper, "AGE-SECRET-KEY-"), strings.Contains(upper, "PRIVATE KEY"):
+		return nil, ErrSecretKey
 	case strings.HasPrefix(text, "ssh-"):
 		var r age.Recipient
 		r, err = agessh.ParseRecipient(text)
 		list = []age.Recipient{r}
-	case strings.HasPrefix(text, "AGE-SECRET-KEY-"):
-		return nil, errors.New("a secret key stands where recipients are listed; take it out, make a new one, and list what age-keygen calls its public key")
 	default:
 		list, err = age.ParseRecipients(strings.NewReader(text))
 	}

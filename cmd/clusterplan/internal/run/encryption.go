@@ -33,9 +33,13 @@ func (s *Session) setKeys() {
 	}
 	if err != nil {
 		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid encryption", Detail: strings.ToUpper(err.Error()[:1]) + err.Error()[1:] + "."}
-		if d.Subject = e.Range.Ptr(); s.place.now != nil { // not of the files that were read
+		switch {
+		case s.place.now != nil: // not of the files that were read
 			d.Detail = fmt.Sprintf("%s in the definition's directory: %s", e.Range, d.Detail)
-			d.Subject = nil
+		case errors.Is(err, seal.ErrSecretKey): // its line is not for a log
+			d.Detail = fmt.Sprintf("%s: %s", e.Range, d.Detail)
+		default:
+			d.Subject = e.Range.Ptr()
 		}
 		s.Diags = append(s.Diags, d)
 		keys, _ = seal.New(environment())
