@@ -18,7 +18,7 @@ const (
 	// MostApplied is how many applies are kept, the newest.
 	MostApplied = 1000
 	// MostVariables is how many bytes of variables are kept with them; beyond that
-	// the oldest applies lose theirs.
+	// the oldest applies lose theirs, and one that has more by itself its own.
 	MostVariables = 1 << 20
 )
 
@@ -167,11 +167,13 @@ func (s *State) trim() {
 		if _, counted := kept[key]; key == "" || counted {
 			continue
 		}
-		if size += len(text); have && size <= MostVariables {
-			kept[key] = text
-			continue
+		if have && len(text) <= MostVariables { // what is more by itself takes no other's room
+			if size += len(text); size <= MostVariables { // else none that is older has any either
+				kept[key] = text
+				continue
+			}
 		}
-		if size = MostVariables + 1; !cloned { // none that is older either
+		if !cloned {
 			s.History, cloned = slices.Clone(s.History), true
 		}
 		s.History[i].Variables = ""

@@ -115,3 +115,23 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Errorf("%d, %v", len(back.History), err)
 	}
 }
+
+// One apply with more variables than are ever kept loses its own, and no other's.
+func TestVariablesOfOneTooLarge(t *testing.T) {
+	var s State
+	for i, n := range []int{10, MostVariables + 1, 20} {
+		text, err := json.Marshal([]Variable{{Name: "x", Value: json.RawMessage(`"` + strings.Repeat("x", n) + `"`)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, _ = Fold(s, []Entry{{Begin: &Begin{Run: string(rune('a' + i)), Variables: text}}})
+	}
+	for i, want := range []bool{true, false, true} {
+		if _, kept, err := s.VariablesOf(&s.History[i]); err != nil || kept != want {
+			t.Errorf("apply %d: %v, %v", i+1, kept, err)
+		}
+	}
+	if len(s.Variables) != 2 {
+		t.Errorf("%d are kept", len(s.Variables))
+	}
+}
