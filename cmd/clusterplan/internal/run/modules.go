@@ -135,7 +135,14 @@ func modules(fsys fs.FS) lang.Modules {
 			return lang.Module{}, fmt.Errorf("a directory begins with ./ or ../, and %q doesn't. Write ./%s", source, source)
 		}
 		dir := path.Join(from, source)
-		sub, err := fs.Sub(fsys, moduleDirs+url.PathEscape(dir))
+		name := url.PathEscape(dir)
+		switch dir {
+		case ".": // calls itself, or its caller
+			return lang.Module{FS: fsys, Dir: dir}, nil
+		case "..": // no name in an fs.FS
+			name = "%2E%2E"
+		}
+		sub, err := fs.Sub(fsys, moduleDirs+name)
 		if err != nil {
 			return lang.Module{}, err
 		}
