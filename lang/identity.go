@@ -72,10 +72,12 @@ func hasIdentity(t cty.Type) bool {
 	case t.IsCollectionType():
 		return hasIdentity(t.ElementType())
 	}
-	return false
+	return t.Equals(identityType)
 }
 
 // withoutIdentity makes plain objects of nodes, groups and resources.
+// An identity by itself, which for, values() and lookup() find in such an
+// object, becomes its address.
 func withoutIdentity(v cty.Value) cty.Value {
 	t := v.Type()
 	if !hasIdentity(t) {
@@ -84,6 +86,8 @@ func withoutIdentity(v cty.Value) cty.Value {
 	v, marks := v.Unmark()
 	plain := plainType(t)
 	switch {
+	case t.Equals(identityType) && v.IsKnown() && !v.IsNull():
+		return cty.StringVal(v.EncapsulatedValue().(*addr.Address).String()).WithMarks(marks)
 	case !v.IsKnown():
 		return cty.UnknownVal(plain).WithMarks(marks)
 	case v.IsNull():
@@ -150,6 +154,8 @@ func plainType(t cty.Type) cty.Type {
 		return cty.Map(plainType(t.ElementType()))
 	case t.IsSetType():
 		return cty.Set(plainType(t.ElementType()))
+	case t.Equals(identityType):
+		return cty.String
 	}
 	return t
 }
