@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"path"
 	"regexp"
@@ -37,8 +38,8 @@ func functions(fsys fs.FS) map[string]function.Function {
 		"contains": stdlib.ContainsFunc, "csvdecode": stdlib.CSVDecodeFunc, "distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc,
 		"flatten": stdlib.FlattenFunc, "floor": stdlib.FloorFunc, "format": stdlib.FormatFunc, "formatdate": stdlib.FormatDateFunc,
 		"formatlist": stdlib.FormatListFunc, "indent": stdlib.IndentFunc, "index": indexFunc, "join": stdlib.JoinFunc,
-		"keys": stdlib.KeysFunc, "length": lengthFunc, "log": stdlib.LogFunc, "lookup": lookupFunc, "lower": stdlib.LowerFunc,
-		"max": stdlib.MaxFunc, "merge": stdlib.MergeFunc, "min": stdlib.MinFunc, "parseint": stdlib.ParseIntFunc, "pow": stdlib.PowFunc,
+		"keys": stdlib.KeysFunc, "length": lengthFunc, "log": realFunc(stdlib.LogFunc, func(n, base float64) float64 { return math.Log(n) / math.Log(base) }), "lookup": lookupFunc, "lower": stdlib.LowerFunc,
+		"max": stdlib.MaxFunc, "merge": stdlib.MergeFunc, "min": stdlib.MinFunc, "parseint": stdlib.ParseIntFunc, "pow": realFunc(stdlib.PowFunc, math.Pow),
 		"range": stdlib.RangeFunc, "regex": stdlib.RegexFunc, "regexall": stdlib.RegexAllFunc, "replace": replaceFunc,
 		"reverse": stdlib.ReverseListFunc, "setintersection": stdlib.SetIntersectionFunc, "setproduct": stdlib.SetProductFunc,
 		"setsubtract": stdlib.SetSubtractFunc, "setunion": stdlib.SetUnionFunc, "signum": stdlib.SignumFunc, "slice": stdlib.SliceFunc,
@@ -84,6 +85,24 @@ func functions(fsys fs.FS) map[string]function.Function {
 		m[name] = refusedFunc(why)
 	}
 	return m
+}
+
+// realFunc is a function of two numbers that for some has no result, which
+// calc tells: f panics then.
+func realFunc(f function.Function, calc func(a, b float64) float64) function.Function {
+	return function.New(&function.Spec{
+		Params:       f.Params(),
+		Type:         function.StaticReturnType(cty.Number),
+		RefineResult: notNull,
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			a, _ := args[0].AsBigFloat().Float64()
+			b, _ := args[1].AsBigFloat().Float64()
+			if math.IsNaN(calc(a, b)) {
+				return cty.NilVal, fmt.Errorf("of %v and %v there is no result that is a number", a, b)
+			}
+			return f.Call(args)
+		},
+	})
 }
 
 func stringFunc(f func(string) (string, error)) function.Function {

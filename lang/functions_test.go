@@ -29,6 +29,7 @@ func TestFunctions(t *testing.T) {
 		`index(["a", "b"], "b")`: `1`, `index(["a"], "b")`: `error: the list doesn't have the value`,
 		`replace("a.b", ".", "-")`: `"a-b"`, `replace("a1", "/[0-9]/", "")`: `"a"`,
 		`one([])`: `null`, `one([1])`: `1`, `one([1, 2])`: `error: more than one`,
+		`log(-1, 2)`: `error: of -1 and 2 there is no result`, `log(0, 0)`: `error: no result`, `pow(-1, 0.5)`: `error: no result`,
 		`sum([1, 2.5])`:         `3.5`,
 		`alltrue([true, true])`: `true`, `alltrue([])`: `true`, `anytrue([])`: `false`, `anytrue([false, true])`: `true`,
 		`coalesce("", "b")`: `"b"`, `coalesce(null, 2)`: `2`, `coalesce("", "")`: `error: neither null nor empty`,
