@@ -101,7 +101,7 @@ func TestRollback(t *testing.T) {
 
 	// A saved rollback is a plan like any other. This one has a sensitive value, and is not saved.
 	l.must(1, "rollback", "HEAD~1", "--allow-delete", token, "--out", filepath.Join(t.TempDir(), "back.plan")).wants(t, "sensitive values (var.token)")
-	l.must(0, "rollback", "HEAD~1", "--allow-delete", "--auto-approve", token).wants(t, "group.worker")
+	l.must(0, "rollback", "HEAD~1", "--allow-delete", "--auto-approve", token).wants(t, "The definition as of HEAD~1: ", "group.worker")
 	if id(worker) != was || id(job) != "" || id(extra) != "" {
 		t.Errorf("after the rollback: worker %q, was %s, job %q, extra %q", id(worker), was, id(job), id(extra))
 	}

@@ -146,8 +146,8 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 				return err
 			}
 			defer s.Close()
-			if at := s.At(); at.Hash != "" && !f.asJSON {
-				fmt.Fprintf(a.out, "The definition as of %s: %.12s %s\n\n", f.ref, at.Hash, at.Subject)
+			if f.ref != "" && !f.asJSON {
+				a.asOf(f.ref, s)
 			}
 			p, err := s.Plan(ctx, o)
 			return a.planned(s, p, o, err, planOutput{out, f.asJSON, detailed})

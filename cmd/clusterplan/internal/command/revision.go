@@ -127,6 +127,9 @@ apply goes forward again, unless git revert comes before it.`,
 				return err
 			}
 			defer s.Close()
+			if !f.asJSON {
+				a.asOf(args[0], s)
+			}
 			if out == "" {
 				if !auto && !a.canAsk() {
 					return hint(fmt.Errorf("%s asks before it does anything, and there is no terminal to ask on", cmd.CommandPath()),
@@ -152,4 +155,10 @@ apply goes forward again, unless git revert comes before it.`,
 	c.Flags().BoolVar(&auto, "auto-approve", false, "don't ask")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print a JSON object an event, or with --out the plan's; without --out asks for --auto-approve")
 	return c
+}
+
+// asOf says which revision a plan is of. What a commit is called others say.
+func (a *app) asOf(rev string, s *run.Session) {
+	at := s.At()
+	fmt.Fprintf(a.out, "The definition as of %s: %.12s %s\n\n", rev, at.Hash, view.Tame(at.Subject))
 }

@@ -98,7 +98,7 @@ func (s Style) Log(w io.Writer, list []statefile.Applied) error {
 		if what != statefile.OutcomeDone {
 			what = s.Yellow(what)
 		}
-		rows = append(rows, []string{fmt.Sprint(a.Serial), a.Time.UTC().Format("2006-01-02 15:04:05"), rev, a.Action, what, strings.Join(counts, " "), a.Who})
+		rows = append(rows, []string{fmt.Sprint(a.Serial), a.Time.UTC().Format("2006-01-02 15:04:05"), rev, a.Action, what, strings.Join(counts, " "), Tame(a.Who)})
 	}
 	return table(w, rows)
 }
