@@ -3,12 +3,9 @@ package command
 import (
 	"context"
 	"fmt"
-	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -129,70 +126,4 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
-}
-
-func completionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:       "completion bash|zsh|fish|powershell",
-		Short:     "Print a script for the shell's completion",
-		Long:      long("Completion prints a script that has the shell complete commands, flags, groups and nodes.", helpDone, helpError),
-		Example:   "  source <(clusterplan completion bash)",
-		Args:      exactly("a shell (bash, zsh, fish or powershell)"),
-		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			root, out := cmd.Root(), cmd.OutOrStdout()
-			write, ok := map[string]func(io.Writer) error{
-				"bash":       func(w io.Writer) error { return root.GenBashCompletionV2(w, true) },
-				"zsh":        root.GenZshCompletion,
-				"fish":       func(w io.Writer) error { return root.GenFishCompletion(w, true) },
-				"powershell": root.GenPowerShellCompletionWithDesc,
-			}[args[0]]
-			if !ok {
-				return hint(fmt.Errorf("there is no completion for %q", args[0]), "There is for bash, zsh, fish and powershell.")
-			}
-			return write(out)
-		},
-	}
-}
-
-// What complete offers besides the names of groups and nodes: addresses in the
-// state, as an argument or for a flag of a command with a DIR, and outputs.
-const (
-	completeAddress = "address"
-	completeFlag    = "address of a flag"
-	completeOutput  = "output"
-)
-
-// complete offers the names of groups or nodes from the state.
-func (a *app) complete(kind string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		const only = cobra.ShellCompDirectiveNoFileComp
-		if kind == "" || len(args) > 0 && kind != completeFlag {
-			return nil, only
-		}
-		dir := "."
-		if f := cmd.Flags().Lookup("dir"); f != nil {
-			dir = f.Value.String()
-		} else if kind == completeFlag {
-			dir = dirArg(args)
-		}
-		if a.chdir != "" && os.Chdir(a.chdir) != nil {
-			return nil, only
-		}
-		s, err := a.state(dir)
-		if err != nil {
-			return nil, only
-		}
-		switch kind {
-		case completeAddress, completeFlag:
-			var all []string
-			for _, o := range s.Snap.State.Objects {
-				all = append(all, o.Addr.String())
-			}
-			return all, only
-		case completeOutput:
-			return slices.Sorted(maps.Keys(s.Snap.State.Outputs)), only
-		}
-		return s.Names(kind), only
-	}
 }

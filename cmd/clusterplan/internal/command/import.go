@@ -23,7 +23,7 @@ it. An import block in the definition does the same as a part of plan and apply.
 		Example: "  clusterplan import group.web web\n  clusterplan import 'node.n[\"a\"]' 127.0.0.1:21007",
 		Args:    exactly("an ADDRESS", "an ID"),
 
-		ValidArgsFunction: a.complete(completeAddress),
+		ValidArgsFunction: a.complete(completeImport),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := addr.Parse(args[0])
 			if err != nil {

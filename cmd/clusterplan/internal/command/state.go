@@ -33,7 +33,7 @@ List prints the address of every object that the state knows, or of those that a
 ADDRESS names: an object, a group with its resources, all instances of a block.`, helpDone, helpError),
 		Example: "  clusterplan --chdir examples/quickstart state list\n  clusterplan state list group.web node.n",
 
-		ValidArgsFunction: a.complete(completeAddress),
+		ValidArgsFunction: a.complete(completeSome),
 		RunE: func(_ *cobra.Command, args []string) error {
 			which, err := parseAll(args)
 			if err != nil {
@@ -74,7 +74,7 @@ func (a *app) stateShowCommand() *cobra.Command {
 		Example: "  clusterplan state show group.web\n  clusterplan state show 'node.n[\"a\"]'",
 		Args:    exactly("an ADDRESS"),
 
-		ValidArgsFunction: a.complete(completeAddress),
+		ValidArgsFunction: a.complete(completeOne),
 		RunE: func(_ *cobra.Command, args []string) error {
 			at, err := addr.Parse(args[0])
 			if err != nil {

@@ -70,7 +70,7 @@ Nothing that runs is touched. The state as it was is kept beside it.`, helpDone,
 		Example: "  clusterplan state mv group.web group.site\n  clusterplan state mv node.n1 'node.n[\"a\"]'\n  clusterplan state mv --dry-run node.n node.member",
 		Args:    exactly("a SOURCE", "a DESTINATION"),
 
-		ValidArgsFunction: a.complete(completeAddress),
+		ValidArgsFunction: a.complete(completeMove),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, err := addr.ParseTarget(args[0])
 			if err != nil {
@@ -107,7 +107,7 @@ state push --force brings it back.`, helpDone, helpError, helpLocked),
 			}
 			return nil
 		},
-		ValidArgsFunction: a.complete(completeAddress),
+		ValidArgsFunction: a.complete(completeSome),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			which, err := parseAll(args)
 			if err != nil {

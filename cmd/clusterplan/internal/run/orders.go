@@ -145,6 +145,36 @@ func (s *Session) Names(kind string) []string {
 	return names
 }
 
+// Defined are the addresses of what the definition has, as far as it can be worked
+// out, for completion.
+func (s *Session) Defined() []addr.Address {
+	var out []addr.Address
+	if def, _ := s.Config.Evaluate(nil); def != nil {
+		for i := range def.Objects {
+			out = append(out, def.Objects[i].Addr)
+		}
+	}
+	return out
+}
+
+// DefinedNames are Names of the definition.
+func (s *Session) DefinedNames(kind string) []string {
+	var out []string
+	if def, _ := s.Config.Evaluate(nil); def != nil {
+		for i := range def.Spec().Nodes {
+			if n := &def.Spec().Nodes[i]; kind == addr.TypeNode {
+				out = append(out, n.Name)
+			}
+		}
+		for i := range def.Spec().Groups {
+			if g := &def.Spec().Groups[i]; kind == addr.TypeGroup {
+				out = append(out, g.Name)
+			}
+		}
+	}
+	return out
+}
+
 // Events calls fn for every event that is kept, and with follow for those to
 // come until ctx ends.
 func (s *Session) Events(ctx context.Context, last uint, follow bool, fn func(client.Event) error) error {
