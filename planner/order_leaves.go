@@ -115,4 +115,10 @@ func (o *orderer) leaveEarly() {
 		o.early = append(o.early, u)
 		return true
 	})
+	// Those that own something still leave first of the rest, for the same reason.
+	down := func(u *Unit) bool {
+		v := t.voters[u.Key.Addr]
+		return u.Action != "forget" && v != nil && !v.up
+	}
+	slices.SortStableFunc(o.leaves, func(a, b *Unit) int { return rank(!down(a)) - rank(!down(b)) })
 }
