@@ -123,7 +123,11 @@ func blockAt(all []lang.BlockType, path string) (*lang.BlockType, error) {
 			if len(names) == 0 {
 				return nil, hint(fmt.Errorf("%s has no block %q", where, name), "There is none in it.")
 			}
-			return nil, hint(fmt.Errorf("%s has no block %q", where, name), "There are %s.", strings.Join(names, ", "))
+			near := lang.Nearest(name, names)
+			if near != "" {
+				near = fmt.Sprintf("Did you mean %s? ", near)
+			}
+			return nil, hint(fmt.Errorf("%s has no block %q", where, name), "%sThere are %s.", near, strings.Join(names, ", "))
 		}
 		at, in, where = next, next.Blocks, next.Name
 	}
