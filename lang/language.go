@@ -40,7 +40,22 @@ var (
 	backendLocal = spec.Schema{Name: "local", Doc: "The state is a file.", Attributes: []spec.Attribute{
 		{Name: "path", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The state file, relative to the definition's directory; a literal."},
 	}}
-	backends = []spec.Schema{backendLocal}
+	// backendHTTP's arguments are Terraform's. A secret does not stand here: the
+	// environment has it, and what else is left out.
+	backendHTTP = spec.Schema{Name: "http", Doc: "The state lies behind an HTTP address, as Terraform's HTTP backend has it. Needs an encryption block. What is left out is taken from CLUSTERPLAN_HTTP_ADDRESS and so on; the password from there alone.", Attributes: []spec.Attribute{
+		{Name: "address", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "URL of the state, asked by GET; a literal."},
+		{Name: "update_method", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Method that writes the state; default POST."},
+		{Name: "lock_address", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "URL of the lock, without which nothing is written."},
+		{Name: "lock_method", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Method that takes the lock; default LOCK."},
+		{Name: "unlock_address", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "URL that gives the lock back; default lock_address."},
+		{Name: "unlock_method", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Method that gives the lock back; default UNLOCK."},
+		{Name: "username", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "For Basic authentication; the password is in CLUSTERPLAN_HTTP_PASSWORD."},
+		{Name: "client_ca_certificate_pem", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Authority of the server's certificate, as PEM text; default: the system's."},
+		{Name: "retry_max", Type: spec.TypeNumber, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "So often a request that failed is made again; default 2."},
+		{Name: "retry_wait_min", Type: spec.TypeNumber, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Seconds before the first time; default 1."},
+		{Name: "retry_wait_max", Type: spec.TypeNumber, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Most seconds between two times; default 30."},
+	}}
+	backends = []spec.Schema{backendLocal, backendHTTP}
 
 	encryptionArgs = []spec.Attribute{
 		{Name: "recipients", Type: spec.TypeStrings, KnownAtPlan: true, Impact: spec.ImpactNone,

@@ -37,6 +37,9 @@ func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
 			diags = append(diags, c.backend(inner)...)
 		}
 	}
+	if b := c.Backend; b != nil && b.Type != "local" && c.Encryption == nil {
+		diags = append(diags, errorAt(b.Range, "Backend without encryption", fmt.Sprintf("The state holds the cluster's keys, and backend %q keeps it elsewhere: it is sent there encrypted or not at all. Add an encryption block to the clusterplan block.", b.Type)))
+	}
 	return diags
 }
 
@@ -122,7 +125,14 @@ func (c *Config) backend(b *hcl.Block) hcl.Diagnostics {
 }
 
 // laterBackends are those that a later version has.
-var laterBackends = []string{"git", "http"}
+var laterBackends = []string{"git"}
+
+// BackendSetting tells whether a backend has a setting of this name.
+func BackendSetting(backend, name string) bool {
+	return slices.ContainsFunc(backends, func(s spec.Schema) bool {
+		return s.Name == backend && slices.ContainsFunc(s.Attributes, func(a spec.Attribute) bool { return a.Name == name })
+	})
+}
 
 func backendNames() string {
 	names := make([]string, len(backends))

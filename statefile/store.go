@@ -112,8 +112,15 @@ type LockedError struct {
 
 func (e *LockedError) Error() string {
 	h := e.Holder
-	return fmt.Sprintf("%v: %s by %s since %s (%s, process %d on %s, lock %s)",
-		ErrLocked, e.Path, h.Who, h.Since.Local().Format("2006-01-02 15:04:05"), h.What, h.PID, h.Host, h.ID)
+	if h.ID == "" {
+		return fmt.Sprintf("%v: %s; who holds the lock is not told", ErrLocked, e.Path)
+	}
+	at := ""
+	if h.PID != 0 {
+		at = fmt.Sprintf("process %d on %s, ", h.PID, h.Host)
+	}
+	return fmt.Sprintf("%v: %s by %s since %s (%s, %slock %s)",
+		ErrLocked, e.Path, h.Who, h.Since.Local().Format("2006-01-02 15:04:05"), h.What, at, h.ID)
 }
 
 // Is tells that it is ErrLocked.

@@ -60,6 +60,7 @@ lang/spec, lang/schema, graph, hcl, cty, cty-yaml, xtext < lang   # the language
 lang/addr, cty, crypto < statefile                        # types and codecs, no files; a journal's records are sealed one by one
 statefile, age < statefile/seal                           # encryption at rest
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
+statefile, internal/atomicfile < statefile/httpstore       # behind an address, as Terraform's HTTP backend; puts aside in files
 
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
 NONE < runtime/eventlog                                   # pure: events in, a story out
@@ -100,7 +101,7 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-statefile/seal, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 

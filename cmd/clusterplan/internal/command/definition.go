@@ -19,6 +19,7 @@ import (
 
 func (a *app) initCommand() *cobra.Command {
 	var o run.Options
+	var backend []string
 	c := &cobra.Command{
 		Use:   "init [DIR]",
 		Short: "Make a definition's directory ready",
@@ -26,11 +27,19 @@ func (a *app) initCommand() *cobra.Command {
 Init checks that the definition can be read, that its providers are there, and that
 the state can be. Apply does this by itself; init is for scripts and for looking.
 Where the definition has the state encrypted, init encrypts one that is in plain, and
-has an encrypted one be for the present recipients.`, helpDone, helpError),
+has an encrypted one be for the present recipients. A backend other than a file needs
+it, and so does one that was changed.`, helpDone, helpError),
 		Example: "  clusterplan init examples/quickstart",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.Version = Version
+			o.Version, o.Init = Version, true
+			if o.Migrate && o.Reconfigure {
+				return errors.New("--migrate-state and --reconfigure: one of the two")
+			}
+			var err error
+			if o.BackendConfig, err = run.ParseBackendConfig(backend); err != nil {
+				return err
+			}
 			s, err := run.Open(dirArg(args), o)
 			if err != nil {
 				return err
@@ -55,6 +64,9 @@ has an encrypted one be for the present recipients.`, helpDone, helpError),
 			return err
 		},
 	}
+	c.Flags().BoolVar(&o.Migrate, "migrate-state", false, "the backend was changed: bring the state there")
+	c.Flags().BoolVar(&o.Reconfigure, "reconfigure", false, "the backend was changed: use what is there, and leave the state where it was")
+	c.Flags().StringArrayVar(&backend, "backend-config", nil, "`NAME=VALUE`: a setting of the backend that the definition leaves out; kept for later commands")
 	c.Flags().BoolVar(&o.Decrypt, "decrypt-state", false, "the encryption block was taken out: write the encrypted state in plain from now on")
 	return c
 }

@@ -240,6 +240,9 @@ func (s *Session) prepare() error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &view.Hint{Err: fmt.Errorf("make the directory for the state: %w", err), Hint: "The definition's directory has to be writable: state and nodes lie in it."}
 	}
+	if err := s.recordLocal(); err != nil {
+		return err
+	}
 	ignore := filepath.Join(dir, ".gitignore")
 	if _, err := os.Stat(ignore); err == nil {
 		return nil
@@ -255,7 +258,11 @@ func (s *Session) Init(ctx context.Context) (said []string, err error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	if said, err = s.reseal(ctx, 0); err != nil {
+	if said, err = s.setBackend(ctx); err != nil {
+		return said, err
+	}
+	more, err := s.reseal(ctx, 0)
+	if said = append(said, more...); err != nil {
 		return said, err
 	}
 	return said, s.ReadState()

@@ -78,7 +78,11 @@ func (s *Session) Plan(ctx context.Context, o PlanOptions) (*Planned, error) {
 }
 
 func (s *Session) lock(ctx context.Context, what string, wait time.Duration) (statefile.Lock, error) {
-	l, err := s.Store.Lock(ctx, statefile.LockRequest{Who: Who(), What: what, Timeout: wait, Watching: func(h statefile.LockInfo, term time.Duration) {
+	return s.lockOf(ctx, s.Store, what, wait)
+}
+
+func (s *Session) lockOf(ctx context.Context, store statefile.Store, what string, wait time.Duration) (statefile.Lock, error) {
+	l, err := store.Lock(ctx, statefile.LockRequest{Who: Who(), What: what, Timeout: wait, Watching: func(h statefile.LockInfo, term time.Duration) {
 		s.opts.Tell(fmt.Sprintf("The state is locked by %s (%s, on %s). Whether that is alive can only be seen by its heartbeat: waiting for one, for up to %v.", h.Who, h.What, h.Host, term))
 	}})
 	if errors.Is(err, ErrLocked) {

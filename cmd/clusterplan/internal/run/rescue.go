@@ -12,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/httpstore"
 )
 
 // rescueName is the file for a state that could not be written where it belongs.
@@ -25,7 +26,9 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 	if err == nil || res == nil || len(res.State.Objects) == 0 {
 		return err
 	}
-	if snap, rerr := s.Store.Read(); rerr != nil || snap.State.Lineage != "" {
+	// A server that does not answer may have it all; until it does, nobody knows.
+	_, remote := s.Store.(*httpstore.Store)
+	if snap, rerr := s.Store.Read(); rerr != nil && !remote || rerr == nil && snap.State.Lineage != "" {
 		return err
 	}
 	st := res.State
@@ -47,8 +50,15 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 		}
 		if atomicfile.Write(path, data, 0o600) == nil {
 			return &view.Hint{Err: fmt.Errorf("%w; what the apply had done is in %s", err, path),
-				Hint: fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(s.Store.Path()), path)}
+				Hint: rescueHint(s.Store.Path(), path, remote)}
 		}
 	}
 	return fmt.Errorf("%w; what the apply had done could not be written anywhere else either", err)
+}
+
+func rescueHint(place, path string, remote bool) string {
+	if remote { // its journal tells more, also of what was begun
+		return fmt.Sprintf("Once %s answers again, clusterplan apply goes on from what it has, and the file can be removed. Only where it has lost the state: clusterplan state push %s.", place, path)
+	}
+	return fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(place), path)
 }

@@ -31,7 +31,6 @@ import (
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/localstore"
 	"github.com/clusterplan/clusterplan/statefile/seal"
 )
 
@@ -57,6 +56,11 @@ type Options struct {
 	Record bool
 	// Decrypt has an encrypted state written in plain from now on (Init).
 	Decrypt bool
+	// Init sets the backend up. Migrate brings the state to the one that the
+	// definition has; Reconfigure uses what is there. BackendConfig are settings of
+	// it that the definition leaves out.
+	Init, Migrate, Reconfigure bool
+	BackendConfig              map[string]string
 	// Ref is a revision of git: the definition is read as of it. Where the state
 	// lies is what the directory itself says. "": the directory's files.
 	Ref string
@@ -144,17 +148,8 @@ func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 		FS: fsys, Dir: dir, Modules: modules(fsys), Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
 		Providers: s.places(),
 	})
-	path := localstore.DefaultPath(s.abs)
-	if b := s.backend(); b != nil && b.Settings["path"] != "" {
-		if path = b.Settings["path"]; !filepath.IsAbs(path) {
-			path = filepath.Join(s.abs, path)
-		}
-	}
 	s.setKeys()
-	var err error
-	s.Store, err = localstore.Open(path, localstore.Options{Program: s.opts.Version, Keys: s.keys, Decrypt: s.opts.Decrypt,
-		ReadSealed: s.Diags.HasErrors()}) // what the definition says may be in what can't be read of it
-	return err
+	return s.openStore()
 }
 
 // dataDir is where nodes lie that are on this machine.

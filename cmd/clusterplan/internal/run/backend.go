@@ -1,0 +1,333 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/httpstore"
+	"github.com/clusterplan/clusterplan/statefile/localstore"
+)
+
+// used is the backend that a definition's directory uses, as init has recorded it.
+// Without a record it is the local one. A definition that says another one is no
+// reason to go on with an empty state: everything would be made a second time.
+type used struct {
+	Type    string `json:"type"`
+	Path    string `json:"path,omitempty"`    // local: absolute
+	Address string `json:"address,omitempty"` // http
+	// Settings are the definition's of then, Config what init --backend-config gave.
+	Settings map[string]string `json:"settings,omitempty"`
+	Config   map[string]string `json:"config,omitempty"`
+}
+
+func (u *used) same(o *used) bool {
+	return u.Type == o.Type && u.Path == o.Path && u.Address == o.Address
+}
+
+// where it is, for people.
+func (u *used) where() string {
+	if u.Type == "local" {
+		return u.Path
+	}
+	return u.Address
+}
+
+// http are the settings of a backend behind an address.
+func (u *used) http() (httpstore.Settings, error) {
+	all := maps.Clone(u.Settings)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, u.Config)
+	set, err := httpstore.ParseEnvironment(all)
+	if err != nil {
+		return set, fmt.Errorf(`backend "http": %w`, err)
+	}
+	return set, nil
+}
+
+func (s *Session) record() string { return filepath.Join(s.dataDir(), "backend.json") }
+
+// recorded is what init has recorded; nil: nothing.
+func (s *Session) recorded() (*used, error) {
+	data, err := os.ReadFile(s.record())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	u := new(used)
+	if err == nil {
+		err = json.Unmarshal(data, u)
+	}
+	if err == nil && u.Type != "local" && u.Type != "http" {
+		err = fmt.Errorf("it names the backend %q, which this version has not", u.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("which backend is used here, %s: %w; clusterplan init --reconfigure writes it anew, after a look at the definition's backend block", s.record(), err)
+	}
+	return u, nil
+}
+
+func (s *Session) setRecord(u *used) error {
+	data, err := json.MarshalIndent(u, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(s.record(), append(data, '\n'), 0o600)
+}
+
+// defined is the backend that the definition has, with what init --backend-config
+// gave, now or before.
+func (s *Session) defined(before *used) (u *used, set httpstore.Settings, err error) {
+	b := s.backend()
+	if b == nil {
+		b = &lang.Backend{Type: "local"}
+	}
+	u = &used{Type: b.Type, Config: s.opts.BackendConfig}
+	if u.Config == nil && before != nil && before.Type == u.Type {
+		u.Config = before.Config
+	}
+	if u.Type == "local" {
+		if len(s.opts.BackendConfig) > 0 {
+			return u, set, errors.New(`--backend-config: the definition's backend is "local", which is told all in its block`)
+		}
+		u.Config = nil
+		u.Path = localstore.DefaultPath(s.abs)
+		if p := b.Settings["path"]; p != "" {
+			if u.Path = p; !filepath.IsAbs(p) {
+				u.Path = filepath.Join(s.abs, p)
+			}
+		}
+		return u, set, nil
+	}
+	u.Settings = b.Settings
+	set, err = u.http()
+	u.Address = set.Address
+	return u, set, err
+}
+
+// storeAt opens what a backend has.
+func (s *Session) storeAt(u *used, set httpstore.Settings) (statefile.Store, error) {
+	if u.Type == "local" {
+		return localstore.Open(u.Path, localstore.Options{Program: s.opts.Version, Keys: s.keys, Decrypt: s.opts.Decrypt,
+			ReadSealed: s.Diags.HasErrors()}) // what the definition says may be in what can't be read of it
+	}
+	return httpstore.Open(set, httpstore.Options{Program: s.opts.Version, Keys: s.keys, Dir: s.dataDir()})
+}
+
+// openStore opens the state's place. Where that is not known to be the right one,
+// every look at the state says why.
+func (s *Session) openStore() error {
+	before, err := s.recorded()
+	if err != nil && !s.opts.Reconfigure {
+		s.Store = &nowhere{"?", err}
+		return nil
+	}
+	now, set, err := s.defined(before)
+	remote := now.Type != "local" || before != nil && before.Type != "local"
+	var changed error
+	switch {
+	case s.opts.Init || !remote:
+	case s.Diags.HasErrors() && s.backend() == nil:
+		changed = &view.Hint{Err: fmt.Errorf("the state lies at %s, and the definition, which would say how, can't be read", before.where()), Hint: "clusterplan validate shows its errors."}
+	case before == nil:
+		changed = &view.Hint{Err: fmt.Errorf("the backend %q at %s is not set up in this directory", now.Type, now.where()), Hint: "Run clusterplan init; with --migrate-state where a state is to be brought there."}
+	case !before.same(now):
+		changed = &view.Hint{Err: fmt.Errorf("the backend has changed: the state lies at %s (%s), and the definition says %s (%s)", before.where(), before.Type, now.where(), now.Type),
+			Hint: "clusterplan init --migrate-state brings the state there; init --reconfigure uses what is there already. Or put the backend block back."}
+	}
+	if err == nil {
+		err = changed
+	}
+	if err == nil {
+		if s.Store, err = s.storeAt(now, set); err != nil && now.Type == "local" {
+			return err
+		}
+	}
+	if err != nil {
+		s.Store = &nowhere{now.where(), err}
+	}
+	return nil
+}
+
+// nowhere is the place of a state that can't be used, and why.
+type nowhere struct {
+	path string
+	why  error
+}
+
+func (n *nowhere) Path() string                       { return n.path }
+func (n *nowhere) Begun() bool                        { return true }
+func (n *nowhere) Read() (*statefile.Snapshot, error) { return nil, n.why }
+func (n *nowhere) Lock(context.Context, statefile.LockRequest) (statefile.Lock, error) {
+	return nil, n.why
+}
+func (n *nowhere) ForceUnlock(string) (*statefile.LockInfo, error) { return nil, n.why }
+func (n *nowhere) InPlain() []string                               { return nil }
+
+// setBackend has the directory use the definition's backend from now on, and with
+// Options.Migrate brings the state there. It says what it did.
+func (s *Session) setBackend(ctx context.Context) (said []string, err error) {
+	before, err := s.recorded()
+	if err != nil && !s.opts.Reconfigure {
+		return nil, err
+	}
+	if before == nil {
+		before = &used{Type: "local", Path: localstore.DefaultPath(s.abs)}
+	}
+	now, set, err := s.defined(before)
+	if err != nil {
+		return nil, err
+	}
+	if s.Store, err = s.storeAt(now, set); err != nil {
+		return nil, err
+	}
+	if now.same(before) || s.opts.Reconfigure || now.Type == "local" && before.Type == "local" && !s.opts.Migrate {
+		return nil, s.keepRecord(now)
+	}
+	from, err := s.storeBefore(before)
+	if err != nil {
+		return nil, err
+	}
+	if !s.opts.Migrate {
+		snap, err := from.Read()
+		if err != nil || snap.State.Lineage != "" {
+			return nil, errors.Join(err, &view.Hint{Err: fmt.Errorf("the backend has changed: there is a state at %s (%s), and the definition says %s (%s)", before.where(), before.Type, now.where(), now.Type),
+				Hint: "init --migrate-state brings the state there; init --reconfigure leaves it, and uses what is there."})
+		}
+		return nil, s.keepRecord(now)
+	}
+	return s.migrate(ctx, from, s.Store, func() error { return s.keepRecord(now) })
+}
+
+// keepRecord: without one the state lies at its default place.
+func (s *Session) keepRecord(u *used) error {
+	if u.Type == "local" && u.Path == localstore.DefaultPath(s.abs) {
+		if err := os.Remove(s.record()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return s.setRecord(u)
+}
+
+// recordLocal has it known where a state lies that is not at its default place: a
+// definition that says another backend one day has it brought there.
+func (s *Session) recordLocal() error {
+	before, err := s.recorded()
+	if err != nil || before != nil && before.Type != "local" {
+		return nil // init's to mend
+	}
+	b := s.backend()
+	if b != nil && b.Type != "local" {
+		return nil
+	}
+	now, _, err := s.defined(before)
+	if err != nil || before != nil && before.same(now) {
+		return err
+	}
+	return s.keepRecord(now)
+}
+
+// storeBefore opens the backend that was used until now.
+func (s *Session) storeBefore(u *used) (statefile.Store, error) {
+	if u.Type == "local" {
+		return s.storeAt(u, httpstore.Settings{})
+	}
+	if !s.keys.Seals() {
+		return nil, &view.Hint{Err: errors.New("the state that is to be brought here is encrypted, and the definition has no encryption block any more"),
+			Hint: "Put the block back for clusterplan init --migrate-state; then take it out, and init --decrypt-state."}
+	}
+	set, err := u.http()
+	if err != nil {
+		return nil, fmt.Errorf("the backend that was used until now: %w", err)
+	}
+	if set.Address != u.Address {
+		return nil, fmt.Errorf("the backend that was used until now lay at %s, and the environment says %s; unset CLUSTERPLAN_HTTP_ADDRESS, or set it to the former", u.Address, set.Address)
+	}
+	return s.storeAt(u, set)
+}
+
+// migrate writes the state of one store to another, under the locks of both, and
+// has done say so before either is given back.
+func (s *Session) migrate(ctx context.Context, from, to statefile.Store, done func() error) ([]string, error) {
+	if err := s.keys.Check(); err != nil {
+		return nil, unwritten(err)
+	}
+	source, err := s.lockOf(ctx, from, "init", 0)
+	if err != nil {
+		return nil, err
+	}
+	defer source.Release()
+	snap, err := s.settled(source)
+	if err != nil {
+		return nil, err
+	}
+	if snap.State.Lineage == "" {
+		return []string{fmt.Sprintf("There was no state at %s.", from.Path())}, done()
+	}
+	target, err := s.lockOf(ctx, to, "init", 0)
+	if err != nil {
+		return nil, err
+	}
+	defer target.Release()
+	there, err := s.settled(target)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case there.State.Lineage != "" && there.State.Lineage != snap.State.Lineage:
+		return nil, &view.Hint{Err: fmt.Errorf("%s has a state of another cluster already (lineage %s, %d objects), and %s has lineage %s", to.Path(), there.State.Lineage, len(there.State.Objects), from.Path(), snap.State.Lineage),
+			Hint: "Nothing was changed. Name another place in the backend block."}
+	case there.State.Lineage != "" && there.State.Serial > snap.State.Serial:
+		return nil, &view.Hint{Err: fmt.Errorf("%s has serial %d of this state, and %s has %d: it is newer", to.Path(), there.State.Serial, from.Path(), snap.State.Serial),
+			Hint: "Nothing was changed. If it was brought there before, use it: clusterplan init --reconfigure."}
+	}
+	if _, err := target.Keep(); err != nil {
+		return nil, err
+	}
+	if err := target.Replace(snap.State); err != nil {
+		return nil, err
+	}
+	got, err := target.Read()
+	if err == nil && (got.State.Lineage != snap.State.Lineage || len(got.State.Objects) != len(snap.State.Objects)) {
+		err = errors.New("it is not what was written")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the state at %s can't be read again: %w; the one at %s is still used", to.Path(), err, from.Path())
+	}
+	return []string{fmt.Sprintf("The state (serial %d, %d objects) lies at %s now. The one at %s is not used any more; remove it when you need it no longer.",
+		got.State.Serial, len(got.State.Objects), to.Path(), from.Path())}, done()
+}
+
+// ParseBackendConfig reads one k=v of --backend-config.
+func ParseBackendConfig(list []string) (map[string]string, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	out := map[string]string{}
+	for _, one := range list {
+		k, v, ok := strings.Cut(one, "=")
+		if !ok {
+			return nil, fmt.Errorf("--backend-config %q: write NAME=VALUE", one)
+		}
+		if k == "password" {
+			return nil, fmt.Errorf("--backend-config password: it would be kept in a file; set %sPASSWORD", httpstore.EnvPrefix)
+		}
+		if !lang.BackendSetting("http", k) {
+			return nil, fmt.Errorf("--backend-config: there is no setting %q of backend \"http\"", k)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
