@@ -174,12 +174,14 @@ type view struct {
 	fsys *overlay
 	open map[string]*document // all that are open, by path
 	enc  encoding
+	// locate is Config.Module
+	locate func(root fs.FS, source, from string) (dir, home string, err error)
 }
 
 func (s *server) view(dir string) view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := view{dir: dir, open: make(map[string]*document, len(s.open)), enc: s.encoding}
+	v := view{dir: dir, open: make(map[string]*document, len(s.open)), enc: s.encoding, locate: s.conf.Module}
 	for path, d := range s.open {
 		v.open[path] = d
 	}
@@ -199,12 +201,28 @@ func (v *view) anyOpen() bool {
 
 // module finds a module as it is now: its files on disk under the open documents.
 func (v *view) module(source, from string) (lang.Module, error) {
-	if first, _, _ := strings.Cut(source, "/"); first != "." && first != ".." {
-		return lang.Module{}, errors.New("a module is a directory that begins with ./ or ../; name one")
+	at, home, err := v.locate(v.fsys, source, from)
+	if err != nil {
+		return lang.Module{}, err
 	}
-	at := path.Join(from, source)
 	dir := filepath.Join(v.dir, at)
-	return lang.Module{FS: newOverlay(os.DirFS(dir), dir, v.open), Dir: at}, nil
+	files := os.DirFS(dir)
+	if home != "" {
+		sub, err := filepath.Rel(home, at)
+		if err != nil {
+			return lang.Module{}, err
+		}
+		files = homed{filepath.Join(v.dir, home), sub}
+	}
+	return lang.Module{FS: newOverlay(files, dir, v.open), Dir: at}, nil
+}
+
+// inDirectories finds modules in directories only.
+func inDirectories(_ fs.FS, source, from string) (dir, home string, err error) {
+	if first, _, _ := strings.Cut(source, "/"); first != "." && first != ".." {
+		return "", "", errors.New("a module is a directory that begins with ./ or ../; name one.")
+	}
+	return path.Join(from, source), "", nil
 }
 
 // names are the directory's files whose names end in one of the suffixes.

@@ -346,7 +346,7 @@ func (c *completions) reference(a *spec.Attribute) {
 	}
 	switch {
 	case first == "module" && len(c.steps) == 2:
-		dir := moduleDir(filepath.Dir(d.path), d.doc, d.block)
+		dir := c.moduleDir(filepath.Dir(d.path), d.doc, d.block)
 		if dir == "" || !c.serves(dir) {
 			return
 		}

@@ -189,7 +189,7 @@ func (s *server) meant(at spot, p place) *declared {
 	}
 	if p.kind == atValue && len(p.steps) == 2 && p.steps[0] == "module" {
 		if m := find(s.names(dir), lang.Symbol{Kind: "module", Name: p.steps[1]}); m != nil {
-			if of := moduleDir(dir, m.doc, m.block); of != "" && s.serves(of) {
+			if of := s.moduleDir(dir, m.doc, m.block); of != "" && s.serves(of) {
 				return find(s.names(of), lang.Symbol{Kind: "output", Name: p.word.text})
 			}
 		}

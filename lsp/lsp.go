@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 
 	"github.com/creachadair/jrpc2"
@@ -32,7 +33,11 @@ type Config struct {
 	// Language says what may stand in a definition: its Providers,
 	// ResourceTypes, Version and Env count.
 	Language lang.Options
-	Log      *slog.Logger // nil: nothing is logged
+	// Module finds the directory of a module that the directory from calls, both
+	// from root's, and the one that no link in it may lead out of ("": any may).
+	// nil: modules are in directories only.
+	Module func(root fs.FS, source, from string) (dir, home string, err error)
+	Log    *slog.Logger // nil: nothing is logged
 }
 
 // ErrNoShutdown says that the editor went away without a shutdown request.

@@ -1,6 +1,7 @@
 package lsp
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,12 +111,16 @@ func (d *declared) title() string {
 }
 
 // moduleDir is where a module block's directory lies; "": it has none here.
-func moduleDir(dir string, doc *document, b *block) string {
+func (s *server) moduleDir(dir string, doc *document, b *block) string {
 	source := literal(doc, b, "source")
-	if !strings.HasPrefix(source, "./") && !strings.HasPrefix(source, "../") && source != "." && source != ".." {
+	if source == "" {
 		return ""
 	}
-	return filepath.Join(dir, filepath.FromSlash(source))
+	at, _, err := s.conf.Module(os.DirFS(dir), source, ".")
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, filepath.FromSlash(at))
 }
 
 // moduleDirs are the directories of a definition's modules.
@@ -123,7 +128,7 @@ func (s *server) moduleDirs(dir string) []string {
 	var out []string
 	for _, d := range s.names(dir) {
 		if d.Kind == "module" {
-			if at := moduleDir(dir, d.doc, d.block); at != "" && at != dir && s.serves(at) && !slices.Contains(out, at) {
+			if at := s.moduleDir(dir, d.doc, d.block); at != "" && at != dir && s.serves(at) && !slices.Contains(out, at) {
 				out = append(out, at)
 			}
 		}
@@ -144,7 +149,7 @@ func (s *server) moduleType(path string, b *block, t *lang.BlockType) *lang.Bloc
 	if doc == nil {
 		return t
 	}
-	dir := moduleDir(filepath.Dir(path), doc, b)
+	dir := s.moduleDir(filepath.Dir(path), doc, b)
 	if dir == "" || !s.serves(dir) {
 		return t
 	}

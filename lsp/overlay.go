@@ -3,12 +3,20 @@ package lsp
 import (
 	"bytes"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"sort"
 	"strings"
 	"time"
 )
+
+// homed is a directory of home that no link leads out of home from.
+type homed struct{ home, dir string }
+
+func (h homed) Open(name string) (fs.File, error) {
+	return os.OpenInRoot(h.home, filepath.Join(h.dir, filepath.FromSlash(name)))
+}
 
 // overlay is a directory on disk under an editor's unsaved buffers.
 type overlay struct {

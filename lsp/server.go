@@ -61,6 +61,9 @@ const (
 )
 
 func newServer(c Config) *server {
+	if c.Module == nil {
+		c.Module = inDirectories
+	}
 	s := &server{conf: c, types: lang.Language(c.Language), encoding: utf16,
 		open: map[string]*document{}, disk: map[string]*document{}, parsed: map[string]parsedFile{}}
 	s.analysis.init()

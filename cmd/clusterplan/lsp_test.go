@@ -22,6 +22,19 @@ func TestLanguageServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	// A module from git: locked, and in the cache.
+	const commit = "0123456789abcdef0123456789abcdef01234567"
+	for name, text := range map[string]string{
+		".clusterplan.lock.hcl":                                   "format = 1\nmodule \"https://127.0.0.1:1/m.git\" {\n  commit = \"" + commit + "\"\n}\n",
+		".clusterplan/modules/m-" + commit + "/web/m.cluster.hcl": "variable \"amount\" {\n  type = number\n}\nmodule \"out\" {\n  source = \"../../x\"\n}\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	program := filepath.Join(dir, "clusterplan")
 	if err := os.Symlink(self, program); err != nil {
 		t.Fatal(err)
@@ -96,6 +109,24 @@ func TestLanguageServer(t *testing.T) {
 	if m := until(`"id":2`); !strings.Contains(m, `"label":"local"`) {
 		t.Errorf("the program's own providers: %s", m)
 	}
+	open := func(text string, version int) {
+		send(map[string]any{"method": "textDocument/didChange", "params": map[string]any{"textDocument": map[string]any{"uri": uri, "version": version}, "contentChanges": []any{map[string]any{"text": text}}}})
+	}
+	open("module \"m\" {\n  source = \"git::https://127.0.0.1:1/m.git//web\"\n  amount = \"x\"\n  \n}\n", 2)
+	if m := until("leads out of the repository"); !strings.Contains(m, "/web/m.cluster.hcl") {
+		t.Errorf("a module from git: %s", m)
+	}
+	send(map[string]any{"id": 4, "method": "textDocument/completion", "params": map[string]any{"textDocument": map[string]any{"uri": uri}, "position": map[string]any{"line": 3, "character": 2}}})
+	if m := until(`"id":4`); !strings.Contains(m, `"label":"depends_on"`) {
+		t.Errorf("in a module block: %s", m)
+	}
+	open("module \"m\" {\n  source = \"git::https://127.0.0.1:1/m.git//web\"\n  \n}\n", 3)
+	send(map[string]any{"id": 5, "method": "textDocument/completion", "params": map[string]any{"textDocument": map[string]any{"uri": uri}, "position": map[string]any{"line": 2, "character": 2}}})
+	if m := until(`"id":5`); !strings.Contains(m, `"label":"amount"`) {
+		t.Errorf("the variables of a module from git: %s", m)
+	}
+	open("module \"m\" {\n  source = \"git::https://127.0.0.1:1/m.git//web?ref=v1\"\n}\n", 4)
+	until("run clusterplan init")
 	send(map[string]any{"id": 3, "method": "shutdown"})
 	until(`"id":3`)
 	send(map[string]any{"method": "exit"})

@@ -51,6 +51,7 @@ NONE < internal/pki                   # certificates, for both ends
 NONE < docs/schemas                   # JSON Schemas of what is printed, as files
 docs/schemas, jsonschema < internal/jsonschematest # tests hold what is printed to them
 go-git, go-billy < internal/revision  # definitions in git: which commit, and files as of one; knows nothing of definitions
+internal/revision, internal/atomicfile, hcl, sys < internal/gitmodule # modules from git: lock file, cache, and who fetches; knows nothing of definitions
 sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 
@@ -101,7 +102,7 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/gitmodule, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
 `
 

@@ -20,32 +20,47 @@ import (
 func (a *app) initCommand() *cobra.Command {
 	var o run.Options
 	var backend []string
+	var how run.InitOptions
+	var vars variables
 	c := &cobra.Command{
 		Use:   "init [DIR]",
 		Short: "Make a definition's directory ready",
 		Long: long(`
 Init checks that the definition can be read, that its providers are there, and that
-the state can be. Apply does this by itself; init is for scripts and for looking.
+the state can be. It fetches the modules that the definition has from git, and locks
+them: .clusterplan.lock.hcl says which commit each is, and belongs into your repository.
+No other command touches a repository; without modules from git, apply does all of
+this by itself.
 Where the definition has the state encrypted, init encrypts one that is in plain, and
 has an encrypted one be for the present recipients. A backend other than a file needs
-it, and so does one that was changed.`, helpDone, helpError),
-		Example: "  clusterplan init examples/quickstart",
+it, and so does one that was changed.`, helpDone, helpError, helpInterrupted),
+		Example: "  clusterplan init examples/quickstart\n  clusterplan init --upgrade",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.Version, o.Init = Version, true
 			if o.Migrate && o.Reconfigure {
 				return errors.New("--migrate-state and --reconfigure: one of the two")
+			}
+			if o.Ref != "" && how.Upgrade {
+				return hint(errors.New("--upgrade locks refs anew, and a revision's lock file stays as it is"), "Use one of --ref and --upgrade.")
+			}
+			if o.Ref != "" && (o.Migrate || o.Reconfigure || o.Decrypt || len(backend) > 0) {
+				return hint(errors.New("--ref only fetches modules, and leaves the state as it is"), "Run init without --ref for the rest.")
 			}
 			var err error
 			if o.BackendConfig, err = run.ParseBackendConfig(backend); err != nil {
 				return err
 			}
-			s, err := run.Open(dirArg(args), o)
+			inputs, err := vars.inputs(o.Ref != "")
 			if err != nil {
 				return err
 			}
-			defer s.Close()
-			said, err := s.Init(cmd.Context())
+			o.Version, o.Vars, o.Init = Version, inputs, true
+			ctx, done := a.abortable(cmd.Context())
+			defer done()
+			s, said, err := run.Init(ctx, dirArg(args), o, how)
+			if s != nil {
+				defer s.Close()
+			}
 			for _, text := range said {
 				fmt.Fprintln(a.out, text)
 			}
@@ -53,6 +68,10 @@ it, and so does one that was changed.`, helpDone, helpError),
 				return err
 			}
 			a.errStyle.Diagnostics(a.err, s.Diags, s.Config.Files())
+			if o.Ref != "" {
+				_, err = fmt.Fprintf(a.out, "Ready: the modules of %s as of %s are there.\n", s.Dir, o.Ref)
+				return err
+			}
 			if !s.Encrypted() {
 				fmt.Fprintln(a.err, "The state is not encrypted: whoever can read its file has the cluster's keys. An encryption block in the definition's clusterplan block encrypts it.")
 			}
@@ -68,6 +87,9 @@ it, and so does one that was changed.`, helpDone, helpError),
 	c.Flags().BoolVar(&o.Reconfigure, "reconfigure", false, "the backend was changed: use what is there, and leave the state where it was")
 	c.Flags().StringArrayVar(&backend, "backend-config", nil, "`NAME=VALUE`: a setting of the backend that the definition leaves out; kept for later commands")
 	c.Flags().BoolVar(&o.Decrypt, "decrypt-state", false, "the encryption block was taken out: write the encrypted state in plain from now on")
+	c.Flags().BoolVar(&how.Upgrade, "upgrade", false, "take the refs of modules from git anew: lock what they are today")
+	c.Flags().StringVar(&o.Ref, "ref", "", "only fetch the modules of the definition as of this git `REV`, for plan --ref and rollback")
+	vars.flags(c)
 	return c
 }
 

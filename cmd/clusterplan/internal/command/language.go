@@ -34,6 +34,7 @@ docs/editors.md says how to set editors up.`, "0    the editor has ended it", he
 			defer done()
 			err := lsp.Serve(ctx, lsp.Config{
 				Language: run.Language(Version),
+				Module:   run.LocateModule,
 				Log:      slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 			}, a.in, noClose{a.out})
 			if err != nil && ctx.Err() != nil {

@@ -233,15 +233,20 @@ func verb(mode string) string {
 	return "apply"
 }
 
-// prepare makes the directory for state and nodes. It holds secrets, so git is
-// kept from it.
+// prepare makes the directory for state and nodes ready.
 func (s *Session) prepare() error {
+	if err := s.ownDir(); err != nil {
+		return err
+	}
+	return s.recordLocal()
+}
+
+// ownDir makes the directory for state, nodes and modules. It holds secrets, so
+// git is kept from it.
+func (s *Session) ownDir() error {
 	dir := filepath.Join(s.abs, ".clusterplan")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &view.Hint{Err: fmt.Errorf("make the directory for the state: %w", err), Hint: "The definition's directory has to be writable: state and nodes lie in it."}
-	}
-	if err := s.recordLocal(); err != nil {
-		return err
 	}
 	ignore := filepath.Join(dir, ".gitignore")
 	if _, err := os.Stat(ignore); err == nil {

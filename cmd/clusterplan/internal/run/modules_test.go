@@ -28,7 +28,7 @@ func TestModulesOfTheDirectoriesAround(t *testing.T) {
 	for source, want := range map[string]string{"..": "", "./..": "", "../": "", ".": "Cycle of modules", "./": "Cycle of modules", "./back/..": "Cycle of modules", "./back": "Cycle of modules"} {
 		write(filepath.Join(dir, "main.cluster.hcl"), "module \"m\" {\n  source = \""+source+"\"\n}\n")
 		tree := newTree(dir)
-		_, diags := lang.Load(lang.Options{FS: tree, Dir: dir, Modules: modules(tree), Version: "0.1.0", AllowUnset: true})
+		_, diags := lang.Load(lang.Options{FS: tree, Dir: dir, Modules: modules(tree, nil), Version: "0.1.0", AllowUnset: true})
 		if err := tree.Close(); err != nil {
 			t.Error(err)
 		}

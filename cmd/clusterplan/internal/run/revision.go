@@ -39,8 +39,13 @@ type place struct {
 
 // files are the definition's: the directory's, or those of a revision.
 func (s *Session) files() (fs.FS, error) {
+	s.tree = newTree(s.Dir)
+	own, err := s.ownFiles()
+	return cacheAside{own, s.tree}, err
+}
+
+func (s *Session) ownFiles() (fs.FS, error) {
 	if s.opts.Ref == "" {
-		s.tree = newTree(s.Dir)
 		s.place.reads = revision.Watch(s.tree)
 		return s.place.reads, nil
 	}
@@ -72,7 +77,7 @@ func (s *Session) presently(dir string, ref bool) {
 	now := newTree(dir)
 	defer now.Close()
 	var diags hcl.Diagnostics
-	s.place.now, diags = lang.Load(lang.Options{FS: now, Dir: dir, Modules: modules(now), Version: s.opts.Version, Providers: s.places(), AllowUnset: true})
+	s.place.now, diags = lang.Load(lang.Options{FS: now, Dir: dir, Modules: modules(now, nil), Version: s.opts.Version, Providers: s.places(), AllowUnset: true})
 	s.place.unread = diags.HasErrors() || len(s.place.now.Files()) == 0
 	s.place.ref = ref
 }

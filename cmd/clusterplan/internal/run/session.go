@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/gitmodule"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -83,9 +84,10 @@ type Session struct {
 	confdb   *confdb.Provider
 	nodes    *providers.Directory
 	keys     *seal.Keys
-	reads    *planfile.Recorder // nil: not recorded
-	tree     *tree              // nil: the definition is a plan file's, or a revision's
-	place    place              // in git
+	reads    *planfile.Recorder                               // nil: not recorded
+	tree     *tree                                            // nil: the definition is a plan file's
+	place    place                                            // in git
+	fetch    func(gitmodule.Source) (gitmodule.Locked, error) // init's; nil: modules from git are in the cache, or it is an error
 
 	// look is called before the world is looked at, once providers are configured.
 	look func(context.Context) error
@@ -97,6 +99,15 @@ type Session struct {
 // Open reads the definition in dir and the state that belongs to it. Errors in
 // the definition are left in Diags: a command that only needs the state goes on.
 func Open(dir string, o Options) (*Session, error) {
+	s, err := at(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.read()
+}
+
+// at is a session in dir that has read nothing yet.
+func at(dir string, o Options) (*Session, error) {
 	s := newSession(o)
 	s.Dir = dir
 	fi, err := os.Stat(dir)
@@ -109,10 +120,8 @@ func Open(dir string, o Options) (*Session, error) {
 	if !fi.IsDir() {
 		return nil, &view.Hint{Err: fmt.Errorf("%s is not a directory", dir), Hint: "Name the directory that holds the definition (*.cluster.hcl)."}
 	}
-	if s.abs, err = filepath.Abs(dir); err != nil {
-		return nil, err
-	}
-	return s, s.read()
+	s.abs, err = filepath.Abs(dir)
+	return s, err
 }
 
 // read reads the definition's directory.
@@ -145,7 +154,7 @@ func newSession(o Options) *Session {
 func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 	s.nodes.Via(local.Name, local.Dialer(s.dataDir()))
 	s.Config, s.Diags = lang.Load(lang.Options{
-		FS: fsys, Dir: dir, Modules: modules(fsys), Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
+		FS: fsys, Dir: dir, Modules: modules(fsys, s.fetch), Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
 		Providers: s.places(),
 	})
 	s.setKeys()
