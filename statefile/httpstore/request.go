@@ -18,7 +18,6 @@ import (
 type request struct {
 	method, url string
 	body        []byte
-	again       bool // may be asked again without a look at what became of it
 }
 
 type answer struct {
