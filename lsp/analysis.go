@@ -220,7 +220,7 @@ func (v *view) module(source, from string) (lang.Module, error) {
 // inDirectories finds modules in directories only.
 func inDirectories(_ fs.FS, source, from string) (dir, home string, err error) {
 	if first, _, _ := strings.Cut(source, "/"); first != "." && first != ".." {
-		return "", "", errors.New("a module is a directory that begins with ./ or ../; name one.")
+		return "", "", errors.New("a module is a directory that begins with ./ or ../; name one")
 	}
 	return path.Join(from, source), "", nil
 }

@@ -27,7 +27,7 @@ var testLanguage = lang.Options{Version: "0.1.0", Providers: map[string]spec.Sch
 type editor struct {
 	t     *testing.T
 	in    io.WriteCloser
-	out   *bufio.Reader
+	said  <-chan answer
 	next  int
 	dir   string
 	ended chan error
@@ -45,6 +45,28 @@ type message struct {
 	} `json:"error"`
 }
 
+// answer is what the server said, or how it ended.
+type answer struct {
+	m   message
+	err error
+}
+
+// hear reads always, as editors do: a server that waits for its words to be read
+// reads none of the editor's.
+func hear(out io.Reader) <-chan answer {
+	ch := make(chan answer, 10_000)
+	go func() {
+		for r := bufio.NewReader(out); ; {
+			m, err := receive(r)
+			ch <- answer{m, err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return ch
+}
+
 // start begins a server in a workspace of these files.
 func start(t *testing.T, files map[string]string) *editor {
 	t.Helper()
@@ -60,7 +82,7 @@ func start(t *testing.T, files map[string]string) *editor {
 	}
 	toServer, in := io.Pipe()
 	out, fromServer := io.Pipe()
-	e := &editor{t: t, in: in, out: bufio.NewReader(out), dir: dir, ended: make(chan error, 1)}
+	e := &editor{t: t, in: in, said: hear(out), dir: dir, ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { e.ended <- Serve(ctx, Config{Language: testLanguage}, toServer, fromServer) }()
 	t.Cleanup(func() {
@@ -92,18 +114,8 @@ func (e *editor) write(v any) {
 // read is the server's next message.
 func (e *editor) read() message {
 	e.t.Helper()
-	type got struct {
-		m   message
-		err error
-	}
-	ch := make(chan got, 1)
-	go func() {
-		var g got
-		g.m, g.err = receive(e.out)
-		ch <- g
-	}()
 	select {
-	case g := <-ch:
+	case g := <-e.said:
 		if g.err != nil {
 			e.t.Fatal(g.err)
 		}

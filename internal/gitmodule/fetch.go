@@ -70,7 +70,7 @@ func (f *Fetcher) get(ctx context.Context, s Source) (Locked, error) {
 		one = *known
 	case f.Fixed:
 		_, err := f.Lock.Find(s)
-		return one, fmt.Errorf("%w It is the lock file of a revision: one that doesn't have its modules can't be planned.", err)
+		return one, fmt.Errorf("%w. It is the lock file of a revision: one that doesn't have its modules can't be planned", err)
 	case commitName.MatchString(s.Ref):
 		one.Commit = s.Ref
 	default:
@@ -129,7 +129,7 @@ func (f *Fetcher) resolve(ctx context.Context, s Source) (string, error) {
 		return commit, nil
 	}
 	if s.Ref == "" {
-		return "", fmt.Errorf("the HEAD of %s names no commit. Say which branch or tag is meant, with ?ref=NAME.", s.URL)
+		return "", fmt.Errorf("the HEAD of %s names no commit. Say which branch or tag is meant, with ?ref=NAME", s.URL)
 	}
 	var names []string
 	for name := range refs {
@@ -147,7 +147,7 @@ func (f *Fetcher) resolve(ctx context.Context, s Source) (string, error) {
 		}
 		has = "It has " + strings.Join(names, ", ")
 	}
-	return "", fmt.Errorf("%s has no tag and no branch %s. %s. A commit is named by all of its 40 digits.", s.URL, s.Ref, has)
+	return "", fmt.Errorf("%s has no tag and no branch %s. %s. A commit is named by all of its 40 digits", s.URL, s.Ref, has)
 }
 
 // at finds what a ref stands for, in git's order; "": nothing.
@@ -172,7 +172,7 @@ func at(refs map[string]string, ref string) string {
 
 // cannot is the error of a directory that can't be written.
 func (f *Fetcher) cannot(err error) error {
-	return fmt.Errorf("modules from git are kept in %s, which can't be written: %w. Let clusterplan init write there, or run it where it can, and copy the directory and the lock file.", filepath.Join(f.Dir, filepath.FromSlash(CacheDir)), err)
+	return fmt.Errorf("modules from git are kept in %s, which can't be written: %w. Let clusterplan init write there, or run it where it can, and copy the directory and the lock file", filepath.Join(f.Dir, filepath.FromSlash(CacheDir)), err)
 }
 
 // Limits of what a commit's tree may have: a few objects can name one another to
@@ -209,7 +209,7 @@ func (f *Fetcher) fetch(ctx context.Context, s Source, one Locked, known *Locked
 	case errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir():
 		return Missing(s, one, true)
 	case err != nil:
-		return fmt.Errorf("commit %s of %s: %w. Name another directory, or another ref.", short(one.Commit), s.URL, err)
+		return fmt.Errorf("commit %s of %s: %w. Name another directory, or another ref", short(one.Commit), s.URL, err)
 	}
 	at := filepath.Join(scratch, "tree")
 	left, err := write(ctx, tree, at)
@@ -218,7 +218,7 @@ func (f *Fetcher) fetch(ctx context.Context, s Source, one Locked, known *Locked
 		if errors.As(err, &p) {
 			return f.cannot(err)
 		}
-		return fmt.Errorf("commit %s of %s: %w.", short(one.Commit), s.URL, err)
+		return fmt.Errorf("commit %s of %s: %w", short(one.Commit), s.URL, err)
 	}
 	to := filepath.Join(f.Dir, filepath.FromSlash(one.Cache()))
 	if err := os.Rename(at, to); err != nil {
@@ -237,7 +237,7 @@ func (f *Fetcher) fetch(ctx context.Context, s Source, one Locked, known *Locked
 // gone is the error of a commit that its repository hasn't any more.
 func (f *Fetcher) gone(ctx context.Context, r repository, s Source, one Locked, known *Locked) error {
 	if known == nil {
-		return fmt.Errorf("%s has no commit %s that one of its branches or tags leads to. Name another.", s.URL, short(one.Commit))
+		return fmt.Errorf("%s has no commit %s that one of its branches or tags leads to. Name another", s.URL, short(one.Commit))
 	}
 	now := "the ref is gone too: name another"
 	if refs, err := r.refs(ctx); err == nil {
@@ -248,7 +248,7 @@ func (f *Fetcher) gone(ctx context.Context, r repository, s Source, one Locked, 
 			now = fmt.Sprintf("the ref is at commit %s now, and clusterplan init --upgrade takes that", short(commit))
 		}
 	}
-	return fmt.Errorf("the lock file %s, line %d, has %s at commit %s, and the repository does not have that any more: somebody rewrote its history. Have it pushed again, or copy %s from where it is; or %s.",
+	return fmt.Errorf("the lock file %s, line %d, has %s at commit %s, and the repository does not have that any more: somebody rewrote its history. Have it pushed again, or copy %s from where it is; or %s",
 		f.Lock.Name, one.Line, s, short(one.Commit), one.Cache(), now)
 }
 
@@ -272,7 +272,7 @@ func (f *Fetcher) sweep() error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("another clusterplan init fetches modules into %s. Wait for its end, and run clusterplan init again.", base)
+			return fmt.Errorf("another clusterplan init fetches modules into %s. Wait for its end, and run clusterplan init again", base)
 		}
 		return f.cannot(err)
 	}

@@ -57,7 +57,7 @@ func ReadLock(root fs.FS) (*Lock, error) {
 // ParseLock reads a lock file: its few forms only, and nothing that nests.
 func ParseLock(src []byte, name string) (*Lock, error) {
 	if len(src) > maxLock {
-		return nil, fmt.Errorf("the lock file %s has more than %d bytes, which no lock file has. %s.", name, maxLock, mend)
+		return nil, fmt.Errorf("the lock file %s has more than %d bytes, which no lock file has. %s", name, maxLock, mend)
 	}
 	tokens, diags := hclsyntax.LexConfig(src, name, hcl.InitialPos)
 	p := &lockParser{name: name, rest: slices.DeleteFunc(tokens, func(t hclsyntax.Token) bool {
@@ -81,7 +81,7 @@ type lockParser struct {
 }
 
 func (p *lockParser) fail(line, column int, what string) error {
-	return fmt.Errorf("the lock file %s is damaged: line %d, column %d: %s. %s.", p.name, line, column, what, mend)
+	return fmt.Errorf("the lock file %s is damaged: line %d, column %d: %s. %s", p.name, line, column, what, mend)
 }
 
 // wanted is the error of another token than what belongs there.
@@ -157,7 +157,7 @@ func (p *lockParser) lock() (*Lock, error) {
 	case err != nil || n < 1:
 		return nil, p.fail(at.Range.Start.Line, at.Range.Start.Column, fmt.Sprintf("there is no format %s", t.Bytes))
 	case n > format:
-		return nil, fmt.Errorf("the lock file %s, line %d, has format %d, and this version of clusterplan reads formats up to %d. Use the version that wrote it, or a newer one.", p.name, at.Range.Start.Line, n, format)
+		return nil, fmt.Errorf("the lock file %s, line %d, has format %d, and this version of clusterplan reads formats up to %d. Use the version that wrote it, or a newer one", p.name, at.Range.Start.Line, n, format)
 	}
 	for {
 		if t := p.rest[0]; t.Type != hclsyntax.TokenEOF && t.Type != hclsyntax.TokenNewline {
@@ -258,7 +258,7 @@ func (l *Lock) Find(s Source) (Locked, error) {
 		return *one, nil
 	}
 	if !l.Found {
-		return Locked{}, fmt.Errorf("it is not known which commit %s is: there is no lock file %s. It comes from git: %w, which fetches it.", s, l.Name, ErrInit)
+		return Locked{}, fmt.Errorf("it is not known which commit %s is: there is no lock file %s. It comes from git: %w, which fetches it", s, l.Name, ErrInit)
 	}
 	for _, other := range l.list {
 		if other.URL == s.URL {
@@ -270,10 +270,10 @@ func (l *Lock) Find(s Source) (Locked, error) {
 			if s.Ref != "" {
 				now = "at " + s.Ref
 			}
-			return Locked{}, fmt.Errorf("the lock file %s, line %d, has %s %s, and the definition wants it %s. If the definition is right: %w, which locks what it names.", l.Name, other.Line, s.URL, was, now, ErrInit)
+			return Locked{}, fmt.Errorf("the lock file %s, line %d, has %s %s, and the definition wants it %s. If the definition is right: %w, which locks what it names", l.Name, other.Line, s.URL, was, now, ErrInit)
 		}
 	}
-	return Locked{}, fmt.Errorf("the lock file %s doesn't have %s. It is new: %w, which fetches and locks it.", l.Name, s, ErrInit)
+	return Locked{}, fmt.Errorf("the lock file %s doesn't have %s. It is new: %w, which fetches and locks it", l.Name, s, ErrInit)
 }
 
 // Bytes is the file.
@@ -313,7 +313,7 @@ func Locate(root fs.FS, source string) (Source, Locked, error) {
 // whether the commit's tree is.
 func Missing(s Source, l Locked, cached bool) error {
 	if !cached {
-		return fmt.Errorf("%s is locked at commit %s, which is not in the cache: %w, which fetches it.", s, short(l.Commit), ErrInit)
+		return fmt.Errorf("%s is locked at commit %s, which is not in the cache: %w, which fetches it", s, short(l.Commit), ErrInit)
 	}
-	return fmt.Errorf("%s, commit %s, has no directory %s. Name one that it has, or another ref.", s, short(l.Commit), s.Dir)
+	return fmt.Errorf("%s, commit %s, has no directory %s. Name one that it has, or another ref", s, short(l.Commit), s.Dir)
 }

@@ -72,7 +72,7 @@ func TestLockFaults(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), LockName) || !strings.HasSuffix(err.Error(), ".") {
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), LockName) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -100,7 +100,7 @@ func FuzzLock(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
 		l, err := ParseLock(src, LockName)
 		if err != nil {
-			if !strings.Contains(err.Error(), LockName) || !strings.HasSuffix(err.Error(), ".") {
+			if !strings.Contains(err.Error(), LockName) {
 				t.Fatalf("%q", err)
 			}
 			return

@@ -41,10 +41,10 @@ func open(s Source) (repository, error) {
 	if dir := s.local(); dir != "" {
 		repo, err := revision.OpenAt(dir)
 		if errors.Is(err, revision.ErrNone) {
-			return nil, fmt.Errorf("there is no git repository %s. Name one that is there, by its working tree or, if it is bare, by itself.", dir)
+			return nil, fmt.Errorf("there is no git repository %s. Name one that is there, by its working tree or, if it is bare, by itself", dir)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("open the git repository %s: %w.", dir, err)
+			return nil, fmt.Errorf("open the git repository %s: %w", dir, err)
 		}
 		return local{repo}, nil
 	}
@@ -181,16 +181,16 @@ func (r *remote) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, transport.ErrRepositoryNotFound):
-		return fmt.Errorf("there is no repository %s, or it is not for you to see. Check the URL; if that is right: %s.", r.url, lower(credentials))
+		return fmt.Errorf("there is no repository %s, or it is not for you to see. Check the URL; if that is right: %s", r.url, lower(credentials))
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
-		return fmt.Errorf("the repository %s has no commit yet. Push one, or name another repository.", r.url)
+		return fmt.Errorf("the repository %s has no commit yet. Push one, or name another repository", r.url)
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed),
 		strings.Contains(text, "unable to authenticate"), strings.Contains(text, "invalid auth method"):
-		return fmt.Errorf("%s refuses to be read: %s. %s.", r.url, line(text), credentials)
+		return fmt.Errorf("%s refuses to be read: %s. %s", r.url, line(text), credentials)
 	case strings.Contains(text, "knownhosts:"), strings.Contains(text, "known_hosts"):
-		return fmt.Errorf("the host of %s is not the one that ~/.ssh/known_hosts knows: %s. If it is the right one, add its key there: ssh-keyscan HOST, compared with what its owner publishes.", r.url, line(text))
+		return fmt.Errorf("the host of %s is not the one that ~/.ssh/known_hosts knows: %s. If it is the right one, add its key there: ssh-keyscan HOST, compared with what its owner publishes", r.url, line(text))
 	}
-	return fmt.Errorf("%s can't be read: %s. Check the URL and the network; then run clusterplan init again.", r.url, line(text))
+	return fmt.Errorf("%s can't be read: %s. Check the URL and the network; then run clusterplan init again", r.url, line(text))
 }
 
 func lower(text string) string { return strings.ToLower(text[:1]) + text[1:] }
@@ -224,7 +224,7 @@ func authOf(s Source) (transport.AuthMethod, error) {
 	}
 	end, err := transport.NewEndpoint(s.URL)
 	if err != nil {
-		return nil, fmt.Errorf("%q is no URL of a repository: %w.", s.URL, err)
+		return nil, fmt.Errorf("%q is no URL of a repository: %w", s.URL, err)
 	}
 	user := end.User
 	if user == "" {
@@ -233,13 +233,13 @@ func authOf(s Source) (transport.AuthMethod, error) {
 	if os.Getenv("SSH_AUTH_SOCK") != "" {
 		auth, err := ssh.NewSSHAgentAuth(user)
 		if err != nil {
-			return nil, fmt.Errorf("the SSH agent that $SSH_AUTH_SOCK names doesn't answer: %w. Start it, or unset the variable, and the keys of ~/.ssh are used.", err)
+			return nil, fmt.Errorf("the SSH agent that $SSH_AUTH_SOCK names doesn't answer: %w. Start it, or unset the variable, and the keys of ~/.ssh are used", err)
 		}
 		return auth, nil
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return nil, fmt.Errorf("look for an SSH key: %w.", err)
+		return nil, fmt.Errorf("look for an SSH key: %w", err)
 	}
 	var why error
 	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
@@ -255,7 +255,7 @@ func authOf(s Source) (transport.AuthMethod, error) {
 	if why != nil {
 		text = why.Error()
 	}
-	return nil, fmt.Errorf("there is no SSH key to read %s with%s. Start an SSH agent that has one (ssh-agent, ssh-add), or put one without a passphrase at ~/.ssh/id_ed25519.", s.URL, text)
+	return nil, fmt.Errorf("there is no SSH key to read %s with%s. Start an SSH agent that has one (ssh-agent, ssh-add), or put one without a passphrase at ~/.ssh/id_ed25519", s.URL, text)
 }
 
 // netrc is the login and password for a host, and for a login if one is given.
@@ -273,7 +273,7 @@ func netrc(host, login string) (string, string, error) {
 		return "", "", nil
 	}
 	if err != nil {
-		return "", "", fmt.Errorf("read the passwords for hosts: %w.", err)
+		return "", "", fmt.Errorf("read the passwords for hosts: %w", err)
 	}
 	defer f.Close()
 	var words []string

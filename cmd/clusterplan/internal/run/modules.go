@@ -219,13 +219,13 @@ func modules(fsys fs.FS, fetch func(gitmodule.Source) (gitmodule.Locked, error))
 func directory(source, from string) (string, error) {
 	switch {
 	case strings.HasPrefix(source, "/"):
-		return "", fmt.Errorf("%s is an absolute path, which is another directory on each machine. Name it from the directory of this file, as ./modules/NAME or ../modules/NAME.", source)
+		return "", fmt.Errorf("%s is an absolute path, which is another directory on each machine. Name it from the directory of this file, as ./modules/NAME or ../modules/NAME", source)
 	case source != "." && source != ".." && !strings.HasPrefix(source, "./") && !strings.HasPrefix(source, "../"):
-		return "", fmt.Errorf("a directory begins with ./ or ../, and %q doesn't. Write ./%s.", source, source)
+		return "", fmt.Errorf("a directory begins with ./ or ../, and %q doesn't. Write ./%s", source, source)
 	}
 	dir := path.Join(from, source)
 	if !gitmodule.Inside(from, dir) {
-		return "", fmt.Errorf("%s leads out of the repository that this module is from. Name a directory in it, or another repository: git::URL//DIRECTORY?ref=REF.", source)
+		return "", fmt.Errorf("%s leads out of the repository that this module is from. Name a directory in it, or another repository: git::URL//DIRECTORY?ref=REF", source)
 	}
 	return dir, nil
 }
