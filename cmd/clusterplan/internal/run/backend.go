@@ -130,24 +130,31 @@ func (s *Session) storeAt(u *used, set httpstore.Settings) (statefile.Store, err
 func (s *Session) openStore() error {
 	before, err := s.recorded()
 	if err != nil && !s.opts.Reconfigure {
-		s.Store = &nowhere{"?", err}
+		s.Store = &nowhere{path: "?", why: err}
 		return nil
 	}
 	now, set, err := s.defined(before)
 	remote := now.Type != "local" || before != nil && before.Type != "local"
 	var changed error
+	var found []statefile.Store
 	switch {
-	case s.opts.Init || !remote:
+	case s.opts.Init || !remote && !s.leftBehind(before, now):
 	case s.Diags.HasErrors() && s.backend() == nil:
 		changed = &view.Hint{Err: fmt.Errorf("the state lies at %s, and the definition, which would say how, can't be read", before.where()), Hint: "clusterplan validate shows its errors."}
-	case before == nil:
+	case before == nil && remote:
 		changed = &view.Hint{Err: fmt.Errorf("the backend %q at %s is not set up in this directory", now.Type, now.where()), Hint: "Run clusterplan init; with --migrate-state where a state is to be brought there."}
-	case !before.same(now):
+	default:
+		if before == nil {
+			before = &used{Type: "local", Path: localstore.DefaultPath(s.abs)}
+		}
+		if before.same(now) {
+			break
+		}
 		changed = &view.Hint{Err: fmt.Errorf("the backend has changed: the state lies at %s (%s), and the definition says %s (%s)", before.where(), before.Type, now.where(), now.Type),
 			Hint: "clusterplan init --migrate-state brings the state there; init --reconfigure uses what is there already. Or put the backend block back."}
 	}
-	if err == nil {
-		err = changed
+	if err == nil && changed != nil {
+		err, found = changed, s.eitherStore(before, now, set)
 	}
 	if err == nil {
 		if s.Store, err = s.storeAt(now, set); err != nil && now.Type == "local" {
@@ -155,15 +162,50 @@ func (s *Session) openStore() error {
 		}
 	}
 	if err != nil {
-		s.Store = &nowhere{now.where(), err}
+		s.Store = &nowhere{now.where(), err, found}
 	}
 	return nil
 }
 
+// leftBehind tells whether a state would be forgotten because the definition names
+// another file now, which is not there.
+func (s *Session) leftBehind(before, now *used) bool {
+	if before == nil {
+		before = &used{Type: "local", Path: localstore.DefaultPath(s.abs)}
+	}
+	return !before.same(now) && before.Type == "local" && now.Type == "local" && now.Path != "" && begunAt(before.Path) && !begunAt(now.Path)
+}
+
+// begunAt tells whether a state, or the first apply's journal, is in this place.
+func begunAt(path string) bool {
+	for _, name := range []string{path, path + ".journal"} {
+		if _, err := os.Lstat(name); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// eitherStore is what can be opened of the backends before and after a change: an
+// init --migrate-state that was killed has left its locks in either.
+func (s *Session) eitherStore(before, now *used, set httpstore.Settings) (found []statefile.Store) {
+	if before == nil {
+		before = &used{Type: "local", Path: localstore.DefaultPath(s.abs)}
+	}
+	if st, err := s.storeAt(now, set); err == nil && st.Begun() {
+		found = append(found, st)
+	}
+	if st, err := s.storeBefore(before); err == nil && st.Begun() {
+		found = append(found, st)
+	}
+	return found
+}
+
 // nowhere is the place of a state that can't be used, and why.
 type nowhere struct {
-	path string
-	why  error
+	path   string
+	why    error
+	locked []statefile.Store // whose locks can be broken
 }
 
 func (n *nowhere) Path() string                       { return n.path }
@@ -172,8 +214,20 @@ func (n *nowhere) Read() (*statefile.Snapshot, error) { return nil, n.why }
 func (n *nowhere) Lock(context.Context, statefile.LockRequest) (statefile.Lock, error) {
 	return nil, n.why
 }
-func (n *nowhere) ForceUnlock(string) (*statefile.LockInfo, error) { return nil, n.why }
-func (n *nowhere) InPlain() []string                               { return nil }
+func (n *nowhere) InPlain() []string { return nil }
+
+// ForceUnlock breaks the lock where it is: the id says which is meant.
+func (n *nowhere) ForceUnlock(id string) (*statefile.LockInfo, error) {
+	err := n.why
+	for _, st := range n.locked {
+		h, failed := st.ForceUnlock(id)
+		if failed == nil {
+			return h, nil
+		}
+		err = errors.Join(failed, err)
+	}
+	return nil, err
+}
 
 // setBackend has the directory use the definition's backend from now on, and with
 // Options.Migrate brings the state there. It says what it did.
@@ -192,7 +246,7 @@ func (s *Session) setBackend(ctx context.Context) (said []string, err error) {
 	if s.Store, err = s.storeAt(now, set); err != nil {
 		return nil, err
 	}
-	if now.same(before) || s.opts.Reconfigure || now.Type == "local" && before.Type == "local" && !s.opts.Migrate {
+	if now.same(before) || s.opts.Reconfigure {
 		return nil, s.keepRecord(now)
 	}
 	from, err := s.storeBefore(before)
@@ -201,6 +255,12 @@ func (s *Session) setBackend(ctx context.Context) (said []string, err error) {
 	}
 	if !s.opts.Migrate {
 		snap, err := from.Read()
+		if err == nil && now.Type == before.Type && now.Type == "local" && snap.State.Lineage != "" {
+			// Of two files the one that the definition names is used, if it has a state.
+			if there, err := s.Store.Read(); err != nil || there.State.Lineage != "" {
+				return nil, errors.Join(err, s.keepRecord(now))
+			}
+		}
 		if err != nil || snap.State.Lineage != "" {
 			return nil, errors.Join(err, &view.Hint{Err: fmt.Errorf("the backend has changed: there is a state at %s (%s), and the definition says %s (%s)", before.where(), before.Type, now.where(), now.Type),
 				Hint: "init --migrate-state brings the state there; init --reconfigure leaves it, and uses what is there."})
@@ -225,7 +285,7 @@ func (s *Session) keepRecord(u *used) error {
 // definition that says another backend one day has it brought there.
 func (s *Session) recordLocal() error {
 	before, err := s.recorded()
-	if err != nil || before != nil && before.Type != "local" {
+	if _, not := s.Store.(*nowhere); not || s.opts.Init || err != nil || before != nil && before.Type != "local" {
 		return nil // init's to mend
 	}
 	b := s.backend()
@@ -274,7 +334,8 @@ func (s *Session) migrate(ctx context.Context, from, to statefile.Store, done fu
 		return nil, err
 	}
 	if snap.State.Lineage == "" {
-		return []string{fmt.Sprintf("There was no state at %s.", from.Path())}, done()
+		return nil, &view.Hint{Err: fmt.Errorf("there is no state at %s, where it would be brought from", from.Path()),
+			Hint: "Nothing was changed. If it lies in another file: write that back as the path of a backend \"local\" block, clusterplan init, and then change the backend. If there is none yet: clusterplan init without --migrate-state. To use what is there already: --reconfigure."}
 	}
 	target, err := s.lockOf(ctx, to, "init", 0)
 	if err != nil {
@@ -285,13 +346,23 @@ func (s *Session) migrate(ctx context.Context, from, to statefile.Store, done fu
 	if err != nil {
 		return nil, err
 	}
+	same, err := sameBut(&there.State, &snap.State)
+	if err != nil {
+		return nil, err
+	}
 	switch {
-	case there.State.Lineage != "" && there.State.Lineage != snap.State.Lineage:
+	case there.State.Lineage == "":
+	case there.State.Lineage != snap.State.Lineage:
 		return nil, &view.Hint{Err: fmt.Errorf("%s has a state of another cluster already (lineage %s, %d objects), and %s has lineage %s", to.Path(), there.State.Lineage, len(there.State.Objects), from.Path(), snap.State.Lineage),
 			Hint: "Nothing was changed. Name another place in the backend block."}
-	case there.State.Lineage != "" && there.State.Serial > snap.State.Serial:
+	case same && there.State.Serial == snap.State.Serial+1: // an earlier try was cut off before it was recorded
+		return brought(from, to, there), done()
+	case there.State.Serial > snap.State.Serial:
 		return nil, &view.Hint{Err: fmt.Errorf("%s has serial %d of this state, and %s has %d: it is newer", to.Path(), there.State.Serial, from.Path(), snap.State.Serial),
 			Hint: "Nothing was changed. If it was brought there before, use it: clusterplan init --reconfigure."}
+	case !same && there.State.Serial == snap.State.Serial:
+		return nil, &view.Hint{Err: fmt.Errorf("%s and %s both have serial %d of this state, and differ: each was changed without the other", to.Path(), from.Path(), snap.State.Serial),
+			Hint: "Nothing was changed. To use what is there: clusterplan init --reconfigure. To use the one that is to be brought: that too, and then clusterplan state push --force what clusterplan state pull prints of it before."}
 	}
 	if _, err := target.Keep(); err != nil {
 		return nil, err
@@ -306,8 +377,24 @@ func (s *Session) migrate(ctx context.Context, from, to statefile.Store, done fu
 	if err != nil {
 		return nil, fmt.Errorf("the state at %s can't be read again: %w; the one at %s is still used", to.Path(), err, from.Path())
 	}
+	return brought(from, to, got), done()
+}
+
+func brought(from, to statefile.Store, got *statefile.Snapshot) []string {
 	return []string{fmt.Sprintf("The state (serial %d, %d objects) lies at %s now. The one at %s is not used any more; remove it when you need it no longer.",
-		got.State.Serial, len(got.State.Objects), to.Path(), from.Path())}, done()
+		got.State.Serial, len(got.State.Objects), to.Path(), from.Path())}
+}
+
+// sameBut tells whether two states say the same, whatever their serials.
+func sameBut(one, other *statefile.State) (bool, error) {
+	a, b := *one, *other
+	a.Serial, a.Program = b.Serial, b.Program
+	x, err := statefile.Marshal(&a)
+	if err != nil {
+		return false, err
+	}
+	y, err := statefile.Marshal(&b)
+	return string(x) == string(y), err
 }
 
 // ParseBackendConfig reads one k=v of --backend-config.

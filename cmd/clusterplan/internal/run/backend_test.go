@@ -220,3 +220,195 @@ func TestBackendChanges(t *testing.T) {
 		t.Fatal(err, rerr)
 	}
 }
+
+// backendLab is a directory whose definition names one backend after another.
+type backendLab struct {
+	t        *testing.T
+	dir, url string
+	key      *age.X25519Identity
+}
+
+func newBackendLab(t *testing.T) *backendLab {
+	l := &backendLab{t: t, dir: t.TempDir()}
+	l.url, _ = stateServer(t)
+	var err error
+	if l.key, err = age.GenerateX25519Identity(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(l.key.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(seal.EnvIdentityFile, file)
+	t.Setenv(seal.EnvPassphrase, "")
+	t.Setenv("CLUSTERPLAN_HTTP_PASSWORD", "secret")
+	return l
+}
+
+func (l *backendLab) define(backend string) {
+	l.t.Helper()
+	text := fmt.Sprintf("clusterplan {\n  encryption {\n    recipients = [%q]\n  }\n%s\n}\ncluster \"c\" {\n  quorum {\n    model = \"single_node\"\n  }\n}\nnode \"n1\" {\n  provider = local\n}\n", l.key.Recipient(), backend)
+	if err := os.WriteFile(filepath.Join(l.dir, "main.cluster.hcl"), []byte(text), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *backendLab) served(path string) string {
+	return fmt.Sprintf("  backend \"http\" {\n    address = \"%s/%s\"\n    lock_address = \"%s/%s\"\n    username = \"ann\"\n  }", l.url, path, l.url, path)
+}
+
+func fileAt(path string) string {
+	return fmt.Sprintf("  backend \"local\" {\n    path = %q\n  }", path)
+}
+
+func (l *backendLab) open(o Options) *Session {
+	l.t.Helper()
+	o.Version = "0.1.0"
+	s, err := Open(l.dir, o)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func (l *backendLab) init(o Options) error {
+	o.Init = true
+	_, err := l.open(o).Init(l.t.Context())
+	return err
+}
+
+func (l *backendLab) names() string {
+	l.t.Helper()
+	snap, err := l.open(Options{}).Store.Read()
+	if err != nil {
+		return err.Error()
+	}
+	out := ""
+	for _, o := range snap.State.Objects {
+		out += o.Addr.Name
+	}
+	return out
+}
+
+func (l *backendLab) write(name string) {
+	l.t.Helper()
+	s := l.open(Options{})
+	if err := s.prepare(); err != nil {
+		l.t.Fatal(err)
+	}
+	lock, err := s.Store.Lock(l.t.Context(), statefile.LockRequest{Who: "ann", What: "apply"})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer lock.Release()
+	snap, err := lock.Read()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	st := snap.State
+	st.Objects = append(st.Objects, statefile.Object{Addr: addr.Node(name, addr.NoKey), Type: "node", Provider: "local", ID: "00000000000000a1", Attributes: json.RawMessage("{}")})
+	if err := lock.Finish(st); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *backendLab) want(err error, text string) {
+	l.t.Helper()
+	if text == "" && err != nil || text != "" && (err == nil || !strings.Contains(err.Error(), text)) {
+		l.t.Fatalf("%v: want %q", err, text)
+	}
+}
+
+// An init --migrate-state that is killed once the state is written, and before that
+// is recorded, leaves a lock, which can be broken, and the next one ends it. So from
+// a file to a server, and back.
+func TestMigrationCutOff(t *testing.T) {
+	l := newBackendLab(t)
+	l.define("")
+	l.want(l.init(Options{}), "")
+	l.write("a")
+	for _, backend := range []string{l.served("one"), ""} {
+		l.define(backend)
+		s := l.open(Options{Init: true, Migrate: true})
+		before, err := s.recorded()
+		l.want(err, "")
+		if before == nil {
+			before = &used{Type: "local", Path: filepath.Join(s.dataDir(), "state.json")}
+		}
+		from, err := s.storeBefore(before)
+		l.want(err, "")
+		_, err = s.migrate(t.Context(), from, s.Store, func() error { return fmt.Errorf("killed") })
+		l.want(err, "killed")
+		remote := s.Store
+		if backend == "" {
+			remote = from
+		}
+		lock, err := remote.Lock(t.Context(), statefile.LockRequest{Who: "ann", What: "init"}) // stays
+		l.want(err, "")
+		l.want(l.init(Options{Migrate: true}), "locked")
+		_, err = l.open(Options{}).ForceUnlock(t.Context(), "another")
+		l.want(err, lock.Info().ID)
+		got, err := l.open(Options{}).ForceUnlock(t.Context(), lock.Info().ID)
+		if l.want(err, ""); got.Lock == nil {
+			t.Fatal("nothing was unlocked")
+		}
+		l.want(l.init(Options{Migrate: true}), "")
+		if got := l.names(); got != "a" {
+			t.Fatal(got)
+		}
+	}
+}
+
+// Of two states of one serial that differ none takes the other's place.
+func TestMigrationOfTwoThatDiffer(t *testing.T) {
+	l := newBackendLab(t)
+	l.define("")
+	l.want(l.init(Options{}), "")
+	l.write("a")
+	l.define(l.served("one"))
+	l.want(l.init(Options{Migrate: true}), "")
+	l.define("")
+	l.want(l.init(Options{Reconfigure: true}), "")
+	l.write("b")
+	l.define(l.served("one"))
+	l.want(l.init(Options{Migrate: true}), "differ")
+	l.want(l.init(Options{Reconfigure: true}), "")
+	if got := l.names(); got != "a" {
+		t.Fatal(got)
+	}
+}
+
+// Where there is nothing to bring, the backend stays as it was: the state may lie in
+// a file that nobody has recorded, and all would be made a second time.
+func TestMigrationOfNothing(t *testing.T) {
+	l := newBackendLab(t)
+	l.define(l.served("one"))
+	l.want(l.init(Options{Migrate: true}), "there is no state at")
+	if got := l.names(); !strings.Contains(got, "not set up") {
+		t.Fatal(got)
+	}
+	l.want(l.init(Options{}), "")
+}
+
+// A state goes from one file to another as it does to a server.
+func TestMigrationOfFiles(t *testing.T) {
+	l := newBackendLab(t)
+	l.define(fileAt("one/state.json"))
+	l.write("a")
+	l.define(fileAt("two/state.json"))
+	l.want(l.open(Options{}).prepare(), "") // an apply is refused, also a second one
+	if got := l.names(); !strings.Contains(got, "the backend has changed") {
+		t.Fatal(got)
+	}
+	l.want(l.init(Options{}), "the backend has changed")
+	l.want(l.init(Options{Migrate: true}), "")
+	if got := l.names(); got != "a" {
+		t.Fatal(got)
+	}
+	l.define("")
+	l.want(l.init(Options{Migrate: true}), "")
+	if got := l.names(); got != "a" {
+		t.Fatal(got)
+	}
+}
