@@ -91,8 +91,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Path is the address.
-func (s *Store) Path() string { return s.set.Address }
+// Path is the address, but for its query.
+func (s *Store) Path() string { return shown(s.set.Address) }
 
 // Begun is always true: only the server knows.
 func (s *Store) Begun() bool { return true }
@@ -128,7 +128,7 @@ func (s *Store) get(ctx context.Context) (*envelope, []byte, error) {
 		}
 		e, err := decodeEnvelope(a.body)
 		if err != nil {
-			return nil, nil, fmt.Errorf("state %s: %w; put a version back that the server has kept, or clusterplan state push --force a backup", s.Path(), err)
+			return nil, nil, fmt.Errorf("state %s: %w; put a version back that the server has kept, or remove it there and clusterplan state push a backup", s.Path(), err)
 		}
 		return e, a.body, nil
 	}

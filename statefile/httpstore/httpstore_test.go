@@ -2,6 +2,7 @@ package httpstore
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -333,4 +334,71 @@ func runAll(s *Store) (sure []string, err error) {
 		return sure, err
 	}
 	return sure, l.Finish(snap.State)
+}
+
+// What a server says, and what an address has behind its ?, does not get into errors
+// as it is: a token stays unseen, a terminal's cursor where it was.
+func TestErrorsAreTame(t *testing.T) {
+	srv := serve(t)
+	s := srv.open(t, keys(t))
+	s.set.Address += "?token=hush"
+	s.set.LockAddress += "?token=hush"
+	srv.lock = []byte(`{"ID": "1\u001b[2J", "Who": "` + strings.Repeat("x", 1<<16) + `", "Operation": "a\nb"}`)
+	var all []string
+	tell := func(err error) {
+		t.Helper()
+		if err == nil {
+			t.Fatal("no error")
+		}
+		all = append(all, err.Error())
+	}
+	_, err := s.Lock(t.Context(), statefile.LockRequest{})
+	tell(err)
+	_, err = s.ForceUnlock("2")
+	tell(err)
+	srv.state = []byte("<html>")
+	_, err = s.Read()
+	tell(err)
+	away := httptest.NewServer(http.RedirectHandler("https://ann:hush@h/x?signature=hush", 307))
+	defer away.Close()
+	s.set.Address = away.URL + "?token=hush"
+	_, err = s.Read()
+	tell(err)
+	srv.Close()
+	s.set.Address = srv.URL + "?token=hush"
+	_, err = s.Read()
+	tell(err)
+	_, err = s.Lock(t.Context(), statefile.LockRequest{})
+	tell(err)
+	for _, text := range append(all, s.Path()) {
+		if strings.Contains(text, "hush") || strings.ContainsAny(text, "\x1b") || len(text) > 1500 {
+			t.Errorf("%.400q", text)
+		}
+	}
+}
+
+// A small answer does not become a large one here, and one that is no state is read
+// no further than it is of use.
+func TestLargeAnswers(t *testing.T) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write(make([]byte, 64<<20))
+	z.Close()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "GET" {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.Write(b.Bytes())
+			return
+		}
+		w.WriteHeader(http.StatusLocked)
+		w.Write(make([]byte, 64<<20))
+	}))
+	defer srv.Close()
+	s := serve(t).open(t, keys(t))
+	s.set.Address, s.set.LockAddress = srv.URL, srv.URL
+	for _, r := range []request{{method: "GET", url: srv.URL}, {method: "LOCK", url: srv.URL}} {
+		if a, err := s.once(t.Context(), r); err != nil || len(a.body) > 1<<20 {
+			t.Errorf("%s: %v", r.method, err)
+		}
+	}
 }

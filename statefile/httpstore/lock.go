@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -123,7 +125,21 @@ func (s *Store) raise(ctx context.Context, l *Lock) error {
 func holder(a *answer) *statefile.LockInfo {
 	var i lockInfo
 	_ = json.Unmarshal(a.body, &i) // Terraform's servers say it; what others say is told as unknown
+	i.ID, i.Who, i.Operation = tame(i.ID), tame(i.Who), tame(i.Operation)
 	return i.public()
+}
+
+// tame is what a server said as a line of an error: it moves no cursor, and ends.
+func tame(text string) string {
+	if len(text) > 200 {
+		text = text[:200] + "..."
+	}
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, text)
 }
 
 // Info says how the lock is held.

@@ -47,8 +47,8 @@ func (a *answer) refused() error {
 		return fmt.Errorf("%s: the user in %sUSERNAME may not do this; ask who looks after the server", name, EnvPrefix)
 	case a.code >= 300 && a.code < 400:
 		where := ""
-		if u, err := url.Parse(a.to); err == nil && a.to != "" {
-			where = " to " + u.Redacted()
+		if a.to != "" {
+			where = " to " + shown(a.to)
 		}
 		return fmt.Errorf("%s%s: redirections are not followed; write the address itself into the backend block", name, where)
 	case a.code == http.StatusRequestEntityTooLarge:
@@ -57,6 +57,22 @@ func (a *answer) refused() error {
 		return fmt.Errorf("%s: it takes another method here; see update_method, lock_method and unlock_method of the backend block", name)
 	}
 	return errors.New(name)
+}
+
+// answerLimit is what is read of an answer that is no state.
+const answerLimit = 1 << 20
+
+// shown is an address for people: a query often has a token in it, and errors end in
+// logs.
+func shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that is none"
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "..."
+	}
+	return u.Redacted()
 }
 
 // once asks once. An error: whether the server did it is not known.
@@ -75,15 +91,25 @@ func (s *Store) once(ctx context.Context, r request) (*answer, error) {
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
+		var where *url.Error // names all of the address, with what a query may have in it
+		if errors.As(err, &where) {
+			err = fmt.Errorf("%s %s: %w", r.method, shown(r.url), where.Err)
+		}
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, statefile.Limit+1))
+	limit := int64(answerLimit)
+	if r.method == http.MethodGet && r.url == s.set.Address && resp.StatusCode == http.StatusOK {
+		limit = statefile.Limit
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("the answer was cut off: %w", err)
-	case len(body) > statefile.Limit:
-		return nil, fmt.Errorf("%w: the answer has more than %d bytes", statefile.ErrDamaged, int64(statefile.Limit))
+	case int64(len(body)) > limit && limit == statefile.Limit:
+		return nil, fmt.Errorf("%w: the answer has more than %d bytes", statefile.ErrDamaged, limit)
+	case int64(len(body)) > limit:
+		body = body[:limit] // a page that goes with an error, of which nothing is needed
 	}
 	return &answer{code: resp.StatusCode, to: resp.Header.Get("Location"), body: body}, nil
 }

@@ -100,11 +100,15 @@ func (s *Settings) check() error {
 	return nil
 }
 
+// Shown is the address for people.
+func (s *Settings) Shown() string { return shown(s.Address) }
+
 // client makes one that follows no redirection: a write would become a read on
 // the way, and its password go to another server.
 func (s *Settings) client() (*http.Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = 30 * time.Second
+	t.DisableCompression = true // what is encrypted does not shrink, and a little answer can't become a large one
 	if s.CA != "" {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM([]byte(s.CA)) {

@@ -40,7 +40,7 @@ func (u *used) where() string {
 	if u.Type == "local" {
 		return u.Path
 	}
-	return u.Address
+	return (&httpstore.Settings{Address: u.Address}).Shown()
 }
 
 // http are the settings of a backend behind an address.
@@ -313,7 +313,7 @@ func (s *Session) storeBefore(u *used) (statefile.Store, error) {
 		return nil, fmt.Errorf("the backend that was used until now: %w", err)
 	}
 	if set.Address != u.Address {
-		return nil, fmt.Errorf("the backend that was used until now lay at %s, and the environment says %s; unset CLUSTERPLAN_HTTP_ADDRESS, or set it to the former", u.Address, set.Address)
+		return nil, fmt.Errorf("the backend that was used until now lay at %s, and the environment says %s; unset CLUSTERPLAN_HTTP_ADDRESS, or set it to the former", u.where(), set.Shown())
 	}
 	return s.storeAt(u, set)
 }
