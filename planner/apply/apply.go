@@ -76,7 +76,8 @@ type Config struct {
 // after a failure.
 type Result struct {
 	State       statefile.State
-	Done        planner.Summary // objects, resources on their own
+	Pending     []statefile.Pending // begun by this run, and what became of it is not in the journal
+	Done        planner.Summary     // objects, resources on their own
 	Failed      []Failure
 	Cancelled   []Failure      // were under way when the context ended; the next run looks at what came of them
 	Skipped     []Skip         // what hangs on a failure, in plan order
@@ -306,7 +307,7 @@ func (r *runner) settle() error {
 func (r *runner) fold(ctx context.Context, res *Result) {
 	state := r.cfg.State
 	state.Cluster = r.cluster
-	res.State, _ = statefile.Fold(state, r.entries)
+	res.State, res.Pending = statefile.Fold(state, r.entries)
 	r.keep(&res.State)
 	if r.cfg.Definition != nil && !r.work.Destroy && !r.work.KeepOutputs {
 		res.State.Outputs = r.outputs(ctx, res)

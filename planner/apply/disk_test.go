@@ -88,7 +88,7 @@ func TestFullDiskAtEveryWrite(t *testing.T) {
 		}
 		j := &fullDisk{t: t, lock: lock, known: &l.journal, dir: home, k: k}
 		l.conf = func(c *apply.Config) { c.Parallelism, c.Journal = 1, j }
-		_, _, err = l.apply(def, "")
+		res, _, err := l.apply(def, "")
 		calls := len(l.world.Calls)
 		if err != nil {
 			failed++
@@ -110,8 +110,8 @@ func TestFullDiskAtEveryWrite(t *testing.T) {
 			if diff := cmp.Diff(state.Objects, snap.State.Objects, byAddr, cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("write %d: the disk has something else than was told:\n%s", k, diff)
 			}
-			if len(pending) != len(snap.Pending) {
-				t.Fatalf("write %d: %d pending, on the disk %d", k, len(pending), len(snap.Pending))
+			if len(pending) != len(snap.Pending) || len(pending) != len(res.Pending) {
+				t.Fatalf("write %d: %d pending, on the disk %d, told %d", k, len(pending), len(snap.Pending), len(res.Pending))
 			}
 			l.conf = nil
 			l.must(def, "")

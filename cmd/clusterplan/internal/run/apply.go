@@ -211,7 +211,10 @@ func (s *Session) finish(lock journal, res *apply.Result) error {
 		return nil
 	}
 	// A run that could not even begin has nothing to write.
-	if gone := snap.State.Lineage == "" && len(res.State.Objects) > 0; snap.Unfinished == 0 && !gone {
+	if st := withPending(res); snap.State.Lineage == "" && len(st.Objects) > 0 {
+		return lock.Finish(st) // the journal is gone
+	}
+	if snap.Unfinished == 0 {
 		return nil
 	}
 	return lock.Finish(res.State)

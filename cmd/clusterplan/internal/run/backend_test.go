@@ -412,3 +412,41 @@ func TestMigrationOfFiles(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+// A server fails for good in the middle of an apply, and has lost the state: the file
+// beside the definition tells of what was begun as well, also where nothing was ended.
+// One that can be written again has it at once.
+func TestRescueOfWhatWasBegun(t *testing.T) {
+	l := newBackendLab(t)
+	l.define(l.served("one"))
+	l.want(l.init(Options{}), "")
+	s := l.open(Options{})
+	l.want(s.ReadState(), "")
+	o := statefile.Object{Addr: addr.Node("n2", addr.NoKey), Type: "node", Provider: "local", ID: "00000000000000a2", Attributes: json.RawMessage("{}")}
+	res := &apply.Result{Pending: []statefile.Pending{{Intent: statefile.Intent{Addr: o.Addr, Action: "create", Object: &o}}}}
+	l.want(s.rescue(res, fmt.Errorf("write the journal: 503")), rescueName)
+	path := filepath.Join(l.dir, rescueName)
+	data, err := os.ReadFile(path)
+	l.want(err, "")
+	_, err = s.PushState(t.Context(), path, data, EditOptions{})
+	l.want(err, "")
+	if got := l.names(); got != "n2" {
+		t.Fatal(got)
+	}
+	snap, err := s.Store.Read()
+	l.want(err, "")
+	if got := snap.State.Objects[0]; got.ID != o.ID || len(got.Phases) != 1 || got.Phases[0] != "begun" {
+		t.Fatalf("%+v", got)
+	}
+
+	l.define(l.served("two"))
+	l.want(l.init(Options{Reconfigure: true}), "")
+	s = l.open(Options{})
+	lock, err := s.Store.Lock(t.Context(), statefile.LockRequest{Who: "ann", What: "apply"})
+	l.want(err, "")
+	l.want(s.finish(lock, res), "")
+	l.want(lock.Release(), "")
+	if got := l.names(); got != "n2" {
+		t.Fatal(got)
+	}
+}

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/httpstore"
@@ -23,7 +26,7 @@ const rescueName = "errored.clusterplan-state.json"
 // know what was made, and the keys would be lost. Where state or journal can be
 // read, they tell all that is needed, and err is returned as it is.
 func (s *Session) rescue(res *apply.Result, err error) error {
-	if err == nil || res == nil || len(res.State.Objects) == 0 {
+	if err == nil || res == nil || len(res.State.Objects) == 0 && len(res.Pending) == 0 {
 		return err
 	}
 	// A server that does not answer may have it all; until it does, nobody knows.
@@ -31,7 +34,7 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 	if snap, rerr := s.Store.Read(); rerr != nil && !remote || rerr == nil && snap.State.Lineage != "" {
 		return err
 	}
-	st := res.State
+	st := withPending(res)
 	st.Program, st.Serial, st.Lineage = s.opts.Version, st.Serial+1, cmp.Or(st.Lineage, s.Snap.State.Lineage, pki.NewID())
 	data, merr := statefile.Marshal(&st)
 	if merr == nil && s.keys.Seals() {
@@ -54,6 +57,23 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 		}
 	}
 	return fmt.Errorf("%w; what the apply had done could not be written anywhere else either", err)
+}
+
+// withPending is what an apply knows, with what it had begun and whose end is not in
+// the journal: the next apply looks what became of it, as of all that was begun.
+func withPending(res *apply.Result) statefile.State {
+	st := res.State
+	st.Objects = slices.Clone(st.Objects)
+	for _, p := range res.Pending {
+		if p.Object == nil || res.State.Find(p.Addr) != nil {
+			continue
+		}
+		o := *p.Object
+		o.Phases = []string{planner.PhaseBegun}
+		st.Objects = append(st.Objects, o)
+	}
+	slices.SortFunc(st.Objects, func(a, b statefile.Object) int { return addr.Compare(a.Addr, b.Addr) })
+	return st
 }
 
 func rescueHint(place, path string, remote bool) string {
