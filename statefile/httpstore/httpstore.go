@@ -22,7 +22,8 @@
 //
 // The lock is the server's. It is never taken over: that its holder is dead can't be
 // seen. The server has to refuse a write whose ID is not the lock's (Terraform's
-// protocol): that is what keeps a run out whose lock was broken.
+// protocol): that is what keeps a run out whose lock was broken. Of a server that
+// does not, a run sees only before its first write and its last that it was another's turn.
 package httpstore
 
 import (

@@ -402,3 +402,57 @@ func TestLargeAnswers(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes a write under any lock: a run whose lock was broken neither
+// begins nor ends over what another has written since.
+func TestServerWithoutChecks(t *testing.T) {
+	k := keys(t)
+	for _, begun := range []bool{false, true} {
+		srv := serve(t)
+		srv.any = true
+		s := srv.open(t, k)
+		l := take(t, s)
+		if begun {
+			do(t, l.Append(begin("r1"), made("a")))
+		}
+		_, err := s.ForceUnlock(l.Info().ID)
+		do(t, err)
+		l2 := take(t, s)
+		do(t, l2.Append(begin("r2"), made("b")))
+		before := srv.state
+		if begun {
+			err = l.Finish(statefile.State{})
+		} else {
+			err = l.Append(begin("r1"))
+		}
+		if !errors.Is(err, statefile.ErrLockLost) || l.Why() == nil || !bytes.Equal(srv.state, before) {
+			t.Errorf("%v: %v", begun, err)
+		}
+		do(t, l.Release(), l2.Release())
+	}
+}
+
+// Somebody gives up while the server does not answer: the wait ends, and what it may
+// have locked is given back.
+func TestGivenUp(t *testing.T) {
+	for _, method := range []string{"LOCK", "GET"} {
+		srv := serve(t)
+		s := srv.open(t, keys(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		srv.set(func(m string, n int) fault {
+			if m != method {
+				return sound
+			}
+			cancel()
+			return hang
+		})
+		if _, err := s.Lock(ctx, statefile.LockRequest{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", method, err)
+		}
+		srv.set(nil)
+		if srv.mu.Lock(); srv.lock != nil {
+			t.Errorf("%s: it stays locked", method)
+		}
+		srv.mu.Unlock()
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -190,6 +191,11 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(entries, func(e statefile.Entry) bool { return e.Begin != nil }) {
+		if err := l.look(); err != nil {
+			return err
+		}
+	}
 	chain, begun, lineage := l.chain, l.begun, l.base.Lineage
 	var data []byte
 	if l.on != nil {
@@ -245,6 +251,9 @@ func (l *Lock) Replace(st statefile.State) error {
 
 func (l *Lock) finish(st statefile.State) error {
 	if err := l.usable(); err != nil {
+		return err
+	}
+	if err := l.look(); err != nil {
 		return err
 	}
 	st.Program, st.Serial = l.s.opts.Program, st.Serial+1

@@ -79,6 +79,21 @@ func (l *Lock) send(e *envelope, body []byte) error {
 	}
 }
 
+// look sees before a run's first write, and before its last, that nobody has
+// written meanwhile: a server that does not ask whose lock it is would have the
+// state of whoever broke this one overwritten.
+func (l *Lock) look() error {
+	now, _, err := l.s.get(context.Background())
+	if err != nil {
+		return err
+	}
+	if now != nil && !l.known(now) { // one that has lost it gets it again
+		l.broken = l.lose("somebody else wrote the state")
+		return l.broken
+	}
+	return nil
+}
+
 // known tells whether the server has what this lock found or wrote there: also an
 // older write of its own, whose answer was lost and which came about late.
 func (l *Lock) known(now *envelope) bool {
