@@ -160,6 +160,7 @@ func (s *Session) openStore() error {
 		if s.Store, err = s.storeAt(now, set); err != nil && now.Type == "local" {
 			return err
 		}
+		s.used = now
 	}
 	if err != nil {
 		s.Store = &nowhere{now.where(), err, found}
@@ -268,6 +269,26 @@ func (s *Session) setBackend(ctx context.Context) (said []string, err error) {
 		return nil, s.keepRecord(now)
 	}
 	return s.migrate(ctx, from, s.Store, func() error { return s.keepRecord(now) })
+}
+
+// broughtAway is an error where the state was brought elsewhere since this session
+// looked where it lies: while it waited for the lock, for example.
+func (s *Session) broughtAway() error {
+	if s.used == nil || s.opts.Init {
+		return nil
+	}
+	now, err := s.recorded()
+	if err != nil {
+		return err
+	}
+	if now == nil {
+		now = &used{Type: "local", Path: localstore.DefaultPath(s.abs)}
+	}
+	if now.Type == s.used.Type && now.Address == s.used.Address {
+		return nil
+	}
+	return &view.Hint{Err: fmt.Errorf("the state was brought from %s to %s (%s) meanwhile", s.used.where(), now.where(), now.Type),
+		Hint: "Nothing was changed. Run the command again: it reads the definition as it is now."}
 }
 
 // keepRecord: without one the state lies at its default place.

@@ -450,3 +450,23 @@ func TestRescueOfWhatWasBegun(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+// An apply that waited for the lock while the state was brought elsewhere does not go
+// on with what was left behind.
+func TestBroughtAwayMeanwhile(t *testing.T) {
+	l := newBackendLab(t)
+	l.define("")
+	l.want(l.init(Options{}), "")
+	l.write("a")
+	waits := l.open(Options{})
+	for _, backend := range []string{l.served("one"), ""} {
+		l.define(backend)
+		l.want(l.init(Options{Migrate: true}), "")
+		_, err := waits.lockToWrite(t.Context(), "apply", 0)
+		l.want(err, "meanwhile")
+		waits = l.open(Options{})
+		lock, err := waits.lockToWrite(t.Context(), "apply", 0)
+		l.want(err, "")
+		l.want(lock.Release(), "")
+	}
+}

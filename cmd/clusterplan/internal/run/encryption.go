@@ -64,6 +64,9 @@ func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Durati
 	if err != nil {
 		return nil, err
 	}
+	if err := s.broughtAway(); err != nil {
+		return nil, errors.Join(err, lock.Release())
+	}
 	if s.keys.Seals() {
 		if _, err := lock.Reseal(false); err != nil {
 			return nil, errors.Join(err, lock.Release())

@@ -87,6 +87,7 @@ type Session struct {
 	reads    *planfile.Recorder                               // nil: not recorded
 	tree     *tree                                            // nil: the definition is a plan file's
 	place    place                                            // in git
+	used     *used                                            // backend that Store is of; nil: of none that is known
 	fetch    func(gitmodule.Source) (gitmodule.Locked, error) // init's; nil: modules from git are in the cache, or it is an error
 
 	// look is called before the world is looked at, once providers are configured.
