@@ -359,7 +359,7 @@ func TestErrorsAreTame(t *testing.T) {
 	srv.state = []byte("<html>")
 	_, err = s.Read()
 	tell(err)
-	away := httptest.NewServer(http.RedirectHandler("https://ann:hush@h/x?signature=hush", 307))
+	away := httptest.NewServer(http.RedirectHandler("https://ann:hush@h/x?signature=hush", http.StatusTemporaryRedirect))
 	defer away.Close()
 	s.set.Address = away.URL + "?token=hush"
 	_, err = s.Read()
