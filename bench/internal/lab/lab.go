@@ -92,7 +92,8 @@ func UpText(ctx context.Context, text string, out io.Writer) (c *Cluster, err er
 			err = errors.Join(err, c.Down())
 		}
 	}()
-	build := exec.CommandContext(ctx, "go", "build", "-o", c.Program, "./cmd/clusterplan")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", c.Program, "./cmd/clusterplan")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // one static file, as nodes get it
 	build.Dir, build.Stdout, build.Stderr = tree, out, out
 	if err := build.Run(); err != nil {
 		return c, fmt.Errorf("build clusterplan: %w", err)
