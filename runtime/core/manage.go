@@ -31,6 +31,9 @@ func (m *Machine) manage() {
 		if g := m.ix.groups[i]; g.Handover != nil && g.Handover.Why == WhyShed && m.isReleased(m.ix.groupIDs[i], g) {
 			continue // it has made its room
 		}
+		if g := m.ix.groups[i]; o.To != "" && !m.dependenciesOnline(g) && m.isReleased(m.ix.groupIDs[i], g) {
+			continue // it waits for what it depends on, which perhaps waits for the room that it has left
+		}
 		if o.From != "" && o.From != o.To {
 			leaving[o.From] = append(leaving[o.From], o.Group)
 		}
@@ -223,10 +226,8 @@ func (m *Machine) dueRetry(id string) bool {
 // on is online, what must not share the node or its room has left, and the
 // node can start it at once.
 func (m *Machine) mayStart(id string, g *confdb.Group, to string, leaving map[string][]string) bool {
-	for _, name := range g.Spec.DependsOn {
-		if d := m.groupNamed(name); d != nil && d.State != spec.StateOnline {
-			return false
-		}
+	if !m.dependenciesOnline(g) {
+		return false
 	}
 	name := m.state.NodeName(to)
 	for _, other := range leaving[name] {
@@ -244,6 +245,17 @@ func (m *Machine) mayStart(id string, g *confdb.Group, to string, leaving map[st
 	if !m.canStart(to) {
 		earliest(&m.lead.manageAt, m.now.Add(m.timings.Interval.D()))
 		return false
+	}
+	return true
+}
+
+// dependenciesOnline tells whether all that the group depends on is online. A
+// name that nothing has holds nothing back.
+func (m *Machine) dependenciesOnline(g *confdb.Group) bool {
+	for _, name := range g.Spec.DependsOn {
+		if d := m.groupNamed(name); d != nil && d.State != spec.StateOnline {
+			return false
+		}
 	}
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 )
 
@@ -26,4 +27,24 @@ func TestMoveNeedsNoBeat(t *testing.T) {
 		w.until("web is on "+to.name, limit, func() bool { return w.running["g-web"] == to.name })
 		w.until("web is online on "+to.name, time.Second, func() bool { return w.online("web") })
 	}
+}
+
+// Two moves at once: a group goes to where there is room only once one that
+// depends on it has left, and that one starts elsewhere only once it is online.
+// Neither waits for the other.
+func TestMovesThatNeedEachOther(t *testing.T) {
+	w := newWorld(t, 3)
+	w.configure("", func(_ int, n *spec.Node) { n.Capacity = map[string]int64{"cpu": 2} })
+	db, web := groupSpec("db", "n2"), groupSpec("web", "n1")
+	db.Demand, db.Priority = map[string]int64{"cpu": 1}, 3000
+	web.Demand, web.DependsOn = map[string]int64{"cpu": 2}, []string{"db"}
+	w.put(db)
+	w.put(web)
+	w.until("both run", 5*time.Second, func() bool { return w.online("db") && w.online("web") })
+	lead := w.leader()
+	w.must(lead, confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n3"}})
+	w.must(lead, confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-db", To: "id-n1"}})
+	w.until("db is on n1, web on n3", 10*time.Second, func() bool {
+		return w.online("db") && w.online("web") && w.running["g-db"] == "n1" && w.running["g-web"] == "n3"
+	})
 }
