@@ -55,8 +55,11 @@ var (
 
 // Schema is a provider's shapes.
 type Schema struct {
-	Config  spec.Schema
-	Objects map[string]spec.Schema // by object type: node, cluster, group
+	Config spec.Schema
+	// Objects, by type: node, cluster, group, fence, machine, network, volume.
+	// Of the last three, spec.Schema.WithIdentity gives the attributes that all
+	// have (name, provider), whatever the provider; see Machinery below.
+	Objects map[string]spec.Schema
 	// Resources are the resource types, by name (confdb only): the attributes of each type's own.
 	Resources map[string]spec.Schema
 }
@@ -97,6 +100,30 @@ const (
 	PhaseUpdate  = "update" // settings in the cluster's database
 	// Of the cluster: PhaseBootstrap at create, PhaseUpdate for settings.
 	PhaseBootstrap = "bootstrap"
+)
+
+// Machinery: machines, networks and volumes (addr.Machinery), which nodes stand on.
+//
+// Their schemas say all that the language and the planner have to know. An
+// attribute of type spec.TypeNetworkRef, TypeVolumeRef or a list of them takes
+// network.lab and gives the provider its name; what it refers to is made first,
+// goes last, and takes along what refers to it when it is made anew. Impact of an
+// attribute is what its change does to what runs: ImpactReplace makes the object
+// anew (so do the paths in PlanResponse.Replace), ImpactReboot has the nodes on
+// the machine drained and stopped first and started again after it, ImpactNone
+// touches nothing. The strongest of the attributes that differ and of
+// PlanResponse.Impact counts. Computed attributes (address, mac) are unknown in
+// Planned until they are known, and null if there never will be any; in a change
+// in place that keeps them they are Prior's.
+//
+// Phases: a create is PhaseCreate, which returns once all computed attributes are
+// known; a change in place or the mending of drift (a machine that is off: Drift
+// and a phase) PhaseUpdate, a delete PhaseDelete. Each is idempotent: after a
+// crash it is called again with the same ID. A create that was begun is read back
+// by its ID first (Prior without a Value), and then created once more to finish it.
+const (
+	PhaseCreate = "create"
+	PhaseDelete = "delete"
 )
 
 // Cluster is what the node lifecycle asks of the running cluster. Each is

@@ -21,9 +21,16 @@ const (
 	TypeGroup     = "group"
 	TypeMachine   = "machine"
 	TypeNetwork   = "network"
+	TypeVolume    = "volume"
 	TypeGuarantee = "guarantee"
 	TypeOutput    = "output"
 )
+
+// Machinery tells whether a type is of what nodes stand on: machines, their
+// networks and volumes. Their provider makes them, no agent knows them.
+func Machinery(typ string) bool {
+	return typ == TypeMachine || typ == TypeNetwork || typ == TypeVolume
+}
 
 // Key is an instance key: none, a number (count) or a string (for_each).
 type Key struct {
@@ -234,18 +241,20 @@ func typeRank(t string) int {
 	switch t {
 	case TypeNetwork:
 		return 0
-	case TypeMachine:
+	case TypeVolume:
 		return 1
-	case TypeCluster:
+	case TypeMachine:
 		return 2
-	case TypeNode:
+	case TypeCluster:
 		return 3
-	case TypeFence:
+	case TypeNode:
 		return 4
-	case TypeGroup:
+	case TypeFence:
 		return 5
+	case TypeGroup:
+		return 6
 	}
-	return 6
+	return 7
 }
 
 // Parse reads an address. The error says what was wrong and where.
@@ -310,12 +319,12 @@ func (p *parser) address() (Address, error) {
 			return a, fmt.Errorf("the cluster stands in the root module only")
 		}
 		return a, p.end()
-	case TypeNode, TypeFence, TypeGroup, TypeMachine, TypeNetwork, TypeGuarantee, TypeOutput:
+	case TypeNode, TypeFence, TypeGroup, TypeMachine, TypeNetwork, TypeVolume, TypeGuarantee, TypeOutput:
 	default:
 		if len(modules) == 0 && p.pos == len(p.in) {
 			return a, fmt.Errorf("%q has no type in front; write group.%s or node.%s", a.Type, a.Type, a.Type)
 		}
-		return a, fmt.Errorf("%q is no object type; use cluster, node, fence, group, guarantee or output", a.Type)
+		return a, fmt.Errorf("%q is no object type; use cluster, network, volume, machine, node, fence, group, guarantee or output", a.Type)
 	}
 	if err := p.dot("a name"); err != nil {
 		return a, err

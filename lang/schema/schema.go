@@ -46,17 +46,17 @@ func SensitiveNames(v cty.Value) []string {
 	return out
 }
 
-// AttributeType is the cty type of an attribute's value. References to nodes
-// and groups are kept as names; what has a canonical text is a string.
+// AttributeType is the cty type of an attribute's value. References to objects
+// are kept as names; what has a canonical text is a string.
 func AttributeType(t spec.ValueType) cty.Type {
 	switch t {
-	case spec.TypeString, spec.TypeDuration, spec.TypeSize:
+	case spec.TypeString, spec.TypeDuration, spec.TypeSize, spec.TypeNetworkRef, spec.TypeVolumeRef:
 		return cty.String
 	case spec.TypeNumber:
 		return cty.Number
 	case spec.TypeBool:
 		return cty.Bool
-	case spec.TypeStrings, spec.TypeNodeRefs, spec.TypeGroupRefs:
+	case spec.TypeStrings, spec.TypeNodeRefs, spec.TypeGroupRefs, spec.TypeNetworkRefs, spec.TypeVolumeRefs:
 		return cty.List(cty.String)
 	case spec.TypeStringMap:
 		return cty.Map(cty.String)

@@ -31,6 +31,12 @@ const (
 	TypeCounts     ValueType = "map(number)"   // whole numbers from 0, by name
 	TypeNodeRefs   ValueType = "list(node)"    // kept as node names
 	TypeGroupRefs  ValueType = "list(group)"   // kept as group names
+	// Of machines, networks and volumes: what stands on them is made anew with
+	// them. Kept as names.
+	TypeNetworkRef  ValueType = "network"
+	TypeNetworkRefs ValueType = "list(network)"
+	TypeVolumeRef   ValueType = "volume"
+	TypeVolumeRefs  ValueType = "list(volume)"
 )
 
 // Attribute is one attribute of an object, a block or a resource type.
