@@ -16,6 +16,9 @@ import (
 const Rules = `
 hcl      = github.com/hashicorp/hcl/v2
 age      = filippo.io/age
+sftp     = github.com/pkg/sftp
+ssh_config = github.com/kevinburke/ssh_config
+knownhosts = github.com/skeema/knownhosts
 crypto   = golang.org/x/crypto
 cty      = github.com/zclconf/go-cty
 cty-yaml = github.com/zclconf/go-cty-yaml
@@ -52,6 +55,7 @@ NONE < docs/schemas                   # JSON Schemas of what is printed, as file
 docs/schemas, jsonschema < internal/jsonschematest # tests hold what is printed to them
 go-git, go-billy < internal/revision  # definitions in git: which commit, and files as of one; knows nothing of definitions
 internal/revision, internal/atomicfile, hcl, sys < internal/gitmodule # modules from git: lock file, cache, and who fetches; knows nothing of definitions
+crypto, sftp, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
 sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 

@@ -1,0 +1,50 @@
+package sshconn
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Dial connects from the host to an address as the host sees it: "tcp" to
+// host:port, "unix" to a socket's path (where sshd runs as a user who may open
+// it). The connection lives as long as the SSH connection; it has no deadlines.
+func (c *Conn) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return c.forward(ctx, network, address)
+}
+
+func (c *Conn) forward(ctx context.Context, network, address string) (net.Conn, error) {
+	for dead := 0; ; {
+		l, err := c.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := l.client.DialContext(ctx, network, address)
+		if err == nil {
+			return conn, nil
+		}
+		if ctx.Err() != nil {
+			return nil, c.fail(nil, context.Cause(ctx), "", "connect to %s from there", address)
+		}
+		var refused *ssh.OpenChannelError
+		if !errors.As(err, &refused) {
+			l.client.Close()
+			<-l.dead
+			if dead++; dead > 1 {
+				return nil, c.fail(ErrUnreachable, noEOF(err), "", "the connection was lost")
+			}
+			continue
+		}
+		if refused.Reason == ssh.Prohibited || refused.Reason == ssh.UnknownChannelType {
+			option := "AllowTcpForwarding"
+			if network == "unix" {
+				option = "AllowStreamLocalForwarding"
+			}
+			return nil, c.fail(ErrForwarding, nil, "Set "+option+" yes (or local) in its sshd_config, and look for PermitOpen, DisableForwarding and restrict in authorized_keys",
+				"the host forwards no connection to %s", address)
+		}
+		return nil, c.fail(nil, errors.New(refused.Message), "", "from there %s can't be reached", address)
+	}
+}

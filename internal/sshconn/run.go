@@ -1,0 +1,484 @@
+package sshconn
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+const (
+	keepStdout  = 1 << 20
+	keepStderr  = 64 << 10
+	maxLine     = 120_000          // Linux takes 128 KiB in one argument, which the line is for the login shell
+	killAfter   = 2 * time.Second  // between asking a command to end and making it
+	sudoAnswers = 30 * time.Second // sudo lets in, asks or refuses within
+)
+
+// Command is a program to run on a host.
+type Command struct {
+	Argv []string // quoted for the host's shell, whichever it is
+	// Stdin is read until it ends or the command does; a read that is under way
+	// then goes on alone. nil: empty.
+	Stdin io.Reader
+	// Env is added to the environment. Everybody on the host can read it.
+	Env map[string]string
+	// Login runs it as who logged in, also where Config.Sudo is on.
+	Login bool
+	// Stdout gets the output; nil: Result.Stdout has the first Limit bytes (1 MiB).
+	Stdout io.Writer
+	Limit  int
+}
+
+// Result is what came of a command that ran to its end.
+type Result struct {
+	Code      int    // the exit code
+	Signal    string // that ended it ("KILL"), then Code is 128 or more
+	Stdout    []byte
+	Stderr    []byte // the first 64 KiB
+	Truncated bool   // there was more output than is kept
+}
+
+// ExitError is a command that failed.
+type ExitError struct {
+	At   string
+	Argv []string
+	Result
+}
+
+func (e *ExitError) Error() string {
+	how := fmt.Sprintf("exit code %d", e.Code)
+	if e.Signal != "" {
+		how = "ended by signal " + e.Signal
+	}
+	text := strings.TrimSpace(string(e.Stderr))
+	if text == "" {
+		text = strings.TrimSpace(string(e.Stdout))
+	}
+	if len(text) > 2000 {
+		text = "..." + text[len(text)-2000:]
+	}
+	if text != "" {
+		how += ": " + text
+	}
+	name := "the command"
+	if len(e.Argv) > 0 {
+		name = e.Argv[0]
+	}
+	return fmt.Sprintf("%s: %s: %s", e.At, name, how)
+}
+
+// Output runs a command and gives its output; a failed one is an *ExitError.
+func (c *Conn) Output(ctx context.Context, cmd Command) ([]byte, error) {
+	r, err := c.Run(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if r.Code != 0 {
+		return nil, &ExitError{At: c.String(), Argv: cmd.Argv, Result: r}
+	}
+	if r.Truncated {
+		return nil, c.fail(nil, nil, "", "%s printed more than is read", cmd.Argv[0])
+	}
+	return r.Stdout, nil
+}
+
+// Run runs a command to its end; the error is nil whatever its exit code was.
+// When ctx ends first, the command is asked to end (TERM), then made to. An
+// error that wraps ErrUnreachable may mean that it has run or runs on.
+func (c *Conn) Run(ctx context.Context, cmd Command) (Result, error) {
+	become, err := c.becomes(ctx, cmd)
+	if err != nil {
+		return Result{}, err
+	}
+	line, err := commandLine(cmd)
+	if err != nil {
+		return Result{}, c.fail(nil, err, "", "run a command")
+	}
+	s, err := c.session(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer s.release()
+	p := &process{c: c, s: s, cmd: cmd, out: &bounded{max: keepStdout}, errs: &bounded{max: keepStderr}}
+	if cmd.Limit > 0 {
+		p.out.max = cmd.Limit
+	}
+	if become {
+		p.gate = newGate(c.t.sudo.Password)
+		line = p.gate.line(line)
+	}
+	return p.run(ctx, line)
+}
+
+// commandLine is what the login shell is given.
+func commandLine(cmd Command) (string, error) {
+	if len(cmd.Argv) == 0 || cmd.Argv[0] == "" {
+		return "", errors.New("there is no command")
+	}
+	var words []string
+	if len(cmd.Env) > 0 {
+		words = append(words, "env")
+		for k, v := range cmd.Env {
+			if k == "" || strings.ContainsAny(k, "=\x00") || strings.HasPrefix(k, "-") {
+				return "", fmt.Errorf("%q is no name of an environment variable", k)
+			}
+			words = append(words, k+"="+v)
+		}
+		slices.Sort(words[1:])
+	}
+	words = append(words, cmd.Argv...)
+	for i, w := range words {
+		if strings.ContainsRune(w, 0) {
+			return "", fmt.Errorf("an argument of %s has a NUL in it", cmd.Argv[0])
+		}
+		words[i] = quote(w)
+	}
+	line := strings.Join(words, " ")
+	if len(line) > maxLine {
+		return "", fmt.Errorf("the arguments of %s are too long (%d bytes)", cmd.Argv[0], len(line))
+	}
+	return line, nil
+}
+
+// quote makes one word of s for POSIX shells, and for fish, to which a
+// backslash means something between quotes.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:,+@", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.NewReplacer(`'`, `'\''`, `\`, `'\\'`).Replace(s) + "'"
+}
+
+// process is a command under way.
+type process struct {
+	c    *Conn
+	s    *session
+	cmd  Command
+	out  *bounded
+	errs *bounded
+	gate *gate // sudo's; nil: none
+}
+
+func (p *process) run(ctx context.Context, line string) (Result, error) {
+	stdin, err := p.s.StdinPipe()
+	if err != nil {
+		return Result{}, p.lost(err)
+	}
+	p.s.Stdout, p.s.Stderr = p.out, p.errs
+	if p.cmd.Stdout != nil {
+		p.s.Stdout = p.cmd.Stdout
+	}
+	if p.gate != nil {
+		p.gate.stdin, p.gate.rest = stdin, p.errs
+		p.s.Stderr = p.gate
+	}
+	started := make(chan error, 1)
+	go func() { started <- p.s.Start(line) }()
+	select {
+	case err = <-started:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return Result{}, p.c.fail(nil, context.Cause(ctx), "", "run %s", p.cmd.Argv[0])
+		}
+		return Result{}, p.lost(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.s.Wait() }()
+	begun := closedChan
+	if p.gate != nil {
+		begun = p.gate.open
+	}
+	go func() {
+		select {
+		case <-begun:
+		case <-p.s.ended:
+			return
+		}
+		if p.cmd.Stdin != nil {
+			_, err := io.Copy(stdin, p.cmd.Stdin)
+			if err != nil && !errors.Is(err, io.EOF) {
+				p.s.Close() // an input cut short must not look like a whole one
+				return
+			}
+		}
+		stdin.Close()
+	}()
+	if p.gate != nil {
+		if err := p.gate.wait(ctx, done); err != nil {
+			p.s.Close()
+			return Result{}, p.sudoRefused(ctx, err)
+		}
+	}
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		p.end(done)
+		return Result{}, p.c.fail(nil, context.Cause(ctx), "", "%s was cut off", p.cmd.Argv[0])
+	}
+	return p.result(err)
+}
+
+func (p *process) result(err error) (Result, error) {
+	r := Result{Stdout: p.out.Bytes(), Stderr: p.errs.Bytes(), Truncated: p.out.over}
+	var exit *ssh.ExitError
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.As(err, &exit):
+		r.Code, r.Signal = exit.ExitStatus(), exit.Signal()
+		return r, nil
+	}
+	return r, p.lost(err)
+}
+
+// lost is the error of a session that broke off.
+func (p *process) lost(err error) error {
+	return p.c.fail(ErrUnreachable, noEOF(err), "Whether it has run, or runs still, is not known", "the connection was lost while %s ran", p.cmd.Argv[0])
+}
+
+// noEOF: an end of file explains nothing.
+func noEOF(err error) error {
+	var missing *ssh.ExitMissingError
+	if errors.Is(err, io.EOF) || errors.As(err, &missing) {
+		return nil
+	}
+	return err
+}
+
+// end ends a command whose caller has left.
+func (p *process) end(done chan error) {
+	kill := func(name ssh.Signal) {
+		if p.gate != nil { // a signal from sshd comes from the login user, who may not
+			p.gate.kill(p.c, name)
+			return
+		}
+		sent := make(chan struct{})
+		go func() { p.s.Signal(name); close(sent) }()
+		select {
+		case <-sent:
+		case <-time.After(killAfter):
+		}
+	}
+	kill(ssh.SIGTERM)
+	select {
+	case <-done:
+		return
+	case <-time.After(killAfter):
+	}
+	kill(ssh.SIGKILL)
+	p.s.Close()
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// bounded keeps the first bytes of a stream and lets the rest pass.
+type bounded struct {
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	max  int
+	over bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if room := b.max - b.buf.Len(); room < len(p) {
+		b.over = true
+		b.buf.Write(p[:max(room, 0)])
+	} else {
+		b.buf.Write(p)
+	}
+	return len(p), nil
+}
+
+func (b *bounded) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.buf.Bytes())
+}
+
+// gate stands before a command that sudo runs: it answers sudo's question for
+// the password, and opens when the command itself begins, so that the password
+// never becomes the command's input nor its input the password.
+type gate struct {
+	password string
+	mark     string
+	stdin    io.Writer
+	rest     io.Writer
+	open     chan struct{}
+	wrong    chan struct{}
+
+	mu    sync.Mutex
+	buf   []byte
+	asked int
+	begun bool
+	pid   int
+}
+
+var errWrongPassword = errors.New("the password is wrong")
+
+func newGate(password string) *gate {
+	return &gate{password: password, mark: "clusterplan-" + random(), open: make(chan struct{}), wrong: make(chan struct{})}
+}
+
+func random() string {
+	b := make([]byte, 8)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+func (g *gate) line(command string) string {
+	how := "-n"
+	if g.password != "" {
+		how = "-S -p " + quote(g.mark+"?")
+	}
+	return "sudo " + how + " -- sh -c " + quote(`echo "$0!$$" >&2; exec "$@"`) + " " + g.mark + " " + command
+}
+
+// Write gets standard error.
+func (g *gate) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.begun {
+		g.rest.Write(p)
+		return len(p), nil
+	}
+	g.buf = append(g.buf, p...)
+	for {
+		at := bytes.Index(g.buf, []byte(g.mark+"?"))
+		if at < 0 {
+			break
+		}
+		g.buf = slices.Delete(g.buf, at, at+len(g.mark)+1)
+		if g.asked++; g.asked == 1 {
+			io.WriteString(g.stdin, g.password+"\n")
+		} else if g.asked == 2 {
+			close(g.wrong)
+		}
+	}
+	if at := bytes.Index(g.buf, []byte(g.mark+"!")); at >= 0 {
+		after := g.buf[at+len(g.mark)+1:]
+		if end := bytes.IndexByte(after, '\n'); end >= 0 {
+			g.pid, _ = strconv.Atoi(string(after[:end]))
+			g.begun = true
+			g.rest.Write(after[end+1:])
+			close(g.open)
+		}
+	} else if len(g.buf) > keepStderr {
+		g.buf = slices.Clone(g.buf[len(g.buf)-keepStderr/2:])
+	}
+	return len(p), nil
+}
+
+// wait returns nil once the command runs.
+func (g *gate) wait(ctx context.Context, done chan error) error {
+	late := time.NewTimer(sudoAnswers)
+	defer late.Stop()
+	select {
+	case <-g.open:
+		return nil
+	case <-g.wrong:
+		return errWrongPassword
+	case err := <-done:
+		select {
+		case <-g.open: // begun and over
+			done <- err
+			return nil
+		default:
+		}
+		var exit *ssh.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			return &hostError{kind: ErrUnreachable, what: "the connection was lost", cause: noEOF(err)}
+		}
+		return errors.New(g.said())
+	case <-late.C:
+		return fmt.Errorf("it asks something that has no answer here: %s", g.said())
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// said is the end of what sudo printed.
+func (g *gate) said() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	text := strings.TrimSpace(string(g.buf))
+	if len(text) > 500 {
+		text = "..." + text[len(text)-500:]
+	}
+	if text == "" {
+		return "it said nothing"
+	}
+	return strings.Join(strings.Fields(text), " ")
+}
+
+func (p *process) sudoRefused(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return p.c.fail(nil, context.Cause(ctx), "", "%s was cut off", p.cmd.Argv[0])
+	}
+	if errors.Is(err, ErrUnreachable) {
+		return p.c.fail(ErrUnreachable, err, "", "run %s with sudo", p.cmd.Argv[0])
+	}
+	todo := fmt.Sprintf("Allow it with a line `%s ALL=(ALL) NOPASSWD: ALL` in /etc/sudoers.d, or give sudo's password", p.c.t.user)
+	if p.gate.password != "" {
+		todo = fmt.Sprintf("Give the password of %s, who must be allowed to run every command in /etc/sudoers", p.c.t.user)
+	}
+	return p.c.fail(ErrSudo, err, todo, "sudo does not let %s be root", p.c.t.user)
+}
+
+// kill signals the command as root, with its process group if it leads one.
+func (g *gate) kill(c *Conn, name ssh.Signal) {
+	g.mu.Lock()
+	pid := g.pid
+	g.mu.Unlock()
+	if pid <= 1 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*killAfter)
+	defer cancel()
+	c.Run(ctx, Command{Argv: []string{"sh", "-c", `kill -s "$1" -- "-$2" 2>/dev/null || kill -s "$1" "$2"`, "sh", string(name), strconv.Itoa(pid)}})
+}
+
+// rootState is what is known of the login user, for one live connection.
+type rootState struct{ known, root bool }
+
+// becomes tells whether sudo is needed: root has no need of it, and may not have it.
+func (c *Conn) becomes(ctx context.Context, cmd Command) (bool, error) {
+	if !c.t.sudo.Enabled || cmd.Login {
+		return false, nil
+	}
+	if _, err := c.connect(ctx); err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	state := c.root
+	c.mu.Unlock()
+	if !state.known {
+		out, err := c.Output(ctx, Command{Argv: []string{"id", "-u"}, Login: true})
+		if err != nil {
+			return false, err
+		}
+		state = rootState{known: true, root: strings.TrimSpace(string(out)) == "0"}
+		c.mu.Lock()
+		c.root = state
+		c.mu.Unlock()
+	}
+	return !state.root, nil
+}
