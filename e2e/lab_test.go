@@ -486,7 +486,7 @@ func (l *lab) state() statefile.State {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	snap, err := store.Read()
+	snap, err := store.Read(context.Background())
 	if err != nil {
 		l.t.Fatal(err)
 	}

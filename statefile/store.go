@@ -17,12 +17,12 @@ type Store interface {
 	Begun() bool
 	// Read reads the state. It needs no lock: what a run is writing meanwhile is
 	// seen up to some record of it. Where nothing is there it is the empty state.
-	Read() (*Snapshot, error)
+	Read(context.Context) (*Snapshot, error)
 	// Lock takes the right to change the state. ErrLocked: another one has it.
 	Lock(context.Context, LockRequest) (Lock, error)
 	// ForceUnlock breaks the lock with this id, whoever holds it. ErrNoLock: it is
 	// not there, or another is.
-	ForceUnlock(id string) (*LockInfo, error)
+	ForceUnlock(ctx context.Context, id string) (*LockInfo, error)
 	// InPlain names what this store has left beside the state and is not encrypted.
 	InPlain() []string
 }
@@ -45,7 +45,7 @@ type Lock interface {
 	Why() error
 
 	// Read reads the state under the lock: it stays so but for Append and Finish.
-	Read() (*Snapshot, error)
+	Read(context.Context) (*Snapshot, error)
 	// Append writes entries to the journal; they are durable when it returns. The
 	// first entry of a run is its Begin, whose Serial, Lineage and Generation are
 	// filled in here, as is a Time that is zero. After an error that leaves the
@@ -59,7 +59,7 @@ type Lock interface {
 	Replace(st State) error
 	// Keep puts what is known aside, under a name that nothing else uses or takes,
 	// and returns that. "": there is no state yet.
-	Keep() (string, error)
+	Keep(context.Context) (string, error)
 	// Reseal has all lie there as the keys would write it now; with all also what
 	// is encrypted already. done: something was written.
 	Reseal(all bool) (done bool, err error)

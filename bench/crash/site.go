@@ -95,7 +95,7 @@ func (s *site) look(ctx context.Context, whole bool) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap, err := store.Read()
+	snap, err := store.Read(context.Background())
 	if err != nil {
 		return nil, err
 	}

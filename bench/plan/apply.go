@@ -77,7 +77,7 @@ func applyOnce(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	snap, err := lock.Read()
+	snap, err := lock.Read(context.Background())
 	if err != nil {
 		return err
 	}

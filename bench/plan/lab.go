@@ -85,7 +85,7 @@ func planOnce(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	snap, err := store.Read()
+	snap, err := store.Read(context.Background())
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ func TestFullDiskAtEveryWrite(t *testing.T) {
 			if err := lock.Release(); err != nil {
 				t.Fatalf("write %d: %v", k, err)
 			}
-			snap, err := store.Read()
+			snap, err := store.Read(context.Background())
 			if err != nil {
 				t.Fatalf("write %d: %v", k, err)
 			}
@@ -178,11 +178,11 @@ func TestFailingDiskAtEveryWrite(t *testing.T) {
 				if h, err := store.Holder(); err != nil {
 					t.Fatal(err)
 				} else if h != nil { // its process would be dead
-					if _, err := store.ForceUnlock(h.ID); err != nil {
+					if _, err := store.ForceUnlock(context.Background(), h.ID); err != nil {
 						t.Fatal(err)
 					}
 				}
-				snap, err := store.Read()
+				snap, err := store.Read(context.Background())
 				if err != nil {
 					t.Fatalf("effect %d, once %v: %v", k, once, err)
 				}
@@ -224,7 +224,7 @@ func (l *lab) applyOnDisk(store statefile.Store, def *lang.Definition) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	snap, err := lock.Read()
+	snap, err := lock.Read(context.Background())
 	if err != nil {
 		return err
 	}

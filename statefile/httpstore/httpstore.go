@@ -102,8 +102,8 @@ func (s *Store) Begun() bool { return true }
 func (s *Store) InPlain() []string { return nil }
 
 // Read reads the state.
-func (s *Store) Read() (*statefile.Snapshot, error) {
-	e, _, err := s.get(context.Background())
+func (s *Store) Read(ctx context.Context) (*statefile.Snapshot, error) {
+	e, _, err := s.get(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func do(t testing.TB, errs ...error) {
 // known is what the state says: objects, then what is pending with a question mark.
 func known(t testing.TB, s *Store) string {
 	t.Helper()
-	snap, err := s.Read()
+	snap, err := s.Read(context.Background())
 	do(t, err)
 	var b strings.Builder
 	for _, o := range snap.State.Objects {
@@ -99,13 +99,13 @@ func TestRun(t *testing.T) {
 	if _, err := s.Lock(t.Context(), statefile.LockRequest{}); !errors.As(err, &locked) || locked.Holder.ID != l.Info().ID || locked.Holder.Who != "ann@host" {
 		t.Fatal(err)
 	}
-	if _, err := s.ForceUnlock("other"); !errors.Is(err, statefile.ErrNoLock) || !strings.Contains(err.Error(), l.Info().ID) {
+	if _, err := s.ForceUnlock(context.Background(), "other"); !errors.Is(err, statefile.ErrNoLock) || !strings.Contains(err.Error(), l.Info().ID) {
 		t.Fatal(err)
 	}
-	if h, err := s.ForceUnlock(l.Info().ID); err != nil || h.Who != "ann@host" {
+	if h, err := s.ForceUnlock(context.Background(), l.Info().ID); err != nil || h.Who != "ann@host" {
 		t.Fatal(h, err)
 	}
-	if _, err := s.ForceUnlock(l.Info().ID); !errors.Is(err, statefile.ErrNoLock) {
+	if _, err := s.ForceUnlock(context.Background(), l.Info().ID); !errors.Is(err, statefile.ErrNoLock) {
 		t.Fatal(err)
 	}
 	if srv.lock != nil {
@@ -126,12 +126,12 @@ func TestRun(t *testing.T) {
 		t.Error("not told")
 	}
 	do(t, l.Release())
-	snap, err := l2.Read()
+	snap, err := l2.Read(context.Background())
 	do(t, err, l2.Finish(snap.State), l2.Release())
 	if srv.lock != nil {
 		t.Error("still locked")
 	}
-	snap, err = s.Read()
+	snap, err = s.Read(context.Background())
 	do(t, err)
 	if got := known(t, s); got != "a b" || snap.Unfinished != 0 || snap.State.Serial != 1 {
 		t.Fatal(got, snap)
@@ -179,7 +179,7 @@ func TestFaults(t *testing.T) {
 							t.Error(have)
 						}
 						if srv.lock != nil { // the error says how to go on
-							_, err := s.ForceUnlock(idOf(srv.lock))
+							_, err := s.ForceUnlock(context.Background(), idOf(srv.lock))
 							do(t, err)
 						}
 						do(t, take(t, s).Release())
@@ -246,7 +246,7 @@ func TestDamaged(t *testing.T) {
 				srv.state, s = whole, srv.open(t, keys(t))
 			}
 			before := srv.state
-			if _, err := s.Read(); !errors.Is(err, c.want) || !strings.Contains(err.Error(), s.Path()) {
+			if _, err := s.Read(context.Background()); !errors.Is(err, c.want) || !strings.Contains(err.Error(), s.Path()) {
 				t.Error(err)
 			}
 			if _, err := s.Lock(t.Context(), statefile.LockRequest{}); !errors.Is(err, c.want) {
@@ -273,14 +273,14 @@ func TestRefused(t *testing.T) {
 	if _, err := s.Lock(t.Context(), statefile.LockRequest{}); err == nil || !strings.Contains(err.Error(), "401") || !strings.Contains(err.Error(), "CLUSTERPLAN_HTTP_PASSWORD") {
 		t.Error(err)
 	}
-	if _, err := s.Read(); err == nil || !strings.Contains(err.Error(), "CLUSTERPLAN_HTTP_PASSWORD") {
+	if _, err := s.Read(context.Background()); err == nil || !strings.Contains(err.Error(), "CLUSTERPLAN_HTTP_PASSWORD") {
 		t.Error(err)
 	}
 	s.set.Password = password
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		away := httptest.NewServer(http.RedirectHandler(srv.URL+"/lock", code))
 		s.set.Address = away.URL
-		if err := func() error { _, err := s.Read(); return err }(); err == nil || !strings.Contains(err.Error(), "not followed") {
+		if err := func() error { _, err := s.Read(context.Background()); return err }(); err == nil || !strings.Contains(err.Error(), "not followed") {
 			t.Error(code, err)
 		}
 		away.Close()
@@ -329,7 +329,7 @@ func runAll(s *Store) (sure []string, err error) {
 			return sure, err
 		}
 	}
-	snap, err := l.Read()
+	snap, err := l.Read(context.Background())
 	if err != nil {
 		return sure, err
 	}
@@ -354,19 +354,19 @@ func TestErrorsAreTame(t *testing.T) {
 	}
 	_, err := s.Lock(t.Context(), statefile.LockRequest{})
 	tell(err)
-	_, err = s.ForceUnlock("2")
+	_, err = s.ForceUnlock(context.Background(), "2")
 	tell(err)
 	srv.state = []byte("<html>")
-	_, err = s.Read()
+	_, err = s.Read(context.Background())
 	tell(err)
 	away := httptest.NewServer(http.RedirectHandler("https://ann:hush@h/x?signature=hush", http.StatusTemporaryRedirect))
 	defer away.Close()
 	s.set.Address = away.URL + "?token=hush"
-	_, err = s.Read()
+	_, err = s.Read(context.Background())
 	tell(err)
 	srv.Close()
 	s.set.Address = srv.URL + "?token=hush"
-	_, err = s.Read()
+	_, err = s.Read(context.Background())
 	tell(err)
 	_, err = s.Lock(t.Context(), statefile.LockRequest{})
 	tell(err)
@@ -415,7 +415,7 @@ func TestServerWithoutChecks(t *testing.T) {
 		if begun {
 			do(t, l.Append(begin("r1"), made("a")))
 		}
-		_, err := s.ForceUnlock(l.Info().ID)
+		_, err := s.ForceUnlock(context.Background(), l.Info().ID)
 		do(t, err)
 		l2 := take(t, s)
 		do(t, l2.Append(begin("r2"), made("b")))
@@ -435,6 +435,24 @@ func TestServerWithoutChecks(t *testing.T) {
 // Somebody gives up while the server does not answer: the wait ends, and what it may
 // have locked is given back.
 func TestGivenUp(t *testing.T) {
+	for what, ask := range map[string]func(context.Context, *Store) error{
+		"GET":  func(ctx context.Context, s *Store) error { _, err := s.Read(ctx); return err },
+		"LOCK": func(ctx context.Context, s *Store) error { _, err := s.ForceUnlock(ctx, "id"); return err },
+	} {
+		srv := serve(t)
+		s := srv.open(t, keys(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		srv.set(func(m string, n int) fault {
+			if m != what {
+				return sound
+			}
+			cancel()
+			return hang
+		})
+		if err := ask(ctx, s); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 	for _, method := range []string{"LOCK", "GET"} {
 		srv := serve(t)
 		s := srv.open(t, keys(t))

@@ -172,7 +172,7 @@ func (l *Lock) lose(how string) error {
 }
 
 // Read reads the state.
-func (l *Lock) Read() (*statefile.Snapshot, error) { return l.s.Read() }
+func (l *Lock) Read(ctx context.Context) (*statefile.Snapshot, error) { return l.s.Read(ctx) }
 
 func (l *Lock) usable() error {
 	switch {
@@ -314,8 +314,8 @@ func (l *Lock) Reseal(all bool) (bool, error) {
 }
 
 // Keep writes what is known to a file of its own on this machine.
-func (l *Lock) Keep() (string, error) {
-	snap, err := l.Read()
+func (l *Lock) Keep(ctx context.Context) (string, error) {
+	snap, err := l.Read(ctx)
 	if err != nil || snap.State.Lineage == "" {
 		return "", err
 	}
@@ -377,14 +377,14 @@ func (s *Store) unlock(text []byte) error {
 
 // ForceUnlock breaks the lock with this id. Who has it only the server's answer to
 // somebody who wants it tells, so it is asked for.
-func (s *Store) ForceUnlock(id string) (*statefile.LockInfo, error) {
+func (s *Store) ForceUnlock(ctx context.Context, id string) (*statefile.LockInfo, error) {
 	probe := &Lock{s: s, info: statefile.LockInfo{ID: newID()}, lost: make(chan struct{})}
 	var err error
 	if probe.text, err = json.Marshal(lockInfo{ID: probe.info.ID, Operation: "force-unlock", Created: time.Now().UTC(), Version: s.opts.Program}); err != nil {
 		return nil, err
 	}
 	var locked *statefile.LockedError
-	err = s.raise(context.Background(), probe)
+	err = s.raise(ctx, probe)
 	switch {
 	case err == nil:
 		return nil, errors.Join(fmt.Errorf("%w: the state %s is not locked", statefile.ErrNoLock, s.Path()), probe.Release())
@@ -399,7 +399,7 @@ func (s *Store) ForceUnlock(id string) (*statefile.LockInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.ask(context.Background(), request{method: s.set.UnlockMethod, url: s.set.UnlockAddress, body: text})
+	a, err := s.ask(ctx, request{method: s.set.UnlockMethod, url: s.set.UnlockAddress, body: text})
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("unlock state %s: %w", s.Path(), err)

@@ -74,7 +74,7 @@ func TestFullDiskAnywhere(t *testing.T) {
 				return err
 			}
 			defer l.Release()
-			if _, err := l.Keep(); err != nil {
+			if _, err := l.Keep(context.Background()); err != nil {
 				return err
 			}
 			for i := range 3 {
@@ -84,7 +84,7 @@ func TestFullDiskAnywhere(t *testing.T) {
 					return errors.Join(err, check(l.Append(begin("again")) != nil, "it was written to after an error"))
 				}
 				told[fmt.Sprint("m", i)] = true
-				snap, err := l.Read()
+				snap, err := l.Read(context.Background())
 				if err != nil {
 					return err
 				}
@@ -103,7 +103,7 @@ func TestFullDiskAnywhere(t *testing.T) {
 		}
 		look := func(when string) {
 			t.Helper()
-			snap, err := s.Read()
+			snap, err := s.Read(context.Background())
 			if err != nil {
 				t.Fatalf("effect %d (%s), %s: %v", k, where, when, err)
 			}
@@ -150,7 +150,7 @@ func TestUnlockOnAFullDisk(t *testing.T) {
 	l := lock(t, s)
 	free := fill(t, dir)
 	do(t, l.renew())
-	_, err := s.ForceUnlock(l.Info().ID)
+	_, err := s.ForceUnlock(context.Background(), l.Info().ID)
 	do(t, err)
 	if err := l.Append(begin("r")); !errors.Is(err, statefile.ErrLockLost) {
 		t.Error(err)

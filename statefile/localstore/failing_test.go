@@ -71,7 +71,7 @@ func TestFailingDiskAnywhere(t *testing.T) {
 					return err
 				}
 				defer func() { err = errors.Join(err, l.Release()) }()
-				if _, err := l.Keep(); err != nil {
+				if _, err := l.Keep(context.Background()); err != nil {
 					return err
 				}
 				for i := range 2 {
@@ -85,7 +85,7 @@ func TestFailingDiskAnywhere(t *testing.T) {
 						}
 						told[e.name] = true
 					}
-					snap, err := l.Read()
+					snap, err := l.Read(context.Background())
 					if err != nil {
 						return err
 					}
@@ -106,7 +106,7 @@ func TestFailingDiskAnywhere(t *testing.T) {
 			delete(told, "")
 			look := func(when string) {
 				t.Helper()
-				snap, err := s.Read()
+				snap, err := s.Read(context.Background())
 				if err != nil {
 					t.Fatalf("fails %s at effect %d (%s), %s: %v", how, k, *where, when, err)
 				}
@@ -122,7 +122,7 @@ func TestFailingDiskAnywhere(t *testing.T) {
 			if h, err := s.Holder(); err != nil {
 				t.Fatal(err)
 			} else if h != nil {
-				if _, err := s.ForceUnlock(h.ID); err != nil {
+				if _, err := s.ForceUnlock(context.Background(), h.ID); err != nil {
 					t.Fatalf("fails %s at effect %d (%s): %v", how, k, *where, err)
 				}
 			}

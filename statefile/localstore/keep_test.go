@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,19 +16,19 @@ func TestKeepAndReplace(t *testing.T) {
 	path := DefaultPath(t.TempDir())
 	s := open(t, path)
 	l := lock(t, s)
-	if name, err := l.Keep(); name != "" || err != nil {
+	if name, err := l.Keep(context.Background()); name != "" || err != nil {
 		t.Fatalf("kept %q of nothing, %v", name, err)
 	}
 	do(t, run(l, "r1", made("n1")), l.Append(begin("r2"), made("n2"))) // r2 comes to no end
-	kept, err := l.Keep()
+	kept, err := l.Keep(context.Background())
 	do(t, err)
 	if fi, err := os.Stat(kept); err != nil || fi.Mode().Perm() != 0o600 || filepath.Base(kept) != "state.json.1.backup" {
 		t.Fatalf("%s: %v, %v", kept, fi, err)
 	}
-	if again, err := l.Keep(); again != kept || err != nil {
+	if again, err := l.Keep(context.Background()); again != kept || err != nil {
 		t.Errorf("the same kept twice, as %s, %v", again, err)
 	}
-	snap, err := l.Read()
+	snap, err := l.Read(context.Background())
 	do(t, err)
 	before := snap.State
 	snap.State.Objects = nil
@@ -38,7 +39,7 @@ func TestKeepAndReplace(t *testing.T) {
 
 	// Another state of the same serial takes another name.
 	do(t, os.WriteFile(path+".2.backup", []byte("a person's"), 0o600))
-	other, err := l.Keep()
+	other, err := l.Keep(context.Background())
 	do(t, err)
 	if data, _ := os.ReadFile(path + ".2.backup"); string(data) != "a person's" || filepath.Base(other) != "state.json.2-2.backup" {
 		t.Errorf("kept in %s; %s", other, data)
@@ -48,7 +49,7 @@ func TestKeepAndReplace(t *testing.T) {
 	do(t, err)
 	back, err := statefile.Unmarshal(data)
 	do(t, err, l.Replace(*back))
-	snap, err = s.Read()
+	snap, err = s.Read(context.Background())
 	do(t, err)
 	if describe(snap) != "n1 n2" || snap.State.Serial != 3 || snap.State.Lineage != before.Lineage || snap.Unfinished != 0 {
 		t.Errorf("%+v", snap)
@@ -57,7 +58,7 @@ func TestKeepAndReplace(t *testing.T) {
 	// A state from elsewhere brings its lineage and its serial; a run goes on from it.
 	back.Lineage, back.Serial = "elsewhere", 40
 	do(t, l.Replace(*back), run(l, "r3", made("n3")))
-	snap, err = s.Read()
+	snap, err = s.Read(context.Background())
 	do(t, err)
 	if describe(snap) != "n1 n2 n3" || snap.State.Serial != 42 || snap.State.Lineage != "elsewhere" {
 		t.Errorf("%+v", snap)
@@ -66,7 +67,7 @@ func TestKeepAndReplace(t *testing.T) {
 	// What was begun and has no end can't be kept, and is not forgotten.
 	n4 := addr.Node("n4", addr.NoKey)
 	do(t, l.Append(begin("r4"), statefile.Entry{Intent: &statefile.Intent{Addr: n4, Action: "create", Object: &statefile.Object{Addr: n4, Type: "node", ID: "n4"}}}))
-	if name, err := l.Keep(); err == nil {
+	if name, err := l.Keep(context.Background()); err == nil {
 		t.Errorf("kept as %s what would be missing in it", name)
 	}
 }
@@ -80,7 +81,7 @@ func TestReplaceCutOff(t *testing.T) {
 	do(t, run(l, "r1", made("n1")), l.Append(begin("r2"), made("n2")))
 	seen := 0
 	s.step = func(what string) {
-		snap, err := s.Read()
+		snap, err := s.Read(context.Background())
 		if err != nil {
 			t.Errorf("cut off before %q: %v", what, err)
 			return

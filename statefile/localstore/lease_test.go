@@ -123,7 +123,7 @@ func TestTakenOverAtAnyMoment(t *testing.T) {
 				do(t, err)
 				do(t, l2.Append(begin("taker"), made("t1")))
 				if finished {
-					snap, err := l2.Read()
+					snap, err := l2.Read(context.Background())
 					do(t, err, l2.Finish(snap.State), l2.Append(begin("taker 2"), made("t2")))
 				}
 			}
@@ -138,7 +138,7 @@ func TestTakenOverAtAnyMoment(t *testing.T) {
 					}
 					told[name] = true
 				}
-				snap, err := l.Read()
+				snap, err := l.Read(context.Background())
 				if err != nil {
 					return err
 				}
@@ -166,7 +166,7 @@ func TestTakenOverAtAnyMoment(t *testing.T) {
 			do(t, l.Release(), l2.Append(made("t3")))
 			told["t1"], told["t3"], told["t2"] = true, true, finished
 			check := func(when string) {
-				snap, err := first.Read()
+				snap, err := first.Read(context.Background())
 				if err != nil {
 					t.Fatalf("%s (%s), %s: %v", name, where, when, err)
 				}
@@ -178,7 +178,7 @@ func TestTakenOverAtAnyMoment(t *testing.T) {
 				}
 			}
 			check("the taker at work")
-			snap, err := l2.Read()
+			snap, err := l2.Read(context.Background())
 			do(t, err, l2.Finish(snap.State), l2.Release())
 			check("the taker done")
 			l3 := lock(t, first)
@@ -205,7 +205,7 @@ func TestGuardKeepsTakersOut(t *testing.T) {
 		if _, err := taker.take(context.Background(), statefile.LockRequest{}); !errors.Is(err, statefile.ErrLocked) || !strings.Contains(err.Error(), "in the middle of a write") {
 			t.Errorf("%s: %v", what, err)
 		}
-		if _, err := taker.ForceUnlock(l.Info().ID); !errors.Is(err, statefile.ErrLocked) {
+		if _, err := taker.ForceUnlock(context.Background(), l.Info().ID); !errors.Is(err, statefile.ErrLocked) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -274,7 +274,7 @@ func TestOlderFormats(t *testing.T) {
 					return &os.LinkError{Op: "link", Old: old, New: name, Err: syscall.EPERM}
 				}
 			}
-			snap, err := s.Read()
+			snap, err := s.Read(context.Background())
 			do(t, err)
 			if snap.State.FormatVersion != statefile.FormatVersion || snap.State.Cluster == nil || len(snap.State.Objects) < 5 {
 				t.Fatalf("%+v", snap.State)
@@ -285,7 +285,7 @@ func TestOlderFormats(t *testing.T) {
 			}
 			l := lock(t, s)
 			do(t, l.Append(begin("r")), l.Append(made("zz")))
-			again, err := l.Read()
+			again, err := l.Read(context.Background())
 			do(t, err)
 			if len(again.State.Objects) != len(snap.State.Objects)+1 || len(again.Pending) != len(snap.Pending) {
 				t.Errorf("%d objects and %d pending after one more, of %d and %d", len(again.State.Objects), len(again.Pending), len(snap.State.Objects), len(snap.Pending))

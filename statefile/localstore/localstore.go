@@ -72,6 +72,7 @@
 package localstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -178,7 +179,7 @@ func (s *Store) lock() string    { return s.path + ".lock" }
 // Read reads the state. It needs no lock: what a run is writing meanwhile is
 // seen up to some record of it. Without any file it is the empty state. Errors
 // wrap statefile.ErrDamaged, ErrNewer, ErrLineage, or fs.ErrPermission.
-func (s *Store) Read() (*statefile.Snapshot, error) {
+func (s *Store) Read(context.Context) (*statefile.Snapshot, error) {
 	l, err := s.load()
 	if err != nil {
 		return nil, err

@@ -86,7 +86,7 @@ func do(t *testing.T, errs ...error) {
 // names are the objects in the state on disk, and its serial.
 func names(t *testing.T, s *Store) string {
 	t.Helper()
-	snap, err := s.Read()
+	snap, err := s.Read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func run(l *Lock, name string, entries ...statefile.Entry) error {
 			return err
 		}
 	}
-	snap, err := l.Read()
+	snap, err := l.Read(context.Background())
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func run(l *Lock, name string, entries ...statefile.Entry) error {
 func TestRuns(t *testing.T) {
 	path := DefaultPath(t.TempDir())
 	s := open(t, path)
-	if snap, err := s.Read(); err != nil || snap.State.Lineage != "" || len(snap.State.Objects) != 0 {
+	if snap, err := s.Read(context.Background()); err != nil || snap.State.Lineage != "" || len(snap.State.Objects) != 0 {
 		t.Fatalf("%+v, %v", snap, err)
 	}
 	if _, err := os.Stat(filepath.Dir(path)); err == nil {
@@ -129,7 +129,7 @@ func TestRuns(t *testing.T) {
 	}
 	l := lock(t, s)
 	do(t, run(l, "r1", made("n1"), made("n2")), run(l, "r2", gone("n1")), l.Release(), l.Release())
-	snap, err := s.Read()
+	snap, err := s.Read(context.Background())
 	do(t, err)
 	if describe(snap) != "n2" || snap.State.Serial != 2 || snap.State.Lineage == "" || snap.State.Program != "0.1.0" || snap.Unfinished != 0 {
 		t.Errorf("%+v", snap)
@@ -191,7 +191,7 @@ func TestCrashAnywhere(t *testing.T) {
 			do(t, l.Append(e))
 			durable = maybe
 		}
-		snap, err := l.Read()
+		snap, err := l.Read(context.Background())
 		do(t, err, l.Finish(snap.State))
 	}
 	do(t, l.Release())
@@ -206,7 +206,7 @@ func reopen(t *testing.T, dir, want string) {
 	if got := names(t, s); got != want {
 		t.Fatalf("%s: holds %q, want %q", filepath.Base(dir), got, want)
 	}
-	before, _ := s.Read()
+	before, _ := s.Read(context.Background())
 	// The holder died there; its pid is ours, and alive, so say it is another's.
 	if h, _ := s.Holder(); h != nil {
 		h.Started++
@@ -218,7 +218,7 @@ func reopen(t *testing.T, dir, want string) {
 	if got := names(t, s); got != strings.TrimSpace(want+" n9") {
 		t.Fatalf("%s: after another run it holds %q", filepath.Base(dir), got)
 	}
-	after, _ := s.Read()
+	after, _ := s.Read(context.Background())
 	if after.State.Serial != before.State.Serial+1 || before.State.Lineage != "" && after.State.Lineage != before.State.Lineage {
 		t.Fatalf("%s: serial %d after %d, lineage %s after %s", filepath.Base(dir), after.State.Serial, before.State.Serial, after.State.Lineage, before.State.Lineage)
 	}
@@ -295,7 +295,7 @@ func TestTakeoverOfADeadProcess(t *testing.T) {
 	if from := l.TookOver(); from == nil || from.Who != "holder@host" || l.Info().Generation != from.Generation+1 {
 		t.Errorf("took over %+v, now %+v", from, l.Info())
 	}
-	snap, err := l.Read()
+	snap, err := l.Read(context.Background())
 	if err != nil || describe(snap) != "n1" || snap.Unfinished != 2 {
 		t.Errorf("%+v, %v", snap, err)
 	}
@@ -312,13 +312,13 @@ func TestBrokenLockStopsItsHolder(t *testing.T) {
 	do(t, cmd.Process.Signal(syscall.SIGSTOP))
 	h, err := s.Holder()
 	do(t, err)
-	if _, err := s.ForceUnlock("0000000000000000"); !errors.Is(err, statefile.ErrNoLock) || !strings.Contains(err.Error(), h.ID) {
+	if _, err := s.ForceUnlock(context.Background(), "0000000000000000"); !errors.Is(err, statefile.ErrNoLock) || !strings.Contains(err.Error(), h.ID) {
 		t.Error(err)
 	}
-	if broken, err := s.ForceUnlock(h.ID); err != nil || broken.PID != cmd.Process.Pid {
+	if broken, err := s.ForceUnlock(context.Background(), h.ID); err != nil || broken.PID != cmd.Process.Pid {
 		t.Fatal(broken, err)
 	}
-	if _, err := s.ForceUnlock(h.ID); !errors.Is(err, statefile.ErrNoLock) {
+	if _, err := s.ForceUnlock(context.Background(), h.ID); !errors.Is(err, statefile.ErrNoLock) {
 		t.Error(err)
 	}
 	l := lock(t, s)
@@ -339,7 +339,7 @@ func TestHeartbeatSeesALostLock(t *testing.T) {
 	s, err := Open(DefaultPath(t.TempDir()), Options{Heartbeat: time.Millisecond})
 	do(t, err)
 	l := lock(t, s)
-	_, err = s.ForceUnlock(l.Info().ID)
+	_, err = s.ForceUnlock(context.Background(), l.Info().ID)
 	do(t, err)
 	select {
 	case <-l.Lost():
@@ -364,7 +364,7 @@ func TestManyAppendAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	snap, err := s.Read()
+	snap, err := s.Read(context.Background())
 	if err != nil || len(snap.State.Objects) != 20 || snap.Unfinished != 21 {
 		t.Errorf("%+v, %v", snap, err)
 	}
@@ -413,7 +413,7 @@ func TestBadFiles(t *testing.T) {
 			before := all(t, path)
 			s, err := Open(path, Options{})
 			if err == nil {
-				_, err = s.Read()
+				_, err = s.Read(context.Background())
 			}
 			if err == nil || c.is != nil && !errors.Is(err, c.is) {
 				t.Fatal(err)
@@ -480,13 +480,13 @@ func TestNoPermission(t *testing.T) {
 		return // root may read everything
 	}
 	do(t, os.MkdirAll(filepath.Dir(s.Path()), 0o700), os.WriteFile(s.Path(), nil, 0))
-	if _, err := s.Read(); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "run as") {
+	if _, err := s.Read(context.Background()); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "run as") {
 		t.Error(err)
 	}
 }
 
 func TestUnlockNothing(t *testing.T) {
-	if _, err := open(t, DefaultPath(t.TempDir())).ForceUnlock("x"); !errors.Is(err, statefile.ErrNoLock) {
+	if _, err := open(t, DefaultPath(t.TempDir())).ForceUnlock(context.Background(), "x"); !errors.Is(err, statefile.ErrNoLock) {
 		t.Error(err)
 	}
 	for _, o := range []Options{{Heartbeat: -1}, {Lease: time.Second, Heartbeat: time.Second}} {

@@ -455,7 +455,7 @@ func (s *Store) file() (*Info, error) {
 
 // ForceUnlock breaks the lock with this id, whoever holds it. statefile.ErrNoLock: it is
 // not there, or another is. It needs no room on the disk.
-func (s *Store) ForceUnlock(id string) (*statefile.LockInfo, error) {
+func (s *Store) ForceUnlock(_ context.Context, id string) (*statefile.LockInfo, error) {
 	unlock, _, err := s.guard()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: the state %s is not locked", statefile.ErrNoLock, s.path)

@@ -101,9 +101,9 @@ func TestEncryptedAnywhere(t *testing.T) {
 		maybe = durable + " " + name
 		do(t, l.Append(begin(name)), l.Append(hidden(name)))
 		durable = maybe
-		_, err := l.Keep()
+		_, err := l.Keep(context.Background())
 		do(t, err)
-		snap, err := l.Read()
+		snap, err := l.Read(context.Background())
 		do(t, err, l.Finish(snap.State))
 	}
 	if done, err := l.Reseal(false); done || err != nil {
@@ -132,7 +132,7 @@ func TestNeverBackToPlain(t *testing.T) {
 	for name, s := range map[string]*Store{
 		"no keys": open(t, path), "an identity alone": keyed(t, path, Options{Keys: reader}), "another's": keyed(t, path, Options{Keys: other}),
 	} {
-		if _, err := s.Read(); !errors.Is(err, statefile.ErrSealed) || !strings.Contains(err.Error(), path) {
+		if _, err := s.Read(context.Background()); !errors.Is(err, statefile.ErrSealed) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := s.take(context.Background(), statefile.LockRequest{Who: "b", What: "apply"}); !errors.Is(err, statefile.ErrSealed) {
@@ -161,7 +161,7 @@ func TestNeverBackToPlain(t *testing.T) {
 	}
 	do(t, l.Release())
 	l = lock(t, keyed(t, path, Options{Keys: keys}))
-	snap, err := l.Read()
+	snap, err := l.Read(context.Background())
 	do(t, err, l.Finish(snap.State), l.Release())
 	l = lock(t, keyed(t, path, Options{Keys: reader, Decrypt: true}))
 	done, err := l.Reseal(true)

@@ -43,7 +43,7 @@ func TestTakenOverWhileTaking(t *testing.T) {
 			if left == "a journal that is folded in" {
 				journal, err := os.ReadFile(first.journal())
 				do(t, err)
-				snap, err := l0.Read()
+				snap, err := l0.Read(context.Background())
 				do(t, err, l0.Finish(snap.State), os.WriteFile(first.journal(), journal, 0o600))
 			}
 			do(t, l0.Release())
@@ -70,7 +70,7 @@ func TestTakenOverWhileTaking(t *testing.T) {
 					return err
 				}
 				defer l.Release()
-				snap, err := l.Read()
+				snap, err := l.Read(context.Background())
 				if err != nil {
 					return err
 				}
@@ -87,7 +87,7 @@ func TestTakenOverWhileTaking(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			do(t, l2.Append(made("t2")))
-			snap, err := first.Read()
+			snap, err := first.Read(context.Background())
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}

@@ -2,6 +2,7 @@ package localstore
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 )
 
 // Read reads the state under the lock: what it says stays so but for Append and Finish.
-func (l *Lock) Read() (*statefile.Snapshot, error) { return l.s.Read() }
+func (l *Lock) Read(ctx context.Context) (*statefile.Snapshot, error) { return l.s.Read(ctx) }
 
 // Append writes entries to the journal; they are durable when it returns. The
 // first entry of a run is its Begin, whose Serial, Lineage and Generation are
@@ -158,7 +159,7 @@ func (l *Lock) Replace(st statefile.State) error {
 	if st.Lineage != l.base.Lineage {
 		// A crash may leave the journal beside the new snapshot. Of another lineage it
 		// would not be known for one that counts no more, so it is folded in first.
-		snap, err := l.s.Read()
+		snap, err := l.s.Read(context.Background())
 		if err == nil && snap.Unfinished > 0 {
 			err = l.finish(snap.State)
 		}
@@ -274,8 +275,8 @@ func (l *Lock) keepOlder() error {
 // a name that nothing else uses or takes, and returns that: for what changes the
 // state by a person's word. It is the state again when it is copied over it, or
 // pushed. "": there is no state yet.
-func (l *Lock) Keep() (string, error) {
-	snap, err := l.Read()
+func (l *Lock) Keep(ctx context.Context) (string, error) {
+	snap, err := l.Read(ctx)
 	if err != nil || snap.State.Lineage == "" {
 		return "", err
 	}

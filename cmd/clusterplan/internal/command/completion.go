@@ -71,7 +71,7 @@ func (a *app) complete(kind string) func(*cobra.Command, []string, string) ([]st
 			return nil, only
 		}
 		defer s.Close()
-		known := s.ReadState() == nil
+		known := s.ReadState(cmd.Context()) == nil
 		inState := func() []string {
 			var all []string
 			if known {

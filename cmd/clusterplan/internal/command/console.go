@@ -32,7 +32,7 @@ On a terminal, Tab completes names, and exit or Ctrl-D ends it. From elsewhere t
 lines are read to their end, or to the first that is wrong.`, helpDone, helpError+"; from no terminal also of an expression", helpInterrupted),
 		Example: "  clusterplan --chdir examples/quickstart console\n  echo 'cidrhost(\"10.0.0.0/24\", 5)' | clusterplan console --dir examples/quickstart",
 		Args:    none,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			inputs, err := vars.inputs(false)
 			if err != nil {
 				return err
@@ -42,7 +42,7 @@ lines are read to their end, or to the first that is wrong.`, helpDone, helpErro
 				return err
 			}
 			defer s.Close()
-			con, err := s.Console()
+			con, err := s.Console(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -25,7 +25,7 @@ many objects each set out to change, and what became of it. The state keeps the
 last 1,000.`, helpDone, helpError),
 		Example: "  clusterplan log\n  clusterplan log --last 5 --json --dir infra/prod",
 		Args:    none,
-		RunE: func(_ *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if last < 0 {
 				return fmt.Errorf("--last is at least 0, not %d", last)
 			}
@@ -34,7 +34,9 @@ last 1,000.`, helpDone, helpError),
 				return err
 			}
 			defer s.Close()
-			list, err := s.Log()
+			ctx, done := a.abortable(cmd.Context())
+			defer done()
+			list, err := s.Log(ctx)
 			if err != nil {
 				return err
 			}
@@ -122,7 +124,9 @@ apply goes forward again, unless git revert comes before it.`,
 			if err != nil {
 				return err
 			}
-			s, err := run.Rollback(dir, args[0], run.Options{Version: Version, Tell: a.tell, Vars: inputs, Record: f.record})
+			looks, looked := a.abortable(cmd.Context())
+			s, err := run.Rollback(looks, dir, args[0], run.Options{Version: Version, Tell: a.tell, Vars: inputs, Record: f.record})
+			looked()
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -150,7 +151,9 @@ func (a *app) state(dir string) (*run.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.ReadState()
+	ctx, done := a.abortable(context.Background())
+	defer done()
+	return s, s.ReadState(ctx)
 }
 
 // twoDashes lets long flags be written with one dash, as Terraform has it:

@@ -219,7 +219,9 @@ holder, on another host perhaps, will never go on. One that does can't write any
 					return fmt.Errorf("not unlocked: only yes is taken for yes")
 				}
 			}
-			done, err := s.ForceUnlock(cmd.Context(), args[0])
+			ctx, end := a.abortable(cmd.Context())
+			defer end()
+			done, err := s.ForceUnlock(ctx, args[0])
 			if h := done.Lock; h != nil {
 				fmt.Fprintf(a.out, "The lock of %s (%s, since %s) is broken.\n", h.Who, h.What, h.Since.Local().Format("2006-01-02 15:04:05"))
 			}

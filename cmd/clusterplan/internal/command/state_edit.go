@@ -146,13 +146,15 @@ give the cluster orders. It is what push takes. Of what an interrupted apply did
 all that is known is in it.`, helpDone, helpError),
 		Example: "  clusterplan state pull > state.json",
 		Args:    none,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, done := a.abortable(cmd.Context())
+			defer done()
 			s, err := run.Open(dir, run.Options{Version: Version, Tell: a.tell})
 			if err != nil {
 				return err
 			}
 			defer s.Close()
-			data, snap, err := s.PullState()
+			data, snap, err := s.PullState(ctx)
 			if err != nil {
 				return err
 			}

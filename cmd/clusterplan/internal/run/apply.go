@@ -70,19 +70,21 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 		diags := s.Validate()
 		return nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
 	case o.File != nil && !s.Store.Begun(): // else it is asked with the lock held: a locked state comes first
-		if err := s.ReadState(); err != nil {
+		if err := s.ReadState(ctx); err != nil { // of a place on this machine
 			return nil, err
 		}
 		if err := s.staleState(o.File); err != nil {
 			return nil, err
 		}
 	case o.Mode == planner.ModeDestroy && !s.Store.Begun():
-		return &Applied{Nothing: true}, s.ReadState()
+		return &Applied{Nothing: true}, s.ReadState(ctx)
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	lock, err := s.lockToWrite(ctx, verb(o.Mode), o.LockTimeout)
+	looks, end := whileLooking(ctx, o.Stop)
+	defer end()
+	lock, err := s.lockToWrite(looks, verb(o.Mode), o.LockTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +100,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	if from := lock.TookOver(); from != nil {
 		out.Took = from.Who
 	}
-	if err := s.ReadState(); err != nil {
+	if err := s.ReadState(looks); err != nil {
 		return out, err
 	}
 	if err := s.staleState(o.File); err != nil {
@@ -188,7 +190,7 @@ func (s *Session) checks(ctx context.Context, def *lang.Definition, out *Applied
 // clear takes away what a destroy leaves that no state tells of, once the
 // state is empty.
 func (s *Session) clear() error {
-	snap, err := s.Store.Read()
+	snap, err := s.Store.Read(context.Background()) // also of a run that was interrupted, as in finish
 	if err != nil || !empty(snap.State, snap.Pending) {
 		return err
 	}
@@ -203,7 +205,7 @@ type journal interface {
 // finish folds the run into the snapshot, unless something is left whose end
 // nobody knows: that is only in the journal, which then has to stay.
 func (s *Session) finish(lock journal, res *apply.Result) error {
-	snap, err := s.Store.Read()
+	snap, err := s.Store.Read(context.Background())
 	if err != nil {
 		return fmt.Errorf("the apply's end: %w", err)
 	}
@@ -218,6 +220,20 @@ func (s *Session) finish(lock journal, res *apply.Result) error {
 		return nil
 	}
 	return lock.Finish(res.State)
+}
+
+// whileLooking is a context that the first interrupt ends: nothing was begun yet
+// that would have to come to its end.
+func whileLooking(ctx context.Context, stop <-chan struct{}) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 func interruptedBy(stop <-chan struct{}) bool {
@@ -273,5 +289,5 @@ func (s *Session) Init(ctx context.Context) (said []string, err error) {
 	if said = append(said, more...); err != nil {
 		return said, err
 	}
-	return said, s.ReadState()
+	return said, s.ReadState(ctx)
 }

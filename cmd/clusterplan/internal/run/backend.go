@@ -209,19 +209,19 @@ type nowhere struct {
 	locked []statefile.Store // whose locks can be broken
 }
 
-func (n *nowhere) Path() string                       { return n.path }
-func (n *nowhere) Begun() bool                        { return true }
-func (n *nowhere) Read() (*statefile.Snapshot, error) { return nil, n.why }
+func (n *nowhere) Path() string                                      { return n.path }
+func (n *nowhere) Begun() bool                                       { return true }
+func (n *nowhere) Read(context.Context) (*statefile.Snapshot, error) { return nil, n.why }
 func (n *nowhere) Lock(context.Context, statefile.LockRequest) (statefile.Lock, error) {
 	return nil, n.why
 }
 func (n *nowhere) InPlain() []string { return nil }
 
 // ForceUnlock breaks the lock where it is: the id says which is meant.
-func (n *nowhere) ForceUnlock(id string) (*statefile.LockInfo, error) {
+func (n *nowhere) ForceUnlock(ctx context.Context, id string) (*statefile.LockInfo, error) {
 	err := n.why
 	for _, st := range n.locked {
-		h, failed := st.ForceUnlock(id)
+		h, failed := st.ForceUnlock(ctx, id)
 		if failed == nil {
 			return h, nil
 		}
@@ -255,10 +255,10 @@ func (s *Session) setBackend(ctx context.Context) (said []string, err error) {
 		return nil, err
 	}
 	if !s.opts.Migrate {
-		snap, err := from.Read()
+		snap, err := from.Read(ctx)
 		if err == nil && now.Type == before.Type && now.Type == "local" && snap.State.Lineage != "" {
 			// Of two files the one that the definition names is used, if it has a state.
-			if there, err := s.Store.Read(); err != nil || there.State.Lineage != "" {
+			if there, err := s.Store.Read(ctx); err != nil || there.State.Lineage != "" {
 				return nil, errors.Join(err, s.keepRecord(now))
 			}
 		}
@@ -350,7 +350,7 @@ func (s *Session) migrate(ctx context.Context, from, to statefile.Store, done fu
 		return nil, err
 	}
 	defer source.Release()
-	snap, err := s.settled(source)
+	snap, err := s.settled(ctx, source)
 	if err != nil {
 		return nil, err
 	}
@@ -363,7 +363,7 @@ func (s *Session) migrate(ctx context.Context, from, to statefile.Store, done fu
 		return nil, err
 	}
 	defer target.Release()
-	there, err := s.settled(target)
+	there, err := s.settled(ctx, target)
 	if err != nil {
 		return nil, err
 	}
@@ -385,13 +385,13 @@ func (s *Session) migrate(ctx context.Context, from, to statefile.Store, done fu
 		return nil, &view.Hint{Err: fmt.Errorf("%s and %s both have serial %d of this state, and differ: each was changed without the other", to.Path(), from.Path(), snap.State.Serial),
 			Hint: "Nothing was changed. To use what is there: clusterplan init --reconfigure. To use the one that is to be brought: that too, and then clusterplan state push --force what clusterplan state pull prints of it before."}
 	}
-	if _, err := target.Keep(); err != nil {
+	if _, err := target.Keep(ctx); err != nil {
 		return nil, err
 	}
 	if err := target.Replace(snap.State); err != nil {
 		return nil, err
 	}
-	got, err := target.Read()
+	got, err := target.Read(context.WithoutCancel(ctx))
 	if err == nil && (got.State.Lineage != snap.State.Lineage || len(got.State.Objects) != len(snap.State.Objects)) {
 		err = errors.New("it is not what was written")
 	}

@@ -1,7 +1,6 @@
 package run
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -107,7 +106,7 @@ func TestBackendChanges(t *testing.T) {
 	}
 	names := func() string {
 		t.Helper()
-		snap, err := open(Options{}).Store.Read()
+		snap, err := open(Options{}).Store.Read(t.Context())
 		if err != nil {
 			return err.Error()
 		}
@@ -119,12 +118,12 @@ func TestBackendChanges(t *testing.T) {
 	}
 	write := func(name string) {
 		t.Helper()
-		lock, err := open(Options{}).Store.Lock(context.Background(), statefile.LockRequest{Who: "ann", What: "apply"})
+		lock, err := open(Options{}).Store.Lock(t.Context(), statefile.LockRequest{Who: "ann", What: "apply"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer lock.Release()
-		snap, err := lock.Read()
+		snap, err := lock.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +209,7 @@ func TestBackendChanges(t *testing.T) {
 	}
 	// A server that does not answer at the end of an apply: what that did is in a file.
 	s := open(Options{})
-	if err := s.ReadState(); err != nil {
+	if err := s.ReadState(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	down(true)
@@ -280,7 +279,7 @@ func (l *backendLab) init(o Options) error {
 
 func (l *backendLab) names() string {
 	l.t.Helper()
-	snap, err := l.open(Options{}).Store.Read()
+	snap, err := l.open(Options{}).Store.Read(l.t.Context())
 	if err != nil {
 		return err.Error()
 	}
@@ -302,7 +301,7 @@ func (l *backendLab) write(name string) {
 		l.t.Fatal(err)
 	}
 	defer lock.Release()
-	snap, err := lock.Read()
+	snap, err := lock.Read(l.t.Context())
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -338,18 +337,18 @@ func TestMigrationCutOff(t *testing.T) {
 		}
 		from, err := s.storeBefore(before)
 		l.want(err, "")
-		_, err = s.migrate(t.Context(), from, s.Store, func() error { return fmt.Errorf("killed") })
+		_, err = s.migrate(l.t.Context(), from, s.Store, func() error { return fmt.Errorf("killed") })
 		l.want(err, "killed")
 		remote := s.Store
 		if backend == "" {
 			remote = from
 		}
-		lock, err := remote.Lock(t.Context(), statefile.LockRequest{Who: "ann", What: "init"}) // stays
+		lock, err := remote.Lock(l.t.Context(), statefile.LockRequest{Who: "ann", What: "init"}) // stays
 		l.want(err, "")
 		l.want(l.init(Options{Migrate: true}), "locked")
-		_, err = l.open(Options{}).ForceUnlock(t.Context(), "another")
+		_, err = l.open(Options{}).ForceUnlock(l.t.Context(), "another")
 		l.want(err, lock.Info().ID)
-		got, err := l.open(Options{}).ForceUnlock(t.Context(), lock.Info().ID)
+		got, err := l.open(Options{}).ForceUnlock(l.t.Context(), lock.Info().ID)
 		if l.want(err, ""); got.Lock == nil {
 			t.Fatal("nothing was unlocked")
 		}
@@ -421,19 +420,19 @@ func TestRescueOfWhatWasBegun(t *testing.T) {
 	l.define(l.served("one"))
 	l.want(l.init(Options{}), "")
 	s := l.open(Options{})
-	l.want(s.ReadState(), "")
+	l.want(s.ReadState(l.t.Context()), "")
 	o := statefile.Object{Addr: addr.Node("n2", addr.NoKey), Type: "node", Provider: "local", ID: "00000000000000a2", Attributes: json.RawMessage("{}")}
 	res := &apply.Result{Pending: []statefile.Pending{{Intent: statefile.Intent{Addr: o.Addr, Action: "create", Object: &o}}}}
 	l.want(s.rescue(res, fmt.Errorf("write the journal: 503")), rescueName)
 	path := filepath.Join(l.dir, rescueName)
 	data, err := os.ReadFile(path)
 	l.want(err, "")
-	_, err = s.PushState(t.Context(), path, data, EditOptions{})
+	_, err = s.PushState(l.t.Context(), path, data, EditOptions{})
 	l.want(err, "")
 	if got := l.names(); got != "n2" {
 		t.Fatal(got)
 	}
-	snap, err := s.Store.Read()
+	snap, err := s.Store.Read(l.t.Context())
 	l.want(err, "")
 	if got := snap.State.Objects[0]; got.ID != o.ID || len(got.Phases) != 1 || got.Phases[0] != "begun" {
 		t.Fatalf("%+v", got)
@@ -442,7 +441,7 @@ func TestRescueOfWhatWasBegun(t *testing.T) {
 	l.define(l.served("two"))
 	l.want(l.init(Options{Reconfigure: true}), "")
 	s = l.open(Options{})
-	lock, err := s.Store.Lock(t.Context(), statefile.LockRequest{Who: "ann", What: "apply"})
+	lock, err := s.Store.Lock(l.t.Context(), statefile.LockRequest{Who: "ann", What: "apply"})
 	l.want(err, "")
 	l.want(s.finish(lock, res), "")
 	l.want(lock.Release(), "")
@@ -462,10 +461,10 @@ func TestBroughtAwayMeanwhile(t *testing.T) {
 	for _, backend := range []string{l.served("one"), ""} {
 		l.define(backend)
 		l.want(l.init(Options{Migrate: true}), "")
-		_, err := waits.lockToWrite(t.Context(), "apply", 0)
+		_, err := waits.lockToWrite(l.t.Context(), "apply", 0)
 		l.want(err, "meanwhile")
 		waits = l.open(Options{})
-		lock, err := waits.lockToWrite(t.Context(), "apply", 0)
+		lock, err := waits.lockToWrite(l.t.Context(), "apply", 0)
 		l.want(err, "")
 		l.want(lock.Release(), "")
 	}

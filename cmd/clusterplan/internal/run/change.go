@@ -107,7 +107,7 @@ type Unlocked struct {
 // ForceUnlock breaks the state's lock with this id, and the cluster's change lease.
 func (s *Session) ForceUnlock(ctx context.Context, id string) (Unlocked, error) {
 	var out Unlocked
-	lock, err := s.Store.ForceUnlock(id)
+	lock, err := s.Store.ForceUnlock(ctx, id)
 	if err != nil && !errors.Is(err, statefile.ErrNoLock) {
 		return out, err
 	}
@@ -131,7 +131,7 @@ var errNoChange = errors.New("the cluster knows no such change lease")
 // breakChange breaks the cluster's change lease id. errNoChange: it is not that,
 // or there is no cluster that could have one.
 func (s *Session) breakChange(ctx context.Context, id string) error {
-	if err := s.ReadState(); err != nil || s.Identity() == nil || len(s.Nodes()) == 0 {
+	if err := s.ReadState(ctx); err != nil || s.Identity() == nil || len(s.Nodes()) == 0 {
 		return errNoChange // and a state that can't be read says so with every other command
 	}
 	c, err := s.Client()

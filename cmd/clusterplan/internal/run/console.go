@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
@@ -23,8 +24,8 @@ type Console struct {
 }
 
 // Console works the definition out. Errors of it are a *view.DiagnosticsError.
-func (s *Session) Console() (*Console, error) {
-	if err := s.ReadState(); err != nil {
+func (s *Session) Console(ctx context.Context) (*Console, error) {
+	if err := s.ReadState(ctx); err != nil {
 		return nil, err
 	}
 	if _, err := s.rename(""); err != nil {

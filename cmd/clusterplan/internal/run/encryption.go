@@ -103,7 +103,7 @@ func (s *Session) reseal(ctx context.Context, wait time.Duration) (said []string
 	}
 	defer lock.Release()
 	if s.opts.Decrypt { // what is left in the journal is encrypted: it goes into the state first
-		snap, err := s.settled(lock)
+		snap, err := s.settled(ctx, lock)
 		if err != nil {
 			return nil, err
 		}

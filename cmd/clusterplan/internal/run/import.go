@@ -35,10 +35,10 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 		return nil, err
 	}
 	defer lock.Release()
-	if err := s.ReadState(); err != nil {
+	if err := s.ReadState(ctx); err != nil {
 		return nil, err
 	}
-	snap, err := s.settled(lock)
+	snap, err := s.settled(ctx, lock)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 			return nil, err
 		}
 	}
-	return out, s.write(lock, out, lock.Finish)
+	return out, s.write(ctx, lock, out, lock.Finish)
 }
 
 // takeOver has the cluster's database say that clusterplan manages what was

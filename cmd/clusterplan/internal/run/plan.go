@@ -61,7 +61,7 @@ func (s *Session) Validate() hcl.Diagnostics {
 // a *view.DiagnosticsError; the plan is then there too, if there is one.
 func (s *Session) Plan(ctx context.Context, o PlanOptions) (*Planned, error) {
 	if o.NoLock || !s.Store.Begun() {
-		if err := s.ReadState(); err != nil {
+		if err := s.ReadState(ctx); err != nil {
 			return nil, err
 		}
 		return s.plan(ctx, o, func() error { return nil })
@@ -71,7 +71,7 @@ func (s *Session) Plan(ctx context.Context, o PlanOptions) (*Planned, error) {
 		return nil, err
 	}
 	defer lock.Release()
-	if err := s.ReadState(); err != nil {
+	if err := s.ReadState(ctx); err != nil {
 		return nil, err
 	}
 	return s.plan(ctx, o, lock.Release)

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"reflect"
 	"slices"
 
@@ -19,7 +20,7 @@ func (s *Session) settle(lock statefile.Lock, out *Applied, begin statefile.Begi
 		if err := lock.Append(statefile.Entry{Begin: &begin}); err != nil {
 			return err
 		}
-		snap, err := lock.Read()
+		snap, err := lock.Read(context.Background())
 		if err != nil {
 			return err
 		}

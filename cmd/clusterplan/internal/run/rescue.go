@@ -2,6 +2,7 @@ package run
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 	}
 	// A server that does not answer may have it all; until it does, nobody knows.
 	_, remote := s.Store.(*httpstore.Store)
-	if snap, rerr := s.Store.Read(); rerr != nil && !remote || rerr == nil && snap.State.Lineage != "" {
+	if snap, rerr := s.Store.Read(context.Background()); rerr != nil && !remote || rerr == nil && snap.State.Lineage != "" {
 		return err
 	}
 	st := withPending(res)

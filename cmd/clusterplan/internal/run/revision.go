@@ -313,10 +313,10 @@ func outcome(ctx context.Context, res *apply.Result, err error) string {
 }
 
 // Log is the state's history, newest first.
-func (s *Session) Log() ([]statefile.Applied, error) {
-	snap, err := s.Store.Read()
+func (s *Session) Log(ctx context.Context) ([]statefile.Applied, error) {
+	snap, err := s.Store.Read(ctx)
 	if err != nil {
-		return nil, err
+		return nil, interrupted(ctx, err)
 	}
 	var out []statefile.Applied
 	for i := len(snap.State.History) - 1; i >= 0; i-- {
@@ -328,7 +328,7 @@ func (s *Session) Log() ([]statefile.Applied, error) {
 // Rollback opens a session that plans the definition in dir as it was when rev
 // was applied last, with what it was applied with. o.Vars give sensitive
 // variables again.
-func Rollback(dir, rev string, o Options) (*Session, error) {
+func Rollback(ctx context.Context, dir, rev string, o Options) (*Session, error) {
 	_, at, err := commit(dir, rev)
 	if err != nil {
 		return nil, err
@@ -338,9 +338,9 @@ func Rollback(dir, rev string, o Options) (*Session, error) {
 		return nil, err
 	}
 	defer now.Close()
-	snap, err := now.Store.Read()
+	snap, err := now.Store.Read(ctx)
 	if err != nil {
-		return nil, err
+		return nil, interrupted(ctx, err)
 	}
 	to := appliedAs(snap.State.History, at.Hash)
 	if to == nil {

@@ -49,7 +49,7 @@ func TestFinishKeepsWhatIsPending(t *testing.T) {
 	if err := s.finish(lock, &apply.Result{}); err != nil {
 		t.Fatal(err)
 	}
-	snap, err := s.Store.Read()
+	snap, err := s.Store.Read(t.Context())
 	if err != nil || len(snap.Pending) != 1 || snap.Pending[0].Object.ID != o.ID || snap.State.Serial != 0 {
 		t.Fatalf("%+v, %v", snap, err)
 	}
@@ -59,7 +59,7 @@ func TestFinishKeepsWhatIsPending(t *testing.T) {
 	if err := s.finish(lock, &apply.Result{State: statefile.State{Objects: []statefile.Object{*o}}}); err != nil {
 		t.Fatal(err)
 	}
-	snap, err = s.Store.Read()
+	snap, err = s.Store.Read(t.Context())
 	if err != nil || len(snap.Pending) != 0 || snap.Unfinished != 0 || snap.State.Serial != 1 || len(snap.State.Objects) != 1 {
 		t.Fatalf("%+v, %v", snap, err)
 	}
@@ -69,7 +69,7 @@ func TestFinishKeepsWhatIsPending(t *testing.T) {
 // beside the definition, and is the state again once it is pushed.
 func TestStateDirectoryRemoved(t *testing.T) {
 	s := session(t)
-	if err := s.ReadState(); err != nil {
+	if err := s.ReadState(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	lock, err := s.Store.Lock(t.Context(), statefile.LockRequest{Who: "anna@host", What: "apply"})
@@ -112,7 +112,7 @@ func TestStateDirectoryRemoved(t *testing.T) {
 	if _, err := s.PushState(t.Context(), path, data, EditOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if snap, err := s.Store.Read(); err != nil || snap.State.Find(a) == nil {
+	if snap, err := s.Store.Read(t.Context()); err != nil || snap.State.Find(a) == nil {
 		t.Errorf("%+v, %v", snap, err)
 	}
 }

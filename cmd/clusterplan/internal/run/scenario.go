@@ -23,7 +23,7 @@ import (
 // wrong with the definition and the files is told before anything is run. The
 // diagnostics are warnings.
 func (s *Session) Scenarios(ctx context.Context, paths []string) (*scenario.Results, hcl.Diagnostics, error) {
-	if err := s.ReadState(); err != nil {
+	if err := s.ReadState(ctx); err != nil {
 		return nil, nil, err
 	}
 	if _, err := s.rename(planner.ModeNormal); err != nil {

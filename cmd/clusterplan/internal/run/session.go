@@ -185,10 +185,10 @@ func (s *Session) Check() error {
 }
 
 // ReadState reads the state, and from it the cluster's identity and its nodes.
-func (s *Session) ReadState() error {
-	snap, err := s.Store.Read()
+func (s *Session) ReadState(ctx context.Context) error {
+	snap, err := s.Store.Read(ctx)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	s.Snap = snap
 	if c := snap.State.Cluster; c != nil {

@@ -22,7 +22,7 @@ type SimulateOptions struct {
 // cluster where they are now, takes no lock and changes nothing. The diagnostics
 // are warnings.
 func (s *Session) Simulate(ctx context.Context, o SimulateOptions) (*planner.Simulation, hcl.Diagnostics, error) {
-	if err := s.ReadState(); err != nil {
+	if err := s.ReadState(ctx); err != nil {
 		return nil, nil, err
 	}
 	if _, err := s.rename(planner.ModeNormal); err != nil {

@@ -77,7 +77,7 @@ func (s *Session) RemoveState(ctx context.Context, which []addr.Address, o EditO
 func (s *Session) edit(ctx context.Context, what string, o EditOptions, change func(*Edited, statefile.State) error) (*Edited, error) {
 	out := new(Edited)
 	if o.DryRun || !s.Store.Begun() {
-		snap, err := s.Store.Read()
+		snap, err := s.Store.Read(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -88,20 +88,20 @@ func (s *Session) edit(ctx context.Context, what string, o EditOptions, change f
 		return nil, err
 	}
 	defer lock.Release()
-	snap, err := s.settled(lock)
+	snap, err := s.settled(ctx, lock)
 	if err != nil {
 		return nil, err
 	}
 	if err := change(out, snap.State); err != nil {
 		return nil, err
 	}
-	return out, s.write(lock, out, lock.Finish)
+	return out, s.write(ctx, lock, out, lock.Finish)
 }
 
 // settled reads the state, and refuses one that says of something only that it
 // was begun: what became of that would be forgotten.
-func (s *Session) settled(lock statefile.Lock) (*statefile.Snapshot, error) {
-	snap, err := lock.Read()
+func (s *Session) settled(ctx context.Context, lock statefile.Lock) (*statefile.Snapshot, error) {
+	snap, err := lock.Read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -114,14 +114,14 @@ func (s *Session) settled(lock statefile.Lock) (*statefile.Snapshot, error) {
 }
 
 // write makes out.State the state; finish is the lock's way to do it.
-func (s *Session) write(lock statefile.Lock, out *Edited, finish func(statefile.State) error) (err error) {
-	if out.Backup, err = lock.Keep(); err != nil {
+func (s *Session) write(ctx context.Context, lock statefile.Lock, out *Edited, finish func(statefile.State) error) (err error) {
+	if out.Backup, err = lock.Keep(ctx); err != nil {
 		return err
 	}
 	if err := finish(out.State); err != nil {
 		return err
 	}
-	snap, err := lock.Read()
+	snap, err := lock.Read(context.WithoutCancel(ctx)) // it is done
 	if err == nil {
 		out.State = snap.State
 	}
@@ -129,9 +129,9 @@ func (s *Session) write(lock statefile.Lock, out *Edited, finish func(statefile.
 }
 
 // PullState is the state as a snapshot, with its secrets; nil: there is none.
-func (s *Session) PullState() (data []byte, snap *statefile.Snapshot, err error) {
-	if snap, err = s.Store.Read(); err != nil || snap.State.Lineage == "" {
-		return nil, snap, err
+func (s *Session) PullState(ctx context.Context) (data []byte, snap *statefile.Snapshot, err error) {
+	if snap, err = s.Store.Read(ctx); err != nil || snap.State.Lineage == "" {
+		return nil, snap, interrupted(ctx, err)
 	}
 	data, err = statefile.Marshal(&snap.State)
 	return data, snap, err
@@ -175,7 +175,7 @@ func (s *Session) PushState(ctx context.Context, name string, data []byte, o Edi
 		return nil, err
 	}
 	defer lock.Release()
-	snap, err := s.settled(lock)
+	snap, err := s.settled(ctx, lock)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (s *Session) PushState(ctx context.Context, name string, data []byte, o Edi
 			return out, err
 		}
 	}
-	return out, s.write(lock, out, lock.Replace)
+	return out, s.write(ctx, lock, out, lock.Replace)
 }
 
 // follows tells whether next may take the place of now: it continues the same

@@ -14,7 +14,7 @@ func (s *Session) Victim() *view.Victim {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
 	// What an apply made just now is only in the files.
-	if s.ReadState() != nil {
+	if s.ReadState(ctx) != nil {
 		return nil
 	}
 	for {
