@@ -40,7 +40,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 		known:   known,
 		byAddr:  map[addr.Address]*instance{},
 		at:      map[*site][]*evaluation{},
-		types:   map[[2]string]cty.Value{},
+		types:   map[[2]string]cty.Type{},
 		timings: spec.Timings{}.WithDefaults(),
 	}, c.top)
 	ev.root.Variables[rootVar] = c.varsValue
@@ -67,7 +67,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	ev.diags = append(ev.diags, d.checkTriggers()...)
 	ev.types = nil
 	for _, m := range ev.all {
-		m.shares, m.sealed = nil, nil
+		m.shares, m.sealed, m.spares = nil, nil, nil
 	}
 	diags := tidy(ev.diags)
 	ev.diags = nil

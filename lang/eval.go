@@ -48,6 +48,7 @@ type evaluation struct {
 	outputDeps map[*output][]Edge
 	shares     map[*body]*shared
 	sealed     map[*body]cty.Value
+	spares     map[*attributeShape][]map[string]cty.Value // by a body's first attribute
 }
 
 // world is what the evaluations of all module instances share.
@@ -64,7 +65,7 @@ type world struct {
 
 	timings  spec.Timings // the cluster's, complete
 	hotSpare bool
-	types    map[[2]string]cty.Value // the first value of each kind of object
+	types    map[[2]string]cty.Type // of the first value of each kind of object
 }
 
 // memo is what was worked out for an expression that is the same in every instance.

@@ -37,6 +37,7 @@ func newEvaluation(w *world, at *site) *evaluation {
 		outputDeps: map[*output][]Edge{},
 		shares:     map[*body]*shared{},
 		sealed:     map[*body]cty.Value{},
+		spares:     map[*attributeShape][]map[string]cty.Value{},
 		root: &hcl.EvalContext{
 			Functions: c.functions,
 			Variables: map[string]cty.Value{

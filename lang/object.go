@@ -39,7 +39,7 @@ func (ev *evaluation) object(in *instance) {
 	b := in.block.body
 	// Instances of a block share one map, in which only what differs is
 	// written anew, unless more than one of them waits for its lists.
-	if !b.lists || in.block.kind == rootResource && !in.block.repeated() {
+	if !in.alone() && (!b.lists || in.block.kind == rootResource && !in.block.repeated()) {
 		in.attrs = ev.sharedValues(b, in)
 	} else {
 		in.attrs = ev.bodyValues(b, in, cty.NilVal)
@@ -74,38 +74,75 @@ func (ev *evaluation) object(in *instance) {
 	}
 }
 
+// alone tells whether the block has this instance and no other.
+func (in *instance) alone() bool {
+	return !in.block.repeated() && (in.parent == nil || !in.parent.block.repeated())
+}
+
 // seal makes the value of the attributes; of a resource that is the same in
 // every instance of its group, once.
 func (ev *evaluation) seal(in *instance) {
 	b := in.block.body
-	if in.block.kind != rootResource || len(b.vary)+len(b.varyBlocks) > 0 || b.varyLists {
-		in.value = ev.alike(in.block, cty.ObjectVal(in.attrs))
+	if in.alone() {
+		in.value = ev.alike(in.block, in.attrs)
+		ev.spare(b, in.attrs)
+	} else if in.block.kind != rootResource || len(b.vary)+len(b.varyBlocks) > 0 || b.varyLists {
+		in.value = ev.alike(in.block, in.attrs)
 	} else if v, ok := ev.sealed[b]; ok {
 		in.value = v
 	} else {
-		in.value = ev.alike(in.block, cty.ObjectVal(in.attrs))
+		in.value = ev.alike(in.block, in.attrs)
 		ev.sealed[b] = in.value
 	}
 	in.attrs = nil
 }
 
-var second = cty.NumberIntVal(1)
-
-// alike gives an object's value the type of an earlier one, where the two are
-// equal: cty makes a type, a map of all its attributes, for every object, and of
-// thousands it would be as large as what they hold. That an element has its
-// list's type is how cty says it.
-func (ev *evaluation) alike(b *block, v cty.Value) cty.Value {
+// alike makes an object's value. It has the type of an earlier one, where the two
+// are equal: a type of each of thousands would be as large as what they hold.
+func (ev *evaluation) alike(b *block, attrs map[string]cty.Value) cty.Value {
 	kind := [2]string{b.kind, b.typ}
-	first, ok := ev.types[kind]
-	if !ok {
-		ev.types[kind] = v
+	if ty, ok := ev.types[kind]; ok {
+		return ofType(ty, attrs)
+	}
+	v := cty.ObjectVal(attrs)
+	ev.types[kind] = v.Type()
+	return v
+}
+
+// ofType is the object of these attributes, which most likely is of type ty.
+func ofType(ty cty.Type, attrs map[string]cty.Value) cty.Value {
+	if v, ok := schema.ObjectOf(ty, attrs); ok {
 		return v
 	}
-	if !first.Type().Equals(v.Type()) {
-		return v // parts are of no known type
+	return cty.ObjectVal(attrs) // parts are of no known type
+}
+
+// spare keeps a map that held a body's attributes, for the next body of its shape.
+func (ev *evaluation) spare(b *body, attrs map[string]cty.Value) {
+	if ev.spares != nil && len(b.attrs) > 0 && len(attrs) == len(b.attrs)+len(b.blocks) {
+		shape := b.attrs[0].attributeShape
+		ev.spares[shape] = append(ev.spares[shape], attrs)
 	}
-	return cty.ListVal([]cty.Value{first, v}).Index(second)
+}
+
+// fresh is a map for a body's attributes. All that is in it is to be written.
+func (ev *evaluation) fresh(b *body) map[string]cty.Value {
+	if len(b.attrs) > 0 {
+		shape := b.attrs[0].attributeShape
+		if l := ev.spares[shape]; len(l) > 0 {
+			ev.spares[shape] = l[:len(l)-1]
+			return l[len(l)-1]
+		}
+	}
+	return make(map[string]cty.Value, len(b.attrs)+len(b.blocks)+1)
+}
+
+// nestedValue is the value of a nested block that stands once.
+func (ev *evaluation) nestedValue(n *nested, in *instance, prev cty.Value) cty.Value {
+	attrs := ev.bodyValues(n.body, in, prev)
+	v := ofType(n.deflt.Type(), attrs)
+	ev.spare(n.body, attrs)
+	return v
 }
 
 // shared are the attributes of a body's instances, in a map that the next
@@ -138,7 +175,7 @@ func (ev *evaluation) sharedValues(b *body, in *instance) map[string]cty.Value {
 			sh.attrs[n.Name] = ev.unfolded(n, in)
 			continue
 		}
-		sh.attrs[n.Name] = cty.ObjectVal(ev.sharedValues(n.body, in))
+		sh.attrs[n.Name] = ofType(n.deflt.Type(), ev.sharedValues(n.body, in))
 	}
 	return sh.attrs
 }
@@ -176,7 +213,7 @@ func (ev *evaluation) put(out map[string]cty.Value, a *attribute, in *instance) 
 // bodyValues works out the attributes of a body. prev, if given, is the value
 // from before: what is known in it stays.
 func (ev *evaluation) bodyValues(b *body, in *instance, prev cty.Value) map[string]cty.Value {
-	out := make(map[string]cty.Value, len(b.attrs)+len(b.blocks)+1)
+	out := ev.fresh(b)
 	for i := range b.attrs {
 		a := &b.attrs[i]
 		if prev != cty.NilVal {
@@ -205,7 +242,7 @@ func (ev *evaluation) bodyValues(b *body, in *instance, prev cty.Value) map[stri
 			out[n.Name] = ev.unfolded(n, in)
 			continue
 		}
-		out[n.Name] = cty.ObjectVal(ev.bodyValues(n.body, in, old))
+		out[n.Name] = ev.nestedValue(n, in, old)
 	}
 	return out
 }

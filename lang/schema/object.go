@@ -1,0 +1,71 @@
+package schema
+
+import (
+	"reflect"
+	"unsafe"
+
+	"github.com/zclconf/go-cty/cty"
+)
+
+// ObjectOf is cty.ObjectVal(attrs), whose type is known beforehand: ty. False: it
+// would be of another type.
+//
+// cty.ObjectVal makes a type, two maps of all attributes, for every object, which
+// of thousands of objects costs more than what they hold. cty has no other way to
+// make one, so that this looks into its values. Where they don't look as expected,
+// it leaves the work to cty.
+func ObjectOf(ty cty.Type, attrs map[string]cty.Value) (cty.Value, bool) {
+	if !plain {
+		v := cty.ObjectVal(attrs)
+		return v, v.Type().Equals(ty)
+	}
+	want := ty.AttributeTypes()
+	if len(want) != len(attrs) {
+		return cty.NilVal, false
+	}
+	raw := make(map[string]any, len(attrs))
+	for name, v := range attrs {
+		t, ok := want[name]
+		if !ok || !equal(t, v.Type()) {
+			return cty.NilVal, false
+		}
+		raw[name] = (*value)(unsafe.Pointer(&v)).v
+	}
+	out := value{ty, raw}
+	return *(*cty.Value)(unsafe.Pointer(&out)), true
+}
+
+// value is cty.Value.
+type value struct {
+	ty cty.Type
+	v  any
+}
+
+// equal tells whether two types are the same. Most are copies of one another.
+func equal(a, b cty.Type) bool {
+	return *(*[2]uintptr)(unsafe.Pointer(&a)) == *(*[2]uintptr)(unsafe.Pointer(&b)) || a.Equals(b)
+}
+
+// plain: cty.Value is a type and what it holds, a type is an interface, and what
+// an object holds is a map.
+var plain = looks(reflect.TypeFor[cty.Value](), reflect.TypeFor[cty.Type](), reflect.TypeFor[any]()) &&
+	reflect.TypeFor[cty.Type]().NumField() == 1 && reflect.TypeFor[cty.Type]().Field(0).Type.Kind() == reflect.Interface &&
+	holdsMap()
+
+func looks(st reflect.Type, fields ...reflect.Type) bool {
+	if st.NumField() != len(fields) {
+		return false
+	}
+	for i, want := range fields {
+		if st.Field(i).Type != want {
+			return false
+		}
+	}
+	return true
+}
+
+func holdsMap() bool {
+	v := cty.ObjectVal(map[string]cty.Value{"a": cty.True})
+	m, ok := (*value)(unsafe.Pointer(&v)).v.(map[string]any)
+	return ok && len(m) == 1 && m["a"] == true
+}

@@ -1,0 +1,46 @@
+package schema
+
+import (
+	"testing"
+
+	"github.com/zclconf/go-cty/cty"
+)
+
+// What ObjectOf makes is what cty.ObjectVal makes.
+func TestObjectOf(t *testing.T) {
+	if !plain {
+		t.Error("cty's values look otherwise than they did: plans of many objects take longer")
+	}
+	for _, attrs := range []map[string]cty.Value{
+		{},
+		{"name": cty.StringVal("a"), "n": cty.NumberIntVal(3), "none": cty.NullVal(cty.String), "on": cty.True},
+		{"secret": cty.StringVal("x").Mark(Sensitive), "later": cty.UnknownVal(cty.List(cty.String)), "list": cty.ListVal([]cty.Value{cty.StringVal("y").Mark(Sensitive)})},
+		{"block": cty.ObjectVal(map[string]cty.Value{"map": cty.MapVal(map[string]cty.Value{"k": cty.Zero}), "empty": cty.MapValEmpty(cty.Number)})},
+	} {
+		want := cty.ObjectVal(attrs)
+		got, ok := ObjectOf(cty.ObjectVal(attrs).Type(), attrs)
+		if !ok || !got.RawEquals(want) || got.GoString() != want.GoString() {
+			t.Errorf("%#v, %v, want %#v", got, ok, want)
+		}
+		if len(attrs) == 0 {
+			continue
+		}
+		// What it was made of may be used again, as in cty.
+		for name := range attrs {
+			attrs[name] = cty.StringVal("of the next")
+		}
+		if !got.RawEquals(want) {
+			t.Errorf("%#v changes with the map that it was made of", got)
+		}
+		if v, ok := ObjectOf(want.Type(), map[string]cty.Value{}); ok {
+			t.Errorf("%#v has attributes", v)
+		}
+	}
+	text, number := cty.Object(map[string]cty.Type{"a": cty.String}), map[string]cty.Value{"a": cty.Zero}
+	if v, ok := ObjectOf(text, number); ok {
+		t.Errorf("%#v is of another type", v)
+	}
+	if v, ok := ObjectOf(text, map[string]cty.Value{"b": cty.StringVal("")}); ok {
+		t.Errorf("%#v has another attribute", v)
+	}
+}
