@@ -224,7 +224,7 @@ func (in *instance) stands(name string) {
 // elements are those of a dynamic block's for_each, in its order.
 func (ev *evaluation) elements(d *dynamic, in *instance) (keys, values []cty.Value, ok bool) {
 	e := d.forEach.expr
-	v, bad := ev.eval(e, in)
+	v, bad := ev.once(e, in)
 	if bad {
 		return nil, nil, false
 	}

@@ -57,7 +57,7 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 func (ev *evaluation) repeat(b *block, asker *instance, one func(addr.Key, map[string]cty.Value)) bool {
 	switch {
 	case b.forEach != nil:
-		v, bad := ev.eval(b.forEach, asker)
+		v, bad := ev.once(b.forEach, asker)
 		if bad {
 			return false
 		}
@@ -70,7 +70,7 @@ func (ev *evaluation) repeat(b *block, asker *instance, one func(addr.Key, map[s
 			one(addr.StringKey(k), map[string]cty.Value{rootEach: cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(k), "value": values[i]})})
 		}
 	case b.count != nil:
-		v, bad := ev.eval(b.count, asker)
+		v, bad := ev.once(b.count, asker)
 		if bad {
 			return false
 		}
@@ -86,6 +86,20 @@ func (ev *evaluation) repeat(b *block, asker *instance, one func(addr.Key, map[s
 		one(addr.NoKey, nil)
 	}
 	return true
+}
+
+// once is eval of a for_each or count, which is kept where it is the same in
+// every instance of what is around it: the lists may be long.
+func (ev *evaluation) once(e *expr, in *instance) (v cty.Value, bad bool) {
+	if e.perInstance || e.resources {
+		return ev.eval(e, in)
+	}
+	m := &ev.memo[e.id]
+	if !m.have || ev.again && !m.value.IsWhollyKnown() {
+		m.value, m.bad = ev.eval(e, in)
+		m.have = true
+	}
+	return m.value, m.bad
 }
 
 // resourceVars are what the resources of a group's instance see of it.

@@ -11,11 +11,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
+	"math/big"
 	"net/url"
 	"path"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
@@ -32,6 +36,13 @@ import (
 // Terraform's names, and this file's. None has effects, none gives another
 // value on the next call; those that read files read them from fsys.
 func functions(fsys fs.FS) map[string]function.Function {
+	m := maps.Clone(plainFunctions())
+	addFileFunctions(m, fsys)
+	return m
+}
+
+// plainFunctions are those that read no files, made once for all modules.
+var plainFunctions = sync.OnceValue(func() map[string]function.Function {
 	m := map[string]function.Function{
 		"abs": stdlib.AbsoluteFunc, "ceil": stdlib.CeilFunc, "chomp": stdlib.ChompFunc, "chunklist": stdlib.ChunklistFunc,
 		"coalesce": coalesceFunc, "coalescelist": stdlib.CoalesceListFunc, "compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc,
@@ -48,7 +59,7 @@ func functions(fsys fs.FS) map[string]function.Function {
 		"trimspace": stdlib.TrimSpaceFunc, "trimsuffix": stdlib.TrimSuffixFunc, "upper": stdlib.UpperFunc, "values": stdlib.ValuesFunc,
 		"zipmap": stdlib.ZipmapFunc,
 
-		"tobool": stdlib.MakeToFunc(cty.Bool), "tonumber": stdlib.MakeToFunc(cty.Number), "tostring": stdlib.MakeToFunc(cty.String),
+		"tobool": stdlib.MakeToFunc(cty.Bool), "tonumber": stdlib.MakeToFunc(cty.Number), "tostring": toStringFunc,
 		"tolist": stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)), "tomap": stdlib.MakeToFunc(cty.Map(cty.DynamicPseudoType)),
 		"toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
 		"try":   tryfunc.TryFunc, "can": tryfunc.CanFunc,
@@ -80,12 +91,28 @@ func functions(fsys fs.FS) map[string]function.Function {
 		"sensitive": sensitiveFunc, "nonsensitive": nonsensitiveFunc, "issensitive": isSensitiveFunc,
 	}
 	boundNumbers(m)
-	addFileFunctions(m, fsys)
 	for name, why := range refusedFunctions {
 		m[name] = refusedFunc(why)
 	}
 	return m
-}
+})
+
+var plainToString = stdlib.MakeToFunc(cty.String)
+
+// toStringFunc is go-cty's, which takes long over whole numbers that were
+// calculated: it looks for the shortest text of all of their 512 bits.
+var toStringFunc = function.New(&function.Spec{
+	Params: plainToString.Params(),
+	Type:   func(args []cty.Value) (cty.Type, error) { return plainToString.ReturnTypeForValues(args) },
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		if v := args[0]; v.Type() == cty.Number && !v.IsNull() {
+			if n, acc := v.AsBigFloat().Int64(); acc == big.Exact && n != 0 { // 0 may be -0
+				return cty.StringVal(strconv.FormatInt(n, 10)), nil
+			}
+		}
+		return plainToString.Call(args)
+	},
+})
 
 // realFunc is a function of two numbers that for some has no result, which
 // calc tells: f panics then.

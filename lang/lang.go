@@ -13,7 +13,7 @@
 // definition are reported at once; after an error the values concerned are
 // unknown and errors that only follow from it are not reported.
 //
-// Where to start reading: load.go (files to blocks), block.go (a block
+// Where to start reading: read.go (files to trees), load.go (trees to blocks), block.go (a block
 // compiled by its schema), refs.go (which expression needs what), eval.go (the
 // order of evaluation and the contexts), object.go (an object's value), module.go
 // (what a definition of many directories is).
@@ -49,7 +49,8 @@ type Options struct {
 	// unknown. For editors: the values come when somebody plans.
 	AllowUnset bool
 	// Parse, if not nil, reads files in place of the function Parse: an editor's
-	// server keeps what it has read of files that don't change.
+	// server keeps what it has read of files that don't change. Many may call it
+	// at a time.
 	Parse func(src []byte, name string) (*hcl.File, hcl.Diagnostics)
 	// Version of this program, for required_version; "" skips the check.
 	Version string

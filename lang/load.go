@@ -2,12 +2,8 @@ package lang
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -33,9 +29,10 @@ type Config struct {
 	dir  string  // from the root's directory: path.module
 
 	// Of the root:
-	dirs  map[string]*Config // modules by dir
-	parts []*Config          // all modules, those that others call first, the root last
-	top   *site
+	reader *reader            // until all is read
+	dirs   map[string]*Config // modules by dir
+	parts  []*Config          // all modules, those that others call first, the root last
+	top    *site
 
 	files     map[string]*hcl.File
 	functions map[string]function.Function
@@ -106,10 +103,11 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 		o.ResourceTypes = spec.ResourceTypes()
 	}
 	c := newConfig(o)
+	c.reader = newReader()
 	c.root, c.dir, c.dirs = c, ".", map[string]*Config{".": nil}
 	c.files, c.schemas, c.shapes = map[string]*hcl.File{}, schemasOf(&o), map[shapeKey]*shape{}
 	c.functions = functions(o.FS)
-	diags := c.read()
+	diags := c.read(openFiles(&c.opts, c.reader))
 	if c.cluster == nil && !o.AllowUnset && !diags.HasErrors() { // an editor may look at a module by itself
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError,
@@ -118,6 +116,7 @@ func Load(o Options) (*Config, hcl.Diagnostics) {
 		})
 	}
 	diags = append(diags, c.readModules([]string{"."})...)
+	c.reader = nil
 	c.unsound = c.unsound || diags.HasErrors()
 	diags = append(diags, c.assignVariables()...)
 	diags = append(diags, c.place()...)
@@ -152,8 +151,8 @@ func newConfig(o Options) *Config {
 }
 
 // read reads the files of one module into c.
-func (c *Config) read() hcl.Diagnostics {
-	bodies, diags := c.readFiles()
+func (c *Config) read(f *files) hcl.Diagnostics {
+	bodies, diags := c.bodies(f)
 	for _, b := range bodies {
 		diags = append(diags, c.blocks(b)...)
 	}
@@ -171,66 +170,6 @@ const (
 
 	scenarioSuffix = ".scenario.hcl" // planner/scenario's
 )
-
-// readFiles parses the definition's files, in the order of their names.
-func (c *Config) readFiles() ([]hcl.Body, hcl.Diagnostics) {
-	var diags hcl.Diagnostics
-	var names []string
-	if c.opts.FS != nil {
-		entries, err := fs.ReadDir(c.opts.FS, ".")
-		if err != nil {
-			why := err.Error()
-			if errors.Is(err, fs.ErrNotExist) {
-				why = "there is no such directory"
-			}
-			c.unread()
-			return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Can't read the definition", Detail: fmt.Sprintf("Directory %s: %s.", c.opts.Dir, why)}}
-		}
-		for _, e := range entries {
-			if name := e.Name(); !e.IsDir() && !strings.HasPrefix(name, ".") && (strings.HasSuffix(name, hclSuffix) || strings.HasSuffix(name, jsonSuffix)) {
-				names = append(names, name)
-			}
-		}
-	}
-	if len(names) == 0 {
-		c.unread()
-		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No definition here",
-			Detail: fmt.Sprintf("Directory %s has no file whose name ends in %s or %s. Name another directory, or write a main%s.", c.opts.Dir, hclSuffix, jsonSuffix, hclSuffix)}}
-	}
-	sort.Strings(names)
-	var bodies []hcl.Body
-	for _, name := range names {
-		src, err := fs.ReadFile(c.opts.FS, name)
-		full := path.Join(c.opts.Dir, name)
-		if err != nil {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Can't read a file of the definition", Detail: fmt.Sprintf("%s: %s.", full, err)})
-			c.unread()
-			continue
-		}
-		f, fileDiags := c.parse(src, full)
-		diags = append(diags, fileDiags...)
-		if fileDiags.HasErrors() {
-			c.unread()
-		}
-		if f != nil && f.Body != nil {
-			c.files[full] = &hcl.File{Bytes: f.Bytes, Nav: f.Nav} // what is in the tree is read once
-			bodies = append(bodies, f.Body)
-		}
-	}
-	return bodies, diags
-}
-
-// unread notes that a file, or all of them, could not be read: what seems to be
-// missing may stand there.
-func (c *Config) unread() { c.unparsedOwn, c.root.unparsed = true, true }
-
-// parse reads a file by the caller's parser, where there is one.
-func (c *Config) parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
-	if c.opts.Parse != nil {
-		return c.opts.Parse(src, name)
-	}
-	return Parse(src, name)
-}
 
 // Parse reads a file of a definition, or one with values, by the ending of its
 // name. What it returns is never changed by this package.

@@ -137,12 +137,19 @@ func moduleDependencies(e hcl.Expression) ([]trigger, hcl.Diagnostics) {
 // and of those that call it, the root's first.
 func (c *Config) readModules(through []string) hcl.Diagnostics {
 	var diags hcl.Diagnostics
+	var calls []*moduleCall
 	for _, name := range sortedKeys(c.modules) {
-		call := c.modules[name]
-		if call.source == "" {
-			continue
+		if call := c.modules[name]; call.source != "" {
+			calls = append(calls, call)
 		}
-		diags = append(diags, c.readModule(call, through)...)
+	}
+	found := make([]foundModule, len(calls))
+	begun := 0
+	for i, call := range calls {
+		for ; begun < len(calls) && begun < i+lookahead; begun++ {
+			found[begun] = c.findModule(calls[begun].source)
+		}
+		diags = append(diags, c.readModule(call, found[i], through)...)
 		if call.module == nil {
 			c.root.unsound = true
 		}
@@ -151,15 +158,44 @@ func (c *Config) readModules(through []string) hcl.Diagnostics {
 	return diags
 }
 
-func (c *Config) readModule(call *moduleCall, through []string) hcl.Diagnostics {
+// foundModule is what Modules says of a call.
+type foundModule struct {
+	Module
+	err error
+}
+
+// findModule finds a module, and has its files parsed while others are looked at.
+func (c *Config) findModule(source string) foundModule {
+	if c.opts.Modules == nil {
+		return foundModule{}
+	}
+	m, err := c.opts.Modules(source, c.dir)
+	if err != nil {
+		return foundModule{err: err}
+	}
+	m.Dir = path.Clean(m.Dir)
+	_, known := c.root.dirs[m.Dir]
+	if r := c.root.reader; !known && r.ahead[m.Dir] == nil {
+		o := c.moduleOptions(m)
+		r.ahead[m.Dir] = openFiles(&o, r)
+	}
+	return foundModule{Module: m}
+}
+
+// moduleOptions are those that a module is read with.
+func (c *Config) moduleOptions(m Module) Options {
+	o := c.opts
+	o.FS, o.Dir, o.Env, o.Vars = m.FS, path.Join(c.root.opts.Dir, m.Dir), nil, nil
+	return o
+}
+
+func (c *Config) readModule(call *moduleCall, m foundModule, through []string) hcl.Diagnostics {
 	if c.opts.Modules == nil {
 		return hcl.Diagnostics{errorAt(call.at, "No modules here", fmt.Sprintf("The module %q can't be read in this place, which has one directory only.", call.source))}
 	}
-	m, err := c.opts.Modules(call.source, c.dir)
-	if err != nil {
-		return hcl.Diagnostics{errorAt(call.at, "Module not found", fmt.Sprintf("%s: %s.", call.block.ref(), strings.TrimSuffix(err.Error(), ".")))}
+	if m.err != nil {
+		return hcl.Diagnostics{errorAt(call.at, "Module not found", fmt.Sprintf("%s: %s.", call.block.ref(), strings.TrimSuffix(m.err.Error(), ".")))}
 	}
-	m.Dir = path.Clean(m.Dir)
 	if i := slices.Index(through, m.Dir); i >= 0 {
 		var b strings.Builder
 		b.WriteString("A module can't hold itself, for there would be no end of it:\n")
@@ -174,13 +210,13 @@ func (c *Config) readModule(call *moduleCall, through []string) hcl.Diagnostics 
 		call.module = known
 		return nil
 	}
-	o := c.opts
-	o.FS, o.Dir, o.Env, o.Vars = m.FS, path.Join(c.root.opts.Dir, m.Dir), nil, nil
-	inner := newConfig(o)
+	inner := newConfig(c.moduleOptions(m.Module))
 	inner.root, inner.dir = c.root, m.Dir
 	inner.files, inner.schemas, inner.shapes = c.files, c.schemas, c.shapes
-	inner.functions = moduleFunctions(c.root.opts.FS, m)
-	diags := inner.read()
+	inner.functions = moduleFunctions(c.root.opts.FS, m.Module)
+	ahead := c.root.reader.ahead
+	diags := inner.read(ahead[m.Dir])
+	delete(ahead, m.Dir)
 	for _, d := range diags {
 		if d.Subject == nil { // of the directory as a whole
 			d.Subject = call.at.Ptr()

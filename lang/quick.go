@@ -253,7 +253,7 @@ func (q *quick) attribute(name string, rng hcl.Range) (*hclsyntax.Attribute, boo
 	}
 	back := place{q.pos, q.line, q.bol, q.deep}
 	value, end, ok := q.value(false)
-	if c := q.peek(); !ok || c == '=' || c == ':' || c == ',' || c == ']' {
+	if c := q.peek(); !ok || c == '=' || c == ':' || c == ',' || c == ']' || c == ')' {
 		q.place = back
 		if value, end, ok = q.foreignValue(); !ok {
 			return nil, false

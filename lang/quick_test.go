@@ -78,6 +78,9 @@ var quickOnes = []string{
 	"a = \"ü\" # after\nb { c = \"ü\" }\nd = [\"é\",\n \"e\u0301\"]\ne = 1\n", "a = \"\\n\\\"$5 100%\"\n",
 	"a = [for x in y : x]\nb = { for k, v in m : k => v if v > 1 }\nc = x.*.y\nd = x[*].z\ne = m[k]\n",
 	"a = \"${f(\"x\", { y = \"z\" })}\"\nb = \"%{ if c }d%{ endif }\"\n", "a = (1\n  + 2)\n",
+	"a = f()\nb = f(a, \"b\",)\nc = [g(h(1)), f(\n  a + 1, # one\n  b\n  - 2,\n)]\nd = true(1)\n", "a = f(x).y\nb = f(x)[0]\nc = f(x...)\nd = f (x)\ne = a::b(c)\n",
+	"a = b == c\nd = e != f # g\nh = [i<=j, k >=l, 1-2, m-n, o - p, 2*3, q\n  && r, s||\nt]\n", "a = b + c * d\ne = f < g\nh = i > j ? 1 : 2\nk = { l = m + n, o = p == q }\nr = s / t % u\n",
+	"a = \"${b + 1}\"\nc = \"x${f(\"y\", z)}${\"\"}\"\nd = \"${\"e\"}\"\ng = \"${h ~}\"\ni = \"${[1]}\"\nj = \"x${f(k)}\"\n",
 }
 
 // What doesn't pay to be known, and what is wrong, is hclsyntax's.
@@ -85,6 +88,7 @@ var slowOnes = []string{
 	"a = <<EOT\nx\nEOT\n", "/* x */ a = 1\n", "a = 1\r\n", "a = \"$${b}\"\n", "ü = 1\n", "\ufeffa = 1\n", "a = \ufeffb\n", "a = \xeb(\n",
 	"a = 1\na = 2\n", "a = 1,\n", "b {\n", "b { a = 1, c = 2 }\n", "a = [1 2]\n", "a = {b 1}\n", "b { a = 1\n}\n", "a = \"x\n\"\n", "a.b = 1\n", "b {} c {}\n",
 	"a = }\n", "a = \n", "a = 'x'\n", "b \"${c}\" {}\n", "a = b.\n", "\"a\" = 1\n", "# \xff\n",
+	"a = [b)]\n", "a = f(b]\n", "a = b)\n", "a = f(b,,c)\n", "a = b + \n",
 }
 
 func TestQuickReadsWhatHCLReads(t *testing.T) {

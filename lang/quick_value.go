@@ -6,28 +6,90 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// value reads an expression. inside: within brackets, or a template, where ends
-// of lines mean nothing. It also says where the expression ends. What must
-// follow, its caller knows; an operator never may.
+// value reads an expression: a term, or two with an operator between them.
+// inside: within brackets, or a template, where ends of lines mean nothing. It
+// also says where the expression ends. What must follow, its caller knows; a
+// further operator never may, for here none binds closer than another.
 func (q *quick) value(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
+	left, end, ok := q.term(inside)
+	if !ok {
+		return nil, end, false
+	}
+	if q.blanks(); inside && !q.space() {
+		return nil, end, false
+	}
+	op, n := q.operator()
+	if op == nil {
+		return left, end, q.ends(inside)
+	}
+	q.pos += n
+	if q.blanks(); inside && !q.space() {
+		return nil, end, false
+	}
+	right, end, ok := q.term(inside)
+	if !ok {
+		return nil, end, false
+	}
+	both := hcl.Range{Filename: q.name, Start: left.Range().Start, End: end}
+	return &hclsyntax.BinaryOpExpr{LHS: left, Op: op, RHS: right, SrcRange: both}, end, q.ends(inside)
+}
+
+// operator is the one at pos, and its length; nil: there is none that is known here.
+func (q *quick) operator() (*hclsyntax.Operation, int) {
+	next := byte(0)
+	if q.pos+1 < len(q.src) {
+		next = q.src[q.pos+1]
+	}
+	switch c := q.peek(); {
+	case c == '+':
+		return hclsyntax.OpAdd, 1
+	case c == '-':
+		return hclsyntax.OpSubtract, 1
+	case c == '*':
+		return hclsyntax.OpMultiply, 1
+	case c == '=' && next == '=':
+		return hclsyntax.OpEqual, 2
+	case c == '!' && next == '=':
+		return hclsyntax.OpNotEqual, 2
+	case c == '<' && next == '=':
+		return hclsyntax.OpLessThanOrEqual, 2
+	case c == '>' && next == '=':
+		return hclsyntax.OpGreaterThanOrEqual, 2
+	case c == '<' && next == ' ':
+		return hclsyntax.OpLessThan, 1
+	case c == '>' && next == ' ':
+		return hclsyntax.OpGreaterThan, 1
+	case c == '&' && next == '&':
+		return hclsyntax.OpLogicalAnd, 2
+	case c == '|' && next == '|':
+		return hclsyntax.OpLogicalOr, 2
+	}
+	return nil, 0
+}
+
+// term is an expression without operators. What follows it is the caller's.
+func (q *quick) term(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
 	start := q.pos
 	switch c := q.peek(); {
 	case c == '"':
 		e, ok := q.template()
-		return e, q.at(), ok && q.ends(inside)
+		return e, q.at(), ok
 	case c == '[':
-		return q.tuple(inside)
+		return q.tuple()
 	case c == '{':
-		return q.object(inside)
+		return q.object()
 	case digit(c):
 		e, ok := q.number()
-		return e, q.at(), ok && q.ends(inside)
+		return e, q.at(), ok
 	}
 	name, ok := q.ident()
 	if !ok {
 		return nil, hcl.Pos{}, false
 	}
 	rng := q.since(start)
+	if q.peek() == '(' {
+		return q.call(name, rng)
+	}
 	var literal cty.Value
 	switch name {
 	case "true":
@@ -38,9 +100,37 @@ func (q *quick) value(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
 		literal = cty.NullVal(cty.DynamicPseudoType)
 	default:
 		e, ok := q.traversal(name, rng)
-		return e, e.SrcRange.End, ok && q.ends(inside)
+		return e, e.SrcRange.End, ok
 	}
-	return q.literals.put(hclsyntax.LiteralValueExpr{Val: literal, SrcRange: rng}), rng.End, q.ends(inside)
+	return q.literals.put(hclsyntax.LiteralValueExpr{Val: literal, SrcRange: rng}), rng.End, true
+}
+
+// call reads the arguments of a function.
+func (q *quick) call(name string, rng hcl.Range) (hclsyntax.Expression, hcl.Pos, bool) {
+	e := &hclsyntax.FunctionCallExpr{Name: name, NameRange: rng}
+	q.pos++
+	e.OpenParenRange = q.since(q.pos - 1)
+	if q.deep++; q.deep > deepest || !q.space() {
+		return nil, rng.End, false
+	}
+	for q.peek() != ')' {
+		arg, _, ok := q.value(true)
+		if !ok {
+			return nil, rng.End, false
+		}
+		e.Args = append(e.Args, arg)
+		if q.peek() == ',' {
+			if q.pos++; !q.space() {
+				return nil, rng.End, false
+			}
+		} else if q.peek() != ')' {
+			return nil, rng.End, false
+		}
+	}
+	q.pos++
+	q.deep--
+	e.CloseParenRange = q.since(q.pos - 1)
+	return e, q.at(), true
 }
 
 // ends tells whether an expression is at its end: nothing goes on with it. It
@@ -52,7 +142,7 @@ func (q *quick) ends(inside bool) bool {
 	switch q.peek() {
 	case 0:
 		return q.pos == len(q.src)
-	case '\n', '#', ',', ']', '}', '=', ':':
+	case '\n', '#', ',', ']', ')', '}', '=', ':':
 		return true
 	case '/':
 		return q.pos+1 < len(q.src) && q.src[q.pos+1] == '/'
@@ -122,11 +212,13 @@ func (q *quick) traversal(root string, rng hcl.Range) (*hclsyntax.ScopeTraversal
 	}
 }
 
-// template reads a quoted string whose templates are references only.
+// template reads a quoted string whose templates are references, calls of
+// functions and operators only.
 func (q *quick) template() (hclsyntax.Expression, bool) {
 	open := q.pos
 	text := open + 1 // where the literal begins that is being read
 	var parts []hclsyntax.Expression
+	wrapped := false // the last part is no literal
 	literal := func() {
 		if q.pos > text {
 			parts = append(parts, q.literals.put(hclsyntax.LiteralValueExpr{Val: cty.StringVal(string(q.src[text:q.pos])), SrcRange: q.since(text)}))
@@ -140,25 +232,28 @@ func (q *quick) template() (hclsyntax.Expression, bool) {
 			if len(parts) == 0 { // as hclsyntax has it, after the quotes
 				parts = append(parts, q.literals.put(hclsyntax.LiteralValueExpr{Val: cty.StringVal(""), SrcRange: q.since(q.pos)}))
 			}
-			if len(parts) == 1 {
-				if _, reference := parts[0].(*hclsyntax.ScopeTraversalExpr); reference {
-					return &hclsyntax.TemplateWrapExpr{Wrapped: parts[0], SrcRange: q.since(open)}, true
-				}
+			if len(parts) == 1 && wrapped {
+				return &hclsyntax.TemplateWrapExpr{Wrapped: parts[0], SrcRange: q.since(open)}, true
 			}
 			return q.templates.put(hclsyntax.TemplateExpr{Parts: parts, SrcRange: q.since(open)}), true
 		case c == '$' && q.pos+1 < len(q.src) && q.src[q.pos+1] == '{' && q.src[q.pos-1] != '$':
 			literal()
 			q.pos += 2
 			q.blanks()
-			start := q.pos
-			name, ok := q.ident()
-			if !ok || name == "true" || name == "false" || name == "null" {
+			if q.deep++; q.deep > deepest {
 				return nil, false
 			}
-			e, ok := q.traversal(name, q.since(start))
+			e, _, ok := q.value(false)
 			if !ok || !q.next('}') {
 				return nil, false
 			}
+			q.deep--
+			switch e.(type) {
+			case *hclsyntax.ScopeTraversalExpr, *hclsyntax.FunctionCallExpr, *hclsyntax.BinaryOpExpr:
+			default:
+				return nil, false
+			}
+			wrapped = true
 			parts = append(parts, e)
 			text = q.pos
 		case c < ' ' || c > '~' || c == '\\' || c == '$' || c == '%':
@@ -170,7 +265,7 @@ func (q *quick) template() (hclsyntax.Expression, bool) {
 	return nil, false
 }
 
-func (q *quick) tuple(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
+func (q *quick) tuple() (hclsyntax.Expression, hcl.Pos, bool) {
 	start := q.at()
 	q.pos++
 	open := q.since(start.Byte)
@@ -195,10 +290,10 @@ func (q *quick) tuple(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
 	q.pos++
 	q.deep--
 	end := q.at()
-	return &hclsyntax.TupleConsExpr{Exprs: exprs, OpenRange: open, SrcRange: hcl.Range{Filename: q.name, Start: start, End: end}}, end, q.ends(inside)
+	return &hclsyntax.TupleConsExpr{Exprs: exprs, OpenRange: open, SrcRange: hcl.Range{Filename: q.name, Start: start, End: end}}, end, true
 }
 
-func (q *quick) object(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
+func (q *quick) object() (hclsyntax.Expression, hcl.Pos, bool) {
 	start := q.at()
 	q.pos++
 	open := q.since(start.Byte)
@@ -210,8 +305,8 @@ func (q *quick) object(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
 		if c := q.peek(); c != '"' && !letter(c) {
 			return nil, start, false
 		}
-		key, _, ok := q.value(false)
-		if !ok || q.peek() != '=' && q.peek() != ':' {
+		key, _, ok := q.term(false)
+		if !ok || !q.ends(false) || q.peek() != '=' && q.peek() != ':' {
 			return nil, start, false
 		}
 		q.pos++
@@ -237,7 +332,7 @@ func (q *quick) object(inside bool) (hclsyntax.Expression, hcl.Pos, bool) {
 	q.pos++
 	q.deep--
 	end := q.at()
-	return &hclsyntax.ObjectConsExpr{Items: items, OpenRange: open, SrcRange: hcl.Range{Filename: q.name, Start: start, End: end}}, end, q.ends(inside)
+	return &hclsyntax.ObjectConsExpr{Items: items, OpenRange: open, SrcRange: hcl.Range{Filename: q.name, Start: start, End: end}}, end, true
 }
 
 // startsFor tells whether a for expression follows an opening bracket.

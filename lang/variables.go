@@ -316,7 +316,7 @@ func (c *Config) autoVarsFiles() []string {
 }
 
 func (c *Config) varsFile(name string, src []byte) ([]given, hcl.Diagnostics) {
-	f, diags := c.parse(src, name)
+	f, diags := c.opts.parse(src, name)
 	if f == nil || f.Body == nil {
 		return nil, diags
 	}
