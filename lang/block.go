@@ -2,6 +2,7 @@ package lang
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -26,7 +27,7 @@ type providerDecl struct {
 
 // block is a cluster, node, group or resource block.
 type block struct {
-	kind   string // addr.TypeCluster, TypeNode, TypeFence, TypeGroup, TypeGuarantee, or "resource"
+	kind   string // addr.TypeCluster, TypeNode, TypeFence, TypeGroup, TypeGuarantee, TypeMachine, TypeNetwork, TypeVolume, or "resource"
 	name   string
 	typ    string // a resource's type
 	rng    hcl.Range
@@ -35,13 +36,15 @@ type block struct {
 
 	forEach, count *expr
 	body           *body
-	provider       string // a node's keyword
+	provider       string // the keyword of a node, or of machinery
 	preventDestroy bool
 	ignore         []cty.Path // ignore_changes
 	triggers       []trigger  // replace_triggered_by
 	conditions     []condition
 	lifecycle      *hcl.Range // of the block
-	providerRange  hcl.Range  // of a node's keyword
+	providerRange  hcl.Range  // of its keyword
+	dependsOn      []trigger  // of a node or of machinery
+	unmade         bool       // of machinery: nobody knows its provider, which was told
 
 	resources []*block // a group's, in the order of the file
 	byName    map[string]*block
@@ -202,8 +205,9 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 		if src, ok := content.Attributes[a.Name]; ok {
 			if a.Computed {
 				diags = append(diags, errorAt(src.NameRange, "Attribute can't be set", fmt.Sprintf("%s is worked out by an apply. Remove this line.", a.Name)))
-			} else if name != "node" || a.Name != "provider" { // a keyword
-				wantRef := at.identity || a.Type == spec.TypeNodeRefs
+			} else if a.Name != "provider" || !hasProvider(name) { // a keyword
+				refers, _ := a.Type.Refers()
+				wantRef := at.identity || refers != ""
 				e, more := c.compile(src.Expr, wantRef)
 				diags = append(diags, more...)
 				at.expr = e
@@ -441,8 +445,37 @@ func (c *Config) object(src *hcl.Block) hcl.Diagnostics {
 			return hcl.Diagnostics{duplicate(src, "guarantee."+b.name, first.rng)}
 		}
 		b.schema, c.guarantees[b.name] = c.schemas.guarantee, b
+	default:
+		if first, ok := c.machinery[b.kind][b.name]; ok {
+			return hcl.Diagnostics{duplicate(src, b.ref(), first.rng)}
+		}
+		c.machinery[b.kind][b.name] = b
+		return append(c.machinerySchema(b, src), c.objectBody(b, src)...)
 	}
 	return c.objectBody(b, src)
+}
+
+// hasProvider tells whether blocks of a kind name their provider.
+func hasProvider(kind string) bool { return kind == addr.TypeNode || addr.Machinery(kind) }
+
+// machinerySchema finds the schema of a machine, network or volume, by its provider.
+func (c *Config) machinerySchema(b *block, src *hcl.Block) hcl.Diagnostics {
+	known := c.root.opts.madeBy(b.kind)
+	content, _, _ := src.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "provider"}}})
+	a, given := content.Attributes["provider"]
+	var diags hcl.Diagnostics
+	if given {
+		b.providerRange = a.Expr.Range()
+		diags = c.providerOf(b, a.Expr, known)
+	} else if len(known) > 0 {
+		b.schema = c.schemas.machinery[known[0]][b.kind] // that it lacks one is told with the rest
+		return nil
+	} else {
+		diags = hcl.Diagnostics{errorAt(b.rng, "No provider", fmt.Sprintf("No provider of this version has a %s.", b.kind))}
+	}
+	b.schema = c.schemas.machinery[b.provider][b.kind]
+	b.unmade = b.schema.Name == ""
+	return diags
 }
 
 func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
@@ -450,7 +483,15 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 		b.byName = map[string]*block{}
 	}
 	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, besideBodies()[b.kind])
+	if b.unmade { // nobody knows what may stand in it
+		content, _, diags = src.Body.PartialContent(besideBodies()[b.kind])
+	}
 	b.body = body
+	if a, ok := content.Attributes["depends_on"]; ok && waits(b.kind) {
+		var more hcl.Diagnostics
+		b.dependsOn, more = moduleDependencies(a.Expr)
+		diags = append(diags, more...)
+	}
 	for _, r := range []struct {
 		name string
 		into **expr
@@ -471,12 +512,9 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 			diags = append(diags, errorAt(b.rng, "Missing quorum", `A cluster says who may run it. Add quorum { model = "majority_node_set" }, or model = "single_node" for one node.`))
 		}
 	case addr.TypeNode:
-		if a, ok := content.Attributes["depends_on"]; ok {
-			diags = append(diags, notYet(a.NameRange, "depends_on of a node", "Refer to an attribute of what it needs."))
-		}
 		if a, ok := content.Attributes["provider"]; ok {
 			b.providerRange = a.Expr.Range()
-			diags = append(diags, c.nodeProvider(b, a.Expr)...)
+			diags = append(diags, c.providerOf(b, a.Expr, sortedKeys(c.opts.Providers))...)
 		}
 		if b.count != nil {
 			diags = append(diags, warningAt(b.count.Range(), "Nodes by count", "Taking one out of the middle renumbers those behind it, which deletes and creates nodes. Use for_each with a key for each node."))
@@ -493,17 +531,24 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 	return diags
 }
 
-func (c *Config) nodeProvider(b *block, e hcl.Expression) hcl.Diagnostics {
-	known := strings.Join(sortedKeys(c.opts.Providers), ", ")
+// providerOf reads the provider of a block, which is one of known.
+func (c *Config) providerOf(b *block, e hcl.Expression, known []string) hcl.Diagnostics {
 	name := hcl.ExprAsKeyword(e)
 	if name == "" {
 		if v, diags := e.Value(nil); !diags.HasErrors() && v.Type() == cty.String && !v.IsNull() {
 			return hcl.Diagnostics{errorAt(e.Range(), "Provider is a keyword", fmt.Sprintf("Write provider = %s, without quotes.", v.AsString()))}
 		}
-		return hcl.Diagnostics{errorAt(e.Range(), "Provider is a keyword", "The provider of a node is the bare name of one of: "+known+".")}
+		return hcl.Diagnostics{errorAt(e.Range(), "Provider is a keyword", fmt.Sprintf("The provider of a %s is the bare name of one of: %s.", b.kind, strings.Join(known, ", ")))}
 	}
 	if _, ok := c.opts.Providers[name]; !ok {
 		return hcl.Diagnostics{c.unknownProvider(name, e.Range())}
+	}
+	if !slices.Contains(known, name) {
+		which := "None has any."
+		if len(known) > 0 {
+			which = "Use " + strings.Join(known, ", ") + "."
+		}
+		return hcl.Diagnostics{errorAt(e.Range(), "Wrong provider", fmt.Sprintf("Provider %s has no %ss. %s", name, b.kind, which))}
 	}
 	b.provider = name
 	return nil

@@ -32,8 +32,10 @@ func (ev *evaluation) canonical(a *attribute, v cty.Value, in *instance) (cty.Va
 		want = "list(resource)"
 	}
 	switch want {
-	case spec.TypeNodeRefs, spec.TypeGroupRefs, "list(resource)":
+	case spec.TypeNodeRefs, spec.TypeGroupRefs, spec.TypeNetworkRefs, spec.TypeVolumeRefs, "list(resource)":
 		return ev.names(a, top, in, referred(string(want)))
+	case spec.TypeNetworkRef, spec.TypeVolumeRef:
+		return ev.oneName(a, top, in, string(want))
 	case spec.TypeQuantities:
 		out, d := quantities(a, v, rng)
 		return out, nil, d
@@ -240,18 +242,54 @@ func (ev *evaluation) names(a *attribute, v cty.Value, in *instance, kind string
 		if seen[id] {
 			return cty.NilVal, nil, errorAt(rng, "Named twice", fmt.Sprintf("%s has %s twice. Remove one.", a.Name, id))
 		}
+		if d := ev.sameProvider(a, id, in); d != nil {
+			return cty.NilVal, nil, d
+		}
 		seen[id] = true
 		ids = append(ids, id)
-		name := id.DefaultName()
-		if target := ev.byAddr[id]; target != nil {
-			name = target.name
-		}
-		names = append(names, cty.StringVal(name))
+		names = append(names, cty.StringVal(ev.nameOf(id)))
 	}
 	if len(names) == 0 {
 		return schema.Absent(a.typ), nil, nil
 	}
 	return cty.ListVal(names), ids, nil
+}
+
+// oneName reads an attribute that names one network or volume.
+func (ev *evaluation) oneName(a *attribute, v cty.Value, in *instance, kind string) (cty.Value, []addr.Address, *hcl.Diagnostic) {
+	rng := a.expr.Range()
+	id, ok := identityOf(v)
+	switch {
+	case !ok && !v.IsKnown():
+		return cty.UnknownVal(a.typ), nil, nil
+	case !ok && v.Type() == cty.String:
+		return cty.NilVal, nil, errorAt(rng, "Not a "+kind, fmt.Sprintf("%s is a %s itself. Did you mean %s.%s, without quotes?", a.Name, kind, kind, strings.TrimPrefix(v.AsString(), kind+".")))
+	case !ok:
+		return cty.NilVal, nil, errorAt(rng, "Not a "+kind, fmt.Sprintf("%s is a %s itself, as %s.NAME; of a block with for_each or count, with its key.", a.Name, kind, kind))
+	case id.Type != kind:
+		return cty.NilVal, nil, errorAt(rng, "Not a "+kind, fmt.Sprintf("%s is a %s, and %s is none.", a.Name, kind, id))
+	}
+	if d := ev.sameProvider(a, id, in); d != nil {
+		return cty.NilVal, nil, d
+	}
+	return cty.StringVal(ev.nameOf(id)), []addr.Address{id}, nil
+}
+
+// nameOf is an object's name.
+func (ev *evaluation) nameOf(id addr.Address) string {
+	if target := ev.byAddr[id]; target != nil {
+		return target.name
+	}
+	return id.DefaultName()
+}
+
+// sameProvider: by a name, a provider finds only what it has made itself.
+func (ev *evaluation) sameProvider(a *attribute, id addr.Address, in *instance) *hcl.Diagnostic {
+	target := ev.byAddr[id]
+	if !addr.Machinery(id.Type) || in == nil || target == nil || target.block.provider == in.block.provider {
+		return nil
+	}
+	return errorAt(a.expr.Range(), "Of another provider", fmt.Sprintf("%s is made by provider %s, and %s by %s. Use one of the same.", id, target.block.provider, in.addr, in.block.provider))
 }
 
 // referred is what a list of references is to name: node, group or resource.

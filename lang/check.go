@@ -35,12 +35,37 @@ func (d *Definition) check() hcl.Diagnostics {
 			}
 		}
 	}
-	var diags hcl.Diagnostics
+	diags := d.checkMachinery()
 	for _, p := range spec.Check(d.spec) {
 		if in := d.ev.byAddr[p.Addr]; in != nil && in.broken || p.Addr == addr.Cluster() && broken {
 			continue
 		}
 		diags = append(diags, d.Diagnostic(p))
+	}
+	return diags
+}
+
+// checkMachinery checks the names of machines, networks and volumes, which tell
+// their provider which is which.
+func (d *Definition) checkMachinery() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	type key struct{ provider, typ, name string }
+	first := map[key]addr.Address{}
+	for i := range d.Objects {
+		o := &d.Objects[i]
+		if !addr.Machinery(o.Addr.Type) || d.ev.byAddr[o.Addr].broken {
+			continue
+		}
+		name := d.ev.byAddr[o.Addr].name
+		if !spec.ValidName(name) {
+			diags = append(diags, errorAt(*o.rangeOf("name"), "Invalid name", fmt.Sprintf("%q can't be the name of a %s. Use letters, digits, . _ and -, a letter or digit first, 64 at most; set name, or choose other keys.", name, o.Addr.Type)))
+		}
+		k := key{o.Provider, o.Addr.Type, name}
+		if other, ok := first[k]; ok {
+			diags = append(diags, errorAt(*o.rangeOf("name"), "Duplicate name", fmt.Sprintf("%s and %s are both named %q. Set name on one of them.", other, o.Addr, name)))
+			continue
+		}
+		first[k] = o.Addr
 	}
 	return diags
 }
@@ -115,7 +140,10 @@ func (o *Object) sensitiveAt(attribute string) bool {
 // endpointOf joins a node's address and port as far as they are known.
 func endpointOf(v cty.Value) string {
 	host, port := "", ""
-	if a, _ := v.GetAttr("address").Unmark(); a.IsKnown() && !a.IsNull() {
+	switch a, _ := v.GetAttr("address").Unmark(); {
+	case !a.IsKnown():
+		return "" // whatever its port is
+	case !a.IsNull():
 		host = a.AsString()
 	}
 	if p, _ := v.GetAttr("port").Unmark(); p.IsKnown() && !p.IsNull() {

@@ -129,6 +129,10 @@ func conditionScope(b *block, kind string) scope {
 	case addr.TypeCluster:
 		s.refuse[rootNode] = "The cluster is made before its nodes have joined. Its conditions see variables and local values, and a postcondition self; put this one into the node, or into a check."
 		s.refuse[rootGroup] = "Groups come after the cluster. Put the condition into the group, or into a check."
+	case addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume:
+		for _, later := range []string{rootNode, rootGroup} {
+			s.refuse[later] = fmt.Sprintf("The %ss that there are come after every %s. Put the condition into the %s, or into a check.", later, b.kind, later)
+		}
 	case addr.TypeNode, addr.TypeFence:
 		s.refuse[rootGroup] = fmt.Sprintf("Groups come after every %s. Put the condition into the group, or into a check.", b.kind)
 	}

@@ -80,7 +80,7 @@ func (d *Definition) Words() []string {
 		words = append(words, rootLocal+"."+name)
 	}
 	for _, o := range d.Objects {
-		if o.Addr.Type == addr.TypeNode || o.Addr.Type == addr.TypeGroup {
+		if isObject(o.Addr.Type) {
 			words = append(words, o.Addr.String())
 		}
 	}

@@ -101,8 +101,13 @@ func (d *Definition) list() {
 		case addr.TypeGuarantee:
 			d.Guarantees = append(d.Guarantees, o)
 			continue
-		case addr.TypeNode:
+		case addr.TypeNode, addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume:
 			o.Provider = in.block.provider
+			for i := range o.DependsOn { // a node stands on the machine that it refers to
+				if e := &o.DependsOn[i]; in.block.kind == addr.TypeNode && e.To.Type == addr.TypeMachine {
+					e.On = true
+				}
+			}
 		case rootResource:
 			o.Type = in.block.typ
 		}
@@ -127,11 +132,11 @@ func (d *Definition) providers() {
 		used[name] = true
 	}
 	for _, m := range ev.c.parts {
-		for _, b := range m.nodes {
+		m.eachBlock(func(b *block) {
 			if b.provider != "" {
 				used[b.provider] = true
 			}
-		}
+		})
 	}
 	for _, name := range sortedKeys(used) {
 		p := Provider{Name: name}

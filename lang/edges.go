@@ -14,11 +14,18 @@ import (
 // value hangs on what only an apply will know: without it there is no value.
 // It is soft if the value is known whatever becomes of the object. Owners are
 // soft as well: they order, and never skip. References between resources of a
-// group are hard; they live and die together.
+// group are hard; they live and die together. So are those to machines, networks
+// and volumes: without them there is nothing to make anything on.
 func (ev *evaluation) attrEdges(out []Edge, a *attribute, in *instance, unknown bool, ids []addr.Address) []Edge {
-	if a.Type == spec.TypeNodeRefs {
+	switch kind, _ := a.Type.Refers(); {
+	case a.Type == spec.TypeNodeRefs:
 		for _, id := range ids {
 			out = append(out, Edge{To: id})
+		}
+		return out
+	case addr.Machinery(kind):
+		for _, id := range ids {
+			out = append(out, Edge{To: id, Hard: true, On: true})
 		}
 		return out
 	}
@@ -30,7 +37,7 @@ func (ev *evaluation) attrEdges(out []Edge, a *attribute, in *instance, unknown 
 		return out
 	}
 	for _, e := range edges {
-		e.Hard = e.Hard && unknown || e.To.IsResource()
+		e.Hard = e.Hard && unknown || e.To.IsResource() || addr.Machinery(e.To.Type)
 		out = append(out, e)
 	}
 	return out
@@ -68,7 +75,7 @@ func (ev *evaluation) exprEdges(e *expr, in *instance) []Edge {
 				if !keyedPerInstance(r) {
 					m.edges = ev.moduleEdges(m.edges, r, nil)
 				}
-			case rootNode, rootGroup:
+			case rootNode, rootGroup, rootMachine, rootNetwork, rootVolume:
 				if !keyedPerInstance(r) {
 					m.edges = ev.refEdges(m.edges, r, nil)
 				}
@@ -83,7 +90,7 @@ func (ev *evaluation) exprEdges(e *expr, in *instance) []Edge {
 	for i := range e.refs {
 		r := &e.refs[i]
 		switch r.root {
-		case rootNode, rootGroup:
+		case rootNode, rootGroup, rootMachine, rootNetwork, rootVolume:
 			if keyedPerInstance(r) {
 				out = ev.refEdges(out, r, in)
 			}
@@ -165,14 +172,14 @@ func (ev *evaluation) refEdges(out []Edge, r *ref, in *instance) []Edge {
 		target, state := ev.keyed(r, b, is, ctx)
 		ev.quiet = false
 		if state == keyFound {
-			return append(out, Edge{target.addr, hard})
+			return append(out, Edge{To: target.addr, Hard: hard})
 		}
 		if state == keyWrong {
 			return out
 		}
 	}
 	for _, t := range is.list {
-		out = append(out, Edge{t.addr, hard})
+		out = append(out, Edge{To: t.addr, Hard: hard})
 	}
 	return out
 }
@@ -193,7 +200,8 @@ func (ev *evaluation) keyContext(r *ref, in *instance) (*hcl.EvalContext, bool) 
 	return ctx, true
 }
 
-// compact puts edges into address order, each object once, hard if any is.
+// compact puts edges into address order, each object once, hard if any is, and
+// standing on it likewise.
 func compact(edges []Edge) []Edge {
 	if len(edges) < 2 {
 		return edges
@@ -206,8 +214,10 @@ func compact(edges []Edge) []Edge {
 	})
 	out := edges[:1]
 	for _, e := range edges[1:] {
-		if e.To != out[len(out)-1].To {
+		if last := &out[len(out)-1]; e.To != last.To {
 			out = append(out, e)
+		} else {
+			last.On = last.On || e.On
 		}
 	}
 	return out

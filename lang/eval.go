@@ -39,7 +39,7 @@ type evaluation struct {
 	vars    map[*variable]cty.Value // of a module
 	locals  map[*local]cty.Value
 	outputs map[*output]cty.Value // of a module; those that ask the running cluster are never kept
-	blocks  map[*block]*instances // nodes, groups, cluster
+	blocks  map[*block]*instances // nodes, groups, cluster, machinery
 	modules map[*moduleCall]*moduleInstances
 	broken  map[vertex]bool // had an error; what hangs on it is unknown for no other reason
 
@@ -249,12 +249,8 @@ func (ev *evaluation) tainted(e *expr) bool {
 			if ev.broken[ev.c.locals[r.name]] {
 				return true
 			}
-		case rootNode:
-			if ev.broken[ev.c.nodes[r.name]] {
-				return true
-			}
-		case rootGroup:
-			if ev.broken[ev.c.groups[r.name]] {
+		case rootNode, rootGroup, rootMachine, rootNetwork, rootVolume:
+			if ev.broken[ev.c.objects(r.root)[r.name]] {
 				return true
 			}
 		case rootModule:
@@ -330,7 +326,7 @@ func keyedPerInstance(r *ref) bool {
 
 // shared are the references that mean the same in every instance.
 func (ev *evaluation) shared(e *expr) (map[string]cty.Value, bool) {
-	var vars, locals, nodes, groups map[string]cty.Value
+	var vars, locals map[string]cty.Value
 	put := func(m *map[string]cty.Value, name string, v cty.Value) {
 		if *m == nil {
 			*m = map[string]cty.Value{}
@@ -364,11 +360,7 @@ func (ev *evaluation) shared(e *expr) (map[string]cty.Value, bool) {
 	}
 	ctx := ev.root.NewChild()
 	ctx.Variables = out
-	for _, root := range []string{rootNode, rootGroup} {
-		m := &nodes
-		if root == rootGroup {
-			m = &groups
-		}
+	for _, root := range objectRoots {
 		if byInstance[root] {
 			continue
 		}
@@ -376,15 +368,9 @@ func (ev *evaluation) shared(e *expr) (map[string]cty.Value, bool) {
 		if !ok {
 			return nil, false
 		}
-		for name, v := range vals {
-			put(m, name, v)
+		if vals != nil {
+			out[root] = cty.ObjectVal(vals)
 		}
-	}
-	if nodes != nil {
-		out[rootNode] = cty.ObjectVal(nodes)
-	}
-	if groups != nil {
-		out[rootGroup] = cty.ObjectVal(groups)
 	}
 	return out, true
 }
@@ -470,11 +456,8 @@ func (in *instance) addrKey() addr.Key {
 // they were worked out, which only a cycle leads to.
 func (ev *evaluation) target(r *ref, in *instance) (*block, *instances) {
 	switch r.root {
-	case rootNode:
-		b := ev.c.nodes[r.name]
-		return b, ev.blocks[b]
-	case rootGroup:
-		b := ev.c.groups[r.name]
+	case rootNode, rootGroup, rootMachine, rootNetwork, rootVolume:
+		b := ev.c.objects(r.root)[r.name]
 		return b, ev.blocks[b]
 	case rootResource:
 		g := in

@@ -124,7 +124,7 @@ func (in *instance) groupEach() cty.Value {
 func whatToTarget(e *expr) string {
 	var first []string
 	for _, r := range e.refs {
-		if r.root == rootNode || r.root == rootGroup || r.root == rootModule {
+		if isObject(r.root) || r.root == rootModule {
 			first = append(first, "--target "+r.root+"."+r.name)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
 )
 
 // expr is an expression of the definition, with what it refers to.
@@ -128,9 +130,29 @@ const (
 	rootPath      = "path"
 	rootSelf      = "self"
 	rootModule    = "module"
+	rootMachine   = addr.TypeMachine
+	rootNetwork   = addr.TypeNetwork
+	rootVolume    = addr.TypeVolume
 )
 
-var roots = []string{rootVar, rootLocal, rootNode, rootGroup, rootResource, rootEach, rootGroupEach, rootCount, rootModule, rootPath}
+// objectRoots are those of objects that stand at the root of a module.
+var objectRoots = []string{rootNode, rootGroup, rootMachine, rootNetwork, rootVolume}
+
+// isObject tells whether a root is one of objectRoots.
+func isObject(root string) bool { return slices.Contains(objectRoots, root) }
+
+// objects are a module's blocks that references with one of objectRoots name.
+func (c *Config) objects(root string) map[string]*block {
+	switch root {
+	case rootNode:
+		return c.nodes
+	case rootGroup:
+		return c.groups
+	}
+	return c.machinery[root]
+}
+
+var roots = []string{rootVar, rootLocal, rootNode, rootGroup, rootResource, rootMachine, rootNetwork, rootVolume, rootEach, rootGroupEach, rootCount, rootModule, rootPath}
 
 // ref is one reference: `local.x`, `node.n["a"].address`, `each.value`.
 type ref struct {
@@ -238,7 +260,7 @@ func (w *refWalker) traversal(n *hclsyntax.ScopeTraversalExpr) {
 	}
 	rest := t[min(2, len(t)):]
 	switch r.root {
-	case rootNode, rootGroup, rootResource, rootModule:
+	case rootNode, rootGroup, rootResource, rootModule, rootMachine, rootNetwork, rootVolume:
 		if e, ok := w.keys[n]; ok {
 			r.keyExpr = e
 		} else if len(rest) > 0 {

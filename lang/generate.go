@@ -31,7 +31,13 @@ const GeneratedBy = "# Written by clusterplan plan --generate-config-out. Review
 // them. The problems, by the object's place in list, are of those that can't
 // be written; the text is of all others.
 func (d *Definition) Generate(list []Found) ([]byte, map[int]error, hcl.Diagnostics) {
-	g := &generator{d: d, nodes: map[string]addr.Address{}, groups: map[string]addr.Address{}, problems: map[int]error{}}
+	g := &generator{d: d, nodes: map[string]addr.Address{}, groups: map[string]addr.Address{}, problems: map[int]error{},
+		machinery: map[string]map[string]addr.Address{addr.TypeMachine: {}, addr.TypeNetwork: {}, addr.TypeVolume: {}}}
+	for i := range d.Objects {
+		if o := &d.Objects[i]; addr.Machinery(o.Addr.Type) {
+			g.machinery[o.Addr.Type][d.ev.nameOf(o.Addr)] = o.Addr
+		}
+	}
 	for i := range d.spec.Nodes {
 		g.nodes[d.spec.Nodes[i].Name] = d.spec.Nodes[i].Addr
 	}
@@ -44,6 +50,8 @@ func (d *Definition) Generate(list []Found) ([]byte, map[int]error, hcl.Diagnost
 			g.nodes[name] = f.Addr
 		case addr.TypeGroup:
 			g.groups[name] = f.Addr
+		case addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume:
+			g.machinery[f.Addr.Type][name] = f.Addr
 		}
 	}
 	var out strings.Builder
@@ -63,7 +71,8 @@ func (d *Definition) Generate(list []Found) ([]byte, map[int]error, hcl.Diagnost
 type generator struct {
 	d             *Definition
 	b             *strings.Builder
-	nodes, groups map[string]addr.Address // by name
+	nodes, groups map[string]addr.Address            // by name
+	machinery     map[string]map[string]addr.Address // by type, by name
 	problems      map[int]error
 }
 
@@ -79,6 +88,9 @@ func (g *generator) object(f Found) error {
 		return fmt.Errorf("%s is one instance of a block that is repeated, which only a person can write: its for_each or count is not known", f.Addr)
 	}
 	s, ok := map[string]spec.Schema{addr.TypeNode: g.d.ev.c.schemas.node, addr.TypeFence: g.d.ev.c.schemas.fence, addr.TypeGroup: g.d.ev.c.schemas.group}[f.Addr.Type]
+	if addr.Machinery(f.Addr.Type) {
+		s, ok = g.d.ev.c.schemas.machinery[textOf(f.Value, "provider")][f.Addr.Type]
+	}
 	if !ok {
 		return fmt.Errorf("no block is written for a %s", f.Addr.Type)
 	}
@@ -214,10 +226,16 @@ func (g *generator) body(a addr.Address, v cty.Value, attrs []spec.Attribute, bl
 // value writes an attribute's value: references for what the value has by name.
 func (g *generator) value(a addr.Address, attr spec.Attribute, v cty.Value) (string, error) {
 	switch {
-	case attr.Name == "provider" && a.Type == addr.TypeNode:
+	case attr.Name == "provider" && hasProvider(a.Type):
 		return v.AsString(), nil
 	case attr.Type == spec.TypeNodeRefs:
 		return references(v, func(name string) (string, error) { return addressOfName(g.nodes, addr.TypeNode, name) })
+	case attr.Type == spec.TypeNetworkRef || attr.Type == spec.TypeVolumeRef:
+		kind, _ := attr.Type.Refers()
+		return addressOfName(g.machinery[kind], kind, v.AsString())
+	case attr.Type == spec.TypeNetworkRefs || attr.Type == spec.TypeVolumeRefs:
+		kind, _ := attr.Type.Refers()
+		return references(v, func(name string) (string, error) { return addressOfName(g.machinery[kind], kind, name) })
 	case attr.Type == spec.TypeGroupRefs:
 		return references(v, func(name string) (string, error) { return addressOfName(g.groups, addr.TypeGroup, name) })
 	case a.IsResource() && (attr.Name == "depends_on" || attr.Name == "depends_on_any"):

@@ -43,6 +43,9 @@ type Options struct {
 
 	// Providers are the providers' own blocks, by name; a provider that isn't here is an error.
 	Providers map[string]spec.Schema
+	// Machinery are the machines, networks and volumes that providers have: the
+	// schemas of their blocks, by provider and type.
+	Machinery map[string]map[string]spec.Schema
 	// ResourceTypes, by name; nil: spec.ResourceTypes().
 	ResourceTypes map[string]spec.Schema
 	// AllowUnset: a variable without a value is no error, and what hangs on it is
@@ -89,13 +92,16 @@ type Encryption struct {
 type Edge struct {
 	To   addr.Address
 	Hard bool
+	// On: it stands on it, and is made anew with it: a node on its machine, a
+	// machine on its networks and volumes.
+	On bool
 }
 
 // Object is one object of the definition, resources included.
 type Object struct {
 	Addr     addr.Address
-	Type     string // cluster, node, group; a resource's own type
-	Provider string // a node's; "confdb" for cluster, group and resource
+	Type     string // cluster, node, group, fence, machine, network, volume; a resource's own type
+	Provider string // a node's, a machine's, a network's, a volume's; "confdb" for all others
 	// Value is complete and canonical (lang/schema), of the type that
 	// schema.Type or, for a resource, schema.ResourceType gives. Parts that an
 	// apply will know are unknown; sensitive parts are marked.

@@ -31,6 +31,9 @@ var (
 	countArg = spec.Attribute{Name: "count", Type: spec.TypeNumber, KnownAtPlan: true, Impact: spec.ImpactNone,
 		Doc: "So many instances. Within the block, count.index is the instance's number, from 0."}
 
+	dependsOnArg = spec.Attribute{Name: "depends_on", Type: TypeAddrs, KnownAtPlan: true, Impact: spec.ImpactNone,
+		Doc: "Objects and modules that are applied before it, beside those that it refers to."}
+
 	conditionArgs = []spec.Attribute{
 		{Name: "condition", Type: spec.TypeBool, Required: true, Impact: spec.ImpactNone, Doc: "An expression that is true where all is well."},
 		{Name: "error_message", Type: spec.TypeString, Required: true, Impact: spec.ImpactNone, Doc: "What a person reads where the condition is false."},
@@ -239,10 +242,10 @@ func Language(o Options) []BlockType {
 	}
 	var out []BlockType
 	for _, r := range rootBlocks {
-		if _, later := laterRoot[r.Type]; later {
-			continue
-		}
 		t := r.describe(&o)
+		if t.Name == "" {
+			continue // no provider has any
+		}
 		t.Labels, t.Repeated = r.LabelNames, r.Type != addr.TypeCluster && r.Type != "clusterplan"
 		out = append(out, t)
 	}
@@ -268,6 +271,46 @@ func objectType(kind string, s func() spec.Schema) func(*Options) BlockType {
 	}
 }
 
+// machineryType describes the blocks of a type that a provider makes: what any
+// of the providers has.
+func machineryType(kind string) func(*Options) BlockType {
+	return func(o *Options) BlockType {
+		var all spec.Schema
+		for _, provider := range o.madeBy(kind) {
+			s := o.Machinery[provider][kind]
+			if all.Name == "" {
+				all = s
+				continue
+			}
+			for _, a := range s.Attributes {
+				if _, have := all.Attribute(a.Name); !have {
+					all.Attributes = append(slices.Clip(all.Attributes), a)
+				}
+			}
+			for _, b := range s.Blocks {
+				if !slices.ContainsFunc(all.Blocks, func(have spec.Block) bool { return have.Name == b.Name }) {
+					all.Blocks = append(slices.Clip(all.Blocks), b)
+				}
+			}
+		}
+		if all.Name == "" {
+			return BlockType{}
+		}
+		return objectType(kind, func() spec.Schema { return all })(o)
+	}
+}
+
+// madeBy are the providers that have blocks of a type, in order.
+func (o *Options) madeBy(kind string) []string {
+	var out []string
+	for _, provider := range sortedKeys(o.Machinery) {
+		if _, ok := o.Machinery[provider][kind]; ok {
+			out = append(out, provider)
+		}
+	}
+	return out
+}
+
 func shapeType(s spec.Schema) func(*Options) BlockType {
 	return func(*Options) BlockType { return describe(s) }
 }
@@ -291,16 +334,18 @@ func besideSchema(kind string) spec.Schema {
 	if kind != addr.TypeCluster {
 		s.Attributes = []spec.Attribute{forEachArg, countArg}
 	}
+	if waits(kind) {
+		s.Attributes = append(s.Attributes, dependsOnArg)
+	}
 	return s
 }
 
 // besideBodies are what hcl is to accept in objects' blocks beside their schemas.
 var besideBodies = sync.OnceValue(func() map[string]*hcl.BodySchema {
 	out := map[string]*hcl.BodySchema{}
-	for _, kind := range []string{addr.TypeCluster, addr.TypeNode, addr.TypeFence, addr.TypeGroup, addr.TypeGuarantee, rootResource} {
+	for _, kind := range []string{addr.TypeCluster, addr.TypeNode, addr.TypeFence, addr.TypeGroup, addr.TypeGuarantee, rootResource, addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume} {
 		out[kind] = bodyOf(besideSchema(kind))
 	}
-	alsoAttribute(out[addr.TypeNode], "depends_on") // refused in our words
 	alsoBlock(out[addr.TypeGroup], rootResource, "type", "name")
 	return out
 })
@@ -420,3 +465,7 @@ func describeBlock(b spec.Block) BlockType {
 	}
 	return t
 }
+
+// waits tells whether blocks of a kind have a depends_on that only orders the
+// apply: groups and resources have one of their own.
+func waits(kind string) bool { return kind == addr.TypeNode || addr.Machinery(kind) }

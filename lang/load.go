@@ -49,8 +49,9 @@ type Config struct {
 	nodes     map[string]*block
 	fences    map[string]*block
 	groups    map[string]*block
-	moved     []Move    // this module's blocks
-	removed   []Removed // likewise
+	machinery map[string]map[string]*block // machines, networks and volumes: by type, by name
+	moved     []Move                       // this module's blocks
+	removed   []Removed                    // likewise
 	imports   []*importBlock
 	moves     Moves    // of the root: those of all modules
 	removals  removals // likewise
@@ -144,6 +145,7 @@ func newConfig(o Options) *Config {
 		nodes:     map[string]*block{},
 		fences:    map[string]*block{},
 		groups:    map[string]*block{},
+		machinery: map[string]map[string]*block{addr.TypeMachine: {}, addr.TypeNetwork: {}, addr.TypeVolume: {}},
 
 		guarantees: map[string]*block{},
 		checks:     map[string]*checkDecl{},
@@ -187,8 +189,7 @@ func Parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	return parseConfig(src, name)
 }
 
-// Blocks of the root that this version runs, each with its description, and
-// those that it doesn't yet.
+// Blocks of the root, each with its description.
 var rootBlocks = []rootBlock{
 	{hcl.BlockHeaderSchema{Type: "clusterplan"}, settingsType},
 	{hcl.BlockHeaderSchema{Type: "variable", LabelNames: []string{"name"}}, shapeType(variableSchema)},
@@ -201,9 +202,9 @@ var rootBlocks = []rootBlock{
 	{hcl.BlockHeaderSchema{Type: "guarantee", LabelNames: []string{"name"}}, objectType(addr.TypeGuarantee, spec.GuaranteeSchema)},
 	{hcl.BlockHeaderSchema{Type: "output", LabelNames: []string{"name"}}, shapeType(outputSchema)},
 	{hcl.BlockHeaderSchema{Type: "module", LabelNames: []string{"name"}}, moduleType},
-	{hcl.BlockHeaderSchema{Type: "machine", LabelNames: []string{"name"}}, nil},
-	{hcl.BlockHeaderSchema{Type: "network", LabelNames: []string{"name"}}, nil},
-	{hcl.BlockHeaderSchema{Type: "volume", LabelNames: []string{"name"}}, nil},
+	{hcl.BlockHeaderSchema{Type: "machine", LabelNames: []string{"name"}}, machineryType(addr.TypeMachine)},
+	{hcl.BlockHeaderSchema{Type: "network", LabelNames: []string{"name"}}, machineryType(addr.TypeNetwork)},
+	{hcl.BlockHeaderSchema{Type: "volume", LabelNames: []string{"name"}}, machineryType(addr.TypeVolume)},
 	{hcl.BlockHeaderSchema{Type: "check", LabelNames: []string{"name"}}, shapeType(checkSchema)},
 	{hcl.BlockHeaderSchema{Type: "moved"}, shapeType(movedSchema)},
 	{hcl.BlockHeaderSchema{Type: "removed"}, shapeType(removedSchema)},
@@ -220,12 +221,6 @@ func rootBody() *hcl.BodySchema {
 	return out
 }
 
-var laterRoot = map[string]string{
-	"machine": "Use nodes with provider = local.",
-	"network": "Nodes with provider = local need none.",
-	"volume":  "Nodes with provider = local need none.",
-}
-
 // notYet is the diagnostic of everything that the language has and this
 // version doesn't run.
 func notYet(rng hcl.Range, what, instead string) *hcl.Diagnostic {
@@ -235,10 +230,6 @@ func notYet(rng hcl.Range, what, instead string) *hcl.Diagnostic {
 func (c *Config) blocks(body hcl.Body) hcl.Diagnostics {
 	content, diags := body.Content(rootSchema)
 	for _, b := range content.Blocks {
-		if instead, later := laterRoot[b.Type]; later {
-			diags = append(diags, notYet(b.DefRange, "The "+b.Type+" block", instead))
-			continue
-		}
 		if why := onlyRoot[b.Type]; why != "" && c != c.root {
 			diags = append(diags, errorAt(b.DefRange, "Only in the root", fmt.Sprintf("A module can't have a %s block. %s Move it to the directory that the plan is made for.", b.Type, why)))
 			continue
@@ -260,7 +251,7 @@ func (c *Config) blocks(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, c.output(b)...)
 		case "module":
 			diags = append(diags, c.moduleBlock(b)...)
-		case "cluster", "node", "fence", "group", "guarantee":
+		case "cluster", "node", "fence", "group", "guarantee", "machine", "network", "volume":
 			diags = append(diags, c.object(b)...)
 		case "check":
 			diags = append(diags, c.check(b)...)

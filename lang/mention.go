@@ -45,7 +45,7 @@ var declares = map[string]string{
 	"variable": rootVar, "output": "output", "check": "check", "module": "module",
 	addr.TypeNode: rootNode, addr.TypeGroup: rootGroup, addr.TypeFence: addr.TypeFence,
 	addr.TypeGuarantee: addr.TypeGuarantee, addr.TypeCluster: addr.TypeCluster,
-	addr.TypeMachine: addr.TypeMachine, addr.TypeNetwork: addr.TypeNetwork,
+	addr.TypeMachine: addr.TypeMachine, addr.TypeNetwork: addr.TypeNetwork, addr.TypeVolume: addr.TypeVolume,
 }
 
 type mentions struct {
@@ -149,7 +149,7 @@ func (m *mentions) traversal(t hcl.Traversal) {
 	}
 	name, rng := stepName(t[1])
 	switch kind {
-	case rootVar, rootLocal, rootNode, rootGroup, "module", addr.TypeFence, addr.TypeMachine, addr.TypeNetwork, addr.TypeGuarantee:
+	case rootVar, rootLocal, rootNode, rootGroup, "module", addr.TypeFence, addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume, addr.TypeGuarantee:
 		m.add(Symbol{Kind: kind, Name: name}, false, rng)
 	case rootResource:
 		m.add(Symbol{Kind: kind, Name: name, Group: m.group}, false, rng)

@@ -326,6 +326,8 @@ func (c *Config) blockAt(a addr.Address) *block {
 		b = c.fences[a.Name]
 	case addr.TypeGroup:
 		b = c.groups[a.Name]
+	case addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume:
+		b = c.machinery[a.Type][a.Name]
 	}
 	if b != nil && a.IsResource() {
 		return b.byName[a.Resource]

@@ -389,8 +389,8 @@ func (ev *evaluation) everything(out []Edge) []Edge {
 	return out
 }
 
-// depends adds to a module's objects what its depends_on names, and those of
-// the modules around it.
+// depends adds to a module's objects what their own depends_on names, the
+// module's, and those of the modules around it.
 func (ev *evaluation) depends() {
 	var edges []Edge
 	for m := ev; m.outer != nil; m = m.outer {
@@ -398,14 +398,15 @@ func (ev *evaluation) depends() {
 			edges = m.outer.dependEdges(edges, dep.Addr)
 		}
 	}
-	if len(edges) == 0 {
-		return
-	}
 	edges = compact(edges)
 	ev.c.eachBlock(func(b *block) {
-		if is := ev.blocks[b]; is != nil && b.kind != addr.TypeGuarantee {
+		own := edges
+		for _, dep := range b.dependsOn {
+			own = ev.dependEdges(slices.Clip(own), dep.Addr)
+		}
+		if is := ev.blocks[b]; is != nil && b.kind != addr.TypeGuarantee && len(own) > 0 {
 			for _, in := range is.list {
-				in.deps = append(in.deps, edges...)
+				in.deps = append(in.deps, own...)
 			}
 		}
 	})

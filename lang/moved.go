@@ -361,20 +361,18 @@ func addressOf(t hcl.Traversal) (a addr.Address, why string) {
 		}
 		next, ok := rest[0].(hcl.TraverseAttr)
 		if !ok {
-			return a, fmt.Sprintf("Behind %s stands what is meant in it: node, fence, group, or a module.", a.Module)
+			return a, fmt.Sprintf("Behind %s stands what is meant in it: node, fence, group, machine, network, volume, or a module.", a.Module)
 		}
 		a.Type, t = next.Name, rest
 	}
 	switch a.Type {
-	case addr.TypeNode, addr.TypeFence, addr.TypeGroup:
+	case addr.TypeNode, addr.TypeFence, addr.TypeGroup, addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume:
 	case addr.TypeCluster:
 		return a, "There is one cluster, and its address is always the same. Change its label or its name in place."
 	case rootResource:
 		return a, "A resource's address begins with its group's: group.NAME.resource.NAME."
-	case addr.TypeMachine, addr.TypeNetwork, "volume":
-		return a, fmt.Sprintf("This version has no %ss. An address begins with node, fence or group.", a.Type)
 	default:
-		return a, fmt.Sprintf("%q is no type of object. An address begins with node, fence or group.", a.Type)
+		return a, fmt.Sprintf("%q is no type of object. An address begins with node, fence, group, machine, network or volume.", a.Type)
 	}
 	rest := t[1:]
 	var ok bool

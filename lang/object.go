@@ -12,7 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
-// block works out all instances of a cluster, node, fence, group or guarantee block.
+// block works out all instances of a block that is no resource.
 func (ev *evaluation) block(b *block) {
 	a := addr.Address{Module: ev.path, Type: b.kind, Name: b.name}
 	if b.kind == addr.TypeCluster {
@@ -24,7 +24,11 @@ func (ev *evaluation) block(b *block) {
 		ev.broken[b] = true
 	}
 	for _, in := range is.list {
-		ev.object(in)
+		if b.unmade {
+			in.broken, in.ref = true, cty.DynamicVal
+		} else {
+			ev.object(in)
+		}
 		if in.broken {
 			ev.broken[b] = true
 		}
@@ -253,7 +257,8 @@ func (ev *evaluation) computed(in *instance, a *attribute) cty.Value {
 		if obj, ok := ev.known(in.addr); ok && obj != cty.NilVal {
 			obj, _ := obj.Unmark()
 			if obj.IsKnown() && !obj.IsNull() && obj.Type().IsObjectType() && obj.Type().HasAttribute(a.Name) {
-				if v := obj.GetAttr(a.Name); v.Type().Equals(a.typ) && !v.IsNull() {
+				// Of machinery, what the provider has not said there will never be.
+				if v := obj.GetAttr(a.Name); v.Type().Equals(a.typ) && (!v.IsNull() || addr.Machinery(in.addr.Type)) {
 					return v
 				}
 			}
@@ -298,7 +303,7 @@ func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []
 
 func unknownCause(e *expr) string {
 	for _, r := range e.refs {
-		if r.root == rootNode || r.root == rootGroup {
+		if isObject(r.root) {
 			text := r.root + "." + r.name
 			if r.attr != "" {
 				text += "'s " + r.attr
@@ -313,7 +318,7 @@ func unknownCause(e *expr) string {
 func (ev *evaluation) defaults(in *instance) {
 	b := in.block
 	switch b.kind {
-	case addr.TypeNode:
+	case addr.TypeNode, addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume:
 		in.attrs["provider"] = cty.StringVal(b.provider)
 		in.nameAttr()
 	case addr.TypeCluster:

@@ -162,8 +162,8 @@ func (at *site) refNeeds(e *expr, identity bool, out []step[placed]) []step[plac
 			}
 		case rootLocal:
 			add(at, c.locals[r.name], r)
-		case rootNode:
-			add(at, c.nodes[r.name], r)
+		case rootNode, rootMachine, rootNetwork, rootVolume:
+			add(at, c.objects(r.root)[r.name], r)
 		case rootGroup:
 			if !identity {
 				add(at, c.groups[r.name], r)
@@ -223,6 +223,9 @@ func (c *Config) needs(p placed) []step[placed] {
 			for _, dep := range m.call.dependsOn {
 				out = m.outer.dependNeeds(dep, out)
 			}
+		}
+		for _, dep := range v.dependsOn {
+			out = at.dependNeeds(dep, out)
 		}
 		out = at.refNeeds(v.count, false, at.refNeeds(v.forEach, false, out))
 		each := func(a *attribute) { out = at.refNeeds(a.expr, a.identity, out) }

@@ -86,6 +86,11 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 			check(a.expr, scope{block: b, identity: a.identity})
 		})
 		b.body.settle()
+		for _, dep := range b.dependsOn {
+			if d := c.checkDepends(dep); d != nil {
+				diags = append(diags, d)
+			}
+		}
 		b.eachCondition(func(cond *condition) {
 			check(cond.condition, conditionScope(b, cond.kind))
 			check(cond.text, conditionScope(b, cond.kind))
@@ -121,6 +126,11 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 func (c *Config) eachBlock(f func(*block)) {
 	if c.cluster != nil {
 		f(c.cluster)
+	}
+	for _, kind := range []string{addr.TypeNetwork, addr.TypeVolume, addr.TypeMachine} {
+		for _, name := range sortedKeys(c.machinery[kind]) {
+			f(c.machinery[kind][name])
+		}
 	}
 	for _, name := range sortedKeys(c.nodes) {
 		f(c.nodes[name])
@@ -173,25 +183,14 @@ func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
 		if r.name != "module" && r.name != "root" {
 			return errorAt(r.rng, "Unknown reference", "There are path.module and path.root.")
 		}
-	case rootNode:
+	case rootNode, rootGroup, rootMachine, rootNetwork, rootVolume:
 		if r.name == "" {
-			return incomplete("node.NAME")
+			return incomplete(r.root + ".NAME")
 		}
-		b, ok := c.nodes[r.name]
+		all := c.objects(r.root)
+		b, ok := all[r.name]
 		if !ok {
-			return unknownName(r, "node", sortedKeys(c.nodes), "")
-		}
-		if d := s.ofItself(r, b); d != nil {
-			return d
-		}
-		return c.checkSteps(r, b, s)
-	case rootGroup:
-		if r.name == "" {
-			return incomplete("group.NAME")
-		}
-		b, ok := c.groups[r.name]
-		if !ok {
-			return unknownName(r, "group", sortedKeys(c.groups), "")
+			return unknownName(r, r.root, sortedKeys(all), "")
 		}
 		if d := s.ofItself(r, b); d != nil {
 			return d
@@ -255,7 +254,8 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 		root   string
 		exists bool
 	}{
-		{rootNode, c.nodes[r.root] != nil}, {rootGroup, c.groups[r.root] != nil},
+		{rootNode, c.nodes[r.root] != nil}, {rootGroup, c.groups[r.root] != nil}, {rootMachine, c.machinery[rootMachine][r.root] != nil},
+		{rootNetwork, c.machinery[rootNetwork][r.root] != nil}, {rootVolume, c.machinery[rootVolume][r.root] != nil},
 		{rootVar, c.vars[r.root] != nil}, {rootLocal, c.locals[r.root] != nil}, {rootModule, c.modules[r.root] != nil},
 	} {
 		if known.exists && r.name == "" {
@@ -263,8 +263,6 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 		}
 	}
 	switch r.root {
-	case "machine", "network", "volume":
-		return notYet(r.rng, "A reference to a "+r.root, laterRoot[r.root])
 	case "fence":
 		return errorAt(r.rng, "Reference to a fence", "Nothing refers to a fence: it names the nodes that it covers, with nodes = [node.NAME].")
 	case "data":

@@ -88,10 +88,11 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 type schemas struct {
 	cluster, node, fence, group, guarantee spec.Schema
 	resources                              map[string]spec.Schema // with what every resource has
+	machinery                              map[string]map[string]spec.Schema
 }
 
 func schemasOf(o *Options) schemas {
-	s := schemas{cluster: spec.ClusterSchema(), node: spec.NodeSchema(), fence: spec.FenceSchema(), group: spec.GroupSchema(), guarantee: spec.GuaranteeSchema(), resources: make(map[string]spec.Schema, len(o.ResourceTypes))}
+	s := schemas{cluster: spec.ClusterSchema(), node: spec.NodeSchema(), fence: spec.FenceSchema(), group: spec.GroupSchema(), guarantee: spec.GuaranteeSchema(), resources: make(map[string]spec.Schema, len(o.ResourceTypes)), machinery: o.Machinery}
 	for name, typ := range o.ResourceTypes {
 		s.resources[name] = typ.WithCommon()
 	}

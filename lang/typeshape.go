@@ -12,12 +12,13 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
 
-// typeShape is the type of a variable that takes nodes or groups themselves:
+// typeShape is the type of a variable that takes nodes, groups, machines, networks
+// or volumes themselves:
 // alone, or in a list, set, map, tuple or object. Its values are what the
 // expression language makes of such blocks, tuples and objects, so that
 // who they are stays with them; a cty collection would want all alike.
 type typeShape struct {
-	kind     string // node, group; list, set, map, tuple, object; "": plain
+	kind     string // node, group, machine, network, volume; list, set, map, tuple, object; "": plain
 	plain    cty.Type
 	elem     *typeShape
 	elems    []*typeShape
@@ -35,7 +36,7 @@ func readShape(e hcl.Expression) (*typeShape, hcl.Diagnostics) {
 	}
 	mentions := false
 	for _, t := range e.Variables() {
-		mentions = mentions || t.RootName() == addr.TypeNode || t.RootName() == addr.TypeGroup
+		mentions = mentions || isObject(t.RootName())
 	}
 	if !mentions {
 		typ, defaults, diags := typeexpr.TypeConstraintWithDefaults(e)
@@ -43,17 +44,16 @@ func readShape(e hcl.Expression) (*typeShape, hcl.Diagnostics) {
 			return nil, diags
 		}
 		if defaults != nil && len(defaults.DefaultValues)+len(defaults.Children) > 0 {
-			return wrong(e.Range(), "Beside nodes and groups, optional(...) takes no default here. Use coalesce() where the value is used.")
+			return wrong(e.Range(), "Beside nodes, groups and the like, optional(...) takes no default here. Use coalesce() where the value is used.")
 		}
 		return &typeShape{plain: typ}, nil
 	}
-	switch name := hcl.ExprAsKeyword(e); name {
-	case addr.TypeNode, addr.TypeGroup:
+	if name := hcl.ExprAsKeyword(e); isObject(name) {
 		return &typeShape{kind: name}, nil
 	}
 	call, diags := hcl.ExprCall(e)
 	if diags.HasErrors() {
-		return wrong(e.Range(), "A node or group stands alone as a type, or in list(), set(), map(), tuple([]) and object({}), as map(node).")
+		return wrong(e.Range(), "A node, group, network, machine or volume stands alone as a type, or in list(), set(), map(), tuple([]) and object({}), as map(node).")
 	}
 	if len(call.Arguments) != 1 {
 		return wrong(e.Range(), call.Name+"() takes one type.")
@@ -90,7 +90,7 @@ func readShape(e hcl.Expression) (*typeShape, hcl.Diagnostics) {
 			value := pair.Value
 			if inner, bad := hcl.ExprCall(value); !bad.HasErrors() && inner.Name == "optional" {
 				if len(inner.Arguments) != 1 {
-					diags = append(diags, errorAt(value.Range(), "Invalid type", "Beside nodes and groups, optional(...) takes no default here. Use coalesce() where the value is used."))
+					diags = append(diags, errorAt(value.Range(), "Invalid type", "Beside nodes, groups and the like, optional(...) takes no default here. Use coalesce() where the value is used."))
 					continue
 				}
 				out.optional[name], value = true, inner.Arguments[0]
@@ -101,7 +101,7 @@ func readShape(e hcl.Expression) (*typeShape, hcl.Diagnostics) {
 		}
 		return out, diags
 	}
-	return wrong(call.NameRange, fmt.Sprintf("There is no type %s(). A node or group stands in list(), set(), map(), tuple([]) and object({}).", call.Name))
+	return wrong(call.NameRange, fmt.Sprintf("There is no type %s(). A node, group, network, machine or volume stands in list(), set(), map(), tuple([]) and object({}).", call.Name))
 }
 
 // String is the type as the definition has it.
@@ -144,7 +144,7 @@ func (t *typeShape) fitAt(v cty.Value, at cty.Path) (cty.Value, error) {
 	}
 	v, marks := v.Unmark()
 	if !v.IsKnown() || v.IsNull() {
-		if t.kind == addr.TypeNode || t.kind == addr.TypeGroup || v.Type() == cty.DynamicPseudoType {
+		if isObject(t.kind) || v.Type() == cty.DynamicPseudoType {
 			return v.WithMarks(marks), nil
 		}
 	}
@@ -154,7 +154,7 @@ func (t *typeShape) fitAt(v cty.Value, at cty.Path) (cty.Value, error) {
 	}
 	who, is := identityOf(v)
 	switch t.kind {
-	case addr.TypeNode, addr.TypeGroup:
+	case rootNode, rootGroup, rootMachine, rootNetwork, rootVolume:
 		switch {
 		case !is && typ == cty.String:
 			return wrong("a %s itself is wanted, as %s.NAME, and this is a text", t.kind, t.kind)

@@ -12,7 +12,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
-	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 )
 
@@ -128,10 +127,7 @@ func (c *Config) compileOver(e hcl.Expression) (*expr, hcl.Diagnostics) {
 
 func (v *variable) readType(e hcl.Expression) hcl.Diagnostics {
 	for _, t := range e.Variables() {
-		switch root := t.RootName(); root {
-		case addr.TypeNetwork:
-			return hcl.Diagnostics{notYet(t.SourceRange(), "A variable of type "+root, "There are no networks to give to it yet. Remove the variable.")}
-		case addr.TypeNode, addr.TypeGroup:
+		if isObject(t.RootName()) {
 			shape, diags := readShape(e)
 			if shape != nil {
 				v.typ, v.shape = cty.DynamicPseudoType, shape

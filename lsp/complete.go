@@ -205,7 +205,7 @@ func (c *completions) value() {
 	}
 }
 
-var typeWords = []string{"string", "number", "bool", "any", "list(string)", "set(string)", "map(string)", "object({})", "tuple([])", "optional(string)", "node", "group", "network"}
+var typeWords = []string{"string", "number", "bool", "any", "list(string)", "set(string)", "map(string)", "object({})", "tuple([])", "optional(string)", "node", "group", "network", "machine", "volume"}
 
 func sortedNames[V any](m map[string]V) []string {
 	out := make([]string, 0, len(m))
@@ -228,9 +228,12 @@ func (c *completions) wanted(a *spec.Attribute) []string {
 	case spec.TypeGroupRefs:
 		return append([]string{"group"}, plain...)
 	case lang.TypeAddress:
-		return []string{"group", "node", "fence", "resource", "machine", "network"}
+		return []string{"group", "node", "fence", "resource", "machine", "network", "volume"}
 	case lang.TypeAddrs:
-		return []string{"group", "node", "fence", "resource"}
+		return []string{"group", "node", "fence", "resource", "machine", "network", "volume"}
+	}
+	if kind, _ := a.Type.Refers(); kind != "" {
+		return append([]string{kind}, plain...)
 	}
 	if c.block.typ == "resource" && strings.HasPrefix(a.Name, "depends_on") {
 		return []string{"resource"}
@@ -270,6 +273,7 @@ func (c *completions) roots() []root {
 	out := []root{
 		{"var", "Variables: var.NAME."}, {"local", "Local values: local.NAME."},
 		{"node", "Nodes: node.NAME, node.NAME[\"KEY\"]."}, {"group", "Groups: group.NAME."},
+		{"machine", "Machines: machine.NAME, machine.NAME[\"KEY\"]."}, {"network", "Networks of machines: network.NAME."}, {"volume", "Volumes of machines: volume.NAME."},
 		{"module", "Outputs of modules: module.NAME.OUTPUT."}, {"path", "path.module, path.root."},
 	}
 	object := objectOf(c.block)
@@ -361,7 +365,7 @@ func (c *completions) reference(a *spec.Attribute) {
 				c.add(0, c.named(&all[i], all[i].Name), all[i].Name)
 			}
 		}
-	case first == "node" || first == "group" || first == "resource":
+	case first == "node" || first == "group" || first == "resource" || first == "machine" || first == "network" || first == "volume":
 		t := c.typeOf(d.path, d.block)
 		for _, step := range c.steps[2:] {
 			if t != nil {

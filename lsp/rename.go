@@ -18,11 +18,11 @@ import (
 
 // renamable are the kinds of names that rename changes. The others are part of
 // what runs (a cluster's name), or of addresses in other directories.
-var renamable = []string{"var", "local", "output", "node", "group", "resource", "fence", "guarantee", "check"}
+var renamable = []string{"var", "local", "output", "node", "group", "resource", "fence", "guarantee", "check", "machine", "network", "volume"}
 
 // identity are the kinds whose name is an address in the state: a rename writes
 // a moved block.
-var identity = []string{"node", "group", "resource", "fence"}
+var identity = []string{"node", "group", "resource", "fence", "machine", "network", "volume"}
 
 // renaming is what a rename is about.
 type renaming struct {

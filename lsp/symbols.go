@@ -46,7 +46,7 @@ func symbolOf(doc *document, b *block, enc encoding) documentSymbol {
 		out.Kind = symbolVariable
 	case "module":
 		out.Kind = symbolModule
-	case "node", "group", "resource", "cluster", "fence":
+	case "node", "group", "resource", "cluster", "fence", "machine", "network", "volume":
 		out.Kind = symbolObject
 	}
 	if b.typ == "locals" {

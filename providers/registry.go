@@ -6,6 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // Registry is the providers of a run, by name. It is made once, by the
@@ -38,6 +41,24 @@ func (r *Registry) Schemas() map[string]Schema {
 	out := make(map[string]Schema, len(r.byName))
 	for name, p := range r.byName {
 		out[name] = p.Schema()
+	}
+	return out
+}
+
+// Machinery are the schemas of the machines, networks and volumes that providers
+// have, by provider and type.
+func (r *Registry) Machinery() map[string]map[string]spec.Schema {
+	out := map[string]map[string]spec.Schema{}
+	for name, p := range r.byName {
+		for typ, s := range p.Schema().Objects {
+			if !addr.Machinery(typ) {
+				continue
+			}
+			if out[name] == nil {
+				out[name] = map[string]spec.Schema{}
+			}
+			out[name][typ] = s
+		}
 	}
 	return out
 }

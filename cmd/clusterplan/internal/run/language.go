@@ -9,5 +9,6 @@ import (
 // Language says what may stand in a definition, without one: for editors, and
 // to describe it.
 func Language(version string) lang.Options {
-	return lang.Options{Version: version, Env: os.Environ(), Providers: newSession(Options{Version: version}).places()}
+	s := newSession(Options{Version: version})
+	return lang.Options{Version: version, Env: os.Environ(), Providers: s.places(), Machinery: s.registry.Machinery()}
 }

@@ -77,7 +77,7 @@ func (s *Session) presently(dir string, ref bool) {
 	now := newTree(dir)
 	defer now.Close()
 	var diags hcl.Diagnostics
-	s.place.now, diags = lang.Load(lang.Options{FS: now, Dir: dir, Modules: modules(now, nil), Version: s.opts.Version, Providers: s.places(), AllowUnset: true})
+	s.place.now, diags = lang.Load(lang.Options{FS: now, Dir: dir, Modules: modules(now, nil), Version: s.opts.Version, Providers: s.places(), Machinery: s.registry.Machinery(), AllowUnset: true})
 	s.place.unread = diags.HasErrors() || len(s.place.now.Files()) == 0
 	s.place.ref = ref
 }

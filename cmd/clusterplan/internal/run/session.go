@@ -156,7 +156,7 @@ func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 	s.nodes.Via(local.Name, local.Dialer(s.dataDir()))
 	s.Config, s.Diags = lang.Load(lang.Options{
 		FS: fsys, Dir: dir, Modules: modules(fsys, s.fetch), Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
-		Providers: s.places(),
+		Providers: s.places(), Machinery: s.registry.Machinery(),
 	})
 	s.setKeys()
 	return s.openStore()
