@@ -188,27 +188,27 @@ var (
 
 // compileBody reads a block's contents by a schema. What stands beside the
 // schema (for_each, lifecycle, resource) is named in more, and returned.
-func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, blocks []spec.Block, more *hcl.BodySchema) (*body, *hcl.BodyContent, hcl.Diagnostics) {
+func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, blocks []spec.Block, more *hcl.BodySchema) (*body, *content, hcl.Diagnostics) {
 	shape := c.shapeOf(name, attrs, blocks, more)
-	content, diags := in.Content(shape.want)
+	content, diags := shape.contentOf(in)
 	for i, d := range diags {
 		diags[i] = explain(d, name, attrs)
 	}
 	for _, later := range sortedKeys(laterAttributes[name]) {
-		if a, ok := content.Attributes[later]; ok {
-			diags = append(diags, notYet(a.NameRange, later, laterAttributes[name][later]))
+		if _, rng, ok := content.attr(later); ok {
+			diags = append(diags, notYet(rng, later, laterAttributes[name][later]))
 		}
 	}
 	out := &body{attrs: make([]attribute, len(attrs)), blocks: make([]nested, len(blocks))}
 	for i, a := range attrs {
 		at := attribute{attributeShape: &shape.attrs[i]}
-		if src, ok := content.Attributes[a.Name]; ok {
+		if src, rng, ok := content.attr(a.Name); ok {
 			if a.Computed {
-				diags = append(diags, errorAt(src.NameRange, "Attribute can't be set", fmt.Sprintf("%s is worked out by an apply. Remove this line.", a.Name)))
+				diags = append(diags, errorAt(rng, "Attribute can't be set", fmt.Sprintf("%s is worked out by an apply. Remove this line.", a.Name)))
 			} else if a.Name != "provider" || !hasProvider(name) { // a keyword
 				refers, _ := a.Type.Refers()
 				wantRef := at.identity || refers != ""
-				e, more := c.compile(src.Expr, wantRef)
+				e, more := c.compile(src, wantRef)
 				diags = append(diags, more...)
 				at.expr = e
 			}
@@ -218,7 +218,7 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 	for i := range blocks {
 		out.blocks[i].nestedShape = &shape.blocks[i]
 	}
-	for _, src := range content.Blocks {
+	for _, src := range content.blocks {
 		if src.Type == "fence" {
 			diags = append(diags, errorAt(src.DefRange, "Fence in the wrong place", "A fence block stands at the root, beside nodes and groups: fence \"NAME\" { agent = ..., nodes = [node.NAME] }. Move it there."))
 			continue
@@ -484,20 +484,22 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 	}
 	body, content, diags := c.compileBody(b.kind, src.Body, b.schema.Attributes, b.schema.Blocks, besideBodies()[b.kind])
 	if b.unmade { // nobody knows what may stand in it
-		content, _, diags = src.Body.PartialContent(besideBodies()[b.kind])
+		var partial *hcl.BodyContent
+		partial, _, diags = src.Body.PartialContent(besideBodies()[b.kind])
+		content = contentFrom(partial)
 	}
 	b.body = body
-	if a, ok := content.Attributes["depends_on"]; ok && waits(b.kind) {
+	if list, _, ok := content.attr("depends_on"); ok && waits(b.kind) {
 		var more hcl.Diagnostics
-		b.dependsOn, more = moduleDependencies(a.Expr)
+		b.dependsOn, more = moduleDependencies(list)
 		diags = append(diags, more...)
 	}
 	for _, r := range []struct {
 		name string
 		into **expr
 	}{{"for_each", &b.forEach}, {"count", &b.count}} {
-		if a, ok := content.Attributes[r.name]; ok {
-			e, more := c.compileOver(a.Expr)
+		if src, _, ok := content.attr(r.name); ok {
+			e, more := c.compileOver(src)
 			diags = append(diags, more...)
 			*r.into = e
 		}
@@ -512,15 +514,15 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 			diags = append(diags, errorAt(b.rng, "Missing quorum", `A cluster says who may run it. Add quorum { model = "majority_node_set" }, or model = "single_node" for one node.`))
 		}
 	case addr.TypeNode:
-		if a, ok := content.Attributes["provider"]; ok {
-			b.providerRange = a.Expr.Range()
-			diags = append(diags, c.providerOf(b, a.Expr, sortedKeys(c.opts.Providers))...)
+		if src, _, ok := content.attr("provider"); ok {
+			b.providerRange = src.Range()
+			diags = append(diags, c.providerOf(b, src, sortedKeys(c.opts.Providers))...)
 		}
 		if b.count != nil {
 			diags = append(diags, warningAt(b.count.Range(), "Nodes by count", "Taking one out of the middle renumbers those behind it, which deletes and creates nodes. Use for_each with a key for each node."))
 		}
 	}
-	for _, inner := range content.Blocks {
+	for _, inner := range content.blocks {
 		switch inner.Type {
 		case "lifecycle":
 			diags = append(diags, c.lifecycle(b, inner)...)

@@ -174,8 +174,32 @@ type ref struct {
 // whole block.
 func findRefs(e hclsyntax.Expression) []ref {
 	w := &refWalker{}
-	_ = hclsyntax.Walk(e, w)
+	switch e := e.(type) { // most are one reference, or a list of some
+	case *hclsyntax.ScopeTraversalExpr:
+		w.refs = make([]ref, 0, 1)
+		w.traversal(e)
+	case *hclsyntax.TupleConsExpr:
+		if !w.list(e) {
+			_ = hclsyntax.Walk(e, w)
+		}
+	default:
+		_ = hclsyntax.Walk(e, w)
+	}
 	return w.refs
+}
+
+// list finds what a list of references refers to. False: it is another list.
+func (w *refWalker) list(e *hclsyntax.TupleConsExpr) bool {
+	for _, elem := range e.Exprs {
+		if _, ok := elem.(*hclsyntax.ScopeTraversalExpr); !ok {
+			return false
+		}
+	}
+	w.refs = make([]ref, 0, len(e.Exprs))
+	for _, elem := range e.Exprs {
+		w.traversal(elem.(*hclsyntax.ScopeTraversalExpr))
+	}
+	return true
 }
 
 type refWalker struct {

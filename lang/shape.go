@@ -12,6 +12,7 @@ import (
 // thousands of blocks, so that it is worked out once.
 type shape struct {
 	want   *hcl.BodySchema // what may stand in the block
+	wants  wants           // the same
 	attrs  []attributeShape
 	blocks []nestedShape
 }
@@ -81,6 +82,7 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 		}
 		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: later, LabelNames: labels})
 	}
+	s.wants = wantsOf(want)
 	return s
 }
 
