@@ -1,9 +1,11 @@
 package lang
 
 import (
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -19,13 +21,20 @@ var localProvider = map[string]spec.Schema{"local": {Name: "local", Attributes: 
 	{Name: "subnet6", Type: spec.TypeString, KnownAtPlan: true},
 }}}
 
+// twoProviders are that one, and one of nodes elsewhere.
+var twoProviders = map[string]spec.Schema{"local": localProvider["local"], "far": {Name: "far"}}
+
 func load(t testing.TB, files map[string]string) (*Config, hcl.Diagnostics) {
 	t.Helper()
 	fsys := fstest.MapFS{}
 	for name, src := range files {
 		fsys[name] = &fstest.MapFile{Data: []byte(src)}
 	}
-	return Load(Options{FS: fsys, Providers: localProvider, Version: "0.1.0"})
+	places := localProvider
+	if strings.Contains(fmt.Sprint(files), "= far\n") {
+		places = twoProviders
+	}
+	return Load(Options{FS: fsys, Providers: places, Version: "0.1.0"})
 }
 
 func evaluate(t testing.TB, src string) *Definition {

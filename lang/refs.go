@@ -211,7 +211,7 @@ func (c *Config) checkRef(r *ref, s scope) *hcl.Diagnostic {
 		}
 		b, ok := g.byName[r.name]
 		if !ok {
-			return errorAt(r.rng, "Unknown resource", fmt.Sprintf("Group %s has no resource.%s.%s A resource and what it depends on are in one group.", g.name, r.name, didYouMean("resource.", r.name, sortedKeys(g.byName))))
+			return errorAt(r.rng, "Unknown resource", fmt.Sprintf("Group %s has no resource.%s.%s A resource and what it depends on are in one group.%s", g.name, r.name, didYouMean("resource.", r.name, sortedKeys(g.byName)), c.elsewhere(g, r.name)))
 		}
 		return c.checkSteps(r, b, s)
 	case rootEach, rootCount:
@@ -333,4 +333,14 @@ func referable(b *block) []string {
 
 func orders(b *block, a spec.Attribute) bool {
 	return a.Type == spec.TypeGroupRefs || b.kind == rootResource && (a.Name == "depends_on" || a.Name == "depends_on_any")
+}
+
+// elsewhere says what to do with a resource that is in another group than g.
+func (c *Config) elsewhere(g *block, name string) string {
+	for _, other := range sortedKeys(c.groups) {
+		if o := c.groups[other]; o != g && o.byName[name] != nil {
+			return fmt.Sprintf(" Group %s has one of this name: move one of the two resources, or have the group wait for that one with depends_on = [%s] beside its resources.", o.name, o.ref())
+		}
+	}
+	return ""
 }

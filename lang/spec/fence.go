@@ -194,7 +194,7 @@ func (c *checker) fences() {
 			c.add(f.Addr, "agent", "Unknown fence agent", "%q is no fence agent. Write a name that begins with fence_, an absolute path, or local.", f.Agent)
 		}
 		if f.Level < 1 || f.Level > MaxFenceLevel {
-			c.add(f.Addr, "level", "Invalid level", "A level is a number from 1 to %d, and this is %d.", MaxFenceLevel, f.Level)
+			c.add(f.Addr, "level", "Invalid level", "A level is a number from 1 to %d, and this is %d. Fences of level 1 are tried first.", MaxFenceLevel, f.Level)
 		}
 		if f.Timeout < 0 || f.Timeout > 0 && f.Timeout < Duration(100*time.Millisecond) {
 			c.add(f.Addr, "timeout", "Time-out is too short", "An agent needs time to answer. Use a time-out such as \"60s\".")
@@ -204,13 +204,13 @@ func (c *checker) fences() {
 		}
 		for _, name := range slices.Sorted(maps.Keys(f.Plugs)) {
 			if n, ok := c.nodes[name]; !ok || !f.Covers(n.Name) {
-				c.add(f.Addr, "plugs", "Plug of another node", "plugs names %q, which is no node that fence %s covers. Its keys are names of nodes.", name, f.Name)
+				c.add(f.Addr, "plugs", "Plug of another node", "plugs names %q, which is no node that fence %s covers. Its keys are names of nodes: correct this one, or add the node to nodes.", name, f.Name)
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(f.Parameters)) {
 			value := f.Parameters[name]
 			if !validParameter(name) || strings.ContainsAny(value, "\n\r\x00") {
-				c.add(f.Addr, "parameters", "Invalid parameter", "Parameter %q can't be told to an agent: a name is letters, digits, _ and -, and a value is one line.", name)
+				c.add(f.Addr, "parameters", "Invalid parameter", "Parameter %q can't be told to an agent: a name is letters, digits, _ and -, and a value is one line. Rename it, or write the value on one line.", name)
 			}
 			switch name {
 			case "action", "option", "nodename":

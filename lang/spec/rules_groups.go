@@ -70,7 +70,7 @@ func (c *checker) policies(g *Group) {
 	fb := g.Failback
 	switch {
 	case fb.Mode == FailbackWindow && fb.Window == "":
-		c.add(g.Addr, "failback", "Failback window is missing", "failback.mode is window. Add window = \"22:00-04:00\".")
+		c.add(g.Addr, "failback", "Failback window is missing", "failback.mode is window, and nothing says when that is. Add window = \"22:00-04:00\", or use mode = \"immediate\".")
 	case fb.Mode != FailbackWindow && fb.Window != "":
 		c.add(g.Addr, "failback.window", "Window without its mode", "A window counts with failback.mode = \"window\" only, and this is %s. Change the mode, or remove the window.", fb.Mode)
 	case fb.Window != "":

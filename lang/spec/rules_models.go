@@ -35,7 +35,7 @@ func (c *checker) virtualServer() {
 			has = has || g.Resources[j].Type == "ip_address"
 		}
 		if !has {
-			c.add(g.Addr, "", "Virtual server without an address", "Group %s has no ip_address, so that its clients would lose it once nodes are added. Add a resource \"ip_address\".", g.Name)
+			c.add(g.Addr, "", "Virtual server without an address", "Group %s has no ip_address, so that its clients would lose it once nodes are added. Add resource \"ip_address\" \"vip\" { address = \"...\" } to it, and let clients use that address.", g.Name)
 		}
 	}
 }
@@ -64,7 +64,7 @@ func (c *checker) staticLoadBalancing() {
 			continue
 		}
 		if len(home[n.Name]) == 0 {
-			c.add(n.Addr, "", "Member without a group", "In configuration static_load_balancing each member carries something, and node %s is the first preferred owner of no group. Put it first in some group's preferred_owners, or make it a witness.", n.Name)
+			c.add(n.Addr, "", "Member without a group", "In configuration static_load_balancing each member carries something, and node %s is the first preferred owner of no group. Put it first in some group's preferred_owners, or give it role = \"witness\".", n.Name)
 			continue
 		}
 		for _, what := range sortedNames(load[n.Name]) {
@@ -120,7 +120,7 @@ func (c *checker) fitsElsewhere(failed *Node, groups []*Group, load map[string]m
 				extra[target.Name][what] += n
 			}
 		case tooLittle == "":
-			c.add(g.Addr, "possible_owners", "No room after a failure", "When node %s fails, group %s has no other owner. Add a possible owner.", failed.Name, g.Name)
+			c.add(g.Addr, "possible_owners", "No room after a failure", "When node %s fails, group %s has no other owner. Add a node to its possible_owners, or set failover { mode = \"none\" } if it may stay down.", failed.Name, g.Name)
 		default:
 			var rest []string
 			for i := range c.d.Nodes {
@@ -230,10 +230,10 @@ func (c *checker) hybrid() {
 	for i := range c.d.Groups {
 		g := &c.d.Groups[i]
 		if !g.Failover.Stated {
-			c.add(g.Addr, "", "Failover is not stated", "In configuration hybrid each group says what becomes of it, and group %s doesn't. Add failover { mode = ... }.", g.Name)
+			c.add(g.Addr, "", "Failover is not stated", "In configuration hybrid each group says what becomes of it, and group %s doesn't. Add failover { mode = \"automatic\" }, or mode = \"manual\", or mode = \"none\" if it stays down with its node.", g.Name)
 		}
 		if len(g.PreferredOwners) == 0 {
-			c.add(g.Addr, "", "Preferred owners are not stated", "In configuration hybrid each group says where it belongs, and group %s doesn't. Add preferred_owners.", g.Name)
+			c.add(g.Addr, "", "Preferred owners are not stated", "In configuration hybrid each group says where it belongs, and group %s doesn't. Add preferred_owners = [node.NAME, ...], the first choice first.", g.Name)
 		}
 	}
 }

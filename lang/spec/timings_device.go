@@ -95,12 +95,12 @@ func (c *checker) device() {
 	d, at := c.d, addr.Cluster()
 	switch dev := d.Cluster.Quorum.Device; {
 	case dev == "":
-		c.add(at, "quorum.device", "No quorum device", "Quorum model single_quorum needs the file or block device that every node sees. Set device to its absolute path.")
+		c.add(at, "quorum.device", "No quorum device", "Quorum model single_quorum needs the file or block device that every node sees. Set device to its absolute path, which is the same on every node, as /dev/disk/by-id/... or /srv/quorum/NAME.")
 	case !path.IsAbs(dev) || path.Clean(dev) != dev:
 		c.add(at, "quorum.device", "Invalid quorum device", "%q is no absolute path without dots. The device has the same path on every node, as /dev/disk/by-id/... or /srv/quorum/NAME.", dev)
 	}
 	if len(d.Nodes) < 2 {
-		c.add(at, "quorum.model", "single_quorum with one node", "Quorum model single_quorum is for two nodes or more, and there is one. Use single_node.")
+		c.add(at, "quorum.model", "single_quorum with one node", "Quorum model single_quorum is for two nodes or more, and there is one. Add a node that reaches the device, or use model = \"single_node\".")
 	}
 	for i := range d.Nodes {
 		n := &d.Nodes[i]

@@ -82,7 +82,7 @@ func (c *checker) watchdog(n *Node) {
 	case !strings.HasPrefix(n.Watchdog, "/dev/") || path.Clean(n.Watchdog) != n.Watchdog:
 		c.add(n.Addr, "watchdog", "Invalid watchdog", "%q is no device. Write its path, as /dev/watchdog.", n.Watchdog)
 	case t != 0 && (t < MinWatchdogTimeout || t > MaxWatchdogTimeout || t.D()%time.Second != 0):
-		c.add(n.Addr, "watchdog_timeout", "Invalid time-out of a watchdog", "A watchdog counts in whole seconds, from %s to %s, and this is %s.", MinWatchdogTimeout, MaxWatchdogTimeout, t)
+		c.add(n.Addr, "watchdog_timeout", "Invalid time-out of a watchdog", "A watchdog counts in whole seconds, from %s to %s, and this is %s. Use a span such as \"5s\".", MinWatchdogTimeout, MaxWatchdogTimeout, t)
 	}
 	if n.Witness() {
 		c.warn(n.Addr, "watchdog", "Watchdog of a witness", "Node %s is a witness and never owns a group, so nothing relies on its watchdog. Remove it.", n.Name)

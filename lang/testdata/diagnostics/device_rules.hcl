@@ -1,0 +1,9 @@
+cluster "c" {
+  quorum {
+    model = "single_quorum"
+  }
+}
+
+node "n" {
+  provider = local
+}
