@@ -382,7 +382,7 @@ func (s *server) parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 		p.diags = hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: "File too long for the editor", Subject: &hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos},
 			Detail: fmt.Sprintf("The language server reads files up to %d KiB, so that it doesn't see what is in this one. Split it; or run clusterplan validate, which reads all.", maxText>>10)}}
 	} else {
-		p.file, p.diags = lang.Parse(src, name)
+		p.file, p.diags = lang.ParseParts(src, name)
 	}
 	s.mu.Lock()
 	s.parsed[name] = p

@@ -6,7 +6,7 @@
 // change makes the directory dirty, and one loop works out its diagnostics
 // (analysis.go): of changes that come while it works only the newest counts,
 // and what is stale is never published. Only the file that changed is parsed
-// again. Everything else is answered at once from an outline of the text
+// again, block by block, so that one that is being written hides no other. Everything else is answered at once from an outline of the text
 // (outline.go), which is made of any text, however incomplete. Rename alone
 // asks for text without syntax errors, and refuses what it can't do whole.
 //

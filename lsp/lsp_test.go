@@ -143,6 +143,19 @@ func TestConversation(t *testing.T) {
 	}
 }
 
+// While one block is being written, what is wrong in the others is still told,
+// and what they define is known.
+func TestBrokenBlockHidesNoOther(t *testing.T) {
+	e := ready(t, map[string]string{"main.cluster.hcl": small}, nil)
+	text := strings.Replace(small, "locals {\n", "output \"o\" {\n  value = [1,\n\nlocals {\n", 1)
+	text = strings.Replace(text, "resource.vip]", "resource.vop]", 1)
+	e.open("main.cluster.hcl", text)
+	d := e.diagnostics("main.cluster.hcl", 1)
+	if len(d) != 2 || !strings.Contains(d[0].Message, "found the next block") || d[0].Range.Start.Line != 14 || !strings.Contains(d[1].Message, "resource.vop") {
+		t.Errorf("of a list that isn't closed, and of a name that there isn't:\n%s", messages(d))
+	}
+}
+
 // What doesn't belong is refused in the protocol's own way, and the server goes on.
 func TestRefusals(t *testing.T) {
 	e := ready(t, map[string]string{"main.cluster.hcl": small}, nil)
