@@ -377,6 +377,9 @@ func decode(body []byte, out any) error {
 	if out == nil {
 		return nil
 	}
+	if c, ok := out.(*Config); ok && decodeConfig(body, c) {
+		return nil
+	}
 	if err := json.Unmarshal(body, out); err != nil {
 		return fmt.Errorf("read the agent's answer: %w", err)
 	}
