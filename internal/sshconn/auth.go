@@ -56,6 +56,34 @@ func (k *keyring) agent(socket string) (agent.ExtendedAgent, error) {
 	return a, nil
 }
 
+func (k *keyring) forget(socket string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.agents, socket)
+}
+
+// asked is an agent's key: the agent may ask a person before it signs.
+type asked struct {
+	ssh.Signer
+	pause func() (resume func())
+}
+
+func (a *asked) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
+	return a.SignWithAlgorithm(rand, data, "")
+}
+
+func (a *asked) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	defer a.pause()()
+	return signWith(a.Signer, rand, data, algorithm)
+}
+
+func signWith(s ssh.Signer, rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	if as, ok := s.(ssh.AlgorithmSigner); ok && algorithm != "" {
+		return as.SignWithAlgorithm(rand, data, algorithm)
+	}
+	return s.Sign(rand, data)
+}
+
 // keyFile is a private key file, opened when its key is needed to sign.
 type keyFile struct {
 	path      string
@@ -172,10 +200,7 @@ func (l *lazy) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) 
 		*l.failed = err
 		return nil, err
 	}
-	if as, ok := signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
-		return as.SignWithAlgorithm(rand, data, algorithm)
-	}
-	return signer.Sign(rand, data)
+	return signWith(signer, rand, data, algorithm)
 }
 
 // login gathers what a host is shown, and remembers what came of it.
@@ -193,7 +218,12 @@ func (c *Conn) login(ctx context.Context, pause func() func()) (*login, error) {
 	if c.t.agent != "" {
 		a, err := k.agent(c.t.agent)
 		if err == nil {
-			agentKeys, err = a.Signers()
+			if agentKeys, err = a.Signers(); err != nil {
+				k.forget(c.t.agent) // it may have been started anew
+			}
+		}
+		for i, s := range agentKeys {
+			agentKeys[i] = &asked{s, pause}
 		}
 		if err != nil {
 			l.notes = append(l.notes, fmt.Sprintf("the agent at %s does not answer: %v", c.t.agent, err))

@@ -14,7 +14,7 @@ import (
 const (
 	firstPause = 100 * time.Millisecond // before a host is dialled again; doubles
 	lastPause  = 2 * time.Second
-	missed     = 3 // answers to keepalives
+	missed     = 3 // times that an answer to a keepalive was waited for in vain
 )
 
 // connect gives the live connection, dialling when there is none. Who asks while
@@ -40,12 +40,14 @@ func (c *Conn) connect(ctx context.Context) (*live, error) {
 		l, err := c.dial(ctx)
 		if err == nil {
 			c.mu.Lock()
-			defer c.mu.Unlock()
-			if c.closed {
+			closed = c.closed
+			c.live = l
+			c.mu.Unlock()
+			if closed { // while it was dialled
 				l.client.Close()
+				<-l.dead
 				return nil, c.fail(nil, nil, "", "the connection has been closed")
 			}
-			c.live = l
 			return l, nil
 		}
 		if ctx.Err() != nil {
@@ -180,9 +182,13 @@ func (c *Conn) reach(ctx context.Context) (net.Conn, error) {
 		}
 		return raw, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.t.connectTimeout+c.via.t.retryFor)
-	defer cancel()
-	raw, err := c.via.forward(ctx, "tcp", c.t.addr())
+	err := c.via.Connect(ctx) // has its own bounds, and may ask a person
+	var raw net.Conn
+	if err == nil {
+		timed, cancel := context.WithTimeout(ctx, c.t.connectTimeout)
+		defer cancel()
+		raw, err = c.via.forward(timed, "tcp", c.t.addr())
+	}
 	if err != nil {
 		var kind error
 		if !errors.Is(err, ErrHostKey) && !errors.Is(err, ErrAuth) && !errors.Is(err, ErrForwarding) {
@@ -252,7 +258,7 @@ func (c *Conn) watch(l *live) {
 					_, _, err := l.client.SendRequest("keepalive@openssh.com", true, nil)
 					answers <- err
 				}()
-			} else if unanswered++; unanswered >= missed-1 {
+			} else if unanswered++; unanswered >= missed {
 				over = true
 			}
 		}

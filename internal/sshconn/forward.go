@@ -38,13 +38,13 @@ func (c *Conn) forward(ctx context.Context, network, address string) (net.Conn, 
 			continue
 		}
 		if refused.Reason == ssh.Prohibited || refused.Reason == ssh.UnknownChannelType {
-			option := "AllowTcpForwarding"
-			if network == "unix" {
-				option = "AllowStreamLocalForwarding"
-			}
-			return nil, c.fail(ErrForwarding, nil, "Set "+option+" yes (or local) in its sshd_config, and look for PermitOpen, DisableForwarding and restrict in authorized_keys",
+			return nil, c.fail(ErrForwarding, nil, "Set AllowTcpForwarding yes (or local) in its sshd_config, and look for PermitOpen, DisableForwarding and restrict in authorized_keys",
 				"the host forwards no connection to %s", address)
 		}
-		return nil, c.fail(nil, errors.New(refused.Message), "", "from there %s can't be reached", address)
+		todo := ""
+		if network == "unix" { // the server tells no reasons
+			todo = "Check that the socket is there and may be opened, and AllowStreamLocalForwarding in its sshd_config"
+		}
+		return nil, c.fail(nil, errors.New(refused.Message), todo, "from there %s can't be reached", address)
 	}
 }

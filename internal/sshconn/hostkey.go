@@ -110,6 +110,11 @@ func readKnownHosts(files []string) (*knownhosts.HostKeyDB, error) {
 		return db, nil
 	}
 	var clean []string
+	tmp, err := os.MkdirTemp("", "clusterplan-known-hosts-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
 	for _, path := range files {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -123,11 +128,6 @@ func readKnownHosts(files []string) (*knownhosts.HostKeyDB, error) {
 				lines[i] = nil
 			}
 		}
-		tmp, err := os.MkdirTemp("", "clusterplan-known-hosts-")
-		if err != nil {
-			return nil, err
-		}
-		defer os.RemoveAll(tmp)
 		// The path within keeps the file's name, and the number of lines is the
 		// same: errors name the line of the file that it was.
 		copied := filepath.Join(tmp, path)
@@ -139,7 +139,10 @@ func readKnownHosts(files []string) (*knownhosts.HostKeyDB, error) {
 		}
 		clean = append(clean, copied)
 	}
-	return knownhosts.NewDB(clean...)
+	if db, err = knownhosts.NewDB(clean...); err != nil {
+		return nil, errors.New(strings.ReplaceAll(err.Error(), tmp, ""))
+	}
+	return db, nil
 }
 
 // address is what known_hosts has the host under.
@@ -150,7 +153,7 @@ func (h *hostKeyCheck) address() string {
 	return h.c.t.addr()
 }
 
-// algorithms are sets to try one after the other; nil: any.
+// algorithms are sets to try one after the other.
 func (h *hostKeyCheck) algorithms() [][]string {
 	switch {
 	case h.want.key != nil:
@@ -161,7 +164,8 @@ func (h *hostKeyCheck) algorithms() [][]string {
 	if known := h.db.HostKeyAlgorithms(h.address()); len(known) > 0 {
 		return [][]string{known}
 	}
-	return [][]string{nil}
+	// Nothing is known of the host, so of no authority for its certificates either.
+	return [][]string{slices.Concat(families...)}
 }
 
 // check is the ssh.HostKeyCallback.

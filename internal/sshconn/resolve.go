@@ -228,8 +228,11 @@ func (p *Pool) resolve(cfg Config, depth int) (*target, error) {
 			KnownHostsFile: cfg.KnownHostsFile, AcceptNew: cfg.AcceptNew, PrivateKeyFile: cfg.PrivateKeyFile, CertificateFile: cfg.CertificateFile,
 			AgentSocket: cfg.AgentSocket, SSHConfigFile: cfg.SSHConfigFile,
 			ConnectTimeout: cfg.ConnectTimeout, RetryFor: cfg.RetryFor, KeepAlive: cfg.KeepAlive}, depth+1)
+		if err != nil && depth == 0 {
+			err = fmt.Errorf("on the way to %s: %w", cfg.Host, err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("jump host of %s: %w", cfg.Host, err)
+			return nil, err
 		}
 	}
 	return t, nil

@@ -2,6 +2,7 @@ package sshconn
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -21,7 +23,7 @@ const (
 	keepStdout  = 1 << 20
 	keepStderr  = 64 << 10
 	maxLine     = 120_000          // Linux takes 128 KiB in one argument, which the line is for the login shell
-	killAfter   = 2 * time.Second  // between asking a command to end and making it
+	endWithin   = 5 * time.Second  // a command whose caller has left
 	sudoAnswers = 30 * time.Second // sudo lets in, asks or refuses within
 )
 
@@ -114,11 +116,8 @@ func (c *Conn) Run(ctx context.Context, cmd Command) (Result, error) {
 	if cmd.Limit > 0 {
 		p.out.max = cmd.Limit
 	}
-	if become {
-		p.gate = newGate(c.t.sudo.Password)
-		line = p.gate.line(line)
-	}
-	return p.run(ctx, line)
+	p.gate = newGate(become, c.t.sudo.Password, p.errs)
+	return p.run(ctx, p.gate.line(line))
 }
 
 // commandLine is what the login shell is given.
@@ -170,7 +169,23 @@ type process struct {
 	cmd  Command
 	out  *bounded
 	errs *bounded
-	gate *gate // sudo's; nil: none
+	gate *gate
+
+	input atomic.Pointer[error] // why the input ended too early
+}
+
+// input remembers why it could not be read to its end.
+type input struct {
+	io.Reader
+	err error
+}
+
+func (i *input) Read(p []byte) (int, error) {
+	n, err := i.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		i.err = err
+	}
+	return n, err
 }
 
 func (p *process) run(ctx context.Context, line string) (Result, error) {
@@ -178,13 +193,10 @@ func (p *process) run(ctx context.Context, line string) (Result, error) {
 	if err != nil {
 		return Result{}, p.lost(err)
 	}
-	p.s.Stdout, p.s.Stderr = p.out, p.errs
+	p.gate.stdin = stdin
+	p.s.Stdout, p.s.Stderr = p.out, p.gate
 	if p.cmd.Stdout != nil {
 		p.s.Stdout = p.cmd.Stdout
-	}
-	if p.gate != nil {
-		p.gate.stdin, p.gate.rest = stdin, p.errs
-		p.s.Stderr = p.gate
 	}
 	started := make(chan error, 1)
 	go func() { started <- p.s.Start(line) }()
@@ -201,26 +213,24 @@ func (p *process) run(ctx context.Context, line string) (Result, error) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- p.s.Wait() }()
-	begun := closedChan
-	if p.gate != nil {
-		begun = p.gate.open
-	}
 	go func() {
 		select {
-		case <-begun:
+		case <-p.gate.open:
 		case <-p.s.ended:
 			return
 		}
 		if p.cmd.Stdin != nil {
-			_, err := io.Copy(stdin, p.cmd.Stdin)
-			if err != nil && !errors.Is(err, io.EOF) {
+			input := &input{Reader: p.cmd.Stdin}
+			io.Copy(stdin, input)
+			if input.err != nil {
+				p.input.Store(&input.err)
 				p.s.Close() // an input cut short must not look like a whole one
 				return
 			}
 		}
 		stdin.Close()
 	}()
-	if p.gate != nil {
+	if p.gate.sudo {
 		if err := p.gate.wait(ctx, done); err != nil {
 			p.s.Close()
 			return Result{}, p.sudoRefused(ctx, err)
@@ -238,6 +248,14 @@ func (p *process) run(ctx context.Context, line string) (Result, error) {
 func (p *process) result(err error) (Result, error) {
 	r := Result{Stdout: p.out.Bytes(), Stderr: p.errs.Bytes(), Truncated: p.out.over}
 	var exit *ssh.ExitError
+	if read := p.input.Load(); read != nil {
+		return r, p.c.fail(nil, *read, "", "read the input of %s", p.cmd.Argv[0])
+	}
+	if (err == nil || errors.As(err, &exit)) && !p.gate.opened() {
+		said := cmp.Or(p.gate.said(), strings.TrimSpace(string(r.Stdout)), "it says nothing")
+		return r, p.c.fail(nil, errors.New(said), fmt.Sprintf("Give %s a login shell, and look for ForceCommand in its sshd_config and command= in authorized_keys", p.c.t.user),
+			"the host does not run commands for %s", p.c.t.user)
+	}
 	switch {
 	case err == nil:
 		return r, nil
@@ -262,31 +280,20 @@ func noEOF(err error) error {
 	return err
 }
 
-// end ends a command whose caller has left.
+// end ends a command whose caller has left: by a signal through its session,
+// which sshd passes on only for users other than root and not to what sudo runs,
+// and by its number from another session.
 func (p *process) end(done chan error) {
-	kill := func(name ssh.Signal) {
-		if p.gate != nil { // a signal from sshd comes from the login user, who may not
-			p.gate.kill(p.c, name)
-			return
-		}
-		sent := make(chan struct{})
-		go func() { p.s.Signal(name); close(sent) }()
-		select {
-		case <-sent:
-		case <-time.After(killAfter):
-		}
-	}
-	kill(ssh.SIGTERM)
-	select {
-	case <-done:
-		return
-	case <-time.After(killAfter):
-	}
-	kill(ssh.SIGKILL)
+	go p.s.Signal(ssh.SIGTERM)
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	p.gate.kill(ctx, p.c, p.cmd.Login)
 	p.s.Close()
+	select { // nothing is written to its output any more
+	case <-done:
+	case <-ctx.Done():
+	}
 }
-
-var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // bounded keeps the first bytes of a stream and lets the rest pass.
 type bounded struct {
@@ -314,10 +321,11 @@ func (b *bounded) Bytes() []byte {
 	return bytes.Clone(b.buf.Bytes())
 }
 
-// gate stands before a command that sudo runs: it answers sudo's question for
-// the password, and opens when the command itself begins, so that the password
-// never becomes the command's input nor its input the password.
+// gate stands before a command. It tells its process number, answers sudo's
+// question for the password, and opens when the command itself begins, so that the
+// password never becomes the command's input nor its input the password.
 type gate struct {
+	sudo     bool
 	password string
 	mark     string
 	stdin    io.Writer
@@ -334,8 +342,8 @@ type gate struct {
 
 var errWrongPassword = errors.New("the password is wrong")
 
-func newGate(password string) *gate {
-	return &gate{password: password, mark: "clusterplan-" + random(), open: make(chan struct{}), wrong: make(chan struct{})}
+func newGate(sudo bool, password string, rest io.Writer) *gate {
+	return &gate{sudo: sudo, password: password, rest: rest, mark: "clusterplan-" + random(), open: make(chan struct{}), wrong: make(chan struct{})}
 }
 
 func random() string {
@@ -345,11 +353,14 @@ func random() string {
 }
 
 func (g *gate) line(command string) string {
-	how := "-n"
-	if g.password != "" {
-		how = "-S -p " + quote(g.mark+"?")
+	how := ""
+	switch {
+	case g.sudo && g.password != "":
+		how = "sudo -S -p " + quote(g.mark+"?") + " -- "
+	case g.sudo:
+		how = "sudo -n -- "
 	}
-	return "sudo " + how + " -- sh -c " + quote(`echo "$0!$$" >&2; exec "$@"`) + " " + g.mark + " " + command
+	return how + "sh -c " + quote(`echo "$0!$$" >&2; exec "$@"`) + " " + g.mark + " " + command
 }
 
 // Write gets standard error.
@@ -387,6 +398,12 @@ func (g *gate) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (g *gate) opened() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.begun
+}
+
 // wait returns nil once the command runs.
 func (g *gate) wait(ctx context.Context, done chan error) error {
 	late := time.NewTimer(sudoAnswers)
@@ -397,17 +414,15 @@ func (g *gate) wait(ctx context.Context, done chan error) error {
 	case <-g.wrong:
 		return errWrongPassword
 	case err := <-done:
-		select {
-		case <-g.open: // begun and over
+		if g.opened() { // begun and over
 			done <- err
 			return nil
-		default:
 		}
 		var exit *ssh.ExitError
 		if err != nil && !errors.As(err, &exit) {
 			return &hostError{kind: ErrUnreachable, what: "the connection was lost", cause: noEOF(err)}
 		}
-		return errors.New(g.said())
+		return errors.New(cmp.Or(g.said(), "it says nothing"))
 	case <-late.C:
 		return fmt.Errorf("it asks something that has no answer here: %s", g.said())
 	case <-ctx.Done():
@@ -415,7 +430,7 @@ func (g *gate) wait(ctx context.Context, done chan error) error {
 	}
 }
 
-// said is the end of what sudo printed.
+// said is the last line before the command: sudo may print a lecture first.
 func (g *gate) said() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -423,10 +438,7 @@ func (g *gate) said() string {
 	if len(text) > 500 {
 		text = "..." + text[len(text)-500:]
 	}
-	if text == "" {
-		return "it said nothing"
-	}
-	return strings.Join(strings.Fields(text), " ")
+	return strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
 }
 
 func (p *process) sudoRefused(ctx context.Context, err error) error {
@@ -443,18 +455,23 @@ func (p *process) sudoRefused(ctx context.Context, err error) error {
 	return p.c.fail(ErrSudo, err, todo, "sudo does not let %s be root", p.c.t.user)
 }
 
-// kill signals the command as root, with its process group if it leads one.
-func (g *gate) kill(c *Conn, name ssh.Signal) {
+// kill ends the command, and its process group if it leads one: TERM, then KILL.
+func (g *gate) kill(ctx context.Context, c *Conn, login bool) {
 	g.mu.Lock()
 	pid := g.pid
 	g.mu.Unlock()
-	if pid <= 1 {
-		return
+	if pid > 1 {
+		c.Run(ctx, Command{Argv: []string{"sh", "-c", killScript, "sh", strconv.Itoa(pid)}, Login: login})
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*killAfter)
-	defer cancel()
-	c.Run(ctx, Command{Argv: []string{"sh", "-c", `kill -s "$1" -- "-$2" 2>/dev/null || kill -s "$1" "$2"`, "sh", string(name), strconv.Itoa(pid)}})
 }
+
+const killScript = `send() { kill -s "$1" -- "-$2" 2>/dev/null || kill -s "$1" "$2" 2>/dev/null; }
+send TERM "$1"
+for i in 1 2 3 4 5 6 7 8 9; do
+	kill -0 "$1" 2>/dev/null || exit 0
+	sleep 0.2 2>/dev/null || sleep 1
+done
+send KILL "$1"`
 
 // rootState is what is known of the login user, for one live connection.
 type rootState struct{ known, root bool }

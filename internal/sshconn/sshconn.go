@@ -234,7 +234,7 @@ func (e *hostError) Error() string {
 		s += ": " + e.cause.Error()
 	}
 	if e.todo != "" {
-		s += ". " + e.todo
+		s = strings.TrimSuffix(s, ".") + ". " + e.todo
 	}
 	return s
 }

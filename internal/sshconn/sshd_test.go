@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ type sshd struct {
 	dir  string
 	port int
 	cmd  *exec.Cmd
+	wrap []string      // what sshd is run by
 	key  ssh.PublicKey // the host's
 }
 
@@ -54,9 +56,14 @@ func (s *sshd) start(more ...string) {
 	config := strings.Join(append(more,
 		fmt.Sprintf("Port %d", s.port), "ListenAddress 127.0.0.1", "HostKey "+s.dir+"/hostkey", "PidFile none",
 		"AuthorizedKeysFile "+s.dir+"/authorized_keys", "StrictModes no", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
-		"UsePAM no", "UseDNS no", "PermitRootLogin prohibit-password", "Subsystem sftp internal-sftp"), "\n")
+		"SetEnv HOME="+s.dir, "UsePAM no", "UseDNS no", "PermitRootLogin prohibit-password"), "\n")
+	if !strings.Contains(config, "Subsystem") {
+		config += "\nSubsystem sftp internal-sftp"
+	}
 	must(s.t, os.WriteFile(s.dir+"/sshd_config", []byte(config+"\n"), 0o600))
-	s.cmd = exec.Command("/usr/sbin/sshd", "-D", "-f", s.dir+"/sshd_config", "-E", s.dir+"/log")
+	argv := append(slices.Clone(s.wrap), "/usr/sbin/sshd", "-D", "-f", s.dir+"/sshd_config", "-E", s.dir+"/log")
+	s.cmd = exec.Command(argv[0], argv[1:]...)
+	s.cmd.Stderr = os.Stderr
 	must(s.t, s.cmd.Start())
 	cmd := s.cmd
 	s.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })

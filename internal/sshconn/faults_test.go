@@ -1,0 +1,331 @@
+package sshconn
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// proxy stands between, counts connections, and cuts each after so many bytes
+// towards the server.
+type proxy struct {
+	l        net.Listener
+	to       string
+	count    atomic.Int32
+	cutAfter atomic.Int64 // 0: never
+	cuts     atomic.Int32 // that are left; with cutAfter
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func startProxy(t *testing.T, to string) *proxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	p := &proxy{l: l, to: to}
+	t.Cleanup(func() { l.Close(); p.cut() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.count.Add(1)
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			p.mu.Lock()
+			p.conns = append(p.conns, in, out)
+			p.mu.Unlock()
+			go func() { io.Copy(in, out); in.Close() }()
+			go func() {
+				if n := p.cutAfter.Load(); n > 0 && p.cuts.Add(-1) >= 0 {
+					io.CopyN(out, in, n)
+					in.Close()
+				} else {
+					io.Copy(out, in)
+				}
+				out.Close()
+			}()
+		}
+	}()
+	return p
+}
+
+// cut breaks all connections that are open.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
+}
+
+func (p *proxy) port() int { return p.l.Addr().(*net.TCPAddr).Port }
+
+func TestUploadCutOff(t *testing.T) {
+	s := startSSHD(t)
+	plain := startSSHD(t, "Subsystem sftp /nonexistent") // exec and standard input
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	for name, s := range map[string]*sshd{"sftp": s, "exec": plain} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxy(t, s.addr())
+			cfg := s.config()
+			cfg.Port = p.port()
+			dir := t.TempDir()
+			put := func(name string) error {
+				return connect(t, cfg).Put(context.Background(), dir+"/"+name, bytes.NewReader(data), int64(len(data)), PutOptions{Mode: 0o755})
+			}
+			p.cutAfter.Store(int64(len(data) / 2))
+			p.cuts.Store(1)
+			must(t, put("once"))
+			if got, err := os.ReadFile(dir + "/once"); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes came: %v", len(got), err)
+			}
+			must(t, os.WriteFile(dir+"/always", []byte("old"), 0o600))
+			p.cuts.Store(2)
+			wants(t, put("always"), ErrUnreachable, "put "+dir+"/always", "the connection was lost")
+			if got, _ := os.ReadFile(dir + "/always"); string(got) != "old" {
+				t.Errorf("%d bytes are there", len(got))
+			}
+			// What the server's own processes still hold goes when they have noticed.
+			eventually(t, "nothing is left behind", func() bool {
+				names, _ := os.ReadDir(dir)
+				return len(names) == 2
+			})
+			if n := p.count.Load(); n != 5 {
+				t.Errorf("%d connections, want 2 for the first, 3 for the second with what it cleans", n)
+			}
+		})
+	}
+}
+
+func TestOneConnection(t *testing.T) {
+	s := startSSHD(t, "MaxSessions 1")
+	p := startProxy(t, s.addr())
+	cfg := s.config()
+	cfg.Port = p.port()
+	pool := newPool(t, Options{})
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	data := bytes.Repeat([]byte("x"), 2*sftpFrom)
+	for i := range 6 {
+		wg.Go(func() {
+			c, err := pool.Conn(cfg)
+			if err == nil {
+				err = c.Put(context.Background(), fmt.Sprintf("%s/%d", dir, i), bytes.NewReader(data), int64(len(data)), PutOptions{Mode: 0o600})
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if names, _ := os.ReadDir(dir); len(names) != 6 {
+		t.Errorf("%d files", len(names))
+	}
+	if n := p.count.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	c := open(t, pool, cfg)
+	if c.noSFTP {
+		t.Error("SFTP is thought not to be there")
+	}
+
+	// Lost between two commands: made anew, unseen.
+	p.cut()
+	sh(t, c, "true")
+	// Lost while one runs: told, and not run again.
+	marks := dir + "/marks"
+	go func() {
+		for range 3000 {
+			if text, _ := os.ReadFile(marks); len(text) > 0 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		p.cut()
+	}()
+	_, err := c.Run(context.Background(), Command{Argv: []string{"sh", "-c", "echo x >> " + marks + "; sleep 60 & wait"}})
+	wants(t, err, ErrUnreachable, "lost while sh ran", "not known")
+	sh(t, c, "true")
+	if text, _ := os.ReadFile(marks); string(text) != "x\n" {
+		t.Errorf("ran %q", text)
+	}
+	must(t, pool.Close())
+	if _, err := c.Run(context.Background(), Command{Argv: []string{"true"}}); err == nil {
+		t.Error("ran in a closed pool")
+	}
+}
+
+func TestCancel(t *testing.T) {
+	s := startSSHD(t)
+	c := connect(t, s.config())
+	ctx, cancel := context.WithCancel(context.Background())
+	out, in := io.Pipe()
+	go func() {
+		line := make([]byte, 64)
+		n, _ := out.Read(line)
+		cancel()
+		io.Copy(io.Discard, out)
+		_ = n
+	}()
+	pidFile := s.dir + "/pid"
+	_, err := c.Run(ctx, Command{Argv: []string{"sh", "-c", "echo $$ > " + pidFile + "; echo x; sleep 60"}, Stdout: in})
+	wants(t, err, context.Canceled, "sh was cut off")
+	text, err := os.ReadFile(pidFile)
+	must(t, err)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	eventually(t, "the command is gone", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
+
+	broken := io.MultiReader(strings.NewReader("part"), readerFunc(func([]byte) (int, error) { return 0, errors.New("disk on fire") }))
+	_, err = c.Run(context.Background(), Command{Argv: []string{"cat"}, Stdin: broken})
+	wants(t, err, nil, "read the input of cat: disk on fire")
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestUnreachable(t *testing.T) {
+	ctx := context.Background()
+	s := startSSHD(t)
+	cfg := s.config()
+	cfg.Port, cfg.RetryFor = freePort(t), -1
+	wants(t, connect(t, cfg).Connect(ctx), ErrUnreachable, fmt.Sprintf("127.0.0.1:%d: can't connect: connect: connection refused. Check", cfg.Port))
+
+	// It comes while it is tried.
+	late := &sshd{t: t, dir: s.dir, port: cfg.Port}
+	cfg.RetryFor = 30 * time.Second
+	done := make(chan error, 1)
+	c := connect(t, cfg)
+	go func() { done <- c.Connect(ctx) }()
+	late.start()
+	must(t, <-done)
+
+	// It says nothing, or is no SSH server.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	cfg.Port, cfg.RetryFor, cfg.ConnectTimeout = l.Addr().(*net.TCPAddr).Port, -1, 200*time.Millisecond
+	wants(t, connect(t, cfg).Connect(ctx), ErrUnreachable, "did not finish the greeting and login within 200ms")
+	shut := startProxy(t, "127.0.0.1:1")
+	cfg.Port = shut.port()
+	wants(t, connect(t, cfg).Connect(ctx), ErrUnreachable, "ended the connection before the login", "MaxStartups")
+	cfg = s.config()
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	wants(t, connect(t, cfg).Connect(cancelled), context.Canceled, s.addr())
+}
+
+// A host that stops answering, with its connection open, is noticed and dialled
+// anew: only the process of the one connection stands still.
+func TestKeepAlive(t *testing.T) {
+	s := startSSHD(t)
+	cfg := s.config()
+	cfg.KeepAlive = 50 * time.Millisecond
+	c := connect(t, cfg)
+	first := sh(t, c, "echo $PPID")
+	pid, err := strconv.Atoi(first)
+	must(t, err)
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	defer syscall.Kill(pid, syscall.SIGKILL)
+	second := sh(t, c, "echo $PPID")
+	if first == second {
+		t.Error("the same process answered")
+	}
+	if sh(t, c, "echo $PPID") != second {
+		t.Error("a live connection was not used again")
+	}
+}
+
+func TestForwarding(t *testing.T) {
+	ctx := context.Background()
+	s := startSSHD(t)
+	c := connect(t, s.config())
+	for _, network := range []string{"tcp", "unix"} {
+		address := "127.0.0.1:0"
+		if network == "unix" {
+			address = s.dir + "/sock"
+		}
+		l, err := net.Listen(network, address)
+		must(t, err)
+		defer l.Close()
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.Copy(conn, conn)
+			conn.Close()
+		}()
+		conn, err := c.Dial(ctx, network, l.Addr().String())
+		must(t, err)
+		fmt.Fprint(conn, "hello")
+		must(t, conn.(interface{ CloseWrite() error }).CloseWrite())
+		if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
+			t.Errorf("%s: came back as %q: %v", network, got, err)
+		}
+		conn.Close()
+	}
+	_, err := c.Dial(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	wants(t, err, nil, s.addr()+": from there 127.0.0.1:", "Connection refused")
+	if errors.Is(err, ErrUnreachable) {
+		t.Error("the host itself was reached")
+	}
+	off := startSSHD(t, "AllowTcpForwarding no", "AllowStreamLocalForwarding no")
+	c = connect(t, off.config())
+	_, err = c.Dial(ctx, "tcp", s.addr())
+	wants(t, err, ErrForwarding, off.addr(), "AllowTcpForwarding")
+	_, err = c.Dial(ctx, "unix", s.dir+"/sock")
+	wants(t, err, nil, "AllowStreamLocalForwarding")
+	sh(t, c, "true") // the connection is as good as before
+}
+
+// A tiny machine: busybox is all that there is, with no program for digests.
+func TestTinyHost(t *testing.T) {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("skipped: busybox is not installed (apt-get install busybox-static)")
+	}
+	bin := t.TempDir()
+	for _, name := range strings.Fields("sh cat chmod find id ln ls mkdir mv printf readlink rm stat sync true sha256sum") {
+		must(t, os.Symlink(busybox, bin+"/"+name))
+	}
+	s := startSSHD(t, "SetEnv PATH="+bin, "Subsystem sftp /nonexistent")
+	c := connect(t, s.config())
+	ctx := context.Background()
+	for range 2 {
+		dir := t.TempDir()
+		data := bytes.Repeat([]byte("tiny"), sftpFrom)
+		must(t, c.Put(ctx, dir+"/a/b", bytes.NewReader(data), int64(len(data)), PutOptions{Mode: 0o711, Parents: true}))
+		must(t, c.Symlink(ctx, "a", dir+"/link"))
+		must(t, c.Symlink(ctx, "a/b", dir+"/link"))
+		if got, err := c.ReadFile(ctx, dir+"/link"); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes: %v", len(got), err)
+		}
+		if info, err := c.Stat(ctx, dir+"/a/b"); err != nil || info.Mode != 0o711 {
+			t.Errorf("%+v %v", info, err)
+		}
+		if names, err := c.List(ctx, dir+"/a"); err != nil || len(names) != 1 {
+			t.Errorf("%q %v", names, err)
+		}
+		must(t, c.Remove(ctx, dir+"/a"))
+		os.Remove(bin + "/sha256sum") // the second time the digest is read back
+	}
+}
