@@ -50,10 +50,13 @@ fence "here" {
 }
 
 output "url"`, secretWord, script))
+	l.edit("resource \"generic_application\" \"server\" {", "resource \"generic_application\" \"server\" {\n    environment = { TOKEN = var.bmc }")
 	plan := l.must(0, "plan")
 	plan.wants(t, "fence.bmc", "fence.here")
 	shown := []result{plan, l.run("plan", "--json"), l.must(0, "apply", "--auto-approve", "--json")}
 	l.settled()
+	l.untold(secretWord)
+	l.must(1, "plan", "--out", "secret.plan").wants(t, "sensitive")
 	l.served("n1")
 	l.groupOnline("web", "n1")
 

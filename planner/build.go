@@ -79,7 +79,8 @@ type builder struct {
 	destroy   bool
 	rereads   bool             // refresh-only
 	deposes   []statefile.Move // nodes that are made anew, with the addresses under which they leave
-	// remember: the state has to learn of a prevent_destroy, though nothing else changes.
+	// remember: the state has to learn of a prevent_destroy, or of what is sensitive,
+	// though nothing else changes.
 	remember bool
 	fresh    bool // there is no cluster yet: quorum rules do not apply
 }
@@ -344,13 +345,22 @@ func (b *builder) attributes(it *item) cty.Value {
 	if !ok || len(it.old.Attributes) == 0 {
 		return cty.NilVal
 	}
-	v, err := schema.FromJSON(it.old.Attributes, ty)
+	var like []cty.Value // what it may have been
+	if it.want != nil {
+		like = append(like, it.want.given, it.want.config)
+	}
+	if it.prior != nil && it.prior.Value != cty.NilVal {
+		like = append(like, it.prior.Value)
+	}
+	v, err := schema.FromJSON(b.in.State.Known(it.old, like...), ty)
 	if err != nil {
 		b.diags = append(b.diags, problem(hcl.DiagWarning, "State of "+it.addr.String()+" doesn't fit its type",
 			fmt.Sprintf("What the state holds of it could not be read (%s). It is taken for changed, and written anew by the next apply.", err)))
 		return cty.NilVal
 	}
-	it.applied = v
+	if it.prior != nil || len(it.old.Sensitive) == 0 { // else more may be known of it later
+		it.applied = v
+	}
 	return v
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 // content is what an object is but for its address, its name and what a
-// provider works out: of a group with its resources. False: not all is known.
+// provider works out, and but for what is secret in it: of a group with its
+// resources. False: not all is known.
 func (b *builder) content(it *item) (string, bool) {
 	var out strings.Builder
 	if !b.writeContent(&out, it) {
@@ -40,10 +41,20 @@ func (b *builder) writeContent(out *strings.Builder, it *item) bool {
 	if v == cty.NilVal || v.IsNull() {
 		return false
 	}
-	v, _ = v.UnmarkDeep()
+	v, _ = v.Unmark()
 	attrs := v.AsValueMap()
 	shape := b.shapes[typ].attrs
+	var hidden []string
+	if it.old != nil {
+		hidden = it.old.Sensitive
+	}
 	for name, e := range attrs {
+		if e.ContainsMarked() || slices.Contains(hidden, name) {
+			attrs[name] = cty.StringVal("(sensitive value)") // of what is gone, nobody knows it
+			continue
+		}
+		e, _ = e.UnmarkDeep()
+		attrs[name] = e
 		if name == "name" || shape[name].Computed || isAbsent(e) {
 			delete(attrs, name)
 		} else if !e.IsWhollyKnown() {

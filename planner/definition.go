@@ -51,8 +51,8 @@ func (b *builder) outputs() {
 				continue // nobody could tell an apply either
 			}
 			change := OutputChange{Actions: ActionCreate, Before: before, After: o.Value, Sensitive: o.Sensitive}
-			switch { // the state keeps no sensitive value to compare with
-			case had && o.Sensitive && b.in.State.Outputs[o.Name].Sensitive, had && before != cty.NilVal && same(before, o.Value),
+			switch {
+			case had && o.Sensitive && b.in.State.Outputs[o.Name].Sensitive && b.sameSecret(o.Name, o.Value), had && before != cty.NilVal && same(before, o.Value),
 				had && o.Runtime && before != cty.NilVal && sameKnown(before, o.Value):
 				change.Actions = ActionNoOp
 			case had:
@@ -69,6 +69,22 @@ func (b *builder) outputs() {
 			b.plan.OutputChanges[name] = OutputChange{Actions: ActionDelete, Before: before, After: cty.NilVal, Sensitive: o.Sensitive}
 		}
 	}
+}
+
+// sameSecret tells whether a sensitive output is what it was, by its digest. One
+// that is not known yet, or of which there is none, is taken for that.
+func (b *builder) sameSecret(name string, v cty.Value) bool {
+	was := b.in.State.Outputs[name].Digest
+	if was == "" || !v.IsWhollyKnown() {
+		return true
+	}
+	v, _ = v.UnmarkDeep()
+	ty, err := ctyjson.MarshalType(v.Type())
+	if err != nil {
+		return true
+	}
+	text, err := ctyjson.Marshal(v, v.Type())
+	return err != nil || b.in.State.OutputDigest(name, ty, text) == was
 }
 
 // sameKnown tells whether is may be the same as was: what it says of what the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/graph"
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 )
@@ -93,9 +94,12 @@ func (b *builder) order() {
 	if b.in.World.Objects != nil && !b.destroy {
 		for _, it := range b.items {
 			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr) {
-				prevent := it.want != nil && it.want.prevent
-				w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, prevent})
-				b.remember = b.remember || prevent != it.old.PreventDestroy
+				prevent, hides := it.want != nil && it.want.prevent, it.old.Sensitive
+				if it.want != nil {
+					hides = schema.SensitiveNames(it.want.config)
+				}
+				w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, prevent, hides})
+				b.remember = b.remember || prevent != it.old.PreventDestroy || !slices.Equal(hides, it.old.Sensitive)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/graph"
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // A refresh-only plan does nothing to any object: the state takes over what is
@@ -40,7 +41,7 @@ func (b *builder) takeOver(it *item) {
 		before, after := it.veil(s.guard(applied)), it.veil(s.guard(it.prior.Value))
 		c.Attributes = b.differ.diff(s, before, after, cty.NilVal)
 		for i := range c.Attributes {
-			c.Attributes[i].Cause, c.Attributes[i].Impact = CauseDrift, ""
+			c.Attributes[i].Cause, c.Attributes[i].Impact = CauseDrift, spec.ImpactNone
 			paths = append(paths, c.Attributes[i].Path)
 			c.Why = append(c.Why, "drifted: "+c.Attributes[i].Path)
 		}
@@ -63,7 +64,7 @@ func (b *builder) rereadWork() {
 		case it.change.Action() == "forget":
 			w.Gone = append(w.Gone, it.addr)
 		case it.prior != nil && it.prior.Value != cty.NilVal:
-			w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, it.old.PreventDestroy})
+			w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, it.old.PreventDestroy, it.old.Sensitive})
 		}
 	}
 	if len(b.in.Pending) > 0 {

@@ -53,6 +53,8 @@ type Kept struct {
 	Addr    addr.Address
 	Value   cty.Value
 	Prevent bool // prevent_destroy, for the state: it holds also once the block is gone
+	// Sensitive are the attributes that are so, for the state.
+	Sensitive []string
 }
 
 // Recheck is an object whose conditions are to be looked at after the apply.

@@ -29,8 +29,18 @@ const (
 )
 
 // Marshal writes s as a snapshot. FormatVersion and Checksum are filled in;
-// Objects have to be in address order, each once.
+// Objects have to be in address order, each once. Sensitive values are written as
+// digests.
 func Marshal(s *State) ([]byte, error) {
+	if s.DigestKey == "" && s.Secrets() {
+		keyed := *s
+		keyed.DigestKey = NewDigestKey()
+		s = &keyed
+	}
+	return marshal(s, FormatVersion)
+}
+
+func marshal(s *State, format string) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(1024 + 512*len(s.Objects))
 	enc := json.NewEncoder(&b)
@@ -45,10 +55,13 @@ func Marshal(s *State) ([]byte, error) {
 		}
 	}
 	b.WriteString("{\n")
-	field("format_version", FormatVersion)
+	field("format_version", format)
 	field("program", s.Program)
 	field("serial", s.Serial)
 	field("lineage", s.Lineage)
+	if s.DigestKey != "" {
+		field("digest_key", s.DigestKey)
+	}
 	if s.Cluster != nil {
 		field("cluster", s.Cluster)
 	}
@@ -81,7 +94,7 @@ func Marshal(s *State) ([]byte, error) {
 		}
 		if err == nil {
 			b.WriteString("    ")
-			err = enc.Encode(o)
+			err = enc.Encode(o.hidden(s.DigestKey))
 		}
 		if i < len(s.Objects)-1 {
 			b.Truncate(b.Len() - 1)

@@ -195,7 +195,7 @@ func TestUnmarshalForeign(t *testing.T) {
 		{"two", good + good, "behind the end"},
 		{"empty", "", "no clusterplan state|empty"},
 		{"of another program", `{"version": 4, "terraform_version": "1.11.4", "serial": 1}`, "no clusterplan state"},
-		{"newer", cut(`"format_version": "1.2"`, `"format_version": "1.3"`), "newer clusterplan"},
+		{"newer", cut(`"format_version": "1.3"`, `"format_version": "1.9"`), "newer clusterplan"},
 	} {
 		got, err := UnmarshalForeign([]byte(c.data))
 		if (err == nil || errors.Is(err, ErrEdited)) != (got != nil) {

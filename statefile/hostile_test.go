@@ -18,7 +18,7 @@ func record(text string) []byte {
 // Files that are made to hurt are refused, or read, within a bound of their size.
 func TestHostileFiles(t *testing.T) {
 	const n = 100_000
-	head := "{\n  \"format_version\": \"1.2\",\n  \"program\": \"x\",\n  \"serial\": 1,\n  \"lineage\": \"a\",\n  \"definition\": {},\n"
+	head := "{\n  \"format_version\": \"1.3\",\n  \"program\": \"x\",\n  \"serial\": 1,\n  \"lineage\": \"a\",\n  \"definition\": {},\n"
 	objects := func(s string) []byte { return sealed(head + "  \"objects\": " + s + ",\n") }
 	object := `{"addr":"node.n","type":"node","provider":"p","id":"i","attributes":%s%s}`
 	deep := strings.Repeat("[", n) + strings.Repeat("]", n)
@@ -32,7 +32,7 @@ func TestHostileFiles(t *testing.T) {
 		"one key, often":  objects("[" + fmt.Sprintf(object, "{"+strings.Repeat(`"a":1,`, n)+`"a":1}`, "") + "]"),
 		"empty history":   sealed(head + "  \"history\": [" + strings.Repeat("{},", n) + "{}],\n  \"objects\": [],\n"),
 		"moves in it":     sealed(head + "  \"history\": [{\"moved\":{\"moves\":[" + strings.Repeat("{},", n) + "{}]}}],\n  \"objects\": [],\n"),
-		"huge serial":     sealed("{\n  \"format_version\": \"1.2\",\n  \"serial\": 1e999999999,\n"),
+		"huge serial":     sealed("{\n  \"format_version\": \"1.3\",\n  \"serial\": 1e999999999,\n"),
 		"a long word":     []byte(strings.Repeat("x", n)),
 		"open brackets":   []byte(strings.Repeat("{\"a\":", n)),
 		"many checksums":  []byte(strings.Repeat(checksumStart, n/10)),

@@ -2,6 +2,7 @@ package statefile
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,19 @@ type Journal struct {
 	Torn    bool
 }
 
-func encodeEntry(e *Entry) ([]byte, error) {
+func encodeEntry(e *Entry, key string) ([]byte, error) {
+	if i := e.Intent; i != nil && i.Object != nil {
+		intent := *i
+		intent.Object = i.Object.hidden(key)
+		one := *e
+		one.Intent, e = &intent, &one
+	}
+	if r := e.Result; r != nil && r.Object != nil {
+		result := *r
+		result.Object = r.Object.hidden(key)
+		one := *e
+		one.Result, e = &result, &one
+	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -80,6 +93,9 @@ func DecodeJournal(data []byte, keys Keys) (*Journal, error) {
 			var e Entry
 			if e, err = decodeEntry(plain); err == nil {
 				j.Entries = append(j.Entries, e)
+				if e.Begin != nil && e.Begin.DigestKey != "" {
+					j.Chain.key = e.Begin.DigestKey
+				}
 			}
 		}
 		if errors.Is(err, ErrNewer) {
@@ -173,6 +189,7 @@ func Fold(s State, entries []Entry) (State, []Pending) {
 			if s.Lineage == "" {
 				s.Lineage = e.Begin.Lineage
 			}
+			s.DigestKey = cmp.Or(s.DigestKey, e.Begin.DigestKey)
 			s.begun(e.Time, e.Begin)
 		case e.Cluster != nil:
 			s.Cluster = e.Cluster

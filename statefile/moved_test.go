@@ -18,7 +18,7 @@ func TestMovedInTheJournal(t *testing.T) {
 	begun := object(node("n1"), "00000000000000d1")
 	begun.DependsOn = []addr.Address{g}
 	before := []Entry{
-		{Begin: &Begin{Run: "r"}},
+		{Begin: &Begin{Run: "r", DigestKey: "a2V5"}},
 		{Intent: &Intent{Addr: node("n1"), Action: "create", Phase: "install", Object: &begun}},
 	}
 	base := *sample(5)

@@ -2,6 +2,7 @@ package statefile
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/base64"
@@ -61,7 +62,11 @@ type Chain struct {
 	n    uint64 // records so far, with the key's
 	last [chacha20poly1305.Overhead]byte
 	aead cipher.AEAD // nil: in plain
+	key  string      // of digests, as the last Begin has it
 }
+
+// DigestKey is the key of the digests in the journal; "": it has none yet.
+func (c *Chain) DigestKey() string { return c.key }
 
 // Sealed tells whether the journal so far is encrypted.
 func (c *Chain) Sealed() bool { return c.aead != nil }
@@ -81,7 +86,15 @@ func (c *Chain) Append(dst []byte, e *Entry, keys Keys) ([]byte, error) {
 		}
 		dst = c.record(dst, append([]byte(keyStart), base64.StdEncoding.EncodeToString(sealed)...))
 	}
-	text, err := encodeEntry(e)
+	if e.Begin != nil {
+		begin := *e.Begin
+		if begin.DigestKey = cmp.Or(begin.DigestKey, c.key); begin.DigestKey == "" {
+			begin.DigestKey = NewDigestKey()
+		}
+		one := *e
+		one.Begin, e, c.key = &begin, &one, begin.DigestKey
+	}
+	text, err := encodeEntry(e, c.key)
 	if err != nil {
 		return dst, err
 	}

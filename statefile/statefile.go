@@ -18,16 +18,17 @@ import (
 )
 
 // FormatVersion of the snapshot and the journal that this program writes.
-const FormatVersion = "1.2"
+const FormatVersion = "1.3"
 
 // State is the snapshot.
 type State struct {
 	FormatVersion string            `json:"format_version"`
-	Program       string            `json:"program"`           // version that wrote it
-	Serial        uint64            `json:"serial"`            // grows with each write of the snapshot
-	Lineage       string            `json:"lineage"`           // random, given once
-	Cluster       *Cluster          `json:"cluster,omitempty"` // nil before the first apply and after destroy
-	Objects       []Object          `json:"objects"`           // in address order
+	Program       string            `json:"program"`              // version that wrote it
+	Serial        uint64            `json:"serial"`               // grows with each write of the snapshot
+	Lineage       string            `json:"lineage"`              // random, given once
+	Cluster       *Cluster          `json:"cluster,omitempty"`    // nil before the first apply and after destroy
+	DigestKey     string            `json:"digest_key,omitempty"` // of sensitive values; base64, given once
+	Objects       []Object          `json:"objects"`              // in address order
 	Outputs       map[string]Output `json:"outputs,omitempty"`
 	Definition    Definition        `json:"definition"`
 	History       History           `json:"history,omitempty"` // applies, oldest first
@@ -67,7 +68,7 @@ type Object struct {
 	Phases         []string        `json:"phases,omitempty"`     // of a create or delete under way: those that are done
 	Tainted        string          `json:"tainted,omitempty"`    // why it has to be made again
 	PreventDestroy bool            `json:"prevent_destroy,omitempty"`
-	Sensitive      []string        `json:"sensitive,omitempty"` // attributes that the definition calls so: never shown
+	Sensitive      []string        `json:"sensitive,omitempty"` // attributes that the definition calls so: never shown, and written as digests
 }
 
 // Output is an output's last value.
@@ -75,6 +76,7 @@ type Output struct {
 	Value     json.RawMessage `json:"value"` // cty JSON; null where sensitive
 	Type      json.RawMessage `json:"type"`
 	Sensitive bool            `json:"sensitive,omitempty"`
+	Digest    string          `json:"digest,omitempty"` // of the value, where that is sensitive; "": not known
 }
 
 // Entry is one record of the journal. Exactly one of the pointers is set.
@@ -93,7 +95,8 @@ type Begin struct {
 	Run        string     `json:"run"`
 	Serial     uint64     `json:"serial"` // of the snapshot that it rests on
 	Lineage    string     `json:"lineage"`
-	Generation uint64     `json:"generation"` // of the lock
+	DigestKey  string     `json:"digest_key,omitempty"` // of the state
+	Generation uint64     `json:"generation"`           // of the lock
 	Who        string     `json:"who"`
 	Holder     *Holder    `json:"holder,omitempty"` // of the lock
 	Definition Definition `json:"definition"`

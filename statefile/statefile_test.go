@@ -135,10 +135,10 @@ func TestUnmarshalErrors(t *testing.T) {
 		{"zeros", strings.Repeat("\x00", 4096), ErrDamaged, "line 1"},
 		{"laid out anew", strings.ReplaceAll(good, "\n  ", "\n\t"), ErrDamaged, "no checksum"},
 		{"something behind", good + "\n", ErrDamaged, "checksum"},
-		{"no version", strings.Replace(good, `"1.2"`, `"x"`, 1), ErrDamaged, `format_version is "x"`},
-		{"next minor", strings.Replace(good, `"1.2"`, `"1.3"`, 1), ErrNewer, "clusterplan 0.1.0 wrote it in format 1.3"},
-		{"next major, of another shape", `{"format_version": "2.0", "program": "3.0.0", "serial": {}}`, ErrNewer, "this program reads up to 1.2"},
-		{"older", strings.Replace(good, `"1.2"`, `"0.9"`, 1), nil, "older than this program reads"},
+		{"no version", strings.Replace(good, `"1.3"`, `"x"`, 1), ErrDamaged, `format_version is "x"`},
+		{"next minor", strings.Replace(good, `"1.3"`, `"1.9"`, 1), ErrNewer, "clusterplan 0.1.0 wrote it in format 1.9"},
+		{"next major, of another shape", `{"format_version": "2.0", "program": "3.0.0", "serial": {}}`, ErrNewer, "this program reads up to 1.3"},
+		{"older", strings.Replace(good, `"1.3"`, `"0.9"`, 1), nil, "older than this program reads"},
 	} {
 		_, err := Unmarshal([]byte(c.data))
 		if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.words) {
@@ -163,7 +163,7 @@ func entries() []Entry {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
 	o := object(node("n1"), "00000000000000a1")
 	return []Entry{
-		{Time: at, Begin: &Begin{Run: "r1", Serial: 7, Lineage: "00000000000000aa", Generation: 1, Who: "anna@host"}},
+		{Time: at, Begin: &Begin{Run: "r1", Serial: 7, Lineage: "00000000000000aa", DigestKey: "a2V5", Generation: 1, Who: "anna@host"}},
 		{Time: at, Cluster: &Cluster{ID: "00000000000000c1"}},
 		{Time: at, Intent: &Intent{Addr: o.Addr, Action: "create", Phase: "install", Object: &o}},
 		{Time: at, Result: &Result{Addr: o.Addr, Phase: "install", Object: &o}},

@@ -22,6 +22,12 @@ var formats = []struct {
 	{"1.1", func(*State) error { return nil }},
 	// The history of applies, with their variables. That of before is not known.
 	{"1.2", func(*State) error { return nil }},
+	// Sensitive values are digests, of outputs as well. Those of before become it.
+	{"1.3", func(s *State) error {
+		s.DigestKey = s.derivedKey()
+		s.hide()
+		return nil
+	}},
 }
 
 // Upgrade reads a snapshot of this or an older format and makes it one of today's;

@@ -62,7 +62,7 @@ lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the
 lang/spec, cty < lang/schema                              # values to the model and back
 lang/spec, lang/schema, graph, hcl, cty, cty-yaml, xtext < lang   # the language; xtext: character sets, of two functions
 
-lang/addr, cty, crypto < statefile                        # types and codecs, no files; a journal's records are sealed one by one
+lang/addr, lang/spec, cty, crypto < statefile             # types and codecs, no files; a journal's records are sealed one by one; what stands for a sensitive value, everybody knows
 statefile, age < statefile/seal                           # encryption at rest
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
 statefile, internal/atomicfile < statefile/httpstore       # behind an address, as Terraform's HTTP backend; puts aside in files

@@ -207,7 +207,11 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 // begin opens the journal, and makes the cluster's identity durable before
 // anything rests on it.
 func (r *runner) begin() error {
+	if r.cfg.State.DigestKey == "" {
+		r.cfg.State.DigestKey = statefile.NewDigestKey()
+	}
 	begin := r.cfg.Begin
+	begin.DigestKey = r.cfg.State.DigestKey
 	if err := r.append(statefile.Entry{Begin: &begin}); err != nil {
 		return err
 	}
@@ -290,7 +294,7 @@ func (r *runner) settle() error {
 			continue
 		}
 		o := *r.cfg.State.Find(k.Addr) // what is kept was in the state
-		o.Attributes = toJSON(k.Value)
+		o.Attributes, o.Sensitive = toJSON(k.Value), k.Sensitive
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: k.Addr, Object: &o}})
 	}
 	for _, a := range r.work.Gone {
@@ -328,7 +332,7 @@ func (r *runner) keep(state *statefile.State) {
 	}
 	for _, k := range r.work.Kept {
 		if i, ok := at[k.Addr]; ok {
-			state.Objects[i].PreventDestroy = k.Prevent
+			state.Objects[i].PreventDestroy, state.Objects[i].Sensitive = k.Prevent, k.Sensitive
 			if text := toJSON(k.Value); !bytes.Equal(text, state.Objects[i].Attributes) {
 				state.Objects[i].Attributes = text
 			}

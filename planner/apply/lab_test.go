@@ -67,12 +67,8 @@ func (j *journal) Append(entries ...statefile.Entry) error {
 		}
 	}
 	for _, e := range entries {
-		text, err := json.Marshal(e) // as a disk would have it
+		back, err := j.written(e)
 		if err != nil {
-			return err
-		}
-		var back statefile.Entry
-		if err := json.Unmarshal(text, &back); err != nil {
 			return err
 		}
 		j.entries = append(j.entries, back)
@@ -81,6 +77,39 @@ func (j *journal) Append(entries ...statefile.Entry) error {
 		return errKilled
 	}
 	return nil
+}
+
+// written is an entry as a disk would have it.
+func (j *journal) written(e statefile.Entry) (back statefile.Entry, err error) {
+	var chain statefile.Chain
+	var data []byte
+	if len(j.entries) > 0 { // it has the key of the digests
+		if data, err = chain.Append(data, &j.entries[0], nil); err != nil {
+			return e, err
+		}
+	}
+	if data, err = chain.Append(data, &e, nil); err != nil {
+		return e, err
+	}
+	read, err := statefile.DecodeJournal(data, nil)
+	if err != nil {
+		return e, err
+	}
+	return read.Entries[len(read.Entries)-1], nil
+}
+
+// onDisk is a state as it is read again.
+func onDisk(t testing.TB, s statefile.State) statefile.State {
+	t.Helper()
+	text, err := statefile.Marshal(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := statefile.Unmarshal(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *back
 }
 
 func newLab(t testing.TB) *lab {
@@ -217,7 +246,7 @@ func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.
 	res, err := apply.Run(context.Background(), cfg)
 	// What has no end stays in the journal, as a store keeps it.
 	if _, pending := l.current(); !l.journal.dead && len(pending) == 0 {
-		l.state = res.State
+		l.state = onDisk(l.t, res.State)
 		l.state.Serial++
 		l.journal = journal{}
 	}

@@ -46,7 +46,23 @@ func (r *runner) resolve(a addr.Address, s spec.Schema, config cty.Value, keep f
 		config = v
 	}
 	config, _ = config.UnmarkDeep()
-	return config, nil
+	if a.Type == addr.TypeFence {
+		return config, nil // the cluster puts its own secrets in the place of digests
+	}
+	return config, known(a, config)
+}
+
+// known refuses what is known by a digest alone.
+func known(a addr.Address, v cty.Value) error {
+	return cty.Walk(v, func(path cty.Path, e cty.Value) (bool, error) {
+		if e.Type() != cty.String || !e.IsKnown() || e.IsNull() {
+			return true, nil
+		}
+		if _, is := spec.IsDigest(e.AsString()); is {
+			return false, fmt.Errorf("%s of %s is sensitive and stays as it is (ignore_changes), but the state has only a digest of it; plan again once the cluster tells what it has", schema.PathString(path), a)
+		}
+		return true, nil
+	})
 }
 
 // outputs are the outputs' values after the run; what is still unknown keeps
@@ -70,10 +86,11 @@ func (r *runner) outputs(ctx context.Context, res *Result) map[string]statefile.
 		if err != nil {
 			continue
 		}
+		one := statefile.Output{Value: text, Type: ty, Sensitive: o.Sensitive}
 		if o.Sensitive {
-			text = []byte("null")
+			one.Value, one.Digest = []byte("null"), r.cfg.State.OutputDigest(o.Name, ty, text)
 		}
-		out[o.Name] = statefile.Output{Value: text, Type: ty, Sensitive: o.Sensitive}
+		out[o.Name] = one
 	}
 	return out
 }
@@ -100,5 +117,5 @@ func (r *runner) stored(o *statefile.Object) (cty.Value, error) {
 	if !ok {
 		return cty.NilVal, fmt.Errorf("provider %s has no objects of type %s", o.Provider, o.Type)
 	}
-	return schema.FromJSON(o.Attributes, schema.Type(s))
+	return schema.FromJSON(r.cfg.State.Known(o), schema.Type(s))
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/zclconf/go-cty/cty"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clusterplan/clusterplan/lang"
@@ -120,6 +121,16 @@ func Live(ctx context.Context, registry *providers.Registry, world *planner.Worl
 // database, what is in it is not asked for one by one.
 func collect(cfg Config, world planner.World) ([]target, error) {
 	var out []target
+	// By what the definition has, the secrets of what it had are known where they are
+	// the same. An object may have another address there.
+	like := map[string][]cty.Value{}
+	if cfg.Definition != nil {
+		for i := range cfg.Definition.Objects {
+			if o := &cfg.Definition.Objects[i]; schema.IsSensitive(o.Value) {
+				like[o.Type] = append(like[o.Type], o.Value)
+			}
+		}
+	}
 	add := func(o *statefile.Object) error {
 		if o.Addr.IsResource() {
 			return nil // comes with its group
@@ -139,7 +150,7 @@ func collect(cfg Config, world planner.World) ([]target, error) {
 		if _, holds := p.(providers.LiveReader); holds && o.Type != addr.TypeFence {
 			// Who holds the database tells all of these by itself.
 		} else if s, ok := p.Schema().Objects[o.Type]; ok && len(o.Attributes) > 0 {
-			v, err := schema.FromJSON(o.Attributes, schema.Type(s))
+			v, err := schema.FromJSON(cfg.State.Known(o, like[o.Type]...), schema.Type(s))
 			if err != nil {
 				return fmt.Errorf("refresh %s: its attributes in the state: %w", o.Addr, err)
 			}

@@ -216,6 +216,9 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if f.IsSensitive(name) {
 				shown.Parameters[name] = client.SealParameter(f.ID, name, value)
 			}
+			if slices.ContainsFunc(db.conf.Fences, func(c client.ConfigFence) bool { return c.Spec.ID == id && c.Spec.Parameters[name] == value }) {
+				shown.Parameters[name] = value // its own secret
+			}
 		}
 		i := slices.IndexFunc(db.conf.Fences, func(c client.ConfigFence) bool { return c.Spec.ID == id })
 		if i < 0 {

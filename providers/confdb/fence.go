@@ -3,6 +3,7 @@ package confdb
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -39,6 +40,7 @@ func (p *Provider) applyFence(ctx context.Context, req providers.ApplyRequest) (
 	if err != nil {
 		return providers.ApplyResponse{}, err
 	}
+	var there *spec.Fence
 	if req.Prior != nil {
 		db, err := p.recent(ctx)
 		if err != nil {
@@ -46,10 +48,17 @@ func (p *Provider) applyFence(ctx context.Context, req providers.ApplyRequest) (
 		}
 		if old := db.fences[f.ID]; old != nil && old.Spec.ManagedBy != spec.ManagedBy && !req.Adopt {
 			return providers.ApplyResponse{}, foreignFence(old.Spec)
+		} else if old != nil {
+			there = &old.Spec
 		}
 	}
+	sent := f
+	sent.Parameters = maps.Clone(f.Parameters)
+	if err := keepSecrets(&sent, there); err != nil {
+		return providers.ApplyResponse{}, err
+	}
 	if err := p.write(ctx, func(c *client.Client) error {
-		_, err := c.PutFence(ctx, f, 0)
+		_, err := c.PutFence(ctx, sent, 0)
 		return err
 	}); err != nil {
 		return providers.ApplyResponse{}, fmt.Errorf("put fence %s: %w", f.Name, err)
@@ -86,8 +95,24 @@ func (p *Provider) deleteFence(ctx context.Context, req providers.ApplyRequest) 
 	return nil
 }
 
+// keepSecrets puts in the place of secrets that nobody here knows what the database
+// shows for them, which stands for its own.
+func keepSecrets(f *spec.Fence, old *spec.Fence) error {
+	for name, value := range f.Parameters {
+		if _, is := spec.IsDigest(value); !is {
+			continue
+		}
+		if old == nil || old.Parameters[name] == "" {
+			return fmt.Errorf("parameter %s of fence %s stays as it is (ignore_changes), but the cluster has none, and the state only a digest of it; give it in the definition, and don't ignore it for one apply", name, f.Name)
+		}
+		f.Parameters[name] = old.Parameters[name]
+	}
+	return nil
+}
+
 // readFence is a fence as the database has it. Secrets never leave the agents:
-// where what stands for one is that of the last applied value, it is that.
+// where what stands for one is that of the last applied value, it is that. Where
+// of that too there is only a digest, the two can't be told apart.
 func readFence(f spec.Fence, prior *providers.Object) (*providers.Object, error) {
 	var was spec.Fence
 	if prior != nil && prior.Value != cty.NilVal && !prior.Value.IsNull() {
@@ -97,8 +122,10 @@ func readFence(f spec.Fence, prior *providers.Object) (*providers.Object, error)
 	}
 	known := make(map[string]string, len(f.Parameters))
 	for name, value := range f.Parameters {
-		if old, ok := was.Parameters[name]; ok && f.IsSensitive(name) && client.SealParameter(f.ID, name, old) == value {
-			value = old
+		if old, ok := was.Parameters[name]; ok && f.IsSensitive(name) {
+			if _, is := spec.IsDigest(old); is || client.SealParameter(f.ID, name, old) == value {
+				value = old
+			}
 		}
 		known[name] = value
 	}

@@ -1,6 +1,7 @@
 package confdb
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/zclconf/go-cty/cty"
@@ -56,5 +57,26 @@ func TestSecretsOfFences(t *testing.T) {
 		if same := got.Object.Value.RawEquals(value(c.applied)); same != c.same {
 			t.Errorf("applied %s: read %#v", c.applied, got.Object.Value)
 		}
+	}
+
+	// Of what was applied there is only a digest: it reads as that, and is sent as
+	// what the cluster knows for its own.
+	digest := value(spec.Digest('s', strings.Repeat("x", 43)))
+	got, err := f.provider().Read(t.Context(), providers.ReadRequest{Addr: req.Addr, Type: req.Type, ID: "f1", Prior: &providers.Object{ID: "f1", Value: digest}})
+	if err != nil || !got.Object.Value.RawEquals(digest) {
+		t.Fatalf("%v: read %#v", err, got.Object)
+	}
+	req.Planned, req.Prior = digest, got.Object
+	resp, err := f.provider().Apply(t.Context(), req)
+	if err != nil || !resp.Object.Value.RawEquals(digest) {
+		t.Fatalf("%v: %#v", err, resp.Object)
+	}
+	got, err = f.provider().Read(t.Context(), providers.ReadRequest{Addr: req.Addr, Type: req.Type, ID: "f1", Prior: &providers.Object{ID: "f1", Value: value("hunter2")}})
+	if err != nil || !got.Object.Value.RawEquals(value("hunter2")) {
+		t.Errorf("%v: the secret was changed: %#v", err, got.Object)
+	}
+	req.ID, req.Prior = "f2", nil
+	if _, err := f.provider().Apply(t.Context(), req); err == nil || !strings.Contains(err.Error(), "only a digest") {
+		t.Errorf("a digest was sent as a secret: %v", err)
 	}
 }

@@ -18,10 +18,8 @@ func (s *server) putFence(c *call) error {
 	if id := c.r.PathValue("id"); f.ID != id {
 		return bad("the fence's id is %q in the path and %q in the body", id, f.ID)
 	}
-	for name, value := range f.Parameters {
-		if value == spec.Hidden || strings.HasPrefix(value, "sha256:") && f.IsSensitive(name) {
-			return bad("parameter %s holds what this API shows in place of its value; write the value itself", name)
-		}
+	if err := s.ownSecrets(c, &f); err != nil {
+		return err
 	}
 	cmd, err := c.command("")
 	if err != nil {
@@ -29,6 +27,30 @@ func (s *server) putFence(c *call) error {
 	}
 	cmd.PutFence = &f
 	return s.commit(c, cmd)
+}
+
+// ownSecrets puts the fence's own secrets in the place of what admins are shown for
+// them. What stands for another value is refused, for it can't be a value.
+func (s *server) ownSecrets(c *call, f *spec.Fence) error {
+	for name, value := range f.Parameters {
+		shown := value == spec.Hidden || strings.HasPrefix(value, "sha256:") && f.IsSensitive(name)
+		if !shown {
+			continue
+		}
+		var own string
+		if err := s.read(c.ctx, func(st *confdb.State, _ member.Status) {
+			if old := st.Fences[f.ID]; old != nil {
+				own = old.Spec.Parameters[name]
+			}
+		}); err != nil {
+			return err
+		}
+		if own == "" || client.SealParameter(f.ID, name, own) != value {
+			return bad("parameter %s holds what this API shows in place of a value that the fence doesn't have; write the value itself", name)
+		}
+		f.Parameters[name] = own
+	}
+	return nil
 }
 
 func (s *server) deleteFence(c *call) error {

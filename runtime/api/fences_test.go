@@ -42,9 +42,15 @@ func TestFences(t *testing.T) {
 		if got := conf.Fences[0].Spec.Parameters; got["password"] != want || got["port"] != "623" {
 			t.Errorf("as %s: %v", role, got)
 		}
-		if code, text := put(conf.Fences[0].Spec); code != 400 {
-			t.Errorf("what is shown was written back: %d %s", code, text)
+		code, text := put(conf.Fences[0].Spec)
+		if admin := role == client.RoleAdmin; admin != (code == 200) || !admin && code != 400 {
+			t.Errorf("what is shown to %s was written back: %d %s", role, code, text)
 		}
+	}
+	other := fence
+	other.Parameters = map[string]string{"ip": client.SealParameter("f1", "ip", "10.9.8.8")}
+	if code, text := put(other); code != 400 {
+		t.Errorf("what stands for another value was written: %d %s", code, text)
 	}
 	if f.state.Fences["f1"].Spec.Parameters["password"] != "hunter2" {
 		t.Errorf("%+v", f.state.Fences["f1"])

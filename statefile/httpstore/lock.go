@@ -1,6 +1,7 @@
 package httpstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -212,6 +213,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 			}
 			b := *e.Begin
 			b.Format, b.Serial, b.Lineage, b.Generation = statefile.FormatVersion, l.base.Serial, lineage, l.info.Generation
+			b.DigestKey = cmp.Or(l.base.DigestKey, chain.DigestKey(), b.DigestKey)
 			b.Holder = &statefile.Holder{Lock: l.info.ID, Host: l.info.Host, PID: l.info.PID}
 			e.Begin, begun = &b, true
 		}
@@ -229,7 +231,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 	if err := l.put(&envelope{Lineage: lineage, State: state, Journal: data}); err != nil {
 		return err
 	}
-	l.chain, l.begun, l.base.Lineage = chain, begun, lineage
+	l.chain, l.begun, l.base.Lineage, l.base.DigestKey = chain, begun, lineage, chain.DigestKey()
 	return nil
 }
 
@@ -238,6 +240,7 @@ func (l *Lock) Finish(st statefile.State) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st.Serial, st.Lineage = l.base.Serial, l.base.Lineage
+	st.DigestKey = cmp.Or(l.base.DigestKey, l.chain.DigestKey(), st.DigestKey)
 	return l.finish(st)
 }
 
@@ -259,6 +262,9 @@ func (l *Lock) finish(st statefile.State) error {
 	st.Program, st.Serial = l.s.opts.Program, st.Serial+1
 	if st.Lineage == "" {
 		st.Lineage = newID()
+	}
+	if st.DigestKey == "" {
+		st.DigestKey = statefile.NewDigestKey()
 	}
 	data, err := statefile.Marshal(&st)
 	if err == nil {

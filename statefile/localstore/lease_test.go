@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -294,6 +295,13 @@ func TestOlderFormats(t *testing.T) {
 			after, err := os.ReadFile(path)
 			if err != nil || !strings.Contains(string(after), `"format_version": "`+statefile.FormatVersion+`"`) {
 				t.Errorf("written back as %.40s, %v", after, err)
+			}
+			if secret := regexp.MustCompile(`"command":\["sleep".*"sensitive":\["command"\]`); secret.Match(before) { // a copy has none of it
+				if before, err = statefile.Redact(before); err != nil || secret.Match(before) || secret.Match(after) {
+					t.Error("the secret is no digest", err)
+				}
+			} else if strings.Contains(dir, "1.1") {
+				t.Error("there is no secret in it")
 			}
 			kept, err := os.ReadFile(fmt.Sprintf("%s.%d.format-%s.backup", path, snap.State.Serial, format))
 			if err != nil || string(kept) != string(before) {

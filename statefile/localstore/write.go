@@ -2,6 +2,7 @@ package localstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 			}
 			b := *e.Begin
 			b.Format, b.Serial, b.Lineage, b.Generation = statefile.FormatVersion, l.base.Serial, lineage, l.info.Generation
+			b.DigestKey = cmp.Or(l.base.DigestKey, chain.DigestKey(), b.DigestKey)
 			p := l.info.process
 			b.Holder = &statefile.Holder{Lock: l.info.ID, Host: p.Host, PID: p.PID, Started: p.Started, Boot: p.Boot, Namespace: p.Namespace}
 			e.Begin, begun = &b, true
@@ -73,7 +75,7 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 		l.broken = err
 		return err
 	}
-	l.chain, l.begun, l.base.Lineage = chain, begun, lineage
+	l.chain, l.begun, l.base.Lineage, l.base.DigestKey = chain, begun, lineage, chain.DigestKey()
 	return nil
 }
 
@@ -148,6 +150,7 @@ func (l *Lock) Finish(st statefile.State) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st.Serial, st.Lineage = l.base.Serial, l.base.Lineage
+	st.DigestKey = cmp.Or(l.base.DigestKey, l.chain.DigestKey(), st.DigestKey)
 	return l.finish(st)
 }
 
@@ -180,6 +183,9 @@ func (l *Lock) finish(st statefile.State) error {
 	if st.Lineage == "" {
 		st.Lineage = newID()
 	}
+	if st.DigestKey == "" {
+		st.DigestKey = statefile.NewDigestKey()
+	}
 	data, err := statefile.Marshal(&st)
 	if err == nil {
 		data, err = l.s.seal(data)
@@ -198,7 +204,7 @@ func (l *Lock) finish(st statefile.State) error {
 	if err := l.keepOlder(); err != nil {
 		return l.raced(err)
 	}
-	if err := l.s.keepBackup(); err != nil {
+	if err := l.s.keepBackup(l.redacts()); err != nil {
 		return l.raced(err)
 	}
 	l.s.step("snapshot")
@@ -259,16 +265,22 @@ func (l *Lock) keepOlder() error {
 	}
 	l.s.step("keep older format")
 	name := fmt.Sprintf("%s.%d.format-%s.backup", l.s.path, l.base.Serial, l.format)
-	err := l.s.second(name)
+	err := l.s.second(name, l.redacts())
 	if noLinks(err) {
 		if err = fs.ErrExist; !exists(name) {
-			err = l.s.copyTo(name)
+			err = l.s.copyTo(name, l.redacts())
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return l.s.fileError("keep a backup of", err)
 	}
 	return nil
+}
+
+// redacts tells whether the snapshot is of an older format and has sensitive values
+// in plain, which no copy of it keeps.
+func (l *Lock) redacts() bool {
+	return l.format != "" && l.format != statefile.FormatVersion && l.base.Secrets()
 }
 
 // Keep writes what is known, with the journal folded in, beside the state under
@@ -314,16 +326,16 @@ func (l *Lock) Keep(ctx context.Context) (string, error) {
 
 // keepBackup gives the present snapshot its second name, which replaces that of
 // the one before in one step.
-func (s *Store) keepBackup() error {
+func (s *Store) keepBackup(redact bool) error {
 	tmp := filepath.Join(filepath.Dir(s.path), atomicfile.Prefix+filepath.Base(s.path)+"-backup")
 	os.Remove(tmp)
 	s.step("link backup")
-	err := s.second(tmp)
+	err := s.second(tmp, redact)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if noLinks(err) {
-		if err = s.copyTo(s.backup()); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if err = s.copyTo(s.backup(), redact); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 	}
@@ -345,8 +357,11 @@ func noLinks(err error) bool {
 }
 
 // second gives the snapshot a second name. What is in plain gets none where what
-// is written is encrypted: it would be left over.
-func (s *Store) second(name string) error {
+// is written is encrypted, or what is to be redacted: it would be left over.
+func (s *Store) second(name string, redact bool) error {
+	if redact {
+		return unix.ENOTSUP // copyTo does
+	}
 	if statefile.Seals(s.opts.Keys) {
 		begin := make([]byte, 64)
 		f, err := os.Open(s.path)
@@ -363,8 +378,11 @@ func (s *Store) second(name string) error {
 }
 
 // copyTo writes what the snapshot says to a file of its own.
-func (s *Store) copyTo(name string) error {
+func (s *Store) copyTo(name string, redact bool) error {
 	data, err := s.readFile(s.path)
+	if err == nil && redact && !statefile.Sealed(data) {
+		data, err = statefile.Redact(data)
+	}
 	if err == nil && !statefile.Sealed(data) {
 		data, err = s.seal(data)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // selfTimeout bounds how long one node may take to say what it is.
@@ -91,19 +92,19 @@ func (s *Session) knownStatus() (*client.Status, error) {
 			}
 		case o.Addr.Type == addr.TypeCluster:
 			var c spec.Cluster
-			if err = s.decode(o.Type, o.Attributes, &c); err == nil {
+			if err = s.decode(&o, &c); err == nil {
 				out.Quorum.Model = c.Quorum.Model
 			}
 		case o.Addr.Type == addr.TypeNode:
 			var n spec.Node
-			if err = s.decode(o.Type, o.Attributes, &n); err == nil {
+			if err = s.decode(&o, &n); err == nil {
 				out.Nodes = append(out.Nodes, client.StatusNode{Name: n.Name, State: spec.NodeUnknown, Address: s.endpoint(o.ID), Zone: n.Zone,
 					Role: n.Role, Votes: n.Votes, Spare: n.Spare})
 				out.Quorum.Votes += n.Votes
 			}
 		case o.Addr.Type == addr.TypeFence:
 			var f spec.Fence
-			if err = s.decode(o.Type, o.Attributes, &f); err == nil {
+			if err = s.decode(&o, &f); err == nil {
 				sf := client.StatusFence{Name: f.Name, Agent: f.Agent, Level: f.Level, Nodes: []string{}}
 				for _, n := range out.Nodes { // nodes stand before fences
 					if f.Covers(n.Name) {
@@ -133,17 +134,17 @@ func (s *Session) endpoint(nodeID string) string {
 }
 
 // decode reads an object's attributes by whichever provider has its type.
-func (s *Session) decode(typ string, attributes []byte, into any) error {
+func (s *Session) decode(o *statefile.Object, into any) error {
 	for _, sch := range s.registry.Schemas() {
-		if shape, ok := sch.Objects[typ]; ok {
-			v, err := schema.FromJSON(attributes, schema.Type(shape))
+		if shape, ok := sch.Objects[o.Type]; ok {
+			v, err := schema.FromJSON(s.Snap.State.Known(o), schema.Type(shape))
 			if err != nil {
 				return err
 			}
 			return schema.DecodeKnown(v, into)
 		}
 	}
-	return fmt.Errorf("no provider knows the type %q", typ)
+	return fmt.Errorf("no provider knows the type %q", o.Type)
 }
 
 func compare(a, b string) int {
