@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,13 +51,15 @@ fence "here" {
 }
 
 output "url"`, secretWord, script))
-	l.edit("resource \"generic_application\" \"server\" {", "resource \"generic_application\" \"server\" {\n    environment = { TOKEN = var.bmc }")
+	l.edit(`{ URL = "http://${var.address}/" }`, `{ URL = "http://${var.address}/", TOKEN = var.bmc }`)
 	plan := l.must(0, "plan")
 	plan.wants(t, "fence.bmc", "fence.here")
 	shown := []result{plan, l.run("plan", "--json"), l.must(0, "apply", "--auto-approve", "--json")}
 	l.settled()
 	l.untold(secretWord)
 	l.must(1, "plan", "--out", "secret.plan").wants(t, "sensitive")
+	other := l.must(2, "plan", "--detailed-exitcode", "--var", "bmc=another")
+	other.wants(t, "TOKEN = (sensitive value)", "password", "2 to change")
 	l.served("n1")
 	l.groupOnline("web", "n1")
 
@@ -90,21 +93,21 @@ output "url"`, secretWord, script))
 
 	// By hand, and by a person's word.
 	st = l.status()
-	other := "n3"
-	if st.Leader == other {
-		other = "n2"
+	down := "n3"
+	if st.Leader == down {
+		down = "n2"
 	}
-	l.must(1, "fence", other, "--confirmed-off", "--reason", "so they say").wants(t, "is up")
+	l.must(1, "fence", down, "--confirmed-off", "--reason", "so they say").wants(t, "is up")
 	l.must(1, "fence", st.Leader).wants(t, "never fences itself")
-	l.must(0, "fence", other, "--reason", "it hums").wants(t, "node "+other+" is off, verified by here")
-	if left := l.of(other); len(left) > 0 {
+	l.must(0, "fence", down, "--reason", "it hums").wants(t, "node "+down+" is off, verified by here")
+	if left := l.of(down); len(left) > 0 {
 		t.Errorf("the fence left %v", left)
 	}
-	l.must(1, "fence", other, "--confirmed-off").wants(t, "--reason")
-	l.must(0, "fence", other, "--confirmed-off", "--reason", "no power").wants(t, "by the word of")
+	l.must(1, "fence", down, "--confirmed-off").wants(t, "--reason")
+	l.must(0, "fence", down, "--confirmed-off", "--reason", "no power").wants(t, "by the word of")
 
 	shown = append(shown, events, l.run("events", "--json"), l.run("status"), l.run("status", "--json"), l.run("show", "--json"), l.run("show"),
-		l.run("state", "show", "fence.bmc"))
+		other, l.run("state", "show", "fence.bmc"), l.run("state", "show", "group.worker.resource.worker"), l.run("state", "pull"))
 	l.edit(fmt.Sprintf("fence \"bmc\" {\n  agent      = %q\n  when       = \"always\"\n  parameters = { ip = \"10.0.0.1\", password = var.bmc }\n}\n", script), "")
 	shown = append(shown, l.run("plan"), l.run("plan", "--json"))
 	for _, r := range shown {
@@ -120,5 +123,30 @@ output "url"`, secretWord, script))
 	}
 	l.apply()
 	l.settled()
+	l.untold(secretWord)
 	l.destroyed()
+	l.untold(secretWord)
+}
+
+// untold: no file of the state's directory has the word in it. The nodes have
+// directories of their own.
+func (l *lab) untold(word string) {
+	l.t.Helper()
+	files := 0
+	if err := filepath.WalkDir(filepath.Join(l.dir, ".clusterplan"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if err == nil && (d.Name() == "nodes" || d.Name() == "bin") {
+				return fs.SkipDir
+			}
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if strings.Contains(string(data), word) {
+			l.t.Errorf("%s tells the secret", path)
+		}
+		files++
+		return err
+	}); err != nil || files < 2 {
+		l.t.Errorf("%d files, %v", files, err)
+	}
 }
