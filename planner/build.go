@@ -62,6 +62,7 @@ type builder struct {
 	diags   hcl.Diagnostics
 	wanted  []wanted // in address order
 	shapes  map[string]shape
+	made    map[string]*shape // the same, of what is to be made
 	types   map[string]cty.Type
 	differ  differ
 	state   map[addr.Address]*statefile.Object
@@ -92,7 +93,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 		in.Mode = ModeNormal
 	}
 	b := &builder{
-		in: in, shapes: map[string]shape{}, types: map[string]cty.Type{},
+		in: in, shapes: map[string]shape{}, made: map[string]*shape{}, types: map[string]cty.Type{},
 		state: make(map[addr.Address]*statefile.Object, len(in.State.Objects)), pending: map[addr.Address]*statefile.Pending{},
 		parts: map[addr.Address][]*item{}, destroy: in.Mode == ModeDestroy, rereads: in.Mode == ModeRefreshOnly,
 		plan: &Plan{
@@ -142,6 +143,17 @@ func (b *builder) learn() {
 			b.shapes[typ], b.types[typ] = shapeOf(whole), schema.Type(whole)
 		}
 	}
+}
+
+// shapeFor is the shape of a type, one for all of its objects.
+func (b *builder) shapeFor(typ string) *shape {
+	s := b.made[typ]
+	if s == nil {
+		one := b.shapes[typ]
+		s = &one
+		b.made[typ] = s
+	}
+	return s
 }
 
 // collect brings definition, state and what was seen together, by address.
@@ -464,5 +476,5 @@ func (b *builder) bringAbout(it *item) {
 	}
 	c.Phases = it.phases
 	c.After = b.shapes[c.Type].guard(planned)
-	c.Attributes = b.differ.diff(b.shapes[c.Type], cty.NilVal, c.After, cty.NilVal)
+	c.made = b.shapeFor(c.Type)
 }

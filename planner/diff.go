@@ -3,6 +3,7 @@ package planner
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -28,12 +29,14 @@ func stronger(a, b spec.Impact) spec.Impact {
 type shape struct {
 	attrs  map[string]spec.Attribute
 	blocks map[string]shape
-	hides  bool // something in it is sensitive
+	hides  bool     // something in it is sensitive
+	names  []string // of all of them, in order
+	paths  []string // theirs
 }
 
-func shapeOf(s spec.Schema) shape { return shapeOfBlock(s.Attributes, s.Blocks) }
+func shapeOf(s spec.Schema) shape { return shapeOfBlock("", s.Attributes, s.Blocks) }
 
-func shapeOfBlock(attrs []spec.Attribute, blocks []spec.Block) shape {
+func shapeOfBlock(prefix string, attrs []spec.Attribute, blocks []spec.Block) shape {
 	out := shape{attrs: make(map[string]spec.Attribute, len(attrs)), blocks: make(map[string]shape, len(blocks))}
 	for _, a := range attrs {
 		out.attrs[a.Name] = a
@@ -46,11 +49,60 @@ func shapeOfBlock(attrs []spec.Attribute, blocks []spec.Block) shape {
 			out.hides = out.hides || list.Sensitive
 			continue
 		}
-		inner := shapeOfBlock(b.Attributes, b.Blocks)
+		inner := shapeOfBlock(prefix+b.Name+".", b.Attributes, b.Blocks)
 		out.blocks[b.Name] = inner
 		out.hides = out.hides || inner.hides
 	}
+	for name := range out.attrs {
+		out.names = append(out.names, name)
+	}
+	for name := range out.blocks {
+		out.names = append(out.names, name)
+	}
+	slices.Sort(out.names)
+	for _, name := range out.names {
+		out.paths = append(out.paths, prefix+name)
+	}
 	return out
+}
+
+// Differing lists the attributes that differ: Attributes, or, of an object that is
+// to be made, all that are set, worked out now: in a first plan there are many, and
+// nobody looks at more than one object's at a time. It appends them to out.
+func (c *Change) Differing(out []AttributeChange) []AttributeChange {
+	if c.made == nil {
+		return append(out, c.Attributes...)
+	}
+	d := differ{out: out}
+	d.made(c.made, "", c.After)
+	return d.out
+}
+
+// made is object where nothing is there before.
+func (d *differ) made(s *shape, prefix string, after cty.Value) {
+	if after == cty.NilVal || !after.Type().IsObjectType() || len(after.Type().AttributeTypes()) != len(s.names) {
+		d.object(*s, strings.TrimSuffix(prefix, "."), cty.NilVal, after, cty.NilVal)
+		return
+	}
+	start := len(d.out)
+	for i, name := range s.names {
+		v, ok := schema.Attribute(after, name)
+		if !ok { // of another schema
+			d.out = d.out[:start]
+			d.object(*s, strings.TrimSuffix(prefix, "."), cty.NilVal, after, cty.NilVal)
+			return
+		}
+		if block, ok := s.blocks[name]; ok {
+			if !isAbsent(v) {
+				d.made(&block, s.paths[i]+".", v)
+			}
+			continue
+		}
+		if !isAbsent(v) {
+			attr := s.attrs[name]
+			d.value(s.paths[i], attr, attr.Sensitive, false, cty.NilVal, v, cty.NilVal)
+		}
+	}
 }
 
 // listOf is a repeated block as an attribute: what its strongest attribute does.
@@ -180,7 +232,7 @@ func (s shape) guard(v cty.Value) cty.Value {
 // likeMarks gives v the marks that like has, for what a definition calls
 // sensitive is so in the value before as well.
 func likeMarks(v, like cty.Value) cty.Value {
-	if v == cty.NilVal || like == cty.NilVal || !like.ContainsMarked() {
+	if v == cty.NilVal || like == cty.NilVal || !marked(like) {
 		return v
 	}
 	_, pvm := like.UnmarkDeepWithPaths()
@@ -202,10 +254,10 @@ func same(a, b cty.Value) bool {
 	if a.RawEquals(b) {
 		return true
 	}
-	if a.ContainsMarked() {
+	if marked(a) {
 		a, _ = a.UnmarkDeep()
 	}
-	if b.ContainsMarked() {
+	if marked(b) {
 		b, _ = b.UnmarkDeep()
 	}
 	return a.RawEquals(b) || isAbsent(a) && isAbsent(b)
@@ -229,7 +281,7 @@ func isAbsent(v cty.Value) bool {
 
 // marked tells whether v or a part of it is marked.
 func marked(v cty.Value) bool {
-	return v != cty.NilVal && (v.IsMarked() || !v.Type().IsPrimitiveType() && v.ContainsMarked())
+	return v != cty.NilVal && !schema.Plain(v) && v.ContainsMarked()
 }
 
 func unmark(v cty.Value) cty.Value {
@@ -243,6 +295,9 @@ func unmark(v cty.Value) cty.Value {
 func attribute(v cty.Value, name string) cty.Value {
 	if v == cty.NilVal {
 		return cty.NilVal
+	}
+	if a, ok := schema.Attribute(v, name); ok {
+		return a
 	}
 	u, marks := v.Unmark()
 	if !u.Type().IsObjectType() || !u.Type().HasAttribute(name) {

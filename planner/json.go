@@ -40,7 +40,7 @@ type importingJSON struct {
 func (c Change) MarshalJSON() ([]byte, error) {
 	out := changeJSON{
 		Address: c.Address, PreviousAddress: c.PreviousAddress, Type: c.Type, Actions: c.Actions, ActionReason: c.Reason,
-		ReplacePaths: orEmpty(c.ReplacePaths), Attributes: orEmpty(c.Attributes), Impact: c.Impact,
+		ReplacePaths: orEmpty(c.ReplacePaths), Attributes: orEmpty(c.Differing(nil)), Impact: c.Impact,
 		Phases: orEmpty(c.Phases), DependsOn: orEmpty(c.DependsOn), Why: orEmpty(c.Why),
 	}
 	if c.Importing != nil {

@@ -112,11 +112,13 @@ type Change struct {
 	After           cty.Value // cty.NilVal: nothing; unknown parts are unknown
 	Importing       *string   // it comes into the state, found by this
 	ReplacePaths    []string
-	Attributes      []AttributeChange // those that differ; of a create all that are set
+	Attributes      []AttributeChange // those that differ; of a create Differing lists them
 	Impact          spec.Impact       // the strongest of the attributes' and the provider's
 	Phases          []string          // of a node or the cluster, in order
 	DependsOn       []addr.Address    // direct ones, that this waits for
 	Why             []string          // for people: "not in state", "drifted: agent not running"
+
+	made *shape // of a create
 }
 
 // Action is the action in one word: create, update, replace, delete, forget, read or no-op.

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"math/big"
 	"reflect"
 	"unsafe"
 
@@ -32,6 +33,58 @@ func ObjectOf(ty cty.Type, attrs map[string]cty.Value) (cty.Value, bool) {
 		raw[name] = (*value)(unsafe.Pointer(&v)).v
 	}
 	out := value{ty, raw}
+	return *(*cty.Value)(unsafe.Pointer(&out)), true
+}
+
+// Plain tells whether v is known and without marks in all its parts, without an
+// iterator and a key for each of them. False: it may be so all the same.
+func Plain(v cty.Value) bool {
+	return plain && plainRaw((*value)(unsafe.Pointer(&v)).v)
+}
+
+func plainRaw(v any) bool {
+	switch v := v.(type) {
+	case nil, string, bool, *big.Float:
+		return true
+	case []any:
+		for _, e := range v {
+			if !plainRaw(e) {
+				return false
+			}
+		}
+		return true
+	case map[string]any:
+		for _, e := range v {
+			if !plainRaw(e) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// Attribute is the attribute of an object. False: it has none of that name, or v
+// is no object that is known, unmarked and not null.
+func Attribute(v cty.Value, name string) (cty.Value, bool) {
+	if !v.Type().IsObjectType() {
+		return cty.NilVal, false
+	}
+	ty, ok := v.Type().AttributeTypes()[name]
+	if !ok {
+		return cty.NilVal, false
+	}
+	if !plain {
+		if v.IsMarked() || !v.IsKnown() || v.IsNull() {
+			return cty.NilVal, false
+		}
+		return v.GetAttr(name), true
+	}
+	raw, ok := (*value)(unsafe.Pointer(&v)).v.(map[string]any)
+	if !ok {
+		return cty.NilVal, false
+	}
+	out := value{ty, raw[name]}
 	return *(*cty.Value)(unsafe.Pointer(&out)), true
 }
 

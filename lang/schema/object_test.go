@@ -44,3 +44,34 @@ func TestObjectOf(t *testing.T) {
 		t.Errorf("%#v has another attribute", v)
 	}
 }
+
+// Plain is what is wholly known and not marked, and Attribute is GetAttr.
+func TestPlainAttribute(t *testing.T) {
+	set := cty.SetVal([]cty.Value{cty.StringVal("a")})
+	for _, v := range []cty.Value{
+		cty.StringVal("a"), cty.Zero, cty.False, cty.NullVal(cty.List(cty.String)), cty.UnknownVal(cty.Bool), cty.DynamicVal, set, cty.True.Mark(Sensitive),
+		cty.ListVal([]cty.Value{cty.Zero}), cty.ListVal([]cty.Value{cty.Zero.Mark(Sensitive)}), cty.TupleVal([]cty.Value{cty.Zero, cty.UnknownVal(cty.String)}),
+		cty.MapVal(map[string]cty.Value{"k": cty.UnknownVal(cty.Number)}), cty.EmptyObjectVal, cty.EmptyTupleVal,
+		cty.UnknownVal(cty.Object(map[string]cty.Type{"in": cty.String})), cty.NullVal(cty.Object(map[string]cty.Type{"in": cty.String})),
+	} {
+		if got, want := Plain(v), v.IsWhollyKnown() && !v.ContainsMarked() && v.Type() != set.Type(); got != want {
+			t.Errorf("%#v: %v, want %v", v, got, want)
+		}
+		o := cty.ObjectVal(map[string]cty.Value{"in": v, "other": cty.Zero})
+		if got, want := Plain(o), Plain(v); got != want {
+			t.Errorf("%#v: %v, want %v", o, got, want)
+		}
+		if got, ok := Attribute(o, "in"); !ok || got.GoString() != v.GoString() {
+			t.Errorf("%#v, %v, want %#v", got, ok, v)
+		}
+		if got, ok := Attribute(o.Mark(Sensitive), "in"); ok {
+			t.Errorf("%#v of a marked one", got)
+		}
+		if got, ok := Attribute(v, "in"); ok {
+			t.Errorf("%#v of %#v", got, v)
+		}
+		if got, ok := Attribute(o, "none"); ok {
+			t.Errorf("%#v of no name", got)
+		}
+	}
+}

@@ -23,7 +23,8 @@ type shownAttribute struct {
 // attributes shows what differs, and how much does not; of an object that is to
 // be made, or to go, what is not as it is by default.
 func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
-	d.list = together(d.list[:0], c)
+	d.changes = c.Differing(d.changes[:0])
+	d.list = together(d.list[:0], c, d.changes)
 	list := d.list
 	if c.Action() == "delete" {
 		list = going(c)
@@ -78,26 +79,27 @@ func count(n int, what string) string {
 
 // together brings the elements of one list or map together where the whole of
 // it is known. It appends them to out.
-func together(out []shownAttribute, c *planner.Change) []shownAttribute {
-	for _, a := range c.Attributes {
+func together(out []shownAttribute, c *planner.Change, changes []planner.AttributeChange) []shownAttribute {
+	for i := range changes {
+		a := &changes[i]
 		root, _, element := strings.Cut(a.Path, "[")
 		var before, after cty.Value
 		if element {
 			before, after = at(c.Before, root), at(c.After, root)
 		}
 		if !iterable(before) || !iterable(after) {
-			out = append(out, shownAttribute{path: a.Path, before: a.Before, after: a.After, sensitive: a.Sensitive, notes: attributeNotes(c, a)})
+			out = append(out, shownAttribute{path: a.Path, before: a.Before, after: a.After, sensitive: a.Sensitive, notes: attributeNotes(c, *a)})
 			continue
 		}
 		if len(out) == 0 || out[len(out)-1].path != root {
-			out = append(out, shownAttribute{path: root, before: before, after: after, hide: map[string]bool{}, notes: attributeNotes(c, a)})
+			out = append(out, shownAttribute{path: root, before: before, after: after, hide: map[string]bool{}, notes: attributeNotes(c, *a)})
 		}
 		last := &out[len(out)-1]
 		if a.Sensitive {
 			last.hide[a.Path] = true
 			last.sensitive = last.sensitive || !before.Type().IsMapType() && !before.Type().IsObjectType()
 		}
-		for _, n := range attributeNotes(c, a) {
+		for _, n := range attributeNotes(c, *a) {
 			if !slices.Contains(last.notes, n) {
 				last.notes = append(last.notes, n)
 			}

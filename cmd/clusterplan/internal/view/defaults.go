@@ -18,7 +18,9 @@ import (
 type defaults struct {
 	types   map[string]map[string]cty.Value // by type and path
 	cluster spec.Timings
-	list    []shownAttribute // of the object that is being shown; its memory is the next one's
+	// Of the object that is being shown; their memory is the next one's.
+	changes []planner.AttributeChange
+	list    []shownAttribute
 }
 
 func newDefaults(p *planner.Plan) *defaults {
@@ -42,11 +44,14 @@ func newDefaults(p *planner.Plan) *defaults {
 
 // is tells whether value is the default of the attribute path of c's object.
 func (d *defaults) is(c *planner.Change, path string, value cty.Value) bool {
-	if value == cty.NilVal || value.IsMarked() || !value.IsWhollyKnown() || value.IsNull() {
+	def, ok := d.of(c)[path]
+	if !ok || value == cty.NilVal || value.IsMarked() || !schema.Plain(value) && !value.IsWhollyKnown() || value.IsNull() {
 		return false
 	}
-	def, ok := d.of(c)[path]
-	return ok && def.Type().Equals(value.Type()) && def.RawEquals(value)
+	if def.Type() == cty.String && value.Type() == cty.String {
+		return def.AsString() == value.AsString()
+	}
+	return def.Type().Equals(value.Type()) && def.RawEquals(value)
 }
 
 func (d *defaults) of(c *planner.Change) map[string]cty.Value {
