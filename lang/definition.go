@@ -104,7 +104,7 @@ func (d *Definition) list() {
 		case addr.TypeNode, addr.TypeMachine, addr.TypeNetwork, addr.TypeVolume:
 			o.Provider = in.block.provider
 			for i := range o.DependsOn { // a node stands on the machine that it refers to
-				if e := &o.DependsOn[i]; in.block.kind == addr.TypeNode && e.To.Type == addr.TypeMachine {
+				if e := &o.DependsOn[i]; in.block.kind == addr.TypeNode && e.To.Type == addr.TypeMachine && !e.waits {
 					e.On = true
 				}
 			}
@@ -123,6 +123,17 @@ func (d *Definition) Object(a addr.Address) (*Object, bool) {
 		return nil, false
 	}
 	return &d.Objects[i], true
+}
+
+// Computed are the attributes of the object that its provider works out.
+func (o *Object) Computed() []string {
+	var out []string
+	for _, a := range o.block.schema.Attributes {
+		if a.Computed {
+			out = append(out, a.Name)
+		}
+	}
+	return out
 }
 
 func (d *Definition) providers() {

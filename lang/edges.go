@@ -218,6 +218,7 @@ func compact(edges []Edge) []Edge {
 			out = append(out, e)
 		} else {
 			last.On = last.On || e.On
+			last.waits = last.waits && e.waits
 		}
 	}
 	return out

@@ -95,6 +95,8 @@ type Edge struct {
 	// On: it stands on it, and is made anew with it: a node on its machine, a
 	// machine on its networks and volumes.
 	On bool
+
+	waits bool // only by a depends_on
 }
 
 // Object is one object of the definition, resources included.

@@ -367,7 +367,7 @@ func (ev *evaluation) dependEdges(out []Edge, a addr.Address) []Edge {
 
 // dependEdge: a node that fails takes no group with it.
 func dependEdge(in *instance) Edge {
-	return Edge{To: in.addr, Hard: in.block.kind != addr.TypeNode}
+	return Edge{To: in.addr, Hard: in.block.kind != addr.TypeNode, waits: true}
 }
 
 // everything is all objects of a module and of those within.

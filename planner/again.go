@@ -5,12 +5,12 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
-	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
-// Known is what is known of nodes' computed attributes once the plan is
+// Known is what is known of the computed attributes of nodes and machinery once the plan is
 // carried out, where that is not what def was evaluated with: a node that is
-// made again or gets another address has another endpoint then. Whatever
+// made again or gets another address has another endpoint then, a machine that is
+// made anew another address. Whatever
 // refers to it has to be evaluated and planned once more, with what this
 // tells. nil: nothing differs. before is what def was evaluated with.
 func (p *Plan) Known(def *lang.Definition, before lang.Known) lang.Known {
@@ -18,22 +18,25 @@ func (p *Plan) Known(def *lang.Definition, before lang.Known) lang.Known {
 		return nil
 	}
 	later := map[addr.Address]cty.Value{}
-	for i := range p.Changes {
-		c := &p.Changes[i]
-		if c.Address.Type != addr.TypeNode || c.After == cty.NilVal {
-			continue
+	look := func(a addr.Address, value cty.Value) {
+		o, ok := def.Object(a)
+		if a.Type != addr.TypeNode && !addr.Machinery(a.Type) || value == cty.NilVal || !ok {
+			return
 		}
-		o, ok := def.Object(c.Address)
-		if !ok {
-			continue
-		}
-		for _, a := range spec.NodeSchema().Attributes {
-			if !a.Computed {
-				continue
-			}
-			was, is := attribute(o.Value, a.Name), attribute(c.After, a.Name)
+		for _, name := range o.Computed() {
+			was, is := attribute(o.Value, name), attribute(value, name)
 			if was != cty.NilVal && is != cty.NilVal && was.IsKnown() && !same(was, is) {
-				later[c.Address] = c.After
+				later[a] = value
+			}
+		}
+	}
+	for i := range p.Changes {
+		look(p.Changes[i].Address, p.Changes[i].After)
+	}
+	if p.work != nil { // what was read differs from the state's, and nothing is done about it
+		for _, k := range p.work.Kept {
+			if addr.Machinery(k.Addr.Type) {
+				look(k.Addr, k.Value)
 			}
 		}
 	}

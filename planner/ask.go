@@ -35,14 +35,23 @@ func (b *builder) goOn(it *item) {
 	if !ok {
 		return
 	}
+	if addr.Machinery(it.addr.Type) { // which finishes what was begun
+		it.phases = whole.Phases
+		return
+	}
 	rest := slices.Clone(it.phases)
 	for _, p := range whole.Phases {
 		if !slices.Contains(done, p) && !slices.Contains(rest, p) {
 			rest = append(rest, p)
 		}
 	}
-	slices.SortStableFunc(rest, func(a, b string) int { return slices.Index(sequence, a) - slices.Index(sequence, b) })
+	inSequence(rest)
 	it.phases = rest
+}
+
+// inSequence puts phases into the order of sequence.
+func inSequence(phases []string) {
+	slices.SortStableFunc(phases, func(a, b string) int { return slices.Index(sequence, a) - slices.Index(sequence, b) })
 }
 
 // replace asks for the phases of the way out and of the way back in.

@@ -23,6 +23,7 @@ type wanted struct {
 	config   cty.Value
 	hard     []addr.Address // what it needs
 	soft     []addr.Address // what only comes first
+	on       []addr.Address // what it stands on
 	prevent  bool
 	checked  bool           // it has postconditions
 	ignore   []cty.Path     // attributes that stay as they are
@@ -49,6 +50,7 @@ type item struct {
 	knownAs *addr.Address     // its address in the cluster's database, where that is another one
 	moves   bool              // the database has to learn of its address, if of nothing else
 	trigger string            // what has it made anew, by replace_triggered_by
+	under   string            // why it is made anew with what it stands on
 	left    bool              // the plan is of a part, and this stays as it is
 	deposed []*item           // of a node: whose place it takes, and who have not left yet
 	instead bool              // of a node that is made anew, join before leave: the new one and the old one
@@ -229,6 +231,8 @@ func (b *builder) changes() {
 		b.change(it)
 	}
 	b.triggers()
+	b.rebootNodes()
+	b.groundRules()
 	for _, it := range b.items {
 		c := it.change
 		if c.PreviousAddress != nil {
@@ -446,7 +450,7 @@ func (b *builder) takeAway(it *item, actions []string, reason string) {
 		it.remove = resp.Phases
 		c.Phases = resp.Phases
 	}
-	if !b.destroy {
+	if !b.destroy || addr.Machinery(it.addr.Type) {
 		return
 	}
 	// The cluster ends as a whole: no one drains to no one.

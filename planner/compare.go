@@ -18,7 +18,7 @@ func (b *builder) compare(it *item) {
 		b.fail(it, "The cluster can't be replaced", "All nodes, groups and certificates hang on its identity. To begin anew, destroy it and apply; to make a node anew, name the node.")
 		requested = false
 	}
-	if it.same && !requested && it.trigger == "" {
+	if it.same && !requested && it.trigger+it.under == "" {
 		it.change.Actions = ActionNoOp
 		return
 	}
@@ -41,7 +41,7 @@ func (b *builder) compare(it *item) {
 	}
 	otherType := it.old != nil && it.old.Type != it.want.typ
 	tainted := it.old != nil && it.old.Tainted != ""
-	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested && it.trigger == "" {
+	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested && it.trigger+it.under == "" {
 		return // Before and After of a no-op are left out: nothing is to be shown, and there are many
 	}
 	if it.partial {
@@ -80,6 +80,8 @@ func (b *builder) compare(it *item) {
 	case otherType:
 		c.Reason, c.ReplacePaths = ReasonCannotUpdate, []string{"type"}
 		c.Why = append(c.Why, "type: forces replacement")
+	case it.under != "": // its own attributes, as an address, follow from that
+		c.Reason, c.Why = ReasonStandsOn, append(c.Why, it.under)
 	case len(c.ReplacePaths) > 0:
 		c.Reason = ReasonCannotUpdate
 		for _, p := range c.ReplacePaths {
@@ -99,7 +101,7 @@ func (b *builder) compare(it *item) {
 	case len(drifted)+len(resp.Phases) > 0:
 		c.Reason, c.Actions = ReasonDrifted, ActionUpdate
 	}
-	if slices.Contains([]string{ReasonCannotUpdate, ReasonTainted, ReasonRequested, ReasonTriggered}, c.Reason) {
+	if slices.Contains([]string{ReasonCannotUpdate, ReasonTainted, ReasonRequested, ReasonTriggered, ReasonStandsOn}, c.Reason) {
 		it.want.config = it.want.given // it is made by what the definition says
 		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
 		b.replace(it)

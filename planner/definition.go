@@ -19,6 +19,11 @@ func (b *builder) readDefinition() {
 		o := &def.Objects[i]
 		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, checked: o.Checked, ignore: o.Ignore, given: o.Value, triggers: o.ReplaceBy, subject: &o.Range}
 		w.hard, w.soft = needs(o)
+		for _, e := range o.DependsOn {
+			if e.On {
+				w.on = append(w.on, e.To)
+			}
+		}
 		b.wanted = append(b.wanted, w)
 	}
 	slices.SortStableFunc(b.wanted, func(x, y wanted) int { return addr.Compare(x.addr, y.addr) })
@@ -26,7 +31,7 @@ func (b *builder) readDefinition() {
 
 // needs is what an object needs, and what only comes before it.
 func needs(o *lang.Object) (hard, soft []addr.Address) {
-	if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() {
+	if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() && !addr.Machinery(o.Addr.Type) {
 		hard = append(hard, addr.Cluster())
 	}
 	for _, e := range o.DependsOn {

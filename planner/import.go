@@ -35,7 +35,9 @@ type Import struct {
 }
 
 // Foreign tells whether somebody else manages it until now.
-func (i *Import) Foreign() bool { return i.ManagedBy != spec.ManagedBy }
+func (i *Import) Foreign() bool {
+	return i.ManagedBy != spec.ManagedBy && !addr.Machinery(i.To.Type) // which is in no cluster's database
+}
 
 // stored is what the state gets of an import: resources before their group, so
 // that whoever finds the group finds all of it.

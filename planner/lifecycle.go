@@ -146,18 +146,24 @@ func (b *builder) stay(it *item) {
 }
 
 // triggers has objects made anew whose replace_triggered_by names something
-// that changes; and so on, for what names those.
+// that changes, or that stand on something that is made anew; and so on, for what
+// names those and stands on them.
 func (b *builder) triggers() {
 	var waiting []*item
 	for _, it := range b.items {
-		if it.want != nil && len(it.want.triggers) > 0 && it.prior != nil {
+		if it.want != nil && len(it.want.triggers)+len(it.want.on) > 0 && it.prior != nil && !it.left {
 			waiting = append(waiting, it)
 		}
 	}
 	for more := len(waiting) > 0; more; {
 		more = false
 		for _, it := range waiting {
-			if action := it.change.Action(); it.trigger != "" || action != "no-op" && action != "update" {
+			if c := it.change; it.under == "" && c.Action() == "replace" {
+				if it.under = b.underneath(it); it.under != "" { // from which the rest follows
+					c.Reason, c.Why = ReasonStandsOn, append([]string{it.under}, c.Why...)
+				}
+			}
+			if action := it.change.Action(); it.trigger+it.under != "" || action != "no-op" && action != "update" {
 				continue
 			}
 			for _, tr := range it.want.triggers {
@@ -166,6 +172,9 @@ func (b *builder) triggers() {
 				}
 			}
 			if it.trigger == "" {
+				it.under = b.underneath(it)
+			}
+			if it.trigger+it.under == "" {
 				continue
 			}
 			more = true

@@ -50,6 +50,8 @@ func (b *builder) order() {
 		case it.addr.Type == addr.TypeNode:
 			o.node(it)
 			o.succeeds(it)
+		case addr.Machinery(it.addr.Type):
+			o.machinery(it)
 		case it.addr.Type == addr.TypeFence:
 			o.fence(it)
 		case it.addr.Type == addr.TypeGroup:
@@ -79,6 +81,12 @@ func (b *builder) order() {
 		o.fenceEdges()
 		o.groupEdges()
 	}
+	b.steps(o, batches)
+	if o.together() {
+		return
+	}
+	o.split()
+	o.machineryEdges()
 	keys, err := o.g.Order()
 	var cycle *graph.CycleError[Key]
 	if errors.As(err, &cycle) {
@@ -107,7 +115,6 @@ func (b *builder) order() {
 		w.Units = append(w.Units, o.units[k])
 	}
 	b.plan.work = w
-	b.steps(o, batches)
 }
 
 func (o *orderer) add(it *item, stage Stage) *Unit {

@@ -95,6 +95,8 @@ const (
 	ReasonTainted         = "tainted"             // replace: an earlier apply left it broken
 	ReasonRequested       = "requested"           // replace: asked for with --replace
 	ReasonTriggered       = "replace_by_triggers" // replace: what its replace_triggered_by names changes
+	ReasonStandsOn        = "stands_on"           // replace: what it stands on is made anew
+	ReasonReboots         = "reboots"             // update: of a node whose machine reboots
 	ReasonNotInDefinition = "not_in_definition"   // delete: the state has it, the definition doesn't
 	ReasonDestroy         = "destroy"             // delete: destroy was asked for
 	ReasonRemoved         = "removed"             // forget: a removed block with destroy = false

@@ -76,6 +76,7 @@ const (
 	StageUp    Stage = "up"     // install, start: needs no cluster
 	StageJoin  Stage = "join"   // join, promote, settings: adds votes or leaves them
 	StageRoll  Stage = "roll"   // takes the node out and back: a rolling operation
+	StageOut   Stage = "out"    // of a node: its way out, before its machine is made anew or reboots; of machinery: the old one goes
 	StageLeave Stage = "leave"  // drain, leave, stop, remove
 	StageName  Stage = "name"   // a node takes the name of the one whose place it took
 	StageGate  Stage = "quorum" // nothing to do: waits until the cluster can commit
@@ -120,6 +121,7 @@ type Unit struct {
 	Votes     int               // of a node: what its taking away costs
 	Beside    bool              // of a node: whose place it takes is in the cluster still
 	Instead   bool              // of a node that is made anew, join before leave: the new one's and the old one's
+	Ground    bool              // of a node that goes: so does what it stands on, and with that all that is left of it
 	gives     int               // of a node: what it counts for once it is as wanted
 	// Adopt: somebody else manages it until now. It comes into the state once it
 	// was taken over, as this: resources before their group.

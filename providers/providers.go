@@ -117,8 +117,9 @@ const (
 // in place that keeps them they are Prior's.
 //
 // Phases: a create is PhaseCreate, which returns once all computed attributes are
-// known; a change in place or the mending of drift (a machine that is off: Drift
-// and a phase) PhaseUpdate, a delete PhaseDelete. Each is idempotent: after a
+// known; a change in place or the mending of drift PhaseUpdate (a machine that is
+// off: Drift, PhaseUpdate and ImpactReboot, so that its node comes back after it),
+// a delete PhaseDelete. Each is idempotent: after a
 // crash it is called again with the same ID. A create that was begun is read back
 // by its ID first (Prior without a Value), and then created once more to finish it.
 const (

@@ -18,6 +18,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/providers/confdb"
 	"github.com/clusterplan/clusterplan/runtime/member"
@@ -45,6 +46,9 @@ type arena struct {
 	after    func(string, spanned)  // called at the end of each phase of a node
 	before   func(id, phase string) // and at its beginning
 	commands int
+
+	machinery *plannertest.World // what the provider hypervisor has made
+	under     func(text string)  // called where it takes a machine from under a running agent
 }
 
 // machine is a node's host, as its provider knows it.
@@ -72,6 +76,7 @@ type spanned struct {
 func newArena(t testing.TB, seed uint64, model spec.QuorumModel) *arena {
 	a := &arena{
 		sim: sim.NewDriven(seed, model, false), began: time.Now(), places: map[string]*providers.Nodes{}, database: confdb.New(),
+		machinery: plannertest.New(), under: func(string) {},
 		program: filepath.Join(t.TempDir(), "clusterplan"), machines: map[string]*machine{}, groups: map[string]*kept{},
 	}
 	a.upgrade("1")
@@ -99,7 +104,7 @@ func (a *arena) upgrade(version string) {
 
 func (a *arena) registry() *providers.Registry {
 	return providers.NewRegistry(map[string]providers.Provider{
-		"local": &arenaHosts{a, "local"}, "far": &arenaHosts{a, "far"}, "confdb": (*arenaDB)(a),
+		"local": &arenaHosts{a, "local"}, "far": &arenaHosts{a, "far"}, "confdb": (*arenaDB)(a), "hypervisor": &arenaMachines{a.machinery.Registry(), a},
 	})
 }
 

@@ -136,6 +136,10 @@ func (l *lab) known() lang.Known {
 func knownOf(state statefile.State) lang.Known {
 	return func(a addr.Address) (cty.Value, bool) {
 		o := state.Find(a)
+		if o != nil && addr.Machinery(a.Type) && len(o.Phases) == 0 {
+			v, err := schema.FromJSON(o.Attributes, schema.Type(plannertest.New().Registry().Machinery()["hypervisor"][a.Type]))
+			return v, err == nil
+		}
 		if o == nil || a.Type != addr.TypeNode {
 			return cty.NilVal, false
 		}
@@ -153,7 +157,7 @@ func (l *lab) loadWith(src string, known lang.Known) *lang.Definition {
 	for name, s := range schemas {
 		blocks[name] = s.Config
 	}
-	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks})
+	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks, Machinery: l.world.Registry().Machinery()})
 	if diags.HasErrors() {
 		l.t.Fatalf("load: %v", diags)
 	}

@@ -17,12 +17,15 @@ type drawn struct {
 	configured  string
 	nodes       []drawnNode
 	groups      []drawnGroup
-	named       int // names that were given to nodes and groups so far
+	standing    bool // every node stands on a machine
+	named       int  // names that were given to nodes and groups so far
 }
 
 type drawnNode struct {
 	name, provider, address, zone string
 	votes, capacity               int
+	machine                       string // that it stands on, "": none
+	image, memory                 int
 	witness, spare                bool
 }
 
@@ -60,9 +63,17 @@ func (d *drawn) String() string {
 		p("  heartbeat {\n    profile = \"custom\"\n    lease = \"%dms\"\n  }\n", d.lease)
 	}
 	p("}\n")
+	if d.standing {
+		p("network \"lab\" {\n  provider = hypervisor\n}\n")
+	}
 	for _, n := range d.nodes {
+		if d.standing {
+			p("machine %q {\n  provider = hypervisor\n  network = network.lab\n  image = \"%d\"\n  memory = \"%dMiB\"\n}\n", n.machine, n.image, 256+n.memory)
+		}
 		p("node %q {\n  provider = %s\n", n.name, n.provider)
-		if n.address != "" {
+		if d.standing {
+			p("  address = machine.%s.address\n", n.machine)
+		} else if n.address != "" {
 			p("  address = %q\n", n.address)
 		}
 		if n.zone != "" {
@@ -133,6 +144,7 @@ func (d *drawn) some(r *rand.Rand, most int) []string {
 func (d *drawn) newNode(r *rand.Rand) drawnNode {
 	d.named++
 	n := drawnNode{name: fmt.Sprint("n", d.named), provider: pick(r, "local", "far"), votes: 1}
+	n.machine = "m" + n.name
 	n.zone = pick(r, "", "east", "west")
 	n.capacity = pick(r, 0, 0, 4, 8)
 	n.spare = d.configured != "" && r.IntN(4) == 0
@@ -214,6 +226,8 @@ func (d *drawn) edit(r *rand.Rand) string {
 		g = &d.groups[r.IntN(len(d.groups))]
 	}
 	switch what := r.IntN(16); {
+	case what < 2 && d.standing:
+		return d.editMachine(r)
 	case what < 2:
 		n.address = fmt.Sprintf("127.0.0.%d", 2+r.IntN(200))
 		return n.name + " at another address"
@@ -270,4 +284,20 @@ func (d *drawn) edit(r *rand.Rand) string {
 		d.forget(name)
 		return name + " goes"
 	}
+}
+
+// editMachine changes the machine of a node, or has it stand on another one.
+func (d *drawn) editMachine(r *rand.Rand) string {
+	n := &d.nodes[r.IntN(len(d.nodes))]
+	switch r.IntN(5) {
+	case 0:
+		d.named++
+		n.machine = fmt.Sprint("m", d.named)
+		return n.name + " on another machine"
+	case 1, 2:
+		n.memory++
+		return n.name + "'s machine with more memory"
+	}
+	n.image++
+	return n.name + "'s machine with another image"
 }

@@ -46,7 +46,9 @@ type trial struct {
 	ids   int
 	wrong []string
 	plan_ *planner.Plan
-	dead  bool // what is wrong is one host that is dead, and what is changed is its node
+	// standing: the nodes stand on machines, and of these more is changed.
+	standing bool
+	dead     bool // what is wrong is one host that is dead, and what is changed is its node
 }
 
 // verdict is what a trial came to.
@@ -56,6 +58,7 @@ type verdict struct {
 	trips int
 	// Nodes that were made anew, join before leave; and those whose hosts were dead.
 	anew, dead int
+	machines   int // that were made anew
 }
 
 func (tr *trial) fail(format string, a ...any) {
@@ -67,17 +70,19 @@ func (tr *trial) fail(format string, a ...any) {
 }
 
 // load reads a definition; nil: it does not hold together.
-func (tr *trial) load(src string) *lang.Definition {
+func (tr *trial) load(src string) *lang.Definition { return tr.loadWith(src, knownOf(tr.state)) }
+
+func (tr *trial) loadWith(src string, known lang.Known) *lang.Definition {
 	files := fstest.MapFS{"main.cluster.hcl": &fstest.MapFile{Data: []byte(src)}}
 	blocks := map[string]spec.Schema{}
 	for name, s := range tr.arena.registry().Schemas() {
 		blocks[name] = s.Config
 	}
-	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks})
+	conf, diags := lang.Load(lang.Options{FS: fs.FS(files), Providers: blocks, Machinery: tr.arena.registry().Machinery()})
 	if diags.HasErrors() {
 		return nil
 	}
-	def, diags := conf.Evaluate(knownOf(tr.state))
+	def, diags := conf.Evaluate(known)
 	if diags.HasErrors() {
 		return nil
 	}
@@ -91,6 +96,24 @@ func (tr *trial) plan(def *lang.Definition) *planner.Plan {
 	}
 	p, _ := planner.Build(planner.Input{Definition: def, State: tr.state, World: world, Providers: tr.arena.registry()})
 	return p
+}
+
+// rounds plans once more with what the plan changes of what is known.
+func (tr *trial) rounds(def *lang.Definition) (*planner.Plan, *lang.Definition) {
+	p, known := tr.plan(def), knownOf(tr.state)
+	for range 4 {
+		later := p.Known(def, known)
+		if later == nil || !tr.standing {
+			break
+		}
+		next := tr.loadWith(tr.def.String(), later)
+		if next == nil {
+			break
+		}
+		known, def = later, next
+		p = tr.plan(def)
+	}
+	return p, def
 }
 
 func (tr *trial) apply(p *planner.Plan, def *lang.Definition) *apply.Result {
@@ -123,7 +146,9 @@ func (tr *trial) run() verdict {
 	var def *lang.Definition
 	for def == nil {
 		tr.def = draw(tr.r)
+		tr.def.standing = tr.standing
 		tr.arena = newArena(tr.t, tr.seed, tr.def.model)
+		tr.arena.under = func(text string) { tr.fail("%s", text) }
 		def = tr.load(tr.def.String())
 	}
 	tr.was = tr.def.String()
@@ -148,7 +173,7 @@ func (tr *trial) run() verdict {
 		tr.fail("the edited definition does not load")
 		return verdict{}
 	}
-	p = tr.plan(def)
+	p, def = tr.rounds(def)
 	tr.plan_ = p
 	out := verdict{kind: "applied", steps: len(p.Steps)}
 	gone := 0 // hosts that can't be reached and that the plan does not replace
@@ -192,7 +217,19 @@ func (tr *trial) run() verdict {
 			}
 		}
 	}
-	if again := tr.plan(def); again.Applyable && len(again.Unreachable) == 0 {
+	for i := range p.Changes {
+		if a := p.Changes[i].Address; a.Type == addr.TypeMachine && p.Changes[i].Action() == "replace" {
+			out.machines++
+		}
+	}
+	for _, v := range tr.arena.machinery.Violations() {
+		tr.fail("machinery: %s", v)
+	}
+	if def = tr.load(tr.def.String()); def == nil {
+		tr.fail("the definition does not load any more")
+		return out
+	}
+	if again, _ := tr.rounds(def); again.Applyable && len(again.Unreachable) == 0 {
 		tr.fail("a second plan still has something to do: %s", actions(again))
 	}
 	return out
@@ -243,7 +280,12 @@ func (tr *trial) change() {
 	for range 1 + tr.r.IntN(4) {
 		for range 20 {
 			next := tr.def.clone()
-			word := next.edit(tr.r)
+			word := ""
+			if tr.standing && tr.r.IntN(3) == 0 {
+				word = next.editMachine(tr.r)
+			} else {
+				word = next.edit(tr.r)
+			}
 			if tr.load(next.String()) != nil {
 				tr.def = next
 				tr.words = append(tr.words, word)
@@ -451,7 +493,12 @@ var errSeed = errors.New("a seed failed")
 // tryQuorum is one seed, in a bubble of its own.
 func tryQuorum(t *testing.T, seed uint64, dead bool) (out verdict, err error) {
 	t.Helper()
-	tr := &trial{t: t, seed: seed, dead: dead, r: rand.New(rand.NewPCG(seed, 0x71756f72756d))}
+	return try(t, &trial{seed: seed, dead: dead})
+}
+
+func try(t *testing.T, tr *trial) (out verdict, err error) {
+	t.Helper()
+	tr.t, tr.r = t, rand.New(rand.NewPCG(tr.seed, 0x71756f72756d))
 	synctest.Test(t, func(t *testing.T) {
 		tr.t = t
 		out = tr.run()

@@ -338,6 +338,10 @@ func (r *runner) takeAway(ctx context.Context, j *job, phases []string) (string,
 // until nothing of it could run under a lease. What it is, a warning says.
 func (r *runner) mayStayBehind(j *job, phase string, err error) bool {
 	u := j.u
+	if u.Ground && errors.Is(err, providers.ErrUnreachable) && (phase == providers.PhaseStop || phase == providers.PhaseRemove) {
+		j.progress("ends with what it stands on: " + err.Error())
+		return true
+	}
 	if u.Type != addr.TypeNode || u.Key.Addr.Deposed() == "" && u.Action != "replace" || !errors.Is(err, providers.ErrUnreachable) ||
 		phase != providers.PhaseStop && phase != providers.PhaseRemove {
 		return false

@@ -249,6 +249,9 @@ func (r *runner) run(ctx context.Context, u *planner.Unit, waits func()) (string
 		e.Type = EventErrored
 	case !u.Last:
 		e.Type, e.Text = EventProgress, "agent runs"
+		if u.Key.Stage == planner.StageOut {
+			e.Text = "gone, or out for a while"
+		}
 	}
 	r.emit(e)
 	return phase, err

@@ -32,6 +32,13 @@ type World struct {
 	Revision uint64
 	Leader   string // node id
 
+	// Machinery is what the provider hypervisor has made, by id; Diskless machines
+	// forget what is on them when they reboot.
+	Machinery map[string]*Machinery
+	Diskless  bool
+	leases    int               // addresses that were given out
+	at        map[string]string // address -> machine id, also of those that are gone
+
 	// LateUp is how many looks at the cluster still find a node down that was just
 	// started.
 	LateUp int
@@ -106,12 +113,12 @@ type Group struct {
 
 // New is an empty world.
 func New() *World {
-	return &World{Hosts: map[string]*Host{}, Members: map[string]*Member{}, Groups: map[string]*Group{}, Fences: map[string]cty.Value{}, made: map[string]int{}, Program: "p1"}
+	return &World{Hosts: map[string]*Host{}, Members: map[string]*Member{}, Groups: map[string]*Group{}, Fences: map[string]cty.Value{}, Machinery: map[string]*Machinery{}, at: map[string]string{}, made: map[string]int{}, Program: "p1"}
 }
 
-// Registry are the providers local and confdb of the world.
+// Registry are the providers local, confdb and hypervisor of the world.
 func (w *World) Registry() *providers.Registry {
-	return providers.NewRegistry(map[string]providers.Provider{"local": (*hosts)(w), "confdb": (*database)(w)})
+	return providers.NewRegistry(map[string]providers.Provider{"local": (*hosts)(w), "confdb": (*database)(w), "hypervisor": (*hypervisor)(w)})
 }
 
 // Violations are what must never happen: an object made twice, a step below
@@ -289,6 +296,11 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.Hosts[req.ID]
+	if req.Prior != nil && req.Prior.Value != cty.NilVal {
+		if err := w.reach(req.Prior.Value); err != nil {
+			return providers.ReadResponse{}, err
+		}
+	}
 	if h == nil {
 		return providers.ReadResponse{}, nil
 	}
@@ -352,6 +364,15 @@ func (p *hosts) Apply(ctx context.Context, req providers.ApplyRequest) (provider
 func (w *World) phase(req providers.ApplyRequest) error {
 	h, m := w.Hosts[req.ID], w.Members[req.ID]
 	had := w.Quorum()
+	switch where := req.Planned; req.Phase {
+	case providers.PhaseInstall, providers.PhaseStart, providers.PhaseStop, providers.PhaseRemove:
+		if where == cty.NilVal && req.Prior != nil {
+			where = req.Prior.Value
+		}
+		if err := w.reach(where); err != nil {
+			return err
+		}
+	}
 	switch req.Phase {
 	case providers.PhaseInstall:
 		if h == nil {

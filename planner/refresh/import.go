@@ -28,7 +28,7 @@ func Import(ctx context.Context, cfg Config) ([]planner.Import, error) {
 		one := planner.Import{To: block.To, ID: block.ID, Range: &block.Range}
 		o, ok := cfg.Definition.Object(block.To)
 		switch {
-		case cfg.State.Cluster == nil:
+		case cfg.State.Cluster == nil && !addr.Machinery(block.To.Type):
 			one.Err = "There is no cluster yet that it could be part of: the state does not hold its identity. Bring the state back, or apply first, without this block."
 		case begun(cfg, block.To):
 			one.Err = fmt.Sprintf("An apply that was cut off had begun to make %s. Apply without this block, which settles that.", block.To)
@@ -71,12 +71,12 @@ func Find(ctx context.Context, registry *providers.Registry, one *planner.Import
 	one.Object, one.Resources, one.ManagedBy = found.Object, found.Resources, found.ManagedBy
 }
 
-// With tells what imported nodes know of themselves, and of all others what
+// With tells what imported nodes and machinery know of themselves, and of all others what
 // known does.
 func With(known lang.Known, imports []planner.Import) lang.Known {
 	return func(a addr.Address) (cty.Value, bool) {
 		for i := range imports {
-			if one := &imports[i]; one.To == a && one.Object != nil && a.Type == addr.TypeNode {
+			if one := &imports[i]; one.To == a && one.Object != nil && (a.Type == addr.TypeNode || addr.Machinery(a.Type)) {
 				return one.Object.Value, true
 			}
 		}

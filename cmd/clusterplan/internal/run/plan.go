@@ -136,7 +136,9 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		if imports, err = refresh.Import(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Definition: p.Definition, Providers: s.registry}); err != nil {
 			return nil, interrupted(ctx, err)
 		}
-		if slices.ContainsFunc(imports, func(one planner.Import) bool { return one.To.Type == addr.TypeNode && one.Object != nil }) {
+		if slices.ContainsFunc(imports, func(one planner.Import) bool {
+			return (one.To.Type == addr.TypeNode || addr.Machinery(one.To.Type)) && one.Object != nil
+		}) {
 			// What refers to a node sees where it is.
 			known = refresh.With(known, imports)
 			if def, more := s.Config.Evaluate(known); !more.HasErrors() {
@@ -169,18 +171,26 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		return nil, err
 	}
 	plan, diags := planner.Build(in)
-	if later := plan.Known(in.Definition, known); later != nil {
-		// Nodes will have other endpoints than they had: what refers to them changes too.
-		if def, more := s.Config.Evaluate(later); !more.HasErrors() {
-			p.Definition, in.Definition = def, def
-			if !o.NoRefresh {
-				err := refresh.Again(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Definition: def, Providers: s.registry}, in.World)
-				if err != nil {
-					return nil, interrupted(ctx, err)
-				}
-			}
-			plan, diags = planner.Build(in)
+	// Nodes will have other endpoints than they had, machines other addresses: what
+	// refers to them changes too, and so on. A network, a machine and its node are
+	// three rounds.
+	for range 4 {
+		later := plan.Known(in.Definition, known)
+		if later == nil {
+			break
 		}
+		def, more := s.Config.Evaluate(later)
+		if more.HasErrors() {
+			break
+		}
+		known, p.Definition, in.Definition = later, def, def
+		if !o.NoRefresh {
+			err := refresh.Again(ctx, refresh.Config{State: s.Snap.State, Pending: s.Snap.Pending, Definition: def, Providers: s.registry}, in.World)
+			if err != nil {
+				return nil, interrupted(ctx, err)
+			}
+		}
+		plan, diags = planner.Build(in)
 	}
 	p.Plan = plan
 	p.Diags = append(p.Diags, diags...)
@@ -260,11 +270,11 @@ func (s *Session) knownOf(state *statefile.State) lang.Known {
 			types[provider+"/"+name] = schema.Type(shape)
 		}
 	}
-	// Only nodes have such attributes; each is asked for several of them.
+	// Only nodes and machinery have such attributes; each is asked for several of them.
 	nodes := map[addr.Address]cty.Value{}
 	for i := range state.Objects {
 		o := &state.Objects[i]
-		if t, ok := types[o.Provider+"/"+o.Type]; ok && o.Addr.Type == addr.TypeNode {
+		if t, ok := types[o.Provider+"/"+o.Type]; ok && (o.Addr.Type == addr.TypeNode || addr.Machinery(o.Addr.Type) && len(o.Phases) == 0) {
 			if v, err := schema.FromJSON(o.Attributes, t); err == nil {
 				nodes[o.Addr] = v
 			}

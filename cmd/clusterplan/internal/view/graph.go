@@ -64,7 +64,7 @@ func DefinitionGraph(def *lang.Definition, format string) (string, error) {
 			switch o := objects[a]; {
 			case o == nil || a.Type == addr.TypeCluster:
 				return ""
-			case a.Type == addr.TypeNode:
+			case a.Type == addr.TypeNode, addr.Machinery(a.Type):
 				return o.Provider
 			case a.IsResource():
 				return o.Type

@@ -1,0 +1,97 @@
+package apply_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// arenaMachines is the hypervisor that the arena's nodes stand on: those whose
+// addresses are a machine's.
+type arenaMachines struct {
+	registry *providers.Registry
+	a        *arena
+}
+
+func (p *arenaMachines) real() providers.Provider {
+	real, err := p.registry.Provider("hypervisor")
+	if err != nil {
+		panic(err)
+	}
+	return real
+}
+
+func (p *arenaMachines) Schema() providers.Schema                 { return p.real().Schema() }
+func (p *arenaMachines) Configure(cty.Value, providers.Env) error { return nil }
+func (p *arenaMachines) Close() error                             { return nil }
+func (p *arenaMachines) Plan(req providers.PlanRequest) (providers.PlanResponse, error) {
+	return p.real().Plan(req)
+}
+func (p *arenaMachines) Read(ctx context.Context, req providers.ReadRequest) (providers.ReadResponse, error) {
+	return p.real().Read(ctx, req)
+}
+func (p *arenaMachines) Import(ctx context.Context, req providers.ImportRequest) (providers.ImportResponse, error) {
+	return p.real().Import(ctx, req)
+}
+
+// Apply does to the simulated nodes what becomes of their machine.
+func (p *arenaMachines) Apply(ctx context.Context, req providers.ApplyRequest) (providers.ApplyResponse, error) {
+	a := p.a
+	deletes := req.Phase == providers.PhaseDelete
+	if req.Type == addr.TypeMachine && req.Prior != nil && (deletes || plannertest.Reboots(req.Prior.Value, req.Planned)) {
+		a.do(func() {
+			a.sim.Tell(fmt.Sprintf("apply: %s %s", req.Addr, req.Phase))
+			for _, id := range ids(a.machines) {
+				m := a.machines[id]
+				if !m.value.GetAttr("address").RawEquals(req.Prior.Value.GetAttr("address")) {
+					continue
+				}
+				if a.sim.Runs(id) {
+					a.under(fmt.Sprintf("%s: %s under %s, which runs", req.Addr, req.Phase, m.addr))
+					a.sim.Crash(id)
+				}
+				if m.lost = false; deletes {
+					a.sim.Discard(id)
+					delete(a.machines, id)
+				}
+			}
+		})
+	}
+	return p.real().Apply(ctx, req)
+}
+
+// Nodes that stand on machines, of which some are made anew, some reboot, and some
+// nodes go to another one: the quorum is kept all the same, no machine is taken
+// from under an agent that runs, and what the plan said of votes and interruptions
+// holds.
+func TestNeverWithoutQuorumOnMachines(t *testing.T) {
+	seeds := make([]uint64, max(1, *quorumTrials*2/3))
+	for i := range seeds {
+		if seeds[i] = uint64(i + 1); *quorumFresh > 0 {
+			seeds[i] = rand.Uint64()>>24 + 1_000_000
+		}
+	}
+	if *quorumSeed != 0 {
+		seeds = []uint64{*quorumSeed}
+	}
+	kinds, machines := map[string]int{}, 0
+	for _, s := range seeds {
+		v, err := try(t, &trial{seed: s, standing: true})
+		if err != nil {
+			t.Error(err)
+		}
+		kinds[v.kind]++
+		machines += v.machines
+	}
+	t.Logf("%d trials: %v, %d machines made anew", len(seeds), kinds, machines)
+	if len(seeds) >= 20 && (machines < len(seeds)/4 || kinds["applied"] < len(seeds)/3) {
+		t.Error("too tame to prove anything")
+	}
+}
