@@ -181,7 +181,7 @@ var (
 	laterAttributes = map[string]map[string]string{}
 	laterBlocks     = map[string]map[string]string{
 		"cluster": {"fence": "Leave it out; leases alone keep two nodes from owning a group."},
-		"node":    {"ssh": "It is for provider ssh; use provider = local.", "fence": "Leave it out."},
+		"node":    {"fence": "Leave it out."},
 		"group":   {"fence": "Leave it out."},
 	}
 )
@@ -410,7 +410,7 @@ func (c *Config) provider(b *hcl.Block) hcl.Diagnostics {
 
 func (c *Config) unknownProvider(name string, rng hcl.Range) *hcl.Diagnostic {
 	known := sortedKeys(c.opts.Providers)
-	if name == "ssh" || name == "libvirt" {
+	if name == "libvirt" {
 		return notYet(rng, "Provider "+name, "Use "+strings.Join(known, ", ")+".")
 	}
 	return errorAt(rng, "Unknown provider", fmt.Sprintf("There is no provider %q.%s This version has: %s.", name, didYouMean("", name, known), strings.Join(known, ", ")))

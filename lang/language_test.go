@@ -72,7 +72,7 @@ func TestLanguage(t *testing.T) {
 			t.Errorf("%s: %s (%s)", d.Summary, d.Detail, d.Subject)
 		}
 	}
-	for path, want := range map[string]string{"cluster": "link", "node": "", "group.resource": "restart"} {
+	for path, want := range map[string]string{"cluster": "link", "node": "ssh", "group.resource": "restart"} {
 		b, in := (*BlockType)(nil), all
 		for _, name := range strings.Split(path, ".") {
 			b = findBlock(in, name)

@@ -76,11 +76,7 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 		want.Attributes = append(want.Attributes, hcl.AttributeSchema{Name: later})
 	}
 	for later := range laterBlocks[name] {
-		var labels []string
-		if later != "ssh" {
-			labels = []string{"name"}
-		}
-		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: later, LabelNames: labels})
+		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: later, LabelNames: []string{"name"}})
 	}
 	s.wants = wantsOf(want)
 	return s

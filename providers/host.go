@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -12,7 +13,16 @@ import (
 // Host is a computer that nodes are put on, as the node lifecycle needs it:
 // this machine (providers/local), others over SSH. Errors say what and where;
 // one that wraps ErrUnreachable says that the host itself can't be seen.
+//
+// A Host is taken for one look or one phase (Hosts.Host): what it has read it may
+// answer again until something is changed through it, but for Alive, whose second
+// answer and all later ones are new.
 type Host interface {
+	// Mutex is held while the ports and programs in use there are looked at and
+	// written as one. The same for every Host of one computer.
+	Mutex() sync.Locker
+	// Arch is the computer's architecture as Go has it; "": this program's.
+	Arch(ctx context.Context) (string, error)
 	// Files under Root.
 	Files() Files
 	// Root is the absolute directory that holds bin/ and nodes/.
@@ -25,7 +35,7 @@ type Host interface {
 	// Prepare makes or mends what the node of dir needs around it, after Address
 	// and before Start: a network of its own. Many hosts need nothing.
 	Prepare(ctx context.Context, dir string) error
-	// Inspect says in a few words each what Prepare made and is not as it was.
+	// Inspect says what Prepare made and is not as it was, as Health words.
 	Inspect(ctx context.Context, dir string) ([]string, error)
 	// Release takes away what Address and Prepare made; that it is gone is fine.
 	Release(ctx context.Context, dir string) error
@@ -46,8 +56,8 @@ type Host interface {
 
 // Hosts is what a provider's block says of its hosts.
 type Hosts struct {
-	// Host of a node's address. No effects.
-	Host func(address string) (Host, error)
+	// Host of a node: by its address, and how it is reached (SSH). No effects.
+	Host func(n spec.Node) (Host, error)
 	// Place is what of the provider's block can't change under a node: its
 	// attributes by name. A node whose place differs is made anew.
 	Place map[string]string
@@ -62,6 +72,13 @@ type Hosts struct {
 	Chooses bool
 	// FirstPort and LastPort, unless they are 0, go before NodesConfig's.
 	FirstPort, LastPort int
+	// Programs are files of this program for hosts of other architectures (or in
+	// place of Env.Program), by architecture.
+	Programs map[string]string
+	// KeepProgram keeps the program that a node had before, for a way back.
+	KeepProgram bool
+	// Close lets go of what hosts hold open; nil: nothing.
+	Close func() error
 }
 
 // Files are files on a host. Paths are slash separated and relative to the
@@ -94,7 +111,8 @@ const (
 	CACertFile      = "ca.crt"
 	ClusterKeyFile  = "cluster.key"
 	DataDirName     = "data"
-	AgentLink       = "bin/clusterplan" // symbolic link to the node's program in BinDir
+	AgentLink       = "bin/clusterplan"          // symbolic link to the node's program in BinDir
+	PreviousLink    = "bin/clusterplan.previous" // the one before it (Hosts.KeepProgram)
 	AgentLog        = "log/agent.log"
 	AgentPIDFile    = "run/agent.pid"
 	AgentSocket     = "run/api.sock"

@@ -2,12 +2,9 @@ package providers
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path"
@@ -30,9 +27,9 @@ type NodesConfig struct {
 	Config spec.Schema // of its provider block
 	// Open checks the provider block and returns its hosts. It has no effects.
 	Open func(config cty.Value, env Env) (Hosts, error)
-	// SameHost tells whether a node's new address is on the host that holds it
-	// now; address changes that are not make the node anew.
-	SameHost func(old, address string) bool
+	// SameHost tells whether a node as it is now is on the host that holds it;
+	// address changes that are not make the node anew.
+	SameHost func(old, now spec.Node) bool
 	// Ports from First to Last are given to nodes whose address names none.
 	FirstPort, LastPort int
 	// StartWait bounds how long an agent may take until its API answers. Default 15 s.
@@ -56,8 +53,8 @@ type Nodes struct {
 	env   Env
 	hosts Hosts
 
-	program func() (string, error) // sha256 of Env.Program, hex
-	install sync.Mutex             // one install at a time: ports, programs
+	mu       sync.Mutex
+	programs map[string]string // sha256 of programs, hex, by file
 }
 
 // NewNodes is a provider of nodes; it needs Configure before use.
@@ -95,12 +92,17 @@ func (p *Nodes) Configure(config cty.Value, env Env) error {
 		env.Nodes = new(Directory)
 	}
 	p.env, p.hosts = env, hosts
-	p.program = sync.OnceValues(func() (string, error) { return fileDigest(env.Program) })
+	p.programs = map[string]string{}
 	return nil
 }
 
-// Close has nothing to let go.
-func (p *Nodes) Close() error { return nil }
+// Close lets go of what the hosts hold open.
+func (p *Nodes) Close() error {
+	if p.hosts.Close == nil {
+		return nil
+	}
+	return p.hosts.Close()
+}
 
 // node is a node's value as Go.
 type node struct {
@@ -118,6 +120,8 @@ type NodePrivate struct {
 	Dir string `json:"dir"`
 	// Place is the Hosts.Place that it was put with; none before there were any.
 	Place map[string]string `json:"place,omitempty"`
+	// Arch is the host's architecture; "": that of the program that runs.
+	Arch string `json:"arch,omitempty"`
 }
 
 // decodeNode reads a node's value. What is unknown is taken from prior, or
@@ -212,6 +216,7 @@ type site struct {
 	id   string
 	dir  string // NodesDir/name
 	conf *AgentConfig
+	arch string // of its host; "" where it isn't known
 }
 
 func (s *site) path(name string) string { return path.Join(s.dir, name) }
@@ -224,14 +229,22 @@ var (
 	errDamaged   = errors.New("the node's configuration is damaged")
 )
 
+// host is the computer of a node. How it is reached is what the definition says
+// now, where that means the same computer: what the state says may be as old as
+// the key or the port that nobody lets in any more.
+func (p *Nodes) host(n node) (Host, error) {
+	if v, ok := p.env.Defined[n.Addr]; ok {
+		if d, err := decodeNode(v, nil); err == nil && d.Provider == p.cfg.Name && p.cfg.SameHost(n.Node, d.Node) {
+			n.SSH = d.SSH
+		}
+	}
+	return p.hosts.Host(n.Node)
+}
+
 // locate finds the directory of the node id: where it was put, else by its
 // name, else wherever its id is. conf is nil where there is none.
-func (p *Nodes) locate(ctx context.Context, id string, n node, prior *Object) (*site, error) {
-	host, err := p.hosts.Host(n.Address)
-	if err != nil {
-		return nil, err
-	}
-	s := &site{host: host, id: id}
+func (p *Nodes) locate(ctx context.Context, host Host, id string, n node, prior *Object) (*site, error) {
+	s, err := &site{host: host, id: id}, error(nil)
 	vacant := ""
 	for _, name := range []string{privateDir(prior), dirName(n.Name, id)} {
 		if name == "" {
@@ -316,19 +329,6 @@ func listenAddress(n node) (host string, port int, err error) {
 		}
 	}
 	return host, port, nil
-}
-
-func fileDigest(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", fmt.Errorf("read this program's file: %w", err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("read this program's file: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // programFile is where a program lies under a host's root.

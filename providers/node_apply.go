@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,11 +30,15 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	if req.Progress == nil {
 		req.Progress = func(string) {}
 	}
-	if req.Phase == PhaseInstall {
-		p.install.Lock() // the port and the programs in use are looked at and written as one
-		defer p.install.Unlock()
+	host, err := p.host(n)
+	if err != nil {
+		return ApplyResponse{}, fmt.Errorf("%s: %w", req.Phase, err)
 	}
-	s, err := p.locate(ctx, req.ID, n, req.Prior)
+	if req.Phase == PhaseInstall {
+		host.Mutex().Lock() // the port and the programs in use are looked at and written as one
+		defer host.Mutex().Unlock()
+	}
+	s, err := p.locate(ctx, host, req.ID, n, req.Prior)
 	if err != nil {
 		if errors.Is(err, ErrUnreachable) && (req.Phase == PhaseDrain || req.Phase == PhaseLeave) {
 			// These ask the cluster alone, which can let a node go whose host is dead.
@@ -67,7 +72,7 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	if req.Phase == PhaseRemove {
 		return ApplyResponse{}, nil
 	}
-	own := NodePrivate{Dir: path.Base(s.dir), Place: private(req.Prior).Place}
+	own := NodePrivate{Dir: path.Base(s.dir), Place: private(req.Prior).Place, Arch: cmp.Or(s.arch, private(req.Prior).Arch)}
 	if req.Phase == PhaseInstall || req.Prior == nil {
 		own.Place = p.hosts.Place
 	}
@@ -134,6 +139,7 @@ func (p *Nodes) member(s *site, n *node, serverID uint64, beside bool) Member {
 	m := Member{Spec: n.Node, ServerID: serverID, Endpoint: n.Endpoint, Version: p.env.Version}
 	m.Spec.ID = s.id
 	m.Spec.Address = n.Endpoint
+	m.Spec.SSH = spec.SSH{} // how it is reached from here is no business of the cluster's
 	if beside {
 		m.Spec.Name = SuccessorName(n.Name, s.id)
 	}
@@ -171,8 +177,8 @@ func (p *Nodes) doRemove(ctx context.Context, s *site, n *node) error {
 	} else if pid != 0 {
 		return fmt.Errorf("remove %s: its agent still runs (pid %d)", s.abs(""), pid)
 	}
-	p.install.Lock()
-	defer p.install.Unlock()
+	s.host.Mutex().Lock()
+	defer s.host.Mutex().Unlock()
 	// The directory last: while it is there, the next run knows that the node is.
 	if err := s.host.Release(ctx, s.dir); err != nil {
 		return fmt.Errorf("remove node %s: %w", n.Name, err)

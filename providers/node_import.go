@@ -22,7 +22,18 @@ func (p *Nodes) Import(ctx context.Context, req ImportRequest) (ImportResponse, 
 	if identity == nil {
 		return ImportResponse{}, errors.New("the state does not hold the cluster's identity, by which its nodes are known; bring the state back, or apply first")
 	}
-	host, err := p.hosts.Host(req.ID)
+	at := node{Node: spec.Node{Address: req.ID}}
+	if req.Config != cty.NilVal && !req.Config.IsNull() {
+		given, err := decodeNode(req.Config, nil)
+		if err != nil {
+			return ImportResponse{}, err
+		}
+		if given.Address != "" || given.SSH.Host != "" {
+			at = given
+		}
+	}
+	at.Addr = req.Addr
+	host, err := p.host(at)
 	if err != nil {
 		return ImportResponse{}, err
 	}
@@ -32,6 +43,7 @@ func (p *Nodes) Import(ctx context.Context, req ImportRequest) (ImportResponse, 
 	}
 	conf := found.conf
 	n := node{Endpoint: conf.Address}
+	n.SSH = at.SSH
 	n.Name, n.Provider = conf.Name, p.cfg.Name
 	n.Watchdog, n.WatchdogTimeout, n.Reset = conf.Watchdog, conf.WatchdogTimeout, conf.Reset
 	n.Role, n.Votes = spec.RoleMember, 1
@@ -41,7 +53,7 @@ func (p *Nodes) Import(ctx context.Context, req ImportRequest) (ImportResponse, 
 	}
 	if member.State != MemberNone {
 		n.Node, n.ServerID = member.Spec, member.ServerID
-		n.Name, n.Provider = conf.Name, p.cfg.Name
+		n.Name, n.Provider, n.SSH = conf.Name, p.cfg.Name, at.SSH
 	}
 	v, err := p.imported(n, req.Config)
 	if err != nil {

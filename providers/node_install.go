@@ -82,28 +82,39 @@ func (p *Nodes) writeChanged(ctx context.Context, s *site, name string, data []b
 }
 
 func (p *Nodes) installProgram(ctx context.Context, s *site, n *node) error {
-	digest, err := p.program()
+	arch, err := s.host.Arch(ctx)
 	if err != nil {
 		return err
 	}
-	file := programFile(digest)
+	file, digest, err := p.program(arch)
+	if err != nil {
+		return err
+	}
+	s.arch = arch
+	at := programFile(digest)
 	have, err := s.host.Files().List(ctx, BinDir)
 	if err != nil {
 		return err
 	}
 	present := false
 	for _, name := range have {
-		present = present || name == path.Base(file)
+		present = present || name == path.Base(at)
 	}
 	if !present {
-		if err := s.host.Files().Copy(ctx, p.env.Program, file, 0o755); err != nil {
+		if err := s.host.Files().Copy(ctx, file, at, 0o755); err != nil {
 			return err
 		}
 	}
 	n.Program = digest
-	target := path.Join(s.host.Root(), file)
-	if have, err := s.host.Files().ReadLink(ctx, s.path(AgentLink)); err == nil && have == target {
+	target := path.Join(s.host.Root(), at)
+	had, err := s.host.Files().ReadLink(ctx, s.path(AgentLink))
+	if err == nil && had == target {
 		return nil
+	}
+	if err == nil && p.hosts.KeepProgram {
+		if err := s.host.Files().Link(ctx, had, s.path(PreviousLink)); err != nil {
+			return err
+		}
 	}
 	return s.host.Files().Link(ctx, target, s.path(AgentLink))
 }
@@ -249,10 +260,12 @@ func (p *Nodes) prune(ctx context.Context, host Host) error {
 	}
 	used := map[string]bool{}
 	for _, name := range names {
-		if target, err := host.Files().ReadLink(ctx, path.Join(NodesDir, name, AgentLink)); err == nil {
-			used[path.Base(target)] = true
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return err
+		for _, link := range []string{AgentLink, PreviousLink} {
+			if target, err := host.Files().ReadLink(ctx, path.Join(NodesDir, name, link)); err == nil {
+				used[path.Base(target)] = true
+			} else if !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	programs, err := host.Files().List(ctx, BinDir)

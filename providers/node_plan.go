@@ -30,6 +30,8 @@ const (
 	HealthServer     = "a new data directory, not the one that joined"
 	HealthDrained    = "still drained by an earlier apply"
 	HealthSettings   = "settings in the cluster differ"
+	HealthService    = "service "               // ... unit differs: what starts the agent again, and after a boot
+	HealthUnwatched  = "supervisor not running" // so that nobody starts the agent again
 )
 
 // has tells whether one of the findings begins with what.
@@ -143,7 +145,12 @@ func (p *Nodes) planned(req PlanRequest) (cty.Value, error) {
 	if v := prior("server_id"); v != cty.NilVal && !v.IsNull() && !has(req.Prior.Health, HealthGone, HealthNoData) {
 		attrs["server_id"] = v
 	}
-	digest, err := p.program()
+	arch := private(req.Prior).Arch
+	if arch == "" && len(p.hosts.Programs) > 0 {
+		attrs["program"] = cty.UnknownVal(cty.String) // nobody has seen the host yet
+		return cty.ObjectVal(attrs), nil
+	}
+	_, digest, err := p.program(arch)
 	if err != nil {
 		return cty.NilVal, err
 	}
@@ -152,23 +159,16 @@ func (p *Nodes) planned(req PlanRequest) (cty.Value, error) {
 }
 
 func (p *Nodes) sameHost(prior, planned cty.Value) bool {
-	a, b := prior.GetAttr("address"), planned.GetAttr("address")
-	if !a.IsWhollyKnown() || !b.IsWhollyKnown() {
-		return p.cfg.SameHost("", "")
-	}
-	text := func(v cty.Value) string {
-		if v.IsNull() {
-			return ""
-		}
-		return v.AsString()
-	}
-	return p.cfg.SameHost(text(a), text(b))
+	was, err := decodeNode(prior, nil)
+	now, err2 := decodeNode(planned, nil)
+	return err == nil && err2 == nil && p.cfg.SameHost(was.Node, now.Node)
 }
 
 // changes is which kinds of attributes differ.
 type changes struct {
 	provider, listen, program, name, role, settings bool
 	witness                                         bool // its role becomes witness
+	reach                                           bool // only how it is reached
 	resets                                          bool // watchdog or reset: the agent opens them as it starts
 	votes                                           int  // -1: takes its vote, 1: gives it one
 }
@@ -184,6 +184,7 @@ func changesOf(prior, planned cty.Value) changes {
 	}
 	c.provider, c.name, c.program = !same("provider"), !same("name"), !same("program")
 	c.listen = !same("endpoint")
+	c.reach = !same("ssh")
 	c.role = !same("role")
 	c.witness = c.role && known(planned, "role") && planned.GetAttr("role").AsString() == spec.RoleWitness
 	if !same("votes") {
@@ -230,8 +231,8 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 		return strings.HasPrefix(h, HealthNetwork) && !strings.HasPrefix(h, HealthLink)
 	})
 	hung := has(health, HealthNoAnswer, HealthHomeless) || (network && !down)
-	restart := c.listen || c.program || c.resets || has(health, HealthProgram, HealthConfig, HealthKeys)
-	install := gone || restart || network || c.name || has(health, HealthCert, HealthLink)
+	restart := c.listen || c.program || c.resets || has(health, HealthProgram, HealthConfig, HealthKeys, HealthUnwatched)
+	install := gone || restart || network || c.name || c.reach || has(health, HealthCert, HealthLink, HealthService)
 	rejoin := gone || has(health, HealthNoData, HealthNotMember, HealthServer)
 	drained := (restart && !down && !hung) || c.witness
 

@@ -2,6 +2,7 @@ package providers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,11 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		return ReadResponse{}, err
 	}
 	n.Addr = req.Addr
-	s, err := p.locate(ctx, req.ID, n, req.Prior)
+	host, err := p.host(n)
+	if err != nil {
+		return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
+	}
+	s, err := p.locate(ctx, host, req.ID, n, req.Prior)
 	if errors.Is(err, errOtherNode) {
 		err = nil
 		s.conf = nil
@@ -56,9 +61,7 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		if health, err = p.inspect(ctx, s, &n); err == nil && len(p.moved(req.Prior)) == 0 {
 			var around []string
 			around, err = s.host.Inspect(ctx, s.dir)
-			for _, words := range around {
-				health = append(health, HealthNetwork+words)
-			}
+			health = append(health, around...)
 		}
 		if err != nil {
 			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
@@ -69,6 +72,7 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		own.Place = p.hosts.Place
 	}
 	own.Dir = path.Base(s.dir)
+	own.Arch = cmp.Or(s.arch, own.Arch)
 	o, err := object(req.ID, own, v, n)
 	if err != nil {
 		return ReadResponse{}, err
@@ -105,7 +109,13 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := p.program()
+	if s.arch, err = s.host.Arch(ctx); err != nil {
+		return nil, err
+	}
+	_, wanted, err := p.program(s.arch)
+	if errors.Is(err, errNoProgram) { // to be told by a plan that needs it; a destroy doesn't
+		wanted, err = cmp.Or(n.Program, digest), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +129,7 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 		return nil, err
 	}
 	n.Program = wanted
-	differs := digest != wanted[:16]
+	differs := digest != wanted[:min(16, len(wanted))]
 	if differs {
 		n.Program = ""
 	}

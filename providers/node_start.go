@@ -103,7 +103,9 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 		if !free {
 			return fail(fmt.Errorf("its port is taken: something else listens on %s (TCP or UDP); stop that, or give the node another address", s.conf.Address))
 		}
-		if err := s.host.Start(ctx, s.dir); err != nil {
+		if err := s.host.Start(ctx, s.dir); errors.Is(err, ErrUnreachable) {
+			return fail(err)
+		} else if err != nil {
 			return fail(fmt.Errorf("its agent can't be executed: %w; see that the program that %s names may be executed there (its mode, and how its file system is mounted), and apply again", err, s.abs(AgentLink)))
 		}
 	}

@@ -75,6 +75,9 @@ type Env struct {
 	Cluster Cluster
 	// Order are the definition's nodes, in its order; empty without a definition.
 	Order []addr.Address
+	// Defined are the definition's values of its nodes, which may be unknown in
+	// part; empty without a definition.
+	Defined map[addr.Address]cty.Value
 	// Links are the networks of the definition's cluster; nil without a definition.
 	Links []spec.Link
 	// Nodes is where the run's nodes can be reached. Whoever makes the Env fills

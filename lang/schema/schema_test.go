@@ -44,7 +44,8 @@ func TestSchemasMatchTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := spec.Node{Name: "1h", Provider: "1h", Address: "1h", Zone: "1h", Capacity: map[string]int64{"k": 7},
-		Spare: true, Votes: 7, Role: "1h", Labels: map[string]string{"k": "1h"}, Watchdog: "1h", WatchdogTimeout: spec.Duration(time.Hour), Reset: "1h"}
+		Spare: true, Votes: 7, Role: "1h", Labels: map[string]string{"k": "1h"}, Watchdog: "1h", WatchdogTimeout: spec.Duration(time.Hour), Reset: "1h",
+		SSH: spec.SSH{Host: "1h", Port: 7, User: "1h", HostKey: "1h", PrivateKeyFile: "1h", Sudo: true}}
 	if diff := cmp.Diff(want, n, sameAddr); diff != "" {
 		t.Error(diff)
 	}

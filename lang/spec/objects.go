@@ -57,7 +57,7 @@ func NodeSchema() Schema {
 		Doc:  "A computer (or, with provider local, a process) that runs an agent.",
 		Attributes: []Attribute{
 			{Name: "name", Type: TypeString, KnownAtPlan: true, Impact: ImpactNone, Doc: "Unique in the cluster; the label (label-key for an instance) unless it is given."},
-			{Name: "provider", Type: TypeString, Required: true, KnownAtPlan: true, Impact: ImpactReplace, Doc: "The provider that reaches it, a keyword: local."},
+			{Name: "provider", Type: TypeString, Required: true, KnownAtPlan: true, Impact: ImpactReplace, Doc: "The provider that reaches it, a keyword: local or ssh."},
 			{Name: "address", Type: TypeString, Impact: ImpactRestartAgent, Doc: "host or host:port where its agent listens; optional with provider local."},
 			{Name: "port", Type: TypeNumber, Impact: ImpactRestartAgent, Doc: "Its port, where address has none."},
 			{Name: "zone", Type: TypeString, KnownAtPlan: true, Impact: ImpactNone, Doc: "Fault domain."},
@@ -73,7 +73,20 @@ func NodeSchema() Schema {
 			{Name: "server_id", Type: TypeNumber, Computed: true, Impact: ImpactNone, Doc: "The id of its data directory in the database's consensus."},
 			{Name: "program", Type: TypeString, Computed: true, Impact: ImpactRestartAgent, Doc: "Digest of the agent's program."},
 		},
+		Blocks: []Block{SSHBlock()},
 	}
+}
+
+// SSHBlock is how a host is reached over SSH, in a block of its own.
+func SSHBlock() Block {
+	return Block{Name: "ssh", Doc: "provider ssh: how this host is reached, where that is not what the provider's block says.", Attributes: []Attribute{
+		{Name: "host", Type: TypeString, Impact: ImpactNone, Doc: "Its address or name for SSH, or a Host of ~/.ssh/config; default: that of address."},
+		{Name: "port", Type: TypeNumber, Impact: ImpactNone, Doc: "Of its SSH server."},
+		{Name: "user", Type: TypeString, Impact: ImpactNone, Doc: "Who logs in."},
+		{Name: "host_key", Type: TypeString, Impact: ImpactNone, Doc: "Its public key (ssh-ed25519 AAAA...) or the fingerprint (SHA256:...), in place of known_hosts."},
+		{Name: "private_key_file", Type: TypeString, Impact: ImpactNone, Doc: "The key to log in with."},
+		{Name: "sudo", Type: TypeBool, Impact: ImpactNone, Doc: "Whether the user becomes root by sudo."},
+	}}
 }
 
 // GroupSchema is the shape of a group block without its resources.

@@ -148,6 +148,9 @@ func (c *checker) nodeRules() {
 		}
 		c.watchdog(n)
 		c.reset(n)
+		if n.SSH != (SSH{}) && n.Provider != "ssh" {
+			c.add(n.Addr, "ssh", "SSH of a node that isn't reached by it", "Node %s is of provider %s, so its ssh block says nothing. Remove it, or write provider = ssh.", n.Name, n.Provider)
+		}
 		// Without a port, the local provider gives each node one of its own.
 		if n.Address == "" || n.Provider == "local" && !hasPort(n.Address) {
 			continue

@@ -158,6 +158,18 @@ type Node struct {
 	Watchdog        string   `json:"watchdog,omitempty"`         // the device that resets it; "": none
 	WatchdogTimeout Duration `json:"watchdog_timeout,omitempty"` // its time-out; 0 with Watchdog: DefaultWatchdogTimeout
 	Reset           string   `json:"reset,omitempty"`            // how its agent resets it: ResetSysrq; "": not at all
+
+	SSH SSH `json:"ssh,omitzero"` // how provider ssh reaches it, over the provider's own settings
+}
+
+// SSH is how a host is reached over SSH; what is empty is the provider's.
+type SSH struct {
+	Host           string `json:"host,omitempty"` // "": the node's address
+	Port           int    `json:"port,omitempty"`
+	User           string `json:"user,omitempty"`
+	HostKey        string `json:"host_key,omitempty"`
+	PrivateKeyFile string `json:"private_key_file,omitempty"`
+	Sudo           bool   `json:"sudo,omitempty"`
 }
 
 // Witness tells whether n votes but never owns a group.

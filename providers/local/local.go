@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
@@ -65,7 +66,7 @@ func nodesConfig() providers.NodesConfig {
 			},
 		},
 		Open:      open,
-		SameHost:  func(string, string) bool { return true },
+		SameHost:  func(_, _ spec.Node) bool { return true },
 		FirstPort: firstPort,
 		LastPort:  lastPort,
 	}
@@ -81,7 +82,7 @@ func open(config cty.Value, env providers.Env) (providers.Hosts, error) {
 	}
 	root := resolve(env.DataDir)
 	h := &host{root: root, orphanWait: orphanWait, lab: netlab.At(root)}
-	hosts := providers.Hosts{Host: func(string) (providers.Host, error) { return h, nil }}
+	hosts := providers.Hosts{Host: func(spec.Node) (providers.Host, error) { return h, nil }}
 	hosts.Apart = func(place map[string]string) error {
 		was, now := cmp.Or(place["mode"], ModeProcess), cmp.Or(mode, ModeProcess)
 		if was == now {
@@ -132,7 +133,11 @@ type host struct {
 	linked     bool            // there is a definition, whose links say:
 	main       string          // what the network nets is called
 	more       []netlab.Network
+	mu         sync.Mutex
 }
+
+func (h *host) Mutex() sync.Locker                   { return &h.mu }
+func (h *host) Arch(context.Context) (string, error) { return "", nil }
 
 func (h *host) Root() string           { return h.root }
 func (h *host) Files() providers.Files { return files{h.root} }

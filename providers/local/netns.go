@@ -170,6 +170,9 @@ func (h *host) Inspect(ctx context.Context, dir string) ([]string, error) {
 		lacks, err = h.lab.Lacks(key(dir), h.more)
 		words = append(words, lacks...)
 	}
+	for i := range words {
+		words[i] = providers.HealthNetwork + words[i]
+	}
 	return words, err
 }
 

@@ -63,6 +63,8 @@ type Config struct {
 	StopWithin time.Duration
 	// Ready, where set, is called once the node listens.
 	Ready func(*Node)
+
+	systemd systemd
 }
 
 // ErrStopping answers requests to an agent that ends.
@@ -99,8 +101,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer lock.Close() // the file stays: whose pid it names is told by the lock alone
 	if !cfg.Embedded {
+		cfg.systemd = takeSystemd()
 		tune(cfg.Log)
 	}
+	defer context.AfterFunc(ctx, func() { _ = cfg.systemd.tell("STOPPING=1") })()
 	for {
 		if err = life(ctx, cfg, f); !errors.Is(err, errStore) || ctx.Err() != nil || errors.Is(err, store.ErrDamaged) {
 			return err
@@ -175,6 +179,15 @@ func (n *Node) run(ctx context.Context) error {
 	})
 	n.log.Info("the agent runs", "node", n.files.conf.Name, "cluster", n.files.conf.Cluster, "address", n.files.conf.Address,
 		"version", n.facts.Version, "pid", n.facts.PID, "server_id", n.facts.ServerID)
+	if err := n.cfg.systemd.tell("READY=1"); err != nil {
+		n.log.Error("systemd takes this agent for one that never starts", "err", err)
+	}
+	g.Go(func() error {
+		if err := n.cfg.systemd.keep(life, func() bool { return n.inLoop(life, func() {}) == nil }); err != nil {
+			n.log.Error("systemd hears no signs of life", "err", err)
+		}
+		return nil
+	})
 	if n.cfg.Ready != nil {
 		n.cfg.Ready(n)
 	}

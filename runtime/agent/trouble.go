@@ -89,6 +89,7 @@ func awaitDisk(ctx context.Context, cfg Config, dir string, cause error) bool {
 		case <-ctx.Done():
 			return false
 		}
+		_ = cfg.systemd.tell("WATCHDOG=1") // what it waits for is no hang of its own
 		err := probeDisk(dir)
 		if err == nil {
 			cfg.Log.Info("the database can be written again")

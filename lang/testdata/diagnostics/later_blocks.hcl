@@ -34,8 +34,6 @@ locals {
 }
 
 
-provider "ssh" {
-}
 
 provider "locl" {
 }
@@ -62,7 +60,7 @@ variable "v" {
 }
 
 node "s" {
-  provider = ssh
+  provider = local
   ssh {
     port = 22
   }
