@@ -234,11 +234,37 @@ var (
 // the key or the port that nobody lets in any more.
 func (p *Nodes) host(n node) (Host, error) {
 	if v, ok := p.env.Defined[n.Addr]; ok {
-		if d, err := decodeNode(v, nil); err == nil && d.Provider == p.cfg.Name && p.cfg.SameHost(n.Node, d.Node) {
+		d, err := decodeNode(v, nil)
+		switch {
+		case err != nil || d.Provider != p.cfg.Name:
+		case n.Address == "" && n.Provider == "": // a create that was cut off before anyone wrote down more than its id
+			n.Address, n.SSH = d.Address, d.SSH
+		case p.cfg.SameHost(n.Node, d.Node):
 			n.SSH = d.SSH
 		}
 	}
 	return p.hosts.Host(n.Node)
+}
+
+// HostAt is the host of the node that has the endpoint; nil: the run knows none
+// of this provider there.
+func (p *Nodes) HostAt(endpoint string) (Host, error) {
+	if p.env.Nodes == nil {
+		return nil, nil
+	}
+	for _, e := range p.env.Nodes.All() {
+		if e.Endpoint != endpoint || e.Spec.Provider != p.cfg.Name {
+			continue
+		}
+		n := node{Node: e.Spec}
+		for a, v := range p.env.Defined { // entries have names, and no addresses
+			if name := v.GetAttr("name"); name.IsKnown() && !name.IsNull() && name.AsString() == e.Name {
+				n.Addr = a
+			}
+		}
+		return p.host(n)
+	}
+	return nil, nil
 }
 
 // locate finds the directory of the node id: where it was put, else by its

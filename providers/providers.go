@@ -4,7 +4,7 @@
 // holds cluster, groups and resources through the agents' API.
 //
 // Nodes is the node lifecycle: one provider of nodes over a small Host
-// interface (host.go), which local implements. Start reading at Nodes (node.go:
+// interface (host.go), which local and ssh implement. Start reading at Nodes (node.go:
 // where a node lies), then node_plan.go (which phases), node_read.go (drift),
 // node_apply.go, node_install.go and node_start.go (what a phase does).
 //

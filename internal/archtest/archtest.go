@@ -49,6 +49,7 @@ NONE < lang/addr < lang/spec          # the model is the standard library's only
 NONE < graph                          # generic, knows nothing of clusters
 NONE < internal/atomicfile
 sys, internal/atomicfile, netlink, nftables < internal/netlab   # namespaces and links by the kernel's own interface: no ip and nft programs
+internal/netlab, crypto < internal/sshlab  # hosts with sshd on one machine, for tests and benches
 NONE < internal/burst                 # the garbage collector's pace in commands
 NONE < internal/pki                   # certificates, for both ends
 NONE < docs/schemas                   # JSON Schemas of what is printed, as files
@@ -73,6 +74,7 @@ NONE < client                                             # for programs that ru
 lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
 providers, internal/atomicfile, internal/netlab, sys < providers/local     # places know no other place, and never the planner
 providers, runtime/api/client, sync < providers/confdb    # through the agents' API only
+providers, internal/sshconn < providers/ssh               # hosts over SSH; the connection is a room of its own
 providers < providers/providertest                        # what every provider is held to
 
 lang/spec < runtime/quorum, runtime/placement             # pure: the planner asks them as well
@@ -106,8 +108,8 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/gitmodule, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
-runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab < bench/...   # they measure
+statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/ssh, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/gitmodule, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab, internal/sshlab < bench/...   # they measure
 `
 
 // Pure rooms have no effects: neither these packages of the standard library

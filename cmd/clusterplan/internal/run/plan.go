@@ -288,19 +288,47 @@ func (s *Session) knownOf(state *statefile.State) lang.Known {
 
 // configure hands every provider its block and what this run gives to all.
 func (s *Session) configure(def *lang.Definition) error {
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	return s.configureOnce(def)
+}
+
+// reach configures the providers for a command that only talks to the nodes, by
+// the definition as it is.
+func (s *Session) reach() error {
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	if s.configured {
+		return nil
+	}
+	known := func(addr.Address) (cty.Value, bool) { return cty.NilVal, false }
+	if s.Snap != nil {
+		known = s.knownOf(&s.Snap.State)
+	}
+	def, diags := s.Config.Evaluate(known)
+	if diags.HasErrors() {
+		return &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
+	}
+	return s.configureOnce(def)
+}
+
+func (s *Session) configureOnce(def *lang.Definition) error {
 	program, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program's file: %w", err)
 	}
 	env := providers.Env{
 		DataDir: s.dataDir(), Program: program, Version: s.opts.Version,
-		Identity: s.Identity, Cluster: s.confdb, Nodes: s.nodes, Log: s.opts.Log,
+		Identity: s.Identity, Cluster: s.confdb, Nodes: s.nodes, Log: s.opts.Log, Defined: map[addr.Address]cty.Value{},
 	}
 	config := map[string]cty.Value{}
 	if def != nil {
 		for i := range def.Objects {
 			if o := &def.Objects[i]; o.Addr.Type == addr.TypeNode {
 				env.Order = append(env.Order, o.Addr)
+				if o.Value != cty.NilVal {
+					env.Defined[o.Addr], _ = o.Value.UnmarkDeep()
+				}
 			}
 		}
 		env.Links = []spec.Link{}
@@ -324,6 +352,7 @@ func (s *Session) configure(def *lang.Definition) error {
 			return fmt.Errorf("provider %s: %w", name, err)
 		}
 	}
+	s.configured = true
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -30,6 +31,7 @@ import (
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/providers/confdb"
 	"github.com/clusterplan/clusterplan/providers/local"
+	"github.com/clusterplan/clusterplan/providers/ssh"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/seal"
@@ -51,6 +53,8 @@ type Options struct {
 	Version string
 	Vars    []lang.VarInput
 	Log     *slog.Logger
+	// Passphrase asks a person for that of a private key; nil: nobody is there.
+	Passphrase func(ctx context.Context, keyFile string) ([]byte, error)
 	// Tell is told what a command waits for, in a sentence. nil: nobody.
 	Tell func(string)
 	// Record keeps what is read of the definition's directory, for Save.
@@ -82,6 +86,7 @@ type Session struct {
 	abs      string
 	registry *providers.Registry
 	confdb   *confdb.Provider
+	ssh      *ssh.Provider
 	nodes    *providers.Directory
 	keys     *seal.Keys
 	reads    *planfile.Recorder                               // nil: not recorded
@@ -95,6 +100,9 @@ type Session struct {
 
 	mu       sync.Mutex
 	identity *pki.Identity
+
+	configuring sync.Mutex
+	configured  bool
 }
 
 // Open reads the definition in dir and the state that belongs to it. Errors in
@@ -139,8 +147,8 @@ func (s *Session) read() error {
 }
 
 func newSession(o Options) *Session {
-	s := &Session{opts: o, nodes: new(providers.Directory), confdb: confdb.New()}
-	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), confdb.Name: s.confdb})
+	s := &Session{opts: o, nodes: new(providers.Directory), confdb: confdb.New(), ssh: ssh.New(ssh.Options{Passphrase: o.Passphrase, Log: o.Log})}
+	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), ssh.Name: s.ssh, confdb.Name: s.confdb})
 	if s.opts.Tell == nil {
 		s.opts.Tell = func(string) {}
 	}
@@ -154,6 +162,9 @@ func newSession(o Options) *Session {
 // finds the state's place.
 func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 	s.nodes.Via(local.Name, local.Dialer(s.dataDir()))
+	s.nodes.Via(ssh.Name, func(ctx context.Context, network, address string) (net.Conn, error) {
+		return s.ssh.Dial(ctx, network, address, s.reach)
+	})
 	s.Config, s.Diags = lang.Load(lang.Options{
 		FS: fsys, Dir: dir, Modules: modules(fsys, s.fetch), Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
 		Providers: s.places(), Machinery: s.registry.Machinery(),

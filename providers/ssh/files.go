@@ -1,0 +1,182 @@
+package ssh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/clusterplan/clusterplan/internal/sshconn"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// files are those under a host's root.
+type files struct{ h *host }
+
+func (f files) abs(name string) string { return path.Join(f.h.root, name) }
+
+const logEnd = 64 << 10 // of an agent's log, to be shown
+
+func (f files) Read(ctx context.Context, name string) ([]byte, error) {
+	l, err := f.h.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if e, ok, err := l.known(name); ok {
+		return e.data, err
+	}
+	how := "cat"
+	if strings.HasSuffix(name, "/"+providers.AgentLog) {
+		how = fmt.Sprintf("tail -c %d", logEnd)
+	}
+	out, err := f.h.run(ctx, fmt.Sprintf("f=%s\nif [ -e \"$f\" ] || [ -L \"$f\" ]; then echo there; %s -- \"$f\"; else echo none; fi", quote(f.abs(name)), how))
+	if err != nil {
+		return nil, err
+	}
+	data, ok := bytes.CutPrefix(out, []byte("there\n"))
+	if !ok {
+		return nil, fmt.Errorf("%s: %s: %w", f.h.conn, f.abs(name), fs.ErrNotExist)
+	}
+	return data, nil
+}
+
+// replace is a script that makes "$f" by what make does to "$t", in one step.
+const replace = `set -e
+umask 077
+d=%[2]s
+mkdir -p "$d"
+f=%[1]s
+t="$d/.clusterplan-tmp-$$"
+trap 'rm -f "$t"' EXIT
+%[3]s
+mv -f "$t" "$f"
+trap - EXIT
+sync "$d" 2>/dev/null || sync
+`
+
+// writing is the script that writes data to name, absolute.
+func writing(name string, data []byte, perm fs.FileMode) string {
+	return fmt.Sprintf(replace, quote(name), quote(path.Dir(name)),
+		fmt.Sprintf("printf %%s %s >\"$t\"\nchmod %o \"$t\"\nsync \"$t\" 2>/dev/null || :", quote(string(data)), perm))
+}
+
+func (f files) Write(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
+	if bytes.IndexByte(data, 0) >= 0 { // no shell has such a word
+		err := explained(f.h.conn.Put(ctx, f.abs(name), bytes.NewReader(data), int64(len(data)), sshconn.PutOptions{Mode: perm, Parents: true}))
+		f.h.changed()
+		return err
+	}
+	if _, err := f.h.run(ctx, writing(f.abs(name), data, perm)); err != nil {
+		f.h.changed()
+		return err
+	}
+	f.put(name, entry{data: data})
+	return nil
+}
+
+// put notes a file that was written.
+func (f files) put(name string, e entry) {
+	f.h.noted(func(l *look) {
+		l.files[name] = e
+		if parts := strings.Split(name, "/"); len(parts) > 2 && parts[0] == providers.NodesDir && !slices.Contains(l.nodes, parts[1]) {
+			l.nodes = append(l.nodes, parts[1])
+			slices.Sort(l.nodes)
+		}
+	})
+}
+
+// Copy uploads a program. A name under BinDir stands for the content, so that
+// what is there with that name is it.
+func (f files) Copy(ctx context.Context, local, name string, perm fs.FileMode) error {
+	src, err := os.Open(local)
+	if err != nil {
+		return fmt.Errorf("upload %s: %w", local, err)
+	}
+	defer src.Close()
+	fi, err := src.Stat()
+	if err != nil {
+		return fmt.Errorf("upload %s: %w", local, err)
+	}
+	err = explained(f.h.conn.Put(ctx, f.abs(name), src, fi.Size(), sshconn.PutOptions{Mode: perm, Parents: true}))
+	if err != nil {
+		f.h.changed()
+		return err
+	}
+	f.h.noted(func(l *look) {
+		if path.Dir(name) == providers.BinDir && !slices.Contains(l.programs, path.Base(name)) {
+			l.programs = append(l.programs, path.Base(name))
+			slices.Sort(l.programs)
+		}
+	})
+	return nil
+}
+
+func (f files) Link(ctx context.Context, target, name string) error {
+	abs := f.abs(name)
+	if _, err := f.h.run(ctx, fmt.Sprintf(replace, quote(abs), quote(path.Dir(abs)), "ln -s "+quote(target)+" \"$t\"")); err != nil {
+		f.h.changed()
+		return err
+	}
+	f.put(name, entry{link: target})
+	return nil
+}
+
+func (f files) ReadLink(ctx context.Context, name string) (string, error) {
+	l, err := f.h.look(ctx)
+	if err != nil {
+		return "", err
+	}
+	e, ok, err := l.known(name)
+	switch {
+	case err != nil:
+		return "", err
+	case !ok:
+		return "", fmt.Errorf("%s: %s is none of the links that are looked at", f.h.conn, f.abs(name))
+	case e.link == "":
+		return "", &fs.PathError{Op: "readlink", Path: f.abs(name), Err: syscall.EINVAL}
+	}
+	return e.link, nil
+}
+
+func (f files) List(ctx context.Context, dir string) ([]string, error) {
+	l, err := f.h.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch dir {
+	case providers.BinDir:
+		return slices.Clone(l.programs), nil
+	case providers.NodesDir:
+		return slices.Clone(l.nodes), nil
+	}
+	out, err := f.h.run(ctx, fmt.Sprintf("cd %s 2>/dev/null || exit 0\nls -1A", quote(f.abs(dir))))
+	if err != nil {
+		return nil, err
+	}
+	names := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	if len(out) == 0 {
+		names = nil
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Remove removes, and with the last file the directories above it, up to root.
+func (f files) Remove(ctx context.Context, name string) error {
+	if name == "" || path.Clean(name) != name || strings.HasPrefix(name, "../") || path.IsAbs(name) {
+		return errors.New("nothing to remove is named")
+	}
+	script := "rm -rf -- " + quote(f.abs(name)) + " || exit 1\n"
+	for dir := path.Dir(f.abs(name)); strings.HasPrefix(dir, f.h.root); dir = path.Dir(dir) {
+		script += "rmdir " + quote(dir) + " 2>/dev/null || exit 0\n"
+	}
+	_, err := f.h.run(ctx, script)
+	f.h.changed()
+	return err
+}

@@ -1,0 +1,260 @@
+package ssh
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// look is what one script read of a host: the programs, and of every node its
+// small files, its agent and the state of its unit.
+type look struct {
+	programs []string
+	nodes    []string
+	files    map[string]entry // by path under root, and units by their absolute path
+	agents   map[string]process
+	watchers map[string]process
+	units    map[string]map[string]string // of systemd, by name
+}
+
+// entry is a file, or a link.
+type entry struct {
+	data []byte
+	link string
+}
+
+// process is one that runs.
+type process struct {
+	pid  int
+	args []string
+}
+
+// The files of a node that a look reads.
+var looked = []string{providers.AgentConfigFile, providers.NodeCertFile, providers.NodeKeyFile, providers.CACertFile, providers.ClusterKeyFile,
+	providers.AgentLink, providers.PreviousLink, superviseFile, providers.AgentPIDFile, supervisorPID}
+
+const unitDir = "/etc/systemd/system/"
+
+// showProcess prints a process, where there is one.
+const showProcess = `show() { # WORD PID
+	[ -r "/proc/$2/stat" ] && read -r s 2>/dev/null <"/proc/$2/stat" || return 0
+	echo "$1 $2 $s"
+	tr '\000\n' '\037 ' 2>/dev/null <"/proc/$2/cmdline"
+	echo
+}
+`
+
+func (h *host) lookScript() string {
+	var b strings.Builder
+	b.WriteString("umask 077\n" + showProcess)
+	fmt.Fprintf(&b, "echo facts $(uname -s -m) $(id -u) $([ -d /run/systemd/system ] && command -v systemctl)\n")
+	b.WriteString("command -v tar >/dev/null || { echo 'there is no tar' >&2; exit 1; }\n")
+	fmt.Fprintf(&b, "if [ -d %[1]s ] && ! cd %[1]s; then exit 1; fi\n", quote(h.root))
+	fmt.Fprintf(&b, "if ! cd %s 2>/dev/null; then echo TAR; exit 0; fi\n", quote(h.root))
+	fmt.Fprintf(&b, `for f in %s/*; do [ -f "$f" ] && echo "program ${f##*/}"; done
+set --
+units=
+for d in %s/*; do
+	[ -d "$d" ] || continue
+	n=${d##*/}
+	echo "node $n"
+	for f in %s; do
+		if [ -f "$d/$f" ] || [ -L "$d/$f" ]; then set -- "$@" "$d/$f"; fi
+	done
+	u=clusterplan-$n%s.service
+	if [ -f %s"$u" ]; then set -- "$@" %s"$u"; units="$units $u"; fi
+	p=; [ -f "$d/%s" ] && read -r p <"$d/%s"
+	[ -n "$p" ] && show "agent $n" "$p"
+	p=; [ -f "$d/%s" ] && read -r p <"$d/%s"
+	[ -n "$p" ] && show "watcher $n" "$p"
+done
+if [ -n "$units" ] && [ -d /run/systemd/system ]; then
+	echo units
+	systemctl show -p Id -p ActiveState -p UnitFileState -p MainPID $units
+	echo
+fi
+echo TAR
+[ $# = 0 ] || tar -cf - "$@" 2>/dev/null || :
+`, providers.BinDir, providers.NodesDir, strings.Join(looked, " "), suffix(h.root), unitDir, unitDir,
+		providers.AgentPIDFile, providers.AgentPIDFile, supervisorPID, supervisorPID)
+	return b.String()
+}
+
+// look is what is there, read once.
+func (h *host) look(ctx context.Context) (*look, error) {
+	h.looking.Lock()
+	defer h.looking.Unlock()
+	if h.seen != nil {
+		return h.seen, ctx.Err()
+	}
+	out, err := h.run(ctx, h.lookScript())
+	if err != nil {
+		return nil, err
+	}
+	l, f, err := parseLook(out)
+	if err != nil {
+		return nil, fmt.Errorf("%s: what the host told can't be read: %w", h.conn, err)
+	}
+	h.mu.Lock()
+	h.facts = &f
+	h.mu.Unlock()
+	h.seen, h.used = l, false
+	return l, nil
+}
+
+// changed forgets what was read.
+func (h *host) changed() {
+	h.looking.Lock()
+	defer h.looking.Unlock()
+	h.seen = nil
+}
+
+// noted changes what was read as the host was changed.
+func (h *host) noted(change func(l *look)) {
+	h.looking.Lock()
+	defer h.looking.Unlock()
+	if h.seen != nil {
+		change(h.seen)
+	}
+}
+
+// architectures are Go's names of what uname -m says.
+var architectures = map[string]string{"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "armv6l": "arm", "armv7l": "arm",
+	"i386": "386", "i686": "386", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+func parseLook(out []byte) (*look, facts, error) {
+	l := &look{files: map[string]entry{}, agents: map[string]process{}, watchers: map[string]process{}, units: map[string]map[string]string{}}
+	var f facts
+	head, rest, ok := bytes.Cut(out, []byte("\nTAR\n"))
+	if !ok {
+		return nil, f, errors.New("it ends too early")
+	}
+	lines := strings.Split(string(head), "\n")
+	inUnits := false
+	var unit map[string]string
+	for i := 0; i < len(lines); i++ {
+		word, value, _ := strings.Cut(lines[i], " ")
+		if inUnits {
+			k, v, ok := strings.Cut(lines[i], "=")
+			switch {
+			case !ok:
+				unit = nil
+			case unit == nil:
+				unit = map[string]string{k: v}
+			default:
+				unit[k] = v
+			}
+			if k == "Id" {
+				l.units[v] = unit
+			}
+			continue
+		}
+		switch word {
+		case "facts":
+			w := strings.Fields(value)
+			if len(w) < 3 {
+				return nil, f, fmt.Errorf("%q says neither system nor user", value)
+			}
+			if w[0] != "Linux" {
+				return nil, f, fmt.Errorf("it runs %s; nodes are on Linux", w[0])
+			}
+			f.arch, f.root, f.systemd = architectures[w[1]], w[2] == "0", len(w) > 3
+			if f.arch == "" {
+				f.arch = w[1]
+			}
+		case "program":
+			l.programs = append(l.programs, value)
+		case "node":
+			l.nodes = append(l.nodes, value)
+		case "agent", "watcher":
+			name, stat, _ := strings.Cut(value, " ")
+			args := ""
+			if i+1 < len(lines) {
+				i++
+				args = lines[i]
+			}
+			if p, ok := parseProcess(stat, args); ok {
+				into := l.agents
+				if word == "watcher" {
+					into = l.watchers
+				}
+				into[name] = p
+			}
+		case "units":
+			inUnits = true
+		}
+	}
+	slices.Sort(l.programs)
+	slices.Sort(l.nodes)
+	r := tar.NewReader(bytes.NewReader(rest))
+	for len(rest) > 0 {
+		hd, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, f, err
+		}
+		e := entry{link: hd.Linkname}
+		if hd.Typeflag == tar.TypeReg {
+			if e.data, err = io.ReadAll(r); err != nil {
+				return nil, f, err
+			}
+		}
+		name := path.Clean(hd.Name)
+		if strings.HasPrefix(name, unitDir[1:]) {
+			name = "/" + name
+		}
+		if hd.Typeflag == tar.TypeLink { // the same file once more
+			e = l.files[path.Clean(hd.Linkname)]
+		}
+		l.files[name] = e
+	}
+	return l, f, nil
+}
+
+// parseProcess reads "PID STAT" and the arguments; false: it has ended.
+func parseProcess(stat, args string) (process, bool) {
+	number, stat, _ := strings.Cut(stat, " ")
+	pid, err := strconv.Atoi(number)
+	// pid (comm) state ...: comm may hold anything, so from its last ).
+	i := strings.LastIndexByte(stat, ')')
+	if err != nil || i < 0 || len(stat) < i+3 || stat[i+2] == 'Z' || stat[i+2] == 'X' {
+		return process{}, false
+	}
+	return process{pid: pid, args: strings.Split(strings.TrimSuffix(args, "\037"), "\037")}, true
+}
+
+// isAgent tells whether p is the agent of the node directory abs.
+func (p process) isAgent(abs string) bool {
+	i := slices.Index(p.args, "agent")
+	return i >= 1 && i+2 < len(p.args) && p.args[i+1] == "--dir" && path.Clean(p.args[i+2]) == abs
+}
+
+// isSupervisor tells whether p keeps the agent of abs running.
+func (p process) isSupervisor(abs string) bool {
+	return len(p.args) == 2 && p.args[1] == path.Join(abs, superviseFile)
+}
+
+// known tells whether a look reads the path, and gives what it read.
+func (l *look) known(name string) (entry, bool, error) {
+	parts := strings.Split(name, "/")
+	if len(parts) < 3 || parts[0] != providers.NodesDir || !slices.Contains(looked, strings.Join(parts[2:], "/")) {
+		return entry{}, false, nil
+	}
+	e, ok := l.files[name]
+	if !ok {
+		return e, true, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	return e, true, nil
+}
