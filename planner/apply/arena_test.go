@@ -92,7 +92,7 @@ func (a *arena) upgrade(version string) {
 	for _, name := range []string{"local", "far"} {
 		p := providers.NewNodes(providers.NodesConfig{
 			Name: name, Config: spec.Schema{Name: name}, FirstPort: 7400, LastPort: 7999,
-			SameHost: func(string, string) bool { return name == "local" },
+			SameHost: func(_, _ spec.Node) bool { return name == "local" },
 			Open:     func(cty.Value, providers.Env) (providers.Hosts, error) { return providers.Hosts{}, nil },
 		})
 		if err := p.Configure(cty.EmptyObjectVal, providers.Env{Program: a.program}); err != nil {

@@ -17,3 +17,10 @@ group "g" {
     command = ["true"]
   }
 }
+
+node "reached" {
+  provider = local
+  ssh {
+    port = 22
+  }
+}
