@@ -8,9 +8,10 @@ import (
 // One static binary is copied to every node and mapped by every agent, monitor
 // and guardian: it stays under its budget.
 func TestProgramSize(t *testing.T) {
-	// Of it go-git takes 4 MB, encryption and the language server 1.5 MB. An agent
-	// has no page of these in memory: it lets go of what their start has touched.
-	const budget = 30_000_000 // bytes
+	// Of it go-git takes 4 MB, encryption and the language server 1.5 MB,
+	// libvirt's protocol 1 MB, SSH and SFTP as much. An agent has no page of these in
+	// memory: it lets go of what their start has touched.
+	const budget = 33_000_000 // bytes
 	info, err := os.Stat(program)
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,8 @@ nftables = github.com/google/nftables
 porcupine = github.com/anishathalye/porcupine
 go-git   = github.com/go-git/go-git/v5
 go-billy = github.com/go-git/go-billy/v5
+go-libvirt = github.com/digitalocean/go-libvirt
+iso9660  = github.com/kdomanski/iso9660
 jsonschema = github.com/santhosh-tekuri/jsonschema/v6
 
 NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
@@ -57,6 +59,8 @@ docs/schemas, jsonschema < internal/jsonschematest # tests hold what is printed 
 go-git, go-billy < internal/revision  # definitions in git: which commit, and files as of one; knows nothing of definitions
 internal/revision, internal/atomicfile, hcl, sys < internal/gitmodule # modules from git: lock file, cache, and who fetches; knows nothing of definitions
 crypto, sftp, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
+internal/sshconn, go-libvirt < internal/libvirtconn # a hypervisor's libvirtd, by any URI; knows nothing of clusters and providers
+NONE < internal/libvirtlab            # a libvirtd of its own for a test, with a guest that boots in seconds
 sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 
@@ -74,6 +78,7 @@ NONE < client                                             # for programs that ru
 lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
 providers, internal/atomicfile, internal/netlab, sys < providers/local     # places know no other place, and never the planner
 providers, runtime/api/client, sync < providers/confdb    # through the agents' API only
+providers, internal/libvirtconn, go-libvirt, iso9660 < providers/libvirt   # machines, networks, volumes; seeds for cloud-init
 providers, internal/sshconn < providers/ssh               # hosts over SSH; the connection is a room of its own
 providers < providers/providertest                        # what every provider is held to
 
@@ -108,7 +113,7 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/ssh, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/gitmodule, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/ssh, providers/libvirt, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/gitmodule, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab, internal/sshlab < bench/...   # they measure
 `
 

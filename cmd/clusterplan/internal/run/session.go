@@ -30,6 +30,7 @@ import (
 	"github.com/clusterplan/clusterplan/planner/planfile"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/providers/confdb"
+	"github.com/clusterplan/clusterplan/providers/libvirt"
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/providers/ssh"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
@@ -148,7 +149,7 @@ func (s *Session) read() error {
 
 func newSession(o Options) *Session {
 	s := &Session{opts: o, nodes: new(providers.Directory), confdb: confdb.New(), ssh: ssh.New(ssh.Options{Passphrase: o.Passphrase, Log: o.Log})}
-	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), ssh.Name: s.ssh, confdb.Name: s.confdb})
+	s.registry = providers.NewRegistry(map[string]providers.Provider{local.Name: local.New(), ssh.Name: s.ssh, libvirt.Name: libvirt.New(), confdb.Name: s.confdb})
 	if s.opts.Tell == nil {
 		s.opts.Tell = func(string) {}
 	}

@@ -1,0 +1,268 @@
+package libvirt
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/digitalocean/go-libvirt"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/internal/libvirtconn"
+)
+
+// imageFile is a file of this machine that the hypervisor is to have.
+type imageFile struct {
+	path     string
+	size     int64
+	modified time.Time
+	digest   string // sha256, hexadecimal
+	format   string // qcow2 or raw
+	virtual  int64  // size of the disk in it
+}
+
+// name is what it is called in the cache: content, not where it came from.
+func (f imageFile) name() string { return imagePrefix + f.digest }
+
+// openImage looks at a file. want is the digest that it must have, or "".
+func (p *Provider) openImage(ctx context.Context, attribute, path, want string) (imageFile, error) {
+	at := cty.GetAttrPath(attribute)
+	full := expandHome(path)
+	if !filepath.IsAbs(full) {
+		full = filepath.Join(p.base, full)
+	}
+	info, err := os.Stat(full)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return imageFile{}, at.NewErrorf("there is no file %s (%s = %q): make or download it, or name another one; a relative path begins at the definition's directory", full, attribute, path)
+	case err != nil:
+		return imageFile{}, at.NewErrorf("%s: %w", attribute, err)
+	case !info.Mode().IsRegular():
+		return imageFile{}, at.NewErrorf("%s is no file (%s = %q)", full, attribute, path)
+	}
+	f := imageFile{path: full, size: info.Size(), modified: info.ModTime()}
+	p.mu.Lock()
+	known, ok := p.digests[full]
+	p.mu.Unlock()
+	if ok && known.size == f.size && known.modified.Equal(f.modified) {
+		f = known
+	} else if err := f.read(ctx); err != nil {
+		return f, at.NewErrorf("%s: %w", attribute, err)
+	}
+	p.mu.Lock()
+	p.digests[full] = f
+	p.mu.Unlock()
+	if want != "" && want != "sha256:"+f.digest {
+		return f, cty.GetAttrPath("image_digest").NewErrorf("%s has the digest sha256:%s, and the definition says %s: it is another file than the one that was meant; get that one, or put its digest into image_digest", full, f.digest, want)
+	}
+	return f, nil
+}
+
+// read works out digest, format and size.
+func (f *imageFile) read(ctx context.Context) error {
+	file, err := os.Open(f.path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	head := make([]byte, 32)
+	n, err := io.ReadFull(file, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return err
+	}
+	f.format, f.virtual = "raw", f.size
+	if n == len(head) && string(head[:4]) == "QFI\xfb" {
+		f.format, f.virtual = "qcow2", int64(binary.BigEndian.Uint64(head[24:]))
+		if binary.BigEndian.Uint64(head[8:]) != 0 {
+			return fmt.Errorf("%s stands on another file, which the hypervisor would not find; make it whole with qemu-img convert -O qcow2", f.path)
+		}
+	}
+	sum := sha256.New()
+	sum.Write(head[:n])
+	if _, err := io.Copy(sum, &reading{ctx: ctx, r: file}); err != nil {
+		return fmt.Errorf("read %s: %w", f.path, err)
+	}
+	f.digest = hex.EncodeToString(sum.Sum(nil))
+	return nil
+}
+
+// reading ends with its context, counts and hashes.
+type reading struct {
+	ctx   context.Context
+	r     io.Reader
+	count *atomic.Int64
+	sum   hash.Hash
+	tell  func(done int64)
+}
+
+func (r *reading) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := r.r.Read(b)
+	if r.sum != nil {
+		r.sum.Write(b[:n])
+	}
+	if r.count != nil {
+		done := r.count.Add(int64(n))
+		if r.tell != nil {
+			r.tell(done)
+		}
+	}
+	return n, err
+}
+
+// cache has the pool hold the image and gives its path there. The caller holds
+// p.storage, and the image's name (hold).
+func (p *Provider) cache(ctx context.Context, poolName string, f imageFile, progress func(string)) (string, error) {
+	var path string
+	there, err := p.cached(ctx, poolName, f, &path)
+	if err != nil || there {
+		return path, err
+	}
+	return path, p.upload(ctx, poolName, f.name(), f.path, f.size, f.digest, progress, &path)
+}
+
+// cached tells whether the pool holds all of the image. What an upload that was
+// cut off has left is removed: it is shorter, and doesn't grow.
+func (p *Provider) cached(ctx context.Context, poolName string, f imageFile, path *string) (bool, error) {
+	var was int64 = -1
+	for same := 0; ; {
+		var size int64 = -1
+		err := p.conn.Do(ctx, "look for the image "+filepath.Base(f.path), func(l *libvirt.Libvirt) error {
+			size = -1
+			pool, err := p.openPool(l, poolName)
+			if err != nil {
+				return err
+			}
+			vol, err := l.StorageVolLookupByName(pool, f.name())
+			if libvirtconn.NotFound(err) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if *path, err = l.StorageVolGetPath(vol); err != nil {
+				return err
+			}
+			if size, err = physical(l, vol); err == nil && size != f.size && same >= 5 {
+				size = -1
+				return l.StorageVolDelete(vol, 0)
+			}
+			return err
+		})
+		switch {
+		case err != nil || size == -1:
+			return false, err
+		case size == f.size:
+			return true, nil
+		case size == was:
+			same++
+		default:
+			was, same = size, 0
+		}
+		select {
+		case <-time.After(p.stall()):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
+// stall is a fifth of how long an upload of another run may pause.
+func (p *Provider) stall() time.Duration { return time.Second }
+
+// physical is the length of a volume's file.
+func physical(l *libvirt.Libvirt, vol libvirt.StorageVol) (int64, error) {
+	const getPhysical = 1 // VIR_STORAGE_VOL_GET_PHYSICAL
+	_, _, size, err := l.StorageVolGetInfoFlags(vol, getPhysical)
+	return int64(size), err
+}
+
+// upload makes a volume of a file of this machine (data "") and checks that what
+// went over the wire is what was meant.
+func (p *Provider) upload(ctx context.Context, poolName, name, file string, size int64, digest string, progress func(string), path *string) error {
+	what := filepath.Base(file)
+	var count atomic.Int64
+	told := int64(-1)
+	err := p.conn.DoLong(ctx, "upload "+what, count.Load, func(l *libvirt.Libvirt) error {
+		pool, err := p.openPool(l, poolName)
+		if err != nil {
+			return err
+		}
+		if err := room(l, pool, size, what); err != nil {
+			return err
+		}
+		src, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer src.Close()
+		// Without a capacity: the file grows as it comes, so that its length tells
+		// whether all of it is there.
+		vol, err := createVolume(l, pool, xmlVolume{Name: name, Capacity: &xmlBytes{}, Allocation: &xmlBytes{},
+			Target: xmlTarget{Format: &xmlFormat{Type: "raw"}, Permissions: &xmlPermissions{Mode: "0644"}}})
+		if err != nil {
+			return err
+		}
+		if *path, err = l.StorageVolGetPath(vol); err != nil {
+			return err
+		}
+		count.Store(0)
+		sum := sha256.New()
+		r := &reading{ctx: ctx, r: src, count: &count, sum: sum, tell: func(done int64) {
+			if tenth := done * 10 / max(size, 1); tenth != told && size > 16<<20 {
+				told = tenth
+				progress(fmt.Sprintf("uploading %s, %d%%", what, tenth*10))
+			}
+		}}
+		if err := l.StorageVolUpload(vol, r, 0, uint64(size), 0); err != nil {
+			return err
+		}
+		got, err := physical(l, vol)
+		if err != nil {
+			return err
+		}
+		if hex.EncodeToString(sum.Sum(nil)) != digest || got != size {
+			if err := l.StorageVolDelete(vol, 0); err != nil {
+				return err
+			}
+			return fmt.Errorf("%s changed while it was uploaded; apply again when nothing writes it", file)
+		}
+		return nil
+	})
+	if err != nil && strings.Contains(err.Error(), "No space left") {
+		return fmt.Errorf("the storage pool %s is full: %w; make room there, or name another pool", poolName, err)
+	}
+	return err
+}
+
+// uploadBytes is upload of what this program has made itself.
+func (p *Provider) uploadBytes(ctx context.Context, poolName, name string, data []byte) (path string, err error) {
+	err = p.conn.Do(ctx, "upload "+name, func(l *libvirt.Libvirt) error {
+		pool, err := p.openPool(l, poolName)
+		if err != nil {
+			return err
+		}
+		vol, err := createVolume(l, pool, xmlVolume{Name: name, Capacity: &xmlBytes{}, Allocation: &xmlBytes{}, Target: xmlTarget{Format: &xmlFormat{Type: "raw"}}})
+		if err != nil {
+			return err
+		}
+		if path, err = l.StorageVolGetPath(vol); err != nil {
+			return err
+		}
+		return l.StorageVolUpload(vol, strings.NewReader(string(data)), 0, uint64(len(data)), 0)
+	})
+	return path, err
+}

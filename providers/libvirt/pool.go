@@ -1,0 +1,292 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/digitalocean/go-libvirt"
+
+	"github.com/clusterplan/clusterplan/internal/libvirtconn"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// poolUUID is what tells a pool that was made here from others'.
+func poolUUID(name string) libvirt.UUID { return derived("clusterplan pool " + name) }
+
+// openPool gives a pool that runs. The provider's own is made where it isn't
+// there; another one has to be.
+func (p *Provider) openPool(l *libvirt.Libvirt, name string) (libvirt.StoragePool, error) {
+	pool, err := l.StoragePoolLookupByName(name)
+	switch {
+	case err == nil:
+	case !libvirtconn.NotFound(err):
+		return pool, err
+	case name != p.pool:
+		return pool, noPool(l, name, p.conn.URI())
+	default:
+		text, err := toXML(xmlPool{Type: "dir", Name: name, UUID: uuidText(poolUUID(name)),
+			Target: xmlTarget{Path: p.poolPath, Permissions: &xmlPermissions{Mode: "0711"}}})
+		if err != nil {
+			return pool, err
+		}
+		if pool, err = l.StoragePoolDefineXML(text, 0); err != nil {
+			return pool, fmt.Errorf("make the storage pool %s in %s: %w; another pool has this directory, or it can't be one: name that pool with pool, or another directory with pool_path, in the provider block", name, p.poolPath, err)
+		}
+		p.log.Info("storage pool made", "pool", name, "path", p.poolPath)
+	}
+	active, err := l.StoragePoolIsActive(pool)
+	if err != nil || active == 1 {
+		return pool, err
+	}
+	if pool.UUID == poolUUID(name) {
+		if err := l.StoragePoolBuild(pool, 0); err != nil {
+			return pool, fmt.Errorf("make the directory %s of the storage pool %s: %w", p.poolPath, name, err)
+		}
+		if err := l.StoragePoolSetAutostart(pool, 1); err != nil {
+			return pool, err
+		}
+	}
+	if err := l.StoragePoolCreate(pool, 0); err != nil && !alreadyActive(err) {
+		return pool, fmt.Errorf("start the storage pool %s: %w", name, err)
+	}
+	return pool, nil
+}
+
+func noPool(l *libvirt.Libvirt, name, uri string) error {
+	pools, _, err := l.ConnectListAllStoragePools(1, 0)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, p := range pools {
+		names = append(names, p.Name)
+	}
+	there := "it has none"
+	if len(names) > 0 {
+		there = "it has " + strings.Join(names, ", ")
+	}
+	return fmt.Errorf("%s has no storage pool %q (%s); without pool the provider's own is taken, which is made by itself", uri, name, there)
+}
+
+// alreadyActive: what was to be started runs.
+func alreadyActive(err error) bool {
+	return libvirtconn.Is(err, libvirt.ErrOperationInvalid) && (strings.Contains(err.Error(), "already active") || strings.Contains(err.Error(), "already running"))
+}
+
+// notActive: what was to be stopped doesn't run.
+func notActive(err error) bool {
+	return libvirtconn.Is(err, libvirt.ErrOperationInvalid) && (strings.Contains(err.Error(), "not active") || strings.Contains(err.Error(), "not running"))
+}
+
+// refresh has the pool see files that libvirt didn't make as volumes.
+func refresh(l *libvirt.Libvirt, pool libvirt.StoragePool) error {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		err := l.StoragePoolRefresh(pool, 0)
+		if err == nil || !strings.Contains(err.Error(), "asynchronous jobs") || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// room refuses what the pool has no room for, before it is half full.
+func room(l *libvirt.Libvirt, pool libvirt.StoragePool, need int64, what string) error {
+	_, _, _, free, err := l.StoragePoolGetInfo(pool)
+	if err != nil {
+		return err
+	}
+	if uint64(need) > free {
+		return fmt.Errorf("the storage pool %s is full: %s needs %s, and %s are left; make room there, or name another pool", pool.Name, what, spec.FormatSize(need), spec.FormatSize(int64(free)))
+	}
+	return nil
+}
+
+// createVolume makes a volume; one of its name is it.
+func createVolume(l *libvirt.Libvirt, pool libvirt.StoragePool, x xmlVolume) (libvirt.StorageVol, error) {
+	vol, err := l.StorageVolLookupByName(pool, x.Name)
+	if err == nil || !libvirtconn.NotFound(err) {
+		return vol, err
+	}
+	text, err := toXML(x)
+	if err != nil {
+		return vol, err
+	}
+	vol, err = l.StorageVolCreateXML(pool, text, 0)
+	if libvirtconn.Is(err, libvirt.ErrStorageVolExist) {
+		return l.StorageVolLookupByName(pool, x.Name)
+	}
+	if err != nil {
+		return vol, fmt.Errorf("make the volume %s in the pool %s: %w", x.Name, pool.Name, err)
+	}
+	return vol, nil
+}
+
+func describe(l *libvirt.Libvirt, vol libvirt.StorageVol) (xmlVolume, error) {
+	var x xmlVolume
+	text, err := l.StorageVolGetXMLDesc(vol, 0)
+	if err != nil {
+		return x, err
+	}
+	return x, fromXML(text, &x)
+}
+
+// activePools are the pools that volumes of ours may be in.
+func activePools(l *libvirt.Libvirt) ([]libvirt.StoragePool, error) {
+	pools, _, err := l.ConnectListAllStoragePools(1, libvirt.ConnectListStoragePoolsActive)
+	return pools, err
+}
+
+// filesOf are the volumes of the object with the id, in all pools.
+func filesOf(l *libvirt.Libvirt, id string) ([]libvirt.StorageVol, error) {
+	pools, err := activePools(l)
+	if err != nil {
+		return nil, err
+	}
+	var out []libvirt.StorageVol
+	for _, pool := range pools {
+		vols, _, err := l.StoragePoolListAllVolumes(pool, 1, 0)
+		if err != nil && !libvirtconn.NotFound(err) {
+			return nil, err
+		}
+		for _, v := range vols {
+			if isFileOf(v.Name, id) {
+				out = append(out, v)
+			}
+		}
+	}
+	return out, nil
+}
+
+// deleteFiles removes the volumes of the object with the id, then what only they
+// needed: images in the cache, and the pool itself if it is our own and empty.
+func (p *Provider) deleteFiles(ctx context.Context, id string) error {
+	p.storage.Lock()
+	defer p.storage.Unlock()
+	return p.conn.Do(ctx, "remove the disks", func(l *libvirt.Libvirt) error {
+		pools, err := activePools(l)
+		if err != nil {
+			return err
+		}
+		for _, pool := range pools {
+			if pool.UUID == poolUUID(pool.Name) {
+				if err := refresh(l, pool); err != nil { // the console's file is no volume before
+					return err
+				}
+			}
+		}
+		vols, err := filesOf(l, id)
+		if err != nil {
+			return err
+		}
+		for _, v := range vols {
+			if err := l.StorageVolDelete(v, 0); err != nil && !libvirtconn.NotFound(err) {
+				return fmt.Errorf("remove the volume %s: %w", v.Name, err)
+			}
+		}
+		for _, pool := range pools {
+			if pool.Name == p.pool || slices.ContainsFunc(vols, func(v libvirt.StorageVol) bool { return v.Pool == pool.Name }) {
+				if err := p.sweep(l, pool); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// sweep removes images that nothing stands on, and the pool with the last of
+// its volumes if it was made here.
+func (p *Provider) sweep(l *libvirt.Libvirt, pool libvirt.StoragePool) error {
+	vols, _, err := l.StoragePoolListAllVolumes(pool, 1, 0)
+	if err != nil {
+		return err
+	}
+	needed, paths, left := map[string]bool{}, map[string]libvirt.StorageVol{}, len(vols)
+	for _, v := range vols {
+		x, err := describe(l, v)
+		if libvirtconn.NotFound(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if x.Backing != nil {
+			needed[x.Backing.Path] = true
+		}
+		if strings.HasPrefix(v.Name, imagePrefix) {
+			paths[x.Target.Path] = v
+		}
+	}
+	if len(paths) > 0 {
+		if err := machinesNeed(l, needed); err != nil {
+			return err
+		}
+	}
+	for path, v := range paths {
+		if needed[path] || p.isUsing(v.Name) {
+			continue
+		}
+		if err := l.StorageVolDelete(v, 0); err != nil && !libvirtconn.NotFound(err) {
+			return fmt.Errorf("remove the image %s, which nothing needs any more: %w", v.Name, err)
+		}
+		left--
+	}
+	if left > 0 || pool.UUID != poolUUID(pool.Name) {
+		return nil
+	}
+	if err := l.StoragePoolDestroy(pool); err != nil && !notActive(err) {
+		return err
+	}
+	// Its directory stays where something else lies in it.
+	if err := l.StoragePoolDelete(pool, libvirt.StoragePoolDeleteNormal); err != nil {
+		p.log.Info("the directory of the storage pool stays", "path", p.poolPath, "err", err)
+	}
+	if err := l.StoragePoolUndefine(pool); err != nil && !libvirtconn.NotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// machinesNeed notes the files that machines boot from directly.
+func machinesNeed(l *libvirt.Libvirt, needed map[string]bool) error {
+	doms, _, err := l.ConnectListAllDomains(1, 0)
+	if err != nil {
+		return err
+	}
+	for _, d := range doms {
+		text, err := l.DomainGetXMLDesc(d, libvirt.DomainXMLInactive)
+		if libvirtconn.NotFound(err) {
+			continue
+		}
+		var x xmlMachine
+		if err = errors.Join(err, fromXML(text, &x)); err != nil {
+			return err
+		}
+		needed[x.OS.Kernel], needed[x.OS.Initrd] = true, true
+		for _, disk := range x.Devices.Disks {
+			needed[disk.Source.File] = true
+		}
+	}
+	return nil
+}
+
+// hold keeps an image from being swept while what needs it is being made.
+func (p *Provider) hold(image string) (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.using[image]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.using[image]--
+	}
+}
+
+func (p *Provider) isUsing(image string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.using[image] > 0
+}
