@@ -17,6 +17,7 @@ import (
 // A journal is a line a record: eight hexadecimal digits of a CRC, a blank, the
 // entry as JSON. Each CRC goes on from the one before it, so that a record
 // which was lost, doubled or moved is found as well as one that was changed.
+// Records that become durable by one write say so (batch.go).
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Journal is a journal that was read.
@@ -57,12 +58,20 @@ func (c *Chain) record(dst, text []byte) []byte {
 	return append(dst, '\n')
 }
 
-// DecodeJournal reads a journal; keys open one that is sealed. A last record that a crash tore is left out:
-// nothing rests on it, as a record is durable before anything is done about it.
+// DecodeJournal reads a journal; keys open one that is sealed. What a crash tore of the last write is left out,
+// and the rest of that write with it: nothing rests on it, as a record is durable before anything is done about it.
 // Any other damage is an error that wraps ErrDamaged and names the record; other
 // errors are that it can't be opened, or ErrNewer.
-func DecodeJournal(data []byte, keys Keys) (*Journal, error) {
-	j := new(Journal)
+func DecodeJournal(data []byte, keys Keys) (j *Journal, err error) {
+	j = new(Journal)
+	var b batch    // that is read
+	var at Journal // where it began
+	defer func() {
+		if err == nil && b.open() { // its end is missing
+			*j = at
+			j.Torn = true
+		}
+	}()
 	for n := 1; len(data) > 0; n++ {
 		text, rest, whole := bytes.Cut(data, []byte("\n"))
 		if !whole {
@@ -76,12 +85,20 @@ func DecodeJournal(data []byte, keys Keys) (*Journal, error) {
 		}
 		body, sum, err := checkRecord(text, j.Chain.Sum)
 		if err != nil {
-			// A file system may have lengthened the file and not yet written all
-			// of its pages: zeros in the last record are torn too.
-			if len(rest) == 0 && bytes.IndexByte(text, 0) >= 0 {
+			first := j.Chain.n
+			if b.open() {
+				first = b.first
+			}
+			if torn(first, text, rest) {
 				j.Torn = true
 				return j, nil
 			}
+			return nil, fmt.Errorf("%w in record %d, byte %d: %w", ErrDamaged, n, j.Size, err)
+		}
+		if !b.open() {
+			at = *j
+		}
+		if body, err = b.next(body, j.Chain.n); err != nil {
 			return nil, fmt.Errorf("%w in record %d, byte %d: %w", ErrDamaged, n, j.Size, err)
 		}
 		keyed := j.Chain.Sealed()

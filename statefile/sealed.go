@@ -74,6 +74,22 @@ func (c *Chain) Sealed() bool { return c.aead != nil }
 // Append appends e's record to dst. Where it is the first and keys seal, the
 // journal's own key stands before it; where they do not, all of it is in plain.
 func (c *Chain) Append(dst []byte, e *Entry, keys Keys) ([]byte, error) {
+	return c.AppendAll(dst, []Entry{*e}, keys)
+}
+
+// AppendAll is Append of entries that become durable by one write, or none of them.
+func (c *Chain) AppendAll(dst []byte, entries []Entry, keys Keys) ([]byte, error) {
+	dst, err := c.begin(dst, keys)
+	b := batch{first: c.n, of: len(entries)}
+	for i := 0; i < len(entries) && err == nil; i++ {
+		b.i = i + 1
+		dst, err = c.append(dst, b.header(), &entries[i])
+	}
+	return dst, err
+}
+
+// begin has a journal whose keys seal begin with its own.
+func (c *Chain) begin(dst []byte, keys Keys) ([]byte, error) {
 	if c.n == 0 && Seals(keys) {
 		secret := make([]byte, chacha20poly1305.KeySize)
 		rand.Read(secret) // never fails
@@ -86,9 +102,13 @@ func (c *Chain) Append(dst []byte, e *Entry, keys Keys) ([]byte, error) {
 		}
 		dst = c.record(dst, append([]byte(keyStart), base64.StdEncoding.EncodeToString(sealed)...))
 	}
+	return dst, nil
+}
+
+func (c *Chain) append(dst []byte, header string, e *Entry) ([]byte, error) {
 	if e.Begin != nil {
 		begin := *e.Begin
-		if begin.DigestKey = cmp.Or(begin.DigestKey, c.key); begin.DigestKey == "" {
+		if begin.DigestKey = cmp.Or(c.key, begin.DigestKey); begin.DigestKey == "" {
 			begin.DigestKey = NewDigestKey()
 		}
 		one := *e
@@ -99,13 +119,13 @@ func (c *Chain) Append(dst []byte, e *Entry, keys Keys) ([]byte, error) {
 		return dst, err
 	}
 	if c.aead == nil {
-		return c.record(dst, text), nil
+		return c.record(dst, append([]byte(header), text...)), nil
 	}
 	nonce := make([]byte, chacha20poly1305.NonceSizeX, chacha20poly1305.NonceSizeX+len(text)+chacha20poly1305.Overhead)
 	rand.Read(nonce)
 	sealed := c.aead.Seal(nonce, nonce, text, c.place())
 	copy(c.last[:], sealed[len(sealed)-len(c.last):])
-	return c.record(dst, base64.StdEncoding.AppendEncode(nil, sealed)), nil
+	return c.record(dst, base64.StdEncoding.AppendEncode([]byte(header), sealed)), nil
 }
 
 // place is what a sealed record is bound to.

@@ -23,6 +23,7 @@ var formats = []struct {
 	// The history of applies, with their variables. That of before is not known.
 	{"1.2", func(*State) error { return nil }},
 	// Sensitive values are digests, of outputs as well. Those of before become it.
+	// Records of a journal that were written at once say so.
 	{"1.3", func(s *State) error {
 		s.DigestKey = s.derivedKey()
 		s.hide()

@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -204,5 +205,31 @@ func TestDirectoryRemoved(t *testing.T) {
 	do(t, l.Release())
 	if _, err := os.Stat(filepath.Dir(path)); err == nil {
 		t.Error("the directory is back")
+	}
+}
+
+// A crash kept pages of the last write, of several records, from the disk: what was
+// told to be durable is there, that write is not, and the next run goes on.
+func TestTornWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	s := open(t, path)
+	l := lock(t, s)
+	do(t, run(l, "r0", made("n0")), l.Append(begin("cut")), l.Append(made("n1"), made("n2")))
+	durable, err := os.Stat(s.journal())
+	do(t, err, l.Append(made("n3"), made("n4"), made("n5")), l.Release())
+	whole, err := os.ReadFile(s.journal())
+	do(t, err)
+	for from := int(durable.Size()); from < len(whole); from += 64 {
+		bad := bytes.Clone(whole)
+		clear(bad[from:min(from+64, len(bad))])
+		do(t, os.WriteFile(s.journal(), bad, 0o600))
+		if got := names(t, s); got != "n0 n1 n2" {
+			t.Fatalf("zeros from %d: holds %s", from, got)
+		}
+	}
+	l = lock(t, s)
+	do(t, l.Append(begin("next")), l.Append(made("n6"), made("n7")), l.Release())
+	if got := names(t, s); got != "n0 n1 n2 n6 n7" {
+		t.Errorf("holds %s", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,10 +33,9 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
-	var data []byte
-	var err error
 	chain, begun, lineage := l.chain, l.begun, l.base.Lineage
-	for _, e := range entries {
+	entries = slices.Clone(entries)
+	for i, e := range entries {
 		if e.Time.IsZero() {
 			e.Time = time.Now().UTC()
 		}
@@ -53,9 +53,11 @@ func (l *Lock) Append(entries ...statefile.Entry) error {
 		if !begun {
 			return errors.New("write journal: a run begins with Begin")
 		}
-		if data, err = chain.Append(data, &e, l.s.opts.Keys); err != nil {
-			return err
-		}
+		entries[i] = e
+	}
+	data, err := chain.AppendAll(nil, entries, l.s.opts.Keys)
+	if err != nil {
+		return err
 	}
 	unlock, _, err := l.s.guard()
 	if err != nil {

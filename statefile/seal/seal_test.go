@@ -204,6 +204,17 @@ func TestJournal(t *testing.T) {
 			t.Fatalf("gone on at %d: %v", cut, err)
 		}
 	}
+	// Of a write of three, any part may be zeros: it is none, and what was before stays.
+	var c statefile.Chain
+	kept := must[[]byte](t)(c.Append(nil, &entries[0], k))
+	all := must[[]byte](t)(c.AppendAll(bytes.Clone(kept), entries[1:], k))
+	for from := len(kept); from < len(all); from += 16 {
+		bad := bytes.Clone(all)
+		clear(bad[from:min(from+100, len(bad))])
+		if j, err := statefile.DecodeJournal(bad, k); err != nil || !j.Torn || len(j.Entries) != 1 || j.Size != int64(len(kept)) {
+			t.Fatalf("zeros from %d: %v", from, err)
+		}
+	}
 	for name, lines := range map[string][][]byte{
 		"dropped":               {a[0], a[1], a[3], a[4]},
 		"the first dropped":     {a[0], a[2], a[3]},
