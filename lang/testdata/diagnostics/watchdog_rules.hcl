@@ -37,3 +37,10 @@ node "witness" {
   watchdog = "/dev/watchdog"
   reset    = "sysrq"
 }
+
+node "reached" {
+  provider = local
+  ssh {
+    port = 22
+  }
+}

@@ -17,10 +17,3 @@ group "g" {
     command = ["true"]
   }
 }
-
-node "reached" {
-  provider = local
-  ssh {
-    port = 22
-  }
-}
