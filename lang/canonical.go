@@ -46,6 +46,11 @@ func (ev *evaluation) canonical(a *attribute, v cty.Value, in *instance) (cty.Va
 	if hasIdentity(top.Type()) {
 		return cty.NilVal, nil, errorAt(rng, "Wrong type for "+a.Name, fmt.Sprintf("%s is %s, and this refers to a whole object. Ask for one of its attributes.", a.Name, typeText(a.Type)))
 	}
+	if a.Type == spec.TypeStrings {
+		if list, ok := schema.Texts(v); ok && (list.LengthInt() > 0 || !a.Required) {
+			return list, nil, nil
+		}
+	}
 	v, err := convert.Convert(v, a.typ)
 	if err != nil {
 		return cty.NilVal, nil, errorAt(rng, "Wrong type for "+a.Name, fmt.Sprintf("%s is %s: %s.", a.Name, typeText(a.Type), pathError(err)))

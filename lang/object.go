@@ -287,7 +287,7 @@ func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []
 		if d != nil {
 			ev.add(d)
 			bad = true
-		} else if unknown = !v.IsWhollyKnown(); !bad && a.KnownAtPlan && unknown && !ev.c.unparsed {
+		} else if unknown = !schema.Plain(v) && !v.IsWhollyKnown(); !bad && a.KnownAtPlan && unknown && !ev.c.unparsed {
 			ev.add(errorAt(a.expr.Range(), "Value must be known when planning", fmt.Sprintf("%s decides what a plan does, and this hangs on something that only an apply will know%s. Use a literal, a variable, or an attribute that the definition gives.", a.Name, unknownCause(a.expr))))
 			bad = true
 		}

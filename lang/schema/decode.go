@@ -178,6 +178,13 @@ func (d decoder) value(v cty.Value, dst reflect.Value, path cty.Path) error {
 				return nil
 			}
 			s := reflect.MakeSlice(dst.Type(), n, n)
+			if raw, ok := elements(v); ok && dst.Type().Elem() == reflect.TypeFor[string]() {
+				for i, text := range raw {
+					s.Index(i).SetString(text.(string))
+				}
+				dst.Set(s)
+				return nil
+			}
 			i := 0
 			for it := v.ElementIterator(); it.Next(); i++ {
 				_, elem := it.Element()
@@ -275,6 +282,9 @@ func (d decoder) toAny(v cty.Value, path cty.Path) (any, error) {
 		}
 		return m, nil
 	case ty.IsListType() || ty.IsTupleType() || ty.IsSetType():
+		if raw, ok := elements(v); ok {
+			return append(make([]any, 0, len(raw)), raw...), nil
+		}
 		l := make([]any, 0, v.LengthInt())
 		for it := v.ElementIterator(); it.Next(); {
 			_, elem := it.Element()

@@ -88,6 +88,46 @@ func Attribute(v cty.Value, name string) (cty.Value, bool) {
 	return *(*cty.Value)(unsafe.Pointer(&out)), true
 }
 
+// elements are those of a list or a tuple that are texts, known, not null and not
+// marked. False: it is something else.
+func elements(v cty.Value) ([]any, bool) {
+	if !plain {
+		return nil, false
+	}
+	raw, ok := (*value)(unsafe.Pointer(&v)).v.([]any)
+	if !ok {
+		return nil, false
+	}
+	for _, e := range raw {
+		if _, ok := e.(string); !ok {
+			return nil, false
+		}
+	}
+	return raw, true
+}
+
+// Texts is a list or a tuple of texts, all of them known, as a list of strings,
+// which is what convert.Convert makes of it. False: it is something else.
+func Texts(v cty.Value) (cty.Value, bool) {
+	if ty := v.Type(); ty.IsTupleType() {
+		for _, t := range ty.TupleElementTypes() {
+			if t != cty.String {
+				return cty.NilVal, false
+			}
+		}
+	} else if !ty.IsListType() || ty.ElementType() != cty.String {
+		return cty.NilVal, false
+	}
+	raw, ok := elements(v)
+	if !ok {
+		return cty.NilVal, false
+	}
+	out := value{texts, raw}
+	return *(*cty.Value)(unsafe.Pointer(&out)), true
+}
+
+var texts = cty.List(cty.String)
+
 // value is cty.Value.
 type value struct {
 	ty cty.Type

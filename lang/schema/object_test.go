@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
 )
 
 // What ObjectOf makes is what cty.ObjectVal makes.
@@ -72,6 +73,28 @@ func TestPlainAttribute(t *testing.T) {
 		}
 		if got, ok := Attribute(o, "none"); ok {
 			t.Errorf("%#v of no name", got)
+		}
+	}
+}
+
+// Texts is what a conversion makes of the same.
+func TestTexts(t *testing.T) {
+	a, b := cty.StringVal("a"), cty.StringVal("b")
+	for _, v := range []cty.Value{
+		cty.TupleVal([]cty.Value{a, b}), cty.ListVal([]cty.Value{a, b}), cty.EmptyTupleVal, cty.ListValEmpty(cty.String), cty.SetVal([]cty.Value{a, b}),
+		cty.TupleVal([]cty.Value{a, cty.Zero}), cty.TupleVal([]cty.Value{a, cty.NullVal(cty.String)}), cty.TupleVal([]cty.Value{a.Mark(Sensitive)}), cty.TupleVal([]cty.Value{a}).Mark(Sensitive),
+		cty.TupleVal([]cty.Value{cty.UnknownVal(cty.String)}), cty.TupleVal([]cty.Value{cty.DynamicVal}), cty.NullVal(cty.List(cty.String)), cty.UnknownVal(cty.List(cty.String)), cty.ListVal([]cty.Value{cty.Zero}), a, cty.DynamicVal,
+		cty.TupleVal([]cty.Value{cty.NullVal(cty.DynamicPseudoType)}),
+	} {
+		got, ok := Texts(v)
+		if !ok {
+			if v.Type().Equals(texts) && Plain(v) && !v.IsNull() {
+				t.Errorf("%#v is one", v)
+			}
+			continue
+		}
+		if want, err := convert.Convert(v, texts); err != nil || !got.RawEquals(want) || got.GoString() != want.GoString() {
+			t.Errorf("%#v: %#v, want %#v, %v", v, got, want, err)
 		}
 	}
 }
