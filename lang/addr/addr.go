@@ -32,55 +32,75 @@ func Machinery(typ string) bool {
 	return typ == TypeMachine || typ == TypeNetwork || typ == TypeVolume
 }
 
-// Key is an instance key: none, a number (count) or a string (for_each).
+// Key is an instance key: none, a number (count) or a string (for_each). It is
+// small, for there are two in each of many addresses.
 type Key struct {
-	kind byte // 0 none, 'i' number, 's' string
-	num  int
-	str  string
+	text string // "" none, "i" and a number, "s" and a string
 }
 
 // NoKey is the key of an object without count and for_each.
 var NoKey = Key{}
 
 // IntKey is the key of the i-th instance of an object with count.
-func IntKey(i int) Key { return Key{kind: 'i', num: i} }
+func IntKey(i int) Key { return Key{"i" + strconv.Itoa(i)} }
 
 // StringKey is the key of one instance of an object with for_each.
-func StringKey(s string) Key { return Key{kind: 's', str: s} }
+func StringKey(s string) Key { return Key{"s" + s} }
+
+// kind is 'i' of a number, 's' of a string, 0 of none.
+func (k Key) kind() byte {
+	if k.text == "" {
+		return 0
+	}
+	return k.text[0]
+}
 
 // IsNone tells whether there is no key.
-func (k Key) IsNone() bool { return k.kind == 0 }
+func (k Key) IsNone() bool { return k.text == "" }
 
 // Int returns the number of a count key.
-func (k Key) Int() (int, bool) { return k.num, k.kind == 'i' }
+func (k Key) Int() (int, bool) {
+	if k.kind() != 'i' {
+		return 0, false
+	}
+	n, err := strconv.Atoi(k.text[1:])
+	return n, err == nil
+}
 
 // Str returns the string of a for_each key.
-func (k Key) Str() (string, bool) { return k.str, k.kind == 's' }
+func (k Key) Str() (string, bool) {
+	if k.kind() != 's' {
+		return "", false
+	}
+	return k.text[1:], true
+}
 
 // Plain is the key without brackets and quotes, for names: `a`, `0`, or "".
 func (k Key) Plain() string {
-	switch k.kind {
-	case 'i':
-		return strconv.Itoa(k.num)
-	case 's':
-		return k.str
+	if k.IsNone() {
+		return ""
 	}
-	return ""
+	return k.text[1:]
 }
 
 // String is the key as it stands in an address: `["a"]`, `[0]`, or "".
 func (k Key) String() string {
-	switch k.kind {
+	switch k.kind() {
 	case 'i':
-		return "[" + strconv.Itoa(k.num) + "]"
+		return "[" + k.text[1:] + "]"
 	case 's':
-		return "[" + strconv.Quote(k.str) + "]"
+		return "[" + strconv.Quote(k.text[1:]) + "]"
 	}
 	return ""
 }
 
 func compareKeys(a, b Key) int {
-	return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.num, b.num), cmp.Compare(a.str, b.str))
+	if a == b {
+		return 0
+	}
+	x, _ := a.Int()
+	y, _ := b.Int()
+	return cmp.Or(cmp.Compare(a.kind(), b.kind()), cmp.Compare(x, y), cmp.Compare(a.text, b.text))
 }
 
 // Address names one object, or one resource in a group.
