@@ -58,7 +58,16 @@ var (
 		{Name: "retry_wait_min", Type: spec.TypeNumber, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Seconds before the first time; default 1."},
 		{Name: "retry_wait_max", Type: spec.TypeNumber, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Most seconds between two times; default 30."},
 	}}
-	backends = []spec.Schema{backendLocal, backendHTTP}
+	// backendGit's secrets are the environment's too.
+	backendGit = spec.Schema{Name: "git", Doc: "The state lies in a ref of a git repository, to which it is pushed. Needs an encryption block. What is left out is taken from CLUSTERPLAN_GIT_REF and so on; the password from there, from ~/.netrc, or from the repository's own configuration.", Attributes: []spec.Attribute{
+		{Name: "ref", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The ref, which no other definition has: shop is refs/clusterplan/state/shop; a literal."},
+		{Name: "repository", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "URL of the repository, over https, ssh or http; default: that of a remote of the definition's own."},
+		{Name: "remote", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "The remote of the definition's own repository; default origin."},
+		{Name: "username", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "For Basic authentication; the password is in CLUSTERPLAN_GIT_PASSWORD."},
+		{Name: "ssh_key", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "File of a private key without a passphrase; default: the SSH agent's, or those of ~/.ssh."},
+		{Name: "client_ca_certificate_pem", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "Authority of the server's certificate, as PEM text; default: the system's."},
+	}}
+	backends = []spec.Schema{backendLocal, backendHTTP, backendGit}
 
 	encryptionArgs = []spec.Attribute{
 		{Name: "recipients", Type: spec.TypeStrings, KnownAtPlan: true, Impact: spec.ImpactNone,

@@ -95,8 +95,6 @@ func (c *Config) encryption(b *hcl.Block) (diags hcl.Diagnostics) {
 func (c *Config) backend(b *hcl.Block) hcl.Diagnostics {
 	at := slices.IndexFunc(backends, func(s spec.Schema) bool { return s.Name == b.Labels[0] })
 	switch {
-	case at < 0 && slices.Contains(laterBackends, b.Labels[0]):
-		return hcl.Diagnostics{notYet(b.LabelRanges[0], fmt.Sprintf("Backend %q", b.Labels[0]), "Use one of: "+backendNames()+".")}
 	case at < 0:
 		return hcl.Diagnostics{errorAt(b.LabelRanges[0], "Unknown backend", fmt.Sprintf("There is no backend %q. This version has: %s.", b.Labels[0], backendNames()))}
 	case c.Backend != nil:
@@ -123,9 +121,6 @@ func (c *Config) backend(b *hcl.Block) hcl.Diagnostics {
 	}
 	return diags
 }
-
-// laterBackends are those that a later version has.
-var laterBackends = []string{"git"}
 
 // BackendSetting tells whether a backend has a setting of this name.
 func BackendSetting(backend, name string) bool {

@@ -56,8 +56,10 @@ NONE < internal/burst                 # the garbage collector's pace in commands
 NONE < internal/pki                   # certificates, for both ends
 NONE < docs/schemas                   # JSON Schemas of what is printed, as files
 docs/schemas, jsonschema < internal/jsonschematest # tests hold what is printed to them
+crypto < internal/gittest # real servers of git, over HTTP and SSH, to test with
+go-git < internal/gitremote # how a repository behind a network is told who asks, and what its errors mean
 go-git, go-billy < internal/revision  # definitions in git: which commit, and files as of one; knows nothing of definitions
-internal/revision, internal/atomicfile, hcl, sys < internal/gitmodule # modules from git: lock file, cache, and who fetches; knows nothing of definitions
+internal/revision, internal/gitremote, internal/atomicfile, hcl, sys < internal/gitmodule # modules from git: lock file, cache, and who fetches; knows nothing of definitions
 crypto, sftp, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
 internal/sshconn, go-libvirt < internal/libvirtconn # a hypervisor's libvirtd, by any URI; knows nothing of clusters and providers
 NONE < internal/libvirtlab            # a libvirtd of its own for a test, with a guest that boots in seconds
@@ -70,7 +72,9 @@ lang/spec, lang/schema, graph, hcl, cty, cty-yaml, xtext < lang   # the language
 lang/addr, lang/spec, cty, crypto < statefile             # types and codecs, no files; a journal's records are sealed one by one; what stands for a sensitive value, everybody knows
 statefile, age < statefile/seal                           # encryption at rest
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
-statefile, internal/atomicfile < statefile/httpstore       # behind an address, as Terraform's HTTP backend; puts aside in files
+statefile, internal/atomicfile < statefile/remote          # what stores elsewhere have in common: what is there, and what is written next; puts aside in files
+statefile, statefile/remote < statefile/httpstore          # behind an address, as Terraform's HTTP backend
+statefile, statefile/remote, internal/gitremote, go-git < statefile/gitstore # in a ref of a git repository, by push
 
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
 NONE < runtime/eventlog                                   # pure: events in, a story out
@@ -113,7 +117,7 @@ planner, sync < planner/refresh                           # asks providers
 planner < planner/plannertest                             # a world in memory to plan and apply in
 planner, planner/refresh, statefile/localstore, internal/pki, sync < planner/apply    # walks a plan
 
-statefile/seal, statefile/httpstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/ssh, providers/libvirt, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/gitmodule, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
+statefile/seal, statefile/httpstore, statefile/gitstore, lang, lsp, planner/planfile, planner/scenario, planner/refresh, planner/apply, providers/local, providers/ssh, providers/libvirt, providers/confdb, runtime/api, runtime/eventlog, internal/revision, internal/gitmodule, internal/burst, cobra, pflag, term < cmd/clusterplan/...   # everything meets here
 runtime/api/client, providers/confdb, lang, lsp, planner, planner/refresh, planner/apply, planner/plannertest, statefile/localstore, internal/burst, sync, sys, runtime/sim, runtime/monitor, client, internal/faultlab, internal/sshlab < bench/...   # they measure
 `
 

@@ -420,9 +420,9 @@ func TestPasswords(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.refused("refuses to be read: authentication required: who are you?. Check what ~/.netrc", "git::"+url)
+	r.refused("refuses access: authentication required: who are you?. Check what ~/.netrc", "git::"+url)
 	write("machine elsewhere.example.com login anna password secret\ndefault login anna password secret\n")
-	r.refused("refuses to be read", "git::"+url)
+	r.refused("refuses access", "git::"+url)
 	write("# mine\nmachine 127.0.0.1\n  login anna\n  password secret\n")
 	r.must("git::" + url)
 	r.refused("Over http nobody is told a password", "git::"+plain)
@@ -433,7 +433,7 @@ func TestPasswords(t *testing.T) {
 	t.Setenv("SSH_AUTH_SOCK", "")
 	t.Setenv("HOME", t.TempDir())
 	r.refused("there is no SSH key to read ssh://127.0.0.1:1/m.git with", "git::ssh://127.0.0.1:1/m.git")
-	r.refused("can't be read", "git::http://127.0.0.1:1/m.git")
+	r.refused("can't be asked", "git::http://127.0.0.1:1/m.git")
 }
 
 // serve serves a repository by git's own program for that; first is asked about

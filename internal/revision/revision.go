@@ -175,6 +175,19 @@ func open(git string) (*Repo, error) {
 	return r, nil
 }
 
+// Remote is the URL of a remote, as the repository's configuration has it: it may hold
+// a password.
+func (r *Repo) Remote(name string) (string, error) {
+	c, err := r.store.Config()
+	if err != nil {
+		return "", fmt.Errorf("the git repository of %s: %w", r.Root, err)
+	}
+	if one := c.Remotes[name]; one != nil && len(one.URLs) > 0 {
+		return one.URLs[0], nil
+	}
+	return "", fmt.Errorf("the git repository of %s has no remote %q", r.Root, name)
+}
+
 // Head is the commit that is checked out, on a branch or detached; "": nothing
 // is committed yet.
 func (r *Repo) Head() (string, error) {

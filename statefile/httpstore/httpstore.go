@@ -28,14 +28,13 @@ package httpstore
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/remote"
 )
 
 // Options of a store.
@@ -76,20 +75,9 @@ func Open(set Settings, o Options) (*Store, error) {
 		}
 	}
 	if s.opts.pause == nil {
-		s.opts.pause = pause
+		s.opts.pause = remote.Pause
 	}
 	return s, nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }
 
 // Path is the address, but for its query.
@@ -111,7 +99,7 @@ func (s *Store) Read(ctx context.Context) (*statefile.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return on.snapshot(), nil
+	return on.Snapshot(), nil
 }
 
 // get is what the server has; nil: nothing.
@@ -138,24 +126,12 @@ func (s *Store) get(ctx context.Context) (*envelope, []byte, error) {
 
 // Lock takes the lock; another's is waited for as long as r.Timeout says.
 func (s *Store) Lock(ctx context.Context, r statefile.LockRequest) (statefile.Lock, error) {
-	deadline := time.Now().Add(r.Timeout)
-	for wait := time.Second; ; wait = min(2*wait, 8*time.Second) {
-		l, err := s.take(ctx, r)
-		if err == nil {
-			return l, nil
-		}
-		left := time.Until(deadline)
-		if !errors.Is(err, statefile.ErrLocked) || left <= 0 {
-			return nil, err
-		}
-		if stop := s.opts.pause(ctx, min(wait, left)); stop != nil {
-			return nil, errors.Join(stop, err)
-		}
+	var l *Lock
+	if err := remote.Wait(ctx, r.Timeout, s.opts.pause, func() (err error) {
+		l, err = s.take(ctx, r)
+		return err
+	}); err != nil {
+		return nil, err
 	}
-}
-
-func newID() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
+	return l, nil
 }

@@ -1,22 +1,15 @@
 package httpstore
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
-	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/remote"
 )
 
 // lockInfo is what Terraform's protocol says of a lock.
@@ -44,9 +37,7 @@ type Lock struct {
 
 	mu       sync.Mutex // guards the rest
 	on       *envelope  // what the server has; nil: nothing
-	base     statefile.State
-	chain    statefile.Chain
-	begun    bool
+	pen      remote.Pen
 	released bool
 	ours     map[string]bool // writes
 	doubt    bool            // an answer to a write was lost: it may come about later still
@@ -56,12 +47,10 @@ type Lock struct {
 
 // take asks for the lock once, and reads the state under it.
 func (s *Store) take(ctx context.Context, r statefile.LockRequest) (*Lock, error) {
-	host, _ := os.Hostname()
-	l := &Lock{s: s, lost: make(chan struct{}),
-		info: statefile.LockInfo{ID: newID(), Who: r.Who, What: r.What, Since: time.Now().UTC().Truncate(time.Millisecond), Host: host, PID: os.Getpid()}}
+	l := &Lock{s: s, lost: make(chan struct{}), info: remote.NewLock(r)}
 	var err error
 	if l.text, err = json.Marshal(lockInfo{ID: l.info.ID, Operation: r.What, Who: r.Who, Version: s.opts.Program, Created: l.info.Since,
-		Info: fmt.Sprintf("process %d on %s", l.info.PID, host), Path: s.Path()}); err != nil {
+		Info: fmt.Sprintf("process %d on %s", l.info.PID, l.info.Host), Path: s.Path()}); err != nil {
 		return nil, err
 	}
 	if err := s.raise(ctx, l); err != nil {
@@ -69,20 +58,16 @@ func (s *Store) take(ctx context.Context, r statefile.LockRequest) (*Lock, error
 	}
 	// From here on nothing is left locked, whatever the person does meanwhile.
 	e, _, err := s.get(ctx)
-	var on *loaded
+	var on *remote.Loaded
 	if err == nil {
 		on, err = s.decode(e)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Release())
 	}
-	for _, one := range on.journal.Entries {
-		if one.Begin != nil {
-			l.info.Generation = max(l.info.Generation, one.Begin.Generation)
-		}
-	}
-	l.info.Generation++
-	l.on, l.base, l.chain = e, on.base, on.journal.Chain
+	l.info.Generation = on.Generation()
+	l.on, l.pen = e, remote.Pen{Program: s.opts.Program, Keys: s.opts.Keys, Lock: l.info}
+	l.pen.On(e.image(), on)
 	return l, nil
 }
 
@@ -127,21 +112,8 @@ func (s *Store) raise(ctx context.Context, l *Lock) error {
 func holder(a *answer) *statefile.LockInfo {
 	var i lockInfo
 	_ = json.Unmarshal(a.body, &i) // Terraform's servers say it; what others say is told as unknown
-	i.ID, i.Who, i.Operation = tame(i.ID), tame(i.Who), tame(i.Operation)
+	i.ID, i.Who, i.Operation = remote.Tame(i.ID), remote.Tame(i.Who), remote.Tame(i.Operation)
 	return i.public()
-}
-
-// tame is what a server said as a line of an error: it moves no cursor, and ends.
-func tame(text string) string {
-	if len(text) > 200 {
-		text = text[:200] + "..."
-	}
-	return strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return unicode.ReplacementChar
-		}
-		return c
-	}, text)
 }
 
 // Info says how the lock is held.
@@ -189,165 +161,55 @@ func (l *Lock) usable() error {
 func (l *Lock) Append(entries ...statefile.Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usable(); err != nil {
-		return err
-	}
-	if slices.ContainsFunc(entries, func(e statefile.Entry) bool { return e.Begin != nil }) {
-		if err := l.look(); err != nil {
-			return err
-		}
-	}
-	chain, begun, lineage := l.chain, l.begun, l.base.Lineage
-	var data []byte
-	if l.on != nil {
-		data = append(data, l.on.Journal...)
-	}
-	var err error
-	for _, e := range entries {
-		if e.Time.IsZero() {
-			e.Time = time.Now().UTC()
-		}
-		if e.Begin != nil {
-			if lineage == "" {
-				lineage = newID()
-			}
-			b := *e.Begin
-			b.Format, b.Serial, b.Lineage, b.Generation = statefile.FormatVersion, l.base.Serial, lineage, l.info.Generation
-			b.DigestKey = cmp.Or(l.base.DigestKey, chain.DigestKey(), b.DigestKey)
-			b.Holder = &statefile.Holder{Lock: l.info.ID, Host: l.info.Host, PID: l.info.PID}
-			e.Begin, begun = &b, true
-		}
-		if !begun {
-			return errors.New("write journal: a run begins with Begin")
-		}
-		if data, err = chain.Append(data, &e, l.s.opts.Keys); err != nil {
-			return err
-		}
-	}
-	var state []byte
-	if l.on != nil {
-		state = l.on.State
-	}
-	if err := l.put(&envelope{Lineage: lineage, State: state, Journal: data}); err != nil {
-		return err
-	}
-	l.chain, l.begun, l.base.Lineage, l.base.DigestKey = chain, begun, lineage, chain.DigestKey()
-	return nil
-}
-
-// Finish makes st the snapshot and ends the journal.
-func (l *Lock) Finish(st statefile.State) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	st.Serial, st.Lineage = l.base.Serial, l.base.Lineage
-	st.DigestKey = cmp.Or(l.base.DigestKey, l.chain.DigestKey(), st.DigestKey)
-	return l.finish(st)
-}
-
-// Replace is Finish with a state that brings its lineage with it.
-func (l *Lock) Replace(st statefile.State) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	st.Serial = max(st.Serial, l.base.Serial)
-	return l.finish(st)
-}
-
-func (l *Lock) finish(st statefile.State) error {
-	if err := l.usable(); err != nil {
-		return err
-	}
-	if err := l.look(); err != nil {
-		return err
-	}
-	st.Program, st.Serial = l.s.opts.Program, st.Serial+1
-	if st.Lineage == "" {
-		st.Lineage = newID()
-	}
-	if st.DigestKey == "" {
-		st.DigestKey = statefile.NewDigestKey()
-	}
-	data, err := statefile.Marshal(&st)
-	if err == nil {
-		data, err = l.s.opts.Keys.Seal(data)
+	err := l.usable()
+	if err == nil && remote.Begins(entries) {
+		err = l.look()
 	}
 	if err != nil {
 		return err
 	}
-	if err := l.put(&envelope{Lineage: st.Lineage, State: data}); err != nil {
+	return l.pen.Append(entries, l.put)
+}
+
+// Finish makes st the snapshot and ends the journal.
+func (l *Lock) Finish(st statefile.State) error { return l.finish(st, l.pen.Finish) }
+
+// Replace is Finish with a state that brings its lineage with it.
+func (l *Lock) Replace(st statefile.State) error { return l.finish(st, l.pen.Replace) }
+
+func (l *Lock) finish(st statefile.State, write func(statefile.State, func(*remote.Image) error) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.usable()
+	if err == nil {
+		err = l.look()
+	}
+	if err != nil {
 		return err
 	}
-	l.base, l.begun, l.chain = st, false, statefile.Chain{}
-	return nil
+	return write(st, l.put)
 }
 
 // Reseal writes all anew for those whom the keys name now. Nothing was ever in plain.
 func (l *Lock) Reseal(all bool) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !all || l.on == nil {
+	if !all {
 		return false, nil
 	}
 	if err := l.usable(); err != nil {
 		return false, err
 	}
-	e := envelope{Lineage: l.on.Lineage}
-	if len(l.on.State) > 0 {
-		data, err := statefile.Open(l.s.opts.Keys, l.on.State)
-		if err == nil {
-			e.State, err = l.s.opts.Keys.Seal(data)
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	var chain statefile.Chain
-	if len(l.on.Journal) > 0 {
-		j, err := statefile.DecodeJournal(l.on.Journal, l.s.opts.Keys)
-		if err != nil {
-			return false, err
-		}
-		for i := range j.Entries {
-			if e.Journal, err = chain.Append(e.Journal, &j.Entries[i], l.s.opts.Keys); err != nil {
-				return false, err
-			}
-		}
-	}
-	if err := l.put(&e); err != nil {
-		return false, err
-	}
-	l.chain = chain
-	return true, nil
+	return l.pen.Reseal(all, l.put)
 }
 
 // Keep writes what is known to a file of its own on this machine.
 func (l *Lock) Keep(ctx context.Context) (string, error) {
 	snap, err := l.Read(ctx)
-	if err != nil || snap.State.Lineage == "" {
-		return "", err
-	}
-	if len(snap.Pending) > 0 {
-		return "", fmt.Errorf("keep a backup of state %s: what an apply has begun would be missing in it", l.s.Path())
-	}
-	data, err := statefile.Marshal(&snap.State)
-	if err == nil {
-		data, err = l.s.opts.Keys.Seal(data)
-	}
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(l.s.opts.Dir, 0o700); err != nil {
-		return "", fmt.Errorf("keep a backup of state %s: %w", l.s.Path(), err)
-	}
-	for n := 1; ; n++ {
-		name := filepath.Join(l.s.opts.Dir, fmt.Sprintf("state.http.%d-%d.backup", snap.State.Serial, n))
-		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err := atomicfile.Write(name, data, 0o600); err != nil {
-			return "", fmt.Errorf("keep a backup of state %s: %w", l.s.Path(), err)
-		}
-		return name, nil
-	}
+	return remote.Keep(snap, l.s.opts.Keys, l.s.opts.Dir, "http", l.s.Path())
 }
 
 // Release gives the lock back.
@@ -384,7 +246,7 @@ func (s *Store) unlock(text []byte) error {
 // ForceUnlock breaks the lock with this id. Who has it only the server's answer to
 // somebody who wants it tells, so it is asked for.
 func (s *Store) ForceUnlock(ctx context.Context, id string) (*statefile.LockInfo, error) {
-	probe := &Lock{s: s, info: statefile.LockInfo{ID: newID()}, lost: make(chan struct{})}
+	probe := &Lock{s: s, info: statefile.LockInfo{ID: remote.NewID()}, lost: make(chan struct{})}
 	var err error
 	if probe.text, err = json.Marshal(lockInfo{ID: probe.info.ID, Operation: "force-unlock", Created: time.Now().UTC(), Version: s.opts.Program}); err != nil {
 		return nil, err

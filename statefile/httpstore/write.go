@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+
+	"github.com/clusterplan/clusterplan/statefile/remote"
 )
 
-// put has the server keep e, which follows what it has. After an error nothing more
+// put has the server keep i, which follows what it has. After an error nothing more
 // is written under this lock: what the server has is known to the next one.
-func (l *Lock) put(e *envelope) error {
-	e.Serial, e.Write = 1, newID()
+func (l *Lock) put(i *remote.Image) error {
+	e := &envelope{Lineage: i.Lineage, State: i.State, Journal: i.Journal, Serial: 1, Write: remote.NewID()}
 	if l.ours == nil {
 		l.ours = map[string]bool{}
 	}

@@ -16,11 +16,6 @@ node "n3" {
   provider = local
 }
 
-clusterplan {
-  backend "git" {
-  }
-}
-
 volume "v" {
 }
 

@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/internal/revision"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/gitstore"
 	"github.com/clusterplan/clusterplan/statefile/httpstore"
 	"github.com/clusterplan/clusterplan/statefile/localstore"
 )
@@ -25,7 +28,7 @@ import (
 type used struct {
 	Type    string `json:"type"`
 	Path    string `json:"path,omitempty"`    // local: absolute
-	Address string `json:"address,omitempty"` // http
+	Address string `json:"address,omitempty"` // http, git
 	// Settings are the definition's of then, Config what init --backend-config gave.
 	Settings map[string]string `json:"settings,omitempty"`
 	Config   map[string]string `json:"config,omitempty"`
@@ -40,21 +43,46 @@ func (u *used) where() string {
 	if u.Type == "local" {
 		return u.Path
 	}
+	if u.Type == "git" {
+		repository, ref, _ := strings.Cut(u.Address, " ")
+		return (&gitstore.Settings{Repository: repository, Ref: ref}).Shown()
+	}
 	return (&httpstore.Settings{Address: u.Address}).Shown()
 }
 
-// http are the settings of a backend behind an address.
-func (u *used) http() (httpstore.Settings, error) {
+// elsewhere are the settings of a backend that is not on this machine.
+type elsewhere struct {
+	http httpstore.Settings
+	git  gitstore.Settings
+}
+
+// elsewhere are u's settings, with what the environment has, and their address.
+func (s *Session) elsewhere(u *used) (set elsewhere, address string, err error) {
 	all := maps.Clone(u.Settings)
 	if all == nil {
 		all = map[string]string{}
 	}
 	maps.Copy(all, u.Config)
-	set, err := httpstore.ParseEnvironment(all)
-	if err != nil {
-		return set, fmt.Errorf(`backend "http": %w`, err)
+	if u.Type == "git" {
+		set.git, err = gitstore.ParseEnvironment(all, s.remoteURL)
+		address = set.git.Address()
+	} else {
+		set.http, err = httpstore.ParseEnvironment(all)
+		address = set.http.Address
 	}
-	return set, nil
+	if err != nil {
+		return set, "", fmt.Errorf("backend %q: %w", u.Type, err)
+	}
+	return set, address, nil
+}
+
+// remoteURL is the URL of a remote of the repository that the definition lies in.
+func (s *Session) remoteURL(name string) (string, error) {
+	repo, err := revision.Open(s.abs)
+	if err != nil {
+		return "", err
+	}
+	return repo.Remote(name)
 }
 
 func (s *Session) record() string { return filepath.Join(s.dataDir(), "backend.json") }
@@ -69,7 +97,7 @@ func (s *Session) recorded() (*used, error) {
 	if err == nil {
 		err = json.Unmarshal(data, u)
 	}
-	if err == nil && u.Type != "local" && u.Type != "http" {
+	if err == nil && u.Type != "local" && u.Type != "http" && u.Type != "git" {
 		err = fmt.Errorf("it names the backend %q, which this version has not", u.Type)
 	}
 	if err != nil {
@@ -88,7 +116,7 @@ func (s *Session) setRecord(u *used) error {
 
 // defined is the backend that the definition has, with what init --backend-config
 // gave, now or before.
-func (s *Session) defined(before *used) (u *used, set httpstore.Settings, err error) {
+func (s *Session) defined(before *used) (u *used, set elsewhere, err error) {
 	b := s.backend()
 	if b == nil {
 		b = &lang.Backend{Type: "local"}
@@ -110,19 +138,26 @@ func (s *Session) defined(before *used) (u *used, set httpstore.Settings, err er
 		}
 		return u, set, nil
 	}
+	for name := range s.opts.BackendConfig {
+		if !lang.BackendSetting(u.Type, name) {
+			return u, set, fmt.Errorf("--backend-config: there is no setting %q of backend %q", name, u.Type)
+		}
+	}
 	u.Settings = b.Settings
-	set, err = u.http()
-	u.Address = set.Address
+	set, u.Address, err = s.elsewhere(u)
 	return u, set, err
 }
 
 // storeAt opens what a backend has.
-func (s *Session) storeAt(u *used, set httpstore.Settings) (statefile.Store, error) {
+func (s *Session) storeAt(u *used, set elsewhere) (statefile.Store, error) {
 	if u.Type == "local" {
 		return localstore.Open(u.Path, localstore.Options{Program: s.opts.Version, Keys: s.keys, Decrypt: s.opts.Decrypt,
 			ReadSealed: s.Diags.HasErrors()}) // what the definition says may be in what can't be read of it
 	}
-	return httpstore.Open(set, httpstore.Options{Program: s.opts.Version, Keys: s.keys, Dir: s.dataDir()})
+	if u.Type == "git" {
+		return gitstore.Open(set.git, gitstore.Options{Program: s.opts.Version, Keys: s.keys, Dir: s.dataDir()})
+	}
+	return httpstore.Open(set.http, httpstore.Options{Program: s.opts.Version, Keys: s.keys, Dir: s.dataDir()})
 }
 
 // openStore opens the state's place. Where that is not known to be the right one,
@@ -189,7 +224,7 @@ func begunAt(path string) bool {
 
 // eitherStore is what can be opened of the backends before and after a change: an
 // init --migrate-state that was killed has left its locks in either.
-func (s *Session) eitherStore(before, now *used, set httpstore.Settings) (found []statefile.Store) {
+func (s *Session) eitherStore(before, now *used, set elsewhere) (found []statefile.Store) {
 	if before == nil {
 		before = &used{Type: "local", Path: localstore.DefaultPath(s.abs)}
 	}
@@ -323,18 +358,19 @@ func (s *Session) recordLocal() error {
 // storeBefore opens the backend that was used until now.
 func (s *Session) storeBefore(u *used) (statefile.Store, error) {
 	if u.Type == "local" {
-		return s.storeAt(u, httpstore.Settings{})
+		return s.storeAt(u, elsewhere{})
 	}
 	if !s.keys.Seals() {
 		return nil, &view.Hint{Err: errors.New("the state that is to be brought here is encrypted, and the definition has no encryption block any more"),
 			Hint: "Put the block back for clusterplan init --migrate-state; then take it out, and init --decrypt-state."}
 	}
-	set, err := u.http()
+	set, address, err := s.elsewhere(u)
 	if err != nil {
 		return nil, fmt.Errorf("the backend that was used until now: %w", err)
 	}
-	if set.Address != u.Address {
-		return nil, fmt.Errorf("the backend that was used until now lay at %s, and the environment says %s; unset CLUSTERPLAN_HTTP_ADDRESS, or set it to the former", u.where(), set.Shown())
+	if address != u.Address {
+		is := &used{Type: u.Type, Address: address}
+		return nil, fmt.Errorf("the backend that was used until now lay at %s, and the environment (CLUSTERPLAN_%s_...), or the repository's remote, says %s; set it to the former", u.where(), strings.ToUpper(u.Type), is.where())
 	}
 	return s.storeAt(u, set)
 }
@@ -430,10 +466,12 @@ func ParseBackendConfig(list []string) (map[string]string, error) {
 			return nil, fmt.Errorf("--backend-config %q: write NAME=VALUE", one)
 		}
 		if k == "password" {
-			return nil, fmt.Errorf("--backend-config password: it would be kept in a file; set %sPASSWORD", httpstore.EnvPrefix)
+			return nil, fmt.Errorf("--backend-config password: it would be kept in a file; set %sPASSWORD or %sPASSWORD", httpstore.EnvPrefix, gitstore.EnvPrefix)
 		}
-		if !lang.BackendSetting("http", k) {
-			return nil, fmt.Errorf("--backend-config: there is no setting %q of backend \"http\"", k)
+		if u, err := url.Parse(v); err == nil && u.User != nil {
+			if _, secret := u.User.Password(); secret {
+				return nil, fmt.Errorf("--backend-config %s: there is a password in the URL, which would be kept in a file; set %sPASSWORD or %sPASSWORD", k, httpstore.EnvPrefix, gitstore.EnvPrefix)
+			}
 		}
 		out[k] = v
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/statefile"
-	"github.com/clusterplan/clusterplan/statefile/httpstore"
 )
 
 // rescueName is the file for a state that could not be written where it belongs.
@@ -31,7 +30,7 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 		return err
 	}
 	// A server that does not answer may have it all; until it does, nobody knows.
-	_, remote := s.Store.(*httpstore.Store)
+	remote := s.used != nil && s.used.Type != "local"
 	if snap, rerr := s.Store.Read(context.Background()); rerr != nil && !remote || rerr == nil && snap.State.Lineage != "" {
 		return err
 	}
