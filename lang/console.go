@@ -16,9 +16,19 @@ const rootOutput = "output"
 // Ask works out a line of a console. It sees what the definition's outputs see,
 // and the outputs of the last apply as output.NAME. The address of a resource,
 // which no expression can name from outside of its group, is the resource. The
-// value has its marks. onlyType says that the line asks for its type alone, with
+// value has its marks. The second result says that the line asks for its type alone, with
 // type(...), a function that only a console has.
-func (d *Definition) Ask(line, file string, outputs map[string]cty.Value) (v cty.Value, onlyType bool, diags hcl.Diagnostics) {
+func (d *Definition) Ask(line, file string, outputs map[string]cty.Value) (cty.Value, bool, hcl.Diagnostics) {
+	var v cty.Value
+	var onlyType bool
+	var diags hcl.Diagnostics
+	if !until(d.ev.c.opts.Stop, func() { v, onlyType, diags = d.ask(line, file, outputs) }) {
+		return cty.DynamicVal, false, interrupted()
+	}
+	return v, onlyType, diags
+}
+
+func (d *Definition) ask(line, file string, outputs map[string]cty.Value) (v cty.Value, onlyType bool, diags hcl.Diagnostics) {
 	if a, err := addr.Parse(line); err == nil && a.IsResource() {
 		if o, ok := d.Object(a); ok {
 			return o.Value, false, nil

@@ -36,6 +36,15 @@ type Definition struct {
 // from known (nil: nothing is known yet). The Definition is complete if there
 // are no errors among the diagnostics, and nil if it can't even be listed.
 func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
+	var d *Definition
+	var diags hcl.Diagnostics
+	if !until(c.opts.Stop, func() { d, diags = c.evaluate(known) }) {
+		return nil, interrupted()
+	}
+	return d, diags
+}
+
+func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	ev := newEvaluation(&world{
 		known:   known,
 		byAddr:  map[addr.Address]*instance{},

@@ -55,6 +55,10 @@ type Options struct {
 	// server keeps what it has read of files that don't change. Many may call it
 	// at a time.
 	Parse func(src []byte, name string) (*hcl.File, hcl.Diagnostics)
+	// Stop, once closed, ends what Load, Evaluate and Ask are at: they return at
+	// once, with diagnostics that are Interrupted, and what they return has to go
+	// unused. nil: they come to their end.
+	Stop <-chan struct{}
 	// Version of this program, for required_version; "" skips the check.
 	Version string
 }

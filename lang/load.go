@@ -97,6 +97,17 @@ func (c *Config) Variables() []Variable {
 // holds what could be read, so that Evaluate can find more of them; such a
 // Config gives no Definition to act upon.
 func Load(o Options) (*Config, hcl.Diagnostics) {
+	var c *Config
+	var diags hcl.Diagnostics
+	if !until(o.Stop, func() { c, diags = o.load() }) {
+		empty := newConfig(o)
+		empty.root = empty
+		return empty, interrupted()
+	}
+	return c, diags
+}
+
+func (o Options) load() (*Config, hcl.Diagnostics) {
 	if o.Dir == "" {
 		o.Dir = "."
 	}

@@ -133,3 +133,29 @@ func TestRepetitionIsEvaluatedOnce(t *testing.T) {
 		})
 	}
 }
+
+// An expression that takes long doesn't keep who wants to stop.
+func TestStop(t *testing.T) {
+	fsys := fstest.MapFS{"main.cluster.hcl": {Data: []byte("cluster \"c\" {\n  quorum {\n    model = \"single_node\"\n  }\n}\nnode \"n\" {\n  provider = local\n}\noutput \"o\" {\n  value = \"x\"\n}\n")}}
+	stop, forever := make(chan struct{}), make(chan struct{})
+	defer close(forever)
+	c, diags := Load(Options{FS: fsys, Providers: localProvider, Stop: stop})
+	d, more := c.Evaluate(nil)
+	if len(diags)+len(more) > 0 || d == nil {
+		t.Fatal(diags, more)
+	}
+	c.functions["upper"] = function.New(&function.Spec{Type: function.StaticReturnType(cty.String), Impl: func([]cty.Value, cty.Type) (cty.Value, error) {
+		close(stop)
+		<-forever
+		return cty.StringVal(""), nil
+	}})
+	if _, _, diags := d.Ask("upper()", "line", nil); !Interrupted(diags) {
+		t.Errorf("asked: %v", diags)
+	}
+	if d, diags := c.Evaluate(nil); d != nil || !Interrupted(diags) {
+		t.Errorf("evaluated: %v", diags)
+	}
+	if c, diags := Load(Options{FS: fsys, Providers: localProvider, Stop: stop}); c == nil || !Interrupted(diags) {
+		t.Errorf("loaded: %v", diags)
+	}
+}

@@ -244,7 +244,7 @@ func (a *app) open(dir string, f *planFlags) (*run.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return run.Open(dir, run.Options{Version: Version, Tell: a.tell, Passphrase: a.passphrase(), Vars: inputs, Record: f.record, Ref: f.ref})
+	return run.Open(dir, run.Options{Version: Version, Stop: a.stop, Tell: a.tell, Passphrase: a.passphrase(), Vars: inputs, Record: f.record, Ref: f.ref})
 }
 
 // tell says what a command waits for.

@@ -66,7 +66,7 @@ func (a *app) complete(kind string) func(*cobra.Command, []string, string) ([]st
 		if a.chdir != "" && os.Chdir(a.chdir) != nil {
 			return nil, only
 		}
-		s, err := run.Open(dir, run.Options{Version: Version})
+		s, err := run.Open(dir, run.Options{Version: Version, Stop: a.stop})
 		if err != nil {
 			return nil, only
 		}

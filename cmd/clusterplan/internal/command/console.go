@@ -37,7 +37,7 @@ lines are read to their end, or to the first that is wrong.`, helpDone, helpErro
 			if err != nil {
 				return err
 			}
-			s, err := run.Open(dir, run.Options{Version: Version, Vars: inputs})
+			s, err := run.Open(dir, run.Options{Version: Version, Stop: a.stop, Vars: inputs})
 			if err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func (a *app) console(con *run.Console) error {
 			continue
 		}
 		v, onlyType, err := con.Ask(line)
-		if err != nil && talks {
+		if err != nil && talks && !cutOff(err) {
 			a.errStyle.Error(a.err, err)
 			continue
 		}

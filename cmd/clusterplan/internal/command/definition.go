@@ -109,7 +109,7 @@ once. It looks at no state and no machine.`, "0    it is valid", "1    it is not
 			if err != nil {
 				return err
 			}
-			s, err := run.Open(dirArg(args), run.Options{Version: Version, Vars: inputs})
+			s, err := run.Open(dirArg(args), run.Options{Version: Version, Stop: a.stop, Vars: inputs})
 			if err != nil && asJSON { // the answer is always a document
 				return errors.Join(view.ValidateJSON(a.out, []planner.Diagnostic{view.ErrorDiagnostic(err)}), status(exitError))
 			}
@@ -118,6 +118,9 @@ once. It looks at no state and no machine.`, "0    it is valid", "1    it is not
 			}
 			defer s.Close()
 			diags := s.Validate()
+			if lang.Interrupted(diags) {
+				return run.ErrInterrupted
+			}
 			if asJSON {
 				if err := view.ValidateJSON(a.out, view.JSONDiagnostics(diags, s.Config.Files())); err != nil {
 					return err
@@ -212,7 +215,7 @@ program. Dashed lines order and nothing else.`, helpDone, helpError),
 			}
 			ctx, done := a.abortable(cmd.Context())
 			defer done()
-			s, err := run.Open(dirArg(args), run.Options{Version: Version, Vars: inputs})
+			s, err := run.Open(dirArg(args), run.Options{Version: Version, Stop: a.stop, Vars: inputs})
 			if err != nil {
 				return err
 			}

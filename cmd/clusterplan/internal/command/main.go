@@ -18,6 +18,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang"
 )
 
 // Version of this program. It stands in states and on nodes.
@@ -52,10 +53,17 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	err := root.ExecuteContext(ctx)
 	a.style, a.errStyle = view.StyleOf(out, a.noColor), view.StyleOf(errw, a.noColor)
 	// That somebody who pressed Ctrl-C has done so is no news to them.
-	if err != nil && err != run.ErrInterrupted && err.Error() != "" {
+	if err != nil && err != run.ErrInterrupted && !cutOff(err) && err.Error() != "" {
 		a.errStyle.Error(errw, err)
 	}
 	return exitCode(err, a.interrupted())
+}
+
+// cutOff tells whether err says that a definition was not worked out to its end,
+// since the user has ended it.
+func cutOff(err error) bool {
+	var diags *view.DiagnosticsError
+	return errors.As(err, &diags) && lang.Interrupted(diags.Diags)
 }
 
 // signals: the first SIGINT, SIGTERM or SIGHUP (a terminal that goes away) closes
@@ -157,6 +165,10 @@ func exitCode(err error, interrupted bool) int {
 // collect finds the codes in a tree of errors: each branch has one. What was
 // cancelled was so because of the interrupt, where there was one.
 func collect(err error, codes map[int]bool, interrupted bool) {
+	if diags, ok := err.(*view.DiagnosticsError); ok && cutOff(diags) {
+		codes[exitInterrupted] = true
+		return
+	}
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		// What was cut off is one error, whatever else it wraps; joined ones are several.
 		joined := reflect.TypeOf(err) == reflect.TypeOf(errors.Join(err))

@@ -59,7 +59,7 @@ func (a *app) applyFile(cmd *cobra.Command, path string, f *planFlags) error {
 		return err
 	}
 	o.Parallelism, o.LockTimeout, o.AllowBrokenGuarantee = f.parallelism, f.lockTimeout, f.broken
-	s, err := run.OpenPlan(file, run.Options{Version: Version, Tell: a.tell})
+	s, err := run.OpenPlan(file, run.Options{Version: Version, Stop: a.stop, Tell: a.tell})
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ last 1,000.`, helpDone, helpError),
 			if last < 0 {
 				return fmt.Errorf("--last is at least 0, not %d", last)
 			}
-			s, err := run.Open(dir, run.Options{Version: Version})
+			s, err := run.Open(dir, run.Options{Version: Version, Stop: a.stop})
 			if err != nil {
 				return err
 			}
@@ -73,7 +73,7 @@ It looks at no state and no machine.`, helpDone, helpError),
 			if err != nil {
 				return err
 			}
-			c, diags, err := run.Compare(dir, args[0], args[1], run.Options{Version: Version, Vars: inputs, Tell: a.tell})
+			c, diags, err := run.Compare(dir, args[0], args[1], run.Options{Version: Version, Stop: a.stop, Vars: inputs, Tell: a.tell})
 			if err != nil {
 				return err
 			}
@@ -125,7 +125,7 @@ apply goes forward again, unless git revert comes before it.`,
 				return err
 			}
 			looks, looked := a.abortable(cmd.Context())
-			s, err := run.Rollback(looks, dir, args[0], run.Options{Version: Version, Tell: a.tell, Vars: inputs, Record: f.record})
+			s, err := run.Rollback(looks, dir, args[0], run.Options{Version: Version, Stop: a.stop, Tell: a.tell, Vars: inputs, Record: f.record})
 			looked()
 			if err != nil {
 				return err

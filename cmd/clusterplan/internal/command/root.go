@@ -147,7 +147,7 @@ func none(cmd *cobra.Command, args []string) error {
 
 // state opens the definition in dir and reads its state.
 func (a *app) state(dir string) (*run.Session, error) {
-	s, err := run.Open(dir, run.Options{Version: Version})
+	s, err := run.Open(dir, run.Options{Version: Version, Stop: a.stop})
 	if err != nil {
 		return nil, err
 	}

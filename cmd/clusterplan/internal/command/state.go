@@ -205,7 +205,7 @@ holder, on another host perhaps, will never go on. One that does can't write any
 		Example: "  clusterplan force-unlock 5f0c2a9be1d37746",
 		Args:    exactly("the lock's ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := run.Open(dir, run.Options{Version: Version})
+			s, err := run.Open(dir, run.Options{Version: Version, Stop: a.stop})
 			if err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ func (a *app) edited(cmd *cobra.Command, e *editing, edit func(*run.Session) (*r
 	if err != nil {
 		return err
 	}
-	s, err := run.Open(e.dir, run.Options{Version: Version, Vars: inputs, Tell: a.tell})
+	s, err := run.Open(e.dir, run.Options{Version: Version, Stop: a.stop, Vars: inputs, Tell: a.tell})
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ all that is known is in it.`, helpDone, helpError),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, done := a.abortable(cmd.Context())
 			defer done()
-			s, err := run.Open(dir, run.Options{Version: Version, Tell: a.tell})
+			s, err := run.Open(dir, run.Options{Version: Version, Stop: a.stop, Tell: a.tell})
 			if err != nil {
 				return err
 			}

@@ -33,7 +33,7 @@ func Compare(dir, from, to string, o Options) (*planner.Comparison, hcl.Diagnost
 // versionOf is the definition in dir as of a revision.
 func versionOf(dir, rev string, o Options) (*Session, *lang.Definition, error) {
 	o.Ref = rev
-	declared, err := Open(dir, Options{Version: o.Version, Ref: rev})
+	declared, err := Open(dir, Options{Version: o.Version, Stop: o.Stop, Ref: rev})
 	if err != nil {
 		return nil, nil, err
 	}

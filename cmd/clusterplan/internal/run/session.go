@@ -58,6 +58,8 @@ type Options struct {
 	Passphrase func(ctx context.Context, keyFile string) ([]byte, error)
 	// Tell is told what a command waits for, in a sentence. nil: nobody.
 	Tell func(string)
+	// Stop, once closed, ends the working out of a definition: nothing comes of it.
+	Stop <-chan struct{}
 	// Record keeps what is read of the definition's directory, for Save.
 	Record bool
 	// Decrypt has an encrypted state written in plain from now on (Init).
@@ -167,9 +169,12 @@ func (s *Session) load(fsys fs.FS, dir string, env []string) error {
 		return s.ssh.Dial(ctx, network, address, s.reach)
 	})
 	s.Config, s.Diags = lang.Load(lang.Options{
-		FS: fsys, Dir: dir, Modules: modules(fsys, s.fetch), Env: env, Vars: s.opts.Vars, Version: s.opts.Version,
+		FS: fsys, Dir: dir, Modules: modules(fsys, s.fetch), Env: env, Vars: s.opts.Vars, Stop: s.opts.Stop, Version: s.opts.Version,
 		Providers: s.places(), Machinery: s.registry.Machinery(),
 	})
+	if lang.Interrupted(s.Diags) {
+		return ErrInterrupted
+	}
 	s.setKeys()
 	return s.openStore()
 }
