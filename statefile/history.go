@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// What a state keeps of the applies that made it. Both bounds keep the cost of
+// What a state keeps of the applies that made it. The bounds keep the cost of
 // an apply the same however many there were before it.
 const (
 	// MostApplied is how many applies are kept, the newest.
@@ -20,6 +20,9 @@ const (
 	// MostVariables is how many bytes of variables are kept with them; beyond that
 	// the oldest applies lose theirs, and one that has more by itself its own.
 	MostVariables = 1 << 20
+	// MostMoves is how many bytes of addresses the moves of all of them have; those
+	// that are older than that are not kept, for no way leads back to them.
+	MostMoves = 4 << 20
 )
 
 // Outcomes of a run.
@@ -150,15 +153,35 @@ func (s *State) moved(moves []Move) {
 		moves = Then(last.Moved.Moves, moves)
 	}
 	last.Moved = &Moved{Moves: moves}
+	s.trim()
 }
 
 // deposes tells whether a node leaves its address to a successor by m.
 func deposes(m Move) bool { return m.To.Deposed() != "" && m.From.Deposed() == "" }
 
-// trim keeps both bounds.
+// bytes is how much room the moves take.
+func (m *Moved) bytes() int {
+	n := 0
+	if m != nil {
+		for _, one := range m.Moves {
+			n += len(one.From.String()) + len(one.To.String())
+		}
+	}
+	return n
+}
+
+// trim keeps the bounds.
 func (s *State) trim() {
 	if n := len(s.History); n > MostApplied {
 		s.History = slices.Clone(s.History[n-MostApplied:])
+	}
+	moves := 0
+	for i := len(s.History) - 1; i >= 0; i-- {
+		if moves += s.History[i].Moved.bytes(); moves > MostMoves {
+			s.History = slices.Clone(s.History[i:])
+			s.History[0].Moved = nil // what came before it is not there to be gone back to
+			break
+		}
 	}
 	kept, size, cloned := make(map[string]json.RawMessage, len(s.Variables)), 0, false
 	for i := len(s.History) - 1; i >= 0; i-- { // the newest first

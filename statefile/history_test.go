@@ -44,6 +44,44 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// What was moved takes so much room and no more: an apply that moved beyond it
+// is the oldest that is kept, and one can go back to it and to no older one.
+func TestMovesAreBounded(t *testing.T) {
+	many := func(n int) (moves []Move) {
+		for i := range n {
+			name := fmt.Sprintf("%0100d", i)
+			moves = append(moves, Move{node("a" + name), node("b" + name)})
+		}
+		return moves
+	}
+	half := MostMoves / 2 / 212 // of so many bytes is one move
+	s := State{Objects: []Object{object(many(1)[0].To, "00000000000000d1")}}
+	for i, moves := range [][]Move{nil, many(half), nil, many(half)} {
+		s.AddMoves(Applied{Run: fmt.Sprint(i), Action: "state mv"}, moves)
+	}
+	if len(s.History) != 4 || s.History[1].Moved == nil {
+		t.Fatalf("%d applies are kept of those whose moves have room", len(s.History))
+	}
+	if moves, err := s.Back("0"); err != nil || len(moves) == 0 {
+		t.Fatalf("back to the first: %d moves, %v", len(moves), err)
+	}
+	before := s.History
+	s.AddMoves(Applied{Run: "4", Action: "state mv"}, many(1000))
+	if len(s.History) != 4 || s.History[0].Run != "1" || s.History[0].Moved != nil || before[1].Moved == nil {
+		t.Fatalf("%d applies, the oldest %s", len(s.History), s.History[0].Run)
+	}
+	if moves, err := s.Back("1"); err != nil || len(moves) == 0 {
+		t.Errorf("back to the oldest: %d moves, %v", len(moves), err)
+	}
+	if _, err := s.Back("0"); err == nil {
+		t.Error("a way back to an apply whose successors' moves are lost")
+	}
+	s.AddMoves(Applied{Run: "5", Action: "state mv"}, many(3*half))
+	if len(s.History) != 1 || s.History[0].Moved != nil {
+		t.Errorf("moves that are too many by themselves: %d applies", len(s.History))
+	}
+}
+
 // A node that makes room for its successor was not renamed: nothing of it is in
 // the history, and going back gives what has a node's place now its old name,
 // also where the node of before is still about to leave.

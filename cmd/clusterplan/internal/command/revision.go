@@ -64,7 +64,7 @@ func (a *app) diffCommand() *cobra.Command {
 		Short: "Put two revisions of a definition side by side",
 		Long: long(`
 Diff reads the definition as of two git revisions and shows in which objects they
-differ, and what the failure of nodes, zones and the quorum device does in either.
+differ, and which failures of nodes, zones and the quorum device do something else.
 It looks at no state and no machine.`, helpDone, helpError),
 		Example: "  clusterplan diff v1.2 HEAD\n  clusterplan diff HEAD~1 HEAD --dir infra/prod --json",
 		Args:    exactly("the older revision", "the newer one"),

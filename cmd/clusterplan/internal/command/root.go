@@ -106,11 +106,24 @@ func dirArg(args []string) string {
 	return args[0]
 }
 
+// look says where to look, or how the directory is given where a command that
+// takes none as an argument got one.
+func look(cmd *cobra.Command, args []string) string {
+	if len(args) > 0 && cmd.Flags().Lookup("dir") != nil {
+		last := args[len(args)-1]
+		if info, err := os.Stat(last); err == nil && info.IsDir() {
+			rest := append([]string{cmd.CommandPath(), "--dir", last}, args[:len(args)-1]...)
+			return "The directory is given with --dir: " + strings.Join(rest, " ")
+		}
+	}
+	return "See: " + cmd.CommandPath() + " --help"
+}
+
 // atMost and exactly check positional arguments, in our words.
 func atMost(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > n {
-			return hint(fmt.Errorf("the command %s takes at most %d argument (%s), not %d", cmd.CommandPath(), n, what, len(args)), "See: %s --help", cmd.CommandPath())
+			return hint(fmt.Errorf("the command %s takes at most %d argument (%s), not %d", cmd.CommandPath(), n, what, len(args)), "%s", look(cmd, args))
 		}
 		return nil
 	}
@@ -119,7 +132,7 @@ func atMost(n int, what string) cobra.PositionalArgs {
 func exactly(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(what) {
-			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and "), len(args)), "See: %s --help", cmd.CommandPath())
+			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and "), len(args)), "%s", look(cmd, args))
 		}
 		return nil
 	}
@@ -130,7 +143,7 @@ func exactly(what ...string) cobra.PositionalArgs {
 func between(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < 1 || len(args) > len(what) {
-			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and perhaps "), len(args)), "See: %s --help", cmd.CommandPath())
+			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and perhaps "), len(args)), "%s", look(cmd, args))
 		}
 		return nil
 	}
@@ -140,7 +153,7 @@ func between(what ...string) cobra.PositionalArgs {
 // subcommand are lost otherwise.
 func none(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return hint(fmt.Errorf("the command %s takes no argument, not %q", cmd.CommandPath(), args[0]), "See: %s --help", cmd.CommandPath())
+		return hint(fmt.Errorf("the command %s takes no argument, not %q", cmd.CommandPath(), args[0]), "%s", look(cmd, args))
 	}
 	return nil
 }

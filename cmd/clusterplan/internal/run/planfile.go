@@ -15,6 +15,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/planfile"
 	"github.com/clusterplan/clusterplan/statefile"
 )
@@ -26,12 +27,27 @@ func (e *staleError) Error() string { return "the plan is stale: " + e.why }
 
 func (e *staleError) Is(target error) bool { return target == ErrStale }
 
-// stale is the error for why; "" is none.
-func stale(why string) error {
+// stale is the error for why the plan of a file is not good any more; "" is none.
+func stale(f *planfile.File, why string) error {
 	if why == "" {
 		return nil
 	}
-	return &view.Hint{Err: &staleError{why}, Hint: "Nothing was changed. Plan again: clusterplan plan --out FILE, and apply that."}
+	return &view.Hint{Err: &staleError{why}, Hint: "Nothing was changed. Plan again: clusterplan " + again(&f.Options) + " --out FILE, and apply that."}
+}
+
+// again is the command that makes a plan of the same kind.
+func again(o *planfile.Options) string {
+	switch {
+	case o.Rollback != "":
+		return fmt.Sprintf("rollback %.12s", o.Ref)
+	case o.Ref != "":
+		return "plan --ref " + o.Ref
+	case o.Mode == planner.ModeDestroy:
+		return "plan --destroy"
+	case o.Mode == planner.ModeRefreshOnly:
+		return "plan --refresh-only"
+	}
+	return "plan"
 }
 
 // CanSave tells whether a plan can be saved at path: not over something that
@@ -257,7 +273,7 @@ func (s *Session) staleState(f *planfile.File) error {
 	if f == nil {
 		return nil
 	}
-	return stale(f.StaleState(s.opts.Version, &s.Snap.State, s.Snap.Unfinished))
+	return stale(f, f.StaleState(s.opts.Version, &s.Snap.State, s.Snap.Unfinished))
 }
 
 // stalePlan tells whether a plan that was worked out today, perhaps with err,
@@ -274,7 +290,7 @@ func stalePlan(f *planfile.File, p *Planned, err error) error {
 		why = "the cluster would lose its quorum on the way"
 	}
 	if why != "" && (err == nil || errors.Is(err, ErrQuorum)) {
-		return stale(why)
+		return stale(f, why)
 	}
 	return err
 }

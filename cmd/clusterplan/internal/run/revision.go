@@ -333,7 +333,7 @@ func Rollback(ctx context.Context, dir, rev string, o Options) (*Session, error)
 	if err != nil {
 		return nil, err
 	}
-	now, err := Open(dir, Options{Version: o.Version})
+	now, err := Open(dir, Options{Version: o.Version, Stop: o.Stop})
 	if err != nil {
 		return nil, err
 	}

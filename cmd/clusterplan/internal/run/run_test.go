@@ -13,6 +13,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
+	"github.com/clusterplan/clusterplan/planner/planfile"
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -239,5 +240,25 @@ func TestNotThere(t *testing.T) {
 		if !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
+	}
+}
+
+// A plan that is stale is made again as it was made.
+func TestStaleHint(t *testing.T) {
+	for want, o := range map[string]planfile.Options{
+		"clusterplan plan --out":                  {Mode: planner.ModeNormal},
+		"clusterplan plan --destroy --out":        {Mode: planner.ModeDestroy},
+		"clusterplan plan --refresh-only --out":   {Mode: planner.ModeRefreshOnly},
+		"clusterplan plan --ref v2 --out":         {Mode: planner.ModeNormal, Ref: "v2"},
+		"clusterplan rollback 0123456789ab --out": {Mode: planner.ModeNormal, Ref: "0123456789abcdef", Rollback: "r1"},
+	} {
+		var hint *view.Hint
+		err := stale(&planfile.File{Options: o}, "the state has serial 2 now")
+		if !errors.As(err, &hint) || !strings.Contains(hint.Hint, want) || !errors.Is(err, ErrStale) {
+			t.Errorf("%+v: %v", o, hint)
+		}
+	}
+	if err := stale(&planfile.File{}, ""); err != nil {
+		t.Error(err)
 	}
 }

@@ -126,10 +126,9 @@ func (s Style) Compare(w io.Writer, c *planner.Comparison) error {
 	return err
 }
 
-// compareFaults shows what each fault does to either version. Of many faults
-// only those are shown that do something else.
+// compareFaults shows the faults that do something else to either version.
 func (s Style) compareFaults(b *strings.Builder, c *planner.Comparison) {
-	const all, most = 16, 32
+	const most = 32
 	rows := func(m *planner.Matrix) (names []string, by map[string]*planner.MatrixRow) {
 		by = map[string]*planner.MatrixRow{}
 		for i := range m.Rows {
@@ -159,7 +158,7 @@ func (s Style) compareFaults(b *strings.Builder, c *planner.Comparison) {
 	for _, name := range names {
 		one, other := cell(before[name]), cell(after[name])
 		switch {
-		case one == other && len(names) > all:
+		case one == other:
 			same++
 		case len(shown) >= most:
 			left++
