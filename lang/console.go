@@ -41,6 +41,7 @@ func (d *Definition) ask(line, file string, outputs map[string]cty.Value) (v cty
 	if diags.HasErrors() {
 		return cty.DynamicVal, false, diags
 	}
+	loops(e, []byte(line), file)
 	if call, ok := e.(*hclsyntax.FunctionCallExpr); ok && call.Name == "type" {
 		if len(call.Args) != 1 || call.ExpandFinal {
 			return cty.DynamicVal, false, hcl.Diagnostics{errorAt(call.Range(), "One argument", "type(...) takes one expression, and shows its type.")}

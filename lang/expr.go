@@ -69,12 +69,22 @@ func compile(e hcl.Expression, wantRef bool) (hclsyntax.Expression, hcl.Diagnost
 		if d := numberBeyond([]byte(text), rng.Filename, start, hclsyntax.LexExpression); d != nil {
 			return orUnknown(nil, hcl.Diagnostics{d})(rng)
 		}
-		return orUnknown(parseExpression([]byte(text), rng.Filename, start))(rng)
+		return orUnknown(withLoops(text, rng.Filename)(parseExpression([]byte(text), rng.Filename, start)))(rng)
 	}
 	if d := numberBeyond([]byte(text), rng.Filename, start, hclsyntax.LexTemplate); d != nil {
 		return orUnknown(nil, hcl.Diagnostics{d})(rng)
 	}
-	return orUnknown(parseTemplate([]byte(text), rng.Filename, start))(rng)
+	return orUnknown(withLoops(text, rng.Filename)(parseTemplate([]byte(text), rng.Filename, start)))(rng)
+}
+
+// withLoops is loops of what was parsed of a text.
+func withLoops(text, name string) func(hclsyntax.Expression, hcl.Diagnostics) (hclsyntax.Expression, hcl.Diagnostics) {
+	return func(e hclsyntax.Expression, diags hcl.Diagnostics) (hclsyntax.Expression, hcl.Diagnostics) {
+		if !diags.HasErrors() {
+			loops(e, []byte(text), name)
+		}
+		return e, diags
+	}
 }
 
 // orUnknown gives an unknown value in place of an expression that didn't parse.

@@ -172,7 +172,7 @@ func templateFunc(param string, all map[string]function.Function, read func(stri
 		if d := numberBeyond([]byte(src), name, hcl.InitialPos, hclsyntax.LexTemplate); d != nil {
 			return cty.NilVal, function.NewArgErrorf(0, "%s:%d: has a number that is too large: %s", name, d.Subject.Start.Line, schema.NumberLimits)
 		}
-		tmpl, diags := parseTemplate([]byte(src), name, hcl.InitialPos)
+		tmpl, diags := withLoops(src, name)(parseTemplate([]byte(src), name, hcl.InitialPos))
 		if diags.HasErrors() {
 			return cty.NilVal, function.NewArgError(0, diags)
 		}
@@ -216,7 +216,7 @@ func templateFunc(param string, all map[string]function.Function, read func(stri
 // moduleFunctions are the functions of a module. Files are named from the
 // root's directory, as everywhere: "${path.module}/x" is the module's own.
 func moduleFunctions(root fs.FS, m Module) map[string]function.Function {
-	return functions(moduleFS{root, m})
+	return withOwnAttributes(functions(moduleFS{root, m}))
 }
 
 // moduleFS is the root's directory, and a module's where that lies elsewhere.

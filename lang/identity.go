@@ -1,9 +1,15 @@
 package lang
 
 import (
+	"bytes"
+	"maps"
 	"reflect"
+	"strings"
 
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
@@ -14,6 +20,79 @@ import (
 // so that a list of owners is a list of nodes and never of look-alikes.
 
 const identityAttr = " identity"
+
+// What counts or lists the attributes of one such object passes its identity
+// over: keys(), values(), length(), and for, whose collection is an argument of
+// this function, which no expression can call by itself.
+const ownAttributes = " the attributes of an object"
+
+var ownAttributesFunc = function.New(&function.Spec{
+	Params: []function.Parameter{{Name: "collection", Type: cty.DynamicPseudoType, AllowNull: true, AllowUnknown: true, AllowDynamicType: true, AllowMarked: true}},
+	Type:   function.StaticReturnType(cty.DynamicPseudoType),
+	Impl:   func(args []cty.Value, _ cty.Type) (cty.Value, error) { return ownAttributesOf(args[0]), nil },
+})
+
+// withOwnAttributes adds that function to those that a definition can call.
+func withOwnAttributes(m map[string]function.Function) map[string]function.Function {
+	m[ownAttributes] = ownAttributesFunc
+	return m
+}
+
+// ownAttributesOf is a node, group or resource without its identity, and
+// anything else as it is.
+func ownAttributesOf(v cty.Value) cty.Value {
+	t := v.Type()
+	if !t.IsObjectType() || !t.HasAttribute(identityAttr) {
+		return v
+	}
+	types := maps.Clone(t.AttributeTypes())
+	delete(types, identityAttr)
+	v, marks := v.Unmark()
+	switch {
+	case v.IsNull():
+		v = cty.NullVal(cty.Object(types))
+	case !v.IsKnown():
+		v = cty.UnknownVal(cty.Object(types))
+	default:
+		attrs := v.AsValueMap()
+		delete(attrs, identityAttr)
+		v = cty.ObjectVal(attrs)
+	}
+	return v.WithMarks(marks)
+}
+
+// ofOwnAttributes is a function of one collection that passes an identity over.
+func ofOwnAttributes(f function.Function) function.Function {
+	return function.New(&function.Spec{
+		Params: f.Params(),
+		Type: func(args []cty.Value) (cty.Type, error) {
+			return f.ReturnTypeForValues([]cty.Value{ownAttributesOf(args[0])})
+		},
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			return f.Call([]cty.Value{ownAttributesOf(args[0])})
+		},
+	})
+}
+
+// loops has the for expressions of a tree that was just parsed pass identities
+// over. In files of values and of scenarios nothing can be called.
+func loops(n hclsyntax.Node, src []byte, name string) {
+	if strings.HasSuffix(name, varsSuffix) || strings.HasSuffix(name, scenarioSuffix) || !bytes.Contains(src, []byte("for ")) && !bytes.Contains(src, []byte("for\t")) && !bytes.Contains(src, []byte("for\n")) {
+		return
+	}
+	_ = hclsyntax.VisitAll(n, func(n hclsyntax.Node) hcl.Diagnostics {
+		if e, ok := n.(*hclsyntax.ForExpr); ok {
+			switch e.CollExpr.(type) {
+			case *hclsyntax.TupleConsExpr, *hclsyntax.ForExpr: // have none
+			default:
+				if rng := e.CollExpr.Range(); len(e.CollExpr.Variables()) > 0 {
+					e.CollExpr = &hclsyntax.FunctionCallExpr{Name: ownAttributes, Args: []hclsyntax.Expression{e.CollExpr}, NameRange: rng, OpenParenRange: rng, CloseParenRange: rng}
+				}
+			}
+		}
+		return nil
+	})
+}
 
 var identityType = cty.CapsuleWithOps("identity", reflect.TypeFor[addr.Address](), &cty.CapsuleOps{
 	GoString:     func(v any) string { return v.(*addr.Address).String() },
@@ -158,4 +237,19 @@ func plainType(t cty.Type) cty.Type {
 		return cty.String
 	}
 	return t
+}
+
+// constant is the value of an expression that may name nothing.
+func constant(e hcl.Expression) (cty.Value, hcl.Diagnostics) {
+	v, diags := e.Value(nil)
+	var out hcl.Diagnostics
+	for _, d := range diags {
+		if call, ok := d.Expression.(*hclsyntax.FunctionCallExpr); ok && call.Name == ownAttributes { // which nobody has written
+			_, inner := call.Args[0].Value(nil)
+			out = append(out, inner...)
+			continue
+		}
+		out = append(out, d)
+	}
+	return v, out
 }

@@ -37,7 +37,7 @@ func (c *Config) lifecycle(b *block, src *hcl.Block) hcl.Diagnostics {
 		if !ok {
 			return false, nil
 		}
-		v, more := a.Expr.Value(nil)
+		v, more := constant(a.Expr)
 		diags = append(diags, more...)
 		if more.HasErrors() {
 			return false, nil

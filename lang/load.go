@@ -118,7 +118,7 @@ func (o Options) load() (*Config, hcl.Diagnostics) {
 	c.reader = newReader()
 	c.root, c.dir, c.dirs = c, ".", map[string]*Config{".": nil}
 	c.files, c.schemas, c.shapes = map[string]*hcl.File{}, schemasOf(&o), map[shapeKey]*shape{}
-	c.functions = functions(o.FS)
+	c.functions = withOwnAttributes(functions(o.FS))
 	diags := c.read(openFiles(&c.opts, c.reader))
 	if c.cluster == nil && !o.AllowUnset && !diags.HasErrors() { // an editor may look at a module by itself
 		diags = append(diags, &hcl.Diagnostic{

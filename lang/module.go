@@ -76,7 +76,7 @@ func (c *Config) moduleBlock(b *hcl.Block) hcl.Diagnostics {
 		switch arg {
 		case "source":
 			call.at = a.Expr.Range()
-			v, bad := a.Expr.Value(nil)
+			v, bad := constant(a.Expr)
 			if bad.HasErrors() || v.IsNull() || v.Type() != cty.String || v.AsString() == "" {
 				more = hcl.Diagnostics{errorAt(call.at, "Invalid source", `source is a literal string: a directory, as "./modules/web", or a git repository, as "git::https://example.com/modules.git//web?ref=v1.2.0". It is read before there are any values.`)}
 			} else {

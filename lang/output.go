@@ -37,7 +37,7 @@ func (c *Config) output(b *hcl.Block) hcl.Diagnostics {
 		if !ok {
 			return v, false
 		}
-		v, more := a.Expr.Value(nil)
+		v, more := constant(a.Expr)
 		if diags = append(diags, more...); more.HasErrors() {
 			return v, false
 		}

@@ -60,6 +60,7 @@ func foreignPart(src []byte, name string, start hcl.Pos, more bool) (*hclsyntax.
 		return &hclsyntax.Body{}, hcl.Diagnostics{d}
 	}
 	f, diags := hclsyntax.ParseConfig(src, name, start)
+	loops(f.Body.(*hclsyntax.Body), src, name)
 	for _, d := range diags {
 		if more {
 			d.Detail = strings.ReplaceAll(d.Detail, "the end of the file", "the next block")

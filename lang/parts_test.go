@@ -35,6 +35,7 @@ func TestPartsOfSoundText(t *testing.T) {
 			t.Errorf("%v\nof sound\n%s", diags, src)
 			continue
 		}
+		loops(want.Body.(*hclsyntax.Body), src, "x.hcl")
 		w, g := want.Body.(*hclsyntax.Body), got.Body.(*hclsyntax.Body)
 		if !reflect.DeepEqual(w.Attributes, g.Attributes) || !reflect.DeepEqual(w.Blocks, g.Blocks) {
 			t.Errorf("another tree of\n%s\n%s", src, firstDifference("body", reflect.ValueOf(g), reflect.ValueOf(w)))

@@ -30,7 +30,9 @@ func parseConfig(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	if d != nil {
 		return &hcl.File{Body: hcl.EmptyBody(), Bytes: src}, hcl.Diagnostics{d}
 	}
-	return hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	loops(f.Body.(*hclsyntax.Body), src, name)
+	return f, diags
 }
 
 // navigation tells hcl's writer of diagnostics the block that a place lies in.
@@ -356,6 +358,7 @@ func (q *quick) foreignValue() (hclsyntax.Expression, hcl.Pos, bool) {
 	if len(diags) > 0 {
 		return nil, start, false
 	}
+	loops(value, text, q.name)
 	q.pos = start.Byte + len(text)
 	end := q.at()
 	for _, c := range text {

@@ -22,6 +22,7 @@ func sameTree(t *testing.T, src []byte) bool {
 	if !reflect.DeepEqual(wantDiags, gotDiags) {
 		t.Fatalf("diagnostics: %v\nwant %v\nof\n%s", gotDiags, wantDiags, src)
 	}
+	loops(want.Body.(*hclsyntax.Body), src, "x.hcl")
 	if !reflect.DeepEqual(want.Body, got.Body) {
 		t.Fatalf("another tree of\n%s\n%s", src, firstDifference("body", reflect.ValueOf(got.Body), reflect.ValueOf(want.Body)))
 	}

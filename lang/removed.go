@@ -77,7 +77,7 @@ func (c *Config) removedBlock(b *hcl.Block) hcl.Diagnostics {
 		}
 	}
 	if given != nil {
-		v, more := given.Expr.Value(nil)
+		v, more := constant(given.Expr)
 		diags = append(diags, more...)
 		switch {
 		case more.HasErrors():

@@ -16,7 +16,7 @@ import (
 func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
 	content, diags := b.Body.Content(settingsBody)
 	if a, ok := content.Attributes["required_version"]; ok {
-		v, more := a.Expr.Value(nil)
+		v, more := constant(a.Expr)
 		diags = append(diags, more...)
 		if !more.HasErrors() {
 			if v.IsNull() || v.Type() != cty.String {
@@ -143,5 +143,5 @@ func writtenOut(a *hcl.Attribute) (cty.Value, hcl.Diagnostics) {
 		return cty.DynamicVal, hcl.Diagnostics{errorAt(refs[0].SourceRange(), "Not a literal",
 			fmt.Sprintf("%s is needed before anything else is read, and refers to nothing. Write the value out.", a.Name))}
 	}
-	return a.Expr.Value(nil)
+	return constant(a.Expr)
 }

@@ -54,7 +54,7 @@ func (c *Config) variable(b *hcl.Block) hcl.Diagnostics {
 		if !ok {
 			return
 		}
-		val, more := a.Expr.Value(nil)
+		val, more := constant(a.Expr)
 		diags = append(diags, more...)
 		if !more.HasErrors() {
 			if val.IsNull() || val.Type() != cty.Bool {
@@ -67,14 +67,14 @@ func (c *Config) variable(b *hcl.Block) hcl.Diagnostics {
 	literalBool("nullable", &v.nullable)
 	literalBool("sensitive", &v.sensitive)
 	if a, ok := content.Attributes["description"]; ok {
-		val, more := a.Expr.Value(nil)
+		val, more := constant(a.Expr)
 		diags = append(diags, more...)
 		if !more.HasErrors() && (val.IsNull() || val.Type() != cty.String) {
 			diags = append(diags, errorAt(a.Expr.Range(), "Invalid value", "description is a literal string."))
 		}
 	}
 	if a, ok := content.Attributes["default"]; ok {
-		val, more := a.Expr.Value(nil)
+		val, more := constant(a.Expr)
 		diags = append(diags, more...)
 		v.deflt = cty.DynamicVal
 		if !more.HasErrors() {
