@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/jsonschematest"
+	"github.com/clusterplan/clusterplan/internal/netlab"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
@@ -62,14 +63,15 @@ const long = 60 * time.Second
 
 // lab is one definition with its cluster.
 type lab struct {
-	t       *testing.T
-	dir     string // of the definition
-	address string // host:port of the group web
-	device  string // where a quorum device may lie
-	program string
-	before  map[string]string // files with their content, as this test left them
-	env     []string          // of the program, beside this process's own
-	keys    statefile.Keys    // of an encrypted state
+	t         *testing.T
+	dir       string // of the definition
+	address   string // host:port of the group web
+	device    string // where a quorum device may lie
+	program   string
+	namespace string            // of the network, where commands run; "": this process's
+	before    map[string]string // files with their content, as this test left them
+	env       []string          // of the program, beside this process's own
+	keys      statefile.Keys    // of an encrypted state
 }
 
 // newLab copies the quickstart, with an address of its own.
@@ -196,7 +198,17 @@ func (l *lab) run(args ...string) result {
 	ctx, cancel := context.WithTimeout(l.t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd, out, stderr := l.command(ctx, args...)
-	err := cmd.Run()
+	start := cmd.Start
+	if l.namespace != "" {
+		start = func() error { return netlab.Start(l.namespace, cmd) }
+	}
+	err := start()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if cmd.ProcessState == nil {
+		l.t.Fatal(err)
+	}
 	r := result{args: args, code: cmd.ProcessState.ExitCode(), out: out.String(), stderr: stderr.String()}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

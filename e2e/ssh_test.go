@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/netlab"
+	"github.com/clusterplan/clusterplan/internal/sshlab"
+)
+
+// sshHosts are three hosts with OpenSSH's server, each in a network namespace,
+// and a lab whose commands run in the client's.
+func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
+	t.Helper()
+	if err := sshlab.Allowed(); err != nil {
+		t.Skipf("no hosts with sshd here: %v", err)
+	}
+	l := copyExample(t, "ssh")
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := netlab.At(dir)
+	hosts, err := sshlab.New(filepath.Join(dir, "hosts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"n1", "n2", "n3"}
+	t.Cleanup(func() {
+		if t.Failed() {
+			logs, _ := filepath.Glob(filepath.Join(dir, "hosts", "*", "lib", "clusterplan", "nodes", "*", "log", "agent.log"))
+			for _, log := range logs {
+				data, _ := os.ReadFile(log)
+				t.Logf("%s:\n%s", log, data[max(0, len(data)-2000):])
+			}
+		}
+		if err := hosts.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, name := range names {
+			if err := network.Unwire(name); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i, name := range names {
+		seat, err := network.Assign(name, netlab.Networks{netip.MustParsePrefix("10.77.0.0/24")}, netip.Addr{}, i)
+		if err == nil {
+			err = network.Wire(name)
+		}
+		if err == nil {
+			_, err = hosts.Add(name, seat.Namespace, seat.Address().String(), 22)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := network.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.namespace = r.Seats[netlab.Client].Namespace
+	l.env = append(l.env, "CLUSTERPLAN_VAR_address=10.77.0.100/24", "CLUSTERPLAN_VAR_private_key_file="+hosts.KeyFile(),
+		"CLUSTERPLAN_VAR_known_hosts_file="+hosts.KnownHosts(), "HOME="+dir)
+	return l, hosts
+}
+
+// asks asks the group's address from the client's namespace.
+func (l *lab) asks() string {
+	hc := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return netlab.Dial(ctx, l.namespace, network, address)
+		}}}
+	res, err := hc.Get("http://10.77.0.100:8077/")
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(body))
+}
+
+// The life of a cluster on three hosts over SSH: made, looked at, an agent
+// killed, upgraded, a host away, destroyed.
+func TestSSH(t *testing.T) {
+	l, hosts := sshHosts(t)
+	n1, n3 := hosts.Hosts[0], hosts.Hosts[2]
+	answers := func(want string) {
+		t.Helper()
+		l.until("the address answers as "+want, func() (bool, string) { got := l.asks(); return got == want, got })
+	}
+	agent := func(h *sshlab.Host) int {
+		t.Helper()
+		all, err := h.Processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pid, line := range all {
+			if strings.Contains(line, "/clusterplan agent --dir ") {
+				return pid
+			}
+		}
+		return 0
+	}
+	l.apply()
+	answers("n1")
+	l.settled()
+
+	was := agent(n1)
+	if err := syscall.Kill(was, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	l.until("n1's agent is started again", func() (bool, string) { now := agent(n1); return now != 0 && now != was, fmt.Sprint(now) })
+	l.until("nothing is to be done about it", func() (bool, string) {
+		r := l.run("plan", "--detailed-exitcode")
+		return r.code == 0, r.String()
+	})
+
+	data, err := os.ReadFile(l.program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.program = filepath.Join(t.TempDir(), "clusterplan")
+	if err := os.WriteFile(l.program, append(data, "another build"...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l.run("plan").wants(t, "agent program differs", "3 to change")
+	l.apply()
+	l.settled()
+	if programs, err := os.ReadDir(filepath.Join(n3.Dir, "lib", "clusterplan", "bin")); err != nil || len(programs) != 2 {
+		t.Errorf("the program before is to stay, and no other: %v, %v", programs, err)
+	}
+
+	if err := n3.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	l.run("plan").wants(t, "n3", "10.77.0.3")
+	if err := n3.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.run("plan").wants(t, "agent not running")
+	l.apply()
+	l.settled()
+
+	l.must(0, "destroy", "--auto-approve")
+	for _, h := range hosts.Hosts {
+		if left, err := filepath.Glob(filepath.Join(h.Dir, "lib", "*")); err != nil || len(left) > 0 {
+			t.Errorf("%s: files are left: %q, %v", h.Name, left, err)
+		}
+		l.until("no process is left on "+h.Name, func() (bool, string) {
+			all, err := h.Processes()
+			return err == nil && len(all) == 0, fmt.Sprint(all, err)
+		})
+	}
+}
