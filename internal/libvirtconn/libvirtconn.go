@@ -106,6 +106,14 @@ func (w *watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	if err != nil {
+		w.end()
+	}
+	return n, err
+}
+
 func (w *watched) end() { w.once.Do(func() { close(w.over) }) }
 
 func (w *watched) Close() error {

@@ -197,8 +197,8 @@ func (w *waiting) look(ctx context.Context) (bool, error) {
 		if said := len(m.console(ctx)); said != w.length {
 			w.length, w.spoke = said, now
 		}
-		if now.Sub(w.spoke) > silence {
-			return false, fmt.Errorf("%w: machine %s has said nothing for %v", errDead, m.want.Name, silence)
+		if now.Sub(w.spoke) > m.p.silence {
+			return false, fmt.Errorf("%w: machine %s has said nothing for %v", errDead, m.want.Name, m.p.silence)
 		}
 	}
 	if now := time.Now(); now.Sub(w.begun) > 10*time.Second && now.Sub(w.told) > 10*time.Second {

@@ -173,15 +173,12 @@ func (p *Provider) cached(ctx context.Context, poolName string, f imageFile, pat
 			was, same = size, 0
 		}
 		select {
-		case <-time.After(p.stall()):
+		case <-time.After(p.stall):
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
 	}
 }
-
-// stall is a fifth of how long an upload of another run may pause.
-func (p *Provider) stall() time.Duration { return time.Second }
 
 // physical is the length of a volume's file.
 func physical(l *libvirt.Libvirt, vol libvirt.StorageVol) (int64, error) {
@@ -190,7 +187,7 @@ func physical(l *libvirt.Libvirt, vol libvirt.StorageVol) (int64, error) {
 	return int64(size), err
 }
 
-// upload makes a volume of a file of this machine (data "") and checks that what
+// upload makes a volume of a file of this machine and checks that what
 // went over the wire is what was meant.
 func (p *Provider) upload(ctx context.Context, poolName, name, file string, size int64, digest string, progress func(string), path *string) error {
 	what := filepath.Base(file)

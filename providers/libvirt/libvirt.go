@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/digitalocean/go-libvirt"
 	"github.com/zclconf/go-cty/cty"
@@ -54,6 +55,8 @@ type Provider struct {
 	base     string   // paths of images are relative to it
 	log      *slog.Logger
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	silence  time.Duration // after which a guest under KVM counts as dead
+	stall    time.Duration // a fifth of how long an upload of another run may pause
 
 	storage  sync.Mutex // pool, cache and their end: one at a time
 	leases   sync.Mutex // addresses are chosen one at a time
@@ -64,7 +67,7 @@ type Provider struct {
 }
 
 // New is the provider; it needs Configure before use.
-func New() *Provider { return &Provider{} }
+func New() *Provider { return &Provider{silence: silence, stall: time.Second} }
 
 // Schema is the provider's shapes.
 func (p *Provider) Schema() providers.Schema {

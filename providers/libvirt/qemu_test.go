@@ -30,6 +30,7 @@ func TestMachines(t *testing.T) {
 	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
 		guest := libvirtlab.Tiny(t, lab.Dir)
 		p := configured(t, lab.URI, map[string]cty.Value{"pool_path": str("/var/lib/libvirt/pool")})
+		p.silence = 3 * time.Second
 		w := &world{t: t, p: p}
 		network := object(p, addr.TypeNetwork, "lab", map[string]cty.Value{"subnet": str("10.88.0.0/24"), "mode": str(NetworkIsolated)})
 		machine := func(name string, more map[string]cty.Value) cty.Value {
@@ -77,7 +78,7 @@ func TestMachines(t *testing.T) {
 
 		// libvirtd is killed while the second one comes up, and the apply's context
 		// ends after that: the next apply goes on with what is there.
-		two := machine("two", nil)
+		two := machine("two", map[string]cty.Value{"accelerator": str(AcceleratorAuto)})
 		ctx, cancel := context.WithCancel(t.Context())
 		killed := make(chan struct{})
 		go func() {
@@ -99,6 +100,9 @@ func TestMachines(t *testing.T) {
 		}
 		second := w.apply(addr.TypeMachine, "two", twoID, half, two)
 		w.settled(addr.TypeMachine, "two", second, two)
+		if got := lab.Virsh("dumpxml", "two"); p.kvmFailed() != strings.Contains(got, "<domain type='qemu'") {
+			t.Fatalf("KVM has failed: %v, and it runs as %.80s", p.kvmFailed(), got)
+		}
 		if got := text(second.Value, "address"); got != "10.88.0.2" {
 			t.Fatalf("it has the address %q", got)
 		}
