@@ -90,8 +90,10 @@ func (r *remote) refs(ctx context.Context) (map[string]string, error) {
 	if r.known != nil {
 		return r.known, nil
 	}
-	list, err := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{r.url}}).
-		ListContext(ctx, &git.ListOptions{Auth: r.auth, PeelingOption: git.AppendPeeled})
+	list, err := gitremote.Until(ctx, func() ([]*plumbing.Reference, error) {
+		return git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{r.url}}).
+			ListContext(ctx, &git.ListOptions{Auth: r.auth, PeelingOption: git.AppendPeeled})
+	})
 	if err != nil {
 		return nil, r.explain(ctx, err)
 	}

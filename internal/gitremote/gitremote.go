@@ -104,6 +104,27 @@ func Explain(ctx context.Context, address, credentials string, err error, then s
 	return fmt.Errorf("%s can't be asked: %s. Check the URL and the network; then %s", address, Line(text), then)
 }
 
+// Until is what ask returns, or ctx's end: go-git's client of SSH hears of that only
+// once the host has answered.
+func Until[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	type answer struct {
+		it  T
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		it, err := ask()
+		done <- answer{it, err}
+	}()
+	select {
+	case a := <-done:
+		return a.it, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
 // Refused tells whether err is a repository's or host's last word: another try
 // fares no better.
 func Refused(err error) bool {
