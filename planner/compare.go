@@ -105,6 +105,14 @@ func (b *builder) compare(it *item) {
 		it.want.config = it.want.given // it is made by what the definition says
 		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
 		b.replace(it)
+		if addr.Machinery(it.addr.Type) && !equal { // what is worked out anew, too
+			c.Attributes = b.differ.diff(s, c.Before, c.After, b.attributes(it))
+			for i := range c.Attributes {
+				if a := &c.Attributes[i]; s.attrs[a.Path].Computed {
+					a.Cause = CauseDefinition
+				}
+			}
+		}
 	}
 	for _, w := range slices.Concat(words, drifted) {
 		c.Why = append(c.Why, "drifted: "+w)

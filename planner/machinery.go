@@ -84,6 +84,8 @@ func (b *builder) rebootNodes() {
 		phases := afterReboot
 		if b.serves(it) {
 			phases = append([]string{providers.PhaseDrain, providers.PhaseStop, providers.PhaseResume}, phases...)
+		} else { // there is nothing to drain, and nobody to stop it
+			it.phases = slices.DeleteFunc(slices.Clone(it.phases), func(p string) bool { return p == providers.PhaseDrain || p == providers.PhaseStop })
 		}
 		for _, p := range phases {
 			if !slices.Contains(it.phases, p) {
@@ -113,6 +115,10 @@ func (b *builder) serves(it *item) bool {
 	})
 	return !it.silent && !down
 }
+
+// comesBack tells whether a node's machine is made anew or reboots: if it can't be
+// reached now, it can then.
+func (b *builder) comesBack(it *item) bool { return b.sinks(it) != nil || b.reboots(it) != nil }
 
 // standing are the nodes that stand on something, also by way of a machine.
 func (b *builder) standing(on addr.Address) []*item {
@@ -253,14 +259,14 @@ func (o *orderer) machinery(it *item) {
 func (o *orderer) split() {
 	for _, u := range o.rolls {
 		it := o.at[u.Key.Addr]
-		if u.Key.Stage != StageRoll || o.sinks(it) == nil && o.reboots(it) == nil {
+		if u.Key.Stage != StageRoll || !o.comesBack(it) {
 			continue
 		}
 		out := *u
 		out.Key.Stage, out.Last, out.Any, out.Of = StageOut, false, 0, nil
 		switch u.Action {
 		case "replace":
-			out.Action, out.Config, out.Phases, out.Instead, out.Ground = "delete", cty.NilVal, nil, true, true
+			out.Action, out.Config, out.Phases, out.Instead, out.Ground = "delete", cty.NilVal, nil, true, o.sinks(it) != nil
 			u.Action, u.ID, u.Prior, u.Old, u.Remove, u.Instead = "create", "", nil, nil, nil, true
 		default:
 			n := 0

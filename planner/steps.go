@@ -70,7 +70,7 @@ func (o *orderer) sortRolls() {
 			return 0 // a vote more, or one less that only counts against the others
 		case v != nil && v.up && u.gives == 0:
 			return 3
-		case idle[u.ID]:
+		case idle[u.ID] || v != nil && !v.up:
 			return 1
 		}
 		return 2

@@ -31,8 +31,8 @@ func (b *builder) depose() {
 			continue
 		}
 		why, both := b.bothUp(it)
-		if on := b.sinks(it); both && on != nil { // the new one has its place only once that is there
-			why, both = fmt.Sprintf("it leaves before the new one joins: %s is made anew between", on.addr), false
+		if both && b.comesBack(it) { // the new one has its place only after that
+			why, both = "", false
 		}
 		if both {
 			b.split(it)

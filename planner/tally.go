@@ -26,7 +26,7 @@ type voter struct {
 func (b *builder) tally() *tally {
 	t := &tally{model: b.model(), voters: b.voters(), silent: map[addr.Address]bool{}}
 	for _, it := range b.items {
-		if it.silent && it.addr.Type == addr.TypeNode {
+		if it.silent && it.addr.Type == addr.TypeNode && !b.comesBack(it) {
 			t.silent[it.addr] = true
 		}
 	}

@@ -228,8 +228,11 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		}
 		v.drain(batch, why)
 		become(batch)
-		for _, n := range out {
+		for i, n := range out {
 			delete(v.scene.drain, n)
+			if it := o.at[batch[i].Key.Addr]; it.silent && b.comesBack(it) {
+				v.scene.up[n] = true
+			}
 		}
 		v.passed(batch, o.rolls)
 		v.settle(why, w.back == atOnce)

@@ -52,8 +52,9 @@ output "addresses" { value = [for m in values(machine.n) : m.address] }
 // what is known.
 func (l *lab) of(src string) (*planner.Plan, *lang.Definition) {
 	l.t.Helper()
-	known := l.known()
-	def := l.loadWith(src, known)
+	def := l.loadWith(src, nil)
+	state, _, _ := l.renamed(def)
+	known := knownOf(state)
 	p := l.plan(def, "")
 	for range 4 {
 		later := p.Known(def, known)
@@ -237,6 +238,13 @@ func TestMachinesReboot(t *testing.T) {
 		}
 		l.before(`machine.n["b"] update`, `node.n["b"] start`)
 		l.quiet(auto)
+		// What can't be reached ends with its machine.
+		l.world.TurnOff("n-c")
+		l.world.Ending = true
+		l.must(nil, planner.ModeDestroy)
+		if len(l.world.Machinery)+len(l.state.Objects) != 0 {
+			t.Errorf("left: %v", l.state.Objects)
+		}
 	}
 }
 
@@ -324,4 +332,45 @@ func TestMachinesImport(t *testing.T) {
 		t.Errorf("in the state: %+v", o)
 	}
 	l.quiet(net)
+}
+
+// A part: a target takes the machine and the network that it needs along, and
+// nothing is taken from under a node that is left out.
+func TestMachinesPart(t *testing.T) {
+	l := newLab(t)
+	_, def := l.of(onMachines)
+	l.planned = l.target(def, "network.lab")
+	if got := actions(l.planned); got != "network.lab create not_in_state" {
+		t.Errorf("plan:\n%s", got)
+	}
+	l.must(def, "")
+	_, def = l.of(onMachines)
+	l.planned = l.target(def, `node.n["a"]`)
+	if got := actions(l.planned); got != "volume.data[\"a\"] create not_in_state\nmachine.n[\"a\"] create not_in_state\ncluster create not_in_state\nnode.n[\"a\"] create not_in_state" {
+		t.Errorf("plan:\n%s", got)
+	}
+	l.must(def, "")
+	l.carry(onMachines)
+	l.quiet(onMachines)
+	next := strings.Replace(onMachines, "tiny-1", "tiny-2", 1)
+	_, def = l.of(next)
+	if p, _ := l.part(def, func(in *planner.Input) { in.Targets = addrs(t, `machine.n["a"]`) }); !p.Errored || !strings.Contains(diagnostics(p), `node.n["a"] stands on machine.n["a"], and is left out`) {
+		t.Errorf("not refused:\n%s", diagnostics(p))
+	}
+	l.planned = l.exclude(def, `machine.n["b"]`, `machine.n["c"]`)
+	if got := actions(l.planned); l.planned.Errored || got != "machine.n[\"a\"] replace cannot_update\nnode.n[\"a\"] replace stands_on\ngroup.web update changed\ngroup.web.resource.app update changed" && got != "machine.n[\"a\"] replace cannot_update\nnode.n[\"a\"] replace stands_on\ngroup.web.resource.app update changed" {
+		t.Errorf("plan:\n%s\n%s", got, diagnostics(l.planned))
+	}
+	l.must(def, "")
+	l.carry(next)
+	l.quiet(next)
+
+	// Renamed blocks are the same machines, where their names stay.
+	moved := strings.NewReplacer(`machine "n" {`, "machine \"m\" {\n  name = \"n-${each.key}\"", "machine.n", "machine.m").Replace(next) +
+		"moved {\n  from = machine.n\n  to = machine.m\n}\n"
+	p, _ := l.carry(moved)
+	if p.Summary.Move != 3 || p.Summary.Replace+p.Summary.Create+p.Summary.Delete != 0 {
+		t.Errorf("%+v:\n%s", p.Summary, actions(p))
+	}
+	l.quiet(moved)
 }
