@@ -79,6 +79,8 @@ type Hosts struct {
 	KeepProgram bool
 	// Close lets go of what hosts hold open; nil: nothing.
 	Close func() error
+	// Examine is nil, or looks at what the hosts need besides (Doctor).
+	Examine func(context.Context) []Finding
 }
 
 // Files are files on a host. Paths are slash separated and relative to the

@@ -14,7 +14,7 @@ type help struct{ name, text string }
 func helps(t *testing.T) []help {
 	t.Helper()
 	var all []help
-	for _, name := range []string{"init", "validate", "fmt", "plan", "apply", "destroy", "show", "output", "console", "graph", "simulate", "status", "events", "logs",
+	for _, name := range []string{"init", "validate", "fmt", "plan", "apply", "destroy", "show", "output", "console", "graph", "simulate", "doctor", "status", "events", "logs",
 		"move", "online", "offline", "pause", "drain", "resume", "state list", "state show", "state mv", "state rm", "state pull", "state push", "force-unlock", "agent", "demo web", "demo worker",
 		"version", "completion", "schema", "lsp",
 		"lab cut", "lab isolate", "lab loss", "lab heal", "lab status", "lab exec", "lab kill", "lab hang", "lab wake"} {

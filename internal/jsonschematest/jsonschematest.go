@@ -38,6 +38,7 @@ var Commands = map[string][]string{
 	"show":        {"state", "plan"},
 	"output":      {"outputs", Any},
 	"simulate":    {"simulate", "scenarios"},
+	"doctor":      {"doctor"},
 	"status":      {"status"},
 	"events":      {"event", "why"},
 	"move":        {"order"},

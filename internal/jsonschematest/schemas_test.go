@@ -23,6 +23,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/netlab"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/scenario"
+	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 )
 
@@ -38,6 +39,7 @@ func TestStructs(t *testing.T) {
 		{"simulate", reflect.TypeFor[planner.Simulation](), nil},
 		{"scenarios", reflect.TypeFor[scenario.Results](), nil},
 		{"validate", reflect.TypeFor[planner.Diagnostic](), []string{"properties", "diagnostics", "items"}},
+		{"doctor", reflect.TypeFor[providers.Finding](), []string{"properties", "findings", "items"}},
 		{"status", reflect.TypeFor[client.Status](), nil},
 		{"event", reflect.TypeFor[client.Event](), nil},
 		{"keys", reflect.TypeFor[client.FrameKeys](), nil},
@@ -81,6 +83,7 @@ func TestClosedLists(t *testing.T) {
 		{"simulate", []string{"properties", "groups", "items", "properties", "reason"}, "runtime/placement: ^Why\nplanner: ^Frozen$", []string{"no_quorum"}},
 		{"scenarios", []string{"properties", "scenarios", "items", "properties", "groups", "items", "properties", "state"}, "lang/spec: ^State", nil},
 		{"scenarios", []string{"properties", "scenarios", "items", "properties", "steps", "items", "properties", "groups", "items", "properties", "state"}, "lang/spec: ^State", nil},
+		{"doctor", []string{"properties", "findings", "items", "properties", "level"}, "providers: ^Level", nil},
 		{"status", []string{"properties", "nodes", "items", "properties", "state"}, "lang/spec: ^Node(Up|Down|Paused|Joining|Unknown)$", nil},
 		{"status", []string{"properties", "nodes", "items", "properties", "role"}, "lang/spec: ^Role", []string{""}},
 		{"status", []string{"properties", "groups", "items", "properties", "state"}, "lang/spec: ^State", nil},

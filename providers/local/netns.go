@@ -66,7 +66,7 @@ func (h *host) netns(hosts providers.Hosts, config cty.Value, env providers.Env)
 		return hosts, err
 	}
 	hosts.FirstPort, hosts.LastPort, hosts.Chooses = netnsPort, netnsPort, true
-	hosts.Check = h.check
+	hosts.Check, hosts.Examine = h.check, features
 	return hosts, nil
 }
 

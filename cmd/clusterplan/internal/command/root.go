@@ -68,7 +68,7 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 		}
 	}
 	add(groupMain, a.initCommand(), a.validateCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.destroyCommand(),
-		a.showCommand(), a.outputCommand(), a.consoleCommand(), a.graphCommand(), a.simulateCommand(),
+		a.showCommand(), a.outputCommand(), a.consoleCommand(), a.graphCommand(), a.simulateCommand(), a.doctorCommand(),
 		a.diffCommand(), a.logCommand(), a.rollbackCommand())
 	add(groupCluster, a.statusCommand(), a.eventsCommand(), a.logsCommand(), a.moveCommand(), a.onlineCommand(), a.offlineCommand(),
 		a.pauseCommand(), a.drainCommand(), a.resumeCommand(), a.evictCommand(), a.fenceCommand(), a.keysCommand())

@@ -1,0 +1,140 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+// Doctor looks at all that the definition needs, changes nothing, and tells of
+// everything, also of what is well. An error is about the definition.
+func (s *Session) Doctor(ctx context.Context) (*view.Examination, error) {
+	var found []providers.Finding
+	add := func(where, check string, err error, fine string) {
+		f := providers.Finding{Where: where, Check: check, Level: providers.LevelOK, Found: fine}
+		if err != nil {
+			f.Level, f.Found = providers.LevelFail, err.Error()
+		}
+		found = append(found, f)
+	}
+	err := s.ReadState(ctx)
+	if ctx.Err() != nil {
+		return nil, ErrInterrupted
+	}
+	fine := "can be read"
+	if err != nil {
+		s.Snap = &statefile.Snapshot{}
+	} else if s.Snap.State.Cluster == nil {
+		fine = "can be read; nothing has been applied yet"
+	}
+	add("the state", "backend", err, s.Store.Path()+": "+fine)
+	def, diags := s.Config.Evaluate(s.known())
+	diags = append(s.Diags, diags...)
+	if diags.HasErrors() {
+		return nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
+	}
+	if err := s.configure(def); err != nil {
+		add("the definition", "provider", err, "")
+	} else {
+		found = append(found, s.examine(ctx, def)...)
+	}
+	if ctx.Err() != nil {
+		return nil, ErrInterrupted
+	}
+	return view.NewExamination(found), nil
+}
+
+// examine asks every provider that can tell.
+func (s *Session) examine(ctx context.Context, def *lang.Definition) []providers.Finding {
+	needs := needsOf(def.Spec())
+	of := map[string][]providers.Examinee{}
+	for i := range def.Objects {
+		o := &def.Objects[i]
+		e := providers.Examinee{Addr: o.Addr, Config: o.Value}
+		if at := slices.IndexFunc(s.Snap.State.Objects, func(have statefile.Object) bool { return have.Addr == o.Addr }); at >= 0 && s.Snap.State.Objects[at].Provider == o.Provider {
+			have := &s.Snap.State.Objects[at]
+			e.ID, e.Prior = have.ID, &providers.Object{ID: have.ID, Private: have.Private}
+			if p, err := s.registry.Provider(o.Provider); err == nil {
+				if shape, ok := p.Schema().Objects[o.Type]; ok {
+					e.Prior.Value, _ = schema.FromJSON(have.Attributes, schema.Type(shape))
+				}
+			}
+		}
+		of[o.Provider] = append(of[o.Provider], e)
+	}
+	var found []providers.Finding
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	for _, name := range s.registry.Names() {
+		p, err := s.registry.Provider(name)
+		doctor, can := p.(providers.Doctor)
+		if err != nil || !can || len(of[name]) == 0 {
+			continue
+		}
+		wait.Go(func() {
+			all := doctor.Examine(ctx, providers.Examination{Objects: of[name], Needs: needs})
+			mu.Lock()
+			defer mu.Unlock()
+			found = append(found, all...)
+		})
+	}
+	wait.Wait()
+	slices.SortStableFunc(found, func(a, b providers.Finding) int { return strings.Compare(a.Where, b.Where) })
+	return found
+}
+
+// needsOf are what groups and fences ask of the nodes.
+func needsOf(d *spec.Definition) providers.Needs {
+	needs := providers.Needs{Programs: map[string]string{}}
+	if d == nil {
+		return needs
+	}
+	program := func(who addr.Address, command any) {
+		// What has no path is looked for by the node, in places of its own.
+		if argv, ok := command.([]any); ok && len(argv) > 0 {
+			if name := fmt.Sprint(argv[0]); path.IsAbs(name) {
+				needs.Programs[path.Clean(name)] = cmp.Or(needs.Programs[path.Clean(name)], who.String())
+			}
+		}
+	}
+	for _, f := range d.Fences {
+		if f.Agent != spec.FenceLocal && !slices.Contains(needs.FenceAgents, f.Agent) {
+			needs.FenceAgents = append(needs.FenceAgents, f.Agent)
+		}
+	}
+	for _, g := range d.Groups {
+		for _, r := range g.Resources {
+			switch r.Type {
+			case "ip_address":
+				needs.Addresses = needs.Addresses || !loopback(r.Attributes["address"])
+			case "generic_application":
+				program(r.Addr, r.Attributes["command"])
+			case "script":
+				program(r.Addr, r.Attributes["start"])
+				program(r.Addr, r.Attributes["stop"])
+			}
+		}
+	}
+	return needs
+}
+
+// loopback addresses are there on every machine.
+func loopback(v any) bool {
+	text, _ := v.(string)
+	text, _, _ = strings.Cut(text, "/")
+	a, err := netip.ParseAddr(text)
+	return err == nil && a.IsLoopback()
+}

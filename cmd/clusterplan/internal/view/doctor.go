@@ -1,0 +1,85 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// Examination is what doctor found, as doctor --json prints it.
+type Examination struct {
+	FormatVersion string              `json:"format_version"`
+	Healthy       bool                `json:"healthy"` // nothing fails
+	Findings      []providers.Finding `json:"findings"`
+	Summary       ExaminationSummary  `json:"summary"`
+}
+
+// ExaminationSummary counts findings by level.
+type ExaminationSummary struct {
+	OK   int `json:"ok"`
+	Warn int `json:"warn"`
+	Fail int `json:"fail"`
+}
+
+// NewExamination counts.
+func NewExamination(found []providers.Finding) *Examination {
+	e := &Examination{FormatVersion: planner.FormatVersion, Findings: found}
+	for i := range found {
+		if found[i].Objects == nil {
+			found[i].Objects = []addr.Address{}
+		}
+		switch found[i].Level {
+		case providers.LevelOK:
+			e.Summary.OK++
+		case providers.LevelWarn:
+			e.Summary.Warn++
+		default:
+			e.Summary.Fail++
+		}
+	}
+	e.Healthy = e.Summary.Fail == 0
+	return e
+}
+
+// Examination writes a table, and below each line that is not well what to do.
+func (s Style) Examination(w io.Writer, e *Examination) error {
+	rows := [][]string{s.head("WHERE", "CHECK", "", "FOUND")}
+	where := ""
+	for _, f := range e.Findings {
+		level := s.Green(f.Level)
+		switch f.Level {
+		case providers.LevelWarn:
+			level = s.Yellow(f.Level)
+		case providers.LevelFail:
+			level = s.Red(f.Level)
+		}
+		name := Tame(f.Where)
+		if name == where {
+			name = ""
+		} else {
+			where = name
+		}
+		rows = append(rows, []string{name, f.Check, level, Tame(f.Found)})
+		if f.Advice != "" {
+			rows = append(rows, []string{"", "", "", "-> " + Tame(f.Advice)})
+		}
+	}
+	var b strings.Builder
+	if err := table(&b, rows); err != nil {
+		return err
+	}
+	switch n := e.Summary; {
+	case n.Fail > 0:
+		fmt.Fprintf(&b, "\n%s %d of %d checks fail, %d warn.\n", s.Red("Not ready."), n.Fail, len(e.Findings), n.Warn)
+	case n.Warn > 0:
+		fmt.Fprintf(&b, "\n%s %d of %d checks warn.\n", s.Green("Ready."), n.Warn, len(e.Findings))
+	default:
+		fmt.Fprintf(&b, "\n%s All %d checks are fine.\n", s.Green("Ready."), len(e.Findings))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

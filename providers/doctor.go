@@ -1,0 +1,358 @@
+package providers
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
+)
+
+// Doctor is what a Provider may be besides: it tells what hosts and hypervisors
+// lack for its objects, all at once and before anything is touched.
+type Doctor interface {
+	// Examine looks and changes nothing. What it can't find out is a finding too.
+	Examine(context.Context, Examination) []Finding
+}
+
+// Examination is what a definition wants of a provider's hosts.
+type Examination struct {
+	Objects []Examinee
+	Needs   Needs
+}
+
+// Examinee is one object of the provider: its definition's value, of which parts
+// may be unknown, and what the state has of it.
+type Examinee struct {
+	Addr   addr.Address
+	ID     string // "": not made yet
+	Config cty.Value
+	Prior  *Object
+}
+
+// Needs are what groups and fences want on the nodes that carry them out.
+type Needs struct {
+	Addresses   bool              // groups have addresses, which nodes take over
+	FenceAgents []string          // programs, by name or absolute path
+	Programs    map[string]string // that resources run, by absolute path: who wants it
+}
+
+// Levels of a finding.
+const (
+	LevelOK   = "ok"
+	LevelWarn = "warn" // it works, not as well as it could
+	LevelFail = "fail" // it will not work
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Where   string         `json:"where"`   // a host or a part of this program: "this machine", "10.0.0.1:22", "state"
+	Check   string         `json:"check"`   // what was looked at, a word or two
+	Level   string         `json:"level"`   // Level*
+	Found   string         `json:"found"`   // what is there
+	Advice  string         `json:"advice"`  // what to install or allow; "": nothing
+	Objects []addr.Address `json:"objects"` // whose host it is
+}
+
+// ThisMachine is what findings call the computer that this program runs on.
+const ThisMachine = "this machine"
+
+// Prober is a Host that can be asked by a script for a POSIX shell, which reads
+// and changes nothing. Hosts with the same name are the same computer.
+type Prober interface {
+	ProbeName() string
+	Probe(ctx context.Context, script string) ([]byte, error)
+}
+
+const (
+	examineWithin  = time.Minute     // of one host
+	examineAtOnce  = 16              // hosts
+	clockWarn      = time.Second     // events and logs of nodes no longer follow one another
+	clockFail      = 4 * time.Minute // certificates begin five minutes before they are made
+	clockUncertain = 2 * time.Second // more than this says nothing
+)
+
+// patient is one host, with the nodes on it.
+type patient struct {
+	host  Host
+	name  string
+	nodes []examinee
+	ahead clockSpan // how far its clock is ahead of this machine's
+}
+
+// examinee is a node on a patient.
+type examinee struct {
+	Examinee
+	node node
+	site *site
+}
+
+// clockSpan is between which bounds a host's clock is ahead of this machine's.
+type clockSpan struct {
+	known    bool
+	from, to time.Duration
+}
+
+// Examine looks at the hosts of nodes, several at once.
+func (p *Nodes) Examine(ctx context.Context, e Examination) []Finding {
+	var findings []Finding
+	var patients []*patient
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	places := make(chan struct{}, examineAtOnce)
+	for _, o := range e.Objects {
+		wait.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			ctx, cancel := context.WithTimeout(ctx, examineWithin)
+			defer cancel()
+			x, name, err := p.admit(ctx, o)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				check := "node"
+				if errors.Is(err, ErrUnreachable) {
+					check = "connection"
+				}
+				findings = append(findings, Finding{Where: name, Check: check, Level: LevelFail, Found: err.Error(), Objects: []addr.Address{o.Addr}})
+				return
+			}
+			at := slices.IndexFunc(patients, func(other *patient) bool { return other.name == name })
+			if at < 0 {
+				at = len(patients)
+				patients = append(patients, &patient{host: x.site.host, name: name})
+			}
+			patients[at].nodes = append(patients[at].nodes, x)
+		})
+	}
+	wait.Wait()
+	if p.hosts.Examine != nil && len(e.Objects) > 0 {
+		findings = append(findings, p.hosts.Examine(ctx)...)
+	}
+	for _, each := range patients {
+		wait.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			ctx, cancel := context.WithTimeout(ctx, examineWithin)
+			defer cancel()
+			found := p.examine(ctx, each, e.Needs)
+			mu.Lock()
+			defer mu.Unlock()
+			findings = append(findings, found...)
+		})
+	}
+	wait.Wait()
+	findings = append(findings, clocks(patients)...)
+	for i := range findings {
+		slices.SortFunc(findings[i].Objects, addr.Compare)
+		if findings[i].Objects == nil {
+			findings[i].Objects = []addr.Address{}
+		}
+	}
+	slices.SortStableFunc(findings, func(a, b Finding) int {
+		return cmp.Or(strings.Compare(a.Where, b.Where), strings.Compare(a.Check, b.Check))
+	})
+	return findings
+}
+
+// admit finds a node's host and reaches it.
+func (p *Nodes) admit(ctx context.Context, o Examinee) (examinee, string, error) {
+	x := examinee{Examinee: o}
+	name := o.Addr.String()
+	if o.Config != cty.NilVal {
+		o.Config, _ = o.Config.UnmarkDeep()
+	}
+	var err error
+	if x.node, err = decodeNode(o.Config, o.Prior); err != nil {
+		return x, name, err
+	}
+	if x.node.Address == "" && o.Config != cty.NilVal && !o.Config.IsNull() && !o.Config.GetAttr("address").IsKnown() {
+		return x, name, errors.New("its address is known only after an apply")
+	}
+	name = cmp.Or(x.node.Address, name)
+	if x.site, err = p.locate(ctx, cmp.Or(o.ID, "none"), x.node, o.Prior); err != nil {
+		return x, name, err
+	}
+	if q, ok := x.site.host.(Prober); ok {
+		name = q.ProbeName()
+		_, err = q.Probe(ctx, ":") // the connection is made now, so that the clock can be asked fast
+	}
+	return x, name, err
+}
+
+// examine looks at one host.
+func (p *Nodes) examine(ctx context.Context, each *patient, needs Needs) []Finding {
+	var found []Finding
+	all := make([]addr.Address, 0, len(each.nodes))
+	for _, x := range each.nodes {
+		all = append(all, x.Addr)
+	}
+	add := func(check, level, what, advice string) {
+		found = append(found, Finding{Where: each.name, Check: check, Level: level, Found: what, Advice: advice, Objects: slices.Clone(all)})
+	}
+	if q, ok := each.host.(Prober); ok {
+		w := wantsOf(each.nodes, needs)
+		before := time.Now()
+		out, err := q.Probe(ctx, w.script(each.host.Root()))
+		after := time.Now()
+		facts, parsed := parseFacts(string(out))
+		switch {
+		case err == nil && parsed != nil:
+			err = parsed
+			fallthrough
+		case err != nil:
+			add("host", LevelFail, err.Error(), "")
+		default:
+			each.ahead = facts.clock.span(before, after)
+			judge(facts, w, p.needsProgram(), p.architectures(), add)
+			if each.name != ThisMachine {
+				clock(each.ahead, add)
+				serviceManager(facts, add)
+			}
+		}
+	}
+	for _, x := range each.nodes {
+		all = []addr.Address{x.Addr}
+		p.examinePort(ctx, x, add)
+	}
+	return found
+}
+
+// examinePort tells whether a node's agent has its port, or could have it.
+func (p *Nodes) examinePort(ctx context.Context, x examinee, add func(check, level, what, advice string)) {
+	endpoint := x.node.Endpoint
+	if x.site.conf != nil {
+		endpoint = cmp.Or(x.site.conf.Address, endpoint)
+	}
+	if endpoint == "" {
+		if host, port, err := net.SplitHostPort(x.node.Address); err == nil {
+			endpoint = net.JoinHostPort(host, port)
+		}
+	}
+	if endpoint == "" {
+		return // chosen among free ones when it is made
+	}
+	if x.site.conf != nil {
+		pid, err := x.site.host.Alive(ctx, x.site.dir)
+		if err == nil && pid > 0 {
+			add("port", LevelOK, fmt.Sprintf("%s: the agent of %s has it", endpoint, x.Addr), "")
+			return
+		}
+	}
+	free, err := x.site.host.FreePort(ctx, endpoint)
+	switch {
+	case err != nil:
+		add("port", LevelFail, err.Error(), "")
+	case !free:
+		add("port", LevelFail, fmt.Sprintf("%s is taken by another program", endpoint), fmt.Sprintf("End what listens there (ss -lntup), or give %s another port", x.Addr))
+	default:
+		add("port", LevelOK, endpoint+" is free", "")
+	}
+}
+
+// clock judges a host's clock against this machine's.
+func clock(s clockSpan, add func(check, level, what, advice string)) {
+	if !s.known {
+		add("clock", LevelWarn, "can't be read closely enough", "")
+		return
+	}
+	off := s.off()
+	what := fmt.Sprintf("%s from this machine's", about(off))
+	if off == 0 {
+		what = "as this machine's"
+	}
+	const advice = "Keep both by NTP (chrony, systemd-timesyncd)"
+	switch {
+	case off > clockFail:
+		add("clock", LevelFail, what+": certificates that are made here are not valid there", advice)
+	case off > clockWarn:
+		add("clock", LevelWarn, what, advice)
+	default:
+		add("clock", LevelOK, what, "")
+	}
+}
+
+// off is how far a clock is away for sure.
+func (s clockSpan) off() time.Duration { return max(s.from, -s.to, 0) }
+
+func about(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// clocks compares hosts with one another.
+func clocks(patients []*patient) []Finding {
+	var first, last *patient
+	var all []addr.Address
+	hosts := 0
+	for _, p := range patients {
+		if !p.ahead.known {
+			continue
+		}
+		hosts++
+		for _, x := range p.nodes {
+			all = append(all, x.Addr)
+		}
+		if first == nil || p.ahead.to < first.ahead.to {
+			first = p
+		}
+		if last == nil || p.ahead.from > last.ahead.from {
+			last = p
+		}
+	}
+	if hosts < 2 {
+		return nil
+	}
+	apart := max(last.ahead.from-first.ahead.to, 0)
+	f := Finding{Where: "between hosts", Check: "clocks", Level: LevelOK, Found: "as one", Objects: all}
+	if apart > 0 {
+		f.Found = fmt.Sprintf("%s is %s ahead of %s", last.name, about(apart), first.name)
+	}
+	switch {
+	case apart > clockFail:
+		f.Level = LevelFail
+	case apart > clockWarn:
+		f.Level = LevelWarn
+	}
+	if f.Level != LevelOK {
+		f.Advice = "Keep them by NTP (chrony, systemd-timesyncd)"
+	}
+	return []Finding{f}
+}
+
+// wants are what one host is asked for.
+type wants struct {
+	fence    []string
+	programs map[string]string
+	devices  []string // watchdogs
+	reset    bool
+	tun      bool
+	owners   bool // a node there may own groups
+}
+
+func wantsOf(nodes []examinee, needs Needs) wants {
+	w := wants{fence: needs.FenceAgents}
+	for _, x := range nodes {
+		if x.node.Watchdog != "" && !slices.Contains(w.devices, x.node.Watchdog) {
+			w.devices = append(w.devices, x.node.Watchdog)
+		}
+		w.reset = w.reset || x.node.Reset == spec.ResetSysrq
+		w.owners = w.owners || !x.node.Witness()
+	}
+	if w.owners {
+		w.tun, w.programs = needs.Addresses, needs.Programs
+	}
+	return w
+}

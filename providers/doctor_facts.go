@@ -1,0 +1,257 @@
+package providers
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// facts are what a host's script has told.
+type facts struct {
+	system  string // uname -s
+	arch    string // as Go calls it, or uname -m
+	kernel  string
+	uid     int
+	clock   reading
+	free    int64  // bytes where nodes lie; -1: not known
+	dir     string // the directory that was looked at
+	systemd string // version; "": none
+	memlock string // bytes, "unlimited"; "": not known
+	has     map[string]bool
+}
+
+// reading is a host's clock, and how closely it tells.
+type reading struct {
+	at     time.Time
+	within time.Duration
+}
+
+// span tells how far a clock was ahead, which was read between two moments.
+func (r reading) span(before, after time.Time) clockSpan {
+	s := clockSpan{from: r.at.Sub(after), to: r.at.Add(r.within).Sub(before)}
+	s.known = s.to-s.from <= clockUncertain
+	return s
+}
+
+// shellWord quotes for a POSIX shell.
+func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// script asks a host for everything at once.
+func (w wants) script(root string) string {
+	var b strings.Builder
+	b.WriteString(`(LC_ALL=C; export LC_ALL
+echo "clock $(date +%s.%N)"
+echo "system $(uname -s)"; echo "arch $(uname -m)"; echo "kernel $(uname -r)"; echo "uid $(id -u)"
+`)
+	fmt.Fprintf(&b, "d=%s\n", shellWord(root))
+	b.WriteString(`while [ ! -d "$d" ] && [ -n "$d" ]; do d=${d%/*}; done; d=${d:-/}
+echo "dir $d"
+echo "free $(df -Pk "$d" 2>/dev/null | { read -r x; read -r x x x free x; echo "$free"; })"
+[ -d /run/systemd/system ] && echo "systemd $(systemctl --version 2>/dev/null | { read -r x v x; echo "$v"; })"
+echo "memlock $(ulimit -l 2>/dev/null)"
+has() { echo "has $1"; }
+`)
+	test := func(flag, path string) { fmt.Fprintf(&b, "[ %s %s ] && has %[2]s\n", flag, shellWord(path)) }
+	test("-c", tunDevice)
+	test("-w", sysrqTrigger)
+	for _, path := range w.devices {
+		test("-c", path)
+	}
+	for _, path := range slices.Sorted(maps.Keys(w.programs)) {
+		test("-x", path)
+	}
+	for _, agent := range w.fence {
+		if strings.Contains(agent, "/") {
+			test("-x", agent)
+			continue
+		}
+		fmt.Fprintf(&b, "for d in /usr/sbin /sbin /usr/bin; do [ -x \"$d\"/%s ] && { has %[1]s; break; }; done\n", shellWord(agent))
+	}
+	b.WriteString("echo end\n)\n")
+	return b.String()
+}
+
+const (
+	tunDevice    = "/dev/net/tun"
+	sysrqTrigger = "/proc/sysrq-trigger"
+)
+
+// goArch are Go's names of what uname -m says.
+var goArch = map[string]string{"x86_64": "amd64", "aarch64": "arm64", "armv6l": "arm", "armv7l": "arm",
+	"i386": "386", "i686": "386"}
+
+func parseFacts(text string) (facts, error) {
+	f := facts{free: -1, uid: -1, has: map[string]bool{}}
+	ended := false
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch key {
+		case "clock":
+			f.clock = parseClock(value)
+		case "system":
+			f.system = value
+		case "arch":
+			f.arch = value
+			if name, ok := goArch[value]; ok {
+				f.arch = name
+			}
+		case "kernel":
+			f.kernel = value
+		case "uid":
+			if n, err := strconv.Atoi(value); err == nil {
+				f.uid = n
+			}
+		case "dir":
+			f.dir = value
+		case "free":
+			if n, err := strconv.ParseInt(value, 10, 53); err == nil && n >= 0 {
+				f.free = n << 10
+			}
+		case "systemd":
+			f.systemd = value
+		case "memlock":
+			f.memlock = value
+		case "has":
+			f.has[value] = true
+		case "end":
+			ended = true
+		}
+	}
+	if !ended || f.system == "" || f.uid < 0 {
+		return f, errors.New("the host's shell did not answer as a POSIX shell does")
+	}
+	return f, nil
+}
+
+// parseClock reads seconds, with a fraction where the host's date knows %N.
+func parseClock(text string) reading {
+	seconds, fraction, _ := strings.Cut(text, ".")
+	s, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return reading{}
+	}
+	if n, err := strconv.ParseInt(fraction, 10, 64); err == nil && len(fraction) == 9 {
+		return reading{at: time.Unix(s, n)}
+	}
+	return reading{at: time.Unix(s, 0), within: time.Second}
+}
+
+// needsProgram is how much room an installation takes, in bytes.
+func (p *Nodes) needsProgram() int64 {
+	info, err := os.Stat(p.env.Program)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+const (
+	roomForData = 64 << 20 // of a node, at the least
+	roomToLive  = 1 << 30
+	memlockLow  = 8 << 10 // KiB
+)
+
+// judge says what the facts mean for what is wanted.
+func judge(f facts, w wants, program int64, archs []string, add func(check, level, what, advice string)) {
+	if f.system != "Linux" {
+		add("system", LevelFail, f.system, "Nodes are on Linux")
+		return
+	}
+	add("system", LevelOK, "Linux "+f.kernel, "")
+	if slices.Contains(archs, f.arch) {
+		add("architecture", LevelOK, f.arch, "")
+	} else {
+		add("architecture", LevelFail, fmt.Sprintf("%s, and this program is for %s", f.arch, strings.Join(archs, ", ")),
+			fmt.Sprintf("Build it for %s and name the file in the provider's block: programs = { %[1]s = \"FILE\" }", f.arch))
+	}
+	switch free := f.free; {
+	case free < 0:
+		add("disk", LevelWarn, "how much room there is in "+f.dir+" can't be told", "")
+	case free < program+roomForData:
+		add("disk", LevelFail, fmt.Sprintf("%s free in %s", size(free), f.dir), fmt.Sprintf("Make room: the program alone takes %s", size(program)))
+	case free < roomToLive:
+		add("disk", LevelWarn, fmt.Sprintf("%s free in %s", size(free), f.dir), "A node's database and its logs grow; give it 1 GiB")
+	default:
+		add("disk", LevelOK, fmt.Sprintf("%s free in %s", size(free), f.dir), "")
+	}
+	root := f.uid == 0
+	if root {
+		add("rights", LevelOK, "root", "")
+	} else {
+		add("rights", LevelOK, fmt.Sprintf("uid %d", f.uid), "")
+	}
+	if n, err := strconv.ParseInt(f.memlock, 10, 64); err == nil && n < memlockLow && !root {
+		add("memory lock", LevelWarn, fmt.Sprintf("%d KiB", n), "Raise RLIMIT_MEMLOCK to 8 MiB (ulimit -l, LimitMEMLOCK=): a monitor that has to be read back from disk comes too late")
+	}
+	if w.tun {
+		switch {
+		case !f.has[tunDevice]:
+			add("addresses", LevelFail, "there is no "+tunDevice, "Load it with `modprobe tun`, or let the container have it")
+		case !root:
+			add("addresses", LevelFail, fmt.Sprintf("uid %d may not add addresses", f.uid), "Groups with addresses need root; with provider ssh, sudo = true")
+		default:
+			add("addresses", LevelOK, tunDevice, "")
+		}
+	}
+	for _, device := range w.devices {
+		switch {
+		case !f.has[device]:
+			add("watchdog", LevelFail, "there is no "+device, "Load the driver, without hardware `modprobe softdog`, or take the watchdog out of the definition")
+		case !root:
+			add("watchdog", LevelFail, fmt.Sprintf("uid %d may not open %s", f.uid, device), "A watchdog needs root")
+		default:
+			add("watchdog", LevelOK, device, "")
+		}
+	}
+	if w.reset {
+		if f.has[sysrqTrigger] {
+			add("reset", LevelOK, sysrqTrigger, "")
+		} else {
+			add("reset", LevelFail, sysrqTrigger+" can't be written", "A node with reset = \"sysrq\" needs root, and a kernel with CONFIG_MAGIC_SYSRQ")
+		}
+	}
+	for _, agent := range w.fence {
+		if f.has[agent] {
+			add("fence agent", LevelOK, agent, "")
+		} else {
+			add("fence agent", LevelFail, "there is no "+agent, "Install it, on Debian with `apt-get install fence-agents`")
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(w.programs)) {
+		if f.has[path] {
+			add("program", LevelOK, path, "")
+		} else {
+			add("program", LevelWarn, path+" is not there", fmt.Sprintf("%s runs it: install it on every node that may own its group", w.programs[path]))
+		}
+	}
+}
+
+// serviceManager says what will keep agents running.
+func serviceManager(f facts, add func(check, level, what, advice string)) {
+	what := "systemd " + f.systemd
+	if f.systemd == "" {
+		what = "no systemd: agents are kept running without it"
+	}
+	add("service manager", LevelOK, what, "")
+}
+
+func size(n int64) string {
+	switch {
+	case n >= 10<<30:
+		return fmt.Sprintf("%d GiB", n>>30)
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
+
+// architectures are those that there is a program for.
+func (p *Nodes) architectures() []string {
+	return []string{runtime.GOARCH}
+}
