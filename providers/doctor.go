@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -119,11 +120,14 @@ func (p *Nodes) Examine(ctx context.Context, e Examination) []Finding {
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				check := "node"
-				if errors.Is(err, ErrUnreachable) {
+				check, level := "node", LevelFail
+				switch {
+				case errors.Is(err, ErrUnreachable):
 					check = "connection"
+				case errors.Is(err, errLater):
+					level = LevelWarn
 				}
-				findings = append(findings, Finding{Where: name, Check: check, Level: LevelFail, Found: err.Error(), Objects: []addr.Address{o.Addr}})
+				findings = append(findings, Finding{Where: name, Check: check, Level: level, Found: err.Error(), Objects: []addr.Address{o.Addr}})
 				return
 			}
 			at := slices.IndexFunc(patients, func(other *patient) bool { return other.name == name })
@@ -164,6 +168,8 @@ func (p *Nodes) Examine(ctx context.Context, e Examination) []Finding {
 	return findings
 }
 
+var errLater = errors.New("its address is known only after an apply: look again then")
+
 // admit finds a node's host and reaches it.
 func (p *Nodes) admit(ctx context.Context, o Examinee) (examinee, string, error) {
 	x := examinee{Examinee: o}
@@ -176,17 +182,23 @@ func (p *Nodes) admit(ctx context.Context, o Examinee) (examinee, string, error)
 		return x, name, err
 	}
 	if x.node.Address == "" && o.Config != cty.NilVal && !o.Config.IsNull() && !o.Config.GetAttr("address").IsKnown() {
-		return x, name, errors.New("its address is known only after an apply")
+		return x, name, errLater
 	}
 	name = cmp.Or(x.node.Address, name)
-	if x.site, err = p.locate(ctx, cmp.Or(o.ID, "none"), x.node, o.Prior); err != nil {
+	host, err := p.host(x.node)
+	if err != nil {
 		return x, name, err
 	}
-	if q, ok := x.site.host.(Prober); ok {
+	if q, ok := host.(Prober); ok {
 		name = q.ProbeName()
-		_, err = q.Probe(ctx, ":") // the connection is made now, so that the clock can be asked fast
+		if _, err = q.Probe(ctx, ":"); err != nil { // the connection is made now, so that the clock can be asked fast
+			return x, name, err
+		}
 	}
-	return x, name, err
+	if x.site, err = p.locate(ctx, host, cmp.Or(o.ID, "none"), x.node, o.Prior); err != nil {
+		return x, name, err
+	}
+	return x, name, nil
 }
 
 // examine looks at one host.
@@ -213,7 +225,8 @@ func (p *Nodes) examine(ctx context.Context, each *patient, needs Needs) []Findi
 			add("host", LevelFail, err.Error(), "")
 		default:
 			each.ahead = facts.clock.span(before, after)
-			judge(facts, w, p.needsProgram(), p.architectures(), add)
+			judge(facts, w, p.needsProgram(), add)
+			p.architecture(ctx, each.host, add)
 			if each.name != ThisMachine {
 				clock(each.ahead, add)
 				serviceManager(facts, add)
@@ -225,6 +238,19 @@ func (p *Nodes) examine(ctx context.Context, each *patient, needs Needs) []Findi
 		p.examinePort(ctx, x, add)
 	}
 	return found
+}
+
+// architecture tells whether there is a program for a host.
+func (p *Nodes) architecture(ctx context.Context, host Host, add func(check, level, what, advice string)) {
+	arch, err := host.Arch(ctx)
+	if err == nil {
+		_, _, err = p.program(arch)
+	}
+	if err != nil {
+		add("architecture", LevelFail, err.Error(), "")
+		return
+	}
+	add("architecture", LevelOK, cmp.Or(arch, runtime.GOARCH), "")
 }
 
 // examinePort tells whether a node's agent has its port, or could have it.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,12 +14,12 @@ import (
 // facts are what a host's script has told.
 type facts struct {
 	system  string // uname -s
-	arch    string // as Go calls it, or uname -m
 	kernel  string
 	uid     int
 	clock   reading
 	free    int64  // bytes where nodes lie; -1: not known
 	dir     string // the directory that was looked at
+	writes  bool   // there
 	systemd string // version; "": none
 	memlock string // bytes, "unlimited"; "": not known
 	has     map[string]bool
@@ -47,11 +46,11 @@ func (w wants) script(root string) string {
 	var b strings.Builder
 	b.WriteString(`(LC_ALL=C; export LC_ALL
 echo "clock $(date +%s.%N)"
-echo "system $(uname -s)"; echo "arch $(uname -m)"; echo "kernel $(uname -r)"; echo "uid $(id -u)"
+echo "system $(uname -s)"; echo "kernel $(uname -r)"; echo "uid $(id -u)"
 `)
 	fmt.Fprintf(&b, "d=%s\n", shellWord(root))
 	b.WriteString(`while [ ! -d "$d" ] && [ -n "$d" ]; do d=${d%/*}; done; d=${d:-/}
-echo "dir $d"
+echo "dir $d"; [ -w "$d" ] && echo "writable yes"
 echo "free $(df -Pk "$d" 2>/dev/null | { read -r x; read -r x x x free x; echo "$free"; })"
 [ -d /run/systemd/system ] && echo "systemd $(systemctl --version 2>/dev/null | { read -r x v x; echo "$v"; })"
 echo "memlock $(ulimit -l 2>/dev/null)"
@@ -82,10 +81,6 @@ const (
 	sysrqTrigger = "/proc/sysrq-trigger"
 )
 
-// goArch are Go's names of what uname -m says.
-var goArch = map[string]string{"x86_64": "amd64", "aarch64": "arm64", "armv6l": "arm", "armv7l": "arm",
-	"i386": "386", "i686": "386"}
-
 func parseFacts(text string) (facts, error) {
 	f := facts{free: -1, uid: -1, has: map[string]bool{}}
 	ended := false
@@ -96,11 +91,6 @@ func parseFacts(text string) (facts, error) {
 			f.clock = parseClock(value)
 		case "system":
 			f.system = value
-		case "arch":
-			f.arch = value
-			if name, ok := goArch[value]; ok {
-				f.arch = name
-			}
 		case "kernel":
 			f.kernel = value
 		case "uid":
@@ -109,6 +99,8 @@ func parseFacts(text string) (facts, error) {
 			}
 		case "dir":
 			f.dir = value
+		case "writable":
+			f.writes = true
 		case "free":
 			if n, err := strconv.ParseInt(value, 10, 53); err == nil && n >= 0 {
 				f.free = n << 10
@@ -158,18 +150,12 @@ const (
 )
 
 // judge says what the facts mean for what is wanted.
-func judge(f facts, w wants, program int64, archs []string, add func(check, level, what, advice string)) {
+func judge(f facts, w wants, program int64, add func(check, level, what, advice string)) {
 	if f.system != "Linux" {
 		add("system", LevelFail, f.system, "Nodes are on Linux")
 		return
 	}
 	add("system", LevelOK, "Linux "+f.kernel, "")
-	if slices.Contains(archs, f.arch) {
-		add("architecture", LevelOK, f.arch, "")
-	} else {
-		add("architecture", LevelFail, fmt.Sprintf("%s, and this program is for %s", f.arch, strings.Join(archs, ", ")),
-			fmt.Sprintf("Build it for %s and name the file in the provider's block: programs = { %[1]s = \"FILE\" }", f.arch))
-	}
 	switch free := f.free; {
 	case free < 0:
 		add("disk", LevelWarn, "how much room there is in "+f.dir+" can't be told", "")
@@ -181,9 +167,12 @@ func judge(f facts, w wants, program int64, archs []string, add func(check, leve
 		add("disk", LevelOK, fmt.Sprintf("%s free in %s", size(free), f.dir), "")
 	}
 	root := f.uid == 0
-	if root {
+	switch {
+	case root:
 		add("rights", LevelOK, "root", "")
-	} else {
+	case !f.writes:
+		add("rights", LevelFail, fmt.Sprintf("uid %d may not write in %s", f.uid, f.dir), "Let somebody be used who may; with provider ssh, write user = \"root\" or sudo = true")
+	default:
 		add("rights", LevelOK, fmt.Sprintf("uid %d", f.uid), "")
 	}
 	if n, err := strconv.ParseInt(f.memlock, 10, 64); err == nil && n < memlockLow && !root {
@@ -234,11 +223,14 @@ func judge(f facts, w wants, program int64, archs []string, add func(check, leve
 
 // serviceManager says what will keep agents running.
 func serviceManager(f facts, add func(check, level, what, advice string)) {
-	what := "systemd " + f.systemd
-	if f.systemd == "" {
-		what = "no systemd: agents are kept running without it"
+	switch {
+	case f.systemd == "":
+		add("service manager", LevelOK, "no systemd: agents are kept running without it", "")
+	case f.uid != 0:
+		add("service manager", LevelFail, fmt.Sprintf("uid %d may not add a unit to systemd", f.uid), "Write user = \"root\" or sudo = true")
+	default:
+		add("service manager", LevelOK, "systemd "+f.systemd, "")
 	}
-	add("service manager", LevelOK, what, "")
 }
 
 func size(n int64) string {
@@ -249,9 +241,4 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 	}
 	return fmt.Sprintf("%d MiB", n>>20)
-}
-
-// architectures are those that there is a program for.
-func (p *Nodes) architectures() []string {
-	return []string{runtime.GOARCH}
 }
