@@ -209,6 +209,7 @@ func (s *Session) finish(lock journal, res *apply.Result) error {
 	if err != nil {
 		return fmt.Errorf("the apply's end: %w", err)
 	}
+	s.remember(snap.State.Lineage)
 	if len(snap.Pending) > 0 || res == nil {
 		return nil
 	}

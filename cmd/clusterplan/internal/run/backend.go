@@ -29,6 +29,8 @@ type used struct {
 	Type    string `json:"type"`
 	Path    string `json:"path,omitempty"`    // local: absolute
 	Address string `json:"address,omitempty"` // http, git
+	// Lineage is that of the state which was seen there last: http, git.
+	Lineage string `json:"lineage,omitempty"`
 	// Settings are the definition's of then, Config what init --backend-config gave.
 	Settings map[string]string `json:"settings,omitempty"`
 	Config   map[string]string `json:"config,omitempty"`
@@ -145,6 +147,9 @@ func (s *Session) defined(before *used) (u *used, set elsewhere, err error) {
 	}
 	u.Settings = b.Settings
 	set, u.Address, err = s.elsewhere(u)
+	if before != nil && before.same(u) && !s.opts.Reconfigure {
+		u.Lineage = before.Lineage
+	}
 	return u, set, err
 }
 
@@ -324,6 +329,31 @@ func (s *Session) broughtAway() error {
 	}
 	return &view.Hint{Err: fmt.Errorf("the state was brought from %s to %s (%s) meanwhile", s.used.where(), now.where(), now.Type),
 		Hint: "Nothing was changed. Run the command again: it reads the definition as it is now."}
+}
+
+// expected refuses a state elsewhere that is gone, or another cluster's, where one was
+// seen before: as if there were none, everything would be made a second time.
+func (s *Session) expected(lineage string) error {
+	if s.used == nil || s.used.Type == "local" || s.used.Lineage == "" || s.used.Lineage == lineage {
+		return nil
+	}
+	err := fmt.Errorf("the state is gone: %s had one of lineage %s, and has none now", s.used.where(), s.used.Lineage)
+	if lineage != "" {
+		err = fmt.Errorf("%w: %s had a state of lineage %s, and has one of %s now", statefile.ErrLineage, s.used.where(), s.used.Lineage, lineage)
+	}
+	return &view.Hint{Err: err, Hint: "Nothing was changed. Put back what was there: a version that the server has kept, or a backup, with clusterplan state push. If it is meant to be so: clusterplan init --reconfigure."}
+}
+
+// remember records which state lies elsewhere. It is for a later look: that it can't
+// be written is no reason to go no further.
+func (s *Session) remember(lineage string) {
+	if s.used == nil || s.used.Type == "local" || lineage == "" || s.used.Lineage == lineage {
+		return
+	}
+	if before, err := s.recorded(); err == nil && before != nil && before.same(s.used) {
+		before.Lineage, s.used.Lineage = lineage, lineage
+		_ = s.setRecord(before)
+	}
 }
 
 // keepRecord: without one the state lies at its default place.

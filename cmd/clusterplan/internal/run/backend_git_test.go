@@ -85,10 +85,32 @@ func TestBackendGit(t *testing.T) {
 	}
 	l.want(lock.Release(), "")
 
+	// One that was there and is gone is not taken for none, until somebody says so.
+	l.want(l.open(Options{}).ReadState(t.Context()), "")
+	state, _, err := l.open(Options{}).PullState(t.Context())
+	l.want(err, "")
+	was := gittest.Git(t, origin, "rev-parse", "refs/heads/state")
+	gittest.Git(t, origin, "update-ref", "-d", "refs/heads/state")
+	l.want(l.open(Options{}).ReadState(t.Context()), "the state is gone")
+	l.want(l.init(Options{}), "the state is gone")
+	_, err = l.open(Options{}).PushState(t.Context(), "backup", state, EditOptions{})
+	l.want(err, "")
+	l.want(l.open(Options{}).ReadState(t.Context()), "")
+	other.define(inRef("refs/heads/other"))
+	l.want(other.init(Options{Reconfigure: true}), "")
+	other.write("b")
+	gittest.Git(t, origin, "update-ref", "refs/heads/state", "refs/heads/other")
+	l.want(l.open(Options{}).ReadState(t.Context()), "had a state of lineage")
+	gittest.Git(t, origin, "update-ref", "-d", "refs/heads/state")
+	l.want(l.init(Options{Reconfigure: true}), "")
+	l.want(l.open(Options{}).ReadState(t.Context()), "")
+	gittest.Git(t, origin, "update-ref", "refs/heads/state", was)
+
 	l.define("")
 	expect("the backend has changed")
 	l.want(l.init(Options{Migrate: true}), "")
 	expect("a")
+	gittest.Git(t, origin, "update-ref", "-d", "refs/heads/other")
 	if got := gittest.Git(t, origin, "for-each-ref", "--format=%(refname)"); got != "refs/clusterplan/state/shop\nrefs/heads/state" {
 		t.Error(got)
 	}

@@ -215,7 +215,7 @@ func TestBackendChanges(t *testing.T) {
 	down(true)
 	res := &apply.Result{State: s.Snap.State}
 	err = s.rescue(res, fmt.Errorf("write the journal: 503"))
-	if data, rerr := os.ReadFile(filepath.Join(dir, rescueName)); rerr != nil || !statefile.Sealed(data) || err == nil || !strings.Contains(err.Error(), rescueName) {
+	if data, rerr := os.ReadFile(filepath.Join(dir, ".clusterplan", rescueName)); rerr != nil || !statefile.Sealed(data) || err == nil || !strings.Contains(err.Error(), rescueName) {
 		t.Fatal(err, rerr)
 	}
 }
@@ -424,7 +424,7 @@ func TestRescueOfWhatWasBegun(t *testing.T) {
 	o := statefile.Object{Addr: addr.Node("n2", addr.NoKey), Type: "node", Provider: "local", ID: "00000000000000a2", Attributes: json.RawMessage("{}")}
 	res := &apply.Result{Pending: []statefile.Pending{{Intent: statefile.Intent{Addr: o.Addr, Action: "create", Object: &o}}}}
 	l.want(s.rescue(res, fmt.Errorf("write the journal: 503")), rescueName)
-	path := filepath.Join(l.dir, rescueName)
+	path := filepath.Join(l.dir, ".clusterplan", rescueName) // which git ignores
 	data, err := os.ReadFile(path)
 	l.want(err, "")
 	_, err = s.PushState(l.t.Context(), path, data, EditOptions{})

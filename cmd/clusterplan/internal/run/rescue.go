@@ -43,7 +43,11 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 	if merr != nil {
 		return fmt.Errorf("%w; what the apply had done could not be written anywhere else either: %w", err, merr)
 	}
-	for _, dir := range []string{s.abs, os.TempDir()} {
+	dirs := []string{s.abs, os.TempDir()}
+	if remote { // git is kept from what lies there; a state's own directory may be what is gone
+		dirs = slices.Insert(dirs, 0, s.dataDir())
+	}
+	for _, dir := range dirs {
 		path := filepath.Join(dir, rescueName)
 		for n := 2; ; n++ { // one that was not pushed yet is all that knows of another apply
 			if _, err := os.Lstat(path); err != nil {

@@ -207,6 +207,10 @@ func (s *Session) ReadState(ctx context.Context) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
+	if err := s.expected(snap.State.Lineage); err != nil {
+		return err
+	}
+	s.remember(snap.State.Lineage)
 	s.Snap = snap
 	if c := snap.State.Cluster; c != nil {
 		id, err := pki.ParseIdentity(c.ID, c.Name, c.CACert, c.CAKey, c.Key)

@@ -123,6 +123,7 @@ func (s *Session) write(ctx context.Context, lock statefile.Lock, out *Edited, f
 	}
 	snap, err := lock.Read(context.WithoutCancel(ctx)) // it is done
 	if err == nil {
+		s.remember(snap.State.Lineage)
 		out.State = snap.State
 	}
 	return err
