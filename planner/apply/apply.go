@@ -172,6 +172,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		known: map[addr.Address]cty.Value{}, nodes: map[string]string{}, ids: map[addr.Address]string{},
 		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
 		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{}, ran: map[addr.Address]time.Time{},
+		glance: glance{turn: make(chan struct{}, 1)},
 	}
 	res := &Result{}
 	err := r.begin()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -30,24 +29,38 @@ func (e *ConditionError) Error() string {
 }
 
 // glance is the newest look at the running cluster, which all share that ask
-// after the same moment.
+// after the same moment. A look sees all groups, and each group asks for one of its
+// own: between two there is four times as long as the last one took, so that those
+// which come meanwhile share the next.
 type glance struct {
-	mu   sync.Mutex
+	turn chan struct{} // holds one while somebody looks, or waits to; guards all below
 	at   time.Time
+	next time.Time // none before
 	live lang.Live
 }
 
-// look tells how the running cluster is, not before since.
+// look tells how the running cluster is, not before since; nil once ctx ended.
 func (r *runner) look(ctx context.Context, since time.Time) lang.Live {
-	r.glance.mu.Lock()
-	defer r.glance.mu.Unlock()
-	if r.glance.at.Before(since) {
-		var world planner.World
-		r.glance.at = time.Now()
-		refresh.Live(ctx, r.cfg.Providers, &world)
-		r.glance.live = planner.Runtime(world.Live)
+	g := &r.glance
+	select {
+	case g.turn <- struct{}{}:
+		defer func() { <-g.turn }()
+	case <-ctx.Done():
+		return nil
 	}
-	return r.glance.live
+	if !g.at.Before(since) {
+		return g.live
+	}
+	if wait := time.Until(g.next); wait > 0 && !sleep(ctx, wait) {
+		return nil
+	}
+	var world planner.World
+	g.at = time.Now()
+	refresh.Live(ctx, r.cfg.Providers, &world)
+	g.live = planner.Runtime(world.Live)
+	now := time.Now()
+	g.next = now.Add(min(4*now.Sub(g.at), r.cfg.Poll)) // no longer than anyone waits between two
+	return g.live
 }
 
 // conditional tells whether there are conditions to be looked at.
