@@ -173,9 +173,9 @@ func users(dir string) error {
 }
 
 // StartDaemon starts libvirtd and waits until it answers.
-func (lab *Lab) StartDaemon() {
+func (lab *Lab) StartDaemon(args ...string) {
 	lab.t.Helper()
-	lab.daemon = exec.Command("libvirtd", "-f", "/etc/libvirt/libvirtd.conf")
+	lab.daemon = exec.Command("libvirtd", append([]string{"-f", "/etc/libvirt/libvirtd.conf"}, args...)...)
 	lab.daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := lab.daemon.Start(); err != nil {
 		lab.t.Fatal(err)
