@@ -101,7 +101,7 @@ netlink, netns, sys < runtime/address/addresstest         # a network of namespa
 runtime/api/client, sys < runtime/checkpoint                # files, and the agent as their store
 runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
-lang/spec, sys < runtime/fence                              # runs fence agents, knows no cluster
+lang/spec, sys, internal/libvirtconn, go-libvirt < runtime/fence   # runs fence agents, turns machines off; knows no cluster
 runtime/core < runtime/member                             # pure: core, driver and frames as one
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, porcupine < runtime/sim # many members in one process, nothing of the shell, and a judge of what clients saw
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, runtime/confdb/device, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime

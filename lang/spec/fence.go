@@ -14,6 +14,13 @@ import (
 // that runs of a node on the leader's machine.
 const FenceLocal = "local"
 
+// FenceLibvirt is the built-in agent for nodes that are virtual machines: the
+// libvirtd at its only parameter turns them off. A node's plug is its machine.
+const (
+	FenceLibvirt    = "libvirt"
+	FenceLibvirtURI = "uri"
+)
+
 // Actions of a fence.
 const (
 	FenceOff    = "off"
@@ -38,7 +45,7 @@ type Fence struct {
 	ID         string            `json:"id,omitempty"`
 	Addr       addr.Address      `json:"addr"`
 	Name       string            `json:"name"`
-	Agent      string            `json:"agent"`           // FenceLocal, fence_NAME, or an absolute path
+	Agent      string            `json:"agent"`           // FenceLocal, FenceLibvirt, fence_NAME, or an absolute path
 	Nodes      []string          `json:"nodes,omitempty"` // node names; empty: every node
 	Level      int               `json:"level"`           // 1 to MaxFenceLevel
 	Delay      Duration          `json:"delay"`           // before the device is used
@@ -152,7 +159,7 @@ func FenceSchema() Schema {
 		Doc:  "A device that turns nodes off, for where a lease alone can't tell that nothing runs any more.",
 		Attributes: []Attribute{
 			{Name: "name", Type: TypeString, KnownAtPlan: true, Impact: ImpactNone, Doc: "Unique among the fences; the label (label-key for an instance) unless it is given."},
-			{Name: "agent", Type: TypeString, Required: true, KnownAtPlan: true, Impact: ImpactNone, Doc: "A ClusterLabs fence agent in /usr/sbin (fence_ipmilan) or by absolute path on every node; or local, for nodes of provider local."},
+			{Name: "agent", Type: TypeString, Required: true, KnownAtPlan: true, Impact: ImpactNone, Doc: "A ClusterLabs fence agent in /usr/sbin (fence_ipmilan) or by absolute path on every node; local, for nodes of provider local; or libvirt, for nodes that are virtual machines."},
 			{Name: "nodes", Type: TypeNodeRefs, KnownAtPlan: true, Impact: ImpactNone, Doc: "Nodes that it turns off; default: every one."},
 			{Name: "level", Type: TypeNumber, Default: int64(1), KnownAtPlan: true, Impact: ImpactNone, Doc: "1 to 9. Devices of one level all have to succeed; the next level is tried where one fails."},
 			{Name: "delay", Type: TypeDuration, Default: "0s", KnownAtPlan: true, Impact: ImpactNone, Doc: "Waited before the device is used; a node that is back by then is left alone."},
@@ -185,13 +192,22 @@ func (c *checker) fences() {
 					c.add(f.Addr, "nodes", "The local fence is for local nodes", "Fence %s covers node %s of provider %s, and the built-in agent local can end nodes of provider local only. Name the nodes, or use another agent.", f.Name, n.Name, n.Provider)
 				}
 			}
+		case f.Agent == FenceLibvirt:
+			for _, name := range slices.Sorted(maps.Keys(f.Parameters)) {
+				if name != FenceLibvirtURI {
+					c.add(f.Addr, "parameters", "Parameter that the libvirt fence has not", "The built-in agent libvirt takes one parameter, uri, and this is %q. Remove it; a node's machine goes into plugs.", name)
+				}
+			}
+			if f.Parameters[FenceLibvirtURI] == "" {
+				c.add(f.Addr, "parameters", "No hypervisor", "The built-in agent libvirt needs the hypervisor as the nodes reach it. Write parameters = { uri = \"qemu+tls://HOST/system\" }.")
+			}
 		case f.Agent == "":
 		case strings.Contains(f.Agent, "/"):
 			if !path.IsAbs(f.Agent) || path.Clean(f.Agent) != f.Agent {
 				c.add(f.Addr, "agent", "Invalid fence agent", "%q is no absolute path. Write one as /usr/local/sbin/fence_mine, or the name of an agent in /usr/sbin.", f.Agent)
 			}
 		case !strings.HasPrefix(f.Agent, "fence_") || !ValidName(f.Agent):
-			c.add(f.Addr, "agent", "Unknown fence agent", "%q is no fence agent. Write a name that begins with fence_, an absolute path, or local.", f.Agent)
+			c.add(f.Addr, "agent", "Unknown fence agent", "%q is no fence agent. Write a name that begins with fence_, an absolute path, local or libvirt.", f.Agent)
 		}
 		if f.Level < 1 || f.Level > MaxFenceLevel {
 			c.add(f.Addr, "level", "Invalid level", "A level is a number from 1 to %d, and this is %d. Fences of level 1 are tried first.", MaxFenceLevel, f.Level)

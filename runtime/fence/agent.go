@@ -283,8 +283,11 @@ func (r *Runner) describe(file string) (*metadata, error) {
 // can tell without touching a device: no program, parameters that it doesn't
 // take, required ones that are missing, actions that it hasn't.
 func (r *Runner) Check(f *spec.Fence) []string {
-	if f.Agent == spec.FenceLocal {
+	switch f.Agent {
+	case spec.FenceLocal:
 		return nil
+	case spec.FenceLibvirt:
+		return checkMachines(f, r.cfg.Log)
 	}
 	file, err := r.find(f.Agent)
 	if err != nil {

@@ -8,7 +8,8 @@
 //
 // Devices: any fence agent of ClusterLabs (agent.go), spoken to as Pacemaker
 // does: key=value lines on its standard input, exit statuses back; and the
-// built-in "local" (local.go), for nodes that are processes on this machine.
+// built-in "local" (local.go), for nodes that are processes on this machine, and
+// "libvirt" (libvirt.go), for nodes that are virtual machines.
 //
 // A job that is cancelled before its first device was told anything ends so;
 // after that it goes on to its end, for a node that is half off helps nobody.
@@ -100,6 +101,9 @@ type device interface {
 func (r *Runner) device(f *spec.Fence, job *Job) (device, error) {
 	if f.Agent == spec.FenceLocal {
 		return r.local(job.Node)
+	}
+	if f.Agent == spec.FenceLibvirt {
+		return newMachine(f, job.Name, r.cfg.Log), nil
 	}
 	return r.agent(f, job.Name)
 }
