@@ -145,7 +145,7 @@ func (b *builder) harbour(o *orderer) scene {
 		}
 	}
 	for _, u := range o.ups {
-		if it := o.at[u.Key.Addr]; slices.Contains(u.Phases, providers.PhaseStart) && !it.silent {
+		if it := o.at[u.Key.Addr]; slices.Contains(u.Phases, providers.PhaseStart) && (!it.silent || b.comesBack(it)) {
 			starts[u.ID] = true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -120,6 +121,9 @@ func (p *Provider) Plan(req providers.PlanRequest) (providers.PlanResponse, erro
 		res.Impact = spec.ImpactReplace
 	case differs || len(req.Prior.Health) > 0:
 		res.Phases = []string{providers.PhaseUpdate}
+		if req.Type == addr.TypeMachine && (slices.Contains(req.Prior.Health, healthOff) || slices.Contains(req.Prior.Health, healthGone)) {
+			res.Impact = spec.ImpactReboot // its node comes back after it
+		}
 	}
 	if req.Prior != nil {
 		res.Drift = req.Prior.Health
