@@ -164,6 +164,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("cluster \"c\" {\n dynamic \"heartbeat\" {\n for_each = [node.n]\n content {\n dynamic \"probe\" {\n for_each = heartbeat.value[*].zone\n iterator = it\n content {\n count = it.key\n}\n}\n}\n}\n}\nnode \"n\" {\n provider = local\n}\n"), false)
 	f.Add([]byte("locals {\n a = local.b\n b = [for x in local.a : node.n[x]]\n}\nnode \"n\" {\n provider = local\n for_each = local.a\n}\n"), false)
 	f.Add([]byte("locals {\n a = \"${1e99999999}x\"\n b = tostring(\"1e99999999\" * 1)\n}\n"), false)
+	f.Add([]byte("locals {\n a = { for k, v in node.n : k => length(values(v)) }\n}\nnode \"n\" {\n provider = local\n zone = join(\"-\", keys(merge(local.a, { b = 1 + 2 })))\n}\n"), false)
+	f.Add([]byte(`{"locals": {"a": "${[for k in keys(node.n): k]}", "b": "%{for v in local.a}${v}%{endfor}"}, "node": {"n": {"provider": "local"}}}`), true)
 	f.Add([]byte(`{"locals": {"a": 1e99999999, "b": "${1e-99999999}x"}}`), true)
 	f.Add([]byte("group \"g\" {\n count = 2\n resource \"ip_address\" \"a\" {\n for_each = group_each\n address = resource.a[each.key].address\n depends_on = resource.a\n}\n}\n"), false)
 	f.Add([]byte("cluster \"c\" {\n quorum { model = \"single_node\" }\n}\nnode \"n\" {\n provider = local\n lifecycle {\n postcondition {\n condition = self.state == self[\"zone\"]\n error_message = self.endpoint\n}\n}\n}\n"+
