@@ -65,13 +65,16 @@ func TestExamples(t *testing.T) {
 	for _, file := range all {
 		dirs = append(dirs, filepath.Dir(file))
 	}
+	text := func(name string) spec.Attribute { return spec.Attribute{Name: name, Type: spec.TypeString} }
+	places := map[string]spec.Schema{"local": localProvider["local"],
+		"ssh": {Name: "ssh", Attributes: []spec.Attribute{text("user"), text("private_key_file"), text("known_hosts_file")}}} // what the example uses
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			modules := func(source, from string) (Module, error) {
 				at := path.Join(from, source)
 				return Module{FS: os.DirFS(filepath.Join(dir, at)), Dir: at}, nil
 			}
-			c, diags := Load(Options{FS: os.DirFS(dir), Modules: modules, Providers: localProvider, Version: "0.1.0"})
+			c, diags := Load(Options{FS: os.DirFS(dir), Modules: modules, Providers: places, Version: "0.1.0"})
 			mustHaveNone(t, c, diags)
 			d, diags := c.Evaluate(nil)
 			mustHaveNone(t, c, diags)
