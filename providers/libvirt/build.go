@@ -139,7 +139,13 @@ func (m *making) build(ctx context.Context) (x xmlMachine, release func(), err e
 		}
 		disk(path, format, false)
 	}
-	if want.Image != "" && want.CloudInit.Enabled {
+	if want.CloudInit.Enabled {
+		if want.CloudInit.UserData == "" {
+			if m.key, err = newHostKey(want.Name); err != nil {
+				return x, release, err
+			}
+			x.Metadata.Owner.Key = m.key.public
+		}
 		iso, err := m.seed()
 		if err != nil {
 			return x, release, err

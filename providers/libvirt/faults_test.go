@@ -76,7 +76,7 @@ func TestImages(t *testing.T) {
 			t.Errorf("after it the plan is %q %q", plan.Phases, plan.Drift)
 		}
 		seed := read(t, filepath.Join(pool, "m.0b.seed.iso"))
-		for _, want := range []string{"local-hostname: m", "ssh-ed25519 AAAA me", "dhcp4: true", "CIDATA"} {
+		for _, want := range []string{"local-hostname: m", "ssh-ed25519 AAAA me", "dhcp4: true", "BEGIN OPENSSH PRIVATE KEY", text(m.Value, "ssh_host_key"), "CIDATA"} {
 			if !strings.Contains(strings.ReplaceAll(seed, "cidata", "CIDATA"), want) {
 				t.Errorf("the seed has no %q", want)
 			}

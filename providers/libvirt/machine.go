@@ -81,6 +81,7 @@ type making struct {
 	nics  []nic
 	accel string // kvm or tcg; "": the driver has no choice
 	f     *found
+	key   hostKey // of a machine that is made now
 }
 
 // applyMachine makes a machine or changes it in place, and waits until it is up.
@@ -234,6 +235,9 @@ func (m *making) finish(ctx context.Context) error {
 // note writes into the machine's metadata whose it is and whether it has come up.
 func (m *making) note(ctx context.Context, up bool) error {
 	o := xmlOwner{ID: m.req.ID, Addr: m.req.Addr.String(), Value: m.value(), Up: up, Accel: m.accel}
+	if m.f.owner != nil {
+		o.Key = m.f.owner.Key
+	}
 	if m.f.owner != nil && *m.f.owner == o {
 		return nil
 	}

@@ -89,7 +89,10 @@ func (p *Provider) readMachine(ctx context.Context, id string, prior, config cty
 	attrs["memory"] = cty.StringVal(sizeText(f.x.Memory.bytes(), text(v, "memory")))
 	attrs["vcpus"] = cty.NumberIntVal(int64(f.x.VCPU))
 	attrs["uuid"] = cty.StringVal(uuidText(f.dom.UUID))
-	attrs["console"] = cty.NullVal(cty.String)
+	attrs["console"], attrs["ssh_host_key"] = cty.NullVal(cty.String), cty.NullVal(cty.String)
+	if f.owner != nil && f.owner.Key != "" {
+		attrs["ssh_host_key"] = cty.StringVal(f.owner.Key)
+	}
 	for _, s := range f.x.Devices.Serials {
 		if s.Log != nil {
 			attrs["console"] = cty.StringVal(s.Log.File)

@@ -110,6 +110,9 @@ func (p *Provider) Plan(req providers.PlanRequest) (providers.PlanResponse, erro
 			attrs[a.Name] = cty.UnknownVal(schema.AttributeType(a.Type))
 		}
 	}
+	if stays && slices.Contains(req.Prior.Health, healthGone) {
+		attrs["ssh_host_key"] = cty.UnknownVal(cty.String) // it gets a new seed
+	}
 	if !stays {
 		foresee(req.Type, config, attrs)
 	}

@@ -28,7 +28,7 @@ const (
 // after a create that was cut off, while libvirtd is killed; and nothing is left.
 func TestMachines(t *testing.T) {
 	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
-		guest := libvirtlab.Tiny(t, lab.Dir)
+		guest := libvirtlab.Tiny(t)
 		p := configured(t, lab.URI, map[string]cty.Value{"pool_path": str("/var/lib/libvirt/pool")})
 		p.silence = 3 * time.Second
 		w := &world{t: t, p: p}

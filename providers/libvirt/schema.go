@@ -90,6 +90,8 @@ func machineSchema() spec.Schema {
 			{Name: "addresses", Type: spec.TypeStrings, Computed: true, Impact: spec.ImpactNone, Doc: "Of its interfaces, in order."},
 			{Name: "macs", Type: spec.TypeStrings, Computed: true, Impact: spec.ImpactNone, Doc: "Of its interfaces, in order."},
 			{Name: "uuid", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "The hypervisor's id of it."},
+			{Name: "ssh_host_key", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone,
+				Doc: "The public key that its SSH server shows (ssh-ed25519 AAAA...): made with it and given by cloud-init, so that a node's ssh block can check it. None with cloud_init.user_data of your own."},
 			{Name: "console", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "The file on the hypervisor that holds what its console said."},
 		},
 		Blocks: []spec.Block{

@@ -2,13 +2,16 @@ package libvirt
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"strings"
 
 	"github.com/kdomanski/iso9660"
-
 	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/crypto/ssh"
 )
 
 // seed is the disk that cloud-init looks for: an ISO image called cidata.
@@ -17,8 +20,11 @@ func (m *making) seed() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	sum := sha256.Sum256([]byte(m.key.public))
 	files := map[string]string{
-		"meta-data":      fmt.Sprintf("instance-id: %s\nlocal-hostname: %s\n", m.req.ID, m.want.Name),
+		// Another id where there is another key: cloud-init runs again on a disk
+		// that it has seen.
+		"meta-data":      fmt.Sprintf("instance-id: %s-%x\nlocal-hostname: %s\n", m.req.ID, sum[:4], m.want.Name),
 		"user-data":      user,
 		"network-config": m.networkConfig(),
 	}
@@ -49,7 +55,7 @@ func (m *making) userData() (string, error) {
 	if len(keys) == 0 {
 		keys = m.p.keys
 	}
-	if len(keys) == 0 {
+	if len(keys) == 0 && m.want.Image != "" { // an initramfs or a volume may let people in by itself
 		return "", cty.GetAttrPath("cloud_init").GetAttr("ssh_authorized_keys").NewErrorf("nobody could log in to machine %s: you have no public key in ~/.ssh; make one (ssh-keygen -t ed25519), name its file with ssh_public_key_file in the provider block, or write ssh_authorized_keys or user_data", m.want.Name)
 	}
 	type account struct {
@@ -64,6 +70,7 @@ func (m *making) userData() (string, error) {
 	}
 	text, err := json.MarshalIndent(map[string]any{ // JSON is YAML
 		"hostname": m.want.Name, "users": []account{a}, "disable_root": ci.User != "root", "ssh_pwauth": false,
+		"ssh_keys": map[string]string{"ed25519_private": m.key.private, "ed25519_public": m.key.public},
 	}, "", "  ")
 	return "#cloud-config\n" + string(text) + "\n", err
 }
@@ -83,4 +90,26 @@ func (m *making) networkConfig() string {
 		fmt.Fprintf(&b, "  nic%d:\n    match:\n      macaddress: %q\n    dhcp4: true\n    dhcp-identifier: mac\n", i, n.mac)
 	}
 	return b.String()
+}
+
+// hostKey is what an SSH server shows who it is with.
+type hostKey struct {
+	private string // OpenSSH's PEM; only the seed has it
+	public  string // as in known_hosts, without a name
+}
+
+func newHostKey(name string) (hostKey, error) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return hostKey{}, err
+	}
+	block, err := ssh.MarshalPrivateKey(private, name)
+	if err != nil {
+		return hostKey{}, err
+	}
+	shown, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return hostKey{}, err
+	}
+	return hostKey{private: string(pem.EncodeToMemory(block)), public: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(shown)))}, nil
 }

@@ -124,6 +124,7 @@ type (
 		Value string `xml:"value"` // as the definition had it, JSON
 		Up    bool   `xml:"up"`    // it has come up once
 		Accel string `xml:"accel"` // what accelerator = "auto" has found
+		Key   string `xml:"key"`   // the public key of its SSH server, where cloud-init gave it one
 	}
 	xmlMemory struct {
 		Unit  string `xml:"unit,attr,omitempty"`
