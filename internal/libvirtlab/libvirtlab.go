@@ -175,7 +175,8 @@ func users(dir string) error {
 // StartDaemon starts libvirtd and waits until it answers.
 func (lab *Lab) StartDaemon(args ...string) {
 	lab.t.Helper()
-	lab.daemon = exec.Command("libvirtd", append([]string{"-f", "/etc/libvirt/libvirtd.conf"}, args...)...)
+	// Its lock lies in /run by itself, where another lab's, or this machine's, holds it.
+	lab.daemon = exec.Command("libvirtd", append([]string{"-f", "/etc/libvirt/libvirtd.conf", "-p", "/run/libvirt/libvirtd.pid"}, args...)...)
 	lab.daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := lab.daemon.Start(); err != nil {
 		lab.t.Fatal(err)
