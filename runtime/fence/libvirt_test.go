@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -73,11 +74,62 @@ func TestMachines(t *testing.T) {
 				t.Errorf("a machine that isn't there: %+v", res)
 			}
 		}
+		// A machine whose memory is saved is off, and would go on with what it
+		// believed: it is turned off for good.
+		ask(func(l *libvirt.Libvirt) error {
+			dom, err := l.DomainLookupByName("test")
+			if err == nil {
+				err = l.DomainCreate(dom)
+			}
+			if err == nil {
+				err = l.DomainManagedSave(dom, 0)
+			}
+			return err
+		})
+		f := device(uri, spec.FenceOff)[0]
+		m := newMachine(&f, "n2", slog.New(slog.DiscardHandler))
+		if off, err := m.isOff(t.Context()); off || err == nil || !strings.Contains(err.Error(), "its memory is saved") {
+			t.Errorf("a machine that is saved is off: %v, %v", off, err)
+		}
+		if res := run("n2", uri, spec.FenceOff); !res.OK {
+			t.Errorf("a machine that is saved: %+v", res)
+		}
+		if off, err := m.isOff(t.Context()); !off || err != nil {
+			t.Errorf("a machine that was saved is off: %v, %v", off, err)
+		}
+		// One that goes away by itself after it was seen may run elsewhere.
+		transient := func(l *libvirt.Libvirt) error {
+			_, err := l.DomainCreateXML(`<domain type="test"><name>gone</name><memory>1024</memory><os><type>hvm</type></os></domain>`, 0)
+			return err
+		}
+		ask(transient)
+		m = newMachine(&f, "n4", slog.New(slog.DiscardHandler))
+		if off, err := m.isOff(t.Context()); off || err != nil {
+			t.Errorf("a machine that runs is off: %v, %v", off, err)
+		}
+		ask(func(l *libvirt.Libvirt) error {
+			dom, err := l.DomainLookupByName("gone")
+			if err == nil {
+				err = l.DomainDestroy(dom)
+			}
+			return err
+		})
+		if err := m.off(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if off, err := m.isOff(t.Context()); off || err == nil || !strings.Contains(err.Error(), "may have moved") {
+			t.Errorf("a machine that is gone is off: %v, %v", off, err)
+		}
+		for reason, want := range map[libvirt.DomainPausedReason]bool{libvirt.DomainPausedUser: false, libvirt.DomainPausedMigration: true, libvirt.DomainPausedPostcopy: true} {
+			if moves(int32(libvirt.DomainPaused), int32(reason)) != want || moves(int32(libvirt.DomainRunning), int32(reason)) {
+				t.Errorf("%v: moves = %v", reason, !want)
+			}
+		}
 		lab.StopDaemon()
 		if res := run("n2", uri, spec.FenceOff); res.OK || !strings.Contains(res.Err, "no libvirtd runs") {
 			t.Errorf("without libvirtd: %+v", res)
 		}
-		f := device("qemu+rsh://h/system", "off")[0]
+		f = device("qemu+rsh://h/system", "off")[0]
 		if got := r.Check(&f); len(got) != 1 {
 			t.Errorf("check: %q", got)
 		}
