@@ -60,6 +60,9 @@ func TestTornBatches(t *testing.T) {
 			}
 		}
 	}
+	bad := slices.Clone(data)
+	bad[all-1] = 0
+	dropped("a zero for the last byte alone", bad)
 	last := bytes.LastIndexByte(data[:all-1], '\n') + 1
 	for from := 0; from < two; from += sector {
 		for to := from + 1; to < last; to += sector {

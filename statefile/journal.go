@@ -75,7 +75,7 @@ func DecodeJournal(data []byte, keys Keys) (j *Journal, err error) {
 	for n := 1; len(data) > 0; n++ {
 		text, rest, whole := bytes.Cut(data, []byte("\n"))
 		if !whole {
-			if cut := len(text) - 1; cut > 0 {
+			if cut := len(text) - 1; cut > 0 && text[cut] != 0 { // zero: its page was not written yet
 				if _, _, err := checkRecord(text[:cut], j.Chain.Sum); err == nil { // all of it was there
 					return nil, fmt.Errorf("%w in record %d, byte %d: its end was changed", ErrDamaged, n, j.Size)
 				}
