@@ -1,6 +1,7 @@
 package gitstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/memory"
+
 	"github.com/clusterplan/clusterplan/internal/gittest"
 	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/remote"
 )
 
 func do(t testing.TB, errs ...error) {
@@ -359,6 +366,57 @@ func TestDamaged(t *testing.T) {
 	do(t, os.WriteFile(filepath.Join(srv.dir, "hooks/pre-receive"), []byte(hook), 0o700))
 	if _, err := srv.open(t, k).Lock(t.Context(), statefile.LockRequest{}); err == nil || !strings.Contains(err.Error(), "hook declined") {
 		t.Error(err)
+	}
+}
+
+// A server that lost an object: what the commit names is not there, which is not as
+// if it did not name it. It would be nobody's lock, or a journal without its end.
+func TestLostObjects(t *testing.T) {
+	image := &remote.Image{Lineage: "a", State: []byte("state"), Journal: []byte("one")}
+	first, err := new(tip).next(image, nil, "ann", "first")
+	do(t, err)
+	grown := *image
+	grown.Journal = []byte("one, two")
+	c, err := first.to.next(&grown, &statefile.LockInfo{ID: "l"}, "ann", "second")
+	do(t, err)
+	all := memory.NewStorage()
+	for _, pack := range [][]byte{first.pack, c.pack} {
+		do(t, packfile.UpdateObjectStorage(all, bytes.NewReader(pack)))
+	}
+	whole, err := readTip(all, c.to.commit)
+	do(t, err)
+	if whole.lock == nil || string(whole.image.Journal) != "one, two" || string(whole.image.State) != "state" {
+		t.Fatalf("%+v", whole)
+	}
+	tree, err := object.GetCommit(all, c.to.commit)
+	do(t, err)
+	root, err := tree.Tree()
+	do(t, err)
+	needed := map[plumbing.Hash]bool{root.Hash: true}
+	entries := object.NewTreeWalker(root, true, nil)
+	defer entries.Close()
+	for {
+		_, e, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		do(t, err)
+		needed[e.Hash] = true
+	}
+	if len(needed) != 7 {
+		t.Fatal(needed)
+	}
+	for gone := range needed {
+		some := memory.NewStorage()
+		for h, o := range all.Objects {
+			if h != gone {
+				_, err := some.SetEncodedObject(o)
+				do(t, err)
+			}
+		}
+		if got, err := readTip(some, c.to.commit); !errors.Is(err, statefile.ErrDamaged) {
+			t.Errorf("without %s: %v, %+v", gone, err, got)
+		}
 	}
 }
 

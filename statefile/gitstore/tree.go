@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -68,21 +69,24 @@ func decode(from storer.EncodedObjectStorer, commit plumbing.Hash) (*tip, error)
 	if err != nil {
 		return nil, err
 	}
+	// What a tree names and nobody has is not as if it did not name it: without
+	// its lock the state would be anybody's.
 	file := func(in *object.Tree, name string) ([]byte, plumbing.Hash, error) {
-		f, err := in.File(name)
-		if errors.Is(err, object.ErrFileNotFound) {
+		e := entry(in, name)
+		if e == nil {
 			return nil, plumbing.ZeroHash, nil
 		}
+		b, err := object.GetBlob(from, e.Hash)
 		if err != nil {
-			return nil, plumbing.ZeroHash, err
+			return nil, plumbing.ZeroHash, fmt.Errorf("its %s: %w", name, err)
 		}
-		r, err := f.Reader()
+		r, err := b.Reader()
 		if err != nil {
 			return nil, plumbing.ZeroHash, err
 		}
 		defer r.Close()
 		data, err := io.ReadAll(r)
-		return data, f.Hash, err
+		return data, e.Hash, err
 	}
 	var is form
 	text, _, err := file(tree, nameForm)
@@ -114,12 +118,13 @@ func decode(from storer.EncodedObjectStorer, commit plumbing.Hash) (*tip, error)
 	if t.image.State, t.state, err = file(tree, nameState); err != nil {
 		return nil, err
 	}
-	pieces, err := tree.Tree(nameJournal)
-	if errors.Is(err, object.ErrDirectoryNotFound) {
+	journal := entry(tree, nameJournal)
+	if journal == nil {
 		return t, nil
 	}
+	pieces, err := object.GetTree(from, journal.Hash)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("its %s: %w", nameJournal, err)
 	}
 	for i, e := range pieces.Entries {
 		if e.Name != pieceName(i) {
@@ -133,6 +138,15 @@ func decode(from storer.EncodedObjectStorer, commit plumbing.Hash) (*tip, error)
 		t.pieces = append(t.pieces, piece{hash, len(t.image.Journal)})
 	}
 	return t, nil
+}
+
+// entry is what a tree has under a name; nil: nothing.
+func entry(in *object.Tree, name string) *object.TreeEntry {
+	i := slices.IndexFunc(in.Entries, func(e object.TreeEntry) bool { return e.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &in.Entries[i]
 }
 
 func pieceName(i int) string { return fmt.Sprintf("%06d", i+1) }
