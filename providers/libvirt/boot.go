@@ -52,7 +52,7 @@ func (m *making) boot(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := m.note(ctx, false); err != nil {
+	if err := m.note(ctx, m.f.owner != nil && m.f.owner.Up); err != nil {
 		return err
 	}
 	return m.bootOnce(ctx)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/digitalocean/go-libvirt"
@@ -63,10 +64,22 @@ func macOf(id string, i int) string {
 // is, and it is found by the id alone.
 func fileOf(name, id, what string) string { return name + "." + id + "." + what }
 
-// isFileOf tells whether a volume is a file of the object with the id.
-func isFileOf(volume, id string) bool { return strings.Contains(volume, "."+id+".") }
+// isFileOf tells whether a volume is a file of the object with the id: one that
+// was made here. A copy or a snapshot that somebody keeps beside it is not.
+func isFileOf(volume, id string) bool {
+	_, what, _ := strings.Cut(volume, "."+id+".")
+	return whatFile.MatchString(what)
+}
 
-// ofMachine and ofVolume keep the two apart should ids meet.
+var whatFile = regexp.MustCompile(`^(disk\.qcow2|seed\.iso|volume\.qcow2|console\.log(\.[0-9]+)?)$`) // virtlogd numbers older parts
+
+// isImage tells whether a volume is an image in the cache: people call theirs
+// image-debian.qcow2, and more.
+func isImage(volume string) bool { return imageShape.MatchString(volume) }
+
+var imageShape = regexp.MustCompile("^" + imagePrefix + "[0-9a-f]{64}$")
+
+// What files of objects, and of the cache, are called.
 const (
 	diskFile    = "disk.qcow2"
 	seedFile    = "seed.iso"

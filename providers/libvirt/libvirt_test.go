@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -190,4 +191,82 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("uri %s: %v, want %q", uri, err, want)
 		}
 	}
+}
+
+// TestNotOurs: what others have in a pool, and a machine that came up long ago,
+// stay where a change of ours fails, or what is ours goes.
+func TestNotOurs(t *testing.T) {
+	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
+		const uri = "test:///default"
+		c := connected(t, uri)
+		p := configured(t, uri, map[string]cty.Value{"pool": str("default-pool")})
+		w := &world{t: t, p: p}
+		theirs := []string{"image-debian.qcow2", "data.00000000000000d1.volume.qcow2.bak", "n.00000000000000d1.disk.before"}
+		var left []string
+		in := func(f func(l *golibvirt.Libvirt, pool golibvirt.StoragePool) error) {
+			t.Helper()
+			if err := c.Do(t.Context(), "look", func(l *golibvirt.Libvirt) error {
+				pool, err := l.StoragePoolLookupByName("default-pool")
+				if err != nil {
+					return err
+				}
+				return f(l, pool)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in(func(l *golibvirt.Libvirt, pool golibvirt.StoragePool) error {
+			for _, name := range theirs {
+				if _, err := createVolume(l, pool, xmlVolume{Name: name, Capacity: &xmlBytes{Value: 1 << 20}}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		made := w.apply(addr.TypeVolume, "data", "00000000000000d1", nil, object(p, addr.TypeVolume, "data", map[string]cty.Value{"size": str("64MiB")}))
+
+		// A machine that was up is not up at the moment: the definition changes again.
+		machine := func(memory string) cty.Value {
+			return object(p, addr.TypeMachine, "m", map[string]cty.Value{"volumes": cty.ListVal([]cty.Value{str("data")}), "memory": str(memory)})
+		}
+		m := w.apply(addr.TypeMachine, "m", "00000000000000a1", nil, machine("1GiB"))
+		in(func(l *golibvirt.Libvirt, pool golibvirt.StoragePool) error {
+			if _, err := createVolume(l, pool, xmlVolume{Name: fileOf("m", "00000000000000a1", diskFile), Capacity: &xmlBytes{Value: 1 << 20}}); err != nil {
+				return err
+			}
+			f, err := p.machine(t.Context(), "00000000000000a1")
+			if err != nil {
+				return err
+			}
+			owner := *f.owner
+			owner.Up = false
+			text, err := ownerText(owner)
+			if err != nil {
+				return err
+			}
+			return l.DomainSetMetadata(f.dom, 2, golibvirt.OptString{text}, golibvirt.OptString{"clusterplan"}, golibvirt.OptString{ownerURI}, golibvirt.DomainAffectConfig)
+		})
+		m = w.read(addr.TypeMachine, "m", "00000000000000a1", m)
+		m = w.apply(addr.TypeMachine, "m", "00000000000000a1", m, machine("2GiB"))
+		w.settled(addr.TypeMachine, "m", m, machine("2GiB"))
+		if o, err := p.remains(t.Context(), "00000000000000a1", cty.NilVal); err != nil || o == nil {
+			t.Errorf("an update in place has removed the machine's disk (%v)", err)
+		}
+
+		w.apply(addr.TypeMachine, "m", "00000000000000a1", m, cty.NilVal)
+		w.apply(addr.TypeVolume, "data", "00000000000000d1", made, cty.NilVal)
+		in(func(l *golibvirt.Libvirt, pool golibvirt.StoragePool) error {
+			vols, _, err := l.StoragePoolListAllVolumes(pool, 1, 0)
+			left = nil
+			for _, v := range vols {
+				left = append(left, v.Name)
+			}
+			return err
+		})
+		slices.Sort(left)
+		slices.Sort(theirs)
+		if !slices.Equal(left, theirs) {
+			t.Errorf("there were %q of others, there are %q", theirs, left)
+		}
+	})
 }

@@ -113,8 +113,9 @@ func (p *Provider) applyMachine(ctx context.Context, req providers.ApplyRequest)
 	if m.f, err = p.machine(ctx, req.ID); err != nil {
 		return nil, err
 	}
-	if f := m.f; f != nil && f.owner != nil && !f.owner.Up && f.owner.Value != m.value() {
-		// A create that was cut off, of what the definition says no more.
+	if f := m.f; f != nil && req.Phase == providers.PhaseCreate && f.owner != nil && !f.owner.Up && f.owner.Value != m.value() {
+		// A create that was cut off, of what the definition says no more. An update
+		// says nothing of a disk that goes.
 		req.Progress("removing what an apply that was cut off has left")
 		if err := p.deleteMachine(ctx, req); err != nil {
 			return nil, err

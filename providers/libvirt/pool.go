@@ -216,7 +216,7 @@ func (p *Provider) sweep(l *libvirt.Libvirt, pool libvirt.StoragePool) error {
 		if x.Backing != nil {
 			needed[x.Backing.Path] = true
 		}
-		if strings.HasPrefix(v.Name, imagePrefix) {
+		if isImage(v.Name) {
 			paths[x.Target.Path] = v
 		}
 	}
