@@ -41,7 +41,11 @@ func (t target) String() string { return t.name }
 func parse(cfg Config) (target, error) {
 	t, err := parseURI(cfg)
 	if err != nil {
-		return t, fmt.Errorf("uri %q: %w", cfg.URI, err)
+		shown := "uri"
+		if u, bad := url.Parse(cfg.URI); bad == nil { // with a password, it isn't to be seen
+			shown = fmt.Sprintf("uri %q", u.Redacted())
+		}
+		return t, fmt.Errorf("%s: %w", shown, err)
 	}
 	return t, nil
 }
@@ -63,7 +67,7 @@ func parseURI(cfg Config) (target, error) {
 	}
 	q := u.Query()
 	if u.Path == "" {
-		return target{}, fmt.Errorf("it has no path; write for example %s/system", cfg.URI)
+		return target{}, fmt.Errorf("it has no path; write for example %s/system", u.Redacted())
 	}
 	t := target{driver: cmp.Or(q.Get("name"), (&url.URL{Scheme: scheme, Path: u.Path}).String())}
 	if (transport == "unix") != (u.Host == "") {
