@@ -81,6 +81,11 @@ func (m *making) bootOnce(ctx context.Context) error {
 			return l.DomainResume(m.f.dom)
 		}
 		started = true
+		// It boots, as the plan says: a guest that went on where it was would believe
+		// that what its node owned then is still its.
+		if err := libvirtconn.Discard(l, m.f.dom); err != nil {
+			return err
+		}
 		if err := l.DomainCreate(m.f.dom); err != nil && !alreadyActive(err) {
 			return err
 		}

@@ -183,11 +183,12 @@ func TestUnreachable(t *testing.T) {
 		"qemu+rsh://h/system":             "+rsh is not known",
 		"qemu+ssh:///system":              "a host goes with",
 		"qemu+tls://h/system?no_verify=1": "would trust any host",
-		"qemu+ssh://u:secret@h/system":    "password",
+		"qemu+ssh://u:sesame@h/system":    "password",
+		"qemu+ssh://u:sesame@h:x/system":  "no URI",
 	} {
 		p := New()
 		err := p.Configure(providertest.Default(p.Schema().Config, map[string]cty.Value{"uri": str(uri)}), providers.Env{})
-		if err == nil || !strings.Contains(err.Error(), want) {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "sesame") {
 			t.Errorf("uri %s: %v, want %q", uri, err, want)
 		}
 	}
@@ -247,7 +248,24 @@ func TestNotOurs(t *testing.T) {
 			return l.DomainSetMetadata(f.dom, 2, golibvirt.OptString{text}, golibvirt.OptString{"clusterplan"}, golibvirt.OptString{ownerURI}, golibvirt.DomainAffectConfig)
 		})
 		m = w.read(addr.TypeMachine, "m", "00000000000000a1", m)
+		in(func(l *golibvirt.Libvirt, _ golibvirt.StoragePool) error { // its host has gone down, and saved it
+			dom, err := l.DomainLookupByName("m")
+			if err == nil {
+				err = l.DomainManagedSave(dom, 0)
+			}
+			return err
+		})
 		m = w.apply(addr.TypeMachine, "m", "00000000000000a1", m, machine("2GiB"))
+		in(func(l *golibvirt.Libvirt, _ golibvirt.StoragePool) error {
+			dom, err := l.DomainLookupByName("m")
+			if err != nil {
+				return err
+			}
+			if saved, err := libvirtconn.Saved(l, dom); err != nil || saved {
+				t.Errorf("the machine was started from memory that was saved: %v", err)
+			}
+			return nil
+		})
 		w.settled(addr.TypeMachine, "m", m, machine("2GiB"))
 		if o, err := p.remains(t.Context(), "00000000000000a1", cty.NilVal); err != nil || o == nil {
 			t.Errorf("an update in place has removed the machine's disk (%v)", err)
