@@ -41,6 +41,9 @@ func (m *making) accelerator(l *libvirt.Libvirt) (string, error) {
 		if m.f != nil && m.f.owner != nil && m.f.owner.Accel != "" {
 			return m.f.owner.Accel, nil
 		}
+		if m.f != nil && m.f.x.accelerator() != "" { // one that was made elsewhere stays as it is
+			return m.f.x.accelerator(), nil
+		}
 		if m.p.kvmFailed() {
 			return AcceleratorTCG, nil
 		}

@@ -3,6 +3,7 @@ package libvirt
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -287,4 +288,68 @@ func TestNotOurs(t *testing.T) {
 			t.Errorf("there were %q of others, there are %q", theirs, left)
 		}
 	})
+}
+
+// TestRebootsAreTold: a machine that runs with less than it would start with
+// next reboots by an update, and the plan says so. One that was made elsewhere is
+// read with the accelerator that it has, and keeps it where any will do.
+func TestRebootsAreTold(t *testing.T) {
+	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
+		const uri = "test:///default"
+		c := connected(t, uri)
+		p := configured(t, uri, map[string]cty.Value{"pool": str("default-pool")})
+		w := &world{t: t, p: p}
+		v := w.apply(addr.TypeVolume, "data", "00000000000000d1", nil, object(p, addr.TypeVolume, "data", map[string]cty.Value{"size": str("64MiB")}))
+		machine := func(memory string, vcpus int64) cty.Value {
+			return object(p, addr.TypeMachine, "m", map[string]cty.Value{"volumes": cty.ListVal([]cty.Value{str("data")}), "memory": str(memory), "vcpus": cty.NumberIntVal(vcpus)})
+		}
+		m := w.apply(addr.TypeMachine, "m", "00000000000000a1", nil, machine("1GiB", 1))
+		f, err := p.machine(t.Context(), "00000000000000a1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Do(t.Context(), "set memory", func(l *golibvirt.Libvirt) error { return resize(l, f, 2<<30, 1) }); err != nil {
+			t.Fatal(err)
+		}
+		m = w.read(addr.TypeMachine, "m", "00000000000000a1", m)
+		if got := text(m.Value, "memory"); got != "1GiB" {
+			t.Errorf("it runs with 1GiB, and is read with %s", got)
+		}
+		m = w.apply(addr.TypeMachine, "m", "00000000000000a1", m, machine("2GiB", 1))
+		w.settled(addr.TypeMachine, "m", w.read(addr.TypeMachine, "m", "00000000000000a1", m), machine("2GiB", 1))
+		w.apply(addr.TypeMachine, "m", "00000000000000a1", m, cty.NilVal)
+		w.apply(addr.TypeVolume, "data", "00000000000000d1", v, cty.NilVal)
+
+		q := configured(t, lab.URI, nil)
+		const id = "01234567-89ab-4def-8123-456789abcdef"
+		define(t, lab, `<domain type="qemu"><name>old</name><uuid>`+id+`</uuid><memory unit="MiB">64</memory><os><type>hvm</type></os></domain>`)
+		old := object(q, addr.TypeMachine, "old", map[string]cty.Value{"memory": str("64MiB"), "accelerator": str(AcceleratorKVM)})
+		found, err := q.Import(t.Context(), providers.ImportRequest{Addr: at(addr.TypeMachine, "old"), Type: addr.TypeMachine, ID: "old", Config: old})
+		if err != nil || text(found.Object.Value, "accelerator") != AcceleratorTCG {
+			t.Errorf("a machine under emulation is read as %+v, %v", found.Object, err)
+		}
+		f, err = q.machine(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := q.conn.Do(t.Context(), "look", func(l *golibvirt.Libvirt) error {
+			got, err := (&making{p: q, f: f, want: machineSpec{Accelerator: AcceleratorAuto}}).accelerator(l)
+			if err == nil && got != AcceleratorTCG {
+				t.Errorf("a machine under emulation is to run with %q", got)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		lab.Virsh("undefine", "old")
+	})
+}
+
+func define(t *testing.T, lab *libvirtlab.Lab, text string) {
+	t.Helper()
+	file := filepath.Join(lab.Dir, "domain.xml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lab.Virsh("define", file)
 }

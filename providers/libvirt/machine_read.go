@@ -3,6 +3,7 @@ package libvirt
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,6 +89,9 @@ func (p *Provider) readMachine(ctx context.Context, id string, prior, config cty
 	attrs["name"], attrs["provider"] = cty.StringVal(f.x.Name), cty.StringVal(Name)
 	attrs["memory"] = cty.StringVal(sizeText(f.x.Memory.bytes(), text(v, "memory")))
 	attrs["vcpus"] = cty.NumberIntVal(int64(f.x.VCPU))
+	if a := f.x.accelerator(); f.owner == nil && a != "" && text(v, "accelerator") != AcceleratorAuto { // nobody has noted it
+		attrs["accelerator"] = cty.StringVal(a)
+	}
 	attrs["uuid"] = cty.StringVal(uuidText(f.dom.UUID))
 	attrs["console"], attrs["ssh_host_key"] = cty.NullVal(cty.String), cty.NullVal(cty.String)
 	if f.owner != nil && f.owner.Key != "" {
@@ -128,6 +132,15 @@ func (p *Provider) readMachine(ctx context.Context, id string, prior, config cty
 			if f.owner != nil && !f.owner.Up {
 				o.Health = append(o.Health, healthNotUp)
 			}
+			// What it has counts, not what it would start with next: to get that it
+			// reboots, and the plan is to say so.
+			now, err := l.DomainGetXMLDesc(f.dom, 0)
+			var x xmlMachine
+			if err = errors.Join(err, fromXML(now, &x)); err != nil {
+				return err
+			}
+			attrs["memory"] = cty.StringVal(sizeText(x.Memory.bytes(), text(v, "memory")))
+			attrs["vcpus"] = cty.NumberIntVal(int64(x.VCPU))
 		case libvirt.DomainPaused, libvirt.DomainPmsuspended:
 			o.Health = append(o.Health, healthPaused)
 		default:

@@ -253,6 +253,11 @@ func (b *xmlBytes) bytes() int64 {
 	return b.Value * unitBytes(b.Unit, 1)
 }
 
+// accelerator is what the machine runs with; "": a driver that runs nothing.
+func (m *xmlMachine) accelerator() string {
+	return map[string]string{"kvm": AcceleratorKVM, "qemu": AcceleratorTCG}[m.Type]
+}
+
 func unitBytes(unit string, none int64) int64 {
 	switch unit {
 	case "b", "bytes":
