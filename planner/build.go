@@ -85,7 +85,9 @@ type builder struct {
 	// remember: the state has to learn of a prevent_destroy, or of what is sensitive,
 	// though nothing else changes.
 	remember bool
-	fresh    bool // there is no cluster yet: quorum rules do not apply
+	// unmade: as far as the state knows there is no cluster yet. fresh: nor is there
+	// one that a first apply formed before it was cut off, so no quorum to keep.
+	unmade, fresh bool
 }
 
 // Build works out the plan. Diagnostics with an error come with a plan that

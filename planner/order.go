@@ -239,7 +239,7 @@ func (o *orderer) stranger(it *item) bool {
 		return true
 	}
 	live := o.in.World.Live
-	return o.fresh && (live == nil || !slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool { return m.Spec.ID == it.id }))
+	return o.unmade && (live == nil || !slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool { return m.Spec.ID == it.id }))
 }
 
 // fence makes a fence's unit.
@@ -472,10 +472,10 @@ func (o *orderer) needQuorum(k Key) {
 			o.g.AddEdge(gateQuorum, markUp, graph.Soft)
 		}
 		if o.cluster != nil && o.cluster.Action == "create" {
-			// Enough joins make a majority of what is planned; one that fails
-			// keeps nobody else from going on.
+			// Enough joins make a majority of what is planned, with those that vote
+			// already; one that fails keeps nobody else from going on.
 			o.g.AddEdge(gateQuorum, o.cluster.Key, graph.Hard)
-			votes := 0
+			votes, have := 0, o.stayingVotes()
 			for _, u := range o.joins {
 				if u.Votes > 0 {
 					votes++
@@ -483,9 +483,9 @@ func (o *orderer) needQuorum(k Key) {
 				}
 			}
 			if o.after.Cluster.Quorum.Model == spec.MajorityNodeSet {
-				gate.Any = votes/2 + 1
+				gate.Any = max((votes+have)/2+1-have, 0)
 			} else {
-				gate.Any = min(1, votes)
+				gate.Any = max(min(1, votes)-have, 0)
 			}
 			for _, k := range gate.Of {
 				o.g.AddEdge(gateQuorum, k, graph.Soft)

@@ -132,3 +132,18 @@ func (b *builder) voters() map[addr.Address]*voter {
 	}
 	return out
 }
+
+// stayingVotes are the votes of a cluster that a first apply had formed before it
+// was cut off: of nodes that stay, and that none of the joins is of.
+func (o *orderer) stayingVotes() int {
+	if o.fresh {
+		return 0
+	}
+	have := 0
+	for a := range o.voters() {
+		if it := o.at[a]; it != nil && it.want != nil && o.units[Key{a, StageJoin}] == nil {
+			have++
+		}
+	}
+	return have
+}

@@ -18,7 +18,9 @@ import (
 // settings works out the cluster before and after as spec's types.
 func (b *builder) settings() {
 	live := b.in.World.Live
-	b.fresh = b.in.State.Cluster == nil || b.at[addr.Cluster()] == nil || b.at[addr.Cluster()].change.Action() == "create"
+	b.unmade = b.in.State.Cluster == nil || b.at[addr.Cluster()] == nil || b.at[addr.Cluster()].change.Action() == "create"
+	formed := live != nil && slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool { return m.State == "voter" })
+	b.fresh = b.unmade && !formed
 	switch {
 	case live != nil:
 		b.before.Cluster = live.Cluster

@@ -164,6 +164,80 @@ func TestFirstApplyGoneOnWithByAnotherProgram(t *testing.T) {
 	}
 }
 
+// A first apply that is cut off once its cluster has formed leaves a quorum like
+// any other: what the next definition and program ask for never takes it away, and
+// where no order could keep it, the plan is refused.
+func TestFirstApplyCutOffKeepsItsQuorum(t *testing.T) {
+	two := strings.Replace(threeNodes, "node \"n3\" { provider = local }\n", "", 1)
+	for _, next := range []struct {
+		name, then, program string
+		refused             bool // at some write
+	}{
+		{"another program", two + twoGroups, "p2", true},
+		{"another address", anew(two, "n1"), "p1", false},
+		{"another node", strings.Replace(two, `node "n1"`, `node "n3"`, 1), "p1", false},
+		{"a node more, another program", threeNodes, "p2", false},
+	} {
+		t.Run(next.name, func(t *testing.T) {
+			refused := false
+			for k := 1; ; k++ {
+				l := newLab(t)
+				l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+				l.journal.killAt = k
+				if _, _, err := l.apply(l.load(two), ""); err == nil {
+					if refused != next.refused {
+						t.Errorf("refused at some write: %v", refused)
+					}
+					return // that many writes there are not
+				}
+				l.journal.dead, l.journal.killAt, l.world.Program = false, 0, next.program
+				def := l.load(next.then)
+				if p := l.plan(def, ""); !p.Errored {
+					l.must(def, "")
+					l.settled(def)
+				} else if p.Quorum == nil || !p.Quorum.Lost || !l.world.Quorum() {
+					t.Errorf("refused: %v", p.Diagnostics)
+				} else {
+					refused = true
+				}
+				if t.Failed() || len(l.world.Violations()) > 0 {
+					t.Fatalf("killed at write %d: %v", k, l.world.Violations())
+				}
+			}
+		})
+	}
+}
+
+// A first apply that was cut off once a node had voted is gone on with by those who
+// come, also by another program: one that fails keeps nobody else from it, for the
+// vote that is there counts. It keeps the voter from its restart.
+func TestFirstApplyGoneOnWithoutOneNode(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+	l.world.Fail = func(c plannertest.Call) error {
+		l.journal.dead = l.journal.dead || c.Phase == providers.PhaseBootstrap // and with it its result
+		return nil
+	}
+	if _, _, err := l.apply(def, ""); !errors.Is(err, errKilled) {
+		t.Fatal(err)
+	}
+	l.journal.dead, l.world.Program = false, "p2"
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Addr.Name == "n3" && c.Phase == providers.PhaseJoin {
+			return errors.New("no way to it")
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	if err != nil || len(res.Failed) != 2 || !errors.Is(res.Failed[1].Err, providers.ErrNoQuorum) || len(res.Skipped) > 0 || len(l.world.Groups) != 2 {
+		t.Errorf("%v: failed %v, skipped %v, %d groups", err, res.Failed, res.Skipped, len(l.world.Groups))
+	}
+	l.world.Fail = nil
+	l.must(def, "")
+	l.settled(def)
+}
+
 // What was begun is given up by the next definition, and that is cut off as
 // well: whatever was there by then is still known, and goes.
 func TestKilledWhileItIsGivenUp(t *testing.T) {

@@ -215,7 +215,7 @@ func inOf(u *planner.Unit, k planner.Key) bool {
 
 func tooFew(v *vertex) error {
 	if v.unit.Key.Stage == planner.StageGate {
-		return fmt.Errorf("only %d of %d voting nodes could join, and a majority takes %d; mend the nodes that failed and apply again", v.anyDone+v.anyOpen, len(v.unit.Of), v.unit.Any)
+		return fmt.Errorf("only %d of %d voting nodes could join, and a majority takes %d of them; mend the nodes that failed and apply again", v.anyDone+v.anyOpen, len(v.unit.Of), v.unit.Any)
 	}
 	return fmt.Errorf("no node's agent was started; mend what is said of the nodes and apply again")
 }
