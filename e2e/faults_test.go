@@ -261,7 +261,7 @@ func TestExamples(t *testing.T) {
 		names = append(names, filepath.Base(filepath.Dir(file)))
 	}
 	for _, name := range names {
-		if name == "quickstart" || name == "cluster-aware" || name == "ssh" { // these have tests of their own
+		if name == "quickstart" || name == "cluster-aware" || name == "ssh" || name == "libvirt" { // these have tests of their own
 			continue
 		}
 		t.Run(name, func(t *testing.T) {

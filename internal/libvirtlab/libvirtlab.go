@@ -42,6 +42,9 @@ var Needs = map[string]string{
 	"iptables":           "iptables",
 }
 
+// Inside tells whether this is a test that Run runs, in its namespaces.
+func Inside() bool { return os.Getenv(inside) != "" }
+
 // Run has the calling test run once more, in namespaces of its own, and f there
 // with a lab. It has to be the first that a test does. It skips the test where
 // programs or rights are missing, and says which.
