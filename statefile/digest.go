@@ -67,14 +67,16 @@ func (s *State) OutputDigest(name string, typ, value []byte) string {
 }
 
 // hides tells whether an attribute that the definition calls sensitive is kept as a
-// digest. By what all others say the cluster is arranged and reached: nodes and
-// groups are found, placed and shown by it, also without the definition.
+// digest. By what all others say the cluster is arranged and reached: nodes, machines
+// and groups are found, placed and shown by it, also without the definition.
 func (o *Object) hides(name string) bool {
 	switch {
 	case o.Addr.IsResource():
 		return name != "name"
 	case o.Addr.Type == addr.TypeFence:
 		return name == "parameters"
+	case o.Addr.Type == addr.TypeMachine && (name == "cloud_init" || name == "cmdline"):
+		return true // what it boots with: passwords and tokens
 	}
 	return name == "description"
 }

@@ -78,6 +78,12 @@ func TestDigests(t *testing.T) {
 			t.Errorf("it fits its type no more: %s", seen)
 		}
 	}
+	// What a machine boots with is hidden, what it is found and reached by is not.
+	m := Object{Addr: addr.Address{Type: addr.TypeMachine, Name: "m"}, Attributes: json.RawMessage(`{"address":"10.0.0.2","cloud_init":{"enabled":true,"user_data":"hush"},"cmdline":"token=hush","name":"m"}`),
+		Sensitive: []string{"address", "cloud_init", "cmdline", "name"}}
+	if seen := string(m.hidden(s.DigestKey).Attributes); strings.Contains(seen, "hush") || !strings.Contains(seen, `"address":"10.0.0.2"`) || !strings.Contains(seen, `"name":"m"`) {
+		t.Errorf("a machine: %s", seen)
+	}
 	// Another state's digests are others.
 	s.DigestKey = NewDigestKey()
 	if other, err := Marshal(&s); err != nil || bytes.Contains(other, one.Attributes) {

@@ -59,7 +59,7 @@ func known(a addr.Address, v cty.Value) error {
 			return true, nil
 		}
 		if _, is := spec.IsDigest(e.AsString()); is {
-			return false, fmt.Errorf("%s of %s is sensitive and stays as it is (ignore_changes), but the state has only a digest of it; plan again once the cluster tells what it has", schema.PathString(path), a)
+			return false, fmt.Errorf("%s of %s is sensitive and stays as it is (ignore_changes), but the state has only a digest of it; plan again once the cluster tells what it has, or give it in the definition and don't ignore it for one apply", schema.PathString(path), a)
 		}
 		return true, nil
 	})

@@ -122,11 +122,22 @@ func Live(ctx context.Context, registry *providers.Registry, world *planner.Worl
 func collect(cfg Config, world planner.World) ([]target, error) {
 	var out []target
 	// By what the definition has, the secrets of what it had are known where they are
-	// the same. An object may have another address there.
+	// the same. An object may have another address there, and the secret be none any more.
+	secret := map[string]bool{}
+	for i := range cfg.State.Objects {
+		if o := &cfg.State.Objects[i]; len(o.Sensitive) > 0 {
+			secret[o.Type] = true
+		}
+	}
+	for _, p := range cfg.Pending {
+		if p.Object != nil && len(p.Object.Sensitive) > 0 {
+			secret[p.Object.Type] = true
+		}
+	}
 	like := map[string][]cty.Value{}
 	if cfg.Definition != nil {
 		for i := range cfg.Definition.Objects {
-			if o := &cfg.Definition.Objects[i]; schema.IsSensitive(o.Value) {
+			if o := &cfg.Definition.Objects[i]; secret[o.Type] {
 				like[o.Type] = append(like[o.Type], o.Value)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
@@ -40,14 +41,17 @@ var secretTexts = []string{"user_data", "network_config"}
 
 func textDigest(s string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
 
-// unsealed puts the texts of known back where they are what the digests say.
+// unsealed puts the texts of known back where they are what the digests say. Where
+// the state has only a digest of its own, the two can't be told apart: that stays, and
+// stands for what the machine was made with. No digest is ever a text for a machine.
 func unsealed(v, known cty.Value) cty.Value {
 	if known == cty.NilVal || known.IsNull() || !known.IsKnown() {
 		return v
 	}
 	attrs := v.AsValueMap()
 	for _, name := range secretTexts {
-		if s := text(known, name); s != "" && textDigest(s) == text(v, name) {
+		s, has := text(known, name), text(v, name)
+		if _, is := spec.IsDigest(s); s != "" && has != "" && (is || textDigest(s) == has) {
 			attrs[name] = cty.StringVal(s)
 		}
 	}

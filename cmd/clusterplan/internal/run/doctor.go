@@ -69,7 +69,7 @@ func (s *Session) examine(ctx context.Context, def *lang.Definition) []providers
 			e.ID, e.Prior = have.ID, &providers.Object{ID: have.ID, Private: have.Private}
 			if p, err := s.registry.Provider(o.Provider); err == nil {
 				if shape, ok := p.Schema().Objects[o.Type]; ok {
-					e.Prior.Value, _ = schema.FromJSON(have.Attributes, schema.Type(shape))
+					e.Prior.Value, _ = schema.FromJSON(s.Snap.State.Known(have, o.Value), schema.Type(shape))
 				}
 			}
 		}

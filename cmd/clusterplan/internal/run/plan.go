@@ -275,7 +275,7 @@ func (s *Session) knownOf(state *statefile.State) lang.Known {
 	for i := range state.Objects {
 		o := &state.Objects[i]
 		if t, ok := types[o.Provider+"/"+o.Type]; ok && (o.Addr.Type == addr.TypeNode || addr.Machinery(o.Addr.Type) && len(o.Phases) == 0) {
-			if v, err := schema.FromJSON(o.Attributes, t); err == nil {
+			if v, err := schema.FromJSON(state.Known(o), t); err == nil {
 				nodes[o.Addr] = v
 			}
 		}

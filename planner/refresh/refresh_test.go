@@ -1,0 +1,58 @@
+package refresh
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/lang"
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
+)
+
+type shaped struct{ providers.Provider }
+
+func (shaped) Schema() providers.Schema {
+	return providers.Schema{Objects: map[string]spec.Schema{addr.TypeMachine: {Name: addr.TypeMachine,
+		Blocks: []spec.Block{{Name: "cloud_init", Attributes: []spec.Attribute{{Name: "user_data", Type: spec.TypeString}}}}}}}
+}
+
+// What the state has a digest of is known by the definition's value, also where that
+// is no secret there any more: else a machine would be made anew for it.
+func TestSecretsByTheDefinition(t *testing.T) {
+	a := addr.Address{Type: addr.TypeMachine, Name: "m"}
+	st := statefile.State{Lineage: "l", Objects: []statefile.Object{{Addr: a, Type: a.Type, Provider: "p", ID: "1", Sensitive: []string{"cloud_init"},
+		Attributes: json.RawMessage(`{"cloud_init":{"user_data":"hush"}}`)}}}
+	text, err := statefile.Marshal(&st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := statefile.Unmarshal(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		defined cty.Value
+		same    bool
+	}{
+		{cty.StringVal("hush").Mark(schema.Sensitive), true},
+		{cty.StringVal("hush"), true},
+		{cty.StringVal("other"), false},
+	} {
+		def := &lang.Definition{Objects: []lang.Object{{Addr: a, Type: a.Type, Provider: "p",
+			Value: cty.ObjectVal(map[string]cty.Value{"cloud_init": cty.ObjectVal(map[string]cty.Value{"user_data": c.defined})})}}}
+		found, err := collect(Config{State: *kept, Definition: def, Providers: providers.NewRegistry(map[string]providers.Provider{"p": shaped{}})}, planner.World{})
+		if err != nil || len(found) != 1 {
+			t.Fatal(found, err)
+		}
+		was := found[0].prior.Value.GetAttr("cloud_init").GetAttr("user_data")
+		if _, digest := spec.IsDigest(was.AsString()); digest == c.same || c.same != (was.AsString() == "hush") {
+			t.Errorf("%#v: it was %#v", c.defined, was)
+		}
+	}
+}
