@@ -35,7 +35,7 @@ func (f files) Read(ctx context.Context, name string) ([]byte, error) {
 	if strings.HasSuffix(name, "/"+providers.AgentLog) {
 		how = fmt.Sprintf("tail -c %d", logEnd)
 	}
-	out, err := f.h.run(ctx, fmt.Sprintf("f=%s\nif [ -e \"$f\" ] || [ -L \"$f\" ]; then echo there; %s -- \"$f\"; else echo none; fi", quote(f.abs(name)), how))
+	out, err := f.h.run(ctx, fmt.Sprintf("%sf=%s\nif [ -e \"$f\" ] || [ -L \"$f\" ]; then echo there; %s -- \"$f\"; else seeable \"$f\"; echo none; fi", seeable, quote(f.abs(name)), how))
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (f files) List(ctx context.Context, dir string) ([]string, error) {
 	case providers.NodesDir:
 		return slices.Clone(l.nodes), nil
 	}
-	out, err := f.h.run(ctx, fmt.Sprintf("cd %s 2>/dev/null || exit 0\nls -1A", quote(f.abs(dir))))
+	out, err := f.h.run(ctx, fmt.Sprintf("%sf=%s\n[ -e \"$f\" ] || { seeable \"$f\"; exit 0; }\ncd \"$f\" && ls -1A", seeable, quote(f.abs(dir))))
 	if err != nil {
 		return nil, err
 	}

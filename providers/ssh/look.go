@@ -54,30 +54,52 @@ const showProcess = `show() { # WORD PID
 }
 `
 
+// seeable ends the script, unless a path that can't be seen is surely not there: a
+// directory above it may not be looked into, a file system may not answer, and a
+// link may lead to a disk that isn't mounted. None of that is a node that is gone.
+const seeable = `seeable() { # PATH, absolute
+	a=$1 c=
+	while ! [ -e "$a" ]; do
+		[ ! -L "$a" ] || { echo "$a is a link to what isn't there" >&2; exit 1; }
+		c=${a##*/} a=${a%/*}
+		a=${a:-/}
+	done
+	if [ -d "$a" ] && [ -x "$a" ]; then
+		ls -a "$a" 2>/dev/null | grep -qxF -e "$c" || return 0
+		echo "$1 can't be looked at: $a has $c, which can't be read" >&2
+	else
+		echo "$1 can't be looked at: $a: permission denied, or no directory" >&2
+	fi
+	exit 1
+}
+`
+
 func (h *host) lookScript() string {
 	var b strings.Builder
-	b.WriteString("umask 077\n" + showProcess)
+	b.WriteString("umask 077\n" + showProcess + seeable)
 	fmt.Fprintf(&b, "echo facts $(uname -s -m) $(id -u) $([ -d /run/systemd/system ] && command -v systemctl)\n")
 	b.WriteString("command -v tar >/dev/null || { echo 'there is no tar' >&2; exit 1; }\n")
-	fmt.Fprintf(&b, "if [ -d %[1]s ] && ! cd %[1]s; then exit 1; fi\n", quote(h.root))
-	fmt.Fprintf(&b, "if ! cd %s 2>/dev/null; then echo TAR; exit 0; fi\n", quote(h.root))
-	fmt.Fprintf(&b, `for f in %s/*; do [ -f "$f" ] && echo "program ${f##*/}"; done
+	fmt.Fprintf(&b, "top=%s\nif ! [ -e \"$top\" ]; then seeable \"$top\"; echo TAR; exit 0; fi\ncd \"$top\" || exit 1\n", quote(h.root))
+	fmt.Fprintf(&b, `for d in %[1]s %[2]s; do [ ! -e $d ] && seeable "$top/$d" || ls $d/ >/dev/null || exit 1; done
+for f in %[1]s/*; do [ -f "$f" ] && echo "program ${f##*/}"; done
 set --
 units=
-for d in %s/*; do
-	[ -d "$d" ] || continue
+for d in %[2]s/*; do
+	if [ ! -d "$d" ]; then [ -e "$d" ] || [ "$d" = '%[2]s/*' ] || seeable "$top/$d"; continue; fi
+	cd "$d" && [ -r . ] && cd "$top" || { echo "$top/$d: permission denied" >&2; exit 1; }
 	n=${d##*/}
 	echo "node $n"
-	for f in %s; do
+	for f in %[3]s; do
 		if [ -f "$d/$f" ] || [ -L "$d/$f" ]; then set -- "$@" "$d/$f"; fi
 	done
-	u=clusterplan-$n%s.service
-	if [ -f %s"$u" ]; then set -- "$@" %s"$u"; units="$units $u"; fi
-	p=; [ -f "$d/%s" ] && read -r p <"$d/%s"
+	u=clusterplan-$n%[4]s.service
+	if [ -f %[5]s"$u" ]; then set -- "$@" %[5]s"$u"; units="$units $u"; fi
+	p=; [ -f "$d/%[6]s" ] && read -r p <"$d/%[6]s"
 	[ -n "$p" ] && show "agent $n" "$p"
-	p=; [ -f "$d/%s" ] && read -r p <"$d/%s"
+	p=; [ -f "$d/%[7]s" ] && read -r p <"$d/%[7]s"
 	[ -n "$p" ] && show "watcher $n" "$p"
 done
+for f; do echo "file $f"; done
 if [ -n "$units" ] && [ -d /run/systemd/system ]; then
 	echo units
 	systemctl show -p Id -p ActiveState -p UnitFileState -p MainPID $units
@@ -85,8 +107,7 @@ if [ -n "$units" ] && [ -d /run/systemd/system ]; then
 fi
 echo TAR
 [ $# = 0 ] || tar -cf - "$@" 2>/dev/null || :
-`, providers.BinDir, providers.NodesDir, strings.Join(looked, " "), suffix(h.root), unitDir, unitDir,
-		providers.AgentPIDFile, providers.AgentPIDFile, supervisorPID, supervisorPID)
+`, providers.BinDir, providers.NodesDir, strings.Join(looked, " "), suffix(h.root), unitDir, providers.AgentPIDFile, supervisorPID)
 	return b.String()
 }
 
@@ -140,6 +161,7 @@ func parseLook(out []byte) (*look, facts, error) {
 		return nil, f, errors.New("it ends too early")
 	}
 	lines := strings.Split(string(head), "\n")
+	var there []string
 	inUnits := false
 	var unit map[string]string
 	for i := 0; i < len(lines); i++ {
@@ -190,6 +212,8 @@ func parseLook(out []byte) (*look, facts, error) {
 				}
 				into[name] = p
 			}
+		case "file":
+			there = append(there, value)
 		case "units":
 			inUnits = true
 		}
@@ -219,6 +243,12 @@ func parseLook(out []byte) (*look, facts, error) {
 			e = l.files[path.Clean(hd.Linkname)]
 		}
 		l.files[name] = e
+	}
+	for _, name := range there { // one that can't be read is not one that is gone
+		_, ok := l.files[path.Clean(name)]
+		if passing := strings.HasSuffix(name, "/"+providers.AgentPIDFile) || strings.HasSuffix(name, "/"+supervisorPID); !ok && !passing {
+			return nil, f, fmt.Errorf("%s is there and could not be read", name)
+		}
 	}
 	return l, f, nil
 }
