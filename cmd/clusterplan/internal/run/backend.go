@@ -294,6 +294,15 @@ func (s *Session) setBackend(ctx context.Context) (said []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if before.Lineage != "" {
+		snap, err := from.Read(ctx)
+		if err == nil {
+			err = before.expects(snap.State.Lineage)
+		}
+		if err != nil {
+			return nil, interrupted(ctx, err)
+		}
+	}
 	if !s.opts.Migrate {
 		snap, err := from.Read(ctx)
 		if err == nil && now.Type == before.Type && now.Type == "local" && snap.State.Lineage != "" {
@@ -334,12 +343,19 @@ func (s *Session) broughtAway() error {
 // expected refuses a state elsewhere that is gone, or another cluster's, where one was
 // seen before: as if there were none, everything would be made a second time.
 func (s *Session) expected(lineage string) error {
-	if s.used == nil || s.used.Type == "local" || s.used.Lineage == "" || s.used.Lineage == lineage {
+	if s.used == nil {
 		return nil
 	}
-	err := fmt.Errorf("the state is gone: %s had one of lineage %s, and has none now", s.used.where(), s.used.Lineage)
+	return s.used.expects(lineage)
+}
+
+func (u *used) expects(lineage string) error {
+	if u.Type == "local" || u.Lineage == "" || u.Lineage == lineage {
+		return nil
+	}
+	err := fmt.Errorf("the state is gone: %s had one of lineage %s, and has none now", u.where(), u.Lineage)
 	if lineage != "" {
-		err = fmt.Errorf("%w: %s had a state of lineage %s, and has one of %s now", statefile.ErrLineage, s.used.where(), s.used.Lineage, lineage)
+		err = fmt.Errorf("%w: %s had a state of lineage %s, and has one of %s now", statefile.ErrLineage, u.where(), u.Lineage, lineage)
 	}
 	return &view.Hint{Err: err, Hint: "Nothing was changed. Put back what was there: a version that the server has kept, or a backup, with clusterplan state push. If it is meant to be so: clusterplan init --reconfigure."}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/clusterplan/clusterplan/internal/gittest"
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -93,6 +94,11 @@ func TestBackendGit(t *testing.T) {
 	gittest.Git(t, origin, "update-ref", "-d", "refs/heads/state")
 	l.want(l.open(Options{}).ReadState(t.Context()), "the state is gone")
 	l.want(l.init(Options{}), "the state is gone")
+	l.define(inRef("refs/heads/new"))
+	for _, migrate := range []bool{false, true} {
+		l.want(l.init(Options{Migrate: migrate}), "the state is gone")
+	}
+	l.define(inRef("refs/heads/state"))
 	_, err = l.open(Options{}).PushState(t.Context(), "backup", state, EditOptions{})
 	l.want(err, "")
 	l.want(l.open(Options{}).ReadState(t.Context()), "")
@@ -101,6 +107,8 @@ func TestBackendGit(t *testing.T) {
 	other.write("b")
 	gittest.Git(t, origin, "update-ref", "refs/heads/state", "refs/heads/other")
 	l.want(l.open(Options{}).ReadState(t.Context()), "had a state of lineage")
+	_, err = l.open(Options{}).RemoveState(t.Context(), []addr.Address{addr.Node("b", addr.NoKey)}, EditOptions{})
+	l.want(err, "had a state of lineage")
 	gittest.Git(t, origin, "update-ref", "-d", "refs/heads/state")
 	l.want(l.init(Options{Reconfigure: true}), "")
 	l.want(l.open(Options{}).ReadState(t.Context()), "")

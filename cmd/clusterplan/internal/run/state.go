@@ -78,6 +78,9 @@ func (s *Session) edit(ctx context.Context, what string, o EditOptions, change f
 	out := new(Edited)
 	if o.DryRun || !s.Store.Begun() {
 		snap, err := s.Store.Read(ctx)
+		if err == nil {
+			err = s.expected(snap.State.Lineage)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -89,6 +92,9 @@ func (s *Session) edit(ctx context.Context, what string, o EditOptions, change f
 	}
 	defer lock.Release()
 	snap, err := s.settled(ctx, lock)
+	if err == nil {
+		err = s.expected(snap.State.Lineage)
+	}
 	if err != nil {
 		return nil, err
 	}
