@@ -114,7 +114,7 @@ while [ -z "$over" ]; do
 	pause=$((pause * 2))
 	if [ "$pause" -gt 8 ]; then pause=8; fi
 done
-rm -f %[5]s
+read -r p <%[5]s 2>/dev/null && [ "$p" = $$ ] && rm -f %[5]s # not that of one that came after
 `, abs, marker, providers.AgentLink, providers.AgentLog, supervisorPID, superviseFile)
 }
 
@@ -229,6 +229,7 @@ func (h *host) Start(ctx context.Context, dir string) error {
 if [ -n "$p" ] && [ "$(tr '\000' ' ' 2>/dev/null <"/proc/$p/cmdline")" = "sh %[1]s/%[4]s " ]; then
 	kill -TERM "$p"
 	for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$p" 2>/dev/null || break; sleep 1; done
+	kill -KILL "$p" 2>/dev/null # two would both keep an agent running
 fi
 if command -v setsid >/dev/null; then s=setsid; else s=nohup; fi
 %[2]s=%[1]s $s sh %[1]s/%[4]s </dev/null >/dev/null 2>&1 &
@@ -336,7 +337,8 @@ func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error 
 	var ask strings.Builder
 	if f.systemd { // also where nothing runs: it may be about to start one
 		name := quote(unitName(h.root, dir))
-		fmt.Fprintf(&ask, "[ ! -e %s ] || systemctl stop --no-block %s || exit 1\n", quote(unitDir+unitName(h.root, dir)), name)
+		// Also where the unit's file is gone: systemd, which has read it, goes on starting it.
+		fmt.Fprintf(&ask, "systemctl stop --no-block %s || [ ! -e %s ] || exit 1\n", name, quote(unitDir+unitName(h.root, dir)))
 		fmt.Fprintf(&ask, "m=$(systemctl show -p MainPID %s 2>/dev/null)\n", name)
 	}
 	supervised := slices.ContainsFunc(all, func(p process) bool { return p.isSupervisor(abs) })

@@ -1,0 +1,83 @@
+package ssh
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/clusterplan/clusterplan/internal/sshconn"
+	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// A unit whose file somebody has removed is one that systemd goes on starting.
+func TestStopOfUnitWithoutFile(t *testing.T) {
+	bin := t.TempDir()
+	calls := filepath.Join(bin, "calls")
+	if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\necho \"$*\" >>"+calls+"\ncase $1 in stop) exit 5;; esac\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, "SetEnv SHLVL=1 PATH="+bin+":/usr/sbin:/usr/bin:/sbin:/bin")
+	p := w.provider(nil)
+	m, err := p.machine(sshconn.Config{Port: w.host.Port, User: "root", KnownHostsFile: w.lab.KnownHosts(), PrivateKeyFile: w.lab.KeyFile(), SSHConfigFile: "none"},
+		spec.Node{Address: "127.0.0.1"}, DefaultDirectory, apiSSH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{machine: m}
+	if _, err := h.run(t.Context(), "mkdir -p /run/systemd/system"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Stop(t.Context(), "nodes/n1", time.Second); err != nil {
+		t.Error(err)
+	}
+	if said, _ := os.ReadFile(calls); !strings.Contains(string(said), "stop --no-block clusterplan-n1.service\n") {
+		t.Errorf("systemctl was called with %q", said)
+	}
+}
+
+// A supervisor that ends late leaves the number of the one after it alone.
+func TestSupervisorThatEndsLate(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "nodes", "n1")
+	write := func(name, text string) {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(providers.AgentLink, "#!/bin/sh\necho runs >>run/agents\nexec sleep 1000\n")
+	write(superviseFile, supervise(root, "nodes/n1"))
+	for _, after := range []string{"12345\n", ""} {
+		os.Remove(filepath.Join(dir, "run", "agents"))
+		s := exec.Command("sh", filepath.Join(dir, superviseFile))
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(dir, "run", "agents")); err == nil {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("it starts no agent within 30 s")
+			}
+		}
+		if after != "" {
+			write(supervisorPID, after)
+		}
+		_ = s.Process.Signal(syscall.SIGTERM)
+		_ = s.Wait()
+		if got, _ := os.ReadFile(filepath.Join(dir, supervisorPID)); string(got) != after {
+			t.Errorf("its number is %q after its end, want %q", got, after)
+		}
+		os.Remove(filepath.Join(dir, supervisorPID))
+	}
+}
