@@ -29,6 +29,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -163,8 +164,8 @@ func (p *Provider) open(config cty.Value, env providers.Env) (providers.Hosts, e
 		return providers.Hosts{}, cty.GetAttrPath(name).NewErrorf(format, args...)
 	}
 	root := cmp.Or(b.text("directory"), DefaultDirectory)
-	if !path.IsAbs(root) || path.Clean(root) != root || root == "/" || strings.ContainsAny(root, "\n%\"\\ ") {
-		return fail("directory", "%q is no directory for nodes; write an absolute path without spaces, as %s", root, DefaultDirectory)
+	if !path.IsAbs(root) || path.Clean(root) != root || root == "/" || strings.ContainsFunc(root, strange) {
+		return fail("directory", "%q is no directory for nodes; write an absolute path of letters, digits and any of /._-+, as %s", root, DefaultDirectory)
 	}
 	beside := func(name string) string { return file(env.DataDir, name) }
 	base := sshconn.Config{
@@ -218,6 +219,11 @@ func (p *Provider) open(config cty.Value, env providers.Env) (providers.Hosts, e
 		return &host{machine: m}, nil
 	}
 	return hosts, nil
+}
+
+// strange are characters that mean something to systemd or a shell.
+func strange(r rune) bool {
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+", r)
 }
 
 // file is a file of this machine that a definition names: relative to it.

@@ -439,6 +439,8 @@ func TestConfigure(t *testing.T) {
 	}{
 		{nil, ""},
 		{map[string]cty.Value{"directory": cty.StringVal("var")}, "absolute"},
+		{map[string]cty.Value{"directory": cty.StringVal("/var/lib/a;reboot")}, "absolute path of letters"},
+		{map[string]cty.Value{"directory": cty.StringVal("/var/lib/a$HOME")}, "absolute path of letters"},
 		{map[string]cty.Value{"port": cty.NumberIntVal(70000)}, "no port"},
 		{map[string]cty.Value{"sudo_password": cty.StringVal("x").Mark(schema.Sensitive)}, "sudo = true"},
 		{map[string]cty.Value{"sudo": cty.True, "sudo_password": cty.StringVal("x").Mark(schema.Sensitive)}, ""},
