@@ -147,7 +147,7 @@ func (p *Provider) Apply(ctx context.Context, req providers.ApplyRequest) (provi
 	case req.Type == addr.TypeNetwork:
 		o, err = p.applyNetwork(ctx, req)
 	case req.Type == addr.TypeVolume && gone:
-		err = p.deleteVolume(ctx, req.ID)
+		err = p.deleteVolume(ctx, req.ID, text(priorValue(req.Prior), "pool"))
 	case req.Type == addr.TypeVolume:
 		o, err = p.applyVolume(ctx, req)
 	case req.Type == addr.TypeMachine && gone:

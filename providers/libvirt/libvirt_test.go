@@ -273,6 +273,17 @@ func TestNotOurs(t *testing.T) {
 		}
 
 		w.apply(addr.TypeMachine, "m", "00000000000000a1", m, cty.NilVal)
+		// In a pool that does not run nothing can be seen: it is not gone.
+		in(func(l *golibvirt.Libvirt, pool golibvirt.StoragePool) error { return l.StoragePoolDestroy(pool) })
+		for _, typ := range []string{addr.TypeVolume, addr.TypeMachine} {
+			if res, err := p.Read(t.Context(), providers.ReadRequest{Type: typ, ID: "00000000000000d1"}); err == nil || !strings.Contains(err.Error(), "pool-start default-pool") {
+				t.Errorf("a %s in a pool that does not run reads as %+v, %v", typ, res.Object, err)
+			}
+		}
+		if _, err := w.try(t.Context(), addr.TypeVolume, "data", "00000000000000d1", made, cty.NilVal); err == nil || !strings.Contains(err.Error(), "pool-start default-pool") {
+			t.Errorf("its delete says %v", err)
+		}
+		in(func(l *golibvirt.Libvirt, pool golibvirt.StoragePool) error { return l.StoragePoolCreate(pool, 0) })
 		w.apply(addr.TypeVolume, "data", "00000000000000d1", made, cty.NilVal)
 		in(func(l *golibvirt.Libvirt, pool golibvirt.StoragePool) error {
 			vols, _, err := l.StoragePoolListAllVolumes(pool, 1, 0)

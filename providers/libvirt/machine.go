@@ -417,7 +417,7 @@ func (p *Provider) deleteMachine(ctx context.Context, req providers.ApplyRequest
 	if foreignID(req.ID) {
 		return nil
 	}
-	return p.deleteFiles(ctx, req.ID)
+	return p.deleteFiles(ctx, req.ID, p.pool)
 }
 
 // consolePath is the file that holds what the machine's console said.

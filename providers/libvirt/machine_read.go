@@ -199,6 +199,10 @@ func (p *Provider) remains(ctx context.Context, id string, prior cty.Value) (*pr
 		files, err := filesOf(l, id)
 		if err == nil && len(files) > 0 {
 			name, _, _ = strings.Cut(files[0].Name, "."+id+".")
+			return nil
+		}
+		if err == nil {
+			err = asleep(l, p.pool)
 		}
 		return err
 	})

@@ -139,6 +139,22 @@ func activePools(l *libvirt.Libvirt) ([]libvirt.StoragePool, error) {
 	return pools, err
 }
 
+// asleep refuses to say that something isn't in a pool that doesn't run: its
+// volumes can't be seen. A pool that isn't there has none.
+func asleep(l *libvirt.Libvirt, name string) error {
+	pool, err := l.StoragePoolLookupByName(name)
+	if libvirtconn.NotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if active, err := l.StoragePoolIsActive(pool); err != nil || active == 1 {
+		return err
+	}
+	return fmt.Errorf("the storage pool %s does not run, so that nobody can see what is in it; start it (virsh pool-start %s), and have it come up with the hypervisor (virsh pool-autostart %s)", name, name, name)
+}
+
 // filesOf are the volumes of the object with the id, in all pools.
 func filesOf(l *libvirt.Libvirt, id string) ([]libvirt.StorageVol, error) {
 	pools, err := activePools(l)
@@ -160,12 +176,21 @@ func filesOf(l *libvirt.Libvirt, id string) ([]libvirt.StorageVol, error) {
 	return out, nil
 }
 
-// deleteFiles removes the volumes of the object with the id, then what only they
+// deleteFiles removes the volumes of the object with the id, which is of the
+// pool, then what only they
 // needed: images in the cache, and the pool itself if it is our own and empty.
-func (p *Provider) deleteFiles(ctx context.Context, id string) error {
+func (p *Provider) deleteFiles(ctx context.Context, id, poolName string) error {
 	p.storage.Lock()
 	defer p.storage.Unlock()
 	return p.conn.Do(ctx, "remove the disks", func(l *libvirt.Libvirt) error {
+		if pool, err := l.StoragePoolLookupByName(poolName); err == nil && pool.UUID == poolUUID(poolName) {
+			if _, err := p.openPool(l, poolName); err != nil { // one that was made and not started yet goes, too
+				return err
+			}
+		}
+		if err := asleep(l, poolName); err != nil {
+			return err
+		}
 		pools, err := activePools(l)
 		if err != nil {
 			return err

@@ -138,7 +138,14 @@ func (p *Provider) readVolume(ctx context.Context, id string, prior cty.Value) (
 	err := p.conn.Do(ctx, "read volume "+id, func(l *libvirt.Libvirt) error {
 		o = nil
 		vol, x, err := findVolume(l, id)
-		if err != nil || vol == nil {
+		if err == nil && vol == nil {
+			pool, _, foreign := strings.Cut(id, "/")
+			if !foreign {
+				pool = cmp.Or(text(prior, "pool"), p.pool)
+			}
+			return asleep(l, pool)
+		}
+		if err != nil {
 			return err
 		}
 		attrs := schema.BlockDefault(blockOf(volumeSchema().WithIdentity())).AsValueMap()
@@ -168,7 +175,7 @@ func (p *Provider) readVolume(ctx context.Context, id string, prior cty.Value) (
 }
 
 // deleteVolume removes a volume, also one that was never finished.
-func (p *Provider) deleteVolume(ctx context.Context, id string) error {
+func (p *Provider) deleteVolume(ctx context.Context, id, pool string) error {
 	if foreignID(id) {
 		return p.conn.Do(ctx, "remove volume "+id, func(l *libvirt.Libvirt) error {
 			vol, _, err := findVolume(l, id)
@@ -178,5 +185,5 @@ func (p *Provider) deleteVolume(ctx context.Context, id string) error {
 			return l.StorageVolDelete(*vol, 0)
 		})
 	}
-	return p.deleteFiles(ctx, id)
+	return p.deleteFiles(ctx, id, cmp.Or(pool, p.pool))
 }
