@@ -106,6 +106,18 @@ func TestDigests(t *testing.T) {
 	if diff := cmp.Diff(decode(json.RawMessage(secrets)), decode(folded.Known(folded.Find(app), right))); diff != "" || folded.DigestKey == "" || j.Chain.DigestKey() != folded.DigestKey {
 		t.Errorf("from the journal (- is, + seen):\n%s", diff)
 	}
+	// One of an older format gets the state's key when it is encrypted, not one of its own.
+	journal, chain, err = Recode([]Entry{{Begin: &Begin{Run: "r", Lineage: "a"}}, {Result: &Result{Addr: app, Object: &s.Objects[0]}}}, s.DigestKey, nil)
+	if err != nil || chain.DigestKey() != s.DigestKey {
+		t.Fatal(err)
+	}
+	if j, err = DecodeJournal(journal, nil); err != nil {
+		t.Fatal(err)
+	}
+	folded, _ = Fold(State{Lineage: "a", DigestKey: s.DigestKey}, j.Entries)
+	if diff := cmp.Diff(decode(json.RawMessage(secrets)), decode(folded.Known(folded.Find(app), right))); diff != "" {
+		t.Errorf("from an older journal (- is, + seen):\n%s", diff)
+	}
 	if bytes.Contains(s.Objects[0].Attributes, []byte("hmac")) {
 		t.Error("to write an object changed it")
 	}

@@ -88,6 +88,19 @@ func (c *Chain) AppendAll(dst []byte, entries []Entry, keys Keys) ([]byte, error
 	return dst, err
 }
 
+// Recode is a journal of entries that are there already, as keys have it now. digests
+// is the key that the state has for these: runs of before format 1.3 name none, and
+// what they know is compared with what the state has.
+func Recode(entries []Entry, digests string, keys Keys) (raw []byte, c Chain, err error) {
+	c.key = digests
+	for i := range entries {
+		if raw, err = c.Append(raw, &entries[i], keys); err != nil {
+			return nil, c, err
+		}
+	}
+	return raw, c, nil
+}
+
 // begin has a journal whose keys seal begin with its own.
 func (c *Chain) begin(dst []byte, keys Keys) ([]byte, error) {
 	if c.n == 0 && Seals(keys) {

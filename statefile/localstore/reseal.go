@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,16 +12,6 @@ import (
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/statefile"
 )
-
-// recode is the bytes of a journal of these entries, as the keys have it now.
-func (l *Lock) recode(entries []statefile.Entry) (raw []byte, chain statefile.Chain, err error) {
-	for i := range entries {
-		if raw, err = chain.Append(raw, &entries[i], l.s.opts.Keys); err != nil {
-			return nil, chain, err
-		}
-	}
-	return raw, chain, nil
-}
 
 // Reseal has snapshot and backup lie there as the keys would write them now: what
 // is in plain is encrypted, or, with Options.Decrypt, the other way. With all it
@@ -87,7 +78,7 @@ func (l *Lock) resealJournal(seals, all bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	raw, chain, err := l.recode(j.Entries)
+	raw, chain, err := statefile.Recode(j.Entries, cmp.Or(l.base.DigestKey, j.Chain.DigestKey()), l.s.opts.Keys)
 	if err != nil {
 		return false, err
 	}

@@ -129,10 +129,8 @@ func (p *Pen) Reseal(all bool, put func(*Image) error) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		for i := range j.Entries {
-			if next.Journal, err = chain.Append(next.Journal, &j.Entries[i], p.Keys); err != nil {
-				return false, err
-			}
+		if next.Journal, chain, err = statefile.Recode(j.Entries, cmp.Or(p.base.DigestKey, j.Chain.DigestKey()), p.Keys); err != nil {
+			return false, err
 		}
 	}
 	if err := put(next); err != nil {
