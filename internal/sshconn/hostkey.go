@@ -85,7 +85,13 @@ func (c *Conn) hostKeyCheck() (*hostKeyCheck, error) {
 	}
 	c.pool.hosts.mu.Lock()
 	defer c.pool.hosts.mu.Unlock()
-	for _, path := range strings.Split(c.t.userKnown+"\n"+c.t.globalKnown, "\n") {
+	return h, h.read()
+}
+
+// read reads the known_hosts files as they are now.
+func (h *hostKeyCheck) read() error {
+	h.files = nil
+	for _, path := range strings.Split(h.c.t.userKnown+"\n"+h.c.t.globalKnown, "\n") {
 		if path == "" {
 			continue
 		}
@@ -96,10 +102,10 @@ func (c *Conn) hostKeyCheck() (*hostKeyCheck, error) {
 	}
 	db, err := readKnownHosts(h.files)
 	if err != nil {
-		return nil, c.fail(ErrHostKey, err, "", "the known hosts can't be read")
+		return h.c.fail(ErrHostKey, err, "", "the known hosts can't be read")
 	}
 	h.db = db
-	return h, nil
+	return nil
 }
 
 // readKnownHosts reads files with lines that can't be understood left out, as
@@ -185,7 +191,13 @@ func (h *hostKeyCheck) judge(remote net.Addr, key ssh.PublicKey) error {
 			"Either the host has been installed anew or somebody is in between: compare with `ssh-keygen -lf /etc/ssh/ssh_host_"+kind(key)+"_key.pub` on the host, then put that into host_key",
 			"the host shows another key (%s) than host_key says", shows)
 	}
-	err := h.db.HostKeyCallback()(h.address(), addrOrNone(remote), key)
+	return h.known(addrOrNone(remote), key)
+}
+
+// known judges by the known_hosts files.
+func (h *hostKeyCheck) known(remote net.Addr, key ssh.PublicKey) error {
+	shows := fmt.Sprintf("%s %s", key.Type(), ssh.FingerprintSHA256(key))
+	err := h.db.HostKeyCallback()(h.address(), remote, key)
 	var wrong *xknownhosts.KeyError
 	var revoked *xknownhosts.RevokedError
 	switch {
@@ -235,6 +247,13 @@ func (h *hostKeyCheck) accept(key ssh.PublicKey) error {
 	path, _, _ := strings.Cut(h.c.t.userKnown, "\n")
 	h.c.pool.hosts.mu.Lock()
 	defer h.c.pool.hosts.mu.Unlock()
+	// Another connection may have kept a key since the files were read.
+	if err := h.read(); err != nil {
+		return err
+	}
+	if len(h.db.HostKeys(h.address())) > 0 {
+		return h.known(addrOrNone(nil), key)
+	}
 	name := xknownhosts.Normalize(h.address())
 	if h.c.t.hashNew {
 		name = xknownhosts.HashHostname(name)

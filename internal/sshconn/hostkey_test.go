@@ -111,6 +111,26 @@ func TestHostKeysOfNewHosts(t *testing.T) {
 	}
 }
 
+// Two connections to a new host at once: what the first has kept counts for the
+// second.
+func TestNewHostOfTwoAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	c := connect(t, Config{Host: "127.0.0.1", User: "root", AcceptNew: true, KnownHostsFile: dir + "/known_hosts", SSHConfigFile: "none"})
+	first, err := c.hostKeyCheck()
+	must(t, err)
+	second, err := c.hostKeyCheck()
+	must(t, err)
+	key := ecdsaKey(t)
+	must(t, first.check("", nil, key))
+	wants(t, second.check("", nil, ecdsaKey(t)), ErrHostKey, "the host key has changed")
+	must(t, second.check("", nil, key))
+	text, err := os.ReadFile(dir + "/known_hosts")
+	must(t, err)
+	if strings.Count(string(text), "\n") != 1 {
+		t.Errorf("known_hosts is now %q", text)
+	}
+}
+
 func ecdsaKey(t *testing.T) ssh.PublicKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
