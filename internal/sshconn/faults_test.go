@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -328,4 +329,19 @@ func TestTinyHost(t *testing.T) {
 		must(t, c.Remove(ctx, dir+"/a"))
 		os.Remove(bin + "/sha256sum") // the second time the digest is read back
 	}
+}
+
+// A login shell that never comes to the command is told, and not waited for.
+func TestShellThatWaits(t *testing.T) {
+	s := startSSHD(t)
+	c := open(t, newPool(t, Options{}), s.config())
+	write(t, s.dir+"/.bashrc", "sleep 1000\n")
+	old := beginsWithin
+	defer func() { beginsWithin = old }()
+	beginsWithin = time.Second
+	if passwd, _ := os.ReadFile("/etc/passwd"); !regexp.MustCompile(`(?m)^root:.*/bash$`).Match(passwd) {
+		t.Skip("root's shell is not bash: it reads no file before a command")
+	}
+	_, err := c.Output(t.Context(), Command{Argv: []string{"true"}})
+	wants(t, err, ErrUnreachable, "the login shell of root did not begin true within 1s", "~/.bashrc")
 }

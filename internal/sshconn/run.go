@@ -27,6 +27,9 @@ const (
 	sudoAnswers = 30 * time.Second // sudo lets in, asks or refuses within
 )
 
+// beginsWithin is how long the host's login shell may take to begin a command.
+var beginsWithin = time.Minute
+
 // Command is a program to run on a host.
 type Command struct {
 	Argv []string // quoted for the host's shell, whichever it is
@@ -236,8 +239,23 @@ func (p *process) run(ctx context.Context, line string) (Result, error) {
 			return Result{}, p.sudoRefused(ctx, err)
 		}
 	}
+	late := time.NewTimer(beginsWithin)
+	defer late.Stop()
+	begun := p.gate.open
+wait:
 	select {
 	case err = <-done:
+	case <-begun:
+		begun = nil
+		late.Stop()
+		goto wait
+	case <-late.C:
+		if p.gate.opened() {
+			goto wait
+		}
+		p.s.Close()
+		return Result{}, p.c.fail(ErrUnreachable, nil, fmt.Sprintf("See what its start files (~/.bashrc) and its disks wait for: `ssh %s@%s true`", p.c.t.user, p.c.t.host),
+			"the login shell of %s did not begin %s within %s", p.c.t.user, p.cmd.Argv[0], beginsWithin)
 	case <-ctx.Done():
 		p.end(done)
 		return Result{}, p.c.fail(nil, context.Cause(ctx), "", "%s was cut off", p.cmd.Argv[0])
