@@ -1,6 +1,8 @@
 package ssh
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +16,30 @@ import (
 	"github.com/clusterplan/clusterplan/providers"
 )
 
+// bare is a host without a node.
+func (w *world) bare() *host {
+	w.t.Helper()
+	m, err := w.provider(nil).machine(sshconn.Config{Port: w.host.Port, User: "root", KnownHostsFile: w.lab.KnownHosts(), PrivateKeyFile: w.lab.KeyFile(), SSHConfigFile: "none"},
+		spec.Node{Address: "127.0.0.1"}, DefaultDirectory, apiSSH)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &host{machine: m}
+}
+
+// A script that prints too much is told, and the next one works.
+func TestScriptPrintsTooMuch(t *testing.T) {
+	h := newWorld(t).bare()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if out, err := h.run(ctx, fmt.Sprintf("head -c %d /dev/zero", readLimit+1)); err == nil || !strings.Contains(err.Error(), "printed more than is read") {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+	if out, err := h.run(ctx, "echo next"); err != nil || string(out) != "next\n" {
+		t.Errorf("the next script: %q, %v", out, err)
+	}
+}
+
 // A unit whose file somebody has removed is one that systemd goes on starting.
 func TestStopOfUnitWithoutFile(t *testing.T) {
 	bin := t.TempDir()
@@ -22,13 +48,7 @@ func TestStopOfUnitWithoutFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t, "SetEnv SHLVL=1 PATH="+bin+":/usr/sbin:/usr/bin:/sbin:/bin")
-	p := w.provider(nil)
-	m, err := p.machine(sshconn.Config{Port: w.host.Port, User: "root", KnownHostsFile: w.lab.KnownHosts(), PrivateKeyFile: w.lab.KeyFile(), SSHConfigFile: "none"},
-		spec.Node{Address: "127.0.0.1"}, DefaultDirectory, apiSSH)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &host{machine: m}
+	h := w.bare()
 	if _, err := h.run(t.Context(), "mkdir -p /run/systemd/system"); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -134,13 +135,16 @@ func (s *shell) run(ctx context.Context, script string) ([]byte, error) {
 		s.drop(i)
 		return nil, ctx.Err()
 	}
-	data, whole := i.out.take()
+	data, whole, over := i.out.take()
 	if !whole {
 		<-i.ended
 		s.drop(i)
 		return nil, i.err
 	}
 	<-sent
+	if over {
+		return nil, fmt.Errorf("%s printed more than is read (%d MiB)", s.conn, readLimit>>20)
+	}
 	out, rest, ok := bytes.Cut(data, []byte("\n"+mark+"\n"))
 	at := bytes.LastIndexByte(rest, '/')
 	if !ok || at < 0 {
@@ -165,6 +169,7 @@ type output struct {
 	last []byte
 	done chan struct{}
 	is   bool
+	over bool // there was more than is kept
 }
 
 func newOutput() *output { return &output{done: make(chan struct{})} }
@@ -172,7 +177,7 @@ func newOutput() *output { return &output{done: make(chan struct{})} }
 func (o *output) expect(last string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.buf, o.last, o.is, o.done = nil, []byte(last), false, make(chan struct{})
+	o.buf, o.last, o.is, o.over, o.done = nil, []byte(last), false, false, make(chan struct{})
 }
 
 func (o *output) complete() <-chan struct{} {
@@ -184,8 +189,9 @@ func (o *output) complete() <-chan struct{} {
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.buf)+len(p) > readLimit {
-		return 0, errors.New("a host printed more than is read")
+	if len(o.buf)+len(p) > readLimit { // read on: who isn't read from waits for ever
+		o.over = true
+		o.buf = slices.Clone(o.buf[max(0, len(o.buf)-len(o.last)):])
 	}
 	o.buf = append(o.buf, p...)
 	if !o.is && bytes.HasSuffix(o.buf, o.last) {
@@ -195,9 +201,10 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// take is all up to the last line; false: it never came.
-func (o *output) take() ([]byte, bool) {
+// take is all up to the last line, whether that came, and whether there was more
+// than is kept.
+func (o *output) take() (data []byte, whole, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return bytes.TrimSuffix(o.buf, o.last), o.is
+	return bytes.TrimSuffix(o.buf, o.last), o.is, o.over
 }
