@@ -53,10 +53,16 @@ func startSSHD(t *testing.T, more ...string) *sshd {
 
 func (s *sshd) start(more ...string) {
 	s.t.Helper()
+	home := "SetEnv HOME=" + s.dir // not this machine's ~/.bashrc, which bash reads for SSH's commands, too
+	for i, line := range more {
+		if strings.HasPrefix(line, "SetEnv ") { // sshd takes the first such line only
+			home, more[i] = home+strings.TrimPrefix(line, "SetEnv"), "# "+line
+		}
+	}
 	config := strings.Join(append(more,
 		fmt.Sprintf("Port %d", s.port), "ListenAddress 127.0.0.1", "HostKey "+s.dir+"/hostkey", "PidFile none",
 		"AuthorizedKeysFile "+s.dir+"/authorized_keys", "StrictModes no", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
-		"SetEnv HOME="+s.dir, "UsePAM no", "UseDNS no", "PermitRootLogin prohibit-password"), "\n")
+		home, "UsePAM no", "UseDNS no", "PermitRootLogin prohibit-password"), "\n")
 	if !strings.Contains(config, "Subsystem") {
 		config += "\nSubsystem sftp internal-sftp"
 	}
