@@ -414,7 +414,7 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			o.g.AddEdge(markRolled, u.Key, graph.Soft)
 		}
 	}
-	o.nameEdges()
+	o.nameEdges(batches)
 	for i, u := range o.leaves {
 		if u.Action == "forget" {
 			continue

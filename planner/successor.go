@@ -177,8 +177,17 @@ func (o *orderer) nameTurns(batches [][]*Unit) {
 }
 
 // nameEdges: a node leaves once its successor has joined, and that gets its name
-// once it has left.
-func (o *orderer) nameEdges() {
+// once it has left, and whoever was taken out with it is back: so the plan has it.
+func (o *orderer) nameEdges(batches [][]*Unit) {
+	for i, batch := range batches {
+		for _, n := range o.named[i+1] {
+			for _, u := range batch {
+				if u.Key != n.Key {
+					o.g.AddEdge(n.Key, u.Key, graph.Soft)
+				}
+			}
+		}
+	}
 	for _, u := range o.names {
 		o.needQuorum(u.Key)
 		for _, stage := range []Stage{StageUp, StageJoin, StageRoll} {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/graph"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
@@ -276,5 +277,37 @@ func TestPutBackToATakenPlace(t *testing.T) {
 		l.settled(def)
 		l.must(l.load(threeNodes), "")
 		l.settled(l.load(threeNodes))
+	}
+}
+
+// The last step of a node that is made anew, its name, comes when the plan says:
+// once whoever was taken out with the one before it is back, and its vote with it.
+func TestNameWaitsForItsBatch(t *testing.T) {
+	six := strings.Replace(threeNodes, "majority_node_set\" }", "majority_node_set\" }\n  max_unavailable = 2", 1) + `
+node "n4" { provider = local }
+node "n5" { provider = local }
+node "n6" { provider = local }
+`
+	l := newLab(t)
+	l.must(l.load(six), "")
+	l.world.Program = "p2"
+	p := l.plan(l.load(anew(six, "n4")), "")
+	name := planner.Key{Addr: addr.Node("n4", addr.NoKey), Stage: planner.StageName}
+	before := p.Work().Graph.AllDependencies(graph.Soft, name)
+	stops := 0
+	for _, s := range p.Steps {
+		if s.Address == name.Addr && s.Phase == providers.PhaseUpdate {
+			break
+		}
+		if s.Phase != providers.PhaseStop {
+			continue
+		}
+		stops++
+		if !slices.ContainsFunc(before, func(k planner.Key) bool { return k.Addr == s.Address }) {
+			t.Errorf("%s is out before it in the plan, and it does not wait for that", s.Address)
+		}
+	}
+	if stops < 2 {
+		t.Errorf("only %d nodes are out before it: that shows nothing", stops)
 	}
 }
