@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,6 +80,7 @@ type lab struct {
 	before    map[string]string // files with their content, as this test left them
 	env       []string          // of the program, beside this process's own
 	keys      statefile.Keys    // of an encrypted state
+	bound     time.Duration     // of a command; 0: 3 minutes
 }
 
 // newLab copies the quickstart, with an address of its own.
@@ -202,7 +204,7 @@ func (l *lab) command(ctx context.Context, args ...string) (*exec.Cmd, *screen, 
 // run runs the program to its end. What it prints as JSON has to fit its schema.
 func (l *lab) run(args ...string) result {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(l.t.Context(), cmp.Or(l.bound, 3*time.Minute))
 	defer cancel()
 	cmd, out, stderr := l.command(ctx, args...)
 	start := cmd.Start

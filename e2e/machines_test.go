@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"cmp"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,10 +27,7 @@ func TestMachines(t *testing.T) {
 	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
 		guest := libvirtlab.Tiny(t)
 		l := copyExample(t, "libvirt")
-		key := filepath.Join(lab.Dir, "key")
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
-			t.Fatalf("ssh-keygen: %v\n%s", err, out)
-		}
+		key := keyOf(t, lab)
 		l.env = append(l.env, "HOME="+lab.Dir, "CLUSTERPLAN_VAR_key="+key, "CLUSTERPLAN_VAR_image="+filepath.Dir(guest.Kernel), "CLUSTERPLAN_VAR_accelerator=tcg")
 		hc := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 		// answers waits until the address is answered by another node than not.
@@ -70,4 +71,67 @@ func TestMachines(t *testing.T) {
 			t.Errorf("destroy leaves %s in the state", o.Addr)
 		}
 	})
+}
+
+// One machine with Debian, cloud-init and systemd, from the image of
+// examples/libvirt/image-debian that CLUSTERPLAN_DEBIAN_IMAGE names: its node is a unit
+// of systemd's, which starts an agent again that was killed. It takes minutes
+// under emulation, so it runs only where it is asked for.
+func TestDebianMachine(t *testing.T) {
+	image := os.Getenv("CLUSTERPLAN_DEBIAN_IMAGE")
+	if image == "" {
+		t.Skip("CLUSTERPLAN_DEBIAN_IMAGE names no image: examples/libvirt/image-debian/build FILE makes one")
+	}
+	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
+		l := copyExample(t, "libvirt")
+		key := keyOf(t, lab)
+		l.env = append(l.env, "HOME="+lab.Dir, "CLUSTERPLAN_VAR_key="+key, "CLUSTERPLAN_VAR_accelerator="+cmp.Or(os.Getenv("CLUSTERPLAN_ACCELERATOR"), "tcg"))
+		l.bound = 15 * time.Minute
+		l.edit(`toset(["n1", "n2", "n3"])`, `toset(["n1"])`)
+		l.edit(`"majority_node_set"`, `"single_node"`)
+		l.edit(`kernel      = "${var.image}/vmlinuz"`, fmt.Sprintf("image = %q\n  disk_size = \"4GiB\"\n  wait_timeout = \"10m\"", image))
+		l.edit(`initrd      = "${var.image}/initrd.gz"`, "")
+		l.edit(`cmdline     = "console=ttyS0 quiet panic=-1 random.trust_bootloader=on"`, "")
+		l.edit(`"256MiB"`, `"1GiB"`)
+		begun := time.Now()
+		l.must(0, "apply", "--auto-approve")
+		t.Logf("from nothing to a node: %v", time.Since(begun).Round(time.Second))
+		var address string
+		for _, o := range l.state().Objects {
+			var m struct {
+				Address string `json:"address"`
+			}
+			if o.Type == "machine" && json.Unmarshal(o.Attributes, &m) == nil {
+				address = m.Address
+			}
+		}
+		on := func(command string) string {
+			out, _ := exec.Command("ssh", "-i", key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "root@"+address, command).CombinedOutput()
+			return strings.TrimSpace(string(out))
+		}
+		if got := on("cloud-init status --wait; systemctl is-active clusterplan-n1; systemctl is-enabled clusterplan-n1; systemctl --failed --no-legend"); got != "status: done\nactive\nenabled" {
+			t.Errorf("of cloud-init and the unit it says %q", got)
+		}
+		l.settled()
+		was := on("systemctl show -p MainPID --value clusterplan-n1")
+		on("kill -9 " + was)
+		l.until("systemd has started the agent again", func() (bool, string) {
+			now := on("systemctl is-active clusterplan-n1; systemctl show -p MainPID --value clusterplan-n1")
+			return strings.HasPrefix(now, "active\n") && now != "active\n"+was, now
+		})
+		l.until("there is nothing to do about it", func() (bool, string) {
+			r := l.run("plan", "--detailed-exitcode")
+			return r.code == 0, r.String()
+		})
+		l.must(0, "destroy", "--auto-approve")
+	})
+}
+
+func keyOf(t *testing.T, lab *libvirtlab.Lab) string {
+	t.Helper()
+	key := filepath.Join(lab.Dir, "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v\n%s", err, out)
+	}
+	return key
 }
