@@ -54,6 +54,10 @@ const (
 	apiSSH    = "ssh"
 )
 
+// startWait is how long an agent that runs may take to answer: a machine that has
+// just booted, under emulation, needs half a minute.
+const startWait = time.Minute
+
 // Options of the provider, which are the command's and not a definition's.
 type Options struct {
 	// Passphrase asks a person for that of a key file; nil: nobody is there.
@@ -98,6 +102,7 @@ func New(o Options) *Provider {
 		},
 		Open:      p.open,
 		SameHost:  sameHost,
+		StartWait: startWait,
 		FirstPort: Port,
 		LastPort:  Port,
 	})
