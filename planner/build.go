@@ -284,8 +284,8 @@ func (b *builder) see(it *item) {
 		it.silent = true
 		it.prior = b.stored(it)
 		if it.old != nil && len(it.old.Phases) > 0 {
-			if it.partial = true; it.addr.Type != addr.TypeNode {
-				it.prior = nil // begun, and nobody knows better: it is begun again
+			if it.partial = true; it.addr.Type != addr.TypeNode && (it.want != nil || !addr.Machinery(it.addr.Type)) {
+				it.prior = nil // begun, and nobody knows better: it is begun again; what is to go is no less there
 			}
 		}
 		if it.prior != nil || seen.Err != "" {

@@ -85,6 +85,9 @@ func (p *hypervisor) Read(_ context.Context, req providers.ReadRequest) (provide
 	w := (*World)(p)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.Hidden != nil {
+		return providers.ReadResponse{}, w.Hidden
+	}
 	m := w.Machinery[req.ID]
 	if m == nil {
 		return providers.ReadResponse{}, nil

@@ -44,6 +44,8 @@ type World struct {
 	LateUp int
 	// Fail is asked before each call: an error fails it.
 	Fail func(Call) error
+	// Hidden is why machines, networks and volumes can't be read; nil: they can.
+	Hidden error
 	// FailAfter is asked after each call has had its effect.
 	FailAfter func(Call) error
 	Calls     []Call
