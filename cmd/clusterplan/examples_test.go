@@ -25,3 +25,19 @@ func TestExampleScenarios(t *testing.T) {
 		})
 	}
 }
+
+// Every example is a definition as it stands.
+func TestExamplesAreValid(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*/*.cluster.*")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
+			var out, errs bytes.Buffer
+			if code := command.Main([]string{"validate", filepath.Dir(file)}, strings.NewReader(""), &out, &errs); code != 0 {
+				t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+			}
+		})
+	}
+}
