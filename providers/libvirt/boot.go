@@ -78,7 +78,11 @@ func (m *making) bootOnce(ctx context.Context) error {
 			return nil
 		case libvirt.DomainPaused:
 			started = true
-			return l.DomainResume(m.f.dom)
+			// A start that was cut off together with libvirtd shows as paused for a
+			// moment, until the new libvirtd ends it.
+			if err := l.DomainResume(m.f.dom); !notActive(err) {
+				return err
+			}
 		}
 		started = true
 		// It boots, as the plan says: a guest that went on where it was would believe
