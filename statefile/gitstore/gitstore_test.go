@@ -442,17 +442,17 @@ func TestSSH(t *testing.T) {
 	// greeting, in git's, in what follows.
 	for first := range int32(3) {
 		front.seen.Store(0)
-		front.cut = func(n int32) int64 {
+		front.cuts(func(n int32) int64 {
 			if n%3 != first {
 				return 1 << 40
 			}
 			return []int64{40, 2200, 3300}[n/3%3]
-		}
+		})
 		if _, err := runAll(open(url, "")); err != nil {
 			t.Errorf("%d: %v", first, err)
 		}
 	}
-	front.cut = nil
+	front.cuts(nil)
 	if now, err := s.get(t.Context()); err != nil || now.lock != nil || known(t, s) != "a" {
 		t.Error(err, now)
 	}
@@ -477,7 +477,15 @@ func TestSSH(t *testing.T) {
 type relay struct {
 	to, port string
 	seen     atomic.Int32
-	cut      func(n int32) int64 // bytes of the server's that the n-th passes; nil: all
+	cut      atomic.Pointer[func(n int32) int64] // bytes of the server's that the n-th passes; nil: all
+}
+
+func (r *relay) cuts(f func(n int32) int64) {
+	if f == nil {
+		r.cut.Store(nil)
+		return
+	}
+	r.cut.Store(&f)
 }
 
 func (r *relay) listen(t *testing.T, url string) string {
@@ -492,8 +500,8 @@ func (r *relay) listen(t *testing.T, url string) string {
 				return
 			}
 			n, most := r.seen.Add(1), int64(1<<40)
-			if r.cut != nil {
-				most = r.cut(n)
+			if cut := r.cut.Load(); cut != nil {
+				most = (*cut)(n)
 			}
 			up, err := net.Dial("tcp", r.to)
 			if err != nil {

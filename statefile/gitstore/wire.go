@@ -15,6 +15,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
 	"github.com/go-git/go-git/v5/storage/memory"
 
 	"github.com/clusterplan/clusterplan/internal/gitremote"
@@ -29,7 +30,7 @@ func (s *Store) identity() (transport.AuthMethod, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.auth != nil {
-		return s.auth, nil
+		return own(s.auth), nil
 	}
 	address := s.set.Repository
 	if web := strings.HasPrefix(address, "http"); web && s.set.Password != "" {
@@ -40,7 +41,21 @@ func (s *Store) identity() (transport.AuthMethod, error) {
 	}
 	var err error
 	s.auth, err = gitremote.Auth(address, s.set.KeyFile)
-	return s.auth, err
+	return own(s.auth), err
+}
+
+// own is a copy of a login for one connection: dialling writes to it, and one that
+// was given up may still be dialling.
+func own(auth transport.AuthMethod) transport.AuthMethod {
+	switch a := auth.(type) {
+	case *gitssh.PublicKeys:
+		c := *a
+		return &c
+	case *gitssh.PublicKeysCallback:
+		c := *a
+		return &c
+	}
+	return auth
 }
 
 // greet opens a session and reads which refs there are, until ctx ends: an ssh
