@@ -57,11 +57,16 @@ func (l *lab) fetch() string {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	return fetchFrom(r.Seats[netlab.Client].Namespace, "http://10.77.0.100/")
+}
+
+// fetchFrom is what answers at a URL in a namespace, or why nothing does.
+func fetchFrom(namespace, url string) string {
 	hc := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return netlab.Dial(ctx, r.Seats[netlab.Client].Namespace, network, address)
+			return netlab.Dial(ctx, namespace, network, address)
 		}}}
-	res, err := hc.Get("http://10.77.0.100/")
+	res, err := hc.Get(url)
 	if err != nil {
 		return err.Error()
 	}

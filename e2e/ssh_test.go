@@ -1,18 +1,13 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/clusterplan/clusterplan/internal/netlab"
 	"github.com/clusterplan/clusterplan/internal/sshlab"
@@ -76,22 +71,7 @@ func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
 }
 
 // asks asks the group's address from the client's namespace.
-func (l *lab) asks() string {
-	hc := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return netlab.Dial(ctx, l.namespace, network, address)
-		}}}
-	res, err := hc.Get("http://10.77.0.100:8077/")
-	if err != nil {
-		return err.Error()
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err.Error()
-	}
-	return strings.TrimSpace(string(body))
-}
+func (l *lab) asks() string { return fetchFrom(l.namespace, "http://10.77.0.100:8077/") }
 
 // The life of a cluster on three hosts over SSH: made, looked at, an agent
 // killed, upgraded, a host away, destroyed.

@@ -175,7 +175,7 @@ func globQuote(name string) string {
 }
 
 // What an earlier run left because the host died is removed when it is an hour old.
-const putScript = `p=$1 t=$2 mode=$3 sum=$4 how=$5 parents=$6 base=$7; shift 7
+const putScript = Durable + `p=$1 t=$2 mode=$3 sum=$4 how=$5 parents=$6 base=$7; shift 7
 d=${p%/*}; d=${d:-/}
 [ -z "$parents" ] || mkdir -p -- "$d" || exit 49
 [ ! -d "$p" ] || { rm -f -- "$t"; exit 47; }
@@ -191,10 +191,24 @@ if [ "$sum" != - ]; then
 	[ "$s" = "$sum" ] || { echo "$s"; exit 46; }
 fi
 chmod "$mode" "$t" || exit 49
-sync "$t" 2>/dev/null || sync
+durable "$t" || exit 49
 mv -f -- "$t" "$p" || exit 49
 trap - EXIT
-sync "$d" 2>/dev/null || sync
+durable "$d" || exit 49
+`
+
+// Durable is a shell function that has a file or directory on the disk when it
+// returns, or says why it isn't: a disk that is full or fails tells that here. A
+// sync that takes no files, and a file system that can't do one alone, have all
+// synced, of which no host tells an error.
+const Durable = `durable() { # PATH
+	w=$(LC_ALL=C sync "$1" 2>&1) && return 0
+	case $w in
+	*"nvalid argument"*|*"ot supported"*) ;;
+	*) if sync /dev 2>/dev/null; then echo "$w" >&2; return 1; fi ;;
+	esac
+	sync
+}
 `
 
 // readBack checks a digest where the host has no program for it.
@@ -350,14 +364,14 @@ func (c *Conn) Symlink(ctx context.Context, target, name string) error {
 	if err := checkPath("link", name); err != nil {
 		return err
 	}
-	_, err := c.script(ctx, "link", name, `p=$1 t=$2 n=$3; d=${p%/*}
+	_, err := c.script(ctx, "link", name, Durable+`p=$1 t=$2 n=$3; d=${p%/*}
 [ ! -d "$p" ] || [ -L "$p" ] || exit 47
 trap 'rm -f -- "$n"' EXIT
 ln -s -- "$t" "$n" || exit 49
 if [ -d "$p" ]; then mv -fT -- "$n" "$p" 2>/dev/null || { rm -f -- "$p" && mv -f -- "$n" "$p"; } || exit 49
 else mv -f -- "$n" "$p" || exit 49; fi
 trap - EXIT
-sync "${d:-/}" 2>/dev/null || sync`, Command{}, target, name+".clusterplan-"+random())
+durable "${d:-/}" || exit 49`, Command{}, target, name+".clusterplan-"+random())
 	return err
 }
 

@@ -16,35 +16,24 @@ func (c *Conn) Dial(ctx context.Context, network, address string) (net.Conn, err
 }
 
 func (c *Conn) forward(ctx context.Context, network, address string) (net.Conn, error) {
-	for dead := 0; ; {
-		l, err := c.connect(ctx)
-		if err != nil {
-			return nil, err
-		}
-		conn, err := l.client.DialContext(ctx, network, address)
-		if err == nil {
-			return conn, nil
-		}
-		if ctx.Err() != nil {
-			return nil, c.fail(nil, context.Cause(ctx), "", "connect to %s from there", address)
-		}
-		var refused *ssh.OpenChannelError
-		if !errors.As(err, &refused) {
-			l.client.Close()
-			<-l.dead
-			if dead++; dead > 1 {
-				return nil, c.fail(ErrUnreachable, noEOF(err), "", "the connection was lost")
-			}
-			continue
-		}
-		if refused.Reason == ssh.Prohibited || refused.Reason == ssh.UnknownChannelType {
-			return nil, c.fail(ErrForwarding, nil, "Set AllowTcpForwarding yes (or local) in its sshd_config, and look for PermitOpen, DisableForwarding and restrict in authorized_keys",
-				"the host forwards no connection to %s", address)
-		}
-		todo := ""
-		if network == "unix" { // the server tells no reasons
-			todo = "Check that the socket is there and may be opened, and AllowStreamLocalForwarding in its sshd_config"
-		}
-		return nil, c.fail(nil, errors.New(refused.Message), todo, "from there %s can't be reached", address)
+	var conn net.Conn
+	redial := true
+	refused, err := c.channel(ctx, &redial, "connect to "+address+" from there", func(l *live) (err error) {
+		conn, err = l.client.DialContext(ctx, network, address)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case refused == nil:
+		return conn, nil
+	case refused.Reason == ssh.Prohibited || refused.Reason == ssh.UnknownChannelType:
+		return nil, c.fail(ErrForwarding, nil, "Set AllowTcpForwarding yes (or local) in its sshd_config, and look for PermitOpen, DisableForwarding and restrict in authorized_keys",
+			"the host forwards no connection to %s", address)
 	}
+	todo := ""
+	if network == "unix" { // the server tells no reasons
+		todo = "Check that the socket is there and may be opened, and AllowStreamLocalForwarding in its sshd_config"
+	}
+	return nil, c.fail(nil, errors.New(refused.Message), todo, "from there %s can't be reached", address)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -77,5 +78,25 @@ func TestRunAndFiles(t *testing.T) {
 	}
 	if names, _ := c.List(ctx, dir); len(names) != 2 {
 		t.Errorf("left behind: %q", names)
+	}
+}
+
+// A disk that tells at the sync that it is full or broken is told of; a sync that
+// takes no files, and file systems that sync no directory, are lived with.
+func TestDurable(t *testing.T) {
+	for _, tt := range []struct{ name, sync, want string }{
+		{"it works", "exit 0", ""},
+		{"a full disk", `case $1 in */file) echo "sync: error syncing '$1': No space left on device" >&2; exit 1;; esac`, "No space left on device"},
+		{"a directory that can't", `case $1 in */file) echo "sync: error syncing '$1': Invalid argument" >&2; exit 1;; esac`, ""},
+		{"no files", `[ $# = 0 ] || { echo "usage: sync" >&2; exit 1; }`, ""},
+	} {
+		dir := t.TempDir()
+		must(t, os.WriteFile(dir+"/sync", []byte("#!/bin/sh\n"+tt.sync+"\n"), 0o755))
+		cmd := exec.Command("sh", "-c", Durable+`durable "$1" && echo done`, "sh", dir+"/file")
+		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		if text := string(out); tt.want == "" && (err != nil || text != "done\n") || tt.want != "" && (err == nil || !strings.Contains(text, tt.want)) {
+			t.Errorf("%s: %q, %v", tt.name, text, err)
+		}
 	}
 }

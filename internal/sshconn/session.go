@@ -41,30 +41,18 @@ func (s *session) release() {
 // again when one of ours has ended; a connection that turns out to be dead is
 // made anew, once.
 func (c *Conn) session(ctx context.Context) (*session, error) {
-	began, dead := time.Now(), 0
+	began, redial := time.Now(), true
 	for {
-		l, err := c.connect(ctx)
+		var s *ssh.Session
+		refused, err := c.channel(ctx, &redial, "open a session", func(l *live) (err error) { s, err = openSession(ctx, l); return err })
 		if err != nil {
 			return nil, err
 		}
-		s, err := openSession(ctx, l)
-		if err == nil {
+		if refused == nil {
 			c.mu.Lock()
 			c.sessions++
 			c.mu.Unlock()
 			return &session{Session: s, c: c, ended: make(chan struct{})}, nil
-		}
-		if ctx.Err() != nil {
-			return nil, c.fail(nil, context.Cause(ctx), "", "open a session")
-		}
-		var refused *ssh.OpenChannelError
-		if !errors.As(err, &refused) {
-			l.client.Close()
-			<-l.dead
-			if dead++; dead > 1 {
-				return nil, c.fail(ErrUnreachable, noEOF(err), "", "the connection was lost")
-			}
-			continue
 		}
 		c.mu.Lock()
 		ours := c.sessions
@@ -82,6 +70,32 @@ func (c *Conn) session(ctx context.Context) (*session, error) {
 		case <-ctx.Done():
 			return nil, c.fail(nil, context.Cause(ctx), "", "wait for a session (the host allows %d at once)", ours)
 		}
+	}
+}
+
+// channel opens something on the connection. refused is the host's own no. A
+// connection that turns out to be dead is made anew, where redial still says so.
+func (c *Conn) channel(ctx context.Context, redial *bool, what string, open func(*live) error) (refused *ssh.OpenChannelError, err error) {
+	for {
+		l, err := c.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err = open(l); err == nil {
+			return nil, nil
+		}
+		if ctx.Err() != nil {
+			return nil, c.fail(nil, context.Cause(ctx), "", "%s", what)
+		}
+		if errors.As(err, &refused) {
+			return refused, nil
+		}
+		l.client.Close()
+		<-l.dead
+		if !*redial {
+			return nil, c.fail(ErrUnreachable, noEOF(err), "", "the connection was lost")
+		}
+		*redial = false
 	}
 }
 

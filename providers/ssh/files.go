@@ -47,7 +47,7 @@ func (f files) Read(ctx context.Context, name string) ([]byte, error) {
 }
 
 // replace is a script that makes "$f" by what make does to "$t", in one step.
-const replace = `set -e
+const replace = sshconn.Durable + `set -e
 umask 077
 d=%[2]s
 mkdir -p "$d"
@@ -57,13 +57,13 @@ trap 'rm -f "$t"' EXIT
 %[3]s
 mv -f "$t" "$f"
 trap - EXIT
-sync "$d" 2>/dev/null || sync
+durable "$d"
 `
 
 // writing is the script that writes data to name, absolute.
 func writing(name string, data []byte, perm fs.FileMode) string {
 	return fmt.Sprintf(replace, quote(name), quote(path.Dir(name)),
-		fmt.Sprintf("printf %%s %s >\"$t\"\nchmod %o \"$t\"\nsync \"$t\" 2>/dev/null || :", quote(string(data)), perm))
+		fmt.Sprintf("printf %%s %s >\"$t\"\nchmod %o \"$t\"\ndurable \"$t\"", quote(string(data)), perm))
 }
 
 func (f files) Write(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
