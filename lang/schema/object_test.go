@@ -98,3 +98,17 @@ func TestTexts(t *testing.T) {
 		}
 	}
 }
+
+// An object without anything sensitive, as most are, is known for that without a
+// look by cty's iterators, which took a fifth of a plan's time.
+func TestSensitiveNamesOfPlainObject(t *testing.T) {
+	attrs := map[string]cty.Value{"a": cty.StringVal("x"), "list": cty.ListVal([]cty.Value{cty.StringVal("y")})}
+	v := cty.ObjectVal(attrs)
+	if n := testing.AllocsPerRun(10, func() { SensitiveNames(v) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	attrs["list"] = cty.ListVal([]cty.Value{cty.StringVal("y").Mark(Sensitive)})
+	if got := SensitiveNames(cty.ObjectVal(attrs)); len(got) != 1 || got[0] != "list" {
+		t.Errorf("%q", got)
+	}
+}

@@ -32,7 +32,7 @@ func IsSensitive(v cty.Value) bool { return v.HasMarkDeep(Sensitive) }
 // SensitiveNames are the attributes of an object's value that hold something
 // that is marked.
 func SensitiveNames(v cty.Value) []string {
-	if v == cty.NilVal || v.IsNull() || !v.ContainsMarked() {
+	if v == cty.NilVal || v.IsNull() || Plain(v) || !v.ContainsMarked() {
 		return nil
 	}
 	v, _ = v.Unmark()
