@@ -101,6 +101,16 @@ func orUnknown(e hclsyntax.Expression, diags hcl.Diagnostics) func(hcl.Range) (h
 // definition's are: their trees are many times as large as what they say, and
 // would stay as long as the definition.
 func literally(e hclsyntax.Expression) (cty.Value, bool) {
+	switch e := e.(type) { // most are a text
+	case *hclsyntax.LiteralValueExpr:
+		return e.Val, true
+	case *hclsyntax.TemplateExpr:
+		if len(e.Parts) == 1 {
+			if l, ok := e.Parts[0].(*hclsyntax.LiteralValueExpr); ok && l.Val.Type() == cty.String && l.Val.IsKnown() && !l.Val.IsNull() {
+				return l.Val, true
+			}
+		}
+	}
 	if !onlyLiterals(e) {
 		return cty.NilVal, false
 	}

@@ -28,7 +28,7 @@ func stronger(a, b spec.Impact) spec.Impact {
 // shape tells impact and sensitivity by an attribute's top-level path.
 type shape struct {
 	attrs  map[string]spec.Attribute
-	blocks map[string]shape
+	blocks map[string]*shape
 	hides  bool     // something in it is sensitive
 	names  []string // of all of them, in order
 	paths  []string // theirs
@@ -37,7 +37,7 @@ type shape struct {
 func shapeOf(s spec.Schema) shape { return shapeOfBlock("", s.Attributes, s.Blocks) }
 
 func shapeOfBlock(prefix string, attrs []spec.Attribute, blocks []spec.Block) shape {
-	out := shape{attrs: make(map[string]spec.Attribute, len(attrs)), blocks: make(map[string]shape, len(blocks))}
+	out := shape{attrs: make(map[string]spec.Attribute, len(attrs)), blocks: make(map[string]*shape, len(blocks))}
 	for _, a := range attrs {
 		out.attrs[a.Name] = a
 		out.hides = out.hides || a.Sensitive
@@ -50,7 +50,7 @@ func shapeOfBlock(prefix string, attrs []spec.Attribute, blocks []spec.Block) sh
 			continue
 		}
 		inner := shapeOfBlock(prefix+b.Name+".", b.Attributes, b.Blocks)
-		out.blocks[b.Name] = inner
+		out.blocks[b.Name] = &inner
 		out.hides = out.hides || inner.hides
 	}
 	for name := range out.attrs {
@@ -94,7 +94,7 @@ func (d *differ) made(s *shape, prefix string, after cty.Value) {
 		}
 		if block, ok := s.blocks[name]; ok {
 			if !isAbsent(v) {
-				d.made(&block, s.paths[i]+".", v)
+				d.made(block, s.paths[i]+".", v)
 			}
 			continue
 		}
@@ -147,7 +147,7 @@ func (d *differ) object(s shape, prefix string, before, after, applied cty.Value
 			if same(b, a) {
 				continue
 			}
-			d.object(block, path, b, a, p)
+			d.object(*block, path, b, a, p)
 			continue
 		}
 		attr := s.attrs[name]

@@ -165,7 +165,7 @@ func TestChanges(t *testing.T) {
 
 func changed(c planner.Change) string {
 	b := new(strings.Builder)
-	(Style{}).changes(b, &planner.Plan{Changes: []planner.Change{c}})
+	(Style{}).changes(b, &planner.Plan{Changes: []planner.Change{c}}, nil)
 	return b.String()
 }
 
@@ -227,5 +227,36 @@ func TestPlanHasNoControls(t *testing.T) {
 	var b bytes.Buffer
 	if err := (Style{}).Plan(&b, p); err != nil || strings.ContainsAny(b.String(), "\x1b\a") {
 		t.Errorf("%v: %q", err, b.String())
+	}
+}
+
+// pieces counts how often it is written to.
+type pieces struct {
+	strings.Builder
+	n int
+}
+
+func (p *pieces) Write(text []byte) (int, error) {
+	p.n++
+	return p.Builder.Write(text)
+}
+
+func (p *pieces) WriteString(text string) (int, error) { return p.Write([]byte(text)) }
+
+// A long plan is written in pieces, and they are the whole of it.
+func TestLongPlan(t *testing.T) {
+	p := &planner.Plan{}
+	for i := range 5000 {
+		p.Changes = append(p.Changes, planner.Change{Address: addr.Group(fmt.Sprint("g", i), addr.NoKey), Type: "group", Actions: planner.ActionCreate, Why: []string{"not in \x1b[31mstate"}})
+	}
+	var got pieces
+	if err := (Style{}).Plan(&got, p); err != nil {
+		t.Fatal(err)
+	}
+	all := new(strings.Builder)
+	(Style{}).changes(all, p, nil)
+	want := (Style{}).recorded(all.String() + (Style{}).Summary(p))
+	if got.String() != want || got.n < 2 || len(want) < 2*piece {
+		t.Errorf("%d bytes in %d pieces, want %d bytes in several", got.Len(), got.n, len(want))
 	}
 }

@@ -18,12 +18,20 @@ import (
 // changes, in which order, and what that means for the cluster.
 func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 	b := new(strings.Builder)
+	var err error
+	write := func() {
+		if err == nil {
+			// Reasons and names come from others, too: nothing of theirs moves the cursor.
+			_, err = io.WriteString(w, s.recorded(b.String()))
+		}
+		b.Reset()
+	}
 	if failed := p.Errored && !p.Summary.Any(); !failed {
 		s.part(b, "", p.Targets, "what that needs")
 		s.part(b, "all but ", p.Excludes, "what can't be without that")
 	}
 	s.seen(b, p)
-	s.changes(b, p)
+	s.changes(b, p, write)
 	s.outputChanges(b, p)
 	if p.Summary.Any() {
 		s.steps(b, p)
@@ -34,8 +42,7 @@ func (s Style) Plan(w io.Writer, p *planner.Plan) error {
 	s.guarantees(b, p)
 	s.checks(b, p)
 	b.WriteString(s.Summary(p))
-	// Reasons and names come from others, too: nothing of theirs moves the cursor.
-	_, err := io.WriteString(w, s.recorded(b.String()))
+	write()
 	return err
 }
 
@@ -195,9 +202,19 @@ func (s Style) symbol(c *planner.Change) string {
 	return " "
 }
 
-func (s Style) changes(b *strings.Builder, p *planner.Plan) {
+// piece is how much of a plan's text is put together before it is written: all of
+// it, of thousands of objects, is megabytes.
+const piece = 64 << 10
+
+// changes shows every object's change, and has write, if any, take what is there of
+// the text from time to time.
+func (s Style) changes(b *strings.Builder, p *planner.Plan, write func()) {
 	d := newDefaults(p)
 	for i := range p.Changes {
+		if write != nil && b.Len() > piece {
+			write()
+			b.Grow(piece + piece/8)
+		}
 		c := &p.Changes[i]
 		if c.Action() == "no-op" {
 			s.hasMoved(b, c)

@@ -107,7 +107,7 @@ func (s Style) Log(w io.Writer, list []statefile.Applied) error {
 func (s Style) Compare(w io.Writer, c *planner.Comparison) error {
 	b := new(strings.Builder)
 	fmt.Fprintf(b, "%s %s (%.12s)\n%s %s (%.12s)\n\n", s.Red("-"), c.From.Revision, c.From.Git, s.Green("+"), c.To.Revision, c.To.Git)
-	s.changes(b, &planner.Plan{Changes: c.Changes})
+	s.changes(b, &planner.Plan{Changes: c.Changes}, nil)
 	s.compareFaults(b, c)
 	s.compareTimes(b, c)
 	s.compareGuarantees(b, c)
