@@ -91,7 +91,8 @@ type Files interface {
 	// Write replaces a file in one step. Directories are made as needed, 0700.
 	Write(ctx context.Context, path string, data []byte, perm fs.FileMode) error
 	// Copy brings a file of this machine there, in one step (a hard link will do).
-	Copy(ctx context.Context, local, path string, perm fs.FileMode) error
+	// digest is its SHA-256, in hex.
+	Copy(ctx context.Context, local, digest, path string, perm fs.FileMode) error
 	// Link makes path a symbolic link to target, in one step.
 	Link(ctx context.Context, target, path string) error
 	// ReadLink returns a link's target; fs.ErrNotExist wrapped when there is none.

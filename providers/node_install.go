@@ -101,7 +101,7 @@ func (p *Nodes) installProgram(ctx context.Context, s *site, n *node) error {
 		present = present || name == path.Base(at)
 	}
 	if !present {
-		if err := s.host.Files().Copy(ctx, file, at, 0o755); err != nil {
+		if err := s.host.Files().Copy(ctx, file, digest, at, 0o755); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,6 @@ import (
 const Rules = `
 hcl      = github.com/hashicorp/hcl/v2
 age      = filippo.io/age
-sftp     = github.com/pkg/sftp
 ssh_config = github.com/kevinburke/ssh_config
 knownhosts = github.com/skeema/knownhosts
 crypto   = golang.org/x/crypto
@@ -60,7 +59,7 @@ crypto < internal/gittest # real servers of git, over HTTP and SSH, to test with
 go-git < internal/gitremote # how a repository behind a network is told who asks, and what its errors mean
 go-git, go-billy < internal/revision  # definitions in git: which commit, and files as of one; knows nothing of definitions
 internal/revision, internal/gitremote, internal/atomicfile, hcl, sys < internal/gitmodule # modules from git: lock file, cache, and who fetches; knows nothing of definitions
-crypto, sftp, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
+crypto, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
 internal/sshconn, go-libvirt < internal/libvirtconn # a hypervisor's libvirtd, by any URI; knows nothing of clusters and providers
 NONE < internal/libvirtlab            # a libvirtd of its own for a test, with a guest that boots in seconds
 sys < internal/rawio                  # system calls beside Go's scheduler

@@ -202,7 +202,6 @@ type Conn struct {
 	mu       sync.Mutex
 	live     *live
 	sessions int
-	noSFTP   bool
 	root     rootState
 	closed   bool
 }

@@ -63,9 +63,6 @@ func (s *sshd) start(more ...string) {
 		fmt.Sprintf("Port %d", s.port), "ListenAddress 127.0.0.1", "HostKey "+s.dir+"/hostkey", "PidFile none",
 		"AuthorizedKeysFile "+s.dir+"/authorized_keys", "StrictModes no", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		home, "UsePAM no", "UseDNS no", "PermitRootLogin prohibit-password"), "\n")
-	if !strings.Contains(config, "Subsystem") {
-		config += "\nSubsystem sftp internal-sftp"
-	}
 	must(s.t, os.WriteFile(s.dir+"/sshd_config", []byte(config+"\n"), 0o600))
 	argv := append(slices.Clone(s.wrap), "/usr/sbin/sshd", "-D", "-f", s.dir+"/sshd_config", "-E", s.dir+"/log")
 	s.cmd = exec.Command(argv[0], argv[1:]...)

@@ -75,7 +75,7 @@ func TestSudo(t *testing.T) {
 	}
 	dir := t.TempDir() // root's alone
 	must(t, os.Chmod(dir, 0o700))
-	data := bytes.Repeat([]byte("secret"), sftpFrom)
+	data := bytes.Repeat([]byte("secret"), 128<<10)
 	for _, c := range []*Conn{as("letin", ""), as("letin", sudoPassword), as("askme", sudoPassword)} {
 		r, err := c.Run(ctx, Command{Argv: []string{"sh", "-c", `id -u; cat; echo "$X" >&2; exit 7`}, Stdin: strings.NewReader("first\nsecond"), Env: map[string]string{"X": "it's"}})
 		must(t, err)
@@ -120,7 +120,7 @@ func TestSudo(t *testing.T) {
 	_, err = login.ReadFile(ctx, s.dir+"/none/x")
 	wants(t, err, os.ErrNotExist, s.addr())
 	must(t, os.Chmod(s.dir, 0o777))
-	must(t, login.Put(ctx, s.dir+"/put", bytes.NewReader(data), int64(len(data)), PutOptions{Mode: 0o644})) // over SFTP
+	must(t, login.Put(ctx, s.dir+"/put", bytes.NewReader(data), int64(len(data)), PutOptions{Mode: 0o644}))
 	err = login.Put(ctx, "/put", bytes.NewReader(data), int64(len(data)), PutOptions{Mode: 0o644})
 	wants(t, err, os.ErrPermission, s.addr(), "put /put")
 

@@ -51,7 +51,7 @@ func (f files) parent(ctx context.Context, path string) (string, error) {
 }
 
 // Copy copies: a hard link would follow a program that is rebuilt in place.
-func (f files) Copy(ctx context.Context, local, path string, perm fs.FileMode) error {
+func (f files) Copy(ctx context.Context, local, _, path string, perm fs.FileMode) error {
 	p, err := f.parent(ctx, path)
 	if err != nil {
 		return err

@@ -93,7 +93,7 @@ func (f files) put(name string, e entry) {
 
 // Copy uploads a program. A name under BinDir stands for the content, so that
 // what is there with that name is it.
-func (f files) Copy(ctx context.Context, local, name string, perm fs.FileMode) error {
+func (f files) Copy(ctx context.Context, local, digest, name string, perm fs.FileMode) error {
 	src, err := os.Open(local)
 	if err != nil {
 		return fmt.Errorf("upload %s: %w", local, err)
@@ -103,7 +103,7 @@ func (f files) Copy(ctx context.Context, local, name string, perm fs.FileMode) e
 	if err != nil {
 		return fmt.Errorf("upload %s: %w", local, err)
 	}
-	err = explained(f.h.conn.Put(ctx, f.abs(name), src, fi.Size(), sshconn.PutOptions{Mode: perm, Parents: true}))
+	err = explained(f.h.conn.Put(ctx, f.abs(name), src, fi.Size(), sshconn.PutOptions{Mode: perm, SHA256: digest, Parents: true}))
 	if err != nil {
 		f.h.changed()
 		return err
