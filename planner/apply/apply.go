@@ -53,6 +53,13 @@ type Config struct {
 	Providers  *providers.Registry // configured
 	Journal    Journal
 	Begin      statefile.Begin // the first entry
+	// Ahead is for a journal far away, each write to which takes long: all intents
+	// that the plan knows are written at once before the first effect, and results
+	// together (journal.go).
+	Ahead bool
+	// Linger is how long a result waits for others in a run ahead, while those go on.
+	// Default 1 s.
+	Linger time.Duration
 
 	Parallelism int             // 0: DefaultParallelism
 	Stop        <-chan struct{} // closed: finish what is under way, begin nothing
@@ -75,9 +82,12 @@ type Config struct {
 // Result is what became of a run. State is to be written by the store, also
 // after a failure.
 type Result struct {
-	State       statefile.State
-	Pending     []statefile.Pending // begun by this run, and what became of it is not in the journal
-	Done        planner.Summary     // objects, resources on their own
+	State   statefile.State
+	Pending []statefile.Pending // begun by this run, and what became of it is not in the journal
+	// Whole: all that was begun has come to an end that State knows, also where the
+	// journal was not told any more (Config.Ahead).
+	Whole       bool
+	Done        planner.Summary // objects, resources on their own
 	Failed      []Failure
 	Cancelled   []Failure      // were under way when the context ended; the next run looks at what came of them
 	Skipped     []Skip         // what hangs on a failure, in plan order
@@ -112,11 +122,16 @@ type runner struct {
 	work *planner.Work
 	now  func() time.Time
 
-	disk sync.Mutex // held by who writes to the journal; taken before mu
+	disk  sync.Mutex    // held by who writes to the journal; taken before mu
+	nudge chan struct{} // of a run ahead: write what there is (journal.go)
+	loose chan struct{} // of a run ahead: closed once nobody waits for the journal any more
 
 	mu      sync.Mutex // guards all below, and orders events
 	next    *batch     // to be written next, nil: nobody has any entries
+	flying  *batch     // of a run ahead: that is written now
 	entries []statefile.Entry
+	ahead   map[addr.Address]string    // of a run ahead: the id of the intent that is durable
+	begun   map[addr.Address]bool      // of a run ahead: something may have been done
 	fatal   error                      // the journal can't be written
 	known   map[addr.Address]cty.Value // values of objects that are applied
 	nodes   map[string]string          // node name -> id
@@ -152,6 +167,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Poll == 0 {
 		cfg.Poll = 200 * time.Millisecond
 	}
+	if cfg.Linger == 0 {
+		cfg.Linger = time.Second
+	}
 	if cfg.ConditionWait == 0 {
 		cfg.ConditionWait = 10 * time.Second
 	}
@@ -173,6 +191,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
 		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{}, ran: map[addr.Address]time.Time{},
 		glance: glance{turn: make(chan struct{}, 1)},
+		nudge:  make(chan struct{}, 1), loose: make(chan struct{}), ahead: map[addr.Address]string{}, begun: map[addr.Address]bool{},
 	}
 	res := &Result{}
 	err := r.begin()
@@ -191,8 +210,13 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		r.tellRereads()
 		err = r.adopt()
 	}
+	if err == nil && cfg.Ahead {
+		err = r.aimAhead()
+	}
 	if err == nil {
+		end := r.scribe()
 		r.walk(ctx, res)
+		end()
 		r.recheck(ctx, res)
 		err = r.fatal
 	}
@@ -200,7 +224,11 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		err = r.leftovers()
 	}
 	res.Done, res.Warnings = r.summary, r.warnings
+	if cfg.Ahead {
+		err = errors.Join(err, r.settleAhead())
+	}
 	r.fold(ctx, res)
+	res.Whole = err == nil && len(res.Pending) == 0
 	r.emit(Event{Type: EventSummary, Summary: r.summary})
 	return res, err
 }
@@ -354,56 +382,4 @@ func (r *runner) keep(state *statefile.State) {
 		state.Objects = append(state.Objects, o)
 	}
 	slices.SortFunc(state.Objects, func(a, b statefile.Object) int { return addr.Compare(a.Addr, b.Addr) })
-}
-
-// batch is entries that become durable by one write.
-type batch struct {
-	entries []statefile.Entry
-	done    chan struct{} // closed once they are, or err says why not
-	err     error
-}
-
-// append makes entries durable, in one write with those that others want written
-// meanwhile: the disk syncs no faster for many than for few. After an error
-// nothing more is begun.
-func (r *runner) append(entries ...statefile.Entry) error {
-	r.mu.Lock()
-	if r.fatal != nil {
-		defer r.mu.Unlock()
-		return r.fatal
-	}
-	for i := range entries {
-		entries[i].Time = r.now().UTC()
-	}
-	b, first := r.next, r.next == nil
-	if first {
-		b = &batch{done: make(chan struct{})}
-		r.next = b
-	}
-	b.entries = append(b.entries, entries...)
-	r.mu.Unlock()
-	if !first {
-		<-b.done
-		return b.err
-	}
-	r.disk.Lock()
-	defer r.disk.Unlock()
-	defer close(b.done)
-	r.mu.Lock()
-	r.next = nil // who comes now is too late for this one
-	b.err = r.fatal
-	r.mu.Unlock()
-	if b.err != nil {
-		return b.err
-	}
-	err := r.cfg.Journal.Append(b.entries...)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err != nil {
-		b.err = fmt.Errorf("write the journal: %w", err)
-		r.fatal = b.err
-		return b.err
-	}
-	r.entries = append(r.entries, b.entries...)
-	return nil
 }

@@ -56,87 +56,205 @@ func (l *lab) summary() string {
 // with its first entries there alone, the next run goes on from the truth:
 // everything is made once, and the end is the same.
 func TestKilledAtEveryWrite(t *testing.T) {
-	first := threeNodes + twoGroups
-	second := strings.Replace(threeNodes, `node "n3"`, `node "n4"`, 1) +
-		strings.NewReplacer(`["true"]`, `["false"]`, `"worker"`, `"other"`).Replace(twoGroups)
-	third := strings.Replace(second, `resource "ip_address" "vip"`, `resource "generic_application" "more" { command = ["x"] }
-  resource "ip_address" "vip"`, 1)
-	runs := []struct {
-		name, before, src, mode string
-		prepare                 func(*lab)
-	}{
-		{"first", "", first, "", nil},
-		{"change", first, second, "", nil},
-		{"a resource more", second, third, "", nil},
-		{"a resource less", third, second, "", nil},
-		{"one node grows to three", oneNode + strings.ReplaceAll(twoGroups, "[node.n1, node.n2]", "[node.n1]"), first, "", nil},
-		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }},
-		{"a node made anew", first, anew(first, "n2"), "", nil},
-		{"two nodes made anew", first, anew(first, "n1", "n2"), "", nil},
-		{"renamed", first, renamedAll, "", nil},
-		{"forgotten", first, threeNodes + webOnly + forgetWorker, "", nil},
-		{"imported", first, first + importAll, "", func(l *lab) {
-			l.forget("node.n3", "group.web", "group.worker")
-			l.group("worker").ManagedBy = "hand"
-		}},
-		{"imported and changed", first, second + strings.NewReplacer("group.worker", "group.other", "node.n3", "node.n2").Replace(importAll), "", func(l *lab) { l.forget("node.n1", "group.web", "group.worker") }},
-		{"destroy", first, "", planner.ModeDestroy, func(l *lab) { l.world.Ending = true }},
-		{"destroy of a dead cluster", first, "", planner.ModeDestroy, func(l *lab) {
-			l.world.Ending = true
-			for _, h := range l.world.Hosts {
-				h.Running = false
-			}
-		}},
-	}
-	for _, run := range runs {
+	for _, run := range killed() {
 		t.Run(run.name, func(t *testing.T) {
 			want := ""
 			for k := 0; ; k++ { // 0: the run that nobody kills
 				for _, after := range []string{"", "all", "1", "2"} {
-					l := newLab(t)
-					if run.before != "" {
-						l.must(l.load(run.before), "")
+					arm := func(l *lab) {
+						l.journal.killAt, l.journal.after = k, after != ""
+						l.journal.part, _ = strconv.Atoi(after)
 					}
-					if run.prepare != nil {
-						run.prepare(l)
-					}
-					def := l.load(cmp.Or(run.src, run.before))
-					if run.mode == planner.ModeDestroy {
-						def = nil
-					}
-					l.conf = func(c *apply.Config) { c.Parallelism = 1 } // the same writes each time
-					l.journal.killAt, l.journal.after = k, after != ""
-					l.journal.part, _ = strconv.Atoi(after)
-					_, _, err := l.apply(def, run.mode)
-					if l.journal.whole {
-						continue
-					}
-					died := l.journal.dead
-					if died != (err != nil) || died && !errors.Is(err, errKilled) {
-						t.Fatalf("write %d, after %s: died %v, error %v", k, after, died, err)
-					}
-					if died {
-						l.journal.dead, l.journal.killAt = false, 0
-						l.must(def, run.mode)
-					}
-					if def != nil {
-						l.settled(def)
-					} else if l.state.Cluster != nil {
-						t.Errorf("write %d, after %s: the identity outlived the cluster", k, after)
-					}
-					got := l.summary()
-					if want == "" {
-						want = got
-					}
-					if got != want {
-						t.Fatalf("killed at write %d, after %s:\n%s\nwant:\n%s", k, after, got, want)
-					}
-					if k > 0 && !died {
+					if !run.kill(t, &want, fmt.Sprintf("at write %d, after %q", k, after), arm) && k > 0 {
 						return // that many writes there are not
 					}
 				}
 			}
 		})
+	}
+}
+
+// With a journal that is far away results come to it late: killed at every call of a
+// provider, before and after its effect, the next run reads back what was intended.
+func TestKilledAtEveryCallAhead(t *testing.T) {
+	for _, run := range killed() {
+		if run.ahead = true; run.name == "upgrade" || run.name == "a node made anew" {
+			continue // two nodes made anew roll as well
+		}
+		t.Run(run.name, func(t *testing.T) {
+			want := ""
+			for k := 0; ; k++ { // 0: the run that nobody kills
+				for _, after := range []bool{false, true} {
+					arm := func(l *lab) {
+						n := 0
+						die := func(plannertest.Call) error {
+							if n++; n == k {
+								l.journal.dead = true
+							}
+							if l.journal.dead {
+								return errKilled
+							}
+							return nil
+						}
+						if l.world.Fail = die; after {
+							l.world.Fail, l.world.FailAfter = func(plannertest.Call) error {
+								if l.journal.dead {
+									return errKilled
+								}
+								return nil
+							}, die
+						}
+					}
+					if !run.kill(t, &want, fmt.Sprintf("at call %d, after %v", k, after), arm) && k > 0 {
+						return // that many calls there are not
+					}
+				}
+			}
+		})
+	}
+}
+
+// deadly is an apply that is killed.
+type deadly struct {
+	name, before, src, mode string
+	prepare                 func(*lab)
+	ahead                   bool
+}
+
+func killed() []deadly {
+	first := threeNodes + twoGroups
+	second := strings.Replace(threeNodes, `node "n3"`, `node "n4"`, 1) +
+		strings.NewReplacer(`["true"]`, `["false"]`, `"worker"`, `"other"`).Replace(twoGroups)
+	third := strings.Replace(second, `resource "ip_address" "vip"`, `resource "generic_application" "more" { command = ["x"] }
+  resource "ip_address" "vip"`, 1)
+	runs := []deadly{
+		{"first", "", first, "", nil, false},
+		{"change", first, second, "", nil, false},
+		{"a resource more", second, third, "", nil, false},
+		{"a resource less", third, second, "", nil, false},
+		{"one node grows to three", oneNode + strings.ReplaceAll(twoGroups, "[node.n1, node.n2]", "[node.n1]"), first, "", nil, false},
+		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }, false},
+		{"a node made anew", first, anew(first, "n2"), "", nil, false},
+		{"two nodes made anew", first, anew(first, "n1", "n2"), "", nil, false},
+		{"renamed", first, renamedAll, "", nil, false},
+		{"forgotten", first, threeNodes + webOnly + forgetWorker, "", nil, false},
+		{"imported", first, first + importAll, "", func(l *lab) {
+			l.forget("node.n3", "group.web", "group.worker")
+			l.group("worker").ManagedBy = "hand"
+		}, false},
+		{"imported and changed", first, second + strings.NewReplacer("group.worker", "group.other", "node.n3", "node.n2").Replace(importAll), "", func(l *lab) { l.forget("node.n1", "group.web", "group.worker") }, false},
+		{"destroy", first, "", planner.ModeDestroy, func(l *lab) { l.world.Ending = true }, false},
+		{"destroy of a dead cluster", first, "", planner.ModeDestroy, func(l *lab) {
+			l.world.Ending = true
+			for _, h := range l.world.Hosts {
+				h.Running = false
+			}
+		}, false},
+	}
+	return runs
+}
+
+// kill has an apply die as arm says, and the next go on from there, to the same end
+// as others'. It tells whether the apply died.
+func (run *deadly) kill(t *testing.T, want *string, when string, arm func(*lab)) bool {
+	t.Helper()
+	l := newLab(t)
+	l.ahead = run.ahead
+	if run.before != "" {
+		l.must(l.load(run.before), "")
+	}
+	if run.prepare != nil {
+		run.prepare(l)
+	}
+	def := l.load(cmp.Or(run.src, run.before))
+	if run.mode == planner.ModeDestroy {
+		def = nil
+	}
+	l.conf = func(c *apply.Config) { c.Parallelism = 1 } // the same writes each time
+	arm(l)
+	_, _, err := l.apply(def, run.mode)
+	if l.journal.whole {
+		return true // this one there is not
+	}
+	died := l.journal.dead
+	if !run.ahead && died != (err != nil) || err != nil && !errors.Is(err, errKilled) {
+		t.Fatalf("%s: died %v, error %v", when, died, err)
+	}
+	if died {
+		l.journal.dead, l.journal.killAt = false, 0
+		l.world.Fail, l.world.FailAfter = nil, nil
+		l.must(def, run.mode)
+	}
+	if def != nil {
+		l.settled(def)
+	} else if l.state.Cluster != nil {
+		t.Errorf("%s: the identity outlived the cluster", when)
+	}
+	got := l.summary()
+	if *want == "" {
+		*want = got
+	}
+	if got != *want {
+		t.Fatalf("killed %s:\n%s\nwant:\n%s", when, got, *want)
+	}
+	return died
+}
+
+// However many objects there are, a journal that is far away is written a few times:
+// once with what is intended, and once for each time that something waits for
+// results. What fails, and what was never begun, is in no later run's way.
+func TestFewWritesAhead(t *testing.T) {
+	define := func(n int) string {
+		var b strings.Builder
+		b.WriteString(threeNodes)
+		for i := range n {
+			fmt.Fprintf(&b, "group \"g%d\" {\n  resource \"generic_application\" \"app\" { command = [\"true\"] }\n}\n", i)
+		}
+		b.WriteString("group \"last\" {\n  depends_on = [group.g0]\n  resource \"generic_application\" \"app\" { command = [\"true\"] }\n}\n")
+		return b.String()
+	}
+	for _, n := range []int{10, 60} {
+		l := newLab(t)
+		l.ahead = true
+		def := l.load(define(n))
+		var writes []int
+		l.conf = func(c *apply.Config) {
+			at := c.Journal
+			c.Linger = time.Hour
+			c.Journal = journalFunc(func(entries ...statefile.Entry) error {
+				intents := 0
+				for _, e := range entries {
+					if e.Intent != nil {
+						intents++
+					}
+				}
+				writes = append(writes, intents)
+				return at.Append(entries...)
+			})
+		}
+		l.world.Fail = func(c plannertest.Call) error {
+			if c.Addr.Name == "g0" {
+				return errors.New("refused")
+			}
+			return nil
+		}
+		res, _, err := l.apply(def, "")
+		if err != nil || len(res.Failed) != 1 || len(res.Skipped) != 1 || len(res.Pending) > 0 && res.Whole {
+			t.Fatalf("%v: %+v", err, res)
+		}
+		// What failed is there in part, perhaps; what was not begun is nowhere.
+		if last := addr.Group("last", addr.NoKey); l.state.Find(last) != nil {
+			t.Error("what was never begun is in the state")
+		}
+		// Intents; agents; the cluster; three members, one after the other. The groups
+		// are for the snapshot to tell.
+		want := []int{1 + 3 + n + 1, 0, 0, 0, 0, 0}
+		if !slices.Equal(writes, want) {
+			t.Errorf("%d groups: writes with %v intents, want %v", n, writes, want)
+		}
+		l.world.Fail, l.conf = nil, nil
+		l.must(def, "")
+		l.settled(def)
 	}
 }
 

@@ -37,6 +37,7 @@ type lab struct {
 	stop    chan struct{}
 	conf    func(*apply.Config)
 	planned *planner.Plan // what the next apply does; nil: it plans itself
+	ahead   bool          // as with a state that lies far away
 }
 
 // journal is a store's, in memory: what was appended is what survives.
@@ -233,7 +234,7 @@ func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.
 	l.events = nil
 	cfg := apply.Config{
 		Plan: p, Definition: def, State: state, Pending: pending, Providers: l.world.Registry(), Journal: &l.journal,
-		Begin: statefile.Begin{Run: "r", Lineage: "L"}, Stop: l.stop, Poll: time.Millisecond, QuorumWait: 50 * time.Millisecond,
+		Begin: statefile.Begin{Run: "r", Lineage: "L"}, Ahead: l.ahead, Stop: l.stop, Poll: time.Millisecond, QuorumWait: 50 * time.Millisecond,
 		Events: func(e apply.Event) { l.events = append(l.events, e) },
 		NewID: func() string {
 			l.ids++
@@ -249,7 +250,7 @@ func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.
 	}
 	res, err := apply.Run(context.Background(), cfg)
 	// What has no end stays in the journal, as a store keeps it.
-	if _, pending := l.current(); !l.journal.dead && len(pending) == 0 {
+	if _, pending := l.current(); !l.journal.dead && (len(pending) == 0 || res.Whole) {
 		l.state = onDisk(l.t, res.State)
 		l.state.Serial++
 		l.journal = journal{}

@@ -62,7 +62,8 @@ func TestAnyDefinitionAfterAnyOther(t *testing.T) {
 			if rapid.Bool().Draw(rt, "new program") {
 				l.world.Program = fmt.Sprint("p", step)
 			}
-			switch rapid.IntRange(0, 3).Draw(rt, "fault") {
+			l.ahead = rapid.Bool().Draw(rt, "far away")
+			switch rapid.IntRange(0, 4).Draw(rt, "fault") {
 			case 1:
 				l.journal.killAt, l.journal.after = rapid.IntRange(1, 40).Draw(rt, "killed at"), rapid.Bool().Draw(rt, "after the write")
 			case 2:
@@ -75,6 +76,15 @@ func TestAnyDefinitionAfterAnyOther(t *testing.T) {
 				}
 				if l.world.Fail = fail; after {
 					l.world.Fail, l.world.FailAfter = nil, fail
+				}
+			case 4:
+				n := rapid.IntRange(1, 30).Draw(rt, "dies at call")
+				l.world.FailAfter = func(plannertest.Call) error {
+					if n--; n <= 0 {
+						l.journal.dead = true
+						return errKilled
+					}
+					return nil
 				}
 			case 3:
 				for _, id := range slices.Sorted(maps.Keys(l.world.Hosts)) {

@@ -197,7 +197,7 @@ func (r *runner) phases(ctx context.Context, j *job) (string, error) {
 			return phase, err
 		}
 		target := r.object(j, j.planned, private(j.prior), false)
-		if err := r.append(statefile.Entry{Intent: &statefile.Intent{Addr: u.Key.Addr, Action: u.Action, Phase: phase, Object: target}}); err != nil {
+		if err := r.intend(statefile.Intent{Addr: u.Key.Addr, Action: u.Action, Phase: phase, Object: target}); err != nil {
 			return phase, err
 		}
 		if u.Type == addr.TypeNode {
@@ -291,7 +291,7 @@ func (r *runner) takeAway(ctx context.Context, j *job, phases []string) (string,
 		if err := r.mayTake(ctx, j, phase); err != nil {
 			return phase, err
 		}
-		if err := r.append(statefile.Entry{Intent: &statefile.Intent{Addr: u.Key.Addr, Action: u.Action, Phase: phase, Object: u.Old}}); err != nil {
+		if err := r.intend(statefile.Intent{Addr: u.Key.Addr, Action: u.Action, Phase: phase, Object: u.Old}); err != nil {
 			return phase, err
 		}
 		if phase != "" {
@@ -395,7 +395,7 @@ func (r *runner) group(ctx context.Context, j *job) error {
 	if len(u.Adopt) > 0 {
 		action = planner.ActionImport
 	}
-	if err := r.append(statefile.Entry{Intent: &statefile.Intent{Addr: u.Key.Addr, Action: action, Object: target}}); err != nil {
+	if err := r.intend(statefile.Intent{Addr: u.Key.Addr, Action: action, Object: target}); err != nil {
 		return err
 	}
 	resp, failure := r.call(ctx, j, "", j.planned, parts)

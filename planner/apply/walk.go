@@ -59,7 +59,14 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 	// A unit whose work is done, and that only waits for its conditions to come
 	// true, holds no slot.
 	free := r.cfg.Parallelism
-	active, stopped := 0, false
+	active, working, stopped := 0, 0, false
+	left := len(vertices) // that wait for others
+	become := func(v *vertex, is status) {
+		if v.status == waiting {
+			left--
+		}
+		v.status = is
+	}
 	var ready []*vertex
 	// settled tells the dependents of v. It works off a list of its own, for
 	// a chain of skipped units can be long.
@@ -89,14 +96,14 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 				}
 				switch {
 				case d.because != "" && d.open == 0:
-					d.status = skipped
+					become(d, skipped)
 					if d.unit.Action != "" {
 						res.Skipped = append(res.Skipped, Skip{Addr: d.unit.Key.Addr, Because: d.because})
 						r.emit(Event{Type: EventSkipped, Addr: d.unit.Key.Addr, Action: d.unit.Action, Text: d.because + " failed"})
 					}
 					list = append(list, d)
 				case d.open == 0 && d.anyDone+d.anyOpen < d.unit.Any:
-					d.status = failed
+					become(d, failed)
 					d.because = d.unit.Key.String()
 					err := tooFew(d)
 					if d.unit.Action != "" {
@@ -105,7 +112,7 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 					res.Failed = append(res.Failed, Failure{Addr: d.unit.Key.Addr, Action: d.unit.Action, Err: err})
 					list = append(list, d)
 				case d.open == 0 && d.anyDone >= d.unit.Any && d.because == "":
-					d.status = running // it is in the list of the ready, once
+					become(d, running) // it is in the list of the ready, once
 					ready = append(ready, d)
 				}
 			}
@@ -113,15 +120,16 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 	}
 	for _, u := range r.work.Units {
 		if v := vertices[u.Key]; v.status == waiting && v.open == 0 && v.anyDone >= u.Any && v.because == "" {
-			v.status = running
+			become(v, running)
 			ready = append(ready, v)
 		} else if v.open == 0 && v.anyOpen < u.Any {
-			v.status, v.because = failed, v.unit.Key.String()
+			v.because = v.unit.Key.String()
+			become(v, failed)
 			res.Failed = append(res.Failed, Failure{Addr: u.Key.Addr, Action: u.Action, Err: tooFew(v)})
 			settle(v)
 		}
 	}
-	stop := r.cfg.Stop
+	stop, loose := r.cfg.Stop, false
 	for active > 0 || len(ready) > 0 {
 		select {
 		case <-stop:
@@ -137,7 +145,7 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 				settle(v)
 				continue
 			}
-			active, free = active+1, free-1
+			active, free, working = active+1, free-1, working+1
 			go func() {
 				out := outcome{v: v}
 				out.phase, out.err = r.run(ctx, v.unit, func() {
@@ -149,6 +157,14 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 				results <- out
 			}()
 		}
+		if r.cfg.Ahead && active > 0 && working == 0 { // they wait for the journal, or for conditions
+			if !loose && (stopped || left+len(ready) == 0) {
+				loose = true
+				close(r.loose)
+			} else if !loose {
+				r.writeSoon()
+			}
+		}
 		if active == 0 {
 			if stopped {
 				break
@@ -159,10 +175,10 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 		case <-stop:
 			stopped, stop = true, nil
 		case <-waits:
-			free++
+			free, working = free+1, working-1
 		case out := <-results:
 			if active--; !out.waited {
-				free++
+				free, working = free+1, working-1
 			}
 			if errors.Is(out.err, errStopped) || out.err != nil && ctx.Err() != nil && errors.Is(out.err, ctx.Err()) {
 				// It did not fail, it was cut off: nothing follows from it.
@@ -243,6 +259,10 @@ func (r *runner) run(ctx context.Context, u *planner.Unit, waits func()) (string
 		r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: r.action(u), ID: u.ID})
 	}
 	phase, err := r.unit(ctx, u, waits)
+	if err == nil && r.cfg.Ahead {
+		waits()
+		err = r.durable(true)
+	}
 	e := Event{Type: EventComplete, Addr: u.Key.Addr, Action: r.action(u), Phase: phase, ID: r.idOf(u), Elapsed: time.Since(start), Err: err}
 	switch {
 	case err != nil:

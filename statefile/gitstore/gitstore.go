@@ -24,7 +24,8 @@
 // lock is lost. One that comes about late finds the ref moved, and does nothing.
 //
 // Append and Finish are durable when they return. An appended record costs a commit
-// of its own size: the state is not sent with it. The lock is never taken over: that
+// of its own size, the state is not sent with it, and planner/apply makes few of them
+// (apply.Config.Ahead). The lock is never taken over: that
 // its holder is dead can't be seen.
 package gitstore
 

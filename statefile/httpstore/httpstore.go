@@ -16,7 +16,7 @@
 //
 // Append and Finish write all of it, and what they wrote is durable when they
 // return. A server can't append, so a record costs as much as the state is large;
-// planner/apply has the records of all that is under way share one write. A write
+// planner/apply writes all intents in one, and results together (apply.Config.Ahead). A write
 // whose answer was lost is read back: it is there, or it is sent again; what is
 // neither it nor what was there before is another's, and this lock is lost.
 //

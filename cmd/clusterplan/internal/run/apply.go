@@ -152,7 +152,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	}
 	res, runErr := apply.Run(ctx, apply.Config{
 		Plan: out.Planned.Plan, Definition: def, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
-		Journal: lock, Begin: begin,
+		Journal: lock, Begin: begin, Ahead: s.remote(),
 		Parallelism: o.Parallelism, Stop: o.Stop, Events: o.Events, Identity: s.setIdentity,
 	})
 	out.Result = res
@@ -210,7 +210,7 @@ func (s *Session) finish(lock journal, res *apply.Result) error {
 		return fmt.Errorf("the apply's end: %w", err)
 	}
 	s.remember(snap.State.Lineage)
-	if len(snap.Pending) > 0 || res == nil {
+	if res == nil || len(snap.Pending) > 0 && !res.Whole {
 		return nil
 	}
 	// A run that could not even begin has nothing to write.

@@ -30,7 +30,7 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 		return err
 	}
 	// A server that does not answer may have it all; until it does, nobody knows.
-	remote := s.used != nil && s.used.Type != "local"
+	remote := s.remote()
 	if snap, rerr := s.Store.Read(context.Background()); rerr != nil && !remote || rerr == nil && snap.State.Lineage != "" {
 		return err
 	}
@@ -62,6 +62,9 @@ func (s *Session) rescue(res *apply.Result, err error) error {
 	}
 	return fmt.Errorf("%w; what the apply had done could not be written anywhere else either", err)
 }
+
+// remote tells whether the state lies behind a network.
+func (s *Session) remote() bool { return s.used != nil && s.used.Type != "local" }
 
 // withPending is what an apply knows, with what it had begun and whose end is not in
 // the journal: the next apply looks what became of it, as of all that was begun.
