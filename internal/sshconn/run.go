@@ -23,6 +23,7 @@ const (
 	keepStdout  = 1 << 20
 	keepStderr  = 64 << 10
 	maxLine     = 120_000          // Linux takes 128 KiB in one argument, which the line is for the login shell
+	beginsSoon  = 2 * time.Second  // one whose caller leaves before it has begun
 	endWithin   = 5 * time.Second  // a command whose caller has left
 	sudoAnswers = 30 * time.Second // sudo lets in, asks or refuses within
 )
@@ -235,6 +236,9 @@ func (p *process) run(ctx context.Context, line string) (Result, error) {
 	}()
 	if p.gate.sudo {
 		if err := p.gate.wait(ctx, done); err != nil {
+			if ctx.Err() != nil {
+				p.end(done)
+			}
 			p.s.Close()
 			return Result{}, p.sudoRefused(ctx, err)
 		}
@@ -300,8 +304,17 @@ func noEOF(err error) error {
 
 // end ends a command whose caller has left: by a signal through its session,
 // which sshd passes on only for users other than root and not to what sudo runs,
-// and by its number from another session.
+// and by its number from another session. One that is about to begin has none
+// yet, and would run on where nobody knows it.
 func (p *process) end(done chan error) {
+	begins := time.NewTimer(beginsSoon)
+	defer begins.Stop()
+	select {
+	case <-p.gate.open:
+	case err := <-done:
+		done <- err
+	case <-begins.C:
+	}
 	go p.s.Signal(ssh.SIGTERM)
 	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
 	defer cancel()
@@ -432,8 +445,8 @@ func (g *gate) wait(ctx context.Context, done chan error) error {
 	case <-g.wrong:
 		return errWrongPassword
 	case err := <-done:
+		done <- err
 		if g.opened() { // begun and over
-			done <- err
 			return nil
 		}
 		var exit *ssh.ExitError
