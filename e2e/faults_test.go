@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// A node whose port is taken never joins: the other two form the cluster and
-// serve, apply tells of the one and fails. Once the port is free, it joins.
+// A port that is taken is told before anything is touched. Without the node that
+// wants it the other two form the cluster and serve; once it is free, it joins.
 func TestNodeThatNeverStarts(t *testing.T) {
 	l := newLab(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -26,7 +26,11 @@ func TestNodeThatNeverStarts(t *testing.T) {
 	// The first of the preferred owners, and the one that a cluster would begin on.
 	l.edit("node \"n1\" {\n  provider = local\n", fmt.Sprintf("node \"n1\" {\n  provider = local\n  address = %q\n", endpoint))
 	r := l.must(1, "apply", "--auto-approve")
-	r.wants(t, "node.n1", endpoint, "taken")
+	r.wants(t, "nothing was touched", "node.n1", endpoint, "taken", "--exclude")
+	if left, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*")); len(left) > 0 {
+		t.Errorf("what was refused has left %q", left)
+	}
+	l.must(0, "apply", "--auto-approve", "--exclude", "node.n1")
 	l.served("n2", "n3")
 	l.up(2, 2)
 	taken.Close()

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -54,7 +57,9 @@ func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
 			err = network.Wire(name)
 		}
 		if err == nil {
-			_, err = hosts.Add(name, seat.Namespace, seat.Address().String(), 22)
+			// What a test puts in a host's bin is found there first.
+			_, err = hosts.Add(name, seat.Namespace, seat.Address().String(), 22,
+				"SetEnv SHLVL=1 PATH="+filepath.Join(dir, "hosts", name, "bin")+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -72,6 +77,53 @@ func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
 
 // asks asks the group's address from the client's namespace.
 func (l *lab) asks() string { return fetchFrom(l.namespace, "http://10.77.0.100:8077/") }
+
+// unready has every host lack something else: an apply tells of all of it at
+// once, and leaves them as they were.
+func (l *lab) unready(hosts *sshlab.Lab) {
+	l.t.Helper()
+	n1, n2, n3 := hosts.Hosts[0], hosts.Hosts[1], hosts.Hosts[2]
+	must := func(err error) {
+		l.t.Helper()
+		if err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	program := func(h *sshlab.Host, name, text string) string {
+		l.t.Helper()
+		file := filepath.Join(h.Dir, "bin", name)
+		must(os.MkdirAll(filepath.Dir(file), 0o755))
+		must(os.WriteFile(file, []byte("#!/bin/sh\n"+text+"\n"), 0o755))
+		return file
+	}
+	within := func(h *sshlab.Host, argv ...string) {
+		l.t.Helper()
+		if out, err := exec.Command("nsenter", append([]string{"-m", "-t", fmt.Sprint(h.PID())}, argv...)...).CombinedOutput(); err != nil {
+			l.t.Fatalf("%q: %v: %s", argv, err, out)
+		}
+	}
+	within(n1, "mount", "-t", "tmpfs", "-o", "size=8m", "none", "/var/lib")
+	uname := program(n1, "uname", `case $* in *-m*) /usr/bin/uname "$@" | sed 's/x86_64\|aarch64/riscv64/';; *) exec /usr/bin/uname "$@";; esac`)
+	var taken net.Listener
+	must(netlab.Do(n2.Namespace, func() (err error) {
+		taken, err = net.Listen("tcp", "10.77.0.2:7400")
+		return err
+	}))
+	date := program(n3, "date", `case $1 in +%s.%N) echo $(($(/usr/bin/date +%s) + 3600)).000000000;; *) exec /usr/bin/date "$@";; esac`)
+
+	r := l.must(1, "apply", "--auto-approve")
+	r.wants(l.t, "Not all hosts are ready, and nothing was touched", "5 checks fail", "clusterplan doctor",
+		"10.77.0.1:22 (node.n[\"n1\"]): disk", "8 MiB free in /var/lib", "10.77.0.1:22 (node.n[\"n1\"]): architecture", "GOARCH=riscv64",
+		"10.77.0.2:22 (node.n[\"n2\"]): port", "10.77.0.2:7400 is taken by another program",
+		"10.77.0.3:22 (node.n[\"n3\"]): clock", "from this machine's: certificates", "between hosts (node.n[\"n1\"], node.n[\"n2\"], node.n[\"n3\"]): clocks")
+	for _, h := range hosts.Hosts {
+		if left, err := filepath.Glob(fmt.Sprintf("/proc/%d/root/var/lib/*", h.PID())); err != nil || len(left) > 0 {
+			l.t.Errorf("%s: it was touched: %q, %v", h.Name, left, err)
+		}
+	}
+	within(n1, "umount", "/var/lib")
+	must(errors.Join(os.Remove(uname), taken.Close(), os.Remove(date)))
+}
 
 // The life of a cluster on three hosts over SSH: made, looked at, an agent
 // killed, upgraded, a host away, destroyed.
@@ -95,6 +147,7 @@ func TestSSH(t *testing.T) {
 		}
 		return 0
 	}
+	l.unready(hosts)
 	l.apply()
 	answers("n1")
 	l.settled()

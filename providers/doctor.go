@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -54,6 +53,9 @@ const (
 	LevelFail = "fail" // it will not work
 )
 
+// CheckConnection is the check of a host that can't be reached.
+const CheckConnection = "connection"
+
 // Finding is one thing that was looked at.
 type Finding struct {
 	Where   string         `json:"where"`   // a host or a part of this program: "this machine", "10.0.0.1:22", "state"
@@ -75,7 +77,8 @@ type Prober interface {
 }
 
 const (
-	examineWithin  = time.Minute     // of one host
+	admitWithin    = 5 * time.Minute // of one host: a person may be asked for a passphrase
+	examineWithin  = time.Minute     // once it can be reached
 	examineAtOnce  = 16              // hosts
 	clockWarn      = time.Second     // events and logs of nodes no longer follow one another
 	clockFail      = 4 * time.Minute // certificates begin five minutes before they are made
@@ -114,7 +117,7 @@ func (p *Nodes) Examine(ctx context.Context, e Examination) []Finding {
 		wait.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			ctx, cancel := context.WithTimeout(ctx, examineWithin)
+			ctx, cancel := context.WithTimeout(ctx, admitWithin)
 			defer cancel()
 			x, name, err := p.admit(ctx, o)
 			mu.Lock()
@@ -123,7 +126,7 @@ func (p *Nodes) Examine(ctx context.Context, e Examination) []Finding {
 				check, level := "node", LevelFail
 				switch {
 				case errors.Is(err, ErrUnreachable):
-					check = "connection"
+					check = CheckConnection
 				case errors.Is(err, errLater):
 					level = LevelWarn
 				}
@@ -191,10 +194,8 @@ func (p *Nodes) admit(ctx context.Context, o Examinee) (examinee, string, error)
 	}
 	if q, ok := host.(Prober); ok {
 		name = q.ProbeName()
-		if _, err = q.Probe(ctx, ":"); err != nil { // the connection is made now, so that the clock can be asked fast
-			return x, name, err
-		}
 	}
+	// The connection is made now, so that the clock can be asked fast.
 	if x.site, err = p.locate(ctx, host, cmp.Or(o.ID, "none"), x.node, o.Prior); err != nil {
 		return x, name, err
 	}
@@ -225,7 +226,7 @@ func (p *Nodes) examine(ctx context.Context, each *patient, needs Needs) []Findi
 			add("host", LevelFail, err.Error(), "")
 		default:
 			each.ahead = facts.clock.span(before, after)
-			judge(facts, w, p.needsProgram(), add)
+			judge(facts, w, p.room(ctx, each), add)
 			p.architecture(ctx, each.host, add)
 			if each.name != ThisMachine {
 				clock(each.ahead, add)
@@ -260,14 +261,20 @@ func (p *Nodes) examinePort(ctx context.Context, x examinee, add func(check, lev
 		endpoint = cmp.Or(x.site.conf.Address, endpoint)
 	}
 	if endpoint == "" {
-		if host, port, err := net.SplitHostPort(x.node.Address); err == nil {
-			endpoint = net.JoinHostPort(host, port)
+		switch host, port, err := listenAddress(x.node); {
+		case err != nil:
+			add("port", LevelFail, err.Error(), "")
+			return
+		case host != "" && port != 0:
+			endpoint = joinPort(host, port)
+		case host != "" && p.hosts.FirstPort == p.hosts.LastPort:
+			endpoint = joinPort(host, p.hosts.FirstPort)
 		}
 	}
 	if endpoint == "" {
 		return // chosen among free ones when it is made
 	}
-	if x.site.conf != nil {
+	if x.ID != "" { // also where its directory is gone under it
 		pid, err := x.site.host.Alive(ctx, x.site.dir)
 		if err == nil && pid > 0 {
 			add("port", LevelOK, fmt.Sprintf("%s: the agent of %s has it", endpoint, x.Addr), "")
@@ -275,9 +282,12 @@ func (p *Nodes) examinePort(ctx context.Context, x examinee, add func(check, lev
 		}
 	}
 	free, err := x.site.host.FreePort(ctx, endpoint)
+	other := slices.IndexFunc(p.env.Nodes.All(), func(e Entry) bool { return e.Endpoint == endpoint && e.NodeID != x.ID })
 	switch {
 	case err != nil:
 		add("port", LevelFail, err.Error(), "")
+	case !free && other >= 0: // which it follows, or the definition is wrong
+		add("port", LevelOK, fmt.Sprintf("%s: a node of this cluster has it, %s", endpoint, p.env.Nodes.All()[other].Name), "")
 	case !free:
 		add("port", LevelFail, fmt.Sprintf("%s is taken by another program", endpoint), fmt.Sprintf("End what listens there (ss -lntup), or give %s another port", x.Addr))
 	default:

@@ -1,10 +1,12 @@
 package providers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,23 +136,42 @@ func parseClock(text string) reading {
 	return reading{at: time.Unix(s, 0), within: time.Second}
 }
 
-// needsProgram is how much room an installation takes, in bytes.
-func (p *Nodes) needsProgram() int64 {
-	info, err := os.Stat(p.env.Program)
-	if err != nil {
-		return 0
+// room is how many bytes will be written on a host: what is there already takes
+// none, so that a node that is full can still be mended.
+func (p *Nodes) room(ctx context.Context, each *patient) int64 {
+	need := int64(0)
+	for _, x := range each.nodes {
+		if x.site.conf == nil {
+			need += roomForData
+		}
 	}
-	return info.Size()
+	arch, err := each.host.Arch(ctx)
+	if err != nil {
+		return need
+	}
+	file, digest, err := p.program(arch)
+	if err != nil {
+		return need
+	}
+	have, err := each.host.Files().List(ctx, BinDir)
+	if err != nil || slices.Contains(have, path.Base(programFile(digest))) {
+		return need
+	}
+	if info, err := os.Stat(file); err == nil {
+		need += info.Size()
+	}
+	return need
 }
 
 const (
-	roomForData = 64 << 20 // of a node, at the least
+	roomForData = 64 << 20 // of a node that is new, at the least
+	roomToWrite = 1 << 20  // keys and configuration
 	roomToLive  = 1 << 30
 	memlockLow  = 8 << 10 // KiB
 )
 
 // judge says what the facts mean for what is wanted.
-func judge(f facts, w wants, program int64, add func(check, level, what, advice string)) {
+func judge(f facts, w wants, need int64, add func(check, level, what, advice string)) {
 	if f.system != "Linux" {
 		add("system", LevelFail, f.system, "Nodes are on Linux")
 		return
@@ -159,8 +180,8 @@ func judge(f facts, w wants, program int64, add func(check, level, what, advice 
 	switch free := f.free; {
 	case free < 0:
 		add("disk", LevelWarn, "how much room there is in "+f.dir+" can't be told", "")
-	case free < program+roomForData:
-		add("disk", LevelFail, fmt.Sprintf("%s free in %s", size(free), f.dir), fmt.Sprintf("Make room: the program alone takes %s", size(program)))
+	case free < max(need, roomToWrite):
+		add("disk", LevelFail, fmt.Sprintf("%s free in %s", size(free), f.dir), fmt.Sprintf("Make room: %s are needed, for the program and the beginning of a database", size(max(need, roomToWrite))))
 	case free < roomToLive:
 		add("disk", LevelWarn, fmt.Sprintf("%s free in %s", size(free), f.dir), "A node's database and its logs grow; give it 1 GiB")
 	default:
@@ -225,7 +246,8 @@ func judge(f facts, w wants, program int64, add func(check, level, what, advice 
 func serviceManager(f facts, add func(check, level, what, advice string)) {
 	switch {
 	case f.systemd == "":
-		add("service manager", LevelOK, "no systemd: agents are kept running without it", "")
+		add("service manager", LevelWarn, "no systemd: a script keeps agents running, and nothing starts it after a boot",
+			"Have the host's own init start it, by the line at the head of nodes/NAME/supervise; else the next apply does")
 	case f.uid != 0:
 		add("service manager", LevelFail, fmt.Sprintf("uid %d may not add a unit to systemd", f.uid), "Write user = \"root\" or sudo = true")
 	default:

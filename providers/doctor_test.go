@@ -70,7 +70,7 @@ func TestJudge(t *testing.T) {
 			continue
 		}
 		var got []string
-		judge(f, w, 20<<20, func(check, level, what, advice string) {
+		judge(f, w, roomForData+20<<20, func(check, level, what, advice string) {
 			if level != LevelOK {
 				got = append(got, level+" "+check)
 				if advice == "" && f.free >= 0 {

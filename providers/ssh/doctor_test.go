@@ -60,9 +60,10 @@ func TestExamine(t *testing.T) {
 	}
 	first, other := w.host.Address+":", second.Address+":"
 	for _, host := range []string{first, other} {
-		for _, check := range []string{"architecture", "rights", "system", "disk", "addresses", "clock", "service manager", "program"} {
+		for _, check := range []string{"architecture", "rights", "system", "disk", "addresses", "clock", "program"} {
 			has(host, check, providers.LevelOK, "")
 		}
+		has(host, "service manager", providers.LevelWarn, "nothing starts it after a boot")
 		has(host, "fence agent", providers.LevelFail, "fence_that_nobody_has")
 	}
 	has(other, "port", providers.LevelFail, taken.Addr().String()+" is taken")

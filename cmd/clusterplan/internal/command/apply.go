@@ -254,7 +254,8 @@ func (a *app) applyCommand() *cobra.Command {
 	return a.applying("apply [DIR or PLANFILE]", "Do what plan shows", `
 Apply plans, asks, and does it, as much at once as can be. What is done is written
 down step by step: an apply that is interrupted, or killed, is gone on with by the
-next. The first Ctrl-C finishes what is under way, the second cancels it.
+next. The first Ctrl-C finishes what is under way, the second cancels it. Hosts that
+lack something are told of before anything is touched, all at once, as doctor does.
 
 With a file that plan --out wrote, apply does what that plan showed and asks
 nothing. It reads no directory of a definition. Where the state or the cluster is

@@ -116,7 +116,9 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 		out.Nothing = true
 		return out, nil
 	}
-	out.Planned, err = s.plan(ctx, o.PlanOptions, func() error { return nil })
+	looks, end = whileLooking(ctx, o.Stop)
+	defer end()
+	out.Planned, err = s.plan(looks, o.PlanOptions, func() error { return nil })
 	if err = stalePlan(o.File, out.Planned, err); err != nil {
 		return out, err
 	}
@@ -130,6 +132,11 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 			return out, err
 		}
 		return out, s.settle(lock, out, begin, o.Mode)
+	}
+	if ofDefinition(o.Mode) {
+		if err := s.ready(looks, out.Planned); err != nil {
+			return out, err
+		}
 	}
 	if ok, err := o.Approve(out.Planned); err != nil || !ok {
 		out.Refused = true

@@ -49,7 +49,7 @@ func (s *Session) Doctor(ctx context.Context) (*view.Examination, error) {
 	if err := s.configure(def); err != nil {
 		add("the definition", "provider", err, "")
 	} else {
-		found = append(found, s.examine(ctx, def)...)
+		found = append(found, s.examine(ctx, def, func(addr.Address) bool { return true })...)
 	}
 	if ctx.Err() != nil {
 		return nil, ErrInterrupted
@@ -57,23 +57,14 @@ func (s *Session) Doctor(ctx context.Context) (*view.Examination, error) {
 	return view.NewExamination(found), nil
 }
 
-// examine asks every provider that can tell.
-func (s *Session) examine(ctx context.Context, def *lang.Definition) []providers.Finding {
+// examine asks every provider that can tell, of the objects that count.
+func (s *Session) examine(ctx context.Context, def *lang.Definition, counts func(addr.Address) bool) []providers.Finding {
 	needs := needsOf(def.Spec())
 	of := map[string][]providers.Examinee{}
 	for i := range def.Objects {
-		o := &def.Objects[i]
-		e := providers.Examinee{Addr: o.Addr, Config: o.Value}
-		if at := slices.IndexFunc(s.Snap.State.Objects, func(have statefile.Object) bool { return have.Addr == o.Addr }); at >= 0 && s.Snap.State.Objects[at].Provider == o.Provider {
-			have := &s.Snap.State.Objects[at]
-			e.ID, e.Prior = have.ID, &providers.Object{ID: have.ID, Private: have.Private}
-			if p, err := s.registry.Provider(o.Provider); err == nil {
-				if shape, ok := p.Schema().Objects[o.Type]; ok {
-					e.Prior.Value, _ = schema.FromJSON(s.Snap.State.Known(have, o.Value), schema.Type(shape))
-				}
-			}
+		if o := &def.Objects[i]; counts(o.Addr) {
+			of[o.Provider] = append(of[o.Provider], s.examinee(o))
 		}
-		of[o.Provider] = append(of[o.Provider], e)
 	}
 	var found []providers.Finding
 	var mu sync.Mutex
@@ -94,6 +85,66 @@ func (s *Session) examine(ctx context.Context, def *lang.Definition) []providers
 	wait.Wait()
 	slices.SortStableFunc(found, func(a, b providers.Finding) int { return strings.Compare(a.Where, b.Where) })
 	return found
+}
+
+// examinee is an object with what the state has of it, or an apply that was cut off.
+func (s *Session) examinee(o *lang.Object) providers.Examinee {
+	e := providers.Examinee{Addr: o.Addr, Config: o.Value}
+	same := func(have *statefile.Object) bool {
+		return have != nil && have.Addr == o.Addr && have.Provider == o.Provider
+	}
+	var have *statefile.Object
+	for i := range s.Snap.Pending {
+		if same(s.Snap.Pending[i].Object) {
+			have = s.Snap.Pending[i].Object
+		}
+	}
+	for i := range s.Snap.State.Objects {
+		if same(&s.Snap.State.Objects[i]) {
+			have = &s.Snap.State.Objects[i]
+		}
+	}
+	if have == nil {
+		return e
+	}
+	e.ID, e.Prior = have.ID, &providers.Object{ID: have.ID, Private: have.Private}
+	if p, err := s.registry.Provider(o.Provider); err == nil {
+		if shape, ok := p.Schema().Objects[o.Type]; ok {
+			e.Prior.Value, _ = schema.FromJSON(s.Snap.State.Known(have, o.Value), schema.Type(shape))
+		}
+	}
+	return e
+}
+
+// ready looks at the hosts on which the plan puts nodes or starts them: what they
+// lack is told before anything is touched, all at once. Of a host that can't be
+// reached its own node will tell, and holds up no other.
+func (s *Session) ready(ctx context.Context, p *Planned) error {
+	if p.Definition == nil {
+		return nil
+	}
+	counts, moves := map[addr.Address]bool{}, map[addr.Address]bool{}
+	for i := range p.Plan.Changes {
+		if c := &p.Plan.Changes[i]; addr.Machinery(c.Address.Type) && c.Action() != "no-op" {
+			moves[c.Address] = true
+		}
+	}
+	for i := range p.Plan.Changes {
+		c := &p.Plan.Changes[i]
+		starts := slices.Contains(c.Phases, providers.PhaseInstall) || slices.Contains(c.Phases, providers.PhaseStart)
+		later := slices.ContainsFunc(c.DependsOn, func(a addr.Address) bool { return moves[a] }) // its machine is not there yet
+		counts[c.Address] = c.Address.Type == addr.TypeNode && starts && !later
+	}
+	found := s.examine(ctx, p.Definition, func(a addr.Address) bool { return counts[a] })
+	if ctx.Err() != nil {
+		return ErrInterrupted
+	}
+	lacks := func(f providers.Finding) bool { return f.Level == providers.LevelFail }
+	refused := slices.ContainsFunc(found, func(f providers.Finding) bool { return lacks(f) && f.Check != providers.CheckConnection })
+	if !refused {
+		return nil
+	}
+	return &view.DiagnosticsError{Diags: view.Unready(slices.DeleteFunc(found, func(f providers.Finding) bool { return !lacks(f) }))}
 }
 
 // needsOf are what groups and fences ask of the nodes.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/providers"
@@ -43,6 +45,28 @@ func NewExamination(found []providers.Finding) *Examination {
 	}
 	e.Healthy = e.Summary.Fail == 0
 	return e
+}
+
+// Unready are what hosts lack for an apply, which is refused for it.
+func Unready(lacks []providers.Finding) hcl.Diagnostics {
+	what := "1 check fails"
+	if n := len(lacks); n > 1 {
+		what = fmt.Sprintf("%d checks fail", n)
+	}
+	diags := hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Not all hosts are ready, and nothing was touched",
+		Detail: what + ", told below. Mend what they say and apply again. A node that can wait is left out by --exclude with its address. What is well, and what only warns: clusterplan doctor."}}
+	for _, f := range lacks {
+		var names []string
+		for _, o := range f.Objects {
+			names = append(names, o.String())
+		}
+		detail := f.Found
+		if f.Advice != "" {
+			detail += ". " + f.Advice
+		}
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("%s (%s): %s", f.Where, strings.Join(names, ", "), f.Check), Detail: detail + "."})
+	}
+	return diags
 }
 
 // Examination writes a table, and below each line that is not well what to do.
