@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -142,25 +144,61 @@ func TestNodeThatCantStart(t *testing.T) {
 	l.destroyed()
 }
 
-// A node that has lost its data, and one that has lost all: apply has them join
+// A node that has lost its data, one that has lost all, and one whose file system
+// is away for a while: the plan tells them apart, apply has them join
 // anew, and nothing that the cluster knew is lost.
 func TestDataGone(t *testing.T) {
 	l := newLab(t)
 	l.apply()
 	l.served("n1")
-	for node, gone := range map[string]string{"n2": "data", "n3": "."} {
-		l.kill(node)
-		if err := os.RemoveAll(filepath.Join(l.dir, ".clusterplan", "nodes", node, gone)); err != nil {
+	nodes, away := filepath.Join(l.dir, ".clusterplan", "nodes"), t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	drifts := func(node, what string) {
+		t.Helper()
 		p := l.look()
-		if len(p.Drift) != 1 || p.Drift[0].Address != "node."+node {
-			t.Errorf("%s has lost %s: drift %+v", node, gone, p.Drift)
+		if len(p.Drift) != 1 || p.Drift[0].Address != "node."+node || !strings.Contains(strings.Join(p.Drift[0].What, ", "), what) {
+			t.Errorf("want %s drifted, %s: %+v", node, what, p.Drift)
 		}
+	}
+	mended := func() {
+		t.Helper()
 		l.apply()
 		l.settled()
 		l.up(3, 3)
 	}
+	l.kill("n2")
+	must(os.RemoveAll(filepath.Join(nodes, "n2", "data")))
+	must(os.Mkdir(filepath.Join(nodes, "n2", "data"), 0o700))
+	drifts("n2", "data directory gone: "+filepath.Join(nodes, "n2", "data")+" is there and empty; is a file system not mounted?")
+	mended()
+	l.kill("n2")
+	must(os.RemoveAll(filepath.Join(nodes, "n2")))
+	drifts("n2", "directory gone")
+	mended()
+
+	// A file system that isn't mounted, then is again with what it had: no vote of old.
+	l.kill("n3")
+	must(os.Rename(filepath.Join(nodes, "n3"), filepath.Join(away, "unmounted")))
+	must(os.Mkdir(filepath.Join(nodes, "n3"), 0o700))
+	drifts("n3", "directory gone: "+filepath.Join(nodes, "n3")+" is there and empty; is a file system not mounted?")
+	mended()
+	l.kill("n3")
+	must(os.Rename(filepath.Join(nodes, "n3"), filepath.Join(away, "shadowed")))
+	must(os.Rename(filepath.Join(away, "unmounted"), filepath.Join(nodes, "n3")))
+	agent := exec.Command(filepath.Join(nodes, "n3", "bin", "clusterplan"), "agent", "--dir", filepath.Join(nodes, "n3"))
+	must(agent.Start())
+	go agent.Wait()
+	l.until("the plan sees what it came back with", func() (bool, string) {
+		what := fmt.Sprint(l.look().Drift)
+		return strings.Contains(what, "a new data directory, not the one that joined"), what
+	})
+	l.up(3, 2)
+	mended()
 	l.served("n1", "n2", "n3")
 	l.destroyed()
 }

@@ -111,7 +111,7 @@ func (b *builder) serves(it *item) bool {
 		return true
 	}
 	down := slices.ContainsFunc(it.prior.Health, func(h string) bool {
-		return h == providers.HealthNotRunning || h == providers.HealthGone
+		return h == providers.HealthNotRunning || strings.HasPrefix(h, providers.HealthGone)
 	})
 	return !it.silent && !down
 }

@@ -12,10 +12,10 @@ import (
 )
 
 // What Read finds that is not as it should be. A plan shows the words as they
-// are; those of certificates go on after the prefix.
+// are; some, those of certificates for one, go on after the prefix.
 const (
-	HealthGone       = "directory gone"
-	HealthNoData     = "data directory gone"
+	HealthGone       = "directory gone"      // ...: it is there and empty
+	HealthNoData     = "data directory gone" // ...: it is there and empty
 	HealthNotRunning = "agent not running"
 	HealthHomeless   = "agent runs without its directory"
 	HealthNoAnswer   = "agent does not answer"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strings"
 	"syscall"
 	"time"
 
@@ -48,7 +49,7 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		}
 		p.env.Nodes.Remove(req.ID) // its data is gone: it holds no database any more
 		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint, Spec: n.Node})
-		health = []string{HealthGone}
+		health = []string{HealthGone + p.emptied(ctx, s.host, "", s.dir)}
 		if pid, err := s.host.Alive(ctx, s.dir); err != nil {
 			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
 		} else if pid != 0 {
@@ -84,6 +85,25 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 	}
 	o.Health = health
 	return ReadResponse{Object: o}, nil
+}
+
+// emptied tells of the first of some directories that is there and has nothing in
+// it, which is how a place looks whose file system is not mounted; "": none.
+func (p *Nodes) emptied(ctx context.Context, host Host, dirs ...string) string {
+	q, ok := host.(Prober)
+	if !ok {
+		return ""
+	}
+	script := "for d in"
+	for _, dir := range dirs {
+		script += " " + shellWord(path.Join(host.Root(), dir))
+	}
+	out, err := q.Probe(ctx, script+`; do if [ -d "$d" ] && [ -z "$(ls -A "$d")" ]; then echo "$d"; exit; fi; done`)
+	dir := strings.TrimSpace(string(out))
+	if err != nil || dir == "" { // it only explains
+		return ""
+	}
+	return ": " + dir + " is there and empty; is a file system not mounted?"
 }
 
 func firstOf(a, b string) string {
@@ -141,7 +161,7 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 				return nil, err
 			}
 			if len(data) == 0 {
-				health = append(health, HealthNoData)
+				health = append(health, HealthNoData+p.emptied(ctx, s.host, s.path(DataDirName)))
 			}
 		}
 	} else if self, err := p.self(ctx, s, n.Endpoint, identity, p.patience(s.id)); err != nil {
