@@ -282,7 +282,7 @@ func (ev *evaluation) oneName(a *attribute, v cty.Value, in *instance, kind stri
 
 // nameOf is an object's name.
 func (ev *evaluation) nameOf(id addr.Address) string {
-	if target := ev.byAddr[id]; target != nil {
+	if target := ev.byAddr.At(id); target != nil {
 		return target.name
 	}
 	return id.DefaultName()
@@ -290,7 +290,7 @@ func (ev *evaluation) nameOf(id addr.Address) string {
 
 // sameProvider: by a name, a provider finds only what it has made itself.
 func (ev *evaluation) sameProvider(a *attribute, id addr.Address, in *instance) *hcl.Diagnostic {
-	target := ev.byAddr[id]
+	target := ev.byAddr.At(id)
 	if !addr.Machinery(id.Type) || in == nil || target == nil || target.block.provider == in.block.provider {
 		return nil
 	}

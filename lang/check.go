@@ -37,7 +37,7 @@ func (d *Definition) check() hcl.Diagnostics {
 	}
 	diags := d.checkMachinery()
 	for _, p := range spec.Check(d.spec) {
-		if in := d.ev.byAddr[p.Addr]; in != nil && in.broken || p.Addr == addr.Cluster() && broken {
+		if in := d.ev.byAddr.At(p.Addr); in != nil && in.broken || p.Addr == addr.Cluster() && broken {
 			continue
 		}
 		diags = append(diags, d.Diagnostic(p))
@@ -53,10 +53,10 @@ func (d *Definition) checkMachinery() hcl.Diagnostics {
 	first := map[key]addr.Address{}
 	for i := range d.Objects {
 		o := &d.Objects[i]
-		if !addr.Machinery(o.Addr.Type) || d.ev.byAddr[o.Addr].broken {
+		if !addr.Machinery(o.Addr.Type) || d.ev.byAddr.At(o.Addr).broken {
 			continue
 		}
-		name := d.ev.byAddr[o.Addr].name
+		name := d.ev.byAddr.At(o.Addr).name
 		if !spec.ValidName(name) {
 			diags = append(diags, errorAt(*o.rangeOf("name"), "Invalid name", fmt.Sprintf("%q can't be the name of a %s. Use letters, digits, . _ and -, a letter or digit first, 64 at most; set name, or choose other keys.", name, o.Addr.Type)))
 		}

@@ -219,7 +219,7 @@ func (d *Definition) Conditions(a addr.Address, kind string, v View) []Condition
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	in := d.ev.byAddr[a]
+	in := d.ev.byAddr.At(a)
 	if in == nil || in.value == cty.NilVal {
 		return nil
 	}

@@ -25,7 +25,7 @@ type Definition struct {
 	// state tells.
 	Imports []Import
 
-	index map[addr.Address]int
+	index *addr.Index[Object]
 	spec  *spec.Definition
 
 	mu sync.Mutex
@@ -47,7 +47,7 @@ func (c *Config) Evaluate(known Known) (*Definition, hcl.Diagnostics) {
 func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	ev := newEvaluation(&world{
 		known:   known,
-		byAddr:  map[addr.Address]*instance{},
+		byAddr:  addr.NewIndex(func(in *instance) *addr.Address { return &in.addr }, 0),
 		at:      map[*site][]*evaluation{},
 		types:   map[[2]string]cty.Type{},
 		timings: spec.Timings{}.WithDefaults(),
@@ -86,15 +86,15 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 // list makes the objects from the instances.
 func (d *Definition) list() {
 	ev := d.ev
-	all := make([]*instance, 0, len(ev.byAddr))
-	for _, in := range ev.byAddr {
+	all := make([]*instance, 0, ev.byAddr.Len())
+	for in := range ev.byAddr.All() {
 		if in.value != cty.NilVal {
 			all = append(all, in)
 		}
 	}
 	slices.SortFunc(all, func(a, b *instance) int { return addr.Compare(a.addr, b.addr) })
 	d.Objects = make([]Object, 0, len(all))
-	d.index = make(map[addr.Address]int, len(all))
+	d.index = addr.NewIndex(func(o *Object) *addr.Address { return &o.Addr }, len(all))
 	for _, in := range all {
 		o := Object{
 			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps), Unknown: in.unknown,
@@ -120,18 +120,15 @@ func (d *Definition) list() {
 		case rootResource:
 			o.Type = in.block.typ
 		}
-		d.index[in.addr] = len(d.Objects)
 		d.Objects = append(d.Objects, o)
+		d.index.Put(&d.Objects[len(d.Objects)-1]) // there is room for all
 	}
 }
 
 // Object finds an object by address.
 func (d *Definition) Object(a addr.Address) (*Object, bool) {
-	i, ok := d.index[a]
-	if !ok {
-		return nil, false
-	}
-	return &d.Objects[i], true
+	o := d.index.At(a)
+	return o, o != nil
 }
 
 // Computed are the attributes of the object that its provider works out.
@@ -215,7 +212,7 @@ func withRuntime(v cty.Value, root string, names []string, live Live) cty.Value 
 func (d *Definition) Resolve(a addr.Address, known Known) (cty.Value, hcl.Diagnostics) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	in := d.ev.byAddr[a]
+	in := d.ev.byAddr.At(a)
 	if in == nil || in.value == cty.NilVal {
 		return cty.NilVal, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No such object", Detail: "The definition has no " + a.String() + "."}}
 	}
@@ -275,7 +272,7 @@ func (d *Definition) typed() *spec.Definition {
 	var group *spec.Group
 	for i := range d.Objects {
 		o := &d.Objects[i]
-		in := d.ev.byAddr[o.Addr]
+		in := d.ev.byAddr.At(o.Addr)
 		b, of := in.block, key{in.ev, in.block}
 		switch {
 		case o.Addr.IsResource():

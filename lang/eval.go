@@ -59,7 +59,7 @@ type world struct {
 	again bool // values that were unknown are being worked out again
 	quiet bool // what is wrong was told before
 
-	byAddr map[addr.Address]*instance
+	byAddr *addr.Index[instance]
 	all    []*evaluation           // a module behind the one that calls it
 	at     map[*site][]*evaluation // the same, by place
 

@@ -35,7 +35,7 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 		if b.repeated() {
 			is.byKey[key] = in
 		}
-		ev.byAddr[in.addr] = in
+		ev.byAddr.Put(in)
 	}
 	asker := group
 	if group != nil { // a resource's for_each sees its group as group_each

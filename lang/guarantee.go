@@ -11,7 +11,7 @@ func (d *Definition) guarantees() []spec.Guarantee {
 	var out []spec.Guarantee
 	for i := range d.Guarantees {
 		o := &d.Guarantees[i]
-		in := d.ev.byAddr[o.Addr]
+		in := d.ev.byAddr.At(o.Addr)
 		g := spec.Guarantee{}
 		d.decoded(schema.DecodeKnown(o.Value, &g))
 		g.Addr, g.Name = o.Addr, in.name

@@ -547,8 +547,8 @@ func (ev *evaluation) freshen(in *instance) {
 		return
 	}
 	m := each.AsValueMap()
-	if a, ok := identityOf(m["value"]); ok && ev.byAddr[a] != nil {
-		m["value"] = ev.refValue(ev.byAddr[a])
+	if a, ok := identityOf(m["value"]); ok && ev.byAddr.At(a) != nil {
+		m["value"] = ev.refValue(ev.byAddr.At(a))
 	} else if v, bad := ev.eval(in.block.forEach, in.parent); !bad {
 		keys, values, d := forEachItems(in.block, v)
 		for i, k := range keys {

@@ -67,10 +67,10 @@ type builder struct {
 	made    map[string]*shape // the same, of what is to be made
 	types   map[string]cty.Type
 	differ  differ
-	state   map[addr.Address]*statefile.Object
+	state   *addr.Index[statefile.Object]
 	pending map[addr.Address]*statefile.Pending
 	items   []*item // in address order
-	at      map[addr.Address]*item
+	at      *addr.Index[item]
 	parts   map[addr.Address][]*item      // a group's resources
 	former  map[addr.Address]addr.Address // by address: the one before the moved blocks
 	// importing are what comes into the state with this plan; dropped is what an
@@ -98,7 +98,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	}
 	b := &builder{
 		in: in, shapes: map[string]shape{}, made: map[string]*shape{}, types: map[string]cty.Type{},
-		state: make(map[addr.Address]*statefile.Object, len(in.State.Objects)), pending: map[addr.Address]*statefile.Pending{},
+		state: addr.NewIndex(func(o *statefile.Object) *addr.Address { return &o.Addr }, len(in.State.Objects)), pending: map[addr.Address]*statefile.Pending{},
 		parts: map[addr.Address][]*item{}, destroy: in.Mode == ModeDestroy, rereads: in.Mode == ModeRefreshOnly,
 		plan: &Plan{
 			FormatVersion: FormatVersion, Mode: in.Mode, Complete: true, Serial: in.State.Serial, Definition: in.Version,
@@ -163,8 +163,7 @@ func (b *builder) shapeFor(typ string) *shape {
 // collect brings definition, state and what was seen together, by address.
 func (b *builder) collect() {
 	for i := range b.in.State.Objects {
-		o := &b.in.State.Objects[i]
-		b.state[o.Addr] = o
+		b.state.Put(&b.in.State.Objects[i])
 	}
 	if b.in.Definition != nil {
 		b.readDefinition()
@@ -172,37 +171,37 @@ func (b *builder) collect() {
 	if b.destroy {
 		b.wanted = nil
 	}
-	want := make(map[addr.Address]*wanted, len(b.wanted))
+	want := addr.NewIndex(func(w *wanted) *addr.Address { return &w.addr }, len(b.wanted))
 	addrs := make([]addr.Address, 0, len(b.wanted)+8)
 	for i := range b.wanted {
-		want[b.wanted[i].addr] = &b.wanted[i]
+		want.Put(&b.wanted[i])
 		addrs = append(addrs, b.wanted[i].addr)
 	}
 	b.cutOff(want)
 	for i := range b.in.State.Objects {
-		if a := b.in.State.Objects[i].Addr; want[a] == nil {
+		if a := b.in.State.Objects[i].Addr; want.At(a) == nil {
 			addrs = append(addrs, a)
 		}
 	}
 	for a, p := range b.pending {
 		// A create that was cut off before its first result, of something that
 		// the definition does not have any more.
-		if want[a] == nil && b.state[a] == nil && p.Object != nil {
+		if want.At(a) == nil && b.state.At(a) == nil && p.Object != nil {
 			addrs = append(addrs, a)
 		}
 	}
 	var ids map[string]bool // of the state, made when first asked for: most groups are not read one by one
 	for a, seen := range b.in.World.Objects {
 		if ids == nil && len(seen.Resources) > 0 {
-			ids = make(map[string]bool, len(b.state))
-			for _, o := range b.state {
+			ids = make(map[string]bool, b.state.Len())
+			for o := range b.state.All() {
 				ids[o.ID] = true
 			}
 		}
 		for _, r := range seen.Resources {
 			// In one of our groups, and nobody knows of it: made by hand, or by an
 			// apply that was cut off.
-			if r.Addr.IsResource() && r.Addr.Owner() == a && want[r.Addr] == nil && b.state[r.Addr] == nil && !ids[r.ID] {
+			if r.Addr.IsResource() && r.Addr.Owner() == a && want.At(r.Addr) == nil && b.state.At(r.Addr) == nil && !ids[r.ID] {
 				addrs = append(addrs, r.Addr)
 			}
 		}
@@ -210,13 +209,14 @@ func (b *builder) collect() {
 	slices.SortFunc(addrs, addr.Compare)
 	addrs = slices.Compact(addrs)
 	b.items = make([]*item, len(addrs))
-	b.at = make(map[addr.Address]*item, len(addrs))
+	b.at = addr.NewIndex(func(it *item) *addr.Address { return &it.addr }, len(addrs))
 	b.plan.Changes = make([]Change, len(addrs))
 	all := make([]item, len(addrs))
 	for i, a := range addrs {
 		it := &all[i]
-		*it = item{addr: a, want: want[a], old: b.state[a], change: &b.plan.Changes[i]}
-		b.items[i], b.at[a] = it, it
+		*it = item{addr: a, want: want.At(a), old: b.state.At(a), change: &b.plan.Changes[i]}
+		b.items[i] = it
+		b.at.Put(it)
 		if a.IsResource() {
 			b.parts[a.Owner()] = append(b.parts[a.Owner()], it)
 		}
@@ -317,7 +317,7 @@ func (it *item) beSame() {
 }
 
 func (b *builder) seePart(it *item) {
-	group := b.at[it.addr.Owner()]
+	group := b.at.At(it.addr.Owner())
 	seen, looked := b.in.World.Objects[it.addr.Owner()]
 	if b.in.World.Objects == nil || group == nil || group.silent || !looked {
 		if it.old != nil {

@@ -205,7 +205,7 @@ func (b *builder) worksOn(it *item) bool {
 // allOf are an object's items: a group's with its resources.
 func (b *builder) allOf(owner addr.Address) []*item {
 	var out []*item
-	if it := b.at[owner]; it != nil {
+	if it := b.at.At(owner); it != nil {
 		out = append(out, it)
 	}
 	return append(out, b.parts[owner]...)
@@ -243,11 +243,11 @@ func (b *builder) runtime() lang.Live {
 		return is
 	}
 	return func(a addr.Address, attribute string) (string, bool) {
-		it := b.at[a]
+		it := b.at.At(a)
 		switch {
 		case it == nil:
 			return "", false
-		case a.Type == addr.TypeNode && (it.acts() || b.at[addr.Cluster()] != nil && b.at[addr.Cluster()].acts()):
+		case a.Type == addr.TypeNode && (it.acts() || b.at.At(addr.Cluster()) != nil && b.at.At(addr.Cluster()).acts()):
 			return "", false
 		case a.Type == addr.TypeGroup && (nodes || changes(a)):
 			return "", false

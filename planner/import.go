@@ -172,10 +172,10 @@ func (b *builder) defined(a addr.Address) bool {
 // cutOff takes over what earlier applies had begun. An import made nothing: it
 // counts only where what it took into the cluster's hands is found again, and
 // still wanted; else it is dropped.
-func (b *builder) cutOff(want map[addr.Address]*wanted) {
+func (b *builder) cutOff(want *addr.Index[wanted]) {
 	for i := range b.in.Pending {
 		p := &b.in.Pending[i]
-		if p.Action == ActionImport && (want[p.Addr] == nil || b.importing[p.Addr] != nil || b.in.World.Objects[p.Addr].Object == nil) {
+		if p.Action == ActionImport && (want.At(p.Addr) == nil || b.importing[p.Addr] != nil || b.in.World.Objects[p.Addr].Object == nil) {
 			b.dropped = append(b.dropped, p.Addr)
 			continue
 		}
@@ -187,7 +187,7 @@ func (b *builder) cutOff(want map[addr.Address]*wanted) {
 func (b *builder) refuseImports() {
 	for i := range b.in.Imports {
 		one := &b.in.Imports[i]
-		if it := b.at[one.To]; one.Err == "" || it != nil && it.left {
+		if it := b.at.At(one.To); one.Err == "" || it != nil && it.left {
 			continue
 		}
 		d := problem(hcl.DiagError, "Can't import "+one.To.String(), one.Err)

@@ -209,7 +209,7 @@ func (b *builder) fired(tr lang.Trigger, self *item) string {
 
 // named are the items at an address: the one, or all instances of the block.
 func (b *builder) named(a addr.Address) []*item {
-	if it := b.at[a]; it != nil {
+	if it := b.at.At(a); it != nil {
 		return []*item{it}
 	}
 	var out []*item

@@ -26,7 +26,7 @@ func (b *builder) sinks(it *item) *item {
 		return nil
 	}
 	for _, a := range it.want.on {
-		if on := b.at[a]; on != nil && on.change.Action() == "replace" {
+		if on := b.at.At(a); on != nil && on.change.Action() == "replace" {
 			return on
 		}
 	}
@@ -57,7 +57,7 @@ func (b *builder) reboots(it *item) *item {
 		return nil
 	}
 	for _, a := range it.want.on {
-		if on := b.at[a]; on != nil && on.addr.Type == addr.TypeMachine && on.change.Action() == "update" && on.change.Impact == spec.ImpactReboot {
+		if on := b.at.At(a); on != nil && on.addr.Type == addr.TypeMachine && on.change.Action() == "update" && on.change.Impact == spec.ImpactReboot {
 			return on
 		}
 	}
@@ -258,7 +258,7 @@ func (o *orderer) machinery(it *item) {
 // machine is made anew or reboots in the middle of it.
 func (o *orderer) split() {
 	for _, u := range o.rolls {
-		it := o.at[u.Key.Addr]
+		it := o.at.At(u.Key.Addr)
 		if u.Key.Stage != StageRoll || !o.comesBack(it) {
 			continue
 		}

@@ -134,7 +134,7 @@ func (b *builder) relabel() {
 // that it goes by another name there.
 func (b *builder) beside(live *providers.Live, it *item) bool {
 	return slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool {
-		o := b.at[it.addr.Depose(m.Spec.ID)]
+		o := b.at.At(it.addr.Depose(m.Spec.ID))
 		return m.Spec.ID != it.id && o != nil && o.addr != it.addr
 	})
 }
@@ -143,7 +143,7 @@ func (b *builder) beside(live *providers.Live, it *item) bool {
 // address or name.
 func (b *builder) calledOtherwise(live *providers.Live) bool {
 	other := func(id string, a addr.Address, name string) bool {
-		it := b.at[a]
+		it := b.at.At(a)
 		if it == nil || it.old == nil || it.old.ID != id {
 			return true
 		}

@@ -61,7 +61,7 @@ func (b *builder) order() {
 		}
 	}
 	if o.grows() {
-		c := o.at[o.cluster.Key.Addr].change
+		c := o.at.At(o.cluster.Key.Addr).change
 		c.Why = append(c.Why, "the one node's database becomes a majority's in place: no group stops; nodes can join after it")
 	}
 	o.leaderLast(o.leaves)
@@ -492,7 +492,7 @@ func (o *orderer) groupEdges() {
 		if o.units[markGroups] != nil {
 			o.g.AddEdge(markGroups, u.Key, graph.Soft)
 		}
-		it := o.at[u.Key.Addr]
+		it := o.at.At(u.Key.Addr)
 		if it.want != nil {
 			for _, dep := range append(slices.Clone(it.want.hard), o.partNeeds(it)...) {
 				d := unit[dep.Owner()]
@@ -528,7 +528,7 @@ func (o *orderer) groupEdges() {
 // waitChecked has k wait for a node's postconditions, and be skipped where
 // they fail.
 func (o *orderer) waitChecked(k Key, node addr.Address) {
-	it := o.at[node]
+	it := o.at.At(node)
 	if node.Type != addr.TypeNode || it == nil || it.want == nil || !it.want.checked {
 		return
 	}
@@ -542,7 +542,7 @@ func (o *orderer) waitChecked(k Key, node addr.Address) {
 // nodeNeeds adds what the definition says a node depends on.
 func (o *orderer) nodeNeeds() {
 	for _, u := range slices.Concat(o.ups, o.joins, o.rolls) {
-		it := o.at[u.Key.Addr]
+		it := o.at.At(u.Key.Addr)
 		if it.want == nil {
 			continue
 		}

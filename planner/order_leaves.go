@@ -10,7 +10,7 @@ import (
 // wake starts agents of nodes that are to go, where the cluster can't commit
 // without their votes: it takes a quorum to let them go.
 func (o *orderer) wake() {
-	begun := o.cluster != nil && o.at[o.cluster.Key.Addr].partial
+	begun := o.cluster != nil && o.at.At(o.cluster.Key.Addr).partial
 	if o.destroy || o.fresh && !begun {
 		return
 	}
@@ -22,7 +22,7 @@ func (o *orderer) wake() {
 		if leave.Action == "forget" {
 			continue
 		}
-		it, v := o.at[leave.Key.Addr], t.voters[leave.Key.Addr]
+		it, v := o.at.At(leave.Key.Addr), t.voters[leave.Key.Addr]
 		if it.partial && o.in.World.Live == nil && o.down(it) {
 			v = &voter{} // cut off as it joined: the only vote may be its own
 		} else if _, up := t.count(); up >= t.needed() {
@@ -38,7 +38,7 @@ func (o *orderer) wake() {
 
 // startLeaving has a node that is to leave start first.
 func (o *orderer) startLeaving(leave *Unit) {
-	it := o.at[leave.Key.Addr]
+	it := o.at.At(leave.Key.Addr)
 	u := o.add(it, StageUp)
 	u.Action, u.Phases, u.Remove, u.Last = "update", []string{providers.PhaseStart}, nil, false
 	if o.hung(it) {
@@ -60,7 +60,7 @@ func (o *orderer) wakeForRolls() {
 	}
 	woken := map[*Unit]bool{}
 	for _, leave := range slices.Concat(o.early, o.leaves) {
-		it, v := o.at[leave.Key.Addr], t.voters[leave.Key.Addr]
+		it, v := o.at.At(leave.Key.Addr), t.voters[leave.Key.Addr]
 		if leave.Action != "forget" && v != nil && !v.up && !it.silent && it.prior != nil {
 			o.startLeaving(leave)
 			woken[leave] = true

@@ -48,7 +48,7 @@ func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool
 		case !ok || from == to || unit[to] == nil:
 		case unit[from] != nil:
 			out[[2]addr.Address{to, from}] = true
-		case o.at[from] != nil && o.at[from].left:
+		case o.at.At(from) != nil && o.at.At(from).left:
 			o.diags = append(o.diags, problem(hcl.DiagError, fmt.Sprintf("%s takes %s, which %s still has", to, h.value, from),
 				fmt.Sprintf("%s is left out of this plan, so it does not give it up. Take it into the plan as well.", from)))
 		}

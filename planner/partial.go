@@ -49,7 +49,7 @@ func (b *builder) choose() {
 		c.leave(named(b.in.Excludes))
 	}
 	for _, it := range b.items { // whose place a node takes goes with it, or stays with it
-		if next := it.addr.Current(); next != it.addr && b.at[next] != nil {
+		if next := it.addr.Current(); next != it.addr && b.at.At(next) != nil {
 			c.set[it.addr] = c.set[next]
 		}
 	}
@@ -130,13 +130,13 @@ type chooser struct {
 
 // there tells whether the state has an object whole.
 func (c *chooser) there(a addr.Address) bool {
-	o := c.state[a]
+	o := c.state.At(a)
 	return o != nil && len(o.Phases) == 0
 }
 
 // goes tells whether an object is to be taken away.
 func (c *chooser) goes(a addr.Address) bool {
-	it := c.at[a]
+	it := c.at.At(a)
 	return it != nil && it.want == nil
 }
 
@@ -153,7 +153,7 @@ func (c *chooser) take(targets map[addr.Address]bool) {
 	}
 	var todo []addr.Address
 	add := func(a addr.Address) {
-		if a = a.Owner(); !c.set[a] && c.at[a] != nil {
+		if a = a.Owner(); !c.set[a] && c.at.At(a) != nil {
 			c.set[a] = true
 			todo = append(todo, a)
 		}
@@ -223,7 +223,7 @@ func (c *chooser) leave(excluded map[addr.Address]bool) {
 	}
 	var todo []addr.Address
 	add := func(a addr.Address) {
-		if a = a.Owner(); !c.set[a] && c.at[a] != nil {
+		if a = a.Owner(); !c.set[a] && c.at.At(a) != nil {
 			c.set[a] = true
 			todo = append(todo, a)
 		}
@@ -259,7 +259,7 @@ func (b *builder) leftAsFound() {
 		return
 	}
 	left := func(a addr.Address) bool {
-		it := b.at[a] // nil: somebody else's
+		it := b.at.At(a) // nil: somebody else's
 		return it != nil && (b.rereads || it.left)
 	}
 	after := b.after // with its guarantees: they are to hold in what comes of it

@@ -72,7 +72,7 @@ func (b *builder) rereadWork() {
 			"What it had begun is not known to the state for sure, so there is nothing yet to compare. Apply first: it goes on from there, and settles this."))
 	}
 	b.plan.work = w
-	if b.in.State.Cluster == nil || b.at[addr.Cluster()] == nil {
+	if b.in.State.Cluster == nil || b.at.At(addr.Cluster()) == nil {
 		return
 	}
 	t := tally{model: b.model(), voters: b.voters()}

@@ -199,7 +199,7 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 		t.end(u, phase)
 	}
 	unit := func(u *Unit, alsoDown int) {
-		why := strings.Join(b.at[u.Key.Addr].change.Why, "; ")
+		why := strings.Join(b.at.At(u.Key.Addr).change.Why, "; ")
 		for _, p := range slices.Concat(u.Remove, u.Phases) {
 			emit(u, p, alsoDown, why)
 		}
@@ -307,7 +307,7 @@ func (b *builder) finish() {
 // unsettled tells whether an apply settles what an earlier one had begun.
 func (b *builder) unsettled() bool {
 	return slices.ContainsFunc(b.in.Pending, func(p statefile.Pending) bool {
-		it := b.at[p.Addr]
+		it := b.at.At(p.Addr)
 		return it == nil || !it.left
 	})
 }

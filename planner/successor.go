@@ -44,7 +44,7 @@ func (b *builder) depose() {
 		if it.addr.Deposed() == "" || it.left || it.change.Action() != "delete" {
 			continue
 		}
-		if next := b.at[it.addr.Current()]; next != nil && next.want != nil && !next.left {
+		if next := b.at.At(it.addr.Current()); next != nil && next.want != nil && !next.left {
 			next.deposed = append(next.deposed, it)
 			b.refuseSamePlace(next, it)
 		}
@@ -106,7 +106,7 @@ func (b *builder) split(it *item) {
 	c := it.change
 	gone.change = &Change{Address: a, Type: c.Type, Actions: ActionDelete, Reason: c.Reason, Before: c.Before, Phases: it.remove, Why: c.Why}
 	b.items = append(b.items, &gone)
-	b.at[a] = &gone
+	b.at.Put(&gone)
 	if p := b.pending[it.addr]; p != nil {
 		b.pending[a] = p
 		delete(b.pending, it.addr)
@@ -196,13 +196,13 @@ func (o *orderer) nameEdges(batches [][]*Unit) {
 				continue
 			}
 			o.g.AddEdge(u.Key, own.Key, graph.Hard)
-			for _, d := range o.at[u.Key.Addr].deposed {
+			for _, d := range o.at.At(u.Key.Addr).deposed {
 				if leave := o.units[Key{d.addr, StageLeave}]; leave != nil && stage != StageRoll {
 					o.g.AddEdge(leave.Key, own.Key, graph.Hard)
 				}
 			}
 		}
-		for _, d := range o.at[u.Key.Addr].deposed {
+		for _, d := range o.at.At(u.Key.Addr).deposed {
 			if leave := o.units[Key{d.addr, StageLeave}]; leave != nil {
 				o.g.AddEdge(u.Key, leave.Key, graph.Hard)
 			}

@@ -141,7 +141,7 @@ func (o *orderer) stayingVotes() int {
 	}
 	have := 0
 	for a := range o.voters() {
-		if it := o.at[a]; it != nil && it.want != nil && o.units[Key{a, StageJoin}] == nil {
+		if it := o.at.At(a); it != nil && it.want != nil && o.units[Key{a, StageJoin}] == nil {
 			have++
 		}
 	}

@@ -145,7 +145,7 @@ func (b *builder) harbour(o *orderer) scene {
 		}
 	}
 	for _, u := range o.ups {
-		if it := o.at[u.Key.Addr]; slices.Contains(u.Phases, providers.PhaseStart) && (!it.silent || b.comesBack(it)) {
+		if it := o.at.At(u.Key.Addr); slices.Contains(u.Phases, providers.PhaseStart) && (!it.silent || b.comesBack(it)) {
 			starts[u.ID] = true
 		}
 	}
@@ -230,7 +230,7 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		become(batch)
 		for i, n := range out {
 			delete(v.scene.drain, n)
-			if it := o.at[batch[i].Key.Addr]; it.silent && b.comesBack(it) {
+			if it := o.at.At(batch[i].Key.Addr); it.silent && b.comesBack(it) {
 				v.scene.up[n] = true
 			}
 		}
@@ -251,7 +251,7 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 	}
 	b.remake(v)
 	for _, u := range o.leaves {
-		if b.at[u.Key.Addr].change.Reason != ReasonRemoved {
+		if b.at.At(u.Key.Addr).change.Reason != ReasonRemoved {
 			v.drain([]*Unit{u}, u.Key.Addr.String()+" leaves")
 		}
 	}
@@ -310,7 +310,7 @@ func (b *builder) bear(v *voyage) {
 	v.born = map[string]bool{}
 	for i := range b.after.Groups {
 		g := &b.after.Groups[i]
-		it := b.at[g.Addr]
+		it := b.at.At(g.Addr)
 		if it == nil || it.left || it.change.Action() != "create" || slices.ContainsFunc(v.scene.def.Groups, func(o spec.Group) bool { return o.Name == g.Name }) {
 			continue
 		}
@@ -321,7 +321,7 @@ func (b *builder) bear(v *voyage) {
 
 // madeAnew tells whether a group is deleted and created.
 func (b *builder) madeAnew(g *spec.Group) bool {
-	it := b.at[g.Addr]
+	it := b.at.At(g.Addr)
 	return it != nil && it.change.Action() == "replace"
 }
 

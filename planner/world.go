@@ -18,7 +18,7 @@ import (
 // settings works out the cluster before and after as spec's types.
 func (b *builder) settings() {
 	live := b.in.World.Live
-	b.unmade = b.in.State.Cluster == nil || b.at[addr.Cluster()] == nil || b.at[addr.Cluster()].change.Action() == "create"
+	b.unmade = b.in.State.Cluster == nil || b.at.At(addr.Cluster()) == nil || b.at.At(addr.Cluster()).change.Action() == "create"
 	formed := live != nil && slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool { return m.State == "voter" })
 	b.fresh = b.unmade && !formed
 	switch {
@@ -244,7 +244,7 @@ func (b *builder) namesTaken(live *providers.Live) {
 		}
 	}
 	refuse := func(a addr.Address, name string) {
-		it, u := b.at[a], strangers[key{a.Type, name}]
+		it, u := b.at.At(a), strangers[key{a.Type, name}]
 		if u == nil || it == nil || it.left || it.id == u.ID || !it.acts() ||
 			slices.ContainsFunc(b.in.Imports, func(one Import) bool { return one.To == a && one.Err != "" }) {
 			return

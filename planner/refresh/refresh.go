@@ -170,15 +170,15 @@ func collect(cfg Config, world planner.World) ([]target, error) {
 		out = append(out, t)
 		return nil
 	}
-	known := make(map[addr.Address]bool, len(cfg.State.Objects))
+	known := addr.NewIndex(func(o *statefile.Object) *addr.Address { return &o.Addr }, len(cfg.State.Objects))
 	for i := range cfg.State.Objects {
-		known[cfg.State.Objects[i].Addr] = true
+		known.Put(&cfg.State.Objects[i])
 		if err := add(&cfg.State.Objects[i]); err != nil {
 			return nil, err
 		}
 	}
 	for _, p := range cfg.Pending {
-		if p.Object == nil || known[p.Addr] {
+		if p.Object == nil || known.At(p.Addr) != nil {
 			continue
 		}
 		if err := add(p.Object); err != nil {

@@ -20,18 +20,18 @@ func unchanged(def *lang.Definition, live *providers.Live, state *statefile.Stat
 	if def == nil || live == nil {
 		return out
 	}
-	ids := make(map[addr.Address]*statefile.Object, len(state.Objects))
+	ids := addr.NewIndex(func(o *statefile.Object) *addr.Address { return &o.Addr }, len(state.Objects))
 	for i := range state.Objects {
-		ids[state.Objects[i].Addr] = &state.Objects[i]
+		ids.Put(&state.Objects[i])
 	}
 	want := def.Spec()
-	byAddr := make(map[addr.Address]*spec.Group, len(want.Groups))
+	groups := addr.NewIndex(func(g *spec.Group) *addr.Address { return &g.Addr }, len(want.Groups))
 	for i := range want.Groups {
-		byAddr[want.Groups[i].Addr] = &want.Groups[i]
+		groups.Put(&want.Groups[i])
 	}
 	for i := range live.Groups {
 		there := &live.Groups[i].Spec
-		wanted := byAddr[there.Addr]
+		wanted := groups.At(there.Addr)
 		if wanted == nil || there.ManagedBy != spec.ManagedBy || !sameGroup(wanted, there) || !known(def, ids, there) {
 			continue
 		}
@@ -42,9 +42,9 @@ func unchanged(def *lang.Definition, live *providers.Live, state *statefile.Stat
 
 // known tells whether the state has the group and its resources under their
 // ids, whole, and the definition knows all of their attributes.
-func known(def *lang.Definition, ids map[addr.Address]*statefile.Object, g *spec.Group) bool {
+func known(def *lang.Definition, ids *addr.Index[statefile.Object], g *spec.Group) bool {
 	one := func(a addr.Address, typ, id string) bool {
-		o := ids[a]
+		o := ids.At(a)
 		if o == nil || o.ID != id || o.Type != typ || o.Tainted != "" || len(o.Phases) > 0 {
 			return false
 		}
