@@ -36,7 +36,7 @@ func (s *Store) take(ctx context.Context, r statefile.LockRequest) (*Lock, error
 		if err != nil {
 			return nil, err
 		}
-		if t.lock != nil {
+		if t.lock != nil && t.lock.ID != l.info.ID {
 			return nil, &statefile.LockedError{Path: s.Path(), Holder: *t.lock}
 		}
 		on, err := s.load(t)
@@ -44,6 +44,9 @@ func (s *Store) take(ctx context.Context, r statefile.LockRequest) (*Lock, error
 			return nil, err
 		}
 		l.info.Generation = on.Generation()
+		if t.lock != nil { // a push came about whose answer was lost
+			return l.holds(t, on), nil
+		}
 		info := l.info
 		c, err := t.next(t.image, &info, r.Who, fmt.Sprintf("%s by %s: lock", remote.Tame(r.What), remote.Tame(r.Who)))
 		if err != nil {
@@ -51,23 +54,44 @@ func (s *Store) take(ctx context.Context, r statefile.LockRequest) (*Lock, error
 		}
 		err = s.push(ctx, t, c)
 		if err == nil {
-			l.on, l.pen = c.to, remote.Pen{Program: s.opts.Program, Keys: s.opts.Keys, Lock: l.info}
-			l.pen.On(t.image, on)
-			return l, nil
+			return l.holds(c.to, on), nil
 		}
 		if errors.Is(err, errMoved) && round < rounds {
 			continue // most likely another has locked it, whom the next round tells of
 		}
-		// It may be ours all the same.
 		err = fmt.Errorf("lock state %s: %w", s.Path(), err)
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		var other *statefile.LockedError
-		if _, failed := s.unlock(end, l.info.ID, "give the lock back"); failed != nil && !errors.As(failed, &other) {
-			err = fmt.Errorf("%w; if it was taken all the same: clusterplan force-unlock %s", err, l.info.ID)
+		if c.sent {
+			err = s.takeBack(ctx, l.info.ID, t, err)
 		}
 		return nil, err
 	}
+}
+
+// holds has l go on from t, which has its lock.
+func (l *Lock) holds(t *tip, on *remote.Loaded) *Lock {
+	l.on, l.pen = t, remote.Pen{Program: l.s.opts.Program, Keys: l.s.opts.Keys, Lock: l.info}
+	l.pen.On(t.image, on)
+	return l
+}
+
+// takeBack gives a lock back that a push on top of t may have taken, or may still
+// take: where that is not sure to be over, err says how to break it.
+func (s *Store) takeBack(ctx context.Context, id string, t *tip, err error) error {
+	var no *declined
+	if errors.As(err, &no) {
+		return err // it did not
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	broken, failed := s.unlock(end, id, "give the lock back")
+	var other *statefile.LockedError
+	if broken != nil || errors.As(failed, &other) {
+		return err
+	}
+	if now := s.seen(nil); failed == nil && now != nil && now.commit != t.commit {
+		return err // what it rests on is not there any more
+	}
+	return fmt.Errorf("%w; if it is taken all the same, or yet: clusterplan force-unlock %s", err, id)
 }
 
 // unlock takes the lock with this id away; nil: nobody has locked it. Another's lock

@@ -155,6 +155,7 @@ func pieceName(i int) string { return fmt.Sprintf("%06d", i+1) }
 type change struct {
 	to   *tip
 	pack []byte // what is not there yet
+	sent bool   // it may be on its way, or there
 }
 
 // next is t with another image and lock, as a commit of who. What is there already
@@ -256,5 +257,5 @@ func (t *tip) next(i *remote.Image, lock *statefile.LockInfo, who, message strin
 	if _, err := packfile.NewEncoder(&pack, objects, false).Encode(made, 0); err != nil {
 		return nil, err
 	}
-	return &change{to, pack.Bytes()}, nil
+	return &change{to: to, pack: pack.Bytes()}, nil
 }

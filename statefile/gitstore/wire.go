@@ -25,6 +25,38 @@ import (
 // errMoved: the ref is not at the commit that a push named.
 var errMoved = errors.New("somebody else changed the ref")
 
+// declined is a push that the repository has looked at and does not take.
+type declined struct {
+	status string // as git's protocol has it
+	words  string // of the server's own, as of its hooks
+}
+
+func (d *declined) Error() string {
+	if d.words == "" {
+		return d.status
+	}
+	return d.status + "; it says: " + d.words
+}
+
+// passing tells whether the next try may fare better: somebody else was at the ref,
+// or the server had no room.
+func (d *declined) passing() bool {
+	for _, text := range []string{"lock", "failed to update ref", "already exists", "unpack", "failed to write"} {
+		if strings.Contains(d.status, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// said collects what a server says while it takes a push, up to a bound.
+type said struct{ text []byte }
+
+func (s *said) Write(p []byte) (int, error) {
+	s.text = append(s.text, p[:min(len(p), 4096-len(s.text))]...)
+	return len(p), nil
+}
+
 // identity is what the repository is told.
 func (s *Store) identity() (transport.AuthMethod, error) {
 	s.mu.Lock()
@@ -208,7 +240,22 @@ func (s *Store) send(ctx context.Context, old plumbing.Hash, c *change) error {
 	req := packp.NewReferenceUpdateRequestFromCapabilities(refs.Capabilities)
 	req.Commands = []*packp.Command{{Name: s.ref, Old: old, New: c.to.commit}}
 	req.Packfile = io.NopCloser(bytes.NewReader(c.pack))
+	var words said
+	if refs.Capabilities.Supports(capability.Sideband64k) {
+		if err := req.Capabilities.Set(capability.Sideband64k); err != nil {
+			return err
+		}
+		req.Progress = &words
+	}
+	c.sent = true
 	report, err := session.ReceivePack(ctx, req)
+	if err != nil && report != nil && report.Error() != nil {
+		status := "unpack: " + report.UnpackStatus
+		if report.UnpackStatus == "ok" && len(report.CommandStatuses) > 0 {
+			status = report.CommandStatuses[0].Status // of the one command that was sent
+		}
+		return &declined{gitremote.Line(status), gitremote.Line(string(words.text))}
+	}
 	if err == nil && report == nil {
 		err = errors.New("it did not say what became of the push")
 	}
@@ -228,12 +275,15 @@ func (s *Store) push(ctx context.Context, from *tip, c *change) error {
 			return s.explain(ctx, err)
 		}
 		now, failed := s.at(ctx)
+		var no *declined
 		switch {
 		case failed == nil && now == c.to.commit:
 			s.seen(c.to)
 			return nil
 		case failed == nil && now != from.commit:
 			return errMoved
+		case errors.As(err, &no) && (!no.passing() || try == retries):
+			return fmt.Errorf("%s does not take the push: %w. It is up to who looks after that repository: have it take pushes to %s of this user, or name another ref in the backend block", s.set.Repository, no, s.ref)
 		case errors.Is(err, errMoved): // by another's push that did not come about
 			err = errors.New("it says that the ref is elsewhere, and that it is not")
 		}

@@ -179,6 +179,9 @@ func TestFaults(t *testing.T) {
 							t.Error(have)
 						}
 						if srv.lock != nil { // the error says how to go on
+							if failed != nil && !strings.Contains(failed.Error(), "force-unlock "+idOf(srv.lock)) {
+								t.Errorf("the error does not say how to unlock: %v", failed)
+							}
 							_, err := s.ForceUnlock(context.Background(), idOf(srv.lock))
 							do(t, err)
 						}

@@ -101,8 +101,8 @@ func (s *Store) raise(ctx context.Context, l *Lock) error {
 		err = fmt.Errorf("lock state %s: %w", s.Path(), errors.Join(stop, err))
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		if a, failed := s.once(end, request{method: s.set.UnlockMethod, url: s.set.UnlockAddress, body: l.text}); failed != nil || a.passing() {
-			err = fmt.Errorf("%w; if the server took the lock all the same: clusterplan force-unlock %s", err, l.info.ID)
+		if a, failed := s.once(end, request{method: s.set.UnlockMethod, url: s.set.UnlockAddress, body: l.text}); failed != nil || !a.done() {
+			err = fmt.Errorf("%w; if the server gives the lock all the same, or yet: clusterplan force-unlock %s", err, l.info.ID)
 		}
 		return err
 	}
