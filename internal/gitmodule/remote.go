@@ -144,8 +144,11 @@ func (r *remote) tree(ctx context.Context, commit, scratch string) (*revision.Tr
 		if _, err := git.Init(store, nil); err != nil {
 			return nil, err
 		}
-		err := git.NewRemote(store, &config.RemoteConfig{Name: "origin", URLs: []string{r.url}}).
-			FetchContext(ctx, &git.FetchOptions{Auth: r.auth, RefSpecs: a.specs, Depth: a.depth, Tags: git.NoTags})
+		// What is given up may write to its directory yet, which the next init sweeps.
+		_, err := gitremote.Until(ctx, func() (struct{}, error) {
+			return struct{}{}, git.NewRemote(store, &config.RemoteConfig{Name: "origin", URLs: []string{r.url}}).
+				FetchContext(ctx, &git.FetchOptions{Auth: r.auth, RefSpecs: a.specs, Depth: a.depth, Tags: git.NoTags})
+		})
 		if err == nil || errors.Is(err, git.NoErrAlreadyUpToDate) {
 			repo, err := revision.OpenAt(dir)
 			if err != nil {

@@ -3,14 +3,18 @@ package gitmodule
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/clusterplan/clusterplan/internal/gittest"
 )
@@ -82,6 +86,80 @@ func TestSSH(t *testing.T) {
 	if _, _, err := newRoot(t).init(ctx, nil, "git::ssh://root@"+silent.Addr().String()+"/m.git"); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+}
+
+// A host that tells its refs and then answers no more, be it that it takes the next
+// connection and says nothing or that it takes none, is waited for until somebody
+// gives up.
+func TestSSHGivenUp(t *testing.T) {
+	sshd := gittest.ServeSSH(t)
+	o := newOrigin(t)
+	o.commit("main", map[string]string{"web/x": "first"})
+	for _, takes := range []bool{true, false} {
+		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		o.check(err)
+		o.check(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+		o.check(syscall.Listen(fd, 0))
+		file := os.NewFile(uintptr(fd), "listener")
+		l, err := net.FileListener(file)
+		o.check(err)
+		file.Close()
+		t.Cleanup(func() { l.Close() })
+		gittest.Home(t, knownhosts.Line([]string{l.Addr().String()}, hostKey(t, sshd.Known)), sshd.Key)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			first, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", sshd.Address())
+			if err != nil {
+				return
+			}
+			go func() { io.Copy(to, first); to.Close() }()
+			io.Copy(first, to)
+			first.Close()
+			if takes {
+				if c, err := l.Accept(); err == nil {
+					defer c.Close()
+					cancel()
+					<-t.Context().Done()
+				}
+				return
+			}
+			for range 8 { // whoever comes when its queue is full is not answered at all
+				c, err := net.DialTimeout("tcp", l.Addr().String(), 100*time.Millisecond)
+				if err != nil {
+					break
+				}
+				defer c.Close()
+			}
+			cancel()
+			<-t.Context().Done()
+		}()
+		ended := make(chan error, 1)
+		go func() {
+			_, _, err := newRoot(t).init(ctx, nil, "git::ssh://root@"+l.Addr().String()+o.dir)
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("takes the next %v: %v", takes, err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("takes the next %v: it does not end", takes)
+		}
+	}
+}
+
+// hostKey is the key of a line of known_hosts.
+func hostKey(t *testing.T, line string) ssh.PublicKey {
+	_, _, key, _, _, err := ssh.ParseKnownHosts([]byte(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func (o *origin) check(err error) {
