@@ -255,3 +255,35 @@ func files(t *testing.T, dir string) string {
 	}
 	return b.String()
 }
+
+// An encrypted state of an older format has sensitive values as they are. Its copies
+// have digests of them, and are encrypted as it was.
+func TestOlderFormatEncrypted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	plain, err := os.ReadFile("testdata/formats/1.1-broken/applied/state.json")
+	do(t, err)
+	to, _ := someone(t)
+	sealed, err := to.Seal(plain)
+	do(t, err, os.WriteFile(path, sealed, 0o600))
+	want, err := statefile.Redact(plain)
+	do(t, err)
+	if bytes.Equal(want, plain) {
+		t.Fatal("there is no secret in it")
+	}
+	s := keyed(t, path, Options{Keys: to})
+	l := lock(t, s)
+	do(t, l.Append(begin("r")), l.Append(made("zz")))
+	snap, err := l.Read(context.Background())
+	do(t, err, l.Finish(snap.State), l.Release())
+	kept, err := filepath.Glob(path + ".*.format-1.1.backup")
+	if err != nil || len(kept) != 1 {
+		t.Fatal(kept, err)
+	}
+	for _, name := range append(kept, s.backup()) {
+		data, err := os.ReadFile(name)
+		do(t, err)
+		if got, err := statefile.Open(to, data); err != nil || !statefile.Sealed(data) || !bytes.Equal(got, want) {
+			t.Errorf("%s: encrypted %v, %v:\n%s", name, statefile.Sealed(data), err, got)
+		}
+	}
+}

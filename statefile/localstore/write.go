@@ -382,8 +382,10 @@ func (s *Store) second(name string, redact bool) error {
 // copyTo writes what the snapshot says to a file of its own.
 func (s *Store) copyTo(name string, redact bool) error {
 	data, err := s.readFile(s.path)
-	if err == nil && redact && !statefile.Sealed(data) {
-		data, err = statefile.Redact(data)
+	if err == nil && redact {
+		if data, err = statefile.Open(s.opts.Keys, data); err == nil {
+			data, err = statefile.Redact(data)
+		}
 	}
 	if err == nil && !statefile.Sealed(data) {
 		data, err = s.seal(data)
