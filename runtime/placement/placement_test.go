@@ -115,6 +115,8 @@ func TestSettle(t *testing.T) {
 		{"a witness never", edit(cluster("aB", group("g", "A")), func(in *Input) { in.Nodes[1].Spec.Role = spec.RoleWitness }), "g:/offline/no_node"},
 		{"a paused node keeps what it has and gets nothing", paused(cluster("aBC", group("g", "A"), group("h", "B")), "B", false), "g:C/online/failover h:B/online/stays"},
 		{"a quarantined node keeps what it has and gets nothing", edit(cluster("aBC", group("g", "A", "A", "B"), group("h", "B")), func(in *Input) { in.Nodes[1].Quarantined = true }), "g:C/online/failover h:B/online/stays"},
+		{"moved from a drained node to one that is drained as well: to another one", paused(paused(cluster("ABC", with(group("g", "B"), func(g *Group) { g.Move, g.MoveTo = true, "A" })), "B", true), "A", true), "g:C/online/drain"},
+		{"and where there is no other one, it stays", paused(paused(cluster("ABc", with(group("g", "B"), func(g *Group) { g.Move, g.MoveTo = true, "A" })), "B", true), "A", true), "g:B/online/stays"},
 		{"a drained node gives it away", paused(cluster("ABC", group("g", "B")), "B", true), "g:A/online/drain"},
 		{"unless there is nowhere to go", paused(cluster("aBc", group("g", "B")), "B", true), "g:B/online/stays"},
 		{"room decides", capacity(cluster("aBC", demand("x", "B", 2000, 3), demand("g", "A", 2000, 2)), 4), "x:B/online/stays g:C/online/failover"},

@@ -323,6 +323,10 @@ func (r *reference) leave(g *Group) bool {
 	} else {
 		to, _ = r.choose(g, reason)
 	}
+	if to == "" && g.Move && reason == WhyMove && r.node(here).Drained && g.Spec.Failover.Mode != spec.FailoverNone {
+		reason = WhyDrain
+		to, _ = r.choose(g, reason)
+	}
 	if to == "" && (reason == WhyDrain || reason == WhyNotPossible) {
 		to = r.shed(g, reason)
 	}

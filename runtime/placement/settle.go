@@ -75,12 +75,13 @@ func (b *Board) leave(g int) bool {
 	grp, out, here := &b.groups[g], &b.out[g], b.at[g]
 	out.State, out.Why = spec.StateOnline, WhyStays
 	reason := ""
+	drained := b.nodes[here].Drained && grp.Spec.Failover.Mode != spec.FailoverNone
 	switch {
 	case !b.possible[g][here]:
 		reason = WhyNotPossible
 	case grp.Move:
 		reason = WhyMove
-	case b.nodes[here].Drained && grp.Spec.Failover.Mode != spec.FailoverNone:
+	case drained:
 		reason = WhyDrain
 	case grp.Failback:
 		reason = WhyFailback
@@ -90,17 +91,23 @@ func (b *Board) leave(g int) bool {
 	}
 	to := none
 	if reason == WhyMove && grp.MoveTo != "" {
-		n, ok := b.byNode[grp.MoveTo]
-		if !ok || n == here {
-			return false
+		if n, ok := b.byNode[grp.MoveTo]; ok && n != here {
+			b.lift(g)
+			if _, not := b.fits(g, n); not == "" {
+				to = n
+			}
+			b.place(g, here)
 		}
-		b.lift(g)
-		_, not := b.fits(g, n)
-		b.place(g, here)
-		if not == "" {
-			to = n
-		}
-	} else if to, _ = b.choose(g, reason); to == none && (reason == WhyDrain || reason == WhyNotPossible) {
+	} else {
+		to, _ = b.choose(g, reason)
+	}
+	if to == none && reason == WhyMove && drained {
+		// Where it was to go it can't any more (that node is drained as well, or has
+		// no room left): from here it has to go all the same.
+		reason = WhyDrain
+		to, _ = b.choose(g, reason)
+	}
+	if to == none && (reason == WhyDrain || reason == WhyNotPossible) {
 		to = b.shedFor(g, reason)
 	}
 	if to == none {
