@@ -167,10 +167,10 @@ func (a *arena) cluster(ctx context.Context, req providers.ApplyRequest) error {
 	a.do(func() {
 		for _, id := range ids(a.machines) {
 			one := spec.Node{ID: id, Addr: a.machines[id].addr}
-			if schema.DecodeKnown(a.machines[id].value, &one) != nil || !a.sim.Runs(id) {
+			if schema.DecodeKnown(a.machines[id].value, &one) != nil || !a.sim.Runs(id) || one.Votes == 0 {
 				continue
 			}
-			if first == "" || one.Votes > 0 && one.Role != spec.RoleWitness && (n.Votes == 0 || n.Role == spec.RoleWitness) {
+			if first == "" || n.Witness() && !one.Witness() {
 				first, n, server = id, one, a.sim.Server(id)
 			}
 		}
@@ -180,7 +180,7 @@ func (a *arena) cluster(ctx context.Context, req providers.ApplyRequest) error {
 		}
 	})
 	if first == "" {
-		return errors.New("no agent runs")
+		return errors.New("no agent of a node that votes runs")
 	}
 	if err := a.wait(ctx, 20*time.Second, func() (bool, error) {
 		st, _ := a.sim.Status(first)

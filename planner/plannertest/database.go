@@ -84,13 +84,13 @@ func (p *database) Apply(ctx context.Context, req providers.ApplyRequest) (provi
 		if !w.Formed {
 			first := ""
 			for _, id := range sorted(w.Hosts) {
-				if w.Hosts[id].up() {
+				if w.Hosts[id].up() && !w.Hosts[id].Value.GetAttr("votes").RawEquals(cty.Zero) {
 					first = id
 					break
 				}
 			}
 			if first == "" {
-				return resp, fmt.Errorf("%w: no agent runs", providers.ErrUnreachable)
+				return resp, fmt.Errorf("%w: no agent of a node that votes runs", providers.ErrUnreachable)
 			}
 			w.made[req.ID]++
 			w.Formed, w.ID, w.Leader = true, req.ID, first

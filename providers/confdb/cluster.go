@@ -62,8 +62,9 @@ func (p *Provider) applyCluster(ctx context.Context, req providers.ApplyRequest)
 	return providers.ApplyResponse{Object: o}, err
 }
 
-// bootstrap makes one waiting node the first of the cluster, unless one is
-// already. It refuses while a node that has run before does not answer: that
+// bootstrap makes one waiting node that votes the first of the cluster, rather
+// than a witness another one, unless one is already. (The first has a vote whatever
+// its settings say: one without would keep it.) It refuses while a node that has run before does not answer: that
 // one may be the first already, and two firsts would be two clusters.
 func (p *Provider) bootstrap(ctx context.Context, c spec.Cluster) error {
 	api, err := p.api()
@@ -83,7 +84,10 @@ func (p *Provider) bootstrap(ctx context.Context, c spec.Cluster) error {
 		case a.err != nil:
 			words = append(words, fmt.Sprintf("%s: %v", a.Name, a.err))
 		case a.self.Membership == "waiting":
-			if first == nil || (!votes(first.Entry) && votes(a.Entry)) {
+			switch {
+			case a.Spec.Votes == 0:
+				words = append(words, a.Name+" answers, and has votes = 0")
+			case first == nil || first.Spec.Witness() && !a.Spec.Witness():
 				first = a
 			}
 		default: // begun before: on this node it can be called again
@@ -102,12 +106,10 @@ func (p *Provider) bootstrap(ctx context.Context, c spec.Cluster) error {
 			providers.ErrUnreachable, strings.Join(silent, ", "), strings.Join(words, "; "))
 	}
 	if first == nil {
-		return fmt.Errorf("%w: no node's agent answers (%s)", providers.ErrUnreachable, strings.Join(words, "; "))
+		return fmt.Errorf("%w: no agent of a node that votes answers (%s)", providers.ErrUnreachable, strings.Join(words, "; "))
 	}
 	return wrap(p.bootstrapOn(ctx, api, first, c))
 }
-
-func votes(e providers.Entry) bool { return e.Spec.Votes > 0 && e.Spec.Role != spec.RoleWitness }
 
 // bootstrapOn makes the node of a the first. Its own join, which follows,
 // brings the rest of its settings.

@@ -121,6 +121,22 @@ func TestBootstrapOnceOnly(t *testing.T) {
 			t.Errorf("%v, n2 %v", err, f.nodes[1].member)
 		}
 	})
+	t.Run("never on a node without a vote", func(t *testing.T) {
+		f := newFake(t, "n1", "n2")
+		c.ID = f.identity.ID
+		e := f.dir.All()[0]
+		e.Spec.Votes = 0
+		f.dir.Put(e)
+		other := f.dir.All()[1]
+		f.dir.Remove(other.NodeID)
+		if _, err := f.provider().Apply(t.Context(), c); !errors.Is(err, providers.ErrUnreachable) || !strings.Contains(err.Error(), "n1 answers, and has votes = 0") || f.nodes[0].member {
+			t.Errorf("alone: %v, n1 %v", err, f.nodes[0].member)
+		}
+		f.dir.Put(other)
+		if _, err := f.provider().Apply(t.Context(), c); err != nil || f.nodes[0].member || !f.nodes[1].member {
+			t.Errorf("%v, members: %v %v; want n2", err, f.nodes[0].member, f.nodes[1].member)
+		}
+	})
 	t.Run("not on a witness, and not where one is the first already", func(t *testing.T) {
 		f := newFake(t, "n1", "n2", "n3")
 		c.ID = f.identity.ID
