@@ -120,7 +120,7 @@ func (b *builder) order() {
 func (o *orderer) add(it *item, stage Stage) *Unit {
 	u := &Unit{
 		Key: Key{it.addr, stage}, Action: it.change.Action(), Type: it.change.Type, ID: it.id,
-		Prior: it.prior, Old: it.old, Last: true,
+		Prior: it.prior, Old: it.old, Last: true, Silent: it.silent,
 	}
 	switch {
 	case u.Action == "no-op": // its parts change, or its address

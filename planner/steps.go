@@ -49,7 +49,7 @@ func rank(b bool) int {
 
 // sortRolls says in which order nodes are rolled: what gives votes before what
 // takes them, for votes to spare are what the others need; those that serve nobody
-// now before the others; the leader last.
+// now before the others; then the leader; last those whose hosts can't be reached.
 func (o *orderer) sortRolls() {
 	o.leaderLast(o.rolls)
 	live := o.in.World.Live
@@ -66,6 +66,8 @@ func (o *orderer) sortRolls() {
 	turn := func(u *Unit) int {
 		v := t.voters[u.Key.Addr]
 		switch {
+		case t.silent[u.Key.Addr] && (v == nil || u.gives > 0):
+			return 4 // it won't come back, and that ends the rolling
 		case v == nil && u.gives > 0, v != nil && !v.up && u.gives == 0:
 			return 0 // a vote more, or one less that only counts against the others
 		case v != nil && v.up && u.gives == 0:

@@ -121,6 +121,7 @@ type Unit struct {
 	Votes     int               // of a node: what its taking away costs
 	Beside    bool              // of a node: whose place it takes is in the cluster still
 	Instead   bool              // of a node that is made anew, join before leave: the new one's and the old one's
+	Silent    bool              // of a node: its host could not be reached when the plan was made
 	Ground    bool              // of a node that goes: so does what it stands on, and with that all that is left of it
 	gives     int               // of a node: what it counts for once it is as wanted
 	// Adopt: somebody else manages it until now. It comes into the state once it

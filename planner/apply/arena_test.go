@@ -46,6 +46,8 @@ type arena struct {
 	after    func(string, spanned)  // called at the end of each phase of a node
 	before   func(id, phase string) // and at its beginning
 	commands int
+	voters   []uint64 // of the newest configuration
+	applied  uint64   // up to where whoever knew it had applied the log
 
 	machinery *plannertest.World // what the provider hypervisor has made
 	under     func(text string)  // called where it takes a machine from under a running agent
@@ -191,10 +193,9 @@ func (a *arena) view() (*rt.State, member.Status) {
 }
 
 // votes are the voters now, and how many of their agents run, by the newest
-// configuration that any agent knows.
+// configuration that any agent has ever known: one that starts has applied less
+// than it had, and than its log holds.
 func (a *arena) votes() (all, up int) {
-	var newest member.Status
-	found := false
 	running := map[uint64]bool{}
 	for id := range a.machines {
 		st, ok := a.sim.Status(id)
@@ -202,11 +203,11 @@ func (a *arena) votes() (all, up int) {
 			continue
 		}
 		running[a.sim.Server(id)] = true
-		if len(st.Driver.Voters) > 0 && (!found || st.Driver.Applied > newest.Driver.Applied) {
-			newest, found = st, true
+		if len(st.Driver.Voters) > 0 && st.Driver.Applied >= a.applied {
+			a.voters, a.applied = slices.Clone(st.Driver.Voters), st.Driver.Applied
 		}
 	}
-	for _, v := range newest.Driver.Voters {
+	for _, v := range a.voters {
 		all++
 		if running[v] {
 			up++

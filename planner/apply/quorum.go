@@ -79,8 +79,18 @@ func (r *runner) hasLive() bool {
 // Nodes that this run has just started are waited for: the cluster takes a
 // moment until it holds them for up.
 func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
+	if phase == providers.PhaseDrain || phase == providers.PhaseDemote { // both take the lead away
+		if err := r.awaitStarted(ctx, j); err != nil {
+			return err
+		}
+	}
 	if phase == providers.PhaseDrain {
-		return r.awaitStarted(ctx, j)
+		// No group has to move for what would be refused a moment later.
+		i := slices.IndexFunc(slices.Concat(j.u.Remove, j.u.Phases), takesVote)
+		if i < 0 {
+			return nil
+		}
+		phase = slices.Concat(j.u.Remove, j.u.Phases)[i]
 	}
 	deadline := r.now().Add(r.cfg.QuorumWait)
 	for {
@@ -91,9 +101,9 @@ func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
 	}
 }
 
-// awaitStarted waits, before a node is drained, until the cluster holds those for
-// up that this run has started: its groups may go there, as the plan said. Before
-// the leader goes they have to have run for a takeover wait as well: until then a
+// awaitStarted waits, before a node is drained or gives its vote up, until the
+// cluster holds those for up that this run has started: its groups may go there, as
+// the plan said. Before the leader goes they have to have run for a takeover wait as well: until then a
 // new leader gives them no lease, for it can't know that nothing runs of their
 // former life, and groups that came meanwhile would stop. One that does not come
 // keeps nobody back for longer than QuorumWait.
@@ -154,11 +164,29 @@ func (r *runner) startedOthers(j *job) bool {
 	return false
 }
 
+// takesVote tells whether a phase takes a node's vote away, for a while or for good.
+func takesVote(phase string) bool {
+	return phase == providers.PhaseStop || phase == providers.PhaseDemote || phase == providers.PhaseLeave
+}
+
+// reachable refuses to work on a node that the plan could not reach and that can't
+// be reached now either, before its groups are sent away for nothing.
+func (r *runner) reachable(ctx context.Context, j *job) error {
+	u := j.u
+	if !u.Silent || u.Action != "update" || u.Key.Stage != planner.StageRoll || !slices.Contains(u.Phases, providers.PhaseStop) {
+		return nil
+	}
+	if _, err := j.provider.Read(ctx, providers.ReadRequest{Addr: u.Key.Addr, Type: u.Type, ID: j.id, Prior: j.prior}); errors.Is(err, providers.ErrUnreachable) {
+		return err
+	}
+	return nil
+}
+
 func (r *runner) mayTakeNow(ctx context.Context, j *job, phase string) error {
 	if j.u.Key.Addr.Type != addr.TypeNode || r.work.Destroy || r.work.First || r.work.AllowQuorumLoss || !r.hasLive() {
 		return nil
 	}
-	if phase != providers.PhaseStop && phase != providers.PhaseDemote && phase != providers.PhaseLeave {
+	if !takesVote(phase) {
 		return nil
 	}
 	var world planner.World

@@ -37,6 +37,7 @@ type watched struct {
 	plan    *planner.Plan
 	had     bool // a quorum
 	over    bool
+	cut     bool          // a step failed
 	leads   time.Duration // when somebody led last
 	groups  []*served
 	trips   int
@@ -153,8 +154,9 @@ func b2i(b bool) int {
 
 // step compares the votes after a phase with the plan's step.
 func (w *watched) step(_ string, s spanned) {
-	if w.over || s.err != nil || w.single {
-		return
+	w.cut = w.cut || s.err != nil
+	if w.over || w.cut || w.single {
+		return // once a step has failed the votes are no more what they were to be
 	}
 	all, up := w.tr.arena.votes()
 	for i := range w.plan.Steps {
@@ -182,7 +184,7 @@ func (w *watched) end() {
 		return
 	}
 	w.over = true
-	if q := w.plan.Quorum; q != nil && !w.single && w.minimum < q.Lowest {
+	if q := w.plan.Quorum; q != nil && !w.single && !w.cut && w.minimum < q.Lowest {
 		w.tr.fail("%d votes were up at the least, the plan said %d", w.minimum, q.Lowest)
 	}
 	for _, g := range w.groups {

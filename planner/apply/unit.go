@@ -123,6 +123,9 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit, waits func()) (strin
 		j.prior = prior // the unit before this one left it
 	}
 	r.mu.Unlock()
+	if err := r.reachable(ctx, j); err != nil {
+		return "", err
+	}
 	if u.Action == "delete" {
 		return r.takeAway(ctx, j, u.Remove)
 	}

@@ -76,6 +76,7 @@ type Host struct {
 	Program string // installed
 	Running bool
 	Hung    bool // it runs, and answers nobody
+	Lost    bool // it can't be reached from here; the cluster may see it all the same
 	Server  int64
 	late    int // looks at the cluster that don't find it up yet
 }
@@ -306,6 +307,9 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 	if h == nil {
 		return providers.ReadResponse{}, nil
 	}
+	if h.Lost {
+		return providers.ReadResponse{}, fmt.Errorf("%w: %s: no route to host", providers.ErrUnreachable, req.Addr)
+	}
 	v := h.Value
 	attrs := v.AsValueMap()
 	attrs["program"] = cty.StringVal(h.Program)
@@ -373,6 +377,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		}
 		if err := w.reach(where); err != nil {
 			return err
+		}
+		if h != nil && h.Lost {
+			return fmt.Errorf("%w: %s: no route to host", providers.ErrUnreachable, req.Addr)
 		}
 	}
 	switch req.Phase {
@@ -454,6 +461,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 			m.Drain = true
 		}
 	case providers.PhaseResume:
+		if m == nil {
+			return fmt.Errorf("%s is no member", req.Addr)
+		}
 		m.Drain = false
 	case providers.PhaseLeave:
 		delete(w.Members, req.ID)

@@ -1,0 +1,69 @@
+package apply_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/providers"
+)
+
+// A node's host can't be reached from here, while the cluster sees it well: the
+// other nodes get their new program all the same, and it is not drained for an
+// agent that can't be stopped then.
+func TestNodeOutOfReachHoldsNobodyUp(t *testing.T) {
+	l := newLab(t)
+	src := strings.Replace(threeNodes, `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  votes = 0\n}\nnode \"n4\" { provider = local }", 1) + twoGroups
+	def := l.load(src)
+	l.must(def, "")
+	l.host("n1").Lost = true
+	l.world.Program = "p2"
+	l.world.Calls = nil
+	res, p, err := l.apply(def, "")
+	if err != nil || p.Errored {
+		t.Fatal(err, p.Diagnostics)
+	}
+	if len(res.Failed) != 1 || res.Failed[0].Addr.Name != "n1" || !errors.Is(res.Failed[0].Err, providers.ErrUnreachable) || len(res.Skipped) != 0 {
+		t.Errorf("failed %v, skipped %v", res.Failed, res.Skipped)
+	}
+	for _, n := range []string{"n2", "n3", "n4"} {
+		if l.host(n).Program != "p2" {
+			t.Errorf("%s has the old program", n)
+		}
+	}
+	if strings.Contains(l.calls(), "node.n1 drain") {
+		t.Errorf("n1 was drained for nothing:\n%s", l.calls())
+	}
+	l.host("n1").Lost = false
+	l.must(def, "")
+	l.settled(def)
+}
+
+// A node fails again as soon as it is back with its new program: the next one could
+// not stop, so its groups are not sent away either.
+func TestNoDrainBeforeWhatIsRefused(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.must(def, "")
+	l.world.Program, l.world.Calls = "p2", nil
+	l.world.FailAfter = func(c plannertest.Call) error {
+		if c.Phase == providers.PhaseResume {
+			l.world.Hosts[c.ID].Running = false
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	l.world.FailAfter = nil
+	if err != nil || len(res.Failed) != 1 || !errors.Is(res.Failed[0].Err, providers.ErrNoQuorum) {
+		t.Fatalf("failed %v, %v", res.Failed, err)
+	}
+	if n := strings.Count(l.calls(), " drain"); n != 1 {
+		t.Errorf("%d nodes were drained:\n%s", n, l.calls())
+	}
+	l.must(def, "")
+	l.settled(def)
+	for _, v := range l.world.Violations() {
+		t.Error(v)
+	}
+}
