@@ -17,7 +17,8 @@ import (
 )
 
 // sshHosts are three hosts with OpenSSH's server, each in a network namespace,
-// and a lab whose commands run in the client's.
+// and a lab whose commands run in the client's. Nothing leads from there to the
+// third host but SSH by way of the second.
 func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
 	t.Helper()
 	if err := sshlab.Allowed(); err != nil {
@@ -69,6 +70,17 @@ func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := network.Inflict(netlab.Fault{Kind: netlab.FaultCut, From: netlab.Client, To: "n3"}, netlab.Fault{Kind: netlab.FaultCut, From: "n3", To: netlab.Client}); err != nil {
+		t.Fatal(err)
+	}
+	err = os.Mkdir(filepath.Join(dir, ".ssh"), 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, ".ssh", "config"), []byte("Host 10.77.0.3\n  ProxyJump root@10.77.0.2\n"+
+			"Host 10.77.0.2\n  IdentityFile "+hosts.KeyFile()+"\n  UserKnownHostsFile "+hosts.KnownHosts()+"\n"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.namespace = r.Seats[netlab.Client].Namespace
 	l.env = append(l.env, "CLUSTERPLAN_VAR_address=10.77.0.100/24", "CLUSTERPLAN_VAR_private_key_file="+hosts.KeyFile(),
 		"CLUSTERPLAN_VAR_known_hosts_file="+hosts.KnownHosts(), "HOME="+dir)
@@ -115,7 +127,7 @@ func (l *lab) unready(hosts *sshlab.Lab) {
 	r.wants(l.t, "Not all hosts are ready, and nothing was touched", "5 checks fail", "clusterplan doctor",
 		"10.77.0.1:22 (node.n[\"n1\"]): disk", "8 MiB free in /var/lib", "10.77.0.1:22 (node.n[\"n1\"]): architecture", "GOARCH=riscv64",
 		"10.77.0.2:22 (node.n[\"n2\"]): port", "10.77.0.2:7400 is taken by another program",
-		"10.77.0.3:22 (node.n[\"n3\"]): clock", "from this machine's: certificates", "between hosts (node.n[\"n1\"], node.n[\"n2\"], node.n[\"n3\"]): clocks")
+		"10.77.0.3:22 (through 10.77.0.2:22) (node.n[\"n3\"]): clock", "from this machine's: certificates", "between hosts (node.n[\"n1\"], node.n[\"n2\"], node.n[\"n3\"]): clocks")
 	for _, h := range hosts.Hosts {
 		if left, err := filepath.Glob(fmt.Sprintf("/proc/%d/root/var/lib/*", h.PID())); err != nil || len(left) > 0 {
 			l.t.Errorf("%s: it was touched: %q, %v", h.Name, left, err)

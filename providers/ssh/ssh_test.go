@@ -52,6 +52,7 @@ type world struct {
 	providers []*Provider
 }
 
+// newWorld makes it; config are lines of its sshd_config, in which HOSTDIR is the host's.
 func newWorld(t *testing.T, config ...string) *world {
 	t.Helper()
 	if err := sshlab.Allowed(); err != nil {
@@ -62,6 +63,9 @@ func newWorld(t *testing.T, config ...string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lab.Close() })
+	for i := range config {
+		config[i] = strings.ReplaceAll(config[i], "HOSTDIR", filepath.Join(lab.Dir, "h1"))
+	}
 	host, err := lab.Add("h1", "", "127.0.0.1", port(t), config...)
 	if err != nil {
 		t.Fatal(err)
