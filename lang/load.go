@@ -69,6 +69,7 @@ type Config struct {
 	unparsed  bool      // a file has syntax errors, or can't be read: values that are unknown may be due to them
 	// unparsedOwn: the same of this module's own files.
 	unparsedOwn bool
+	torn        torn
 }
 
 // Files are the files that diagnostics refer to, by name, without their bodies.
@@ -133,8 +134,8 @@ func (o Options) load() (*Config, hcl.Diagnostics) {
 	diags = append(diags, c.assignVariables()...)
 	diags = append(diags, c.place()...)
 	for _, m := range c.parts {
-		diags = append(diags, m.checkRefs()...)
-		diags = append(diags, m.checkImports()...)
+		diags = append(diags, m.torn.first(m.checkRefs())...)
+		diags = append(diags, m.torn.first(m.checkImports())...)
 	}
 	c.gatherMoves()
 	c.gatherRemovals()
@@ -167,7 +168,7 @@ func newConfig(o Options) *Config {
 func (c *Config) read(f *files) hcl.Diagnostics {
 	bodies, diags := c.bodies(f)
 	for _, b := range bodies {
-		diags = append(diags, c.blocks(b)...)
+		diags = append(diags, c.torn.first(c.blocks(b))...)
 	}
 	return diags
 }

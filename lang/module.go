@@ -305,12 +305,12 @@ func (c *Config) checkDepends(dep trigger) *hcl.Diagnostic {
 		switch name := steps[0].Name; {
 		case len(steps) > 1:
 			return errorAt(dep.rng, "Not an address", fmt.Sprintf("What is in a module is its own affair. Name the whole: %s.", steps[0]))
-		case c.modules[name] == nil:
+		case c.modules[name] == nil && !c.torn.mayGive(name):
 			return errorAt(dep.rng, "Unknown module", fmt.Sprintf("The definition has no module.%s.%s", name, didYouMean("module.", name, sortedKeys(c.modules))))
 		}
 		return nil
 	}
-	if c.blockAt(dep.Addr) == nil {
+	if c.blockAt(dep.Addr) == nil && !c.torn.mayGive(dep.Addr.Name) {
 		return errorAt(dep.rng, "No such object", fmt.Sprintf("The definition has no %s.", dep.Addr))
 	}
 	return nil

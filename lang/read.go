@@ -114,6 +114,9 @@ func (c *Config) bodies(f *files) ([]hcl.Body, hcl.Diagnostics) {
 		diags = append(diags, p.diags...)
 		if p.diags.HasErrors() {
 			c.unread()
+			if p.file != nil {
+				c.tear(p)
+			}
 		}
 		if p.file != nil && p.file.Body != nil {
 			c.files[p.name] = &hcl.File{Bytes: p.file.Bytes, Nav: p.file.Nav} // what is in the tree is read once

@@ -42,7 +42,9 @@ func (c *Config) checkRefs() hcl.Diagnostics {
 		for i := range e.refs {
 			r := &e.refs[i]
 			if d := c.checkRef(r, s); d != nil {
-				diags = append(diags, d)
+				if !strings.HasPrefix(d.Summary, "Unknown ") || !c.torn.mayGive(r.name) {
+					diags = append(diags, d)
+				}
 				e.bad = true
 			}
 			switch r.root {
