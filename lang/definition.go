@@ -256,7 +256,9 @@ func (d *Definition) typed() *spec.Definition {
 	out := &spec.Definition{}
 	count := map[string]int{}
 	for i := range d.Objects {
-		count[d.Objects[i].Addr.Type]++
+		if a := &d.Objects[i].Addr; !a.IsResource() {
+			count[a.Type]++
+		}
 	}
 	out.Nodes = make([]spec.Node, 0, count[addr.TypeNode])
 	out.Groups = make([]spec.Group, 0, count[addr.TypeGroup])

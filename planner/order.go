@@ -100,6 +100,7 @@ func (b *builder) order() {
 	}
 	w := &Work{Graph: o.g, Renames: b.in.Renames, Deposes: b.deposes, Adoptions: b.adoptions(), Dropped: b.dropped, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
 	if b.in.World.Objects != nil && !b.destroy {
+		w.Kept = make([]Kept, 0, b.plan.Summary.NoOp)
 		for _, it := range b.items {
 			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr) {
 				prevent, hides := it.want != nil && it.want.prevent, it.old.Sensitive

@@ -34,11 +34,10 @@ func unmarshalFast(data []byte, s *State) bool {
 	for len(body) > 0 {
 		text, rest, ok := bytes.Cut(body, []byte("\n"))
 		text, comma := bytes.CutSuffix(text, []byte(","))
-		var o Object
-		if !ok || comma != (len(rest) > 0) || !(&scanner{text: text}).object(&o) {
+		s.Objects = append(s.Objects, Object{})
+		if !ok || comma != (len(rest) > 0) || !(&scanner{text: text}).object(&s.Objects[len(s.Objects)-1]) {
 			return false
 		}
-		s.Objects = append(s.Objects, o)
 		body = rest
 	}
 	return true

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
@@ -243,7 +244,10 @@ func serve(l net.Listener, identity *pki.Identity, node string, conf client.Conf
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+client.PathConfig, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) })
+	mux.HandleFunc("GET "+client.PathConfig, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+		_, _ = w.Write(text)
+	})
 	mux.HandleFunc("GET "+client.PathSelf, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(self) })
 	srv := &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)} // a look at the port is no news
 	go func() { _ = srv.Serve(tls.NewListener(l, tlsConf)) }()

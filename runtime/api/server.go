@@ -339,8 +339,10 @@ func (c *call) answer(v any) error {
 	if err != nil {
 		return err
 	}
+	data = append(data, '\n')
 	c.w.Header().Set("Content-Type", "application/json")
-	_, _ = c.w.Write(append(data, '\n'))
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(data))) // so that who reads it knows how much memory to set aside
+	_, _ = c.w.Write(data)
 	return nil
 }
 

@@ -262,8 +262,16 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r request) (body 
 	if res.StatusCode >= 400 {
 		return nil, true, readError(res)
 	}
-	body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	body, err = readAll(io.LimitReader(res.Body, maxAnswer), res.ContentLength)
 	return body, true, err
+}
+
+// readAll is io.ReadAll of what is said to be that long (-1: nobody knows): an
+// answer of megabytes is read into one piece of memory instead of one twenty times.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	b := bytes.NewBuffer(make([]byte, 0, bytes.MinRead+min(max(size, 0), maxAnswer)))
+	_, err := b.ReadFrom(r)
+	return b.Bytes(), err
 }
 
 // words turns what TLS says of a refused certificate into an *Error; other
