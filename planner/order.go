@@ -299,7 +299,7 @@ func votesIn(v cty.Value) int {
 	return 1
 }
 
-// nodeEdges: agents first, then the cluster, then joins one after the other,
+// nodeEdges: agents first, then the cluster, then joins, of nodes that vote one after the other,
 // then what takes votes away.
 func (o *orderer) nodeEdges(batches [][]*Unit) {
 	if len(o.ups) > 0 {
@@ -328,7 +328,7 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 	if len(members) > 0 {
 		o.mark(markMembers)
 	}
-	var last Key
+	var last Key // of those that vote
 	for i, u := range o.joins {
 		switch {
 		case creates:
@@ -344,9 +344,11 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			}
 		}
 		if i > 0 {
-			o.g.AddEdge(u.Key, last, graph.Soft) // the membership changes by one at a time
+			o.g.AddEdge(u.Key, last, graph.Soft) // the votes change by one at a time
 		}
-		last = u.Key
+		if i == 0 || o.counts(u) { // no vote changes by the others: they join beside each other
+			last = u.Key
+		}
 		o.g.AddEdge(markMembers, u.Key, graph.Soft)
 	}
 	for i, u := range o.early {
@@ -405,6 +407,10 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 		}
 	}
 }
+
+// counts tells whether the votes change with a node's join. Those of a quorum
+// device's nodes are told apart by their settings alone.
+func (o *orderer) counts(u *Unit) bool { return u.gives > 0 || u.Votes > 0 && u.Action != "create" || o.model() == spec.SingleQuorum }
 
 // founders are the starts that a cluster can be made after: those of nodes that
 // are to vote, for the first member votes whatever its settings say.

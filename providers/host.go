@@ -88,8 +88,9 @@ type Hosts struct {
 type Files interface {
 	// Read returns a file's content; fs.ErrNotExist wrapped when there is none.
 	Read(ctx context.Context, path string) ([]byte, error)
-	// Write replaces a file in one step. Directories are made as needed, 0700.
-	Write(ctx context.Context, path string, data []byte, perm fs.FileMode) error
+	// Write replaces files, each in one step, in their order. Directories are made
+	// as needed, 0700.
+	Write(ctx context.Context, files ...File) error
 	// Copy brings a file of this machine there, in one step (a hard link will do).
 	// digest is its SHA-256, in hex.
 	Copy(ctx context.Context, local, digest, path string, perm fs.FileMode) error
@@ -101,6 +102,13 @@ type Files interface {
 	List(ctx context.Context, dir string) ([]string, error)
 	// Remove removes a file, or a directory with all that lies in it; that it is gone already is fine.
 	Remove(ctx context.Context, path string) error
+}
+
+// File is one to be written.
+type File struct {
+	Path string
+	Data []byte
+	Perm fs.FileMode
 }
 
 // What lies under a host's root, and in a node's directory.

@@ -38,7 +38,10 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 		host.Mutex().Lock() // the port and the programs in use are looked at and written as one
 		defer host.Mutex().Unlock()
 	}
-	s, err := p.locate(ctx, host, req.ID, n, req.Prior)
+	s, err := p.joining(host, req), error(nil)
+	if s == nil {
+		s, err = p.locate(ctx, host, req.ID, n, req.Prior)
+	}
 	if err != nil {
 		if errors.Is(err, ErrUnreachable) && (req.Phase == PhaseDrain || req.Phase == PhaseLeave) {
 			// These ask the cluster alone, which can let a node go whose host is dead.
@@ -80,6 +83,18 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	return ApplyResponse{Object: o}, err
 }
 
+// joining is where a node is whose phase only the cluster and its agent have a part
+// in, which proves by its certificate that it is the node: no look at the host is
+// needed. nil: some other phase, or nobody knows where it was put.
+func (p *Nodes) joining(host Host, req ApplyRequest) *site {
+	dir := privateDir(req.Prior)
+	prior, err := decodeNode(priorValue(req.Prior), nil)
+	if err != nil || dir == "" || prior.Endpoint == "" || req.Phase != PhaseJoin && req.Phase != PhasePromote {
+		return nil
+	}
+	return &site{host: host, id: req.ID, dir: path.Join(NodesDir, dir), conf: &AgentConfig{NodeID: req.ID, Address: prior.Endpoint}}
+}
+
 func priorValue(o *Object) cty.Value {
 	if o == nil {
 		return cty.NilVal
@@ -110,7 +125,7 @@ func (p *Nodes) phase(ctx context.Context, req ApplyRequest, s *site, identity *
 	var err error
 	switch c := p.env.Cluster; req.Phase {
 	case PhaseJoin:
-		err = p.doJoin(ctx, s, identity, n, req.Beside)
+		err = p.doJoin(ctx, req, s, identity, n)
 	case PhasePromote:
 		req.Progress("catching up")
 		err = c.Promote(ctx, s.id)
@@ -148,12 +163,15 @@ func (p *Nodes) member(s *site, n *node, serverID uint64, beside bool) Member {
 
 // doJoin has the cluster take the node in, with the data directory that its
 // agent uses now. One that the cluster has let go starts over with an empty one.
-func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *node, beside bool) error {
+func (p *Nodes) doJoin(ctx context.Context, req ApplyRequest, s *site, identity *pki.Identity, n *node) error {
 	self, err := p.self(ctx, s, n.Endpoint, identity, readWait)
 	if err != nil {
 		return fmt.Errorf("%w: its agent does not answer: %w", ErrUnreachable, err)
 	}
 	if self.Membership == "removed" {
+		if s, err = p.locate(ctx, s.host, s.id, *n, req.Prior); err != nil { // nothing is removed that was not looked at
+			return err
+		}
 		if err := s.host.Stop(ctx, s.dir, p.cfg.StopGrace); err != nil {
 			return err
 		}
@@ -168,7 +186,7 @@ func (p *Nodes) doJoin(ctx context.Context, s *site, identity *pki.Identity, n *
 		}
 	}
 	n.ServerID = self.ServerID
-	return p.env.Cluster.Join(ctx, p.member(s, n, self.ServerID, beside))
+	return p.env.Cluster.Join(ctx, p.member(s, n, self.ServerID, req.Beside))
 }
 
 func (p *Nodes) doRemove(ctx context.Context, s *site, n *node) error {

@@ -42,7 +42,18 @@ func (p *Nodes) doInstall(ctx context.Context, s *site, identity *pki.Identity, 
 		return err
 	}
 	// The configuration first: with it the directory says whose it is.
-	err = p.writeChanged(ctx, s, AgentConfigFile, append(text, '\n'))
+	var files []File
+	for _, f := range []File{{Path: AgentConfigFile, Data: append(text, '\n')}, {Path: CACertFile, Data: identity.CACert}, {Path: ClusterKeyFile, Data: []byte(identity.KeyText())}} {
+		if err == nil {
+			files, err = p.changed(ctx, s, files, f)
+		}
+	}
+	if err == nil {
+		files, err = p.cert(ctx, s, identity, n, files)
+	}
+	if err == nil {
+		err = s.host.Files().Write(ctx, files...)
+	}
 	if err == nil {
 		s.conf = &conf
 		p.env.Nodes.Put(Entry{NodeID: s.id, Name: n.Name, Endpoint: endpoint, Spec: n.Node})
@@ -50,15 +61,6 @@ func (p *Nodes) doInstall(ctx context.Context, s *site, identity *pki.Identity, 
 	}
 	if err == nil {
 		err = p.installProgram(ctx, s, n)
-	}
-	if err == nil {
-		err = p.writeChanged(ctx, s, CACertFile, identity.CACert)
-	}
-	if err == nil {
-		err = p.writeChanged(ctx, s, ClusterKeyFile, []byte(identity.KeyText()))
-	}
-	if err == nil {
-		err = p.installCert(ctx, s, identity, n)
 	}
 	if err == nil {
 		err = p.prune(ctx, s.host)
@@ -69,16 +71,18 @@ func (p *Nodes) doInstall(ctx context.Context, s *site, identity *pki.Identity, 
 	return nil
 }
 
-// writeChanged writes a file of the node, 0600, unless it is like that already.
-func (p *Nodes) writeChanged(ctx context.Context, s *site, name string, data []byte) error {
-	have, err := s.host.Files().Read(ctx, s.path(name))
-	if err == nil && bytes.Equal(have, data) {
-		return nil
+// changed adds a file of the node to those to be written, 0600, unless it is
+// there like that already.
+func (p *Nodes) changed(ctx context.Context, s *site, files []File, f File) ([]File, error) {
+	f.Path, f.Perm = s.path(f.Path), 0o600
+	have, err := s.host.Files().Read(ctx, f.Path)
+	if err == nil && bytes.Equal(have, f.Data) {
+		return files, nil
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return nil, err
 	}
-	return s.host.Files().Write(ctx, s.path(name), data, 0o600)
+	return append(files, f), nil
 }
 
 func (p *Nodes) installProgram(ctx context.Context, s *site, n *node) error {
@@ -119,29 +123,26 @@ func (p *Nodes) installProgram(ctx context.Context, s *site, n *node) error {
 	return s.host.Files().Link(ctx, target, s.path(AgentLink))
 }
 
-// installCert mints a certificate unless a good one is there. The key goes
-// first: a crash between the two leaves a pair that doesn't match, which
+// cert mints a certificate unless a good one is there, to be written. The key
+// goes first: a crash between the two leaves a pair that doesn't match, which
 // certHealth finds.
-func (p *Nodes) installCert(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
+func (p *Nodes) cert(ctx context.Context, s *site, identity *pki.Identity, n *node, files []File) ([]File, error) {
 	cert, err := s.host.Files().Read(ctx, s.path(NodeCertFile))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return nil, err
 	}
 	key, err := s.host.Files().Read(ctx, s.path(NodeKeyFile))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return nil, err
 	}
 	if certHealth(cert, key, identity, s.id, time.Now()) == "" {
-		return nil
+		return files, nil
 	}
 	c, err := identity.NodeCert(s.id, n.Name, p.cfg.CertLife)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := s.host.Files().Write(ctx, s.path(NodeKeyFile), c.Key, 0o600); err != nil {
-		return err
-	}
-	return s.host.Files().Write(ctx, s.path(NodeCertFile), c.Cert, 0o600)
+	return append(files, File{s.path(NodeKeyFile), c.Key, 0o600}, File{s.path(NodeCertFile), c.Cert, 0o600}), nil
 }
 
 // certHealth says what is wrong with a node's certificate; "": nothing.

@@ -78,10 +78,13 @@ func (p *Nodes) self(ctx context.Context, s *site, endpoint string, identity *pk
 	return self, nil
 }
 
-// Waiting for an agent: how often its API is tried.
+// Waiting for an agent: how often its API is tried, and its process looked for,
+// which costs its host more.
 const (
-	startPoll    = 50 * time.Millisecond
+	startPoll    = 50 * time.Millisecond // and then less and less often, for many start at once
+	lastPoll     = 400 * time.Millisecond
 	startAttempt = 2 * time.Second
+	startLook    = 250 * time.Millisecond
 	startMisses  = 3 // looks in a row that find no process, before it counts as ended
 )
 
@@ -109,10 +112,8 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 			return fail(fmt.Errorf("its agent can't be executed: %w; see that the program that %s names may be executed there (its mode, and how its file system is mounted), and apply again", err, s.abs(AgentLink)))
 		}
 	}
-	deadline := time.Now().Add(p.cfg.StartWait)
-	poll := time.NewTicker(startPoll)
-	defer poll.Stop()
-	for gone := 0; ; {
+	deadline, looked := time.Now().Add(p.cfg.StartWait), time.Now()
+	for gone, pause := 0, startPoll; ; pause = min(pause*3/2, lastPoll) {
 		self, err := p.self(ctx, s, s.conf.Address, identity, startAttempt)
 		if err == nil {
 			n.ServerID = self.ServerID
@@ -125,16 +126,20 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 		if ctx.Err() != nil {
 			return fail(ctx.Err())
 		}
-		pid, aliveErr := s.host.Alive(ctx, s.dir)
-		switch {
-		case aliveErr != nil:
-			return fail(aliveErr)
-		case pid != 0:
-			gone = 0
-		case gone < startMisses: // one look may fall between two of a process's names
-			gone++
-		default:
-			return fail(fmt.Errorf("its agent ended at once%s", p.tail(ctx, s)))
+		if time.Since(looked) >= startLook {
+			var aliveErr error
+			pid, aliveErr = s.host.Alive(ctx, s.dir)
+			looked = time.Now()
+			switch {
+			case aliveErr != nil:
+				return fail(aliveErr)
+			case pid != 0:
+				gone = 0
+			case gone < startMisses: // one look may fall between two of a process's names
+				gone++
+			default:
+				return fail(fmt.Errorf("its agent ended at once%s", p.tail(ctx, s)))
+			}
 		}
 		if time.Now().After(deadline) {
 			return fail(fmt.Errorf("its agent (pid %d) does not answer at %s within %s: %w%s", pid, s.conf.Address, p.cfg.StartWait, err, p.tail(ctx, s)))
@@ -142,7 +147,7 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 		select {
 		case <-ctx.Done():
 			return fail(ctx.Err())
-		case <-poll.C:
+		case <-time.After(pause):
 		}
 	}
 }

@@ -191,12 +191,12 @@ trap - EXIT
 durable "$d" || exit 49
 `
 
-// Durable is a shell function that has a file or directory on the disk when it
+// Durable is a shell function that has files and directories on the disk when it
 // returns, or says why it isn't: a disk that is full or fails tells that here. A
 // sync that takes no files, and a file system that can't do one alone, have all
 // synced, of which no host tells an error.
-const Durable = `durable() { # PATH
-	w=$(LC_ALL=C sync "$1" 2>&1) && return 0
+const Durable = `durable() { # PATH...
+	w=$(LC_ALL=C sync "$@" 2>&1) && return 0
 	case $w in
 	*"nvalid argument"*|*"ot supported"*) ;;
 	*) if sync /dev 2>/dev/null; then echo "$w" >&2; return 1; fi ;;

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/providers"
 )
 
 const errInUse = unix.EADDRINUSE
@@ -30,12 +31,17 @@ func (f files) Read(ctx context.Context, path string) ([]byte, error) {
 	return os.ReadFile(f.path(path))
 }
 
-func (f files) Write(ctx context.Context, path string, data []byte, perm fs.FileMode) error {
-	p, err := f.parent(ctx, path)
-	if err != nil {
-		return err
+func (f files) Write(ctx context.Context, all ...providers.File) error {
+	for _, one := range all {
+		p, err := f.parent(ctx, one.Path)
+		if err == nil {
+			err = atomicfile.Write(p, one.Data, one.Perm)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return atomicfile.Write(p, data, perm)
+	return nil
 }
 
 // parent makes the directory of path and returns path on this machine.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -46,37 +47,52 @@ func (f files) Read(ctx context.Context, name string) ([]byte, error) {
 	return data, nil
 }
 
-// replace is a script that makes "$f" by what make does to "$t", in one step.
-const replace = sshconn.Durable + `set -e
-umask 077
-d=%[2]s
-mkdir -p "$d"
-f=%[1]s
-t="$d/.clusterplan-tmp-$$"
-trap 'rm -f "$t"' EXIT
-%[3]s
-mv -f "$t" "$f"
-trap - EXIT
-durable "$d"
-`
-
-// writing is the script that writes data to name, absolute.
-func writing(name string, data []byte, perm fs.FileMode) string {
-	return fmt.Sprintf(replace, quote(name), quote(path.Dir(name)),
-		fmt.Sprintf("printf %%s %s >\"$t\"\nchmod %o \"$t\"\ndurable \"$t\"", quote(string(data)), perm))
+// writing is the script that writes files, with absolute paths, each in one step
+// and in their order: all lie beside their places, on the disk, before the first is
+// moved to its own.
+func writing(all ...providers.File) string {
+	var temps, mode, move, dirs []string
+	var text strings.Builder
+	modes := map[fs.FileMode][]string{}
+	for i, f := range all {
+		dir := path.Dir(f.Path)
+		temp := fmt.Sprintf("%s$$-%d", quote(dir+"/.clusterplan-tmp-"), i)
+		temps = append(temps, temp)
+		modes[f.Perm] = append(modes[f.Perm], temp)
+		fmt.Fprintf(&text, "printf %%s %s >%s\n", quote(string(f.Data)), temp)
+		move = append(move, fmt.Sprintf("mv -f %s %s\n", temp, quote(f.Path)))
+		if d := quote(dir); !slices.Contains(dirs, d) {
+			dirs = append(dirs, d)
+		}
+	}
+	for _, perm := range slices.Sorted(maps.Keys(modes)) {
+		if perm != 0o600 { // as umask has them
+			mode = append(mode, fmt.Sprintf("chmod %o %s\n", perm, strings.Join(modes[perm], " ")))
+		}
+	}
+	return fmt.Sprintf("%sset -e\numask 077\nmkdir -p %[2]s\ntrap 'rm -f \"$@\"' EXIT\nset -- %[3]s\nrm -f \"$@\"\n%[4]s%[5]sdurable \"$@\"\n%[6]strap - EXIT\ndurable %[2]s\n",
+		sshconn.Durable, strings.Join(dirs, " "), strings.Join(temps, " "), &text, strings.Join(mode, ""), strings.Join(move, ""))
 }
 
-func (f files) Write(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
-	if bytes.IndexByte(data, 0) >= 0 { // no shell has such a word
-		err := explained(f.h.conn.Put(ctx, f.abs(name), bytes.NewReader(data), int64(len(data)), sshconn.PutOptions{Mode: perm, Parents: true}))
+func (f files) Write(ctx context.Context, all ...providers.File) error {
+	var plain []providers.File
+	for _, one := range all {
+		one.Path = f.abs(one.Path)
+		plain = append(plain, one)
+		if bytes.IndexByte(one.Data, 0) >= 0 { // no shell has such a word
+			return fmt.Errorf("%s: write %s: it is no text", f.h.conn, one.Path)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	if _, err := f.h.run(ctx, writing(plain...)); err != nil {
 		f.h.changed()
 		return err
 	}
-	if _, err := f.h.run(ctx, writing(f.abs(name), data, perm)); err != nil {
-		f.h.changed()
-		return err
+	for _, one := range all {
+		f.put(one.Path, entry{data: one.Data})
 	}
-	f.put(name, entry{data: data})
 	return nil
 }
 
@@ -117,9 +133,24 @@ func (f files) Copy(ctx context.Context, local, digest, name string, perm fs.Fil
 	return nil
 }
 
+// linking is the script that makes name, absolute, a link, in one step.
+func linking(target, name string) string {
+	return fmt.Sprintf(`%sset -e
+umask 077
+d=%s
+mkdir -p "$d"
+t="$d/.clusterplan-tmp-$$"
+trap 'rm -f "$t"' EXIT
+rm -f "$t"
+ln -s %s "$t"
+mv -f "$t" %s
+trap - EXIT
+durable "$d"
+`, sshconn.Durable, quote(path.Dir(name)), quote(target), quote(name))
+}
+
 func (f files) Link(ctx context.Context, target, name string) error {
-	abs := f.abs(name)
-	if _, err := f.h.run(ctx, fmt.Sprintf(replace, quote(abs), quote(path.Dir(abs)), "ln -s "+quote(target)+" \"$t\"")); err != nil {
+	if _, err := f.h.run(ctx, linking(target, f.abs(name))); err != nil {
 		f.h.changed()
 		return err
 	}

@@ -66,7 +66,7 @@ func (h *host) FreePort(ctx context.Context, hostPort string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("%s has no port", hostPort)
 	}
-	out, err := h.run(ctx, `for p in tcp tcp6 udp udp6; do [ -r /proc/net/$p ] || continue; echo "$p"; cat /proc/net/$p; done`)
+	out, err := h.run(ctx, `cd /proc/net || exit 1; for p in tcp udp; do echo $p; cat $p ${p}6 2>/dev/null; done; :`)
 	if err != nil {
 		return false, err
 	}

@@ -133,13 +133,13 @@ func (h *host) Prepare(ctx context.Context, dir string) error {
 		if string(l.files[name].data) == text {
 			return nil
 		}
-		return files{h}.Write(ctx, name, []byte(text), 0o700)
+		return files{h}.Write(ctx, providers.File{Path: name, Data: []byte(text), Perm: 0o700})
 	}
 	name, text := unitName(h.root, dir), unit(h.root, dir)
 	if string(l.files[unitDir+name].data) == text && l.units[name]["UnitFileState"] == "enabled" {
 		return nil
 	}
-	_, err = h.run(ctx, writing(unitDir+name, []byte(text), 0o644)+"systemctl daemon-reload\nsystemctl unmask -q "+quote(name)+"\nsystemctl enable -q "+quote(name))
+	_, err = h.run(ctx, writing(providers.File{Path: unitDir + name, Data: []byte(text), Perm: 0o644})+"systemctl daemon-reload\nsystemctl unmask -q "+quote(name)+"\nsystemctl enable -q "+quote(name))
 	h.changed()
 	return err
 }
