@@ -18,11 +18,22 @@ import (
 // are read, installed and started, and asked by the provider that talks to the
 // cluster. Safe for concurrent use; the zero value is empty and ready.
 type Directory struct {
-	mu     sync.Mutex
-	nodes  map[string]Entry
-	via    map[string]DialFunc
-	silent map[string]bool // by node id: it did not answer when all were asked last
+	mu    sync.Mutex
+	nodes map[string]Entry
+	via   map[string]DialFunc
+	heard map[string]heard // by node id: when all were asked last
 }
+
+// heard is what a node said when all were asked.
+type heard struct {
+	self     *Self // nil: it did not answer, or what it said has been used
+	endpoint string
+	at       time.Time
+	silent   bool
+}
+
+// lately is how old what a node said of itself may be in a look at it.
+const lately = 5 * time.Second
 
 // DialFunc connects to host:port.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
@@ -102,14 +113,30 @@ func (d *Directory) AddStored(nodeID string, attributes json.RawMessage) error {
 	return nil
 }
 
-// Heard notes whether a node answered when all were asked.
-func (d *Directory) Heard(nodeID string, answered bool) {
+// Heard notes what a node said of itself at an endpoint when all were asked; nil:
+// it did not answer.
+func (d *Directory) Heard(nodeID, endpoint string, self *Self) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.silent == nil {
-		d.silent = map[string]bool{}
+	if d.heard == nil {
+		d.heard = map[string]heard{}
 	}
-	d.silent[nodeID] = !answered
+	d.heard[nodeID] = heard{self, endpoint, time.Now(), self == nil}
+}
+
+// said is what a node has just said of itself, once: who looks at it then need not
+// ask it again. Whoever does something to it takes that away first.
+func (d *Directory) said(nodeID, endpoint string) (Self, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h, ok := d.heard[nodeID]
+	if !ok || h.self == nil {
+		return Self{}, false
+	}
+	self := *h.self
+	h.self = nil
+	d.heard[nodeID] = h
+	return self, h.endpoint == endpoint && self.NodeID == nodeID && time.Since(h.at) < lately
 }
 
 // Silent tells whether a node did not answer when all were asked last: who waits
@@ -117,7 +144,7 @@ func (d *Directory) Heard(nodeID string, answered bool) {
 func (d *Directory) Silent(nodeID string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.silent[nodeID]
+	return d.heard[nodeID].silent
 }
 
 // Remove forgets a node that is gone.

@@ -34,6 +34,7 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	if err != nil {
 		return ApplyResponse{}, fmt.Errorf("%s: %w", req.Phase, err)
 	}
+	p.env.Nodes.said(req.ID, "") // what it said of itself may be true no longer
 	if req.Phase == PhaseInstall {
 		host.Mutex().Lock() // the port and the programs in use are looked at and written as one
 		defer host.Mutex().Unlock()

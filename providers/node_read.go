@@ -164,7 +164,7 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 				health = append(health, HealthNoData+p.emptied(ctx, s.host, s.path(DataDirName)))
 			}
 		}
-	} else if self, err := p.self(ctx, s, n.Endpoint, identity, p.patience(s.id)); err != nil {
+	} else if self, err := p.lately(ctx, s, n.Endpoint, identity); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -198,6 +198,14 @@ const (
 	readWait  = 5 * time.Second
 	againWait = time.Second
 )
+
+// lately is what the agent says of itself, or has just said when all were asked.
+func (p *Nodes) lately(ctx context.Context, s *site, endpoint string, identity *pki.Identity) (Self, error) {
+	if self, ok := p.env.Nodes.said(s.id, endpoint); ok && self.ClusterID == identity.ID {
+		return self, nil
+	}
+	return p.self(ctx, s, endpoint, identity, p.patience(s.id))
+}
 
 func (p *Nodes) patience(id string) time.Duration {
 	if p.env.Nodes.Silent(id) {

@@ -78,13 +78,11 @@ func (p *Nodes) self(ctx context.Context, s *site, endpoint string, identity *pk
 	return self, nil
 }
 
-// Waiting for an agent: how often its API is tried, and its process looked for,
-// which costs its host more.
+// Waiting for an agent: how often its API is tried, and then its process looked for.
 const (
 	startPoll    = 50 * time.Millisecond // and then less and less often, for many start at once
 	lastPoll     = 400 * time.Millisecond
 	startAttempt = 2 * time.Second
-	startLook    = 250 * time.Millisecond
 	startMisses  = 3 // looks in a row that find no process, before it counts as ended
 )
 
@@ -112,7 +110,7 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 			return fail(fmt.Errorf("its agent can't be executed: %w; see that the program that %s names may be executed there (its mode, and how its file system is mounted), and apply again", err, s.abs(AgentLink)))
 		}
 	}
-	deadline, looked := time.Now().Add(p.cfg.StartWait), time.Now()
+	deadline := time.Now().Add(p.cfg.StartWait)
 	for gone, pause := 0, startPoll; ; pause = min(pause*3/2, lastPoll) {
 		self, err := p.self(ctx, s, s.conf.Address, identity, startAttempt)
 		if err == nil {
@@ -126,10 +124,9 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 		if ctx.Err() != nil {
 			return fail(ctx.Err())
 		}
-		if time.Since(looked) >= startLook {
+		if pause > startPoll { // no sooner than it can have answered
 			var aliveErr error
 			pid, aliveErr = s.host.Alive(ctx, s.dir)
-			looked = time.Now()
 			switch {
 			case aliveErr != nil:
 				return fail(aliveErr)

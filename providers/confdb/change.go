@@ -83,9 +83,7 @@ func (p *Provider) hold(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	p.under = c.ID
-	if p.client != nil { // whoever writes with it from now on does so under the lease
-		p.client, p.asked = nil, nil
-	}
+	p.asked = nil // whoever writes from now on does so under the lease
 	p.mu.Unlock()
 	p.held = h
 	if c.Lost != nil {
@@ -118,7 +116,7 @@ func (p *Provider) GiveBack(ctx context.Context, ended bool) error {
 	}
 	p.held = nil
 	p.mu.Lock()
-	p.under, p.client, p.asked = "", nil, nil
+	p.under, p.asked = "", nil
 	p.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("the cluster's change lease could not be given back: another apply waits up to %v for it: %w", client.ChangeTerm, err)

@@ -150,6 +150,11 @@ func (p *Provider) api() (*client.Client, error) {
 	if p.client != nil && slices.Equal(p.asked, endpoints) && time.Since(p.minted) < pki.ClientLife/2 {
 		return p.client, nil
 	}
+	if p.client != nil && time.Since(p.minted) < pki.ClientLife/2 {
+		p.client = p.client.With(endpoints, p.under)
+		p.asked = endpoints
+		return p.client, nil
+	}
 	cert, err := identity.ClientCert("clusterplan", client.RoleAdmin, pki.ClientLife)
 	if err != nil {
 		return nil, err
@@ -367,7 +372,12 @@ func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
 	}
 	p.rank = make(map[string]int, len(answers))
 	for _, a := range answers {
-		p.env.Nodes.Heard(a.NodeID, a.err == nil)
+		var self *providers.Self
+		if a.err == nil {
+			self = &providers.Self{ClusterID: a.self.ClusterID, NodeID: a.self.NodeID, ServerID: a.self.ServerID, Membership: a.self.Membership,
+				Quorum: a.self.Quorum, Version: a.self.Version, Program: a.self.Program, CertNotAfter: a.self.CertNotAfter}
+		}
+		p.env.Nodes.Heard(a.NodeID, a.Endpoint, self)
 		switch {
 		case a.err != nil:
 			p.rank[a.NodeID] = 2

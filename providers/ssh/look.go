@@ -77,10 +77,17 @@ const seeable = `seeable() { # PATH, absolute
 func (h *host) lookScript() string {
 	var b strings.Builder
 	b.WriteString("umask 077\n" + showProcess + seeable)
-	fmt.Fprintf(&b, "echo facts $(uname -s -m) $(id -u) $([ -d /run/systemd/system ] && command -v systemctl)\n")
+	// Every process costs a host that has fifty neighbours: who works there comes from /proc.
+	b.WriteString(`u= y=
+while read -r k v w z; do [ "$k" != Uid: ] || { u=$w; break; }; done 2>/dev/null </proc/self/status
+[ ! -d /run/systemd/system ] || ! command -v systemctl >/dev/null || y=systemd
+echo facts $(uname -s -m) ${u:-$(id -u)} $y
+`)
 	b.WriteString("command -v tar >/dev/null || { echo 'there is no tar' >&2; exit 1; }\n")
 	fmt.Fprintf(&b, "top=%s\nif ! [ -e \"$top\" ]; then seeable \"$top\"; echo TAR; exit 0; fi\ncd \"$top\" || exit 1\n", quote(h.root))
-	fmt.Fprintf(&b, `for d in %[1]s %[2]s; do [ ! -e $d ] && seeable "$top/$d" || ls $d/ >/dev/null || exit 1; done
+	fmt.Fprintf(&b, `set --
+for d in %[1]s %[2]s; do if [ -e $d ]; then set -- "$@" $d/; else seeable "$top/$d"; fi; done
+[ $# = 0 ] || ls "$@" >/dev/null || exit 1
 for f in %[1]s/*; do [ -f "$f" ] && echo "program ${f##*/}"; done
 set --
 units=

@@ -254,6 +254,13 @@ func (h *host) Alive(ctx context.Context, dir string) (int, error) {
 	if first.isAgent(abs) {
 		return first.pid, nil
 	}
+	out, err := h.run(ctx, showProcess+fmt.Sprintf("p=; [ ! -f %[1]s ] || read -r p <%[1]s || :\n[ -z \"$p\" ] || show p \"$p\"", quote(path.Join(abs, providers.AgentPIDFile))))
+	if err != nil {
+		return 0, err
+	}
+	if said := parseProcesses(out); len(said) > 0 && said[0].isAgent(abs) {
+		return said[0].pid, nil
+	}
 	all, err := h.processes(ctx, dir)
 	for _, p := range all {
 		if p.isAgent(abs) {
@@ -304,7 +311,11 @@ done`)
 	if err != nil {
 		return nil, err
 	}
-	var all []process
+	return parseProcesses(out), nil
+}
+
+// parseProcesses reads what showProcess has printed.
+func parseProcesses(out []byte) (all []process) {
 	lines := strings.Split(string(out), "\n")
 	for i := 0; i+1 < len(lines); i++ {
 		stat, ok := strings.CutPrefix(lines[i], "p ")
@@ -318,7 +329,7 @@ done`)
 			all = append(all, p)
 		}
 	}
-	return all, nil
+	return all
 }
 
 // Stop ends the agent and makes sure that nothing of the node is left.

@@ -159,6 +159,14 @@ func New(opt Options) *Client {
 	return c
 }
 
+// With is a client that asks other endpoints, under another change lease, over
+// the same connections, which Close of either lets go.
+func (c *Client) With(endpoints []string, change string) *Client {
+	other := *c
+	other.opt.Endpoints, other.opt.Change = endpoints, change
+	return &other
+}
+
 // Close lets idle connections go.
 func (c *Client) Close() {
 	if c.http != nil {
