@@ -410,7 +410,9 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 
 // counts tells whether the votes change with a node's join. Those of a quorum
 // device's nodes are told apart by their settings alone.
-func (o *orderer) counts(u *Unit) bool { return u.gives > 0 || u.Votes > 0 && u.Action != "create" || o.model() == spec.SingleQuorum }
+func (o *orderer) counts(u *Unit) bool {
+	return u.gives > 0 || u.Votes > 0 && u.Action != "create" || o.model() == spec.SingleQuorum
+}
 
 // founders are the starts that a cluster can be made after: those of nodes that
 // are to vote, for the first member votes whatever its settings say.

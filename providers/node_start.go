@@ -124,7 +124,8 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 		if ctx.Err() != nil {
 			return fail(ctx.Err())
 		}
-		if pause > startPoll { // no sooner than it can have answered
+		late := time.Now().After(deadline)
+		if late || pause > startPoll { // no sooner than it can have answered
 			var aliveErr error
 			pid, aliveErr = s.host.Alive(ctx, s.dir)
 			switch {
@@ -132,13 +133,13 @@ func (p *Nodes) doStart(ctx context.Context, s *site, identity *pki.Identity, n 
 				return fail(aliveErr)
 			case pid != 0:
 				gone = 0
-			case gone < startMisses: // one look may fall between two of a process's names
+			case gone < startMisses && !late: // one look may fall between two of a process's names
 				gone++
 			default:
 				return fail(fmt.Errorf("its agent ended at once%s", p.tail(ctx, s)))
 			}
 		}
-		if time.Now().After(deadline) {
+		if late {
 			return fail(fmt.Errorf("its agent (pid %d) does not answer at %s within %s: %w%s", pid, s.conf.Address, p.cfg.StartWait, err, p.tail(ctx, s)))
 		}
 		select {
