@@ -80,7 +80,7 @@ type lab struct {
 	before    map[string]string // files with their content, as this test left them
 	env       []string          // of the program, beside this process's own
 	keys      statefile.Keys    // of an encrypted state
-	bound     time.Duration     // of a command; 0: 3 minutes
+	bound     time.Duration     // of a command, and of what is waited for; 0: 3 minutes, and long
 }
 
 // newLab copies the quickstart, with an address of its own.
@@ -307,14 +307,15 @@ func (l *lab) node(name string) client.StatusNode {
 // until polls until ok, or fails with what it last said.
 func (l *lab) until(what string, ok func() (bool, string)) {
 	l.t.Helper()
-	deadline := time.Now().Add(long)
+	bound := cmp.Or(l.bound, long)
+	deadline := time.Now().Add(bound)
 	for {
 		yes, last := ok()
 		if yes {
 			return
 		}
 		if time.Now().After(deadline) {
-			l.t.Fatalf("not within %s: %s; last: %s", long, what, last)
+			l.t.Fatalf("not within %s: %s; last: %s", bound, what, last)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -186,7 +186,7 @@ func (lab *Lab) StartDaemon(args ...string) {
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		err := exec.Command("virsh", "-c", lab.URI, "version").Run()
+		err := exec.Command("virsh", "-c", lab.URI, "list").Run() // "version" would want QEMU
 		if err == nil {
 			return
 		}

@@ -20,7 +20,7 @@ import (
 
 const (
 	// lookEvery is the time between two looks at a machine that is coming up.
-	lookEvery = 250 * time.Millisecond
+	lookEvery = 200 * time.Millisecond
 	// silence is how long a guest under KVM, with accelerator = "auto", may say
 	// nothing and ask for no address before it counts as dead: one that has never
 	// worked there hangs in its first instructions.
@@ -123,8 +123,17 @@ func (m *making) await(ctx context.Context, events <-chan libvirtconn.Event) err
 	if m.accel == "" { // a driver that runs nothing
 		return nil
 	}
-	w := &waiting{m: m, begun: time.Now(), spoke: time.Now()}
+	w := &waiting{m: m, begun: time.Now(), spoke: time.Now(), asked: make(chan struct{}), greeted: make(chan struct{})}
 	end := w.begun.Add(time.Duration(m.want.WaitTimeout))
+	if at := m.first().address; m.want.WaitFor == WaitSSH && at != "" {
+		knocking, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			if knock(knocking, m.p.dial, net.JoinHostPort(at, "22"), w.asked) {
+				close(w.greeted)
+			}
+		}()
+	}
 	for {
 		up, err := w.look(ctx)
 		switch {
@@ -137,6 +146,7 @@ func (m *making) await(ctx context.Context, events <-chan libvirtconn.Event) err
 		}
 		timer := time.NewTimer(lookEvery)
 		select {
+		case <-w.greeted:
 		case _, ok := <-events:
 			if !ok {
 				events = nil
@@ -153,8 +163,10 @@ type waiting struct {
 	m       *making
 	begun   time.Time
 	told    time.Time
-	address bool // it has asked for it
-	length  int  // of what the console has said
+	address bool          // it has asked for it
+	asked   chan struct{} // closed by then
+	greeted chan struct{} // closed when its SSH server has greeted
+	length  int           // of what the console has said
 	spoke   time.Time
 	heard   time.Time
 }
@@ -172,10 +184,7 @@ func (w *waiting) missing() string {
 // look tells whether the machine is up.
 func (w *waiting) look(ctx context.Context) (bool, error) {
 	m := w.m
-	first := nic{}
-	if len(m.nics) > 0 {
-		first = m.nics[0]
-	}
+	first := m.first()
 	var state libvirt.DomainState
 	if err := m.p.conn.Do(ctx, "look at machine "+m.want.Name, func(l *libvirt.Libvirt) error {
 		s, _, err := l.DomainGetState(m.f.dom, 0)
@@ -184,6 +193,7 @@ func (w *waiting) look(ctx context.Context) (bool, error) {
 		}
 		if ok, err := asked(l, first); err == nil && ok {
 			w.address = true
+			close(w.asked)
 			m.req.Progress("has its address " + first.address)
 		}
 		return nil
@@ -197,7 +207,7 @@ func (w *waiting) look(ctx context.Context) (bool, error) {
 	default:
 		return false, w.failed(ctx, fmt.Errorf("%w: machine %s stopped by itself", errDead, m.want.Name), "look at what it boots from")
 	}
-	if w.up(ctx, first) {
+	if w.up(first) {
 		return true, nil
 	}
 	trying := m.accel == AcceleratorKVM && m.want.Accelerator == AcceleratorAuto && !(m.f.owner != nil && m.f.owner.Up)
@@ -222,7 +232,7 @@ func (w *waiting) look(ctx context.Context) (bool, error) {
 }
 
 // up tells whether what the machine is waited for has come.
-func (w *waiting) up(ctx context.Context, first nic) bool {
+func (w *waiting) up(first nic) bool {
 	if w.m.want.WaitFor == WaitNone || first.network == "" || first.address == "" {
 		// Nothing can be waited for but that it goes on running for a moment.
 		return time.Since(w.begun) > time.Second
@@ -230,25 +240,65 @@ func (w *waiting) up(ctx context.Context, first nic) bool {
 	if w.m.want.WaitFor == WaitAddress {
 		return w.address
 	}
-	if !answersSSH(ctx, w.m.p.dial, net.JoinHostPort(first.address, "22")) {
+	select {
+	case <-w.greeted:
+		w.m.req.Progress("answers SSH at " + first.address)
+		return true
+	default:
 		return false
 	}
-	w.m.req.Progress("answers SSH at " + first.address)
-	return true
 }
 
-// answersSSH tells whether an SSH server greets there.
-func answersSSH(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), at string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	conn, err := dial(ctx, "tcp", at)
-	if err != nil {
-		return false
+// first is the interface that the machine is reached by; none: an empty one.
+func (m *making) first() nic {
+	if len(m.nics) == 0 {
+		return nic{}
 	}
+	return m.nics[0]
+}
+
+// knock tries until an SSH server greets there, or ctx ends. Seldom before asked is
+// closed, when only a machine with an address of its own can answer; then often, for
+// what is sent while a guest sets its address is lost and would be sent again after
+// a second. And each time with more patience: a guest under emulation on a busy
+// machine takes long to greet, and longer when it has to begin anew.
+func knock(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), at string, asked <-chan struct{}) bool {
+	const quick, often = 300 * time.Millisecond, 100 * time.Millisecond
+	connect, greet, pause := quick, 5*time.Second, 2*time.Second
+	for ctx.Err() == nil {
+		connecting, cancel := context.WithTimeout(ctx, connect)
+		conn, err := dial(connecting, "tcp", at)
+		if connecting.Err() != nil {
+			connect = min(2*connect, 5*time.Second)
+		}
+		cancel()
+		if err == nil {
+			greeting, cancel := context.WithTimeout(ctx, greet)
+			greeted := greets(greeting, conn)
+			if greeting.Err() != nil {
+				greet = min(2*greet, time.Minute)
+			}
+			cancel()
+			if greeted {
+				return true
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-asked:
+			asked, connect, pause = nil, quick, often
+		case <-ctx.Done():
+		}
+	}
+	return false
+}
+
+// greets tells whether an SSH server says who it is, before ctx ends.
+func greets(ctx context.Context, conn net.Conn) bool {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	hello := make([]byte, 4)
-	_, err = io.ReadFull(conn, hello)
+	_, err := io.ReadFull(conn, hello)
 	return err == nil && string(hello) == "SSH-"
 }
 

@@ -80,6 +80,7 @@ type making struct {
 	prior []string // addresses that it had
 	nics  []nic
 	accel string // kvm or tcg; "": the driver has no choice
+	board string // of a machine that is made now; "": libvirt's choice
 	f     *found
 	key   hostKey // of a machine that is made now
 }
@@ -175,7 +176,10 @@ func (m *making) create(ctx context.Context) error {
 		if err == nil || libvirtconn.NotFound(err) {
 			m.accel, err = m.accelerator(l)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return m.able(l)
 	}); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package libvirt
 import (
 	"encoding/xml"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -196,6 +197,10 @@ type (
 		MAC    xmlAddr   `xml:"mac"`
 		Source xmlSource `xml:"source"`
 		Model  *xmlModel `xml:"model"`
+		ROM    *xmlROM   `xml:"rom"`
+	}
+	xmlROM struct {
+		Enabled string `xml:"enabled,attr"`
 	}
 	xmlAddr struct {
 		Address string `xml:"address,attr"`
@@ -256,6 +261,26 @@ func (b *xmlBytes) bytes() int64 {
 // accelerator is what the machine runs with; "": a driver that runs nothing.
 func (m *xmlMachine) accelerator() string {
 	return map[string]string{"kvm": AcceleratorKVM, "qemu": AcceleratorTCG}[m.Type]
+}
+
+// xmlCapabilities are what a hypervisor can do for a machine.
+type xmlCapabilities struct {
+	Arch string `xml:"arch"`
+	OS   struct {
+		Enums []struct {
+			Name   string   `xml:"name,attr"`
+			Values []string `xml:"value"`
+		} `xml:"enum"`
+	} `xml:"os"`
+}
+
+func (c *xmlCapabilities) has(enum, value string) bool {
+	for _, e := range c.OS.Enums {
+		if e.Name == enum && slices.Contains(e.Values, value) {
+			return true
+		}
+	}
+	return false
 }
 
 func unitBytes(unit string, none int64) int64 {
