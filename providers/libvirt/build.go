@@ -144,7 +144,7 @@ func (m *making) build(ctx context.Context) (x xmlMachine, release func(), err e
 		}
 		held = append(held, p.hold(f.name()))
 		p.storage.Lock()
-		*boot.path, err = p.cache(ctx, p.pool, f, m.req.Progress)
+		*boot.path, err = p.cache(ctx, p.pool, f, fileOf(want.Name, id, uploadFile), m.req.Progress)
 		p.storage.Unlock()
 		if err != nil {
 			return x, release, err
@@ -159,7 +159,7 @@ func (m *making) build(ctx context.Context) (x xmlMachine, release func(), err e
 		x.Devices.Disks = append(x.Devices.Disks, d)
 	}
 	if want.Image != "" {
-		path, err := p.disk(ctx, diskRequest{pool: p.pool, name: fileOf(want.Name, id, diskFile), attribute: "image", image: want.Image,
+		path, err := p.disk(ctx, diskRequest{pool: p.pool, name: fileOf(want.Name, id, diskFile), mark: fileOf(want.Name, id, uploadFile), attribute: "image", image: want.Image,
 			digest: want.ImageDigest, size: sizeOf(want.DiskSize), progress: m.req.Progress})
 		if err != nil {
 			return x, release, err

@@ -71,7 +71,10 @@ func isFileOf(volume, id string) bool {
 	return whatFile.MatchString(what)
 }
 
-var whatFile = regexp.MustCompile(`^(disk\.qcow2|seed\.iso|volume\.qcow2|console\.log(\.[0-9]+)?)$`) // virtlogd numbers older parts
+var whatFile = regexp.MustCompile(`^(disk\.qcow2|seed\.iso|volume\.qcow2|upload|console\.log(\.[0-9]+)?)$`) // virtlogd numbers older parts
+
+// isMark tells whether a file of an object says only that there is one.
+func isMark(volume string) bool { return strings.HasSuffix(volume, "."+uploadFile) }
 
 // isImage tells whether a volume is an image in the cache: people call theirs
 // image-debian.qcow2, and more.
@@ -85,6 +88,7 @@ const (
 	seedFile    = "seed.iso"
 	consoleFile = "console.log"
 	volumeFile  = "volume.qcow2"
+	uploadFile  = "upload" // empty: something is uploaded for it
 	imagePrefix = "image-"
 )
 

@@ -58,6 +58,9 @@ func (p *Provider) openImage(ctx context.Context, attribute, path, want string) 
 	if ok && known.size == f.size && known.modified.Equal(f.modified) {
 		f = known
 	} else if err := f.read(ctx); err != nil {
+		if ctx.Err() != nil {
+			return f, err
+		}
 		return f, at.NewErrorf("%s: %w", attribute, err)
 	}
 	p.mu.Lock()
@@ -124,14 +127,37 @@ func (r *reading) Read(b []byte) (int, error) {
 }
 
 // cache has the pool hold the image and gives its path there. The caller holds
-// p.storage, and the image's name (hold).
-func (p *Provider) cache(ctx context.Context, poolName string, f imageFile, progress func(string)) (string, error) {
+// p.storage, and the image's name (hold). An image is nobody's by its name: one that
+// an apply leaves half way is found, and goes, with the object that it was uploaded
+// for, by an empty file of that one (mark), which the caller removes when it stands.
+func (p *Provider) cache(ctx context.Context, poolName string, f imageFile, mark string, progress func(string)) (string, error) {
 	var path string
 	there, err := p.cached(ctx, poolName, f, &path)
 	if err != nil || there {
 		return path, err
 	}
+	if err := p.conn.Do(ctx, "begin to upload "+filepath.Base(f.path), func(l *libvirt.Libvirt) error {
+		pool, err := p.openPool(l, poolName)
+		if err == nil {
+			_, err = createVolume(l, pool, xmlVolume{Name: mark, Capacity: &xmlBytes{}, Target: xmlTarget{Format: &xmlFormat{Type: "raw"}}})
+		}
+		return err
+	}); err != nil {
+		return "", err
+	}
 	return path, p.upload(ctx, poolName, f.name(), f.path, f.size, f.digest, progress, &path)
+}
+
+// unmark removes what cache has left of an object that stands now.
+func unmark(l *libvirt.Libvirt, pool libvirt.StoragePool, mark string) error {
+	vol, err := l.StorageVolLookupByName(pool, mark)
+	if err == nil {
+		err = l.StorageVolDelete(vol, 0)
+	}
+	if libvirtconn.NotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // cached tells whether the pool holds all of the image. What an upload that was

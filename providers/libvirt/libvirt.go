@@ -157,7 +157,34 @@ func (p *Provider) Apply(ctx context.Context, req providers.ApplyRequest) (provi
 	default:
 		err = fmt.Errorf("provider libvirt has no objects of type %s", req.Type)
 	}
+	if ctx.Err() != nil && err != nil && !gone {
+		p.tidy(ctx)
+	}
 	return providers.ApplyResponse{Object: o}, failure(err)
+}
+
+// tidy removes the pool, after a create that was cancelled, where that had come no
+// further: nothing that a later run knows of would say that it is there.
+func (p *Provider) tidy(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	p.storage.Lock()
+	defer p.storage.Unlock()
+	if err := p.conn.Do(ctx, "look for an empty pool", func(l *libvirt.Libvirt) error {
+		pool, err := l.StoragePoolLookupByName(p.pool)
+		if libvirtconn.NotFound(err) || err == nil && pool.UUID != poolUUID(p.pool) {
+			return nil
+		}
+		if err == nil {
+			pool, err = p.openPool(l, p.pool)
+		}
+		if err != nil {
+			return err
+		}
+		return p.sweep(l, pool)
+	}); err != nil {
+		p.log.Info("what was cancelled may have left an empty pool", "pool", p.pool, "err", err)
+	}
 }
 
 // Read says what is there.

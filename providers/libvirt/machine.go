@@ -200,8 +200,14 @@ func (m *making) create(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m.f, err = look(l, dom)
-		return err
+		if m.f, err = look(l, dom); err != nil || m.want.Kernel == "" {
+			return err
+		}
+		pool, err := p.openPool(l, p.pool)
+		if err != nil {
+			return err
+		}
+		return unmark(l, pool, fileOf(name, m.req.ID, uploadFile))
 	}); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (p *Provider) applyVolume(ctx context.Context, req providers.ApplyRequest) 
 	size := sizeOf(want.Size)
 	if !foreignID(req.ID) {
 		if _, err := p.disk(ctx, diskRequest{
-			pool: cmp.Or(want.Pool, p.pool), name: fileOf(want.Name, req.ID, volumeFile),
+			pool: cmp.Or(want.Pool, p.pool), name: fileOf(want.Name, req.ID, volumeFile), mark: fileOf(want.Name, req.ID, uploadFile),
 			attribute: "image", image: want.Image, digest: want.ImageDigest, size: size, progress: req.Progress,
 		}); err != nil {
 			return nil, err
@@ -56,7 +56,7 @@ func (p *Provider) applyVolume(ctx context.Context, req providers.ApplyRequest) 
 
 // diskRequest asks for a volume.
 type diskRequest struct {
-	pool, name               string
+	pool, name, mark         string
 	attribute, image, digest string // image "": an empty one
 	size                     int64  // 0: the image's
 	progress                 func(string)
@@ -83,7 +83,7 @@ func (p *Provider) disk(ctx context.Context, r diskRequest) (path string, err er
 	p.storage.Lock()
 	defer p.storage.Unlock()
 	if r.image != "" {
-		base, err := p.cache(ctx, r.pool, img, r.progress)
+		base, err := p.cache(ctx, r.pool, img, r.mark, r.progress)
 		if err != nil {
 			return "", err
 		}
@@ -98,8 +98,10 @@ func (p *Provider) disk(ctx context.Context, r diskRequest) (path string, err er
 		if err != nil {
 			return err
 		}
-		path, err = l.StorageVolGetPath(vol)
-		return err
+		if path, err = l.StorageVolGetPath(vol); err != nil {
+			return err
+		}
+		return unmark(l, pool, r.mark)
 	})
 	return path, err
 }
@@ -124,6 +126,11 @@ func findVolume(l *libvirt.Libvirt, id string) (*libvirt.StorageVol, xmlVolume, 
 			return nil, xmlVolume{}, err
 		}
 		vol = files[0]
+		for _, f := range files {
+			if !isMark(f.Name) {
+				vol = f
+			}
+		}
 	}
 	x, err := describe(l, vol)
 	if libvirtconn.NotFound(err) {
@@ -152,6 +159,13 @@ func (p *Provider) readVolume(ctx context.Context, id string, prior cty.Value) (
 		attrs["provider"] = cty.StringVal(Name)
 		name, _, _ := strings.Cut(vol.Name, "."+id+".")
 		attrs["name"] = cty.StringVal(name)
+		if isMark(vol.Name) {
+			o = &providers.Object{ID: id, Value: cty.ObjectVal(attrs), Health: []string{"its image is not uploaded yet"}}
+			if prior != cty.NilVal && prior.IsWhollyKnown() {
+				o.Value, _ = prior.UnmarkDeep()
+			}
+			return nil
+		}
 		if vol.Pool != p.pool || text(prior, "pool") != "" {
 			attrs["pool"] = cty.StringVal(vol.Pool)
 		}
