@@ -256,7 +256,7 @@ func TestTwoApplies(t *testing.T) {
 // Every example that is not the quickstart is applied and destroyed, and its
 // programs run: none has ended by itself.
 func TestExamples(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join("..", "examples", "*", "main.cluster.hcl"))
+	files, err := filepath.Glob(filepath.Join("..", "examples", "*", "main.cluster.*"))
 	if err != nil {
 		t.Fatal(err)
 	}

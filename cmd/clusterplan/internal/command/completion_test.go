@@ -1,6 +1,7 @@
 package command
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,43 @@ func TestCompletion(t *testing.T) {
 			if got := ask(c.line); got != want {
 				t.Errorf("%s (applied: %v): %q, want %q", c.line, state, got, want)
 			}
+		}
+	}
+}
+
+// Commands and flags are offered by their first letters, flags also with what they
+// take, and every shell gets a script that it can read.
+func TestCompletionOfCommandsAndFlags(t *testing.T) {
+	for line, want := range map[string]string{
+		"val":                "validate",
+		"state ":             "list",
+		"plan --detailed":    "--detailed-exitcode",
+		"init --migrate":     "--migrate-state",
+		"completion ":        "fish",
+		"state show --di":    "--dir",
+		"simulate --scenari": "--scenario",
+	} {
+		words := strings.Split(line, " ")
+		code, out := cli(append([]string{"__complete"}, words...)...)
+		_, out, _ = strings.Cut(out, "\n")
+		if found := slices.ContainsFunc(strings.Split(out, "\n"), func(l string) bool { return strings.HasPrefix(l, want) }); code != 0 || !found {
+			t.Errorf("%q: exit code %d, no %q in %s", line, code, want, out)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		code, out := cli("completion", shell)
+		if code != 0 || !strings.Contains(out, "__complete") {
+			t.Errorf("%s: exit code %d, %.200s", shell, code, out)
+		}
+		program, err := exec.LookPath(shell)
+		if err != nil || shell == "powershell" {
+			continue
+		}
+		_, script, _ := strings.Cut(out, "\n")
+		read := exec.CommandContext(t.Context(), program, "-n")
+		read.Stdin = strings.NewReader(script)
+		if said, err := read.CombinedOutput(); err != nil {
+			t.Errorf("%s can't read its script: %v: %s", shell, err, said)
 		}
 	}
 }
