@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/clusterplan/clusterplan/internal/netlab"
 )
 
 // A port that is taken is told before anything is touched. Without the node that
@@ -90,7 +92,12 @@ func (l *lab) begin(args ...string) (pid int, done chan error, output func() str
 		args = []string{"apply", "--auto-approve"}
 	}
 	cmd, out, stderr := l.command(context.Background(), args...)
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if l.namespace != "" {
+		start = func() error { return netlab.Start(l.namespace, cmd) }
+	}
+	cmd.Stdin = l.stdin
+	if err := start(); err != nil {
 		l.t.Fatal(err)
 	}
 	pid, ended := cmd.Process.Pid, make(chan error, 1)

@@ -77,6 +77,7 @@ type lab struct {
 	device    string // where a quorum device may lie
 	program   string
 	namespace string            // of the network, where commands run; "": this process's
+	stdin     io.Reader         // of what is begun; nil: none
 	before    map[string]string // files with their content, as this test left them
 	env       []string          // of the program, beside this process's own
 	keys      statefile.Keys    // of an encrypted state

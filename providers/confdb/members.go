@@ -59,7 +59,10 @@ func (p *Provider) Promote(ctx context.Context, nodeID string) error {
 		deadline := time.Now().Add(catchUpWait)
 		for {
 			_, err := c.Promote(ctx, nodeID)
-			if code(err) != "busy" || ctx.Err() != nil {
+			if ctx.Err() != nil && err != nil { // that it has not caught up yet is no failure then
+				return ctx.Err()
+			}
+			if code(err) != "busy" {
 				return err
 			}
 			if time.Now().After(deadline) {

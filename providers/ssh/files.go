@@ -70,7 +70,7 @@ func writing(all ...providers.File) string {
 			mode = append(mode, fmt.Sprintf("chmod %o %s\n", perm, strings.Join(modes[perm], " ")))
 		}
 	}
-	return fmt.Sprintf("%sset -e\numask 077\nmkdir -p %[2]s\ntrap 'rm -f \"$@\"' EXIT\nset -- %[3]s\nrm -f \"$@\"\n%[4]s%[5]sdurable \"$@\"\n%[6]strap - EXIT\ndurable %[2]s\n",
+	return fmt.Sprintf("%sset -e\numask 077\nmkdir -p %[2]s\ntrap 'rm -f \"$@\"' EXIT\ntrap 'exit 1' HUP INT TERM PIPE\nset -- %[3]s\nrm -f \"$@\"\n%[4]s%[5]sdurable \"$@\"\n%[6]strap - EXIT\ndurable %[2]s\n",
 		sshconn.Durable, strings.Join(dirs, " "), strings.Join(temps, " "), &text, strings.Join(mode, ""), strings.Join(move, ""))
 }
 
@@ -141,6 +141,7 @@ d=%s
 mkdir -p "$d"
 t="$d/.clusterplan-tmp-$$"
 trap 'rm -f "$t"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
 rm -f "$t"
 ln -s %s "$t"
 mv -f "$t" %s
