@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -561,7 +560,7 @@ var laterResources = []string{"network_name", "generic_service", "systemd_unit",
 
 func (c *Config) resource(group *block, src *hcl.Block) hcl.Diagnostics {
 	typ, name := src.Labels[0], src.Labels[1]
-	if !hclsyntax.ValidIdentifier(name) || !asciiName(name) {
+	if !ValidName(name) {
 		return hcl.Diagnostics{errorAt(src.LabelRanges[1], "Invalid name", fmt.Sprintf("%q can't stand in an address. A name is a letter or _, then letters, digits, _ and -.", name))}
 	}
 	var diags hcl.Diagnostics

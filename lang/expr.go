@@ -101,7 +101,7 @@ func orUnknown(e hclsyntax.Expression, diags hcl.Diagnostics) func(hcl.Range) (h
 // definition's are: their trees are many times as large as what they say, and
 // would stay as long as the definition.
 func literally(e hclsyntax.Expression) (cty.Value, bool) {
-	switch e := e.(type) { // most are a text
+	switch e := e.(type) { // most are a text, or some
 	case *hclsyntax.LiteralValueExpr:
 		return e.Val, true
 	case *hclsyntax.TemplateExpr:
@@ -110,6 +110,16 @@ func literally(e hclsyntax.Expression) (cty.Value, bool) {
 				return l.Val, true
 			}
 		}
+	case *hclsyntax.TupleConsExpr:
+		values := make([]cty.Value, len(e.Exprs))
+		for i, elem := range e.Exprs {
+			v, ok := literally(elem)
+			if !ok {
+				return cty.NilVal, false
+			}
+			values[i] = v
+		}
+		return cty.TupleVal(values), true
 	}
 	if !onlyLiterals(e) {
 		return cty.NilVal, false

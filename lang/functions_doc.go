@@ -177,4 +177,16 @@ var functionDocs = map[string]string{
 func RuntimeAttributes(kind string) []string { return runtimeAttributes[kind] }
 
 // ValidName tells whether a label can be a name in an address.
-func ValidName(name string) bool { return hclsyntax.ValidIdentifier(name) && asciiName(name) }
+func ValidName(name string) bool {
+	return asciiName(name) && (plainName(name) || hclsyntax.ValidIdentifier(name))
+}
+
+// plainName tells of most names that they are identifiers, without HCL's scanner.
+func plainName(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (i == 0 || (c < '0' || c > '9') && c != '_' && c != '-') {
+			return false
+		}
+	}
+	return name != ""
+}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/json"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
@@ -246,7 +245,7 @@ func (c *Config) blocks(body hcl.Body) hcl.Diagnostics {
 			diags = append(diags, errorAt(b.DefRange, "Only in the root", fmt.Sprintf("A module can't have a %s block. %s Move it to the directory that the plan is made for.", b.Type, why)))
 			continue
 		}
-		if len(b.Labels) > 0 && !hclsyntax.ValidIdentifier(b.Labels[0]) || len(b.Labels) > 0 && !asciiName(b.Labels[0]) {
+		if len(b.Labels) > 0 && !ValidName(b.Labels[0]) {
 			diags = append(diags, errorAt(b.LabelRanges[0], "Invalid name", fmt.Sprintf("%q can't stand in an address. A name is a letter or _, then letters, digits, _ and -.", b.Labels[0])))
 			continue
 		}

@@ -281,6 +281,13 @@ func (q *quick) block(typ string, rng hcl.Range) (*hclsyntax.Block, bool) {
 		if !ok {
 			return b, false
 		}
+		if b.Labels == nil {
+			n := 1
+			if typ == rootResource {
+				n = 2
+			}
+			b.Labels, b.LabelRanges = make([]string, 0, n), make([]hcl.Range, 0, n)
+		}
 		b.Labels, b.LabelRanges = append(b.Labels, label), append(b.LabelRanges, q.since(start))
 	}
 	if q.deep++; q.deep > deepest {

@@ -263,6 +263,9 @@ func (o *orderer) group(it *item) {
 		return
 	}
 	u := o.add(it, StageWhole)
+	if it.change.Action() == "create" {
+		u.Parts = make([]Part, 0, len(parts))
+	}
 	for _, p := range parts {
 		if p.want == nil {
 			u.Gone = append(u.Gone, p.addr)

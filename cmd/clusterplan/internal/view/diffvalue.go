@@ -44,7 +44,8 @@ func (s Style) whole(v cty.Value, mark string, indent int, short string) string 
 		}
 		return e.end("EOT")
 	}
-	if !v.CanIterateElements() || utf8.RuneCountInString(short) <= oneLine && !hasLines(v) || v.LengthInt() == 0 {
+	lines := strings.Contains(short, `\`) && hasLines(v) // in one line, an end of line is written as an escape
+	if !v.CanIterateElements() || utf8.RuneCountInString(short) <= oneLine && !lines || v.LengthInt() == 0 {
 		return short
 	}
 	e := expanded{indent: indent}

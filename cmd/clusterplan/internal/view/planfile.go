@@ -50,6 +50,9 @@ var codes = []string{"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\
 // may come from anywhere: whatever else would move a terminal's cursor is shown
 // as a replacement character.
 func (s Style) recorded(text string) string {
+	if strings.IndexByte(text, 0x1b) < 0 {
+		return plain(text)
+	}
 	var b strings.Builder
 	b.Grow(len(text))
 	for {
