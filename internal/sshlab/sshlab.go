@@ -148,7 +148,8 @@ func (h *Host) Start() error {
 		fmt.Sprintf("Port %d", h.Port), "ListenAddress "+h.Address, "HostKey "+h.Dir+"/hostkey", "PidFile none",
 		"AuthorizedKeysFile "+h.lab.Dir+"/authorized_keys", "StrictModes no", "PasswordAuthentication no",
 		"SetEnv SHLVL=1", // else bash runs the ~/.bashrc of who runs the test, which may wait for anything
-		"KbdInteractiveAuthentication no", "UsePAM no", "UseDNS no", "PermitRootLogin prohibit-password")
+		"KbdInteractiveAuthentication no", "UsePAM no", "UseDNS no", "PermitRootLogin prohibit-password",
+		"Subsystem sftp internal-sftp") // as Debian has it; Ansible copies with it
 	if err := os.WriteFile(filepath.Join(h.Dir, "sshd_config"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}

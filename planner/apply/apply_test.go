@@ -70,6 +70,28 @@ func TestNodeThatNeverStarts(t *testing.T) {
 	l.settled(def)
 }
 
+// Nodes that vote join one after the other, the others beside each other: what one
+// of these waits for keeps no other from its turn.
+func TestNodesWithoutVotesJoinTogether(t *testing.T) {
+	l := newLab(t)
+	def := l.load(strings.Replace(threeNodes, `node "n2" { provider = local }`, "node \"n2\" {\n provider = local\n votes = 0\n}", 1) +
+		"node \"n4\" {\n provider = local\n votes = 0\n}\nnode \"n5\" { provider = local }\n")
+	g := l.plan(def, "").Work().Graph
+	waits := map[string][]string{}
+	for _, name := range []string{"n1", "n2", "n3", "n4", "n5"} {
+		for dep := range g.Dependencies(planner.Key{Addr: addr.Node(name, addr.NoKey), Stage: planner.StageJoin}) {
+			if dep.Stage == planner.StageJoin {
+				waits[name] = append(waits[name], dep.Addr.Name)
+			}
+		}
+	}
+	if want := map[string][]string{"n2": {"n1"}, "n3": {"n1"}, "n4": {"n3"}, "n5": {"n3"}}; !maps.EqualFunc(waits, want, slices.Equal) {
+		t.Errorf("joins wait for joins: %v, want %v", waits, want)
+	}
+	l.must(def, "")
+	l.settled(def)
+}
+
 // Too few joins: the groups are not tried, and the reason says so.
 func TestNoMajorityJoins(t *testing.T) {
 	l := newLab(t)

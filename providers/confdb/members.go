@@ -45,30 +45,41 @@ func (p *Provider) write(ctx context.Context, what func(c *client.Client) error)
 	return wrap(err)
 }
 
-// Join makes the node a learner, with the data directory that it has now.
+// Join makes the node a learner, with the data directory that it has now. Others
+// may join beside it: the database takes them in one by one.
 func (p *Provider) Join(ctx context.Context, m providers.Member) error {
 	return p.write(ctx, func(c *client.Client) error {
-		_, err := c.Join(ctx, request(m))
-		return err
+		return inTurn(ctx, "its turn has not come", func() error {
+			_, err := c.Join(ctx, request(m))
+			return err
+		})
 	})
+}
+
+// inTurn does what the database is too busy for again, until it isn't.
+func inTurn(ctx context.Context, why string, what func() error) error {
+	deadline := time.Now().Add(catchUpWait)
+	for {
+		err := what()
+		if ctx.Err() != nil && err != nil { // that its turn has not come yet is no failure then
+			return ctx.Err()
+		}
+		if code(err) != "busy" {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s for %s: %s", why, catchUpWait, err)
+		}
+	}
 }
 
 // Promote waits until the node has caught up and takes part in full.
 func (p *Provider) Promote(ctx context.Context, nodeID string) error {
 	return p.write(ctx, func(c *client.Client) error {
-		deadline := time.Now().Add(catchUpWait)
-		for {
+		return inTurn(ctx, "it has not caught up", func() error {
 			_, err := c.Promote(ctx, nodeID)
-			if ctx.Err() != nil && err != nil { // that it has not caught up yet is no failure then
-				return ctx.Err()
-			}
-			if code(err) != "busy" {
-				return err
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("it has not caught up for %s: %s", catchUpWait, err)
-			}
-		}
+			return err
+		})
 	})
 }
 
