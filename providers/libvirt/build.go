@@ -130,6 +130,8 @@ func (m *making) build(ctx context.Context) (x xmlMachine, release func(), err e
 	x.OS.Type.Machine = m.board
 	if want.Firmware == FirmwareUEFI {
 		x.OS.Firmware = "efi"
+		// Libvirt would choose one with Secure Boot, which starts what Microsoft has signed.
+		x.OS.Features = &xmlUEFI{[]xmlUEFIFeature{{Enabled: "no", Name: "enrolled-keys"}, {Enabled: "no", Name: "secure-boot"}}}
 	}
 	for _, boot := range []struct {
 		attribute, file string

@@ -134,11 +134,19 @@ type (
 	xmlOS struct {
 		Firmware string    `xml:"firmware,attr,omitempty"`
 		Type     xmlOSType `xml:"type"`
+		Features *xmlUEFI  `xml:"firmware"`
 		Loader   *xmlText  `xml:"loader"`
 		Kernel   string    `xml:"kernel,omitempty"`
 		Initrd   string    `xml:"initrd,omitempty"`
 		Cmdline  string    `xml:"cmdline,omitempty"`
 		Boot     []xmlDev  `xml:"boot"`
+	}
+	xmlUEFI struct {
+		Features []xmlUEFIFeature `xml:"feature"`
+	}
+	xmlUEFIFeature struct {
+		Enabled string `xml:"enabled,attr"`
+		Name    string `xml:"name,attr"`
 	}
 	xmlOSType struct {
 		Arch    string `xml:"arch,attr,omitempty"`
