@@ -247,19 +247,25 @@ func (o *orderer) machinery(it *item) {
 	case "replace":
 		out := o.add(it, StageOut)
 		out.Action, out.Config, out.Phases, out.Instead, out.Last = "delete", cty.NilVal, nil, true, false
-		u := o.add(it, StageWhole)
-		u.Action, u.ID, u.Prior, u.Old, u.Remove, u.Instead = "create", "", nil, nil, nil, true
+		o.add(it, StageWhole).anew()
 	default:
 		o.add(it, StageWhole)
 	}
 }
 
+// anew makes a unit that of the new object alone, where another unit takes the old
+// one away.
+func (u *Unit) anew() {
+	u.Action, u.ID, u.Prior, u.Old, u.Remove, u.Instead = "create", "", nil, nil, nil, true
+}
+
 // split makes two units of a node's turn among the rolling changes where its
-// machine is made anew or reboots in the middle of it.
+// machine is made anew or reboots in the middle of it; and of the start of one that
+// is made anew before there is a cluster.
 func (o *orderer) split() {
-	for _, u := range o.rolls {
+	for _, u := range slices.Concat(o.rolls, o.ups) {
 		it := o.at.At(u.Key.Addr)
-		if u.Key.Stage != StageRoll || !o.comesBack(it) {
+		if (u.Key.Stage != StageRoll || !o.comesBack(it)) && (u.Key.Stage != StageUp || u.Action != "replace") {
 			continue
 		}
 		out := *u
@@ -267,7 +273,7 @@ func (o *orderer) split() {
 		switch u.Action {
 		case "replace":
 			out.Action, out.Config, out.Phases, out.Instead, out.Ground = "delete", cty.NilVal, nil, true, o.sinks(it) != nil
-			u.Action, u.ID, u.Prior, u.Old, u.Remove, u.Instead = "create", "", nil, nil, nil, true
+			u.anew()
 		default:
 			n := 0
 			for n < len(u.Phases) && slices.Contains(takesOut, u.Phases[n]) {
@@ -281,6 +287,9 @@ func (o *orderer) split() {
 			o.g.AddEdge(out.Key, dep.key, dep.kind)
 		}
 		o.g.AddEdge(u.Key, out.Key, graph.Hard)
+		if u.Key.Stage == StageUp && o.cluster != nil {
+			o.g.AddEdge(o.cluster.Key, out.Key, graph.Soft) // it is not begun on one that goes
+		}
 	}
 }
 

@@ -188,6 +188,15 @@ func (o *orderer) node(it *item) {
 		if it.instead {
 			break // it is made, and joins; the old one is an item of its own
 		}
+		if o.fresh {
+			// There is no cluster yet that it could leave, and perhaps none before the
+			// new one is up: a first apply was cut off, and it is to be elsewhere now.
+			it.remove = slices.DeleteFunc(slices.Clone(it.remove), func(p string) bool {
+				return p == providers.PhaseDrain || p == providers.PhaseDemote || p == providers.PhaseLeave
+			})
+			it.change.Phases = slices.Concat(it.remove, it.phases)
+			break
+		}
 		u := o.add(it, StageRoll)
 		u.Votes = votes
 		o.rolls = append(o.rolls, u)
@@ -226,6 +235,9 @@ func (o *orderer) node(it *item) {
 	if n < len(it.phases) {
 		u := o.add(it, StageJoin)
 		u.Phases, u.Votes = it.phases[n:], votes
+		if u.Action == "replace" { // the unit before it is the old one's
+			u.anew()
+		}
 		o.joins = append(o.joins, u)
 		if n > 0 {
 			o.g.AddEdge(u.Key, Key{it.addr, StageUp}, graph.Hard)
