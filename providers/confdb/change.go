@@ -38,7 +38,7 @@ func (p *Provider) Hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(p.ask(ctx, api), func(a answer) bool { return a.err == nil && a.self.Quorum }) {
+	if !slices.ContainsFunc(p.hear(ctx, api, true), func(a answer) bool { return a.err == nil && a.self.Quorum }) {
 		return ctx.Err()
 	}
 	if err := p.hold(ctx); err != nil && !errors.Is(err, providers.ErrNoQuorum) && !errors.Is(err, providers.ErrUnreachable) {

@@ -183,3 +183,27 @@ func TestLongApply(t *testing.T) {
 		}
 	})
 }
+
+// Two agents hang, which is known by now: a look at the cluster does not wait for
+// them. When one answers again, that is known as well.
+func TestHungAgentsHoldNoLookUp(t *testing.T) {
+	f := newFake(t, "n1", "n2", "n3", "n4", "n5")
+	f.up()
+	for _, n := range f.nodes[3:] {
+		n.hangs = true
+		f.dir.Heard(n.id, "", nil)
+	}
+	f.dir.Heard(f.nodes[2].id, "", nil)
+	p := f.provider()
+	live, err := p.Live(t.Context())
+	if err != nil || !live.Quorum || len(live.Members) != 5 {
+		t.Fatalf("%+v, %v", live, err)
+	}
+	if a, b := f.nodes[3].held.Load(), f.nodes[4].held.Load(); a != 1 || b != 1 {
+		t.Errorf("the look waited for those that hang: they hold %d and %d calls of it", a, b)
+	}
+	if f.dir.Silent(f.nodes[2].id) || !f.dir.Silent(f.nodes[3].id) {
+		t.Error("n3 answers now, n4 does not")
+	}
+	p.Close() // and the end of the run does not wait either
+}

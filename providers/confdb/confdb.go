@@ -269,7 +269,7 @@ func (p *Provider) read(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	answers := p.ask(ctx, c)
+	answers := p.hear(ctx, c, true)
 	if c, err = p.api(); err != nil { // those with quorum first
 		return nil, err
 	}
@@ -339,55 +339,6 @@ func nobody(answers []answer) (*database, error) {
 			providers.ErrUnreachable, strings.Join(silent, ", "))
 	}
 	return &database{none: true}, nil
-}
-
-// answer is what one node said of itself.
-type answer struct {
-	providers.Entry
-	self client.Self
-	err  error
-}
-
-// ask has every node say who it is, in parallel; answers are in name order.
-func (p *Provider) ask(ctx context.Context, c *client.Client) []answer {
-	nodes := p.env.Nodes.All()
-	answers := make([]answer, len(nodes))
-	var wg sync.WaitGroup
-	for i, n := range nodes {
-		answers[i].Entry = n
-		wg.Go(func() { answers[i].self, answers[i].err = c.Self(ctx, n.Endpoint) })
-	}
-	wg.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.older == nil {
-		p.older = map[string]bool{}
-	}
-	p.able = true
-	for _, a := range answers {
-		if a.err == nil {
-			p.older[a.NodeID] = !slices.Contains(a.self.Features, client.FeatureChange)
-		}
-		p.able = p.able && !p.older[a.NodeID]
-	}
-	p.rank = make(map[string]int, len(answers))
-	for _, a := range answers {
-		var self *providers.Self
-		if a.err == nil {
-			self = &providers.Self{ClusterID: a.self.ClusterID, NodeID: a.self.NodeID, ServerID: a.self.ServerID, Membership: a.self.Membership,
-				Quorum: a.self.Quorum, Version: a.self.Version, Program: a.self.Program, CertNotAfter: a.self.CertNotAfter}
-		}
-		p.env.Nodes.Heard(a.NodeID, a.Endpoint, self)
-		switch {
-		case a.err != nil:
-			p.rank[a.NodeID] = 2
-		case !a.self.Quorum:
-			p.rank[a.NodeID] = 1
-		default:
-			p.rank[a.NodeID] = 0
-		}
-	}
-	return answers
 }
 
 // Live is the cluster's own life, for a plan; always what is there now. Nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,8 @@ type fakeNode struct {
 	server uint64
 	member bool
 	silent bool
+	hangs  bool           // takes a call and never answers
+	held   atomic.Int32   // calls that it holds
 	lag    *client.Config // answers this old copy, without quorum
 	http   *httptest.Server
 }
@@ -121,6 +124,12 @@ func (n *fakeNode) fail(w http.ResponseWriter, status int, code string) {
 }
 
 func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if n.hangs {
+		n.held.Add(1)
+		<-r.Context().Done()
+		n.held.Add(-1)
+		return
+	}
 	db := n.db
 	db.mu.Lock()
 	defer db.mu.Unlock()
