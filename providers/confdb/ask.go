@@ -28,9 +28,12 @@ func (a *answer) rank() int {
 	return 0
 }
 
-// moment is how much longer a node that kept silent the last time is waited for
-// once all others have answered.
-const moment = 300 * time.Millisecond
+// How much longer a node that kept silent the last time is waited for once all others
+// have answered: with the quorum among those, and without.
+const (
+	moment = 300 * time.Millisecond
+	again  = time.Second
+)
 
 var errHangs = errors.New("it did not answer the last time, and not at once now")
 
@@ -38,8 +41,8 @@ var errHangs = errors.New("it did not answer the last time, and not at once now"
 func (p *Provider) ask(ctx context.Context, c *client.Client) []answer { return p.hear(ctx, c, false) }
 
 // hear is ask. With passing, nodes that did not answer the last time get only a
-// moment more once all others have answered and one of those has the quorum: else
-// each look at the cluster would wait seconds for agents that hang.
+// moment more once some of the others have answered, and none of those is waited for
+// any more: else each look at the cluster would wait seconds for agents that hang.
 func (p *Provider) hear(ctx context.Context, c *client.Client, passing bool) []answer {
 	nodes := p.env.Nodes.All()
 	answers, hangs, waited := make([]answer, len(nodes)), make([]bool, len(nodes)), 0
@@ -79,7 +82,7 @@ func (p *Provider) hear(ctx context.Context, c *client.Client, passing bool) []a
 		asking.Wait()
 		close(done)
 	})
-	quorum := false
+	some, quorum := false, false
 	var late <-chan time.Time
 	for rest := len(nodes); rest > 0; {
 		select {
@@ -89,6 +92,7 @@ func (p *Provider) hear(ctx context.Context, c *client.Client, passing bool) []a
 			if run.Err() == nil {
 				p.note(&t.answer)
 			}
+			some = some || t.err == nil
 			quorum = quorum || t.err == nil && t.self.Quorum
 			if !hangs[t.i] {
 				waited--
@@ -96,8 +100,12 @@ func (p *Provider) hear(ctx context.Context, c *client.Client, passing bool) []a
 		case <-late:
 			rest = 0
 		}
-		if waited == 0 && quorum && late == nil {
+		switch {
+		case waited > 0 || !some || late != nil:
+		case quorum:
 			late = time.After(moment)
+		default:
+			late = time.After(again)
 		}
 	}
 	p.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -151,6 +152,42 @@ func TestStopLeavesNothing(t *testing.T) {
 	n.phases(providers.PhaseStop, providers.PhaseRemove)
 	if entries, _ := os.ReadDir(filepath.Join(w.dir, "nodes")); len(entries) > 0 {
 		t.Errorf("left: %v", entries)
+	}
+}
+
+// All processes of a node were stopped (SIGSTOP): to end it they are all told to go
+// on, so that none has to be waited for and killed.
+func TestStopWakesAllOfTheNode(t *testing.T) {
+	w := newWorld(t)
+	n := newNode(t, w.provider(t, nil), "n1", nil)
+	n.phases(providers.PhaseInstall)
+	abs := filepath.Join(resolve(w.dir), "nodes", "n1")
+	for name, text := range map[string]string{"fault": "leftover", "ends": ""} {
+		if err := os.WriteFile(filepath.Join(abs, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.phases(providers.PhaseStart)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(abs, "hears")); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	all, err := processesOf(abs)
+	if err != nil || len(all) != 2 {
+		t.Fatalf("processes: %+v, %v; want the agent and what it started", all, err)
+	}
+	for _, p := range all {
+		send(t, p.pid, syscall.SIGSTOP)
+	}
+	h := &host{root: resolve(w.dir), orphanWait: 20 * time.Second}
+	if err := h.Stop(t.Context(), "nodes/n1", 20*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(abs, "woken")); err != nil {
+		t.Errorf("what the agent had started was not told to go on: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,10 +28,24 @@ func TestMain(m *testing.M) {
 		case "agent":
 			os.Exit(providertest.Agent(os.Args[3]))
 		case "leftover":
-			select {}
+			leftover(os.Getenv(marker))
 		}
 	}
 	os.Exit(m.Run())
+}
+
+// leftover runs until it is killed; with a file "ends" in its node's directory it
+// ends once it is told to go on.
+func leftover(dir string) {
+	on := make(chan os.Signal, 1)
+	signal.Notify(on, syscall.SIGCONT)
+	_ = os.WriteFile(filepath.Join(dir, "hears"), nil, 0o600)
+	for range on {
+		if _, err := os.Stat(filepath.Join(dir, "ends")); err == nil {
+			_ = os.WriteFile(filepath.Join(dir, "woken"), nil, 0o600)
+			os.Exit(0)
+		}
+	}
 }
 
 // world is a definition's directory with a cluster in memory.

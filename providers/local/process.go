@@ -132,6 +132,13 @@ func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error 
 	if p, ok := look(pid); ok {
 		sendSignal(p, unix.SIGTERM)
 		sendSignal(p, unix.SIGCONT) // one that was stopped hears it too
+		all, err := processesOf(abs)
+		if err != nil {
+			return err
+		}
+		for _, other := range all { // as does its monitor: the agent waits seconds for that
+			sendSignal(other, unix.SIGCONT)
+		}
 		gone, err := waitGone(ctx, grace, func() ([]process, error) {
 			if q, ok := look(p.pid); ok && q.start == p.start {
 				return []process{q}, nil
