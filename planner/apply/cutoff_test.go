@@ -3,8 +3,11 @@ package apply_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/clusterplan/clusterplan/planner"
 )
 
 // A first apply is cut off at any write up to the joins, and then all nodes are to be elsewhere:
@@ -38,4 +41,27 @@ func TestFirstApplyCutOffThenAllElsewhere(t *testing.T) {
 			t.Errorf("killed at %d: %s", at, v)
 		}
 	}
+}
+
+// Another quorum device for a cluster that runs is refused, with the way around,
+// and that way leads there.
+func TestAnotherQuorumDevice(t *testing.T) {
+	on := func(device string) string {
+		return strings.Replace(threeNodes, `model = "majority_node_set"`, "\n    model  = \"single_quorum\"\n    device = \""+device+"\"\n ", 1) + twoGroups
+	}
+	l := newLab(t)
+	l.must(l.load(on("/dev/disk/by-id/a")), "")
+	p := l.plan(l.load(on("/dev/disk/by-id/b")), "")
+	if !p.Errored || p.Applyable || !slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool {
+		text := d.Summary + " " + d.Detail
+		return strings.Contains(text, "from /dev/disk/by-id/a to /dev/disk/by-id/b") && strings.Contains(text, "destroy the cluster, and apply the definition anew")
+	}) {
+		t.Fatalf("%+v", p.Diagnostics)
+	}
+	l.world.Ending = true
+	l.must(nil, planner.ModeDestroy)
+	l.world.Ending = false
+	def := l.load(on("/dev/disk/by-id/b"))
+	l.must(def, "")
+	l.settled(def)
 }

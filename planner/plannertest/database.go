@@ -35,6 +35,12 @@ func (p *database) Plan(req providers.PlanRequest) (providers.PlanResponse, erro
 		resp.Phases = []string{providers.PhaseBootstrap}
 	case !req.Prior.Value.RawEquals(req.Config):
 		resp.Phases = []string{providers.PhaseUpdate}
+		var was, is spec.Cluster
+		if schema.DecodeKnown(req.Prior.Value, &was) == nil && schema.DecodeKnown(req.Config, &is) == nil {
+			if why := spec.QuorumChange(was.Quorum, is.Quorum); why != "" {
+				return resp, cty.GetAttrPath("quorum").NewErrorf("%s", why)
+			}
+		}
 	}
 	return resp, nil
 }
