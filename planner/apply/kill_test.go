@@ -258,6 +258,44 @@ func TestFewWritesAhead(t *testing.T) {
 	}
 }
 
+// What was begun by a killed run, and can't be taken away by the next, keeps that
+// one's journal. What it intended and never began is not in it any more.
+func TestJournalThatStaysAhead(t *testing.T) {
+	l := newLab(t)
+	l.ahead = true
+	l.must(l.load(threeNodes), "")
+	l.world.FailAfter = func(c plannertest.Call) error {
+		l.journal.dead = true
+		return errKilled
+	}
+	group := "group %q {\n  depends_on = [%s]\n  resource \"generic_application\" \"app\" { command = [\"true\"] }\n}\n"
+	if _, _, err := l.apply(l.load(threeNodes+fmt.Sprintf(group, "old", "")), ""); len(l.world.Groups) != 1 {
+		t.Fatal(err)
+	}
+	l.journal.dead, l.world.FailAfter = false, nil
+	def := l.load(threeNodes + fmt.Sprintf(group, "x", "") + fmt.Sprintf(group, "y", "group.x"))
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Addr.Type == addr.TypeGroup {
+			return errors.New("refused")
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	if err != nil || res.Whole || len(res.Pending) != 1 || res.Pending[0].Addr.Name != "old" {
+		t.Fatalf("%v: %+v", err, res)
+	}
+	state, pending := l.current()
+	if len(pending) != 1 || pending[0].Addr.Name != "old" || state.Find(addr.Group("y", addr.NoKey)) != nil || state.Find(addr.Group("x", addr.NoKey)) == nil {
+		t.Errorf("the journal leaves %+v pending", pending)
+	}
+	l.world.Fail = nil
+	l.must(def, "")
+	l.settled(def)
+	if len(l.world.Groups) != 2 {
+		t.Errorf("%d groups", len(l.world.Groups))
+	}
+}
+
 // Cut off, the first apply is gone on with by another program: agents that run
 // the old one are started with the new one, and run in the end.
 func TestFirstApplyGoneOnWithByAnotherProgram(t *testing.T) {
@@ -423,30 +461,34 @@ func TestEffectWithoutAnswer(t *testing.T) {
 	l.settled(def)
 }
 
+func interruptSoftly(t *testing.T, ahead bool) {
+	l := newLab(t)
+	l.ahead = ahead
+	def := l.load(threeNodes + twoGroups)
+	l.world.Fail = func(c plannertest.Call) error {
+		if c.Phase == providers.PhaseBootstrap {
+			close(l.stop)
+		}
+		return nil
+	}
+	res, _, err := l.apply(def, "")
+	if err != nil || !res.Interrupted || len(res.Failed) > 0 {
+		t.Fatalf("%v, %+v", err, res)
+	}
+	if !l.world.Formed || len(l.world.Groups) > 0 {
+		t.Error("what was under way is finished, nothing new is begun")
+	}
+	if len(res.NotStarted) == 0 || !slices.Contains(res.NotStarted, addr.Group("worker", addr.NoKey)) {
+		t.Errorf("not started: %v", res.NotStarted)
+	}
+	l.world.Fail, l.stop = nil, make(chan struct{})
+	l.must(def, "")
+	l.settled(def)
+}
+
 func TestInterrupts(t *testing.T) {
-	t.Run("softly", func(t *testing.T) {
-		l := newLab(t)
-		def := l.load(threeNodes + twoGroups)
-		l.world.Fail = func(c plannertest.Call) error {
-			if c.Phase == providers.PhaseBootstrap {
-				close(l.stop)
-			}
-			return nil
-		}
-		res, _, err := l.apply(def, "")
-		if err != nil || !res.Interrupted || len(res.Failed) > 0 {
-			t.Fatalf("%v, %+v", err, res)
-		}
-		if !l.world.Formed || len(l.world.Groups) > 0 {
-			t.Error("what was under way is finished, nothing new is begun")
-		}
-		if len(res.NotStarted) == 0 || !slices.Contains(res.NotStarted, addr.Group("worker", addr.NoKey)) {
-			t.Errorf("not started: %v", res.NotStarted)
-		}
-		l.world.Fail, l.stop = nil, make(chan struct{})
-		l.must(def, "")
-		l.settled(def)
-	})
+	t.Run("softly", func(t *testing.T) { interruptSoftly(t, false) })
+	t.Run("softly, ahead", func(t *testing.T) { interruptSoftly(t, true) })
 	t.Run("at once", func(t *testing.T) {
 		l := newLab(t)
 		def := l.load(threeNodes + twoGroups)
