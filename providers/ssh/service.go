@@ -271,12 +271,13 @@ func (h *host) Alive(ctx context.Context, dir string) (int, error) {
 }
 
 // marked finds processes by whole entries of a file of /proc.
-const marked = `marked() { # FILE, patterns on standard input
-	w=$(cat)
-	if printf 'a\000b' | grep -qzxF b 2>/dev/null; then
-		printf '%s\n' "$w" | grep -lzxF -f - /proc/[0-9]*/$1 2>/dev/null
+const marked = `if printf 'a\000b' | grep -qzxF b 2>/dev/null; then z=1; else z=; fi
+marked() { # FILE, patterns on standard input
+	if [ -n "$z" ]; then
+		grep -lzxF -f - /proc/[0-9]*/$1 2>/dev/null
 		return 0
 	fi
+	w=$(cat)
 	for q in /proc/[0-9]*; do # a grep without -z
 		tr '\000' '\n' 2>/dev/null <"$q/$1" | grep -qxF "$w" && echo "$q/$1"
 	done
