@@ -75,8 +75,13 @@ func (o *Object) hides(name string) bool {
 		return name != "name"
 	case o.Addr.Type == addr.TypeFence:
 		return name == "parameters"
-	case o.Addr.Type == addr.TypeMachine && (name == "cloud_init" || name == "cmdline"):
-		return true // what it boots with: passwords and tokens
+	case addr.Machinery(o.Addr.Type):
+		// The hypervisor tells all that is there; these find it, and nodes are reached by them.
+		switch name {
+		case "name", "network", "volumes", "pool", "path", "uuid", "macs", "address", "address6", "addresses", "addresses6", "ssh_host_key", "gateway", "gateway6":
+			return false
+		}
+		return true
 	}
 	return name == "description"
 }

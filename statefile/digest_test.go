@@ -78,11 +78,15 @@ func TestDigests(t *testing.T) {
 			t.Errorf("it fits its type no more: %s", seen)
 		}
 	}
-	// What a machine boots with is hidden, what it is found and reached by is not.
-	m := Object{Addr: addr.Address{Type: addr.TypeMachine, Name: "m"}, Attributes: json.RawMessage(`{"address":"10.0.0.2","cloud_init":{"enabled":true,"user_data":"hush"},"cmdline":"token=hush","name":"m"}`),
-		Sensitive: []string{"address", "cloud_init", "cmdline", "name"}}
-	if seen := string(m.hidden(s.DigestKey).Attributes); strings.Contains(seen, "hush") || !strings.Contains(seen, `"address":"10.0.0.2"`) || !strings.Contains(seen, `"name":"m"`) {
+	// All of a machine is hidden but what it is found and reached by; so of a volume.
+	m := Object{Addr: addr.Address{Type: addr.TypeMachine, Name: "m"}, Attributes: json.RawMessage(`{"address":"10.0.0.2","cloud_init":{"enabled":true,"user_data":"hush"},"cmdline":"token=hush","image":"hush.qcow2","interface":[{"network":"lab","mac":"hush"}],"name":"m","vcpus":2}`),
+		Sensitive: []string{"address", "cloud_init", "cmdline", "image", "interface", "name", "vcpus"}}
+	if seen := string(m.hidden(s.DigestKey).Attributes); strings.Contains(seen, "hush") || !strings.Contains(seen, `"address":"10.0.0.2"`) || !strings.Contains(seen, `"name":"m"`) || strings.Contains(seen, `"vcpus":2`) {
 		t.Errorf("a machine: %s", seen)
+	}
+	v := Object{Addr: addr.Address{Type: addr.TypeVolume, Name: "v"}, Attributes: json.RawMessage(`{"image":"hush","pool":"fast"}`), Sensitive: []string{"image", "pool"}}
+	if seen := string(v.hidden(s.DigestKey).Attributes); strings.Contains(seen, "hush") || !strings.Contains(seen, "fast") {
+		t.Errorf("a volume: %s", seen)
 	}
 	// Another state's digests are others.
 	s.DigestKey = NewDigestKey()
