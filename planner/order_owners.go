@@ -90,9 +90,14 @@ func nameOf(u *Unit) string {
 // QuorumLost is the summary of the error for a step that is refused.
 const QuorumLost = "The cluster would lose its quorum"
 
-func refuseLast(a addr.Address) *hcl.Diagnostic {
+// refuseLast: on, if not nil, is made anew under the node, which is why it leaves.
+func refuseLast(a addr.Address, on *item) *hcl.Diagnostic {
+	why := ""
+	if on != nil {
+		why = fmt.Sprintf(" %s is made anew, and the only copy of the cluster's database goes with it, and what its groups keep there.", on.addr)
+	}
 	return problem(hcl.DiagError, QuorumLost,
-		fmt.Sprintf("%s has the last vote, and the cluster is no more once it leaves. Have another node with a vote join first (quorum model majority_node_set). To begin anew: clusterplan destroy, then apply.", a))
+		fmt.Sprintf("%s has the last vote, and the cluster is no more once it leaves.%s Have another node with a vote join first (quorum model majority_node_set). To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a, why))
 }
 
 func refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {

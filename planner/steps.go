@@ -186,7 +186,7 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 		case last: // whatever is allowed: its database would be nobody's
 			step.Refused = true
 			if !lost {
-				b.diags = append(b.diags, refuseLast(u.Key.Addr))
+				b.diags = append(b.diags, refuseLast(u.Key.Addr, b.sinks(b.at.At(u.Key.Addr))))
 			}
 			lost = true
 		case takes && up < max(step.Needed, 1) && !exempt():

@@ -249,6 +249,18 @@ func TestMachinesReboot(t *testing.T) {
 	}
 }
 
+// The machine of a cluster's only node can't be made anew: the plan says what would be
+// lost with it, and what to do.
+func TestMachineOfSingleNode(t *testing.T) {
+	one := strings.NewReplacer("majority_node_set", "single_node", `["a", "b", "c"]`, `["a"]`).Replace(onMachines)
+	l := newLab(t)
+	l.carry(one)
+	p, _ := l.of(strings.Replace(one, "tiny-1", "tiny-2", 1))
+	if got := diagnostics(p); !p.Errored || !strings.Contains(got, `node.n["a"] has the last vote`) || !strings.Contains(got, `machine.n["a"] is made anew, and the only copy of the cluster's database goes with it`) || !strings.Contains(got, "clusterplan destroy, then apply") {
+		t.Errorf("the plan says %s\n%s", got, actions(p))
+	}
+}
+
 // A machine that does not come loses its own node alone; the next apply goes on.
 func TestMachineThatNeverComes(t *testing.T) {
 	l := newLab(t)
