@@ -218,7 +218,7 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 		out.blocks[i].nestedShape = &shape.blocks[i]
 	}
 	for _, src := range content.blocks {
-		if src.Type == "fence" {
+		if src.Type == addr.TypeFence && name != "provider" {
 			diags = append(diags, errorAt(src.DefRange, "Fence in the wrong place", "A fence block stands at the root, beside nodes and groups: fence \"NAME\" { agent = ..., nodes = [node.NAME] }. Move it there."))
 			continue
 		}

@@ -40,6 +40,9 @@ func (d *Definition) check() hcl.Diagnostics {
 		if in := d.ev.byAddr.At(p.Addr); in != nil && in.broken || p.Addr == addr.Cluster() && broken {
 			continue
 		}
+		if o, ok := d.Object(p.Addr); ok && p.Addr.Type == addr.TypeFence && p.Attribute != "" && !o.Value.GetAttr(p.Attribute).IsWhollyKnown() {
+			continue // only an apply knows it: the cluster looks at it then
+		}
 		diags = append(diags, d.Diagnostic(p))
 	}
 	return diags

@@ -64,8 +64,9 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 		m.checkConditions()
 	}
 	d := &Definition{ev: ev, Variables: c.Variables()}
-	d.list()
 	d.providers()
+	d.fenceMachines()
+	d.list()
 	d.outputs()
 	d.imports()
 	d.spec = d.typed()

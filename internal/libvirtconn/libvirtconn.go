@@ -42,6 +42,10 @@ type Config struct {
 	ConnectTimeout time.Duration
 	RetryFor       time.Duration
 	Log            *slog.Logger // nil: none
+	// What logs in, as texts, in place of what the URI and the files of this machine
+	// say: of SSH, PrivateKey and HostKey (or its fingerprint); of TLS, all but
+	// HostKey, in PEM.
+	PrivateKey, HostKey, Certificate, CA string
 }
 
 // Conn is a libvirtd. Its methods may be called by many at once.

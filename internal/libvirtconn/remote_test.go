@@ -28,8 +28,9 @@ import (
 // hosts that aren't known are refused.
 func TestRemote(t *testing.T) {
 	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
-		ask := func(uri string) error {
-			c, err := New(Config{URI: uri, ConnectTimeout: 20 * time.Second})
+		with := func(cfg Config) error {
+			cfg.ConnectTimeout = 20 * time.Second
+			c, err := New(cfg)
 			if err != nil {
 				return err
 			}
@@ -38,6 +39,15 @@ func TestRemote(t *testing.T) {
 				_, err := l.ConnectGetHostname()
 				return err
 			})
+		}
+		ask := func(uri string) error { return with(Config{URI: uri}) }
+		text := func(t *testing.T, dir, name string) string {
+			t.Helper()
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b)
 		}
 		t.Run("tls", func(t *testing.T) {
 			dir := authority(t, lab.Dir)
@@ -55,6 +65,15 @@ func TestRemote(t *testing.T) {
 			lab.StartDaemon("-l")
 			if err := ask("test+tls://127.0.0.1/default?pkipath=" + dir); err != nil {
 				t.Fatal(err)
+			}
+			texts := Config{URI: "test+tls://127.0.0.1/default", PrivateKey: text(t, dir, "clientkey.pem"), Certificate: text(t, dir, "clientcert.pem"), CA: text(t, dir, "cacert.pem")}
+			if err := with(texts); err != nil {
+				t.Fatal(err)
+			}
+			stranger := authority(t, t.TempDir())
+			texts.PrivateKey, texts.Certificate = text(t, stranger, "clientkey.pem"), text(t, stranger, "clientcert.pem")
+			if err := with(texts); !errors.Is(err, ErrUnreachable) {
+				t.Fatalf("a client of another authority gives %v", err)
 			}
 			if err := ask("test+tls://127.0.0.1/default?pkipath=" + authority(t, t.TempDir())); err == nil || !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "certificate") {
 				t.Fatalf("a server of another authority gives %v", err)
@@ -99,6 +118,14 @@ func TestRemote(t *testing.T) {
 			uri := "test+ssh://root@127.0.0.1:2222/default?keyfile=" + filepath.Join(dir, "user")
 			if err := ask(uri + "&known_hosts=" + known); err != nil {
 				t.Fatal(err)
+			}
+			texts := Config{URI: "test+ssh://root@127.0.0.1:2222/default", PrivateKey: text(t, dir, "user"), HostKey: string(host)}
+			if err := with(texts); err != nil {
+				t.Fatal(err)
+			}
+			texts.PrivateKey = text(t, dir, "host")
+			if err := with(texts); !errors.Is(err, sshconn.ErrAuth) {
+				t.Fatalf("a key that nobody knows gives %v", err)
 			}
 			if err := ask(uri); !errors.Is(err, sshconn.ErrHostKey) {
 				t.Fatalf("a host that isn't known gives %v", err)

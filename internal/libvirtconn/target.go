@@ -23,6 +23,7 @@ import (
 const (
 	systemSocket = "/run/libvirt/libvirt-sock"
 	tcpPort      = "16509"
+	tlsPort      = "16514"
 )
 
 // target is a URI, read.
@@ -33,7 +34,7 @@ type target struct {
 	name    string // in errors
 	pool    *sshconn.Pool
 	ssh     *sshconn.Conn // the host whose socket it is; nil: this machine
-	tls     *dialers.TLS
+	tls     func() (net.Conn, error)
 }
 
 func (t target) String() string { return t.name }
@@ -78,7 +79,7 @@ func parseURI(cfg Config) (target, error) {
 		t.network, t.address = "unix", cmp.Or(q.Get("socket"), socketOf(u.Path))
 		t.name = t.address
 	case "ssh":
-		h := sshconn.Config{Host: u.Hostname(), User: u.User.Username(), PrivateKeyFile: q.Get("keyfile"), KnownHostsFile: q.Get("known_hosts")}
+		h := sshconn.Config{Host: u.Hostname(), User: u.User.Username(), PrivateKeyFile: q.Get("keyfile"), KnownHostsFile: q.Get("known_hosts"), PrivateKey: cfg.PrivateKey, HostKey: cfg.HostKey}
 		if p := u.Port(); p != "" {
 			if h.Port, err = strconv.Atoi(p); err != nil {
 				return t, err
@@ -104,7 +105,12 @@ func parseURI(cfg Config) (target, error) {
 		if q.Get("no_verify") != "" && q.Get("no_verify") != "0" {
 			return t, errors.New("no_verify would trust any host; put its authority into cacert.pem")
 		}
-		t.network, t.tls, t.name = "tls", dialers.NewTLS(u.Hostname(), o...), u.Host
+		t.network, t.tls, t.name = "tls", dialers.NewTLS(u.Hostname(), o...).Dial, u.Host
+		if cfg.Certificate != "" || cfg.CA != "" {
+			if t.tls, err = withTexts(cfg, u.Hostname(), cmp.Or(u.Port(), tlsPort)); err != nil {
+				return t, err
+			}
+		}
 	case "tcp":
 		t.network, t.address = "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), tcpPort))
 		t.name = t.address
@@ -149,14 +155,14 @@ func (t target) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // dialTLS ends with ctx; the library's own dialling has a time-out, and no more.
-func dialTLS(ctx context.Context, d *dialers.TLS) (net.Conn, error) {
+func dialTLS(ctx context.Context, dial func() (net.Conn, error)) (net.Conn, error) {
 	type answer struct {
 		conn net.Conn
 		err  error
 	}
 	done := make(chan answer, 1)
 	go func() {
-		conn, err := d.Dial()
+		conn, err := dial()
 		done <- answer{conn, err}
 	}()
 	select {

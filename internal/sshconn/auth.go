@@ -310,6 +310,13 @@ func (c *Conn) login(ctx context.Context, pause func() func()) (*login, error) {
 			l.notes = append(l.notes, err.Error())
 		}
 	}
+	if c.t.key != "" {
+		signer, err := ssh.ParsePrivateKey([]byte(c.t.key))
+		if err != nil {
+			return nil, c.fail(ErrAuth, fmt.Errorf("read the private key that was given: %w", err), "Give the text of an OpenSSH key without passphrase", "log in as %s", c.t.user)
+		}
+		add(signer, "the private key that was given")
+	}
 	if c.t.keyFile != "" {
 		if err := addFile(c.t.keyFile, true); err != nil {
 			return nil, c.fail(ErrAuth, err, "", "log in as %s", c.t.user)

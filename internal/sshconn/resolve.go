@@ -196,6 +196,10 @@ func (p *Pool) resolve(cfg Config, depth int) (*target, error) {
 		t.agent = file(t.agent)
 	}
 
+	if cfg.PrivateKey != "" {
+		t.key, t.keyFile, t.identities, t.certificates, t.agent = cfg.PrivateKey, "", "", "", ""
+	}
+
 	t.connectTimeout = cmp.Or(cfg.ConnectTimeout, time.Duration(s.number("ConnectTimeout"))*time.Second, 10*time.Second)
 	t.retryFor = cmp.Or(cfg.RetryFor, 5*time.Second)
 	t.keepAlive = cmp.Or(cfg.KeepAlive, time.Duration(s.number("ServerAliveInterval"))*time.Second, 5*time.Second)
@@ -225,7 +229,7 @@ func (p *Pool) resolve(cfg Config, depth int) (*target, error) {
 			before = nil // its own ProxyJump, if there is one
 		}
 		t.via, err = p.resolve(Config{Host: last.Host, Port: last.Port, User: last.User, HostKey: last.HostKey, Jumps: before,
-			KnownHostsFile: cfg.KnownHostsFile, AcceptNew: cfg.AcceptNew, PrivateKeyFile: cfg.PrivateKeyFile, CertificateFile: cfg.CertificateFile,
+			KnownHostsFile: cfg.KnownHostsFile, AcceptNew: cfg.AcceptNew, PrivateKey: cfg.PrivateKey, PrivateKeyFile: cfg.PrivateKeyFile, CertificateFile: cfg.CertificateFile,
 			AgentSocket: cfg.AgentSocket, SSHConfigFile: cfg.SSHConfigFile,
 			ConnectTimeout: cfg.ConnectTimeout, RetryFor: cfg.RetryFor, KeepAlive: cfg.KeepAlive}, depth+1)
 		if err != nil && depth == 0 {

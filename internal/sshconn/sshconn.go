@@ -66,6 +66,9 @@ type Config struct {
 
 	// PrivateKeyFile goes before the IdentityFiles of ~/.ssh/config.
 	PrivateKeyFile string
+	// PrivateKey is the text of a key without passphrase: it alone logs in, no file
+	// and no agent's key does.
+	PrivateKey string
 	// CertificateFile belongs to PrivateKeyFile; PrivateKeyFile-cert.pub is found
 	// by itself.
 	CertificateFile string
@@ -268,6 +271,7 @@ type target struct {
 	acceptNew    bool
 	hashNew      bool
 
+	key            string // text of the only one
 	keyFile        string // named by the caller: must be there
 	certFile       string
 	identities     string // of ~/.ssh/config, one a line

@@ -14,13 +14,6 @@ import (
 // that runs of a node on the leader's machine.
 const FenceLocal = "local"
 
-// FenceLibvirt is the built-in agent for nodes that are virtual machines: the
-// libvirtd at its only parameter turns them off. A node's plug is its machine.
-const (
-	FenceLibvirt    = "libvirt"
-	FenceLibvirtURI = "uri"
-)
-
 // Actions of a fence.
 const (
 	FenceOff    = "off"
@@ -76,7 +69,7 @@ func (f *Fence) IsSensitive(parameter string) bool {
 // its name, whatever the definition says (the names of Debian's fence-agents).
 func SecretParameter(name string) bool {
 	switch name {
-	case "password", "passwd", "snmp_priv_passwd", "snmp-priv-passwd", "secret_key", "apikey", "api_key", "token", "plug_password":
+	case FenceLibvirtKey, "password", "passwd", "snmp_priv_passwd", "snmp-priv-passwd", "secret_key", "apikey", "api_key", "token", "plug_password":
 		return true
 	}
 	return strings.HasSuffix(name, "_password") || strings.HasSuffix(name, "_passwd") || strings.HasSuffix(name, "_secret")
@@ -193,14 +186,7 @@ func (c *checker) fences() {
 				}
 			}
 		case f.Agent == FenceLibvirt:
-			for _, name := range slices.Sorted(maps.Keys(f.Parameters)) {
-				if name != FenceLibvirtURI {
-					c.add(f.Addr, "parameters", "Parameter that the libvirt fence has not", "The built-in agent libvirt takes one parameter, uri, and this is %q. Remove it; a node's machine goes into plugs.", name)
-				}
-			}
-			if f.Parameters[FenceLibvirtURI] == "" {
-				c.add(f.Addr, "parameters", "No hypervisor", "The built-in agent libvirt needs the hypervisor as the nodes reach it. Write parameters = { uri = \"qemu+tls://HOST/system\" }.")
-			}
+			c.libvirtFence(f)
 		case f.Agent == "":
 		case strings.Contains(f.Agent, "/"):
 			if !path.IsAbs(f.Agent) || path.Clean(f.Agent) != f.Agent {
@@ -225,7 +211,7 @@ func (c *checker) fences() {
 		}
 		for _, name := range slices.Sorted(maps.Keys(f.Parameters)) {
 			value := f.Parameters[name]
-			if !validParameter(name) || strings.ContainsAny(value, "\n\r\x00") {
+			if !validParameter(name) || f.Agent != FenceLibvirt && strings.ContainsAny(value, "\n\r\x00") {
 				c.add(f.Addr, "parameters", "Invalid parameter", "Parameter %q can't be told to an agent: a name is letters, digits, _ and -, and a value is one line. Rename it, or write the value on one line.", name)
 			}
 			switch name {

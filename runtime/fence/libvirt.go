@@ -41,7 +41,11 @@ func newMachine(f *spec.Fence, node string, log *slog.Logger) *machine {
 func uriOf(f *spec.Fence) string { return f.Parameters[spec.FenceLibvirtURI] }
 
 func connect(f *spec.Fence, log *slog.Logger) (*libvirtconn.Conn, error) {
-	return libvirtconn.New(libvirtconn.Config{URI: uriOf(f), ConnectTimeout: timeout(f), CallTimeout: timeout(f), RetryFor: timeout(f), Log: log})
+	p := f.Parameters
+	return libvirtconn.New(libvirtconn.Config{
+		URI: uriOf(f), PrivateKey: p[spec.FenceLibvirtKey], HostKey: p[spec.FenceLibvirtHostKey], Certificate: p[spec.FenceLibvirtCert], CA: p[spec.FenceLibvirtCA],
+		ConnectTimeout: timeout(f), CallTimeout: timeout(f), RetryFor: timeout(f), Log: log,
+	})
 }
 
 // do makes one call, over a connection of its own: a fence is rare.
