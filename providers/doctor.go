@@ -53,8 +53,12 @@ const (
 	LevelFail = "fail" // it will not work
 )
 
-// CheckConnection is the check of a host that can't be reached.
-const CheckConnection = "connection"
+// Checks that mean more to who asks than that something is wanting.
+const (
+	CheckConnection = "connection" // of a host that can't be reached
+	CheckName       = "name"       // something else has it, also what the same apply removes
+	CheckSubnet     = "subnet"     // likewise
+)
 
 // Finding is one thing that was looked at.
 type Finding struct {

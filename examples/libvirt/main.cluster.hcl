@@ -28,6 +28,10 @@ variable "accelerator" {
 provider "libvirt" {
   uri                 = var.uri
   ssh_public_key_file = "${var.key}.pub"
+
+  fence {
+    enabled = false # leases are enough for this group; docs/providers.md has what turns a hung machine off
+  }
 }
 
 provider "ssh" {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
@@ -80,7 +81,10 @@ func (m *making) bootOnce(ctx context.Context) error {
 			started = true
 			// A start that was cut off together with libvirtd shows as paused for a
 			// moment, until the new libvirtd ends it.
-			if err := l.DomainResume(m.f.dom); !notActive(err) {
+			switch err := l.DomainResume(m.f.dom); {
+			case alreadyActive(err): // by whoever had paused it
+				return nil
+			case !notActive(err):
 				return err
 			}
 		}
@@ -125,13 +129,17 @@ func (m *making) await(ctx context.Context, events <-chan libvirtconn.Event) err
 	}
 	w := &waiting{m: m, begun: time.Now(), spoke: time.Now(), asked: make(chan struct{}), greeted: make(chan struct{})}
 	end := w.begun.Add(time.Duration(m.want.WaitTimeout))
-	if at := m.first().address; m.want.WaitFor == WaitSSH && at != "" {
+	if m.want.WaitFor == WaitSSH && m.first().address != "" {
 		knocking, cancel := context.WithCancel(ctx)
 		defer cancel()
 		go func() {
-			if knock(knocking, m.p.dial, net.JoinHostPort(at, "22"), w.asked) {
-				close(w.greeted)
+			for _, at := range m.first().both() {
+				if !knock(knocking, m.p.dial, net.JoinHostPort(at, "22"), w.asked) {
+					return
+				}
+				w.reached.Add(1)
 			}
+			close(w.greeted)
 		}()
 	}
 	for {
@@ -165,7 +173,8 @@ type waiting struct {
 	told    time.Time
 	address bool          // it has asked for it
 	asked   chan struct{} // closed by then
-	greeted chan struct{} // closed when its SSH server has greeted
+	greeted chan struct{} // closed when its SSH server has greeted, at both of its addresses
+	reached atomic.Int32  // of these
 	length  int           // of what the console has said
 	spoke   time.Time
 	heard   time.Time
@@ -177,6 +186,9 @@ func (w *waiting) missing() string {
 		return "it does not run"
 	case !w.address && w.m.nics[0].address != "":
 		return "it has not asked for its address " + w.m.nics[0].address
+	}
+	if both := w.m.nics[0].both(); w.reached.Load() > 0 && len(both) > 1 {
+		return "no SSH server answers at " + both[1]
 	}
 	return "no SSH server answers at " + w.m.nics[0].address
 }
@@ -242,7 +254,9 @@ func (w *waiting) up(first nic) bool {
 	}
 	select {
 	case <-w.greeted:
-		w.m.req.Progress("answers SSH at " + first.address)
+		for _, at := range first.both() {
+			w.m.req.Progress("answers SSH at " + at)
+		}
 		return true
 	default:
 		return false

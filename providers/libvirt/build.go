@@ -145,6 +145,7 @@ func (m *making) build(ctx context.Context) (x xmlMachine, release func(), err e
 			return x, release, err
 		}
 		held = append(held, p.hold(f.name()))
+		m.boots = append(m.boots, f)
 		p.storage.Lock()
 		*boot.path, err = p.cache(ctx, p.pool, f, fileOf(want.Name, id, uploadFile), m.req.Progress)
 		p.storage.Unlock()
@@ -243,6 +244,15 @@ func (m *making) consoleFile(ctx context.Context) (string, error) {
 // volumeNamed finds the volume that a definition calls name: one that was made
 // here, else one that has this name in a pool.
 func (p *Provider) volumeNamed(ctx context.Context, name string) (path, format string, err error) {
+	path, format, err = p.lookForVolume(ctx, name)
+	if err == nil && path == "" {
+		err = cty.GetAttrPath("volumes").NewErrorf("%s has no volume %q; it was there when this was planned", p.conn.URI(), name)
+	}
+	return path, format, err
+}
+
+// lookForVolume is volumeNamed; no path: it isn't there.
+func (p *Provider) lookForVolume(ctx context.Context, name string) (path, format string, err error) {
 	err = p.conn.Do(ctx, "look for volume "+name, func(l *libvirt.Libvirt) error {
 		pools, err := activePools(l)
 		if err != nil {
@@ -266,11 +276,14 @@ func (p *Provider) volumeNamed(ctx context.Context, name string) (path, format s
 		all := slices.Concat(ours, others)
 		switch {
 		case len(all) == 0:
-			return cty.GetAttrPath("volumes").NewErrorf("%s has no volume %q; it was there when this was planned", p.conn.URI(), name)
+			return nil
 		case len(ours) > 1 || len(ours) == 0 && len(others) > 1:
 			return cty.GetAttrPath("volumes").NewErrorf("%s has more than one volume %q (%s and %s); give them different names", p.conn.URI(), name, all[0].Key, all[1].Key)
 		}
 		x, err := describe(l, all[0])
+		if libvirtconn.NotFound(err) { // its file is gone
+			return nil
+		}
 		if err != nil {
 			return err
 		}

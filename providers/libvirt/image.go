@@ -35,13 +35,18 @@ type imageFile struct {
 // name is what it is called in the cache: content, not where it came from.
 func (f imageFile) name() string { return imagePrefix + f.digest }
 
+// fileOfUser is where a file lies that a definition names.
+func (p *Provider) fileOfUser(path string) string {
+	if path = expandHome(path); filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.base, path)
+}
+
 // openImage looks at a file. want is the digest that it must have, or "".
 func (p *Provider) openImage(ctx context.Context, attribute, path, want string) (imageFile, error) {
 	at := cty.GetAttrPath(attribute)
-	full := expandHome(path)
-	if !filepath.IsAbs(full) {
-		full = filepath.Join(p.base, full)
-	}
+	full := p.fileOfUser(path)
 	info, err := os.Stat(full)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

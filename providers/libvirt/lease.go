@@ -21,15 +21,15 @@ type nic struct {
 	network string
 	mac     string
 	address string // wanted, or that it has; "": none
+	six     string // its IPv6 address; "": none
 }
 
 // lease gives an interface its address on its network, and has the DHCP server
 // know it. One that has an entry already keeps it, unless another is wanted.
-func (p *Provider) lease(ctx context.Context, machine string, n nic, prior string, path cty.Path) (string, error) {
+func (p *Provider) lease(ctx context.Context, machine string, n nic, prior string, path cty.Path) (address, six string, err error) {
 	p.leases.Lock()
 	defer p.leases.Unlock()
-	address := ""
-	err := p.conn.Do(ctx, "give machine "+machine+" its address on network "+n.network, func(l *libvirt.Libvirt) error {
+	err = p.conn.Do(ctx, "give machine "+machine+" its address on network "+n.network, func(l *libvirt.Libvirt) error {
 		net, err := l.NetworkLookupByName(n.network)
 		if libvirtconn.NotFound(err) {
 			return fmt.Errorf("%s has no network %q; it was there when this was planned", p.conn.URI(), n.network)
@@ -41,6 +41,7 @@ func (p *Provider) lease(ctx context.Context, machine string, n nic, prior strin
 		if err != nil {
 			return err
 		}
+		six = address6(prefix6Of(x), n.mac)
 		ip, pre, ok := ipOf(x)
 		if !ok || ip.DHCP == nil { // others give addresses there
 			address = n.address
@@ -73,7 +74,7 @@ func (p *Provider) lease(ctx context.Context, machine string, n nic, prior strin
 		}
 		return updateHost(l, net, libvirt.NetworkUpdateCommandAddLast, xmlHost{MAC: n.mac, Name: machine, IP: address})
 	})
-	return address, err
+	return address, six, err
 }
 
 // usable tells whether a machine can have the address.
@@ -152,27 +153,29 @@ func release(l *libvirt.Libvirt, nics []nic) error {
 	return nil
 }
 
-// leaseOf is an interface's address by its network's entry; "": none.
-func leaseOf(l *libvirt.Libvirt, i nic) (string, error) {
+// leaseOf is an interface's address by its network's entry, and its IPv6 address;
+// "": none.
+func leaseOf(l *libvirt.Libvirt, i nic) (address, six string, err error) {
 	n, err := l.NetworkLookupByName(i.network)
 	if libvirtconn.NotFound(err) {
-		return "", nil
+		return "", "", nil
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	x, err := describeNetwork(l, n)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
+	six = address6(prefix6Of(x), i.mac)
 	if ip, _, ok := ipOf(x); ok && ip.DHCP != nil {
 		for _, h := range ip.DHCP.Hosts {
 			if strings.EqualFold(h.MAC, i.mac) {
-				return h.IP, nil
+				return h.IP, six, nil
 			}
 		}
 	}
-	return "", nil
+	return "", six, nil
 }
 
 // asked tells whether an interface has asked for its address.

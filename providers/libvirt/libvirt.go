@@ -58,6 +58,8 @@ type Provider struct {
 	silence  time.Duration // after which a guest under KVM counts as dead
 	stall    time.Duration // a fifth of how long an upload of another run may pause
 
+	marked func() // a test's: between the mark of an image that goes and its end
+
 	storage  sync.Mutex // pool, cache and their end: one at a time
 	leases   sync.Mutex // addresses are chosen one at a time
 	mu       sync.Mutex
@@ -81,6 +83,7 @@ func (p *Provider) Schema() providers.Schema {
 				{Name: "pool_path", Type: spec.TypeString, Default: DefaultPoolPath, KnownAtPlan: true, Doc: "The hypervisor's directory for a pool that is made."},
 				{Name: "ssh_public_key_file", Type: spec.TypeString, KnownAtPlan: true, Doc: "Who may log in to machines made from images, unless they say so themselves; default: the first of id_ed25519.pub, id_ecdsa.pub and id_rsa.pub in ~/.ssh."},
 			},
+			Blocks: []spec.Block{fenceBlock()},
 		},
 		Objects: map[string]spec.Schema{
 			addr.TypeNetwork: networkSchema().WithIdentity(),

@@ -82,7 +82,8 @@ type making struct {
 	accel string // kvm or tcg; "": the driver has no choice
 	board string // of a machine that is made now; "": libvirt's choice
 	f     *found
-	key   hostKey // of a machine that is made now
+	key   hostKey     // of a machine that is made now
+	boots []imageFile // kernel and initramfs of a machine that is made now
 }
 
 // applyMachine makes a machine or changes it in place, and waits until it is up.
@@ -113,6 +114,13 @@ func (p *Provider) applyMachine(ctx context.Context, req providers.ApplyRequest)
 	var err error
 	if m.f, err = p.machine(ctx, req.ID); err != nil {
 		return nil, err
+	}
+	if m.f != nil && foreignID(req.ID) { // it has its own
+		for i, has := range m.f.nics() {
+			if i < len(m.nics) && m.want.interfaces()[i].MAC == "" {
+				m.nics[i].mac = has.mac
+			}
+		}
 	}
 	if f := m.f; f != nil && req.Phase == providers.PhaseCreate && f.owner != nil && !f.owner.Up && f.owner.Value != m.value() {
 		// A create that was cut off, of what the definition says no more. An update
@@ -211,7 +219,22 @@ func (m *making) create(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if err := m.settle(ctx); err != nil {
+		return err
+	}
 	return m.finish(ctx)
+}
+
+// settle has what the defined machine boots from be there for good.
+func (m *making) settle(ctx context.Context) error {
+	m.p.storage.Lock()
+	defer m.p.storage.Unlock()
+	for _, f := range m.boots {
+		if err := m.p.settle(ctx, m.p.pool, f, m.req.Progress); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finish gives a defined machine its addresses, autostart and a start.
@@ -226,11 +249,10 @@ func (m *making) finish(ctx context.Context) error {
 		if m.want.Network == "" {
 			path = cty.GetAttrPath("interface").IndexInt(i).GetAttr("address")
 		}
-		address, err := m.p.lease(ctx, m.want.Name, *n, prior, path)
-		if err != nil {
+		var err error
+		if n.address, n.six, err = m.p.lease(ctx, m.want.Name, *n, prior, path); err != nil {
 			return err
 		}
-		n.address = address
 	}
 	if err := m.p.conn.Do(ctx, "set autostart of machine "+m.want.Name, func(l *libvirt.Libvirt) error {
 		return l.DomainSetAutostart(m.f.dom, number(m.want.Autostart))
@@ -280,6 +302,12 @@ func (m *making) change(ctx context.Context) error {
 		return taken(addr.TypeMachine, name, m.p.conn.URI())
 	}
 	restart := false
+	if m.req.Prior != nil && disksDiffer(m.req.Prior.Health) {
+		if err := m.attach(ctx); err != nil {
+			return err
+		}
+		restart = true
+	}
 	if err := m.p.conn.Do(ctx, "change machine "+name, func(l *libvirt.Libvirt) (err error) {
 		if m.accel, err = m.accelerator(l); err != nil {
 			return err
@@ -303,7 +331,7 @@ func (m *making) change(ctx context.Context) error {
 		if err = errors.Join(err, fromXML(text, &now)); err != nil {
 			return err
 		}
-		restart = now.Memory.bytes() != sizeOf(m.want.Memory) || now.VCPU != m.want.VCPUs || (m.accel != "" && now.Type != domainType(m.accel))
+		restart = restart || now.Memory.bytes() != sizeOf(m.want.Memory) || now.VCPU != m.want.VCPUs || (m.accel != "" && now.Type != domainType(m.accel))
 		return nil
 	}); err != nil {
 		return err

@@ -120,6 +120,13 @@ func (p *Provider) readMachine(ctx context.Context, id string, prior, config cty
 		attrs["network"], attrs["interface"] = asWired(nics, shapeOf("interface"))
 		wired = nil
 	}
+	disks, err := p.lookAtDisks(ctx, f, want)
+	if err != nil {
+		return nil, nil, err
+	}
+	if want.ImageDigest != "" && disks.image != "" {
+		attrs["image_digest"] = cty.StringVal(disks.image)
+	}
 	err = p.conn.Do(ctx, "read machine "+f.x.Name, func(l *libvirt.Libvirt) error {
 		o.Health = nil
 		auto, err := l.DomainGetAutostart(f.dom)
@@ -150,9 +157,9 @@ func (p *Provider) readMachine(ctx context.Context, id string, prior, config cty
 		default:
 			o.Health = append(o.Health, healthOff)
 		}
-		var macs, addresses []cty.Value
+		var macs, addresses, sixes []cty.Value
 		for i, n := range nics {
-			address, err := leaseOf(l, n)
+			address, six, err := leaseOf(l, n)
 			if err != nil {
 				return err
 			}
@@ -167,8 +174,13 @@ func (p *Provider) readMachine(ctx context.Context, id string, prior, config cty
 				address = given
 			}
 			macs, addresses = append(macs, cty.StringVal(n.mac)), append(addresses, cty.StringVal(address))
+			sixes = append(sixes, cty.StringVal(six))
 		}
 		attrs["macs"], attrs["addresses"] = listOf(macs), listOf(addresses)
+		attrs["addresses6"], attrs["address6"] = listOf(sixes), cty.NullVal(cty.String)
+		if len(sixes) > 0 && sixes[0].AsString() != "" {
+			attrs["address6"] = sixes[0]
+		}
 		attrs["address"] = cty.NullVal(cty.String)
 		if len(addresses) > 0 && addresses[0].AsString() != "" {
 			attrs["address"] = addresses[0]
@@ -176,6 +188,7 @@ func (p *Provider) readMachine(ctx context.Context, id string, prior, config cty
 		return nil
 	})
 	o.Value = cty.ObjectVal(attrs)
+	o.Health = append(o.Health, disks.health...)
 	return o, f, err
 }
 

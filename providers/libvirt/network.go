@@ -64,6 +64,12 @@ func (n *networkSpec) xml(id string) (string, error) {
 		ip.DHCP = &xmlDHCP{Ranges: []xmlRange{{Start: middleOf(pre).String(), End: lastOf(pre).Prev().String()}}}
 	}
 	x.IPs = []xmlIP{ip}
+	if pre6, err := netip.ParsePrefix(n.Subnet6); err == nil {
+		x.IPs = append(x.IPs, xmlIP{Family: "ipv6", Address: gatewayOf(pre6).String(), Prefix: "64"})
+		if x.Forward != nil {
+			x.Forward.NAT = &xmlNAT{IPv6: "yes"}
+		}
+	}
 	return toXML(x)
 }
 
@@ -215,32 +221,42 @@ func networkValue(x xmlNetwork, auto bool) cty.Value {
 		set("subnet", pre.Masked().String())
 		attrs["dhcp"] = cty.BoolVal(ip.DHCP != nil)
 	}
+	if pre := prefix6Of(x); pre.IsValid() {
+		set("gateway6", pre.Addr().String())
+		set("subnet6", pre.Masked().String())
+	}
 	return cty.ObjectVal(attrs)
 }
 
 // ipOf is the IPv4 part of a network.
 func ipOf(x xmlNetwork) (xmlIP, netip.Prefix, bool) {
 	for _, ip := range x.IPs {
-		a, err := netip.ParseAddr(ip.Address)
-		if err != nil || !a.Is4() {
-			continue
-		}
-		bits := -1
-		if ip.Prefix != "" {
-			fmt.Sscan(ip.Prefix, &bits)
-		} else if mask, err := netip.ParseAddr(ip.Netmask); err == nil && mask.Is4() {
-			bits = 0
-			for _, b := range mask.As4() {
-				for ; b != 0; b <<= 1 {
-					bits++
-				}
-			}
-		}
-		if pre := netip.PrefixFrom(a, bits); pre.IsValid() {
+		if pre, ok := ip.prefix(); ok && pre.Addr().Is4() {
 			return ip, pre, true
 		}
 	}
 	return xmlIP{}, netip.Prefix{}, false
+}
+
+// prefix is the hypervisor's address on a network, with the network's length.
+func (ip xmlIP) prefix() (netip.Prefix, bool) {
+	a, err := netip.ParseAddr(ip.Address)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	bits := -1
+	if ip.Prefix != "" {
+		fmt.Sscan(ip.Prefix, &bits)
+	} else if mask, err := netip.ParseAddr(ip.Netmask); err == nil && mask.Is4() {
+		bits = 0
+		for _, b := range mask.As4() {
+			for ; b != 0; b <<= 1 {
+				bits++
+			}
+		}
+	}
+	pre := netip.PrefixFrom(a, bits)
+	return pre, pre.IsValid()
 }
 
 // deleteNetwork removes a network; machines are off it by then, since they

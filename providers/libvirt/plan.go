@@ -22,6 +22,7 @@ type (
 		Name      string `json:"name"`
 		Mode      string `json:"mode"`
 		Subnet    string `json:"subnet"`
+		Subnet6   string `json:"subnet6"`
 		Bridge    string `json:"bridge"`
 		Domain    string `json:"domain"`
 		DNS       bool   `json:"dns"`
@@ -100,6 +101,9 @@ func (p *Provider) Plan(req providers.PlanRequest) (providers.PlanResponse, erro
 		}
 	}
 	attrs := config.AsValueMap()
+	if prior != cty.NilVal && len(res.Replace) == 0 && slices.Contains(req.Prior.Health, healthDiskGone) {
+		res.Replace = []cty.Path{cty.GetAttrPath("image")}
+	}
 	stays := prior != cty.NilVal && len(res.Replace) == 0
 	for _, a := range shape.Attributes {
 		switch {
@@ -124,7 +128,7 @@ func (p *Provider) Plan(req providers.PlanRequest) (providers.PlanResponse, erro
 		res.Impact = spec.ImpactReplace
 	case differs || len(req.Prior.Health) > 0:
 		res.Phases = []string{providers.PhaseUpdate}
-		if req.Type == addr.TypeMachine && (slices.Contains(req.Prior.Health, healthOff) || slices.Contains(req.Prior.Health, healthGone)) {
+		if req.Type == addr.TypeMachine && (slices.Contains(req.Prior.Health, healthOff) || slices.Contains(req.Prior.Health, healthGone) || disksDiffer(req.Prior.Health)) {
 			res.Impact = spec.ImpactReboot // its node comes back after it
 		}
 	}
@@ -154,7 +158,7 @@ func changes(typ string, shape spec.Schema, prior, config cty.Value) (differs bo
 	if typ == addr.TypeVolume && len(replace) == 0 && !same(prior, config, "size") {
 		was, now := sizeOf(text(prior, "size")), sizeOf(text(config, "size"))
 		if text(config, "size") != "" && now < was {
-			return differs, replace, cty.GetAttrPath("size").NewErrorf("size = %q is less than the %s that the volume has: what lies in the rest would be lost; a volume can only grow", text(config, "size"), text(prior, "size"))
+			return differs, replace, cty.GetAttrPath("size").NewErrorf("size = %q is less than the %s that the volume has: what lies in the rest would be lost; a volume can only grow: write size = %[2]q, also where somebody else has had it grow", text(config, "size"), text(prior, "size"))
 		}
 	}
 	return differs, replace, nil
@@ -174,13 +178,16 @@ func foresee(typ string, config cty.Value, attrs map[string]cty.Value) {
 	switch typ {
 	case addr.TypeNetwork:
 		var n networkSpec
-		if schema.DecodeKnown(config, &n) != nil || !config.GetAttr("subnet").IsKnown() || !config.GetAttr("bridge").IsKnown() {
+		if schema.DecodeKnown(config, &n) != nil || !config.GetAttr("subnet").IsKnown() || !config.GetAttr("subnet6").IsKnown() || !config.GetAttr("bridge").IsKnown() {
 			return
 		}
 		if n.Mode == NetworkBridge {
-			attrs["gateway"], attrs["interface"] = cty.NullVal(cty.String), cty.StringVal(n.Bridge)
+			attrs["gateway"], attrs["gateway6"], attrs["interface"] = cty.NullVal(cty.String), cty.NullVal(cty.String), cty.StringVal(n.Bridge)
 		} else if pre, err := subnet(n.Subnet); err == nil {
-			attrs["gateway"] = cty.StringVal(gatewayOf(pre).String())
+			attrs["gateway"], attrs["gateway6"] = cty.StringVal(gatewayOf(pre).String()), cty.NullVal(cty.String)
+			if pre, err := netip.ParsePrefix(n.Subnet6); err == nil {
+				attrs["gateway6"] = cty.StringVal(gatewayOf(pre).String())
+			}
 		}
 	case addr.TypeMachine:
 		var m machineSpec
@@ -190,6 +197,7 @@ func foresee(typ string, config cty.Value, attrs map[string]cty.Value) {
 		nics := m.interfaces()
 		if len(nics) == 0 {
 			attrs["address"], attrs["addresses"], attrs["macs"] = cty.NullVal(cty.String), cty.ListValEmpty(cty.String), cty.ListValEmpty(cty.String)
+			attrs["address6"], attrs["addresses6"] = cty.NullVal(cty.String), cty.ListValEmpty(cty.String)
 			return
 		}
 		if nics[0].Address != "" {
@@ -219,7 +227,7 @@ func check(typ string, config cty.Value) error {
 		if err := schema.DecodeKnown(config, &n); err != nil {
 			return err
 		}
-		if !known("mode", "subnet", "bridge") {
+		if !known("mode", "subnet", "subnet6", "bridge") {
 			return nil
 		}
 		return n.check()
@@ -253,16 +261,18 @@ func (n *networkSpec) check() error {
 		switch {
 		case n.Bridge == "":
 			return cty.GetAttrPath("bridge").NewErrorf("mode = \"bridge\" needs the hypervisor's bridge, as bridge = \"br0\"")
-		case n.Subnet != "" || n.Domain != "":
-			return cty.GetAttrPath("subnet").NewErrorf("subnet and domain are for modes nat and isolated; a bridge's addresses and names are given by the network behind it")
+		case n.Subnet != "" || n.Subnet6 != "" || n.Domain != "":
+			return cty.GetAttrPath("subnet").NewErrorf("subnet, subnet6 and domain are for modes nat and isolated; a bridge's addresses and names are given by the network behind it")
 		}
 		return nil
 	}
 	if n.Bridge != "" {
 		return cty.GetAttrPath("bridge").NewErrorf("bridge is for mode = \"bridge\"; this network gets a bridge of its own")
 	}
-	_, err := subnet(n.Subnet)
-	return err
+	if _, err := subnet(n.Subnet); err != nil {
+		return err
+	}
+	return checkSubnet6(n.Subnet6)
 }
 
 // subnet reads a network's addresses.

@@ -2,7 +2,6 @@ package libvirt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -220,98 +219,4 @@ func (p *Provider) deleteFiles(ctx context.Context, id, poolName string) error {
 		}
 		return nil
 	})
-}
-
-// sweep removes images that nothing stands on, and the pool with the last of
-// its volumes if it was made here.
-func (p *Provider) sweep(l *libvirt.Libvirt, pool libvirt.StoragePool) error {
-	vols, _, err := l.StoragePoolListAllVolumes(pool, 1, 0)
-	if err != nil {
-		return err
-	}
-	needed, paths, left := map[string]bool{}, map[string]libvirt.StorageVol{}, len(vols)
-	for _, v := range vols {
-		x, err := describe(l, v)
-		if libvirtconn.NotFound(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if x.Backing != nil {
-			needed[x.Backing.Path] = true
-		}
-		if isImage(v.Name) {
-			paths[x.Target.Path] = v
-		}
-	}
-	if len(paths) > 0 {
-		if err := machinesNeed(l, needed); err != nil {
-			return err
-		}
-	}
-	for path, v := range paths {
-		if needed[path] || p.isUsing(v.Name) {
-			continue
-		}
-		if err := l.StorageVolDelete(v, 0); err != nil && !libvirtconn.NotFound(err) {
-			return fmt.Errorf("remove the image %s, which nothing needs any more: %w", v.Name, err)
-		}
-		left--
-	}
-	if left > 0 || pool.UUID != poolUUID(pool.Name) {
-		return nil
-	}
-	if err := l.StoragePoolDestroy(pool); err != nil && !notActive(err) {
-		return err
-	}
-	// Its directory stays where something else lies in it.
-	if err := l.StoragePoolDelete(pool, libvirt.StoragePoolDeleteNormal); err != nil {
-		p.log.Info("the directory of the storage pool stays", "path", p.poolPath, "err", err)
-	}
-	if err := l.StoragePoolUndefine(pool); err != nil && !libvirtconn.NotFound(err) {
-		return err
-	}
-	return nil
-}
-
-// machinesNeed notes the files that machines boot from directly.
-func machinesNeed(l *libvirt.Libvirt, needed map[string]bool) error {
-	doms, _, err := l.ConnectListAllDomains(1, 0)
-	if err != nil {
-		return err
-	}
-	for _, d := range doms {
-		text, err := l.DomainGetXMLDesc(d, libvirt.DomainXMLInactive)
-		if libvirtconn.NotFound(err) {
-			continue
-		}
-		var x xmlMachine
-		if err = errors.Join(err, fromXML(text, &x)); err != nil {
-			return err
-		}
-		needed[x.OS.Kernel], needed[x.OS.Initrd] = true, true
-		for _, disk := range x.Devices.Disks {
-			needed[disk.Source.File] = true
-		}
-	}
-	return nil
-}
-
-// hold keeps an image from being swept while what needs it is being made.
-func (p *Provider) hold(image string) (release func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.using[image]++
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.using[image]--
-	}
-}
-
-func (p *Provider) isUsing(image string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.using[image] > 0
 }

@@ -33,7 +33,7 @@ func TestMachines(t *testing.T) {
 		p := configured(t, lab.URI, map[string]cty.Value{"pool_path": str("/var/lib/libvirt/pool")})
 		p.silence = 3 * time.Second
 		w := &world{t: t, p: p}
-		network := object(p, addr.TypeNetwork, "lab", map[string]cty.Value{"subnet": str("10.88.0.0/24"), "mode": str(NetworkIsolated)})
+		network := object(p, addr.TypeNetwork, "lab", map[string]cty.Value{"subnet": str("10.88.0.0/24"), "subnet6": str("fd88::/64"), "mode": str(NetworkIsolated)})
 		machine := func(name string, more map[string]cty.Value) cty.Value {
 			set := map[string]cty.Value{"network": str("lab"), "kernel": str(guest.Kernel), "initrd": str(guest.Initrd), "cmdline": str(guest.Cmdline),
 				"memory": str("128MiB"), "accelerator": str(AcceleratorTCG), "wait_timeout": str("2m")}
@@ -56,6 +56,9 @@ func TestMachines(t *testing.T) {
 		t.Logf("from nothing to SSH: %v, of which its QEMU had a processor for %v", time.Since(begun).Round(100*time.Millisecond), processorTime(t, "one"))
 		if !slices.Contains(w.said, "answers SSH at 10.88.0.7") {
 			t.Fatalf("it was not waited for: %q", w.said)
+		}
+		if six := text(m.Value, "address6"); !strings.HasPrefix(six, "fd88::") || !slices.Contains(w.said, "answers SSH at "+six) {
+			t.Fatalf("with IPv6 it is %q, and was waited for as %q", six, w.said)
 		}
 		m = w.read(addr.TypeMachine, "one", oneID, m)
 		w.settled(addr.TypeMachine, "one", m, one)

@@ -29,6 +29,26 @@ const (
 	WaitNone    = "none"
 )
 
+// fenceBlock is how the agents on machines have the hypervisor turn one off: the
+// definition gets a fence of it for the nodes that no fence block covers.
+func fenceBlock() spec.Block {
+	return spec.Block{
+		Name: "fence",
+		Doc:  "How agents have the hypervisor turn off nodes on its machines that no fence block covers.",
+		Attributes: []spec.Attribute{
+			{Name: "enabled", Type: spec.TypeBool, Default: true, KnownAtPlan: true, Doc: "false: these nodes have no fence."},
+			{Name: spec.FenceLibvirtURI, Type: spec.TypeString, KnownAtPlan: true, Doc: "The hypervisor as the machines reach it, as qemu+ssh://fencer@10.88.0.1/system; default: the provider's uri."},
+			{Name: spec.FenceLibvirtKey, Type: spec.TypeString, KnownAtPlan: true, Sensitive: true, Doc: "The text of what agents log in with: an SSH key without passphrase, or the certificate's key."},
+			{Name: spec.FenceLibvirtHostKey, Type: spec.TypeString, KnownAtPlan: true, Doc: "SSH: the hypervisor's host key, as ssh-ed25519 AAAA..., or its fingerprint SHA256:..."},
+			{Name: spec.FenceLibvirtCert, Type: spec.TypeString, KnownAtPlan: true, Doc: "TLS: the client's certificate, in PEM."},
+			{Name: spec.FenceLibvirtCA, Type: spec.TypeString, KnownAtPlan: true, Doc: "TLS: the authority's certificate, in PEM."},
+			{Name: "when", Type: spec.TypeString, Default: spec.FenceNeeded, Values: []string{spec.FenceNeeded, spec.FenceAlways}, KnownAtPlan: true, Doc: "needed: only for groups that waiting does not free; always: for every group on a lost node, to be faster than the wait."},
+			{Name: "delay", Type: spec.TypeDuration, Default: "0s", KnownAtPlan: true, Doc: "Waited before it is turned off; a node that is back by then is left alone."},
+			{Name: "action", Type: spec.TypeString, Default: spec.FenceOff, Values: []string{spec.FenceOff, spec.FenceReboot}, KnownAtPlan: true, Doc: "off: the next apply starts it; reboot: off, verified, then on again."},
+		},
+	}
+}
+
 // networkSchema is the shape of a network block: what machines are attached to.
 func networkSchema() spec.Schema {
 	return spec.Schema{
@@ -38,12 +58,14 @@ func networkSchema() spec.Schema {
 			{Name: "mode", Type: spec.TypeString, Default: NetworkNAT, Values: []string{NetworkNAT, NetworkIsolated, NetworkBridge}, KnownAtPlan: true, Impact: spec.ImpactReplace,
 				Doc: "nat: machines reach out through the hypervisor. isolated: each other and the hypervisor only. bridge: they are on a bridge that the hypervisor has already."},
 			{Name: "subnet", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactReplace, Doc: "nat and isolated: its addresses, as 10.88.0.0/24. The first one is the hypervisor's."},
+			{Name: "subnet6", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactReplace, Doc: "nat and isolated: IPv6 beside it, as fd88::/64. Machines work their addresses out themselves, from their MACs."},
 			{Name: "bridge", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactReplace, Doc: "bridge: the hypervisor's bridge, as br0."},
 			{Name: "domain", Type: spec.TypeString, KnownAtPlan: true, Impact: spec.ImpactReplace, Doc: "nat and isolated: the DNS domain of its machines' names, as lab.test."},
 			{Name: "dns", Type: spec.TypeBool, Default: true, KnownAtPlan: true, Impact: spec.ImpactReplace, Doc: "nat and isolated: the hypervisor answers DNS on it, machines' names included."},
 			{Name: "dhcp", Type: spec.TypeBool, Default: true, KnownAtPlan: true, Impact: spec.ImpactReplace, Doc: "nat and isolated: the hypervisor gives each machine its address, always the same."},
 			{Name: "autostart", Type: spec.TypeBool, Default: true, KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "It comes up with the hypervisor."},
 			{Name: "gateway", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "The hypervisor's address on it."},
+			{Name: "gateway6", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "The hypervisor's IPv6 address on it."},
 			{Name: "interface", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "The hypervisor's interface, as virbr1."},
 		},
 	}
@@ -88,6 +110,8 @@ func machineSchema() spec.Schema {
 			{Name: "wait_timeout", Type: spec.TypeDuration, Default: "5m", KnownAtPlan: true, Impact: spec.ImpactNone, Doc: "How long it may take to come up; the error shows the last lines of its console."},
 			{Name: "address", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "Of its first interface."},
 			{Name: "addresses", Type: spec.TypeStrings, Computed: true, Impact: spec.ImpactNone, Doc: "Of its interfaces, in order."},
+			{Name: "address6", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "IPv6, of its first interface, where the network has a subnet6."},
+			{Name: "addresses6", Type: spec.TypeStrings, Computed: true, Impact: spec.ImpactNone, Doc: "IPv6, of its interfaces, in order."},
 			{Name: "macs", Type: spec.TypeStrings, Computed: true, Impact: spec.ImpactNone, Doc: "Of its interfaces, in order."},
 			{Name: "uuid", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone, Doc: "The hypervisor's id of it."},
 			{Name: "ssh_host_key", Type: spec.TypeString, Computed: true, Impact: spec.ImpactNone,

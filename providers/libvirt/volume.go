@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/digitalocean/go-libvirt"
@@ -82,13 +83,27 @@ func (p *Provider) disk(ctx context.Context, r diskRequest) (path string, err er
 	x.Capacity = &xmlBytes{Unit: "bytes", Value: r.size}
 	p.storage.Lock()
 	defer p.storage.Unlock()
-	if r.image != "" {
+	if r.image == "" {
+		return p.makeDisk(ctx, r, x)
+	}
+	for tries := 1; ; tries++ {
 		base, err := p.cache(ctx, r.pool, img, r.mark, r.progress)
 		if err != nil {
 			return "", err
 		}
 		x.Backing = &xmlBackFile{Path: base, Format: &xmlFormat{Type: img.format}}
+		if path, err = p.makeDisk(ctx, r, x); err == nil {
+			return path, p.settle(ctx, r.pool, img, r.progress)
+		}
+		if there, look := p.cached(ctx, r.pool, img, &base); there || look != nil || tries == 3 {
+			return "", err
+		}
+		// Another run removed the image before anything stood on it.
 	}
+}
+
+// makeDisk makes the volume.
+func (p *Provider) makeDisk(ctx context.Context, r diskRequest, x xmlVolume) (path string, err error) {
 	err = p.conn.Do(ctx, "make the disk "+r.name, func(l *libvirt.Libvirt) error {
 		pool, err := p.openPool(l, r.pool)
 		if err != nil {
@@ -180,8 +195,14 @@ func (p *Provider) readVolume(ctx context.Context, id string, prior cty.Value) (
 			prior, _ = prior.UnmarkDeep()
 			o.Value = asDefined(o.Value, prior, "image", "image_digest")
 		}
-		if x.Backing == nil && text(prior, "image") != "" {
-			o.Health = append(o.Health, "does not stand on its image")
+		// One that was made whole (qemu-img rebase) has what it had. One on another image
+		// has not: where the definition says which, that makes it anew.
+		if x.Backing != nil && text(prior, "image_digest") != "" {
+			if image := filepath.Base(x.Backing.Path); isImage(image) {
+				attrs = o.Value.AsValueMap()
+				attrs["image_digest"] = cty.StringVal("sha256:" + strings.TrimPrefix(image, imagePrefix))
+				o.Value = cty.ObjectVal(attrs)
+			}
 		}
 		return nil
 	})

@@ -24,7 +24,11 @@ type (
 		IPs     []xmlIP     `xml:"ip"`
 	}
 	xmlForward struct {
-		Mode string `xml:"mode,attr,omitempty"`
+		Mode string  `xml:"mode,attr,omitempty"`
+		NAT  *xmlNAT `xml:"nat"`
+	}
+	xmlNAT struct {
+		IPv6 string `xml:"ipv6,attr,omitempty"`
 	}
 	xmlBridge struct {
 		Name  string `xml:"name,attr,omitempty"`

@@ -116,30 +116,34 @@ func (s *Session) examinee(o *lang.Object) providers.Examinee {
 	return e
 }
 
-// ready looks at the hosts on which the plan puts nodes or starts them: what they
-// lack is told before anything is touched, all at once. Of a host that can't be
+// ready looks at the hosts on which the plan puts nodes or starts them, and at the
+// hypervisors on which it makes machines, networks and volumes: what they lack is told before anything is touched, all at once. Of a host that can't be
 // reached its own node will tell, and holds up no other.
 func (s *Session) ready(ctx context.Context, p *Planned) error {
 	if p.Definition == nil {
 		return nil
 	}
 	counts, moves := map[addr.Address]bool{}, map[addr.Address]bool{}
+	frees := false // names and subnets that something has, which goes in this apply
 	for i := range p.Plan.Changes {
 		if c := &p.Plan.Changes[i]; addr.Machinery(c.Address.Type) && c.Action() != "no-op" {
 			moves[c.Address] = true
+			frees = frees || c.Action() == "delete" || c.Action() == "replace"
 		}
 	}
 	for i := range p.Plan.Changes {
 		c := &p.Plan.Changes[i]
 		starts := slices.Contains(c.Phases, providers.PhaseInstall) || slices.Contains(c.Phases, providers.PhaseStart)
 		later := slices.ContainsFunc(c.DependsOn, func(a addr.Address) bool { return moves[a] }) // its machine is not there yet
-		counts[c.Address] = c.Address.Type == addr.TypeNode && starts && !later
+		counts[c.Address] = c.Address.Type == addr.TypeNode && starts && !later || addr.Machinery(c.Address.Type) && c.Action() == "create"
 	}
 	found := s.examine(ctx, p.Definition, func(a addr.Address) bool { return counts[a] })
 	if ctx.Err() != nil {
 		return ErrInterrupted
 	}
-	lacks := func(f providers.Finding) bool { return f.Level == providers.LevelFail }
+	lacks := func(f providers.Finding) bool {
+		return f.Level == providers.LevelFail && !(frees && (f.Check == providers.CheckName || f.Check == providers.CheckSubnet))
+	}
 	refused := slices.ContainsFunc(found, func(f providers.Finding) bool { return lacks(f) && f.Check != providers.CheckConnection })
 	if !refused {
 		return nil
@@ -162,7 +166,7 @@ func needsOf(d *spec.Definition) providers.Needs {
 		}
 	}
 	for _, f := range d.Fences {
-		if f.Agent != spec.FenceLocal && !slices.Contains(needs.FenceAgents, f.Agent) {
+		if f.Agent != spec.FenceLocal && f.Agent != spec.FenceLibvirt && !slices.Contains(needs.FenceAgents, f.Agent) {
 			needs.FenceAgents = append(needs.FenceAgents, f.Agent)
 		}
 	}
