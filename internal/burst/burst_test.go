@@ -15,6 +15,8 @@ func TestPercent(t *testing.T) {
 		{0, 64 << 20, 1600},
 		{16 << 20, 64 << 20, 300},
 		{31 << 20, 62 << 20, 100},
+		{50 << 20, 64 << 20, 60},
+		{100 << 20, 64 << 20, 60},
 		{500 << 20, 64 << 20, 100},
 	} {
 		if got := percent(tc.live, tc.floor); got != tc.want {
@@ -31,8 +33,8 @@ func TestBegin(t *testing.T) {
 	now := func() int { p := debug.SetGCPercent(100); debug.SetGCPercent(p); return p }
 	defer debug.SetGCPercent(now())
 	Begin(32 << 20)
-	if p := now(); p != 800 {
-		t.Fatalf("%d percent at first, want 800", p)
+	if p := now(); p != 533 {
+		t.Fatalf("%d percent at first, want 533", p)
 	}
 	held = make([]byte, 64<<20) // twice the floor is alive: nothing is special any more
 	defer func() { held = nil }()
