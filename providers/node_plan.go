@@ -34,6 +34,9 @@ const (
 	HealthUnwatched  = "supervisor not running" // so that nobody starts the agent again
 )
 
+// HealthMachineOff is of a machine: what stands on it can't be reached.
+const HealthMachineOff = "machine is off"
+
 // has tells whether one of the findings begins with what.
 func has(health []string, what ...string) bool {
 	return slices.ContainsFunc(health, func(h string) bool {

@@ -7,6 +7,7 @@ package refresh
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/zclconf/go-cty/cty"
@@ -60,24 +61,67 @@ func Run(ctx context.Context, cfg Config) (planner.World, error) {
 	}
 	same := unchanged(cfg.Definition, world.Live, &cfg.State)
 	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(cfg.Parallelism)
+	all := func(targets []target) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(cfg.Parallelism)
+		for _, t := range targets {
+			if t.why != "" || same[t.addr] {
+				mu.Lock()
+				world.Objects[t.addr] = planner.Seen{Err: t.why, Same: same[t.addr]}
+				mu.Unlock()
+				continue
+			}
+			g.Go(func() error {
+				seen := read(ctx, t)
+				mu.Lock()
+				defer mu.Unlock()
+				world.Objects[t.addr] = seen
+				return ctx.Err()
+			})
+		}
+		return g.Wait()
+	}
+	on := machines(cfg.Definition)
+	var first, later []target
 	for _, t := range targets {
-		if t.why != "" || same[t.addr] {
-			mu.Lock()
-			world.Objects[t.addr] = planner.Seen{Err: t.why, Same: same[t.addr]}
-			mu.Unlock()
+		if len(on[t.addr]) > 0 {
+			later = append(later, t)
+		} else {
+			first = append(first, t)
+		}
+	}
+	if err := all(first); err != nil {
+		return world, err
+	}
+	for i := range later {
+		for _, m := range on[later[i].addr] {
+			if o := world.Objects[m].Object; o != nil && slices.Contains(o.Health, providers.HealthMachineOff) {
+				later[i].why = m.String() + " is off"
+			}
+		}
+	}
+	return world, all(later)
+}
+
+// machines are those that nodes stand on. They are read first: one that is off says
+// so at once, where its node would be waited for in vain.
+func machines(def *lang.Definition) map[addr.Address][]addr.Address {
+	on := map[addr.Address][]addr.Address{}
+	if def == nil {
+		return on
+	}
+	for i := range def.Objects {
+		o := &def.Objects[i]
+		if o.Addr.Type != addr.TypeNode {
 			continue
 		}
-		g.Go(func() error {
-			seen := read(ctx, t)
-			mu.Lock()
-			defer mu.Unlock()
-			world.Objects[t.addr] = seen
-			return ctx.Err()
-		})
+		for _, e := range o.DependsOn {
+			if e.On && e.To.Type == addr.TypeMachine {
+				on[o.Addr] = append(on[o.Addr], e.To)
+			}
+		}
 	}
-	return world, g.Wait()
+	return on
 }
 
 // Again looks at what Run left out because it was just as the definition wanted

@@ -1,6 +1,7 @@
 package refresh
 
 import (
+	"context"
 	"encoding/json"
 	"testing"
 
@@ -54,5 +55,43 @@ func TestSecretsByTheDefinition(t *testing.T) {
 		if _, digest := spec.IsDigest(was.AsString()); digest == c.same || c.same != (was.AsString() == "hush") {
 			t.Errorf("%#v: it was %#v", c.defined, was)
 		}
+	}
+}
+
+// onMachines tells that a machine is off, and fails the test where its node is asked.
+type onMachines struct {
+	shaped
+	t   *testing.T
+	off string
+}
+
+func (p onMachines) Read(_ context.Context, req providers.ReadRequest) (providers.ReadResponse, error) {
+	o := &providers.Object{ID: req.ID}
+	switch {
+	case req.Addr.Type == addr.TypeMachine && req.Addr.Name == p.off:
+		o.Health = []string{providers.HealthMachineOff}
+	case req.Addr.Type == addr.TypeNode && req.Addr.Name == p.off:
+		p.t.Errorf("%s is asked, whose machine is off", req.Addr)
+	}
+	return providers.ReadResponse{Object: o}, nil
+}
+
+func TestNodesOfMachinesThatAreOff(t *testing.T) {
+	var st statefile.State
+	def := &lang.Definition{}
+	for _, name := range []string{"a", "b"} {
+		m, n := addr.Address{Type: addr.TypeMachine, Name: name}, addr.Node(name, addr.NoKey)
+		st.Objects = append(st.Objects, statefile.Object{Addr: n, Type: n.Type, Provider: "p", ID: "n" + name}, statefile.Object{Addr: m, Type: m.Type, Provider: "p", ID: "m" + name})
+		def.Objects = append(def.Objects, lang.Object{Addr: n, Type: n.Type, DependsOn: []lang.Edge{{To: m, Hard: true, On: true}}}, lang.Object{Addr: m, Type: m.Type})
+	}
+	world, err := Run(t.Context(), Config{State: st, Definition: def, Providers: providers.NewRegistry(map[string]providers.Provider{"p": onMachines{t: t, off: "b"}})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen := world.Objects[addr.Node("a", addr.NoKey)]; seen.Object == nil || seen.Err != "" {
+		t.Errorf("a: %+v", seen)
+	}
+	if seen := world.Objects[addr.Node("b", addr.NoKey)]; seen.Object != nil || seen.Err != "machine.b is off" {
+		t.Errorf("b: %+v", seen)
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // What Read finds that is not as it should be; an update mends it.
 const (
-	healthOff     = "machine is off"
+	healthOff     = providers.HealthMachineOff
 	healthPaused  = "machine is paused"
 	healthNotUp   = "machine has not come up yet"
 	healthAddress = "address is not the machine's any more"
