@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,14 @@ type Timer struct {
 	c     chan struct{}
 	file  *os.File
 	raw   *rawio.Conn
-	fd    int
 	armed spec.Instant
+
+	set struct { // Set's call, kept, so that it costs no garbage
+		conn  syscall.RawConn
+		call  func(fd uintptr)
+		when  unix.ItimerSpec
+		errno syscall.Errno
+	}
 }
 
 // NewTimer makes a timer, disarmed. Run has to run for C to get anything.
@@ -32,8 +39,14 @@ func NewTimer() (*Timer, error) {
 		return nil, fmt.Errorf("make a boot-clock timer: %w", err)
 	}
 	c := make(chan struct{}, 1)
-	t := &Timer{file: os.NewFile(uintptr(fd), "timerfd"), fd: fd, C: c, c: c}
-	if t.raw, err = rawio.New(t.file); err != nil {
+	t := &Timer{file: os.NewFile(uintptr(fd), "timerfd"), C: c, c: c}
+	t.set.call = func(fd uintptr) {
+		_, _, t.set.errno = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, fd, unix.TFD_TIMER_ABSTIME, uintptr(unsafe.Pointer(&t.set.when)), 0, 0, 0)
+	}
+	if t.raw, err = rawio.New(t.file); err == nil {
+		t.set.conn, err = t.file.SyscallConn()
+	}
+	if err != nil {
 		t.file.Close()
 		return nil, fmt.Errorf("make a boot-clock timer: %w", err)
 	}
@@ -41,17 +54,21 @@ func NewTimer() (*Timer, error) {
 }
 
 // Set arms the timer for at, or disarms it (0). A moment that has passed is now.
+// Once Run has closed the timer, it does nothing: who calls it may hear of the end
+// a moment later.
 func (t *Timer) Set(at spec.Instant) {
 	if at == t.armed {
 		return
 	}
 	t.armed = at
-	var when unix.ItimerSpec
-	when.Value = unix.NsecToTimespec(int64(at))
-	// It fails for a bad descriptor or a negative time only; either is a bug
-	// that would stop the node's clock, so better loudly.
-	if _, _, errno := unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(t.fd), unix.TFD_TIMER_ABSTIME, uintptr(unsafe.Pointer(&when)), 0, 0, 0); errno != 0 {
-		panic(fmt.Sprintf("arm the boot-clock timer for %d: %v", at, errno))
+	t.set.when.Value = unix.NsecToTimespec(int64(at))
+	if err := t.set.conn.Control(t.set.call); err != nil {
+		return // closed: the number may be another file's by now
+	}
+	// It fails for a negative time only, a bug that would stop the node's clock, so
+	// better loudly.
+	if t.set.errno != 0 {
+		panic(fmt.Sprintf("arm the boot-clock timer for %d: %v", at, t.set.errno))
 	}
 }
 

@@ -44,4 +44,6 @@ func TestTimer(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
+	timer.file.Close() // Run leaves that to another goroutine
+	timer.Set(Now().Add(time.Hour))
 }
