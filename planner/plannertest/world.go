@@ -452,6 +452,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		h.Value = req.Planned
 		w.takeVote(had, req.Addr.String()+" demote")
 	case providers.PhaseUpdate:
+		if m == nil {
+			return fmt.Errorf("%s is no member", req.Addr)
+		}
 		old := m.Spec.Name
 		w.unique(w.node(req))
 		m.Spec, h.Value = w.node(req), req.Planned
