@@ -138,6 +138,7 @@ type runner struct {
 	ids     map[addr.Address]string    // given in this run
 	done    map[addr.Address][]string  // phases of creates
 	ran     map[addr.Address]time.Time // nodes: when this run had started their agents
+	taken   map[addr.Address]taken     // nodes whose votes it takes
 	priors  map[addr.Address]*providers.Object
 	started map[addr.Address]time.Time
 	looked  map[addr.Address]bool // preconditions
@@ -189,7 +190,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		cfg: cfg, work: work, now: cfg.Now,
 		known: map[addr.Address]cty.Value{}, nodes: map[string]string{}, ids: map[addr.Address]string{},
 		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
-		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{}, ran: map[addr.Address]time.Time{},
+		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{}, ran: map[addr.Address]time.Time{}, taken: map[addr.Address]taken{},
 		glance: glance{turn: make(chan struct{}, 1)},
 		nudge:  make(chan struct{}, 1), loose: make(chan struct{}), ahead: map[addr.Address]string{}, begun: map[addr.Address]bool{},
 	}

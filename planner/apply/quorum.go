@@ -95,9 +95,62 @@ func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
 	deadline := r.now().Add(r.cfg.QuorumWait)
 	for {
 		err := r.mayTakeNow(ctx, j, phase)
-		if !errors.Is(err, providers.ErrNoQuorum) || !r.startedOthers(j) || !r.now().Before(deadline) || !sleep(ctx, r.cfg.Poll) {
+		switch {
+		case !errors.Is(err, providers.ErrNoQuorum):
+			return err
+		case r.othersOut(j): // they come back; who waits here keeps none of them back
+			deadline = r.now().Add(r.cfg.QuorumWait)
+		case !r.startedOthers(j) || !r.now().Before(deadline):
 			return err
 		}
+		if !sleep(ctx, r.cfg.Poll) {
+			return err
+		}
+	}
+}
+
+// taken is a node whose vote this run takes away: the cluster may hold it for up a
+// while longer, and nodes of one batch ask at the same moment.
+type taken struct {
+	id      string
+	stopped bool // its agent may be
+	over    bool // its unit has ended, and did not bring it back
+}
+
+// othersOut tells whether units under way have taken other nodes' votes.
+func (r *runner) othersOut(j *job) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for a, t := range r.taken {
+		if a != j.u.Key.Addr && !t.over {
+			return true
+		}
+	}
+	return false
+}
+
+// stops notes that a node's agent is stopped now.
+func (r *runner) stops(a addr.Address) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t, ok := r.taken[a]; ok {
+		t.stopped = true
+		r.taken[a] = t
+	}
+}
+
+// ended gives back what a unit has taken, unless its node's agent stays stopped.
+func (r *runner) ended(u *planner.Unit, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t, ok := r.taken[u.Key.Addr]
+	switch {
+	case !ok:
+	case !t.stopped || err == nil && slices.Contains(u.Phases, providers.PhaseStart):
+		delete(r.taken, u.Key.Addr)
+	default:
+		t.over = true
+		r.taken[u.Key.Addr] = t
 	}
 }
 
@@ -201,6 +254,13 @@ func (r *runner) mayTakeNow(ctx context.Context, j *job, phase string) error {
 		return nil
 	}
 	votes, up, mine := 0, 0, false
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.taken, j.u.Key.Addr)
+	out := map[string]bool{}
+	for _, t := range r.taken {
+		out[t.id] = true
+	}
 	for _, m := range world.Live.Members {
 		if m.State != "voter" {
 			continue
@@ -211,7 +271,7 @@ func (r *runner) mayTakeNow(ctx context.Context, j *job, phase string) error {
 			continue
 		}
 		votes += m.Spec.Votes
-		if !self && (m.Node == spec.NodeUp || m.Node == spec.NodePaused) {
+		if !self && !out[m.Spec.ID] && (m.Node == spec.NodeUp || m.Node == spec.NodePaused) {
 			up += m.Spec.Votes
 		}
 	}
@@ -221,5 +281,6 @@ func (r *runner) mayTakeNow(ctx context.Context, j *job, phase string) error {
 	if needed := quorum.Needed(world.Live.Cluster.Quorum.Model, votes); up < needed {
 		return fmt.Errorf("%w: after %q only %d votes would be up, and %d are needed; other nodes failed since the plan was made: apply again once they are back", providers.ErrNoQuorum, phase, up, needed)
 	}
+	r.taken[j.u.Key.Addr] = taken{id: j.id}
 	return nil
 }

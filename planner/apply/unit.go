@@ -469,6 +469,9 @@ func (r *runner) call(ctx context.Context, j *job, phase string, planned cty.Val
 		Addr: j.u.Key.Addr, Type: j.u.Type, ID: j.id, Phase: phase, Prior: j.prior, Planned: planned,
 		Resources: parts, Adopt: len(j.u.Adopt) > 0, Beside: j.u.Beside, Nodes: nodes, Progress: j.progress,
 	}
+	if phase == providers.PhaseStop {
+		r.stops(j.u.Key.Addr)
+	}
 	wait := r.cfg.Poll
 	for try := 1; ; try++ {
 		resp, err := j.provider.Apply(ctx, req)

@@ -259,6 +259,7 @@ func (r *runner) run(ctx context.Context, u *planner.Unit, waits func()) (string
 		r.emit(Event{Type: EventStart, Addr: u.Key.Addr, Action: r.action(u), ID: u.ID})
 	}
 	phase, err := r.unit(ctx, u, waits)
+	r.ended(u, err)
 	if err == nil && r.cfg.Ahead {
 		waits()
 		err = r.durable(true)
