@@ -177,7 +177,8 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 	emit := func(u *Unit, phase string, alsoDown int, why string) {
 		takes := t.begin(u.Key.Addr, phase)
 		if phase == providers.PhaseBootstrap && len(o.joins) > 0 {
-			t.voters[o.joins[0].Key.Addr] = &voter{votes: 1, up: true}
+			first := max(slices.IndexFunc(o.joins, func(u *Unit) bool { return u.gives > 0 }), 0)
+			t.voters[o.joins[first].Key.Addr] = &voter{votes: 1, up: true}
 		}
 		votes, up := t.count()
 		up -= alsoDown
