@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // proxy stands between, counts connections, and cuts each after so many bytes
@@ -189,6 +191,81 @@ func TestCancel(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader("part"), readerFunc(func([]byte) (int, error) { return 0, errors.New("disk on fire") }))
 	_, err = c.Run(context.Background(), Command{Argv: []string{"cat"}, Stdin: broken})
 	wants(t, err, nil, "read the input of cat: disk on fire")
+}
+
+// A command whose caller leaves while the host says that it has begun it is ended:
+// else it would run on where nobody knows of it.
+func TestCancelAtItsBegin(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	began, answer, killed := make(chan string, 1), make(chan struct{}), make(chan string, 1)
+	host := &ssh.ServerConfig{NoClientAuth: true}
+	key := writeKey(t, t.TempDir()+"/hostkey", "")
+	host.AddHostKey(key)
+	command := func(ch ssh.NewChannel, first bool) {
+		s, requests, err := ch.Accept()
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		for r := range requests {
+			if r.Type != "exec" {
+				continue
+			}
+			var exec struct{ Line string }
+			_ = ssh.Unmarshal(r.Payload, &exec)
+			mark := regexp.MustCompile(`clusterplan-[0-9a-f]+`).FindString(exec.Line)
+			if first {
+				began <- exec.Line
+				<-answer
+			}
+			_ = r.Reply(true, nil)
+			fmt.Fprintf(s, "%s\n", mark)
+			fmt.Fprintf(s.Stderr(), "%s!4242\n", mark)
+			if !first {
+				killed <- exec.Line
+				_, _ = s.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{0}))
+				return
+			}
+		}
+	}
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, channels, requests, err := ssh.NewServerConn(conn, host)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		first := true
+		for ch := range channels {
+			go command(ch, first)
+			first = false
+		}
+	}()
+	c := connect(t, Config{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, User: "root", HostKey: string(ssh.MarshalAuthorizedKey(key.PublicKey())),
+		SSHConfigFile: "none", AgentSocket: "none", KnownHostsFile: t.TempDir() + "/known_hosts"})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Run(ctx, Command{Argv: []string{"work"}})
+		done <- err
+	}()
+	<-began
+	cancel()
+	close(answer)
+	wants(t, <-done, context.Canceled, "work was cut off")
+	select {
+	case line := <-killed:
+		if !strings.Contains(line, "kill") || !strings.HasSuffix(line, " 4242") {
+			t.Errorf("run instead of its end: %q", line)
+		}
+	default:
+		t.Error("the command runs on")
+	}
 }
 
 type readerFunc func([]byte) (int, error)

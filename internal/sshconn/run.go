@@ -206,8 +206,12 @@ func (p *process) run(ctx context.Context, line string) (Result, error) {
 	go func() { started <- p.s.Start(line) }()
 	select {
 	case err = <-started:
-	case <-ctx.Done():
-		err = ctx.Err()
+	case <-ctx.Done(): // the host may have begun it all the same: then it is ended below
+		select {
+		case err = <-started:
+		case <-time.After(beginsSoon):
+			err = ctx.Err()
+		}
 	}
 	if err != nil {
 		if ctx.Err() != nil {
