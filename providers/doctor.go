@@ -200,7 +200,11 @@ func (p *Nodes) admit(ctx context.Context, o Examinee) (examinee, string, error)
 		name = q.ProbeName()
 	}
 	// The connection is made now, so that the clock can be asked fast.
-	if x.site, err = p.locate(ctx, host, cmp.Or(o.ID, "none"), x.node, o.Prior); err != nil {
+	x.site, err = p.locate(ctx, host, cmp.Or(o.ID, "none"), x.node, o.Prior)
+	if err == nil && o.ID == "" {
+		err = p.homeless(ctx, x.site)
+	}
+	if err != nil {
 		return x, name, err
 	}
 	return x, name, nil

@@ -307,12 +307,12 @@ func (p *Nodes) locate(ctx context.Context, host Host, id string, n node, prior 
 		s.dir, s.conf = vacant, nil
 		return s, nil
 	}
-	return s, p.elsewhere(s)
+	return s, p.elsewhere(ctx, s)
 }
 
 // elsewhere decides where a node goes whose name another one's directory has:
 // s.conf is that one's.
-func (p *Nodes) elsewhere(s *site) error {
+func (p *Nodes) elsewhere(ctx context.Context, s *site) error {
 	other := *s.conf
 	s.conf = nil
 	for _, e := range p.env.Nodes.All() {
@@ -321,8 +321,30 @@ func (p *Nodes) elsewhere(s *site) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %s holds node %s of cluster %s (%s), which this state does not know; move it away, or remove it if nothing in it is needed",
-		errOtherNode, s.abs(""), other.NodeID, other.ClusterID, other.Name)
+	advice := "move it away, or remove it if nothing in it is needed"
+	if pid, err := s.host.Alive(ctx, s.dir); err == nil && pid > 0 { // without its directory it would go on, and serve on
+		advice = fmt.Sprintf("its agent runs (process %d), and serves what that cluster has it serve; %s", pid, endOther)
+	}
+	return fmt.Errorf("%w: %s holds node %s of cluster %s (%s), which this state does not know; %s",
+		errOtherNode, s.abs(""), other.NodeID, other.ClusterID, other.Name, advice)
+}
+
+// endOther is what to do about an agent that the state does not know.
+const endOther = "if it is wanted, bring the state back that knows it (a backup: clusterplan state push); if not, end it before its directory is moved or removed"
+
+// homeless finds an agent that runs in the place where a node is to be made: its
+// directory was taken away under it, and its cluster is none of this state's. The
+// new node's agent could not be told from it.
+func (p *Nodes) homeless(ctx context.Context, s *site) error {
+	if s.conf != nil || s.dir == "" {
+		return nil
+	}
+	pid, err := s.host.Alive(ctx, s.dir)
+	if err != nil || pid == 0 {
+		return err
+	}
+	return fmt.Errorf("an agent that this state does not know (process %d) runs for %s, whose directory was moved or removed under it; it serves what its cluster has it serve: if it is wanted, put the directory back, and the state that knows it; if not, end it",
+		pid, s.abs(""))
 }
 
 func readAgentConfig(ctx context.Context, host Host, dir string) (*AgentConfig, error) {

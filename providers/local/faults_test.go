@@ -3,6 +3,7 @@ package local
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -104,6 +105,43 @@ func TestFaults(t *testing.T) {
 		n.phases(providers.PhaseStop, providers.PhaseRemove)
 		if _, err := os.Stat(filepath.Join(dir, "other", "agent.json")); err != nil {
 			t.Errorf("the other node's directory was touched: %v", err)
+		}
+	})
+	t.Run("an agent of another cluster", func(t *testing.T) {
+		old := newNode(t, p, "lost", nil)
+		old.phases(providers.PhaseInstall, providers.PhaseStart)
+		anew := newWorld(t) // as where the state was lost
+		anew.dir = w.dir
+		n := newNode(t, anew.provider(t, nil), "lost", nil)
+		examine := func() error {
+			var said []error
+			for _, f := range n.p.Examine(t.Context(), providers.Examination{Objects: []providers.Examinee{{Addr: n.addr(), Config: n.config}}}) {
+				if f.Level == providers.LevelFail {
+					said = append(said, errors.New(f.Found))
+				}
+			}
+			return errors.Join(said...)
+		}
+		pid, err := (&host{root: resolve(w.dir)}).Alive(t.Context(), "nodes/lost")
+		if err != nil || pid == 0 {
+			t.Fatalf("pid %d, %v", pid, err)
+		}
+		agent := fmt.Sprintf("process %d", pid)
+		wants(t, examine(), "belongs to another node", agent, "bring the state back", "end it before its directory is moved or removed")
+		wants(t, n.phase(providers.PhaseInstall), "belongs to another node", agent)
+		if err := os.Rename(filepath.Join(dir, "lost"), filepath.Join(dir, "moved")); err != nil {
+			t.Fatal(err)
+		}
+		wants(t, examine(), agent, "moved or removed under it", filepath.Join(dir, "lost"))
+		if err := os.Rename(filepath.Join(dir, "moved"), filepath.Join(dir, "lost")); err != nil {
+			t.Fatal(err)
+		}
+		old.phases(providers.PhaseStop)
+		if err := os.Rename(filepath.Join(dir, "lost"), filepath.Join(dir, "moved")); err != nil {
+			t.Fatal(err)
+		}
+		if err := examine(); err != nil {
+			t.Errorf("nothing is in the way, and %v", err)
 		}
 	})
 	t.Run("half installed", func(t *testing.T) {
