@@ -36,6 +36,31 @@ func failedGroups(plan *planner.Plan, live *providers.Live) hcl.Diagnostics {
 	return diags
 }
 
+// downNodes warns of nodes that the others hold for down although they are as the
+// definition says, with an agent that answers: such as one whose network is cut.
+// The plan has nothing to do about them, and the cluster lacks them all the same.
+func downNodes(plan *planner.Plan, live *providers.Live) hcl.Diagnostics {
+	if plan == nil || live == nil || plan.Mode == planner.ModeDestroy {
+		return nil
+	}
+	fine := map[addr.Address]bool{}
+	for i := range plan.Changes {
+		fine[plan.Changes[i].Address] = plan.Changes[i].Action() == "no-op"
+	}
+	for _, u := range plan.Unreachable { // is told already
+		fine[u.Address] = false
+	}
+	var diags hcl.Diagnostics
+	for _, m := range live.Members {
+		if m.Node != spec.NodeDown || !fine[m.Spec.Addr] {
+			continue
+		}
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: fmt.Sprintf("%s is down", m.Spec.Addr),
+			Detail: "Its agent runs, but the other nodes don't hear it: it has no part in quorum, and no group runs there. An apply can't change that. See whether the network between the nodes is cut."})
+	}
+	return diags
+}
+
 // notThere finds addresses of --replace that neither the definition nor the
 // state has: one that is mistyped must not pass for one that needs nothing.
 func notThere(plan *planner.Plan, replace []addr.Address) hcl.Diagnostics {

@@ -197,6 +197,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	p.Diags = append(p.Diags, notThere(plan, o.Replace)...)
 	p.Diags = append(p.Diags, s.deleted(plan, o)...)
 	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
+	p.Diags = append(p.Diags, downNodes(plan, in.World.Live)...)
 	if p.Diags.HasErrors() {
 		plan.Errored, plan.Applyable = true, false // not all of them are the planner's
 		err := error(&view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()})

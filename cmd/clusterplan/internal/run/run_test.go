@@ -199,6 +199,29 @@ func TestFailedGroups(t *testing.T) {
 	}
 }
 
+// A plan with nothing to do says so of nodes that the cluster lacks, unless it
+// starts them or could not see them.
+func TestDownNodes(t *testing.T) {
+	live, plan := &providers.Live{}, &planner.Plan{}
+	for _, c := range []struct {
+		name, state string
+		actions     []string
+	}{{"up", spec.NodeUp, planner.ActionNoOp}, {"cut", spec.NodeDown, planner.ActionNoOp}, {"dead", spec.NodeDown, planner.ActionUpdate}, {"unseen", spec.NodeDown, planner.ActionNoOp}, {"foreign", spec.NodeDown, nil}} {
+		a := addr.Address{Type: addr.TypeNode, Name: c.name}
+		live.Members = append(live.Members, providers.LiveMember{Spec: spec.Node{Name: c.name, Addr: a}, Node: c.state})
+		if c.actions != nil {
+			plan.Changes = append(plan.Changes, planner.Change{Address: a, Actions: c.actions})
+		}
+	}
+	plan.Unreachable = []planner.Unreachable{{Address: addr.Address{Type: addr.TypeNode, Name: "unseen"}}}
+	if diags := downNodes(plan, live); len(diags) != 1 || diags.HasErrors() || diags[0].Summary != "node.cut is down" {
+		t.Errorf("%v", diags)
+	}
+	if diags := downNodes(plan, nil); diags != nil {
+		t.Errorf("nothing was seen: %v", diags)
+	}
+}
+
 // What simulate takes for granted of a cluster that it doesn't see whole, it says.
 func TestDimly(t *testing.T) {
 	for want, world := range map[string]*planner.World{
