@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -62,14 +63,30 @@ func (d *Definition) fenceMachines() {
 // fencesMachines tells whether a provider says how agents have machines turned off.
 func fencesMachines(p Provider) bool { return p.Config.Type().HasAttribute(addr.TypeFence) }
 
-// machineOf is the one machine that a node stands on; nil: none, or it can't be told.
+// machineOf is the one machine that a node runs on, by its address or SSH host; nil:
+// none, or it can't be told. What else it says of a machine doesn't put it there: a
+// fence would turn that one off, and take the node for off.
 func (d *Definition) machineOf(in *instance) *instance {
 	if in.block.kind != addr.TypeNode {
 		return nil
 	}
+	var edges []Edge
+	from := func(b *body, name string) {
+		for i := range b.attrs {
+			if a := &b.attrs[i]; a.Name == name && a.expr != nil && !a.expr.bad {
+				edges = append(edges, in.ev.exprEdges(a.expr, in)...)
+			}
+		}
+	}
+	from(in.block.body, "address")
+	for i := range in.block.body.blocks {
+		if n := &in.block.body.blocks[i]; n.Name == "ssh" && n.body != nil {
+			from(n.body, "host")
+		}
+	}
 	var m *instance
-	for _, e := range in.deps {
-		if e.To.Type != addr.TypeMachine || e.waits {
+	for _, e := range edges {
+		if e.To.Type != addr.TypeMachine {
 			continue
 		}
 		at := d.ev.byAddr.At(e.To)
@@ -105,7 +122,8 @@ func (f *machineFence) make() {
 			values[name] = unmarked.GetAttr(name).WithMarks(marks)
 		}
 	}
-	if _, ok := parameters[spec.FenceLibvirtURI]; !ok {
+	_, own := parameters[spec.FenceLibvirtURI]
+	if !own {
 		uri := config.GetAttr("uri")
 		parameters[spec.FenceLibvirtURI], values[spec.FenceLibvirtURI] = uri.AsString(), f.provider.Config.GetAttr("uri")
 	}
@@ -114,7 +132,8 @@ func (f *machineFence) make() {
 		where = decl.rng
 	}
 	at := addr.Address{Type: addr.TypeFence, Name: spec.FenceMachines}
-	if why := spec.NoHypervisorAccess(parameters); why != "" {
+	access := spec.HypervisorAccess{Parameters: parameters, Elsewhere: !own, Secret: schema.IsSensitive(values[spec.FenceLibvirtURI])}
+	if why := access.Lacks(); why != "" {
 		severity := hcl.DiagError
 		if !given {
 			severity = hcl.DiagWarning

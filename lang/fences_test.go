@@ -1,6 +1,7 @@
 package lang
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -33,6 +34,7 @@ node "n" {
 node "w" {
   votes      = 0
   provider   = local
+  labels     = { twin = machine.n["n1"].name }
   depends_on = [machine.n]
 }
 `
@@ -113,6 +115,9 @@ fence "late" {
 			t.Errorf("it is %#v, %v", got, diags)
 		}
 	})
+	reach := func(uri, more string) string {
+		return fmt.Sprintf("provider \"hypervisor\" {\n  fence {\n    uri = %q\n    %s\n  }\n}\n", uri, more)
+	}
 	for name, c := range map[string]struct {
 		text, want string
 		severity   hcl.DiagnosticSeverity
@@ -120,7 +125,18 @@ fence "late" {
 		"socket":          {"", "(n1, n2, n3): qemu:///system is a socket of the hypervisor", hcl.DiagWarning},
 		"explicit socket": {"provider \"hypervisor\" {\n  fence {\n    uri = \"qemu:///system\"\n  }\n}\n", "is a socket of the hypervisor", hcl.DiagError},
 		"no key":          {"provider \"hypervisor\" {\n  uri = \"qemu+ssh://root@h/system\"\n}\n", "the agents have no key to log in to h with", hcl.DiagWarning},
-		"no host key":     {"provider \"hypervisor\" {\n  uri = \"qemu+ssh://root@h/system?keyfile=/k\"\n}\n", "don't know the key of h's SSH server", hcl.DiagWarning},
+		"no host key":     {reach("qemu+ssh://root@h/system?keyfile=/k", ""), "don't know the key of h's SSH server", hcl.DiagError},
+		"own files":       {"provider \"hypervisor\" {\n  uri = \"qemu+ssh://root@h/system?keyfile=/k&known_hosts=/h\"\n}\n", "log in to h with (keyfile of the provider's uri is on the machine that plans)", hcl.DiagWarning},
+		"own known hosts": {"provider \"hypervisor\" {\n  uri = \"qemu+ssh://root@h/system?known_hosts=/h\"\n  fence {\n    private_key = \"sesame\"\n  }\n}\n", "(known_hosts of the provider's uri is on", hcl.DiagError},
+		"own pki":         {"provider \"hypervisor\" {\n  uri = \"qemu://h/system?pkipath=/p\"\n}\n", "(pkipath of the provider's uri is on", hcl.DiagWarning},
+		"files on nodes":  {reach("qemu+ssh://root@h/system?keyfile=/k&known_hosts=/h", ""), "", 0},
+		"half of the TLS": {reach("qemu://h/system?pkipath=/p", "certificate = \"c\""), "no authority for TLS with h", hcl.DiagError},
+		"password":        {reach("qemu+tcp://root:sesame@h/system", ""), "has a password in it", hcl.DiagError},
+		"password, torn":  {reach("qemu+tcp://root:sesame@h:x/system", ""), "is none of libvirt's", hcl.DiagError},
+		"other way":       {reach("qemu+libssh2://root@h/system", ""), "+libssh2 in the uri is not known", hcl.DiagError},
+		"no path":         {reach("qemu+tcp://h", ""), "has no path", hcl.DiagError},
+		"trusts any":      {reach("qemu+tls://h/system?no_verify=1", ""), "trust any host", hcl.DiagError},
+		"secret host":     {"variable \"at\" {\n  type = string\n  sensitive = true\n  default = \"qemu+ssh://root@sesame/system\"\n}\nprovider \"hypervisor\" {\n  fence {\n    uri = var.at\n  }\n}\n", "no key to log in to the hypervisor with", hcl.DiagError},
 		"no certificate":  {"provider \"hypervisor\" {\n  uri = \"qemu://h/system\"\n}\n", "no authority for TLS with h", hcl.DiagWarning},
 		"loopback":        {"provider \"hypervisor\" {\n  uri = \"qemu+tcp://127.0.0.1/system\"\n}\n", "is, inside a machine, that machine", hcl.DiagWarning},
 		"name taken":      {ssh + "fence \"machines\" {\n  agent = \"fence_x\"\n  nodes = [node.w]\n}\n", "Rename this one", hcl.DiagError},
@@ -136,7 +152,7 @@ fence "late" {
 				}
 				return
 			}
-			if len(diags) != 1 || diags[0].Severity != c.severity || !strings.Contains(diags[0].Detail, c.want) {
+			if len(diags) != 1 || diags[0].Severity != c.severity || !strings.Contains(diags[0].Detail, c.want) || strings.Contains(diags[0].Detail, "sesame") {
 				t.Fatalf("want %q: %v", c.want, diags)
 			}
 		})

@@ -34,34 +34,82 @@ func (c *checker) libvirtFence(f *Fence) {
 	}
 	if f.Parameters[FenceLibvirtURI] == "" {
 		c.add(f.Addr, "parameters", "No hypervisor", "The built-in agent libvirt needs the hypervisor as the nodes reach it. Write parameters = { uri = \"qemu+tls://HOST/system\" }.")
+	} else if _, _, why := libvirtURI(f.Parameters[FenceLibvirtURI]); why != "" {
+		c.add(f.Addr, "parameters", "Hypervisor that no agent could reach", "The built-in agent libvirt could not use its uri: %s.", why)
 	}
 }
 
-// NoHypervisorAccess says why agents that run inside the machines of a hypervisor
-// could not have its libvirtd turn machines off with these parameters of the agent
-// libvirt, as far as these tell; "": they could.
-func NoHypervisorAccess(parameters map[string]string) string {
-	text := parameters[FenceLibvirtURI]
+// libvirtURI reads a URI of libvirt's that names a host; why: no agent could use it,
+// whatever else it is given. What it says shows nothing of the URI, which may be a
+// secret.
+func libvirtURI(text string) (u *url.URL, transport, why string) {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "" {
-		return fmt.Sprintf("%q is no URI of libvirt's", text)
+	if err != nil || u.Scheme == "" || u.Opaque != "" {
+		return nil, "", "the uri is none of libvirt's (write for example qemu+tls://10.88.0.1/system)"
+	}
+	_, transport, _ = strings.Cut(u.Scheme, "+")
+	_, secret := u.User.Password()
+	unchecked := u.Query().Get("no_verify")
+	switch {
+	case secret:
+		return u, transport, "the uri has a password in it, which nothing logs in with (give a key)"
+	case u.Path == "":
+		return u, transport, "the uri has no path (write for example qemu+tls://10.88.0.1/system)"
+	case !slices.Contains([]string{"", "unix", "ssh", "tls", "tcp"}, transport):
+		return u, transport, fmt.Sprintf("+%s in the uri is not known: there are +ssh, +tls and +tcp", transport)
+	case (transport == "ssh" || transport == "tls" || transport == "tcp") && u.Host == "", transport == "unix" && u.Host != "":
+		return u, transport, "the uri has +ssh, +tls or +tcp without a host, or a host without one of them"
+	case unchecked != "" && unchecked != "0":
+		return u, transport, "no_verify in the uri would trust any host"
+	}
+	return u, transport, ""
+}
+
+// HypervisorAccess is how the agents inside machines are to reach their hypervisor.
+type HypervisorAccess struct {
+	Parameters map[string]string // of the agent libvirt
+	// Elsewhere: files that the URI names are of the machine that plans, and not of
+	// the agents.
+	Elsewhere bool
+	Secret    bool // the URI is not to be shown
+}
+
+// Lacks says why agents that run inside the machines of a hypervisor could not have
+// its libvirtd turn machines off, as far as the parameters tell; "": they could.
+func (h *HypervisorAccess) Lacks() string {
+	u, transport, why := libvirtURI(h.Parameters[FenceLibvirtURI])
+	if why != "" {
+		return why
+	}
+	host, shown := u.Hostname(), u.Redacted()
+	if h.Secret {
+		host, shown = "the hypervisor", "the uri"
 	}
 	if u.Host == "" {
-		return fmt.Sprintf("%s is a socket of the hypervisor, which the agents, inside its machines, can't open", text)
+		return fmt.Sprintf("%s is a socket of the hypervisor, which the agents, inside its machines, can't open", shown)
 	}
-	host := u.Hostname()
-	if a, err := netip.ParseAddr(host); host == "localhost" || err == nil && a.IsLoopback() {
-		return fmt.Sprintf("%s of %s is, inside a machine, that machine", host, u.Redacted())
+	if a, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && (a.IsLoopback() || a.IsUnspecified()) {
+		return fmt.Sprintf("%s of %s is, inside a machine, that machine", host, shown)
 	}
-	_, transport, _ := strings.Cut(u.Scheme, "+")
-	q, has := u.Query(), func(name string) bool { return parameters[name] != "" }
+	has := func(name string) bool { return h.Parameters[name] != "" }
+	elsewhere := ""
+	file := func(name string) bool {
+		if u.Query().Get(name) == "" {
+			return false
+		}
+		if h.Elsewhere {
+			elsewhere = fmt.Sprintf(" (%s of the provider's uri is on the machine that plans)", name)
+		}
+		return !h.Elsewhere
+	}
+	texts := has(FenceLibvirtKey) && has(FenceLibvirtCert) && has(FenceLibvirtCA)
 	switch {
-	case transport == "ssh" && !has(FenceLibvirtKey) && q.Get("keyfile") == "":
-		return fmt.Sprintf("the agents have no key to log in to %s with", host)
-	case transport == "ssh" && !has(FenceLibvirtHostKey) && q.Get("known_hosts") == "":
-		return fmt.Sprintf("the agents don't know the key of %s's SSH server, and host keys are always checked", host)
-	case (transport == "tls" || transport == "") && q.Get("pkipath") == "" && !(has(FenceLibvirtKey) && has(FenceLibvirtCert) && has(FenceLibvirtCA)):
-		return fmt.Sprintf("the agents have no key, no certificate or no authority for TLS with %s", host)
+	case transport == "ssh" && !has(FenceLibvirtKey) && !file("keyfile"):
+		return fmt.Sprintf("the agents have no key to log in to %s with%s", host, elsewhere)
+	case transport == "ssh" && !has(FenceLibvirtHostKey) && !file("known_hosts"):
+		return fmt.Sprintf("the agents don't know the key of %s's SSH server, and host keys are always checked%s", host, elsewhere)
+	case (transport == "tls" || transport == "") && !texts && (has(FenceLibvirtCert) || has(FenceLibvirtCA) || !file("pkipath")):
+		return fmt.Sprintf("the agents have no key, no certificate or no authority for TLS with %s%s", host, elsewhere)
 	}
 	return ""
 }
