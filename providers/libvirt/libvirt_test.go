@@ -162,6 +162,13 @@ func TestConformance(t *testing.T) {
 
 		w.apply(addr.TypeMachine, "m", "00000000000000a1", m, cty.NilVal)
 		w.apply(addr.TypeVolume, "data", "00000000000000d1", made, cty.NilVal)
+		// One that went after a plan to grow it is not made again, empty, by that plan.
+		if _, err := w.try(t.Context(), addr.TypeVolume, "data", "00000000000000d1", made, object(p, addr.TypeVolume, "data", map[string]cty.Value{"size": str("128MiB")})); err == nil || !strings.Contains(err.Error(), "a new one would be empty") {
+			t.Fatalf("to grow a volume that is gone gives %v", err)
+		}
+		if o := w.read(addr.TypeVolume, "data", "00000000000000d1", made); o != nil {
+			t.Fatalf("what was to grow a volume has made %+v", o)
+		}
 		if o := w.read(addr.TypeMachine, "m", "00000000000000a1", nil); o != nil {
 			t.Fatalf("after its delete there is %+v", o)
 		}

@@ -25,6 +25,11 @@ func (p *Provider) applyVolume(ctx context.Context, req providers.ApplyRequest) 
 		return nil, fmt.Errorf("volume %s is gone and was not made here; make it again, or remove its import", req.ID)
 	}
 	size := sizeOf(want.Size)
+	if req.Phase == providers.PhaseUpdate {
+		if err := p.stillThere(ctx, want.Name, req.ID, cmp.Or(want.Pool, p.pool)); err != nil {
+			return nil, err
+		}
+	}
 	if !foreignID(req.ID) {
 		if _, err := p.disk(ctx, diskRequest{
 			pool: cmp.Or(want.Pool, p.pool), name: fileOf(want.Name, req.ID, volumeFile), mark: fileOf(want.Name, req.ID, uploadFile),
@@ -53,6 +58,21 @@ func (p *Provider) applyVolume(ctx context.Context, req providers.ApplyRequest) 
 		return nil, err
 	}
 	return p.readVolume(ctx, req.ID, req.Planned)
+}
+
+// stillThere refuses to change a volume that went after the plan was made: what would
+// be made in its place is empty, and no plan has said so.
+func (p *Provider) stillThere(ctx context.Context, name, id, pool string) error {
+	return p.conn.Do(ctx, "look for volume "+name, func(l *libvirt.Libvirt) error {
+		vol, _, err := findVolume(l, id)
+		if err != nil || vol != nil {
+			return err
+		}
+		if err := asleep(l, pool); err != nil {
+			return err
+		}
+		return fmt.Errorf("volume %s was there when the plan was made and is gone from pool %s: a new one would be empty; look where it went (is the pool's file system mounted?), or plan again to have it made anew", name, pool)
+	})
 }
 
 // diskRequest asks for a volume.
