@@ -207,3 +207,23 @@ func TestHungAgentsHoldNoLookUp(t *testing.T) {
 	}
 	p.Close() // and the end of the run does not wait either
 }
+
+// Another cluster under the same run has an authority of its own: what is kept to ask
+// the first one with is no good for it.
+func TestAnotherClusterIsAskedAnew(t *testing.T) {
+	f, next := newFake(t, "n1"), newFake(t, "n1")
+	f.up()
+	next.up()
+	next.db.conf.Revision = 8
+	p := f.provider()
+	defer p.Close()
+	if live, err := p.Live(t.Context()); err != nil || live.Revision != 7 {
+		t.Fatalf("%+v, %v", live, err)
+	}
+	f.identity = next.identity
+	f.dir.Remove(f.nodes[0].id)
+	f.dir.Put(next.dir.All()[0])
+	if live, err := p.Live(t.Context()); err != nil || live.Revision != 8 {
+		t.Errorf("the other cluster: %+v, %v", live, err)
+	}
+}

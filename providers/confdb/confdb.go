@@ -46,6 +46,7 @@ type Provider struct {
 	client *client.Client
 	asked  []string       // endpoints of client
 	minted time.Time      // client's certificate
+	of     string         // client's cluster, by its id
 	rank   map[string]int // by node id: 0 has quorum, 1 answers, 2 is silent, as last asked
 	cached *database
 	stale  bool            // something was written since
@@ -147,12 +148,12 @@ func (p *Provider) api() (*client.Client, error) {
 	for _, e := range nodes {
 		endpoints = append(endpoints, e.Endpoint)
 	}
-	if p.client != nil && slices.Equal(p.asked, endpoints) && time.Since(p.minted) < pki.ClientLife/2 {
-		return p.client, nil
-	}
-	if p.client != nil && time.Since(p.minted) < pki.ClientLife/2 {
-		p.client = p.client.With(endpoints, p.under)
-		p.asked = endpoints
+	// Another cluster's client has its keys and connections, and none of this one's.
+	if p.client != nil && p.of == identity.ID && time.Since(p.minted) < pki.ClientLife/2 {
+		if !slices.Equal(p.asked, endpoints) {
+			p.client = p.client.With(endpoints, p.under)
+			p.asked = endpoints
+		}
 		return p.client, nil
 	}
 	cert, err := identity.ClientCert("clusterplan", client.RoleAdmin, pki.ClientLife)
@@ -170,7 +171,7 @@ func (p *Provider) api() (*client.Client, error) {
 	// An older client goes on for the calls that use it; its idle connections
 	// close by themselves.
 	p.client = client.New(client.Options{Endpoints: endpoints, TLS: conf, Dial: p.env.Nodes.Dial, Author: author(), Patience: patience, Change: p.under})
-	p.asked, p.minted = endpoints, time.Now()
+	p.asked, p.minted, p.of = endpoints, time.Now(), identity.ID
 	return p.client, nil
 }
 
