@@ -400,17 +400,45 @@ func TestTinyHost(t *testing.T) {
 	}
 }
 
+func needBash(t *testing.T) {
+	t.Helper()
+	if passwd, _ := os.ReadFile("/etc/passwd"); !regexp.MustCompile(`(?m)^root:.*/bash$`).Match(passwd) {
+		t.Skip("root's shell is not bash: it reads no file before a command")
+	}
+}
+
+// What the login shell's start files print is no part of what commands print: a
+// file that is there would be read with it, or thought not to be there.
+func TestShellThatTalks(t *testing.T) {
+	needBash(t)
+	s := startSSHD(t)
+	c := connect(t, s.config())
+	write(t, s.dir+"/.bashrc", "echo Welcome; printf 'to this host'; echo 'and mind the step' >&2\n")
+	ctx := context.Background()
+	r, err := c.Run(ctx, Command{Argv: []string{"sh", "-c", "cat; echo bad >&2"}, Stdin: strings.NewReader("own input")})
+	must(t, err)
+	if string(r.Stdout) != "own input" || string(r.Stderr) != "bad\n" {
+		t.Errorf("%q, %q", r.Stdout, r.Stderr)
+	}
+	name := s.dir + "/a file 'of \" its own"
+	must(t, c.Put(ctx, name, strings.NewReader("data"), 4, PutOptions{Mode: 0o600}))
+	if data, err := c.ReadFile(ctx, name); err != nil || string(data) != "data" {
+		t.Errorf("%q, %v", data, err)
+	}
+	write(t, s.dir+"/.bashrc", "echo closed for the holidays; exit\n")
+	_, err = c.Output(ctx, Command{Argv: []string{"true"}})
+	wants(t, err, nil, "the host does not run commands for root", "closed for the holidays")
+}
+
 // A login shell that never comes to the command is told, and not waited for.
 func TestShellThatWaits(t *testing.T) {
+	needBash(t)
 	s := startSSHD(t)
 	c := open(t, newPool(t, Options{}), s.config())
 	write(t, s.dir+"/.bashrc", "sleep 1000\n")
 	old := beginsWithin
 	defer func() { beginsWithin = old }()
 	beginsWithin = time.Second
-	if passwd, _ := os.ReadFile("/etc/passwd"); !regexp.MustCompile(`(?m)^root:.*/bash$`).Match(passwd) {
-		t.Skip("root's shell is not bash: it reads no file before a command")
-	}
 	_, err := c.Output(t.Context(), Command{Argv: []string{"true"}})
 	wants(t, err, ErrUnreachable, "the login shell of root did not begin true within 1s", "~/.bashrc")
 }

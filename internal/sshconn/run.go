@@ -172,6 +172,7 @@ type process struct {
 	s    *session
 	cmd  Command
 	out  *bounded
+	own  *begun
 	errs *bounded
 	gate *gate
 
@@ -198,10 +199,11 @@ func (p *process) run(ctx context.Context, line string) (Result, error) {
 		return Result{}, p.lost(err)
 	}
 	p.gate.stdin = stdin
-	p.s.Stdout, p.s.Stderr = p.out, p.gate
+	p.own = &begun{mark: []byte(p.gate.mark + "\n"), to: p.out}
 	if p.cmd.Stdout != nil {
-		p.s.Stdout = p.cmd.Stdout
+		p.own.to = p.cmd.Stdout
 	}
+	p.s.Stdout, p.s.Stderr = p.own, p.gate
 	started := make(chan error, 1)
 	go func() { started <- p.s.Start(line) }()
 	select {
@@ -278,7 +280,7 @@ func (p *process) result(err error) (Result, error) {
 		return r, p.c.fail(nil, *read, "", "read the input of %s", p.cmd.Argv[0])
 	}
 	if (err == nil || errors.As(err, &exit)) && !p.gate.opened() {
-		said := cmp.Or(p.gate.said(), strings.TrimSpace(string(r.Stdout)), "it says nothing")
+		said := cmp.Or(p.gate.said(), strings.TrimSpace(string(p.own.before)), "it says nothing")
 		return r, p.c.fail(nil, errors.New(said), fmt.Sprintf("Give %s a login shell, and look for ForceCommand in its sshd_config and command= in authorized_keys", p.c.t.user),
 			"the host does not run commands for %s", p.c.t.user)
 	}
@@ -356,9 +358,38 @@ func (b *bounded) Bytes() []byte {
 	return bytes.Clone(b.buf.Bytes())
 }
 
+// begun passes on a command's own output: what the login shell's start files print
+// before it (~/.bashrc of bash, for one) is no part of it.
+type begun struct {
+	mark   []byte
+	to     io.Writer
+	before []byte
+	is     bool
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	if b.is {
+		return b.to.Write(p)
+	}
+	b.before = append(b.before, p...)
+	if at := bytes.Index(b.before, b.mark); at >= 0 {
+		rest := b.before[at+len(b.mark):]
+		b.is, b.before = true, nil
+		if len(rest) > 0 {
+			if _, err := b.to.Write(rest); err != nil {
+				return 0, err
+			}
+		}
+	} else if len(b.before) > keepStderr {
+		b.before = slices.Clone(b.before[len(b.before)-keepStderr/2:])
+	}
+	return len(p), nil
+}
+
 // gate stands before a command. It tells its process number, answers sudo's
 // question for the password, and opens when the command itself begins, so that the
-// password never becomes the command's input nor its input the password.
+// password never becomes the command's input nor its input the password. The mark
+// on standard output is begun's.
 type gate struct {
 	sudo     bool
 	password string
@@ -395,7 +426,7 @@ func (g *gate) line(command string) string {
 	case g.sudo:
 		how = "sudo -n -- "
 	}
-	return how + "sh -c " + quote(`echo "$0!$$" >&2; exec "$@"`) + " " + g.mark + " " + command
+	return how + "sh -c " + quote(`echo "$0"; echo "$0!$$" >&2; exec "$@"`) + " " + g.mark + " " + command
 }
 
 // Write gets standard error.
