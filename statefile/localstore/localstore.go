@@ -281,8 +281,8 @@ func (s *Store) readSnapshot(j *statefile.Journal) (st *statefile.State, format 
 	if errors.Is(err, fs.ErrNotExist) {
 		fresh := len(j.Entries) == 0 || j.Entries[0].Begin != nil && j.Entries[0].Begin.Serial == 0
 		if _, err := os.Stat(s.backup()); err == nil || !fresh {
-			return nil, "", false, fmt.Errorf("state %s: %w: it is missing, though there was one (%s). Copy the backup over it, or move backup and journal away to begin anew",
-				s.path, statefile.ErrDamaged, s.describe(s.backup()))
+			return nil, "", false, fmt.Errorf("state %s: %w: it is missing, though there was one (%s). To go back to the backup: cp %s %s. To begin anew, take down what it knew, and then move backup and journal away",
+				s.path, statefile.ErrDamaged, s.describe(s.backup()), s.backup(), s.path)
 		}
 		st = new(statefile.State)
 		if len(j.Entries) > 0 {

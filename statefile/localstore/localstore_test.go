@@ -388,7 +388,7 @@ func TestBadFiles(t *testing.T) {
 			do(t, os.WriteFile(path, []byte("{}"), 0o600), os.WriteFile(path+".backup", []byte("{"), 0o600))
 		}, statefile.ErrDamaged, []string{"state.json.backup: damaged in line 1"}},
 		{"newer", edit("", func(s string) string { return strings.Replace(s, `"1.3"`, `"9.0"`, 1) }), statefile.ErrNewer, []string{"9.0"}},
-		{"missing", func(t *testing.T, path string) { do(t, os.Remove(path)) }, statefile.ErrDamaged, []string{"it is missing, though there was one", "serial 1, 2 objects"}},
+		{"missing", func(t *testing.T, path string) { do(t, os.Remove(path)) }, statefile.ErrDamaged, []string{"it is missing, though there was one", "serial 1, 2 objects", "cp ", "To begin anew, take down what it knew"}},
 		{"another lineage", func(t *testing.T, path string) {
 			other := open(t, DefaultPath(t.TempDir()))
 			l := lock(t, other)

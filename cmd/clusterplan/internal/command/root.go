@@ -76,6 +76,9 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 	add(groupOther, a.labCommand(), a.agentCommand(), a.demoCommand(), a.schemaCommand(), a.lspCommand(), a.versionCommand(), completionCommand())
 	c.SetHelpCommandGroupID(groupOther)
 	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if strings.Contains(err.Error(), "unknown flag: --dir") && strings.Contains(cmd.Use, "[DIR") {
+			return hint(err, "The directory is an argument: %s DIR", cmd.CommandPath())
+		}
 		return hint(err, "See: %s --help", cmd.CommandPath())
 	})
 	return c
@@ -170,7 +173,8 @@ func (a *app) state(dir string) (*run.Session, error) {
 }
 
 // twoDashes lets long flags be written with one dash, as Terraform has it:
-// -out=FILE is --out=FILE. Arguments after -- are left alone.
+// -out=FILE is --out=FILE. Arguments after -- are left alone. A --version alone is
+// the command of that name, as everywhere.
 func twoDashes(root *cobra.Command, args []string) []string {
 	known := map[string]bool{"help": true, "version": true}
 	var learn func(c *cobra.Command)
@@ -192,6 +196,9 @@ func twoDashes(root *cobra.Command, args []string) []string {
 		if strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "--") && len(name) > 1 && known[name] {
 			out[i] = "-" + arg
 		}
+	}
+	if len(out) == 1 && out[0] == "--version" {
+		return []string{"version"}
 	}
 	return out
 }
