@@ -193,6 +193,41 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestLockInDoubt: where the answer to a lock was lost, and the next try is refused or
+// told nothing, the lock is given back, or the error names it.
+func TestLockInDoubt(t *testing.T) {
+	k := keys(t)
+	for _, c := range []struct {
+		next, unlock fault
+		stays        bool
+	}{{denied, sound, false}, {denied, denied, true}, {mute, sound, true}} {
+		srv := serve(t)
+		s := srv.open(t, k)
+		srv.set(func(method string, n int) fault {
+			switch {
+			case method == "LOCK" && n == 1:
+				return lost
+			case method == "LOCK":
+				return c.next
+			}
+			return c.unlock
+		})
+		_, err := s.Lock(t.Context(), statefile.LockRequest{Who: "ann@host", What: "apply"})
+		srv.set(nil)
+		if err == nil || (srv.lock != nil) != c.stays {
+			t.Fatalf("%v: %s, %v", c, srv.lock, err)
+		}
+		if c.stays {
+			if !strings.Contains(err.Error(), "force-unlock "+idOf(srv.lock)) {
+				t.Errorf("%v: the error does not say how to unlock: %v", c, err)
+			}
+			_, err := s.ForceUnlock(t.Context(), idOf(srv.lock))
+			do(t, err)
+		}
+		do(t, take(t, s).Release())
+	}
+}
+
 // TestLate: a write whose answer was lost comes about after later ones. It is seen
 // with the next, or before the lock is given back, and what was durable is there.
 func TestLate(t *testing.T) {

@@ -84,15 +84,21 @@ func (s *Store) raise(ctx context.Context, l *Lock) error {
 			if doubt && h.ID == l.info.ID { // an earlier try got it, and its answer was lost
 				return nil
 			}
-			return &statefile.LockedError{Path: s.Path(), Holder: *h}
-		case err == nil && !a.passing():
-			return fmt.Errorf("lock state %s: %w", s.Path(), a.refused())
+			held := error(&statefile.LockedError{Path: s.Path(), Holder: *h})
+			if doubt && h.ID == "" {
+				held = fmt.Errorf("%w; if the server gave it to this run, and the answer was lost: clusterplan force-unlock %s", held, l.info.ID)
+			}
+			return held
 		case err == nil:
 			err = a.refused()
 		}
+		final := a != nil && !a.passing()
+		if final && !doubt {
+			return fmt.Errorf("lock state %s: %w", s.Path(), err)
+		}
 		doubt = true
 		var stop error
-		if try < s.set.RetryMax {
+		if try < s.set.RetryMax && !final {
 			if stop = s.opts.pause(ctx, s.wait(try)); stop == nil {
 				continue
 			}

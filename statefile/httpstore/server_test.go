@@ -41,6 +41,8 @@ const (
 	delayed        // cut, and done much later
 	confused       // done, and 500
 	hang           // no answer at all; not done
+	denied         // 403, and nothing is done
+	mute           // done, and the answer's body is left out
 )
 
 const user, password = "ann", "secret"
@@ -75,6 +77,14 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	switch f {
 	case refuse:
 		w.WriteHeader(http.StatusInternalServerError)
+		return
+	case denied:
+		w.WriteHeader(http.StatusForbidden)
+		return
+	case mute:
+		rec := httptest.NewRecorder()
+		s.do(rec, r.Method, id, body)
+		w.WriteHeader(rec.Code)
 		return
 	case cut:
 		panic(http.ErrAbortHandler)
