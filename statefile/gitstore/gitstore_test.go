@@ -300,6 +300,42 @@ func TestDeclined(t *testing.T) {
 	}
 }
 
+// TestDeclinedInDoubt: a push is declined after one whose answer was lost, and which
+// comes about late: the error says how to break the lock that it takes.
+func TestDeclinedInDoubt(t *testing.T) {
+	k := keys(t)
+	for _, name := range []string{"hooks/pre-receive", ref + ".lock"} {
+		srv := serve(t)
+		s := srv.open(t, k)
+		do(t, take(t, s).Release())
+		stop := filepath.Join(srv.dir, name)
+		srv.set(func(kind string, n int) fault {
+			switch {
+			case kind == doWrite && n == 1:
+				return delayed
+			case kind == greetWrite && n == 2:
+				do(t, os.MkdirAll(filepath.Dir(stop), 0o755), os.WriteFile(stop, []byte("#!/bin/sh\nexit 1\n"), 0o755))
+			}
+			return sound
+		})
+		_, err := s.Lock(t.Context(), statefile.LockRequest{Who: "ann@host", What: "apply"})
+		srv.set(nil)
+		do(t, os.Remove(stop))
+		for _, late := range srv.late {
+			late()
+		}
+		after := srv.open(t, k)
+		now, failed := after.get(t.Context())
+		do(t, failed)
+		if err == nil || !strings.Contains(err.Error(), "does not take the push") || now.lock == nil {
+			t.Fatalf("%s: %v, %v", name, err, now.lock)
+		}
+		if !strings.Contains(err.Error(), "force-unlock "+now.lock.ID) {
+			t.Errorf("%s: the error does not say how to unlock: %v", name, err)
+		}
+	}
+}
+
 // TestGivenUp: a server that does not answer is waited for no longer than somebody
 // wants to, nor than the store's patience; what may be locked is given back.
 func TestGivenUp(t *testing.T) {

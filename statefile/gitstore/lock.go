@@ -77,10 +77,6 @@ func (l *Lock) holds(t *tip, on *remote.Loaded) *Lock {
 // takeBack gives a lock back that a push on top of t may have taken, or may still
 // take: where that is not sure to be over, err says how to break it.
 func (s *Store) takeBack(ctx context.Context, id string, t *tip, err error) error {
-	var no *declined
-	if errors.As(err, &no) {
-		return err // it did not
-	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	broken, failed := s.unlock(end, id, "give the lock back")

@@ -247,6 +247,7 @@ func (s *Store) send(ctx context.Context, old plumbing.Hash, c *change) error {
 		}
 		req.Progress = &words
 	}
+	before := c.sent
 	c.sent = true
 	report, err := session.ReceivePack(ctx, req)
 	if err != nil && report != nil && report.Error() != nil {
@@ -254,6 +255,7 @@ func (s *Store) send(ctx context.Context, old plumbing.Hash, c *change) error {
 		if report.UnpackStatus == "ok" && len(report.CommandStatuses) > 0 {
 			status = report.CommandStatuses[0].Status // of the one command that was sent
 		}
+		c.sent = before // this one is over
 		return &declined{gitremote.Line(status), gitremote.Line(string(words.text))}
 	}
 	if err == nil && report == nil {
