@@ -63,10 +63,11 @@ func (o *orderer) sortRolls() {
 	for _, u := range slices.Concat(o.ups, o.joins, o.early) {
 		t.play(u)
 	}
+	wait := true
 	turn := func(u *Unit) int {
 		v := t.voters[u.Key.Addr]
 		switch {
-		case t.silent[u.Key.Addr] && (v == nil || u.gives > 0):
+		case t.silent[u.Key.Addr] && (v == nil || u.gives > 0 || wait && stops(u)):
 			return 4 // it won't come back, and that ends the rolling
 		case v == nil && u.gives > 0, v != nil && !v.up && u.gives == 0:
 			return 0 // a vote more, or one less that only counts against the others
@@ -77,7 +78,13 @@ func (o *orderer) sortRolls() {
 		}
 		return 2
 	}
-	slices.SortStableFunc(o.rolls, func(a, b *Unit) int { return turn(a) - turn(b) })
+	sort := func() {
+		slices.SortStableFunc(o.rolls, func(a, b *Unit) int { return turn(a) - turn(b) })
+	}
+	if sort(); o.loses() {
+		wait = false // its vote, which only counts against the others, has to go first
+		sort()
+	}
 }
 
 // batches says which nodes are taken out together: never more at once than

@@ -40,6 +40,31 @@ func TestNodeOutOfReachHoldsNobodyUp(t *testing.T) {
 	l.settled(def)
 }
 
+// The same where that node has a vote, which it is to give up.
+func TestNodeOutOfReachThatGivesItsVoteHoldsNobodyUp(t *testing.T) {
+	l := newLab(t)
+	src := threeNodes + "node \"n4\" { provider = local }\nnode \"n5\" { provider = local }\n" + twoGroups
+	l.must(l.load(src), "")
+	l.host("n1").Lost = true
+	l.world.Program = "p2"
+	def := l.load(strings.Replace(src, `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  votes = 0\n}", 1))
+	res, p, err := l.apply(def, "")
+	if err != nil || p.Errored {
+		t.Fatal(err, p.Diagnostics)
+	}
+	if len(res.Failed) != 1 || res.Failed[0].Addr.Name != "n1" || len(res.Skipped) != 0 {
+		t.Errorf("failed %v, skipped %v", res.Failed, res.Skipped)
+	}
+	for _, n := range []string{"n2", "n3", "n4", "n5"} {
+		if l.host(n).Program != "p2" {
+			t.Errorf("%s has the old program", n)
+		}
+	}
+	l.host("n1").Lost = false
+	l.must(def, "")
+	l.settled(def)
+}
+
 // A node fails again as soon as it is back with its new program: the next one could
 // not stop, so its groups are not sent away either.
 func TestNoDrainBeforeWhatIsRefused(t *testing.T) {
