@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -159,7 +160,7 @@ func (r *runner) ended(u *planner.Unit, err error) {
 // the plan said. Before the leader goes they have to have run for a takeover wait as well: until then a
 // new leader gives them no lease, for it can't know that nothing runs of their
 // former life, and groups that came meanwhile would stop. One that does not come
-// keeps nobody back for longer than QuorumWait.
+// keeps nobody back for longer than QuorumWait, nor the next ones once more.
 func (r *runner) awaitStarted(ctx context.Context, j *job) error {
 	if r.work.Destroy || r.work.First || !r.hasLive() {
 		return nil
@@ -178,18 +179,28 @@ func (r *runner) awaitStarted(ctx context.Context, j *job) error {
 	if len(started) == 0 {
 		return nil
 	}
+	var down []string // ids
 	for deadline := r.now().Add(r.cfg.QuorumWait); r.now().Before(deadline); {
 		var world planner.World
 		refresh.Live(ctx, r.cfg.Providers, &world)
-		if world.Live != nil && world.Live.Quorum && !slices.ContainsFunc(world.Live.Members, func(m providers.LiveMember) bool {
-			return started[m.Spec.ID] && m.Node == spec.NodeDown
-		}) && (world.Live.Leader != j.id || r.now().Sub(newest) > longestTakeover(world.Live)) {
+		down = nil
+		if world.Live != nil && world.Live.Quorum {
+			for _, m := range world.Live.Members {
+				if started[m.Spec.ID] && m.Node == spec.NodeDown {
+					down = append(down, m.Spec.ID)
+				}
+			}
+		}
+		if world.Live != nil && world.Live.Quorum && len(down) == 0 && (world.Live.Leader != j.id || r.now().Sub(newest) > longestTakeover(world.Live)) {
 			return nil
 		}
 		if !sleep(ctx, r.cfg.Poll) {
 			return ctx.Err()
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.ran, func(a addr.Address, _ time.Time) bool { return slices.Contains(down, r.ids[a]) })
 	return nil
 }
 

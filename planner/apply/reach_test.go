@@ -4,7 +4,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
 	"github.com/clusterplan/clusterplan/providers"
 )
@@ -63,6 +66,33 @@ func TestNodeOutOfReachThatGivesItsVoteHoldsNobodyUp(t *testing.T) {
 	l.host("n1").Lost = false
 	l.must(def, "")
 	l.settled(def)
+}
+
+// A node that was down ends again right after its start. The others wait for it once
+// before they are drained, and not each of them anew.
+func TestOneWaitForWhoDoesNotComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		def := l.load(threeNodes + "node \"n4\" { provider = local }\nnode \"n5\" { provider = local }\n" + twoGroups)
+		l.must(def, "")
+		l.host("n5").Running = false
+		l.world.Program = "p2"
+		l.world.FailAfter = func(c plannertest.Call) error {
+			if c.Phase == providers.PhaseStart && c.Addr.Name == "n5" {
+				l.world.Hosts[c.ID].Running = false
+			}
+			return nil
+		}
+		l.conf = func(c *apply.Config) { c.QuorumWait, c.Poll = 0, 0 } // as the command has it
+		began := time.Now()
+		res, p, err := l.apply(def, "")
+		if err != nil || len(res.Failed) != 0 {
+			t.Fatal(err, p.Diagnostics, res)
+		}
+		if took := time.Since(began); took < time.Minute || took > 61*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 // A node fails again as soon as it is back with its new program: the next one could
