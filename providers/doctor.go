@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -262,27 +263,38 @@ func (p *Nodes) architecture(ctx context.Context, host Host, add func(check, lev
 	add("architecture", LevelOK, cmp.Or(arch, runtime.GOARCH), "")
 }
 
+// sameEndpoint compares, however an address is written.
+func sameEndpoint(a, b string) bool {
+	if a == b {
+		return true
+	}
+	at, err := netip.ParseAddrPort(a)
+	other, otherErr := netip.ParseAddrPort(b)
+	return err == nil && otherErr == nil && at == other
+}
+
 // examinePort tells whether a node's agent has its port, or could have it.
 func (p *Nodes) examinePort(ctx context.Context, x examinee, add func(check, level, what, advice string)) {
-	endpoint := x.node.Endpoint
+	now := x.node.Endpoint
 	if x.site.conf != nil {
-		endpoint = cmp.Or(x.site.conf.Address, endpoint)
+		now = cmp.Or(x.site.conf.Address, now)
 	}
-	if endpoint == "" {
-		switch host, port, err := listenAddress(x.node); {
-		case err != nil:
-			add("port", LevelFail, err.Error(), "")
-			return
-		case host != "" && port != 0:
-			endpoint = joinPort(host, port)
-		case host != "" && p.hosts.FirstPort == p.hosts.LastPort:
-			endpoint = joinPort(host, p.hosts.FirstPort)
-		}
+	host, port, err := listenAddress(x.node)
+	if err != nil {
+		add("port", LevelFail, err.Error(), "")
+		return
+	}
+	endpoint := now
+	switch host = cmp.Or(host, hostOf(now)); {
+	case host != "" && port != 0: // where the definition moves it, the new one
+		endpoint = joinPort(host, port)
+	case host != "" && now == "" && p.hosts.FirstPort == p.hosts.LastPort:
+		endpoint = joinPort(host, p.hosts.FirstPort)
 	}
 	if endpoint == "" {
 		return // chosen among free ones when it is made
 	}
-	if x.ID != "" { // also where its directory is gone under it
+	if x.ID != "" && (now == "" || sameEndpoint(endpoint, now)) { // also where its directory is gone under it
 		pid, err := x.site.host.Alive(ctx, x.site.dir)
 		if err == nil && pid > 0 {
 			add("port", LevelOK, fmt.Sprintf("%s: the agent of %s has it", endpoint, x.Addr), "")

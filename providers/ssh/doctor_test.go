@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -76,6 +78,37 @@ func TestExamine(t *testing.T) {
 			t.Logf("%+v", f)
 		}
 	}
+	w.nothingLeft()
+}
+
+// A node whose port is to be another one stops for it: that the new one is taken is
+// told before. Its own port is its own.
+func TestExamineAnotherPort(t *testing.T) {
+	w := newWorld(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	n := &node{world: w, p: w.provider(nil), name: "n1", id: pki.NewID(),
+		config: nodeValue("n1", map[string]cty.Value{"address": cty.StringVal(fmt.Sprintf("127.0.0.1:%d", port(t)))})}
+	n.phases(n.plan().Phases...)
+	look := func(level, text string) {
+		t.Helper()
+		found := n.p.Examine(t.Context(), providers.Examination{Objects: []providers.Examinee{{Addr: n.addr(), ID: n.id, Prior: n.prior, Config: n.config}}})
+		if !slices.ContainsFunc(found, func(f providers.Finding) bool {
+			return f.Check == "port" && f.Level == level && strings.Contains(f.Found, text)
+		}) {
+			t.Errorf("no port %s %q: %+v", level, text, found)
+		}
+	}
+	look(providers.LevelOK, "the agent of node.n1 has it")
+	n.config = nodeValue("n1", map[string]cty.Value{"address": cty.StringVal(taken.Addr().String())})
+	look(providers.LevelFail, taken.Addr().String()+" is taken by another program")
+	n.config = nodeValue("n1", map[string]cty.Value{"address": cty.StringVal(fmt.Sprintf("127.0.0.1:%d", port(t)))})
+	look(providers.LevelOK, "is free")
+	n.config = cty.NilVal
+	n.phases(n.plan().Phases...)
 	w.nothingLeft()
 }
 
