@@ -88,14 +88,23 @@ type nodeRig struct {
 	done                    chan struct{}
 }
 
+// given are the ports that freePort has told: the kernel may give one again before
+// the agent that it is for listens there.
+var given sync.Map
+
 func freePort(t *testing.T, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := l.Addr().String()
+		l.Close()
+		if _, again := given.LoadOrStore(address, true); !again {
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func newRig(t *testing.T, n int) *clusterRig {
