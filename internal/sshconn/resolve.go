@@ -90,12 +90,25 @@ func (s *settings) number(key string) int {
 	return n
 }
 
+// homeDir is what ~ stands for: $HOME, as in the shell and in all else that a
+// definition names, so that the two halves of a key are looked for in one place.
+func homeDir() (string, error) {
+	if home, err := os.UserHomeDir(); err == nil {
+		return home, nil
+	}
+	me, err := user.Current()
+	if err != nil {
+		return "", err
+	}
+	return me.HomeDir, nil
+}
+
 func (p *Pool) settings(cfg Config) (*settings, error) {
 	s := &settings{alias: cfg.Host}
 	if cfg.SSHConfigFile == "none" {
 		return s, nil
 	}
-	home, err := os.UserHomeDir()
+	home, err := homeDir()
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +147,10 @@ func (p *Pool) resolve(cfg Config, depth int) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
+	home, err := homeDir()
+	if err != nil {
+		return nil, err
+	}
 	t := &target{alias: cfg.Host, host: cfg.Host, hostKey: strings.TrimSpace(cfg.HostKey), acceptNew: cfg.AcceptNew, sudo: cfg.Sudo}
 	if name := s.get("HostName"); name != "" {
 		t.host = expand(name, map[byte]string{'h': cfg.Host})
@@ -143,7 +160,7 @@ func (p *Pool) resolve(cfg Config, depth int) (*target, error) {
 	t.user = cmp.Or(cfg.User, s.get("User"), me.Username)
 	tokens := map[byte]string{'h': t.host, 'n': cfg.Host, 'p': strconv.Itoa(t.port), 'r': t.user,
 		'u': me.Username, 'd': me.HomeDir, 'i': me.Uid, 'k': cmp.Or(s.get("HostKeyAlias"), cfg.Host)}
-	file := func(path string) string { return expandHome(expand(path, tokens), me.HomeDir) }
+	file := func(path string) string { return expandHome(expand(path, tokens), home) }
 	files := func(paths []string) string {
 		for i := range paths {
 			paths[i] = file(paths[i])
