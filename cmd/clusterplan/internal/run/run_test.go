@@ -222,6 +222,20 @@ func TestDownNodes(t *testing.T) {
 	}
 }
 
+// What apply says to kill are numbers of this machine's processes, or nothing.
+func TestKillable(t *testing.T) {
+	of := func(kinds ...string) *statefile.State {
+		st := &statefile.State{Objects: []statefile.Object{{Addr: addr.Address{Type: addr.TypeCluster}, Provider: "confdb"}}}
+		for _, provider := range kinds {
+			st.Objects = append(st.Objects, statefile.Object{Addr: addr.Address{Type: addr.TypeNode, Name: "n"}, Provider: provider})
+		}
+		return st
+	}
+	if !killable(of("local", "local")) || killable(of("ssh", "ssh")) || killable(of("local", "ssh")) {
+		t.Error("nodes that are elsewhere are to be killed here, or those that are here are not")
+	}
+}
+
 // What simulate takes for granted of a cluster that it doesn't see whole, it says.
 func TestDimly(t *testing.T) {
 	for want, world := range map[string]*planner.World{

@@ -2,11 +2,15 @@ package run
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // Victim looks for one; nil where nothing comes online soon, or nobody says so.
@@ -14,7 +18,7 @@ func (s *Session) Victim() *view.Victim {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
 	// What an apply made just now is only in the files.
-	if s.ReadState(ctx) != nil {
+	if s.ReadState(ctx) != nil || !killable(&s.Snap.State) {
 		return nil
 	}
 	for {
@@ -31,6 +35,14 @@ func (s *Session) Victim() *view.Victim {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// killable tells whether the processes of all nodes are this machine's: the same
+// numbers are other processes here, where a node is elsewhere.
+func killable(st *statefile.State) bool {
+	return !slices.ContainsFunc(st.Objects, func(o statefile.Object) bool {
+		return o.Addr.Type == addr.TypeNode && o.Provider != local.Name
+	})
 }
 
 func victim(st *client.Status) *view.Victim {
