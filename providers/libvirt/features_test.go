@@ -90,6 +90,10 @@ func TestDisks(t *testing.T) {
 		if plan := w.plan(addr.TypeMachine, "m", m, machine); !slices.Contains(m.Health, healthDiskGone) || len(plan.Replace) != 1 || plan.Planned.GetAttr("uuid").IsKnown() {
 			t.Errorf("without its disk it reads as %q, and the plan is %+v", m.Health, plan)
 		}
+		lab.Virsh("undefine", "m") // and with its definition: an update would begin on an empty one
+		if o := w.read(addr.TypeMachine, "m", "0a", m); o == nil || !slices.Equal(o.Health, []string{healthDiskGone}) || len(w.plan(addr.TypeMachine, "m", o, machine).Replace) != 1 {
+			t.Errorf("without disk and definition it reads as %+v", o)
+		}
 		w.apply(addr.TypeMachine, "m", "0a", m, cty.NilVal)
 
 		t.Run("import", func(t *testing.T) { imports(t, lab, w) })

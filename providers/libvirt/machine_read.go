@@ -208,11 +208,14 @@ func (p *Provider) remains(ctx context.Context, id string, prior cty.Value) (*pr
 		return nil, nil
 	}
 	var name string
+	disk := false
 	err := p.conn.Do(ctx, "look for the disks of machine "+id, func(l *libvirt.Libvirt) error {
 		files, err := filesOf(l, id)
 		if err == nil && len(files) > 0 {
 			name, _, _ = strings.Cut(files[0].Name, "."+id+".")
-			return nil
+			vol, _, err := ownDisk(l, id)
+			disk = vol != nil
+			return err
 		}
 		if err == nil {
 			err = asleep(l, p.pool)
@@ -228,7 +231,13 @@ func (p *Provider) remains(ctx context.Context, id string, prior cty.Value) (*pr
 		attrs["name"], attrs["provider"] = cty.StringVal(name), cty.StringVal(Name)
 		v = cty.ObjectVal(attrs)
 	}
-	return &providers.Object{ID: id, Value: v, Health: []string{healthGone}}, nil
+	o := &providers.Object{ID: id, Value: v, Health: []string{healthGone}}
+	// One that was made once and has lost its disk as well would begin anew, with all
+	// that its node has on it: the plan is to say so.
+	if made := v.GetAttr("uuid"); !disk && text(v, "image") != "" && made.IsKnown() && !made.IsNull() {
+		o.Health = []string{healthDiskGone}
+	}
+	return o, nil
 }
 
 func listOf(v []cty.Value) cty.Value {
