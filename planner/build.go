@@ -118,6 +118,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	b.settings()
 	b.goesOn()
 	b.stays()
+	b.refuseSwaps()
 	b.world()
 	if b.rereads {
 		b.rereadWork()

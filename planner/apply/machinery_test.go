@@ -201,6 +201,33 @@ func TestMachinesMadeAnew(t *testing.T) {
 	}
 }
 
+// A node that moves to another machine while its old one stays: its fence would turn
+// that one off for it. Where the old one goes, or the fence does not cover it, it moves.
+func TestMachinesSwapped(t *testing.T) {
+	fence := func(nodes, plugs string) string {
+		return `
+fence "hypervisor" {
+  agent      = "libvirt"
+  nodes      = [` + nodes + `]
+  plugs      = { ` + plugs + ` }
+  parameters = { uri = "qemu+tcp://10.0.0.1/system" }
+}
+`
+	}
+	const both = `node.n["a"], node.n["b"]`
+	l := newLab(t)
+	l.carry(onMachines + fence(both, `n-a = "n-a", n-b = "n-b"`))
+	swapped := strings.Replace(onMachines, "address  = machine.n[each.key].address", `address  = machine.n[{ a = "b", b = "a", c = "c" }[each.key]].address`, 1)
+	p, _ := l.of(swapped + fence(both, `n-a = "n-b", n-b = "n-a"`))
+	if got := diagnostics(p); !p.Errored || !strings.Contains(got, `node.n["a"] goes from machine n-a to n-b, and n-a stays (machine.n["a"])`) || !strings.Contains(got, `node.n["b"] goes from machine n-b to n-a`) {
+		t.Errorf("the plan says %s", got)
+	}
+	l.carry(onMachines + fence(`node.n["c"]`, `n-c = "n-c"`))
+	if p, _ := l.of(swapped + fence(`node.n["c"]`, `n-c = "n-c"`)); strings.Contains(diagnostics(p), "turn off another machine") {
+		t.Errorf("what the fence does not cover gives %s", diagnostics(p))
+	}
+}
+
 func diagnostics(p *planner.Plan) string {
 	var out []string
 	for _, d := range p.Diagnostics {
