@@ -26,8 +26,12 @@ func (s Style) Status(w io.Writer, st *client.Status) error {
 	if leader == "" {
 		leader = "unknown"
 	}
-	fmt.Fprintf(&b, "%s  %s: %d of %d votes up, %d needed (%s)  leader %s  revision %d\n\n",
-		s.Bold("Cluster "+st.Cluster), quorum, st.Quorum.Up, st.Quorum.Votes, st.Quorum.Needed, st.Quorum.Model, leader, st.Revision)
+	model := ""
+	if st.Quorum.Model != "" { // it is the cluster's to say, and no agent may answer
+		model = fmt.Sprintf(" (%s)", st.Quorum.Model)
+	}
+	fmt.Fprintf(&b, "%s  %s: %d of %d votes up, %d needed%s  leader %s  revision %d\n\n",
+		s.Bold("Cluster "+st.Cluster), quorum, st.Quorum.Up, st.Quorum.Votes, st.Quorum.Needed, model, leader, st.Revision)
 	if st.Quorum.DeviceProblem != "" {
 		fmt.Fprintf(&b, "  %s %s\n\n", s.Red("!"), st.Quorum.DeviceProblem)
 	}

@@ -239,6 +239,11 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "status.txt", b.String())
+	b.Reset()
+	st.Quorum.Model = "" // nobody answers
+	if err := (Style{}).Status(&b, st); err != nil || !strings.Contains(b.String(), "2 needed  leader unknown") {
+		t.Errorf("%v\n%s", err, b.String())
+	}
 }
 
 func events() []apply.Event {
