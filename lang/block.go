@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -30,7 +31,7 @@ type block struct {
 	name   string
 	typ    string // a resource's type
 	rng    hcl.Range
-	schema spec.Schema
+	schema *spec.Schema
 	parent *block // a resource's group
 
 	forEach, count *expr
@@ -41,7 +42,7 @@ type block struct {
 	triggers       []trigger  // replace_triggered_by
 	conditions     []condition
 	lifecycle      *hcl.Range // of the block
-	providerRange  hcl.Range  // of its keyword
+	providerRange  *hcl.Range // of its keyword
 	dependsOn      []trigger  // of a node or of machinery
 	unmade         bool       // of machinery: nobody knows its provider, which was told
 
@@ -49,6 +50,9 @@ type block struct {
 	byName    map[string]*block
 	order     []*block // resources in the order of their references to one another
 }
+
+// noSchema is that of what nobody knows the type of.
+var noSchema spec.Schema
 
 func (b *block) repeated() bool { return b.forEach != nil || b.count != nil }
 
@@ -209,6 +213,9 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 				wantRef := at.identity || refers != ""
 				e, more := c.compile(src, wantRef)
 				diags = append(diags, more...)
+				if list, ok := src.(*hclsyntax.TupleConsExpr); ok {
+					e.Expression = c.leave(list, e)
+				}
 				at.expr = e
 			}
 		}
@@ -316,8 +323,8 @@ func (b *block) ranges() map[string]hcl.Range {
 	if b.count != nil {
 		out["count"] = b.count.Range()
 	}
-	if b.providerRange != (hcl.Range{}) {
-		out["provider"] = b.providerRange
+	if b.providerRange != nil {
+		out["provider"] = *b.providerRange
 	}
 	return out
 }
@@ -464,15 +471,15 @@ func (c *Config) machinerySchema(b *block, src *hcl.Block) hcl.Diagnostics {
 	a, given := content.Attributes["provider"]
 	var diags hcl.Diagnostics
 	if given {
-		b.providerRange = a.Expr.Range()
+		b.providerRange = a.Expr.Range().Ptr()
 		diags = c.providerOf(b, a.Expr, known)
 	} else if len(known) > 0 {
-		b.schema = c.schemas.machinery[known[0]][b.kind] // that it lacks one is told with the rest
+		b.schema = c.schemas.madeBy(known[0], b.kind) // that it lacks one is told with the rest
 		return nil
 	} else {
 		diags = hcl.Diagnostics{errorAt(b.rng, "No provider", fmt.Sprintf("No provider of this version has a %s.", b.kind))}
 	}
-	b.schema = c.schemas.machinery[b.provider][b.kind]
+	b.schema = c.schemas.madeBy(b.provider, b.kind)
 	b.unmade = b.schema.Name == ""
 	return diags
 }
@@ -514,7 +521,7 @@ func (c *Config) objectBody(b *block, src *hcl.Block) hcl.Diagnostics {
 		}
 	case addr.TypeNode:
 		if src, _, ok := content.attr("provider"); ok {
-			b.providerRange = src.Range()
+			b.providerRange = src.Range().Ptr()
 			diags = append(diags, c.providerOf(b, src, sortedKeys(c.opts.Providers))...)
 		}
 		if b.count != nil {
@@ -564,7 +571,7 @@ func (c *Config) resource(group *block, src *hcl.Block) hcl.Diagnostics {
 		return hcl.Diagnostics{errorAt(src.LabelRanges[1], "Invalid name", fmt.Sprintf("%q can't stand in an address. A name is a letter or _, then letters, digits, _ and -.", name))}
 	}
 	var diags hcl.Diagnostics
-	b := &block{kind: rootResource, name: name, typ: typ, rng: src.DefRange, parent: group}
+	b := &block{kind: rootResource, name: name, typ: typ, rng: src.DefRange, parent: group, schema: &noSchema}
 	if first, ok := group.byName[name]; ok {
 		return hcl.Diagnostics{errorAt(src.DefRange, "Duplicate resource", fmt.Sprintf("resource.%s is already defined in this group at %s; names count whatever the type. Rename one of the two.", name, first.rng))}
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
@@ -310,15 +309,13 @@ func (ev *evaluation) named(a *attribute, in *instance) (cty.Value, []addr.Addre
 	if a.identity && a.Type == spec.TypeStrings {
 		kind = rootResource
 	}
-	list, ok := a.expr.Expression.(*hclsyntax.TupleConsExpr)
-	if !ok || a.expr.bad || len(list.Exprs) == 0 || len(list.Exprs) != len(a.expr.refs) || ev.again || len(ev.broken) > 0 {
+	if _, ok := a.expr.Expression.(*nameList); !ok && !isNameList(a.expr.Expression, a.expr.refs) || a.expr.bad || ev.again || len(ev.broken) > 0 {
 		return cty.NilVal, nil, false
 	}
-	ids, names := make([]addr.Address, len(list.Exprs)), make([]cty.Value, len(list.Exprs))
-	for i, e := range list.Exprs {
-		t, ok := e.(*hclsyntax.ScopeTraversalExpr)
+	ids, names := make([]addr.Address, len(a.expr.refs)), make([]cty.Value, len(a.expr.refs))
+	for i := range a.expr.refs {
 		r := &a.expr.refs[i]
-		if !ok || len(t.Traversal) != 2 || r.root != kind || t.Traversal.RootName() != kind {
+		if r.root != kind {
 			return cty.NilVal, nil, false
 		}
 		b, is := ev.target(r, in)

@@ -78,6 +78,9 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	ev.types = nil
 	for _, m := range ev.all {
 		m.shares, m.sealed, m.spares = nil, nil, nil
+		for i := range m.memo {
+			m.memo[i].ids = nil
+		}
 	}
 	diags := tidy(ev.diags)
 	ev.diags = nil

@@ -71,14 +71,14 @@ type world struct {
 // memo is what was worked out for an expression that is the same in every instance.
 type memo struct {
 	vars     map[string]cty.Value // its references to local values and whole blocks
-	haveVars bool
-	value    cty.Value // converted
-	unknown  bool      // not wholly known
+	value    cty.Value            // converted
+	edges    []Edge               // of its references
+	ids      []addr.Address       // the objects that a list names; nil once all is evaluated
+	unknown  bool                 // not wholly known
 	have     bool
 	bad      bool
-	edges    []Edge // of its references
+	haveVars bool
 	haveDeps bool
-	ids      []addr.Address // the objects that a list names
 }
 
 // instances are those of one block.

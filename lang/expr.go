@@ -193,7 +193,7 @@ type ref struct {
 	key     cty.Value            // a literal key, else cty.NilVal
 	keyExpr hclsyntax.Expression // a key that has to be worked out
 	attr    string               // the step behind it, where it is literal
-	attrRng hcl.Range
+	attrRng *hcl.Range
 	rng     hcl.Range
 	// iterated: the key hangs on the element of a dynamic block.
 	iterated bool
@@ -325,10 +325,10 @@ func (w *refWalker) traversal(n *hclsyntax.ScopeTraversalExpr) {
 	}
 	if len(rest) > 0 {
 		if a, ok := rest[0].(hcl.TraverseAttr); ok {
-			r.attr, r.attrRng = a.Name, a.SrcRange
+			r.attr, r.attrRng = a.Name, a.SrcRange.Ptr()
 		}
 	} else if a, ok := w.attrs[n]; ok {
-		r.attr, r.attrRng = a.Name, a.SrcRange
+		r.attr, r.attrRng = a.Name, a.SrcRange.Ptr()
 	}
 	w.refs = append(w.refs, r)
 }

@@ -87,9 +87,10 @@ func (g *generator) object(f Found) error {
 	if !f.Addr.Key.IsNone() {
 		return fmt.Errorf("%s is one instance of a block that is repeated, which only a person can write: its for_each or count is not known", f.Addr)
 	}
-	s, ok := map[string]spec.Schema{addr.TypeNode: g.d.ev.c.schemas.node, addr.TypeFence: g.d.ev.c.schemas.fence, addr.TypeGroup: g.d.ev.c.schemas.group}[f.Addr.Type]
+	s, ok := map[string]*spec.Schema{addr.TypeNode: g.d.ev.c.schemas.node, addr.TypeFence: g.d.ev.c.schemas.fence, addr.TypeGroup: g.d.ev.c.schemas.group}[f.Addr.Type]
 	if addr.Machinery(f.Addr.Type) {
-		s, ok = g.d.ev.c.schemas.machinery[textOf(f.Value, "provider")][f.Addr.Type]
+		s = g.d.ev.c.schemas.madeBy(textOf(f.Value, "provider"), f.Addr.Type)
+		ok = s.Name != ""
 	}
 	if !ok {
 		return fmt.Errorf("no block is written for a %s", f.Addr.Type)

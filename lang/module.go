@@ -373,9 +373,9 @@ func (c *Config) checkModuleRef(r *ref, s scope) *hcl.Diagnostic {
 		if len(m.outputs) > 0 {
 			has = " It has: " + strings.Join(sortedKeys(m.outputs), ", ") + "."
 		}
-		return errorAt(r.attrRng, "Unknown output", fmt.Sprintf("The module in %s has no output %q.%s%s", m.opts.Dir, r.attr, didYouMean("", r.attr, sortedKeys(m.outputs)), has))
+		return errorAt(*r.attrRng, "Unknown output", fmt.Sprintf("The module in %s has no output %q.%s%s", m.opts.Dir, r.attr, didYouMean("", r.attr, sortedKeys(m.outputs)), has))
 	case o.runtime && !s.runtime:
-		return errorAt(r.attrRng, "Runtime attribute", fmt.Sprintf("The output %s of %s is something that only the running cluster knows. It can stand in a check, a postcondition or an output, nowhere else.", r.attr, call.block.ref()))
+		return errorAt(*r.attrRng, "Runtime attribute", fmt.Sprintf("The output %s of %s is something that only the running cluster knows. It can stand in a check, a postcondition or an output, nowhere else.", r.attr, call.block.ref()))
 	}
 	return nil
 }

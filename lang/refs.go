@@ -297,14 +297,14 @@ func (c *Config) checkSteps(r *ref, b *block, s scope) *hcl.Diagnostic {
 		return nil
 	}
 	if s.identity && (r.root == rootGroup || r.root == rootResource) {
-		return errorAt(r.attrRng, "Reference to an attribute", fmt.Sprintf("A list of %ss names the %ss themselves. Write %s without .%s.", b.kind, b.kind, b.ref(), r.attr))
+		return errorAt(*r.attrRng, "Reference to an attribute", fmt.Sprintf("A list of %ss names the %ss themselves. Write %s without .%s.", b.kind, b.kind, b.ref(), r.attr))
 	}
 	for _, name := range runtimeAttributes[r.root] {
 		if name == r.attr {
 			if s.runtime {
 				return nil
 			}
-			return errorAt(r.attrRng, "Runtime attribute", fmt.Sprintf("Only the running cluster knows the %s of a %s. It can stand in a check, a postcondition or an output, nowhere else.", r.attr, b.kind))
+			return errorAt(*r.attrRng, "Runtime attribute", fmt.Sprintf("Only the running cluster knows the %s of a %s. It can stand in a check, a postcondition or an output, nowhere else.", r.attr, b.kind))
 		}
 	}
 	for _, name := range known {
@@ -315,7 +315,7 @@ func (c *Config) checkSteps(r *ref, b *block, s scope) *hcl.Diagnostic {
 	if b.schema.Name == "" {
 		return nil // of an unknown type, which was told
 	}
-	return errorAt(r.attrRng, "Unknown attribute", fmt.Sprintf("%s has no attribute %q.%s It has: %s.", b.ref(), r.attr, didYouMean("", r.attr, known), strings.Join(known, ", ")))
+	return errorAt(*r.attrRng, "Unknown attribute", fmt.Sprintf("%s has no attribute %q.%s It has: %s.", b.ref(), r.attr, didYouMean("", r.attr, known), strings.Join(known, ", ")))
 }
 
 // referable are the attributes and blocks that an expression may ask for:

@@ -84,15 +84,23 @@ func newShape(name string, attrs []spec.Attribute, blocks []spec.Block, more *hc
 
 // schemas of objects, each made once.
 type schemas struct {
-	cluster, node, fence, group, guarantee spec.Schema
-	resources                              map[string]spec.Schema // with what every resource has
+	cluster, node, fence, group, guarantee *spec.Schema
+	resources                              map[string]*spec.Schema // with what every resource has
 	machinery                              map[string]map[string]spec.Schema
 }
 
 func schemasOf(o *Options) schemas {
-	s := schemas{cluster: spec.ClusterSchema(), node: spec.NodeSchema(), fence: spec.FenceSchema(), group: spec.GroupSchema(), guarantee: spec.GuaranteeSchema(), resources: make(map[string]spec.Schema, len(o.ResourceTypes)), machinery: o.Machinery}
+	of := func(s spec.Schema) *spec.Schema { return &s } // every block points to its own
+	s := schemas{cluster: of(spec.ClusterSchema()), node: of(spec.NodeSchema()), fence: of(spec.FenceSchema()), group: of(spec.GroupSchema()), guarantee: of(spec.GuaranteeSchema()), resources: make(map[string]*spec.Schema, len(o.ResourceTypes)), machinery: o.Machinery}
 	for name, typ := range o.ResourceTypes {
-		s.resources[name] = typ.WithCommon()
+		s.resources[name] = of(typ.WithCommon())
 	}
 	return s
+}
+
+// madeBy is the schema of a provider's machine, network or volume, an empty one
+// where it has none.
+func (s *schemas) madeBy(provider, kind string) *spec.Schema {
+	one := s.machinery[provider][kind]
+	return &one
 }

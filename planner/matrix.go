@@ -102,6 +102,7 @@ func (b *board) row(fault quorum.Fault) MatrixRow {
 	}
 	slices.SortFunc(row.Fail, addr.Compare)
 	if row.Quorum = b.have(fault.Nodes, fault.Device); !row.Quorum {
+		row.Groups = make([]MatrixGroup, 0, len(b.owner))
 		for i := range b.scene.def.Groups {
 			g := &b.scene.def.Groups[i]
 			from, ok := b.owner[g.Name]
@@ -116,8 +117,20 @@ func (b *board) row(fault quorum.Fault) MatrixRow {
 		}
 		return row
 	}
-	for _, o := range b.asked.Settle(fault.Nodes...) {
-		if o.From == o.To && (o.State == spec.StateOnline || o.From == "") {
+	settled := b.asked.Settle(fault.Nodes...)
+	stays := func(o *placement.Outcome) bool {
+		return o.From == o.To && (o.State == spec.StateOnline || o.From == "")
+	}
+	affected := 0 // counted first: there are many rows
+	for i := range settled {
+		if !stays(&settled[i]) {
+			affected++
+		}
+	}
+	row.Groups = make([]MatrixGroup, 0, affected)
+	for i := range settled {
+		o := &settled[i]
+		if stays(o) {
 			continue
 		}
 		one := MatrixGroup{Group: b.groupAt[o.Group], From: b.nodeAt[o.From], To: b.nodeAt[o.To], State: o.State}

@@ -171,6 +171,7 @@ func (b *builder) harbour(o *orderer) scene {
 			s.up[n.Name] = true
 		}
 	}
+	s.def.Groups = make([]spec.Group, 0, len(live.Groups))
 	for _, g := range live.Groups {
 		s.def.Groups = append(s.def.Groups, g.Spec)
 		if owner := names[g.Owner]; owner != "" && g.State != spec.StateOffline && g.Want != spec.WantOffline {
@@ -285,7 +286,7 @@ func (b *builder) rewrite(v *voyage) {
 	for i := range b.after.Groups {
 		after[b.after.Groups[i].Addr] = &b.after.Groups[i]
 	}
-	kept := v.scene.def.Groups[:0:0]
+	kept := make([]spec.Group, 0, len(after))
 	for _, g := range v.scene.def.Groups {
 		next := after[g.Addr]
 		if next == nil {

@@ -355,8 +355,11 @@ func decodeResource(v cty.Value, typ spec.Schema, r *spec.Resource, d decoder) e
 	return nil
 }
 
-// EncodeResource is DecodeResource's way back.
-func EncodeResource(r spec.Resource, typ spec.Schema) (cty.Value, error) {
+var resourceCommon = sync.OnceValue(spec.ResourceCommon)
+
+// EncodeResource is DecodeResource's way back. ty is the ResourceType of its
+// type, which who encodes many of them makes once.
+func EncodeResource(r spec.Resource, ty cty.Type) (cty.Value, error) {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return cty.NilVal, err
@@ -372,10 +375,10 @@ func EncodeResource(r spec.Resource, typ spec.Schema) (cty.Value, error) {
 		}
 	}
 	flat := make(map[string]json.RawMessage, len(m)+len(own))
-	for _, a := range spec.ResourceCommon().Attributes {
+	for _, a := range resourceCommon().Attributes {
 		flat[a.Name] = m[a.Name]
 	}
-	for _, bl := range spec.ResourceCommon().Blocks {
+	for _, bl := range resourceCommon().Blocks {
 		flat[bl.Name] = m[bl.Name]
 	}
 	for name, raw := range own {
@@ -389,5 +392,5 @@ func EncodeResource(r spec.Resource, typ spec.Schema) (cty.Value, error) {
 	if b, err = json.Marshal(flat); err != nil {
 		return cty.NilVal, err
 	}
-	return FromJSON(b, ResourceType(typ))
+	return FromJSON(b, ty)
 }

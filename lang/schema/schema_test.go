@@ -55,7 +55,7 @@ func TestSchemasMatchTypes(t *testing.T) {
 		if err := DecodeResource(v, typ, &r); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		back, err := EncodeResource(r, typ)
+		back, err := EncodeResource(r, ResourceType(typ))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -220,7 +220,7 @@ func TestResourceRoundTrip(t *testing.T) {
 			LooksAlive:     spec.Poll{Interval: dur.Draw(rt, "looks"), TCP: text.Draw(rt, "tcp")},
 			Restart:        spec.Restart{Action: "none", Threshold: rapid.IntRange(0, 9).Draw(rt, "n"), Delay: dur.Draw(rt, "delay")},
 		}
-		v, err := EncodeResource(r, typ)
+		v, err := EncodeResource(r, ResourceType(typ))
 		if err != nil {
 			rt.Fatal(err)
 		}

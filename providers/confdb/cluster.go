@@ -24,7 +24,7 @@ func clusterSpec(id string, v cty.Value) (spec.Cluster, error) {
 }
 
 func clusterObject(c spec.Cluster) (*providers.Object, error) {
-	v, err := encode(c, spec.ClusterSchema())
+	v, err := encode(c, shapeOf(spec.ClusterSchema()))
 	if err != nil {
 		return nil, fmt.Errorf("read the cluster: %w", err)
 	}

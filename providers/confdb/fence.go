@@ -24,7 +24,7 @@ func fenceSpec(id string, a addr.Address, v cty.Value) (spec.Fence, error) {
 }
 
 func fenceObject(f spec.Fence) (*providers.Object, error) {
-	v, err := encode(f, spec.FenceSchema())
+	v, err := encode(f, shapeOf(spec.FenceSchema()))
 	if err != nil {
 		return nil, fmt.Errorf("read fence %s: %w", f.Name, err)
 	}

@@ -23,7 +23,7 @@ func groupSpec(req providers.ApplyRequest) (spec.Group, error) {
 		return g, err
 	}
 	g.ID, g.Addr, g.ManagedBy = req.ID, req.Addr, spec.ManagedBy
-	types := spec.ResourceTypes()
+	types := resourceTypes()
 	for _, r := range req.Resources {
 		typ, ok := types[r.Type]
 		if !ok {
@@ -42,11 +42,11 @@ func groupSpec(req providers.ApplyRequest) (spec.Group, error) {
 func groupObject(g spec.Group) (*providers.Object, []providers.Resource, error) {
 	resources := g.Resources
 	g.Resources = nil
-	v, err := encode(g, spec.GroupSchema())
+	v, err := encode(g, groupShape())
 	if err != nil {
 		return nil, nil, fmt.Errorf("read group %s: %w", g.Name, err)
 	}
-	types := spec.ResourceTypes()
+	types := resourceShapes()
 	var out []providers.Resource
 	for _, r := range resources {
 		typ, ok := types[r.Type]

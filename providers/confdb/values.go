@@ -1,29 +1,50 @@
 package confdb
 
 import (
+	"sync"
+
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
+// shape is a schema with its type, both made once: there are many groups.
+type shape struct {
+	spec.Schema
+	typ cty.Type
+}
+
+var (
+	groupShape     = sync.OnceValue(func() shape { return shapeOf(spec.GroupSchema()) })
+	resourceTypes  = sync.OnceValue(spec.ResourceTypes)
+	resourceShapes = sync.OnceValue(func() map[string]shape { // with what every resource has
+		out := map[string]shape{}
+		for name, s := range resourceTypes() {
+			out[name] = shapeOf(s.WithCommon())
+		}
+		return out
+	})
+)
+
+func shapeOf(s spec.Schema) shape { return shape{s, schema.Type(s)} }
+
 // encode is the canonical value of x, one of spec's types: as the definition
 // would have it, with the defaults of s where Go has a zero.
-func encode(x any, s spec.Schema) (cty.Value, error) {
-	v, err := schema.Encode(x, schema.Type(s))
+func encode(x any, s shape) (cty.Value, error) {
+	v, err := schema.Encode(x, s.typ)
 	if err != nil {
 		return cty.NilVal, err
 	}
 	return canonical(v, s.Attributes, s.Blocks), nil
 }
 
-func encodeResource(r spec.Resource, s spec.Schema) (cty.Value, error) {
-	v, err := schema.EncodeResource(r, s)
+func encodeResource(r spec.Resource, s shape) (cty.Value, error) {
+	v, err := schema.EncodeResource(r, s.typ)
 	if err != nil {
 		return cty.NilVal, err
 	}
-	full := s.WithCommon()
-	return canonical(v, full.Attributes, full.Blocks), nil
+	return canonical(v, s.Attributes, s.Blocks), nil
 }
 
 // canonical undoes what Go's types can't tell apart: a zero that JSON leaves
