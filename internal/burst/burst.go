@@ -25,7 +25,7 @@ type sentinel struct{ floor *uint64 }
 
 // Begin lets the heap grow to two thirds of floor bytes before it is collected
 // for the first time: by then a definition is parsed, and most of that is of no
-// more use. From there it grows to floor, and above that by three fifths of what
+// more use. From there it grows to floor, and above that by half of what
 // is alive; where that is a multiple of floor, time counts more, and it doubles.
 // Who has set GOGC knows better, and keeps it.
 func Begin(floor uint64) {
@@ -50,8 +50,8 @@ func alive() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// percent of growth that leads from live to floor, and never less than by three
-// fifths, or where live is twice the floor to twice as much.
+// percent of growth that leads from live to floor, and never less than by half,
+// or where live is twice the floor to twice as much.
 func percent(live, floor uint64) int {
 	if live == 0 {
 		return int(floor * 100 / minimum)
@@ -59,5 +59,5 @@ func percent(live, floor uint64) int {
 	if live >= 2*floor {
 		return 100
 	}
-	return max(60, (int(floor)-int(live))*100/int(live))
+	return max(50, (int(floor)-int(live))*100/int(live))
 }
