@@ -90,6 +90,8 @@ func TestNeverWithoutQuorumOnMachines(t *testing.T) {
 		seeds = append(seeds, 441515541018)
 		// The leader gives its vote up, undrained, just after another one was started.
 		seeds = append(seeds, 554525039240)
+		// The leader was drained, and the next one has not heard of it yet.
+		seeds = append(seeds, 790278188428)
 	}
 	if *quorumSeed != 0 {
 		seeds = []uint64{*quorumSeed}

@@ -94,6 +94,7 @@ func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
 		phase = slices.Concat(j.u.Remove, j.u.Phases)[i]
 	}
 	deadline := r.now().Add(r.cfg.QuorumWait)
+	heard := r.now().Add(min(electionWait, r.cfg.QuorumWait)) // a new leader takes a moment to hear of the others
 	for {
 		err := r.mayTakeNow(ctx, j, phase)
 		switch {
@@ -101,6 +102,7 @@ func (r *runner) mayTake(ctx context.Context, j *job, phase string) error {
 			return err
 		case r.othersOut(j): // they come back; who waits here keeps none of them back
 			deadline = r.now().Add(r.cfg.QuorumWait)
+		case r.now().Before(heard):
 		case !r.startedOthers(j) || !r.now().Before(deadline):
 			return err
 		}
