@@ -31,6 +31,13 @@ func (b *builder) goOn(it *item) {
 	if it.old != nil {
 		done = it.old.Phases
 	}
+	if b.mayHaveLeft(it) {
+		it.change.Why = append(it.change.Why, "an apply was cut off as it took it away: it may have left the cluster")
+		if len(done) == 0 {
+			done = Outside
+		}
+		done = slices.DeleteFunc(slices.Clone(done), func(p string) bool { return p == providers.PhaseJoin || p == providers.PhasePromote })
+	}
 	whole, ok := b.ask(it, nil, it.want.config)
 	if !ok {
 		return
@@ -47,6 +54,15 @@ func (b *builder) goOn(it *item) {
 	}
 	inSequence(rest)
 	it.phases = rest
+}
+
+// mayHaveLeft tells whether an apply was cut off as it took a node away, and no cluster
+// that can commit tells whether it is a member still. One that is may join: it stays
+// what it is.
+func (b *builder) mayHaveLeft(it *item) bool {
+	p, live := b.pending[it.addr], b.in.World.Live
+	return it.addr.Type == addr.TypeNode && it.old != nil && p != nil && (p.Action == "delete" || p.Action == "replace") &&
+		(p.Object == nil || p.Object.ID == it.old.ID) && (live == nil || !live.Quorum)
 }
 
 // inSequence puts phases into the order of sequence.

@@ -44,7 +44,7 @@ func (b *builder) compare(it *item) {
 	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested && it.trigger+it.under == "" {
 		return // Before and After of a no-op are left out: nothing is to be shown, and there are many
 	}
-	if it.partial {
+	if it.partial || b.mayHaveLeft(it) {
 		b.goOn(it)
 	}
 	c.Before = it.veil(likeMarks(s.guard(it.prior.Value), it.want.config))

@@ -67,6 +67,10 @@ type Recheck struct {
 // was begun, and may or may not have had an effect.
 const PhaseBegun = "begun"
 
+// Outside are the phases, as the state has them, of a node that has left the cluster
+// and is on its host still.
+var Outside = []string{providers.PhaseInstall, providers.PhaseStart}
+
 // Stage is a part of an object's action that is ordered on its own.
 type Stage string
 

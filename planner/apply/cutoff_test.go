@@ -7,7 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zclconf/go-cty/cty"
+
 	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/providers"
 )
 
 // A first apply is cut off at any write up to the joins, and then all nodes are to be elsewhere:
@@ -64,4 +68,67 @@ func TestAnotherQuorumDevice(t *testing.T) {
 	def := l.load(on("/dev/disk/by-id/b"))
 	l.must(def, "")
 	l.settled(def)
+}
+
+// A node has left, or has been made anew and not joined yet, when the apply fails or is
+// cut off, and then no agent runs that could tell that it is no member: where it is
+// wanted with other settings it joins, where it isn't the rest of it goes.
+func TestLeftAndNobodyTells(t *testing.T) {
+	with := func(n3 string) string {
+		return strings.Replace(threeNodes, `node "n3" { provider = local }`, n3, 1) + twoGroups
+	}
+	const (
+		kept      = "node \"n3\" {\n  provider = local\n  zone = \"z\"\n}"
+		elsewhere = "node \"n3\" {\n  provider = local\n  address = \"127.0.0.31\"\n}"
+		there     = "node \"n3\" {\n  provider = local\n  address = \"127.0.0.31\"\n  zone = \"z\"\n}"
+	)
+	for _, c := range []struct {
+		half      bool // n3 has joined before, and has no vote yet
+		cut, then string
+		phase     string // after which phase of n3 the second apply ends
+		killed    bool
+	}{
+		{cut: "", phase: providers.PhaseStop, then: kept},
+		{cut: "", phase: providers.PhaseStop, then: ""},
+		{cut: "", phase: providers.PhaseStop, killed: true, then: kept},
+		{cut: "", phase: providers.PhaseLeave, killed: true, then: kept},
+		{cut: elsewhere, phase: providers.PhaseStop, then: kept},
+		{cut: elsewhere, phase: providers.PhaseLeave, killed: true, then: kept},
+		{cut: elsewhere, phase: providers.PhaseInstall, then: there},
+		{half: true, cut: elsewhere, phase: providers.PhaseStart, then: there},
+	} {
+		for _, ahead := range []bool{false, true} {
+			l := newLab(t)
+			l.ahead = ahead
+			l.world.Endpoint = func(v cty.Value) string { return v.GetAttr("name").AsString() + ":1" } // so none is made beside the old one
+			fail := func(phase string, killed bool) {
+				l.world.FailAfter = func(call plannertest.Call) error {
+					if call.Addr.String() != "node.n3" || call.Phase != phase {
+						return nil
+					}
+					l.journal.dead = killed
+					return errKilled
+				}
+			}
+			if c.half {
+				fail(providers.PhasePromote, false)
+			}
+			l.apply(l.load(with("node \"n3\" { provider = local }")), "")
+			fail(c.phase, c.killed)
+			if _, p, _ := l.apply(l.load(with(c.cut)), ""); p.Errored {
+				t.Fatalf("%+v: %v", c, p.Diagnostics)
+			}
+			l.world.FailAfter, l.journal.dead = nil, false
+			for _, h := range l.world.Hosts {
+				h.Running = false
+			}
+			def := l.load(with(c.then))
+			res, _, err := l.apply(def, "")
+			if err != nil || len(res.Failed)+len(res.Skipped) > 0 {
+				t.Errorf("%+v, ahead %t: %v, failed %v, skipped %v", c, ahead, err, res.Failed, res.Skipped)
+				continue
+			}
+			l.settled(def)
+		}
+	}
 }

@@ -95,6 +95,7 @@ type job struct {
 	planned  cty.Value
 	progress func(string)
 	waits    func() // all that is left is to wait
+	left     bool   // of a node that goes: the cluster has let it go
 }
 
 // oneCall tells whether the unit is one write to the cluster's database.
@@ -133,7 +134,7 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit, waits func()) (strin
 		if phase, err := r.takeAway(ctx, j, u.Remove); err != nil {
 			return phase, err
 		}
-		j.prior, u.ID = nil, ""
+		j.prior, j.left, u.ID = nil, false, ""
 	}
 	j.id = r.giveID(u.Key.Addr, u.ID)
 	if j.prior == nil && u.ID != "" && u.Action == "create" {
@@ -266,7 +267,8 @@ func (r *runner) settled(j *job, phase string, last bool) error {
 }
 
 // failedAt journals a failure. The object stays as the last result has it; one
-// that was to be made keeps its id, for some of it may be there.
+// that was to be made keeps its id, for some of it may be there; a node that has left
+// has to join again, should it be wanted after all.
 func (r *runner) failedAt(j *job, phase string, err error) error {
 	res := &statefile.Result{Addr: j.u.Key.Addr, Phase: phase, Error: err.Error()}
 	if j.planned != cty.NilVal && (j.u.Old == nil || j.u.Old.ID != j.id) {
@@ -274,6 +276,11 @@ func (r *runner) failedAt(j *job, phase string, err error) error {
 		if !slices.Contains(res.Object.Phases, planner.PhaseBegun) {
 			res.Object.Phases = append([]string{planner.PhaseBegun}, res.Object.Phases...)
 		}
+	}
+	if j.left && j.u.Old != nil {
+		o := *j.u.Old
+		o.Addr, o.Phases = j.u.Key.Addr, planner.Outside
+		res.Object = &o
 	}
 	if journal := r.append(statefile.Entry{Result: res}); journal != nil {
 		return errors.Join(err, journal)
@@ -318,6 +325,7 @@ func (r *runner) takeAway(ctx context.Context, j *job, phases []string) (string,
 		if resp.Object != nil {
 			j.prior = resp.Object
 		}
+		j.left = j.left || phase == providers.PhaseLeave
 	}
 	if err := r.append(statefile.Entry{Result: &statefile.Result{Addr: u.Key.Addr, Gone: true}}); err != nil {
 		return "", err
@@ -527,7 +535,7 @@ func (r *runner) object(j *job, v cty.Value, private []byte, partly bool) *state
 	if partly {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if u.Old != nil {
+		if u.Old != nil && u.Old.ID == j.id { // else those are another's, which is gone
 			o.Phases = slices.Clone(u.Old.Phases)
 		}
 		for _, p := range r.done[u.Key.Addr] {

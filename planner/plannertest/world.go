@@ -447,6 +447,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		}
 		m.Voter = w.node(req).Votes > 0
 	case providers.PhaseDemote:
+		if m == nil {
+			return fmt.Errorf("%s is no member", req.Addr)
+		}
 		m.Spec = w.node(req)
 		m.Voter = false
 		h.Value = req.Planned
