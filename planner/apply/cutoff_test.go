@@ -132,3 +132,34 @@ func TestLeftAndNobodyTells(t *testing.T) {
 		}
 	}
 }
+
+// A node that a first apply had begun with, of which only an intent tells, is started
+// to leave, for its vote may be the only one; cut off there, it is still none that has joined.
+func TestStartedToLeaveIsNotWhole(t *testing.T) {
+	l := newLab(t)
+	l.ahead = true // so an intent tells of the cluster, too
+	dies := func(what string) {
+		l.world.FailAfter = func(c plannertest.Call) error {
+			if c.String() != what {
+				return nil
+			}
+			l.journal.dead = true
+			return errKilled
+		}
+	}
+	four := threeNodes + "node \"n4\" { provider = local }\n"
+	for _, run := range []struct{ def, dies string }{{four, "node.n4 install"}, {threeNodes, "node.n1 promote"}} {
+		dies(run.dies)
+		l.apply(l.load(run.def), "")
+		l.world.FailAfter, l.journal.dead = nil, false
+	}
+	state, _ := l.current()
+	if !strings.Contains(l.calls(), "node.n4 start") {
+		t.Fatalf("n4 was not started:\n%s", l.calls())
+	}
+	for _, o := range state.Objects {
+		if o.Addr.String() == "node.n4" && len(o.Phases) == 0 {
+			t.Errorf("the state has n4 whole; the calls were:\n%s", l.calls())
+		}
+	}
+}

@@ -240,7 +240,8 @@ func (r *runner) settled(j *job, phase string, last bool) error {
 	var o *statefile.Object
 	switch {
 	case whole || u.Action != "update" || u.Old == nil:
-		o = r.object(j, valueOf(j.prior, j.planned), private(j.prior), !whole && u.Action != "update")
+		// What is started to leave, and no state knows of yet, is no more whole than it was.
+		o = r.object(j, valueOf(j.prior, j.planned), private(j.prior), !whole && (u.Action != "update" || u.Old == nil))
 	default:
 		// Halfway through an update the state keeps what was applied last, so
 		// that what is still to be done shows in the next plan.
