@@ -435,7 +435,7 @@ func TestShellThatWaits(t *testing.T) {
 	needBash(t)
 	s := startSSHD(t)
 	c := open(t, newPool(t, Options{}), s.config())
-	write(t, s.dir+"/.bashrc", "sleep 1000\n")
+	write(t, s.dir+"/.bashrc", "while [ -e "+s.dir+"/.bashrc ]; do sleep 0.1; done\n") // until the test is over
 	old := beginsWithin
 	defer func() { beginsWithin = old }()
 	beginsWithin = time.Second
