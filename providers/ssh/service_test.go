@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,6 +38,39 @@ func TestScriptPrintsTooMuch(t *testing.T) {
 	}
 	if out, err := h.run(ctx, "echo next"); err != nil || string(out) != "next\n" {
 		t.Errorf("the next script: %q, %v", out, err)
+	}
+}
+
+// A script whose caller has left has ended once the provider is closed: the program
+// ends then, and nobody would end it any more.
+func TestScriptThatIsLeftEnds(t *testing.T) {
+	h := newWorld(t).bare()
+	file := filepath.Join(t.TempDir(), "begun")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.run(ctx, "echo >"+file+"; sleep 1000")
+		done <- err
+	}()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(file); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("it has not begun")
+		}
+	}
+	h.shell.mu.Lock()
+	i := h.shell.now
+	h.shell.mu.Unlock()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	h.shell.close()
+	select {
+	case <-i.ended:
+	default:
+		t.Error("it may run on")
 	}
 }
 

@@ -23,8 +23,9 @@ type shell struct {
 
 	turn chan struct{} // holds who has it
 
-	mu  sync.Mutex
-	now *interpreter // nil: none runs
+	mu   sync.Mutex
+	now  *interpreter   // nil: none runs
+	runs sync.WaitGroup // all, also those let go of: their end needs the connection
 }
 
 // interpreter is one running `sh`.
@@ -65,7 +66,7 @@ func (s *shell) open() *interpreter {
 	ctx, cancel := context.WithCancel(context.Background())
 	in, w := io.Pipe()
 	i := &interpreter{in: w, out: newOutput(), cancel: cancel, ended: make(chan struct{})}
-	go func() {
+	s.runs.Go(func() {
 		defer close(i.ended)
 		defer cancel()
 		r, err := s.conn.Run(ctx, sshconn.Command{Argv: []string{"sh"}, Stdin: in, Stdout: i.out})
@@ -74,7 +75,7 @@ func (s *shell) open() *interpreter {
 		}
 		in.CloseWithError(err)
 		i.err = err
-	}()
+	})
 	s.now = i
 	return i
 }
@@ -90,7 +91,8 @@ func (s *shell) drop(i *interpreter) {
 	}
 }
 
-// close ends the one that runs, and waits for its end.
+// close ends the one that runs, and waits for its end and for that of those whose
+// callers have left: what they ran would go on there.
 func (s *shell) close() {
 	s.mu.Lock()
 	i := s.now
@@ -98,8 +100,8 @@ func (s *shell) close() {
 	s.mu.Unlock()
 	if i != nil {
 		i.in.Close()
-		<-i.ended
 	}
+	s.runs.Wait()
 }
 
 // run runs a script in a subshell and gives its output. Its commands have no
