@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
+	params := testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
@@ -92,7 +92,14 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("no condition %q", cond)
 		},
 		RequireExplicitExec: true,
-	})
+	}
+	if raced {
+		params.Dir = ""
+		for _, name := range []string{"disk_full", "git", "locked", "plan", "planfile", "state_edit"} {
+			params.Files = append(params.Files, "testdata/script/"+name+".txtar")
+		}
+	}
+	testscript.Run(t, params)
 }
 
 func newIdentity(ts *testscript.TestScript, neg bool, args []string) {

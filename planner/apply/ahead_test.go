@@ -79,14 +79,15 @@ func TestJournalThatStaysAhead(t *testing.T) {
 	l.ahead = true
 	l.must(l.load(threeNodes), "")
 	l.world.FailAfter = func(c plannertest.Call) error {
-		l.journal.dead = true
+		l.journal.dead.Store(true)
 		return errKilled
 	}
 	group := "group %q {\n  depends_on = [%s]\n  resource \"generic_application\" \"app\" { command = [\"true\"] }\n}\n"
 	if _, _, err := l.apply(l.load(threeNodes+fmt.Sprintf(group, "old", "")), ""); len(l.world.Groups) != 1 {
 		t.Fatal(err)
 	}
-	l.journal.dead, l.world.FailAfter = false, nil
+	l.journal.dead.Store(false)
+	l.world.FailAfter = nil
 	def := l.load(threeNodes + fmt.Sprintf(group, "x", "") + fmt.Sprintf(group, "y", "group.x"))
 	l.world.Fail = func(c plannertest.Call) error {
 		if c.Addr.Type == addr.TypeGroup {

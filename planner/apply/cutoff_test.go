@@ -30,7 +30,8 @@ func TestFirstApplyCutOffThenAllElsewhere(t *testing.T) {
 		if _, _, err := l.apply(l.load(placed(21)), ""); !errors.Is(err, errKilled) {
 			t.Fatalf("killed at %d: %v", at, err)
 		}
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		def := l.load(placed(31))
 		res, p, err := l.apply(def, "")
 		if err != nil || p.Errored || len(res.Failed)+len(res.Skipped) > 0 {
@@ -106,7 +107,7 @@ func TestLeftAndNobodyTells(t *testing.T) {
 					if call.Addr.String() != "node.n3" || call.Phase != phase {
 						return nil
 					}
-					l.journal.dead = killed
+					l.journal.dead.Store(killed)
 					return errKilled
 				}
 			}
@@ -118,7 +119,8 @@ func TestLeftAndNobodyTells(t *testing.T) {
 			if _, p, _ := l.apply(l.load(with(c.cut)), ""); p.Errored {
 				t.Fatalf("%+v: %v", c, p.Diagnostics)
 			}
-			l.world.FailAfter, l.journal.dead = nil, false
+			l.journal.dead.Store(false)
+			l.world.FailAfter = nil
 			for _, h := range l.world.Hosts {
 				h.Running = false
 			}
@@ -143,7 +145,7 @@ func TestStartedToLeaveIsNotWhole(t *testing.T) {
 			if c.String() != what {
 				return nil
 			}
-			l.journal.dead = true
+			l.journal.dead.Store(true)
 			return errKilled
 		}
 	}
@@ -151,7 +153,8 @@ func TestStartedToLeaveIsNotWhole(t *testing.T) {
 	for _, run := range []struct{ def, dies string }{{four, "node.n4 install"}, {threeNodes, "node.n1 promote"}} {
 		dies(run.dies)
 		l.apply(l.load(run.def), "")
-		l.world.FailAfter, l.journal.dead = nil, false
+		l.journal.dead.Store(false)
+		l.world.FailAfter = nil
 	}
 	state, _ := l.current()
 	if !strings.Contains(l.calls(), "node.n4 start") {

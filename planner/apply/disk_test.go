@@ -141,6 +141,9 @@ func TestFullDiskAtEveryWrite(t *testing.T) {
 // is durable is there; and on a disk that works the next apply comes to the end
 // that it would have come to.
 func TestFailingDiskAtEveryWrite(t *testing.T) {
+	if raced {
+		t.Skip("run without the race detector")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to mount a small file system")
 	}

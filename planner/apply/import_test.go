@@ -217,7 +217,8 @@ func TestImportDropped(t *testing.T) {
 		if _, _, err := l.apply(l.load(threeNodes+twoGroups+"import {\n  to = group.worker\n  id = \"worker\"\n}\n"), ""); err == nil {
 			t.Fatal("it was not killed")
 		}
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		if _, pending := l.current(); len(pending) != 1 || (l.group("worker").ManagedBy == "clusterplan") != after {
 			t.Fatalf("taken over %v: %s, pending %v", after, l.group("worker").ManagedBy, pending)
 		}
@@ -259,7 +260,8 @@ func TestImportOfWhatWasBegun(t *testing.T) {
 		if _, _, err := l.apply(l.load(threeNodes+twoGroups), ""); err == nil {
 			t.Fatal("it was not killed")
 		}
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		if _, pending := l.current(); len(pending) != 1 || l.group("worker") == nil {
 			t.Fatalf("pending %v", pending)
 		}

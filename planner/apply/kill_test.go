@@ -56,6 +56,9 @@ func (l *lab) summary() string {
 // with its first entries there alone, the next run goes on from the truth:
 // everything is made once, and the end is the same.
 func TestKilledAtEveryWrite(t *testing.T) {
+	if raced {
+		t.Skip("run without the race detector")
+	}
 	for _, run := range killed() {
 		t.Run(run.name, func(t *testing.T) {
 			want := ""
@@ -89,16 +92,16 @@ func TestKilledAtEveryCallAhead(t *testing.T) {
 						n := 0
 						die := func(plannertest.Call) error {
 							if n++; n == k {
-								l.journal.dead = true
+								l.journal.dead.Store(true)
 							}
-							if l.journal.dead {
+							if l.journal.dead.Load() {
 								return errKilled
 							}
 							return nil
 						}
 						if l.world.Fail = die; after {
 							l.world.Fail, l.world.FailAfter = func(plannertest.Call) error {
-								if l.journal.dead {
+								if l.journal.dead.Load() {
 									return errKilled
 								}
 								return nil
@@ -176,12 +179,13 @@ func (run *deadly) kill(t *testing.T, want *string, when string, arm func(*lab))
 	if l.journal.whole {
 		return true // this one there is not
 	}
-	died := l.journal.dead
+	died := l.journal.dead.Load()
 	if !run.ahead && died != (err != nil) || err != nil && !errors.Is(err, errKilled) {
 		t.Fatalf("%s: died %v, error %v", when, died, err)
 	}
 	if died {
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		l.world.Fail, l.world.FailAfter = nil, nil
 		l.must(def, run.mode)
 	}
@@ -213,7 +217,8 @@ func TestFirstApplyGoneOnWithByAnotherProgram(t *testing.T) {
 			if err == nil {
 				return // that many writes there are not
 			}
-			l.journal.dead, l.journal.killAt = false, 0
+			l.journal.dead.Store(false)
+			l.journal.killAt = 0
 			l.world.Program = "p2"
 			l.must(def, "")
 			l.settled(def)
@@ -250,7 +255,8 @@ func TestFirstApplyCutOffKeepsItsQuorum(t *testing.T) {
 					}
 					return // that many writes there are not
 				}
-				l.journal.dead, l.journal.killAt, l.world.Program = false, 0, next.program
+				l.journal.dead.Store(false)
+				l.journal.killAt, l.world.Program = 0, next.program
 				def := l.load(next.then)
 				if p := l.plan(def, ""); !p.Errored {
 					l.must(def, "")
@@ -276,13 +282,14 @@ func TestFirstApplyGoneOnWithoutOneNode(t *testing.T) {
 	def := l.load(threeNodes + twoGroups)
 	l.conf = func(c *apply.Config) { c.Parallelism = 1 }
 	l.world.Fail = func(c plannertest.Call) error {
-		l.journal.dead = l.journal.dead || c.Phase == providers.PhaseBootstrap // and with it its result
+		l.journal.dead.Store(l.journal.dead.Load() || c.Phase == providers.PhaseBootstrap) // and with it its result
 		return nil
 	}
 	if _, _, err := l.apply(def, ""); !errors.Is(err, errKilled) {
 		t.Fatal(err)
 	}
-	l.journal.dead, l.world.Program = false, "p2"
+	l.journal.dead.Store(false)
+	l.world.Program = "p2"
 	l.world.Fail = func(c plannertest.Call) error {
 		if c.Addr.Name == "n3" && c.Phase == providers.PhaseJoin {
 			return errors.New("no way to it")
@@ -318,13 +325,15 @@ group "more" {
 			if err == nil {
 				return // that many writes there are not
 			}
-			l.journal.dead, l.journal.appends, l.journal.killAt = false, 0, m
+			l.journal.dead.Store(false)
+			l.journal.appends, l.journal.killAt = 0, m
 			_, p, err := l.apply(def, "")
 			if p.Errored || err != nil && !errors.Is(err, errKilled) {
 				t.Fatalf("killed at %d and %d: %v, %v", k, m, p.Diagnostics, err)
 			}
-			died := l.journal.dead
-			l.journal.dead, l.journal.killAt = false, 0
+			died := l.journal.dead.Load()
+			l.journal.dead.Store(false)
+			l.journal.killAt = 0
 			l.must(def, "")
 			l.settled(def)
 			if len(l.world.Hosts) != 3 || len(l.world.Groups) != 0 {

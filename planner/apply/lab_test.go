@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -44,22 +45,23 @@ type lab struct {
 type journal struct {
 	entries []statefile.Entry
 	appends int
-	killAt  int  // the process dies at this append, 1 being the first; 0: never
-	after   bool // ... after it was written
-	part    int  // ... so many of its entries, where it has more; 0: all
-	whole   bool // it had no more, so there is nothing to see
-	dead    bool
+	killAt  int         // the process dies at this append, 1 being the first; 0: never
+	after   bool        // ... after it was written
+	part    int         // ... so many of its entries, where it has more; 0: all
+	whole   bool        // it had no more, so there is nothing to see
+	dead    atomic.Bool // read where another goroutine's call kills
 }
 
 var errKilled = errors.New("killed")
 
 func (j *journal) Append(entries ...statefile.Entry) error {
-	if j.dead {
+	if j.dead.Load() {
 		return errKilled
 	}
 	j.appends++
 	if j.appends == j.killAt {
-		j.dead, j.whole = true, j.part >= len(entries)
+		j.dead.Store(true)
+		j.whole = j.part >= len(entries)
 		if !j.after || j.whole {
 			return errKilled
 		}
@@ -74,7 +76,7 @@ func (j *journal) Append(entries ...statefile.Entry) error {
 		}
 		j.entries = append(j.entries, back)
 	}
-	if j.dead {
+	if j.dead.Load() {
 		return errKilled
 	}
 	return nil
@@ -250,7 +252,7 @@ func (l *lab) apply(def *lang.Definition, mode string) (*apply.Result, *planner.
 	}
 	res, err := apply.Run(context.Background(), cfg)
 	// What has no end stays in the journal, as a store keeps it.
-	if _, pending := l.current(); !l.journal.dead && (len(pending) == 0 || res.Whole) {
+	if _, pending := l.current(); !l.journal.dead.Load() && (len(pending) == 0 || res.Whole) {
 		l.state = onDisk(l.t, res.State)
 		l.state.Serial++
 		l.journal = journal{}

@@ -342,7 +342,8 @@ func TestMachinesKilledAnywhere(t *testing.T) {
 			}
 			return
 		}
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		l.conf = nil
 		for range 2 {
 			if p, def = l.of(next); !p.Applyable {

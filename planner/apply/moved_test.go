@@ -203,7 +203,8 @@ moved {
 		if !errors.Is(err, errKilled) {
 			t.Fatal(err)
 		}
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		def := l.load(renamed)
 		l.must(def, "")
 		l.settled(def)

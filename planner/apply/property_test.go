@@ -81,7 +81,7 @@ func TestAnyDefinitionAfterAnyOther(t *testing.T) {
 				n := rapid.IntRange(1, 30).Draw(rt, "dies at call")
 				l.world.FailAfter = func(plannertest.Call) error {
 					if n--; n <= 0 {
-						l.journal.dead = true
+						l.journal.dead.Store(true)
 						return errKilled
 					}
 					return nil
@@ -94,7 +94,8 @@ func TestAnyDefinitionAfterAnyOther(t *testing.T) {
 			}
 			_, p, err := l.apply(def, "")
 			l.world.Fail, l.world.FailAfter = nil, nil
-			l.journal.dead, l.journal.killAt = false, 0
+			l.journal.dead.Store(false)
+			l.journal.killAt = 0
 			if p.Errored {
 				if !exchange(p) && !p.Quorum.Lost {
 					rt.Fatalf("plan: %+v", p.Diagnostics)
@@ -126,7 +127,8 @@ func TestAnyDefinitionAfterAnyOther(t *testing.T) {
 			if _, p, err := l.apply(nil, planner.ModeDestroy); p.Errored || err != nil && !errors.Is(err, errKilled) {
 				rt.Fatalf("destroy: %v, %v", p.Diagnostics, err)
 			}
-			l.journal.dead, l.journal.killAt = false, 0
+			l.journal.dead.Store(false)
+			l.journal.killAt = 0
 		}
 		l.world.Ending = true
 		l.must(nil, planner.ModeDestroy)

@@ -98,7 +98,7 @@ func TestApplyFarAway(t *testing.T) {
 		calls := 0
 		l.world.FailAfter = func(plannertest.Call) error {
 			if calls++; dies > 0 && calls >= dies {
-				l.journal.dead = true
+				l.journal.dead.Store(true)
 				return errKilled
 			}
 			return nil
@@ -107,14 +107,14 @@ func TestApplyFarAway(t *testing.T) {
 		l.conf = func(c *apply.Config) {
 			c.Linger = time.Hour
 			c.Journal = journalFunc(func(entries ...statefile.Entry) error {
-				if l.journal.dead {
+				if l.journal.dead.Load() {
 					return errKilled
 				}
 				return lock.Append(entries...)
 			})
 		}
 		res, _, err := l.apply(def, "")
-		if l.journal.dead {
+		if l.journal.dead.Load() {
 			_, err := store.ForceUnlock(t.Context(), lock.Info().ID)
 			if err != nil {
 				t.Fatal(err)

@@ -162,7 +162,8 @@ output "token" {
 		_, _, _ = l.apply(l.load(src("hush", "987654321", "run")), "")
 		known, _ := l.current()
 		none("cut off", known)
-		l.journal.killAt, l.journal.dead = 0, false
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 	}
 	l.must(l.load(src("hush", "987654321", "run")), "")
 	none("applied", l.state)

@@ -125,7 +125,8 @@ func TestGivenUpReplacement(t *testing.T) {
 		if _, _, err := l.apply(l.load(second), ""); err == nil {
 			return
 		}
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		def = l.load(first)
 		l.must(def, "")
 		l.settled(def)
@@ -189,7 +190,8 @@ func TestSuccessorChangesHalfway(t *testing.T) {
 				if _, _, err := l.apply(l.load(second), ""); err == nil {
 					return
 				}
-				l.journal.dead, l.journal.killAt = false, 0
+				l.journal.dead.Store(false)
+				l.journal.killAt = 0
 				if c.then != nil {
 					c.then(l, old)
 				}
@@ -232,7 +234,8 @@ func TestTargetTakesDeposed(t *testing.T) {
 			if _, _, err := l.apply(l.load(second), ""); err == nil {
 				return
 			}
-			l.journal.dead, l.journal.killAt = false, 0
+			l.journal.dead.Store(false)
+			l.journal.killAt = 0
 			def := l.load(second)
 			p, diags := l.part(def, part)
 			if diags.HasErrors() {
@@ -265,7 +268,8 @@ func TestPutBackToATakenPlace(t *testing.T) {
 		if _, _, err := l.apply(l.load(anew(threeNodes, "n2")), ""); err == nil {
 			t.Fatal("it was not killed")
 		}
-		l.journal.dead, l.journal.killAt = false, 0
+		l.journal.dead.Store(false)
+		l.journal.killAt = 0
 		p := l.plan(l.load(threeNodes), "")
 		if !p.Errored || !slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool {
 			return d.Summary == "node.n2 can't listen there yet" && strings.Contains(d.Detail, "has 127.0.0.1:1, where node.n2 is to listen")
