@@ -195,6 +195,7 @@ func (w *World) put(req providers.ApplyRequest) error {
 // Live is the cluster's own life.
 func (p *database) Live(context.Context) (*providers.Live, error) {
 	w := (*World)(p)
+	time.Sleep(w.LookTakes)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.Looks++

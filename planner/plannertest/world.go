@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -51,8 +52,9 @@ type World struct {
 	Calls     []Call
 	// Endpoint is where a node that is made is planned to listen; nil: unknown until
 	// it is installed.
-	Endpoint func(config cty.Value) string
-	Looks    int // at the cluster
+	Endpoint  func(config cty.Value) string
+	Looks     int           // at the cluster
+	LookTakes time.Duration // each of them
 	// Ending: the cluster may end (destroy); no step counts as a violation.
 	Ending bool
 
