@@ -19,8 +19,7 @@ func TestClusterAware(t *testing.T) {
 		t.Skip("curl is missing: the example's program asks with it")
 	}
 	l := copyExample(t, "cluster-aware")
-	// Longer leases: a machine that stands still for a moment moves no group here.
-	l.edit("cluster \"cluster-aware\" {\n", "cluster \"cluster-aware\" {\n  heartbeat {\n    profile  = \"custom\"\n    interval = \"200ms\"\n  }\n\n")
+	l.patient()
 	l.apply()
 	ask := func(node string) *app.Space {
 		c, err := app.New(app.Config{Socket: filepath.Join(l.dir, ".clusterplan", "nodes", node, "run", "api.sock")})

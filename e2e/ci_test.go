@@ -153,6 +153,7 @@ type ci struct {
 func newCI(t *testing.T, github bool) *ci {
 	t.Helper()
 	l := newLab(t)
+	l.patient()
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ func (l *lab) programOf(node, words string) int {
 // agent hangs: it answers until the fence has ended it, and only then elsewhere.
 func TestFreeze(t *testing.T) {
 	l := newLab(t)
+	l.patient()
 	l.edit("group \"web\" {\n", "group \"web\" {\n  no_quorum = \"freeze\"\n")
 	l.edit("preferred_owners = [node.n2, node.n3, node.n1]", "preferred_owners = [node.n1, node.n2, node.n3]")
 	l.must(1, "validate").wants(t, "Frozen group without a fence", "only a fence does")

@@ -14,6 +14,7 @@ import (
 // never stopped. Then the first node dies, and another has all of it.
 func TestOneNodeGrowsToThree(t *testing.T) {
 	l := newLab(t)
+	l.patient()
 	const others = "node \"n2\" {\n  provider = local\n}\n\nnode \"n3\" {\n  provider = local\n}\n"
 	l.edit(others, "")
 	l.edit(`"majority_node_set"`, `"single_node"`)

@@ -17,9 +17,6 @@ import (
 // node: each run ends with a clear error and leaves nothing that the next one
 // doesn't know. It goes on from there, or destroys all of it.
 func TestMachinesInterrupted(t *testing.T) {
-	if !libvirtlab.Inside() {
-		t.Parallel()
-	}
 	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
 		guest := libvirtlab.Tiny(t)
 		l := copyExample(t, "libvirt")

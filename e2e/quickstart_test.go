@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +61,7 @@ func TestQuickstart(t *testing.T) {
 		}
 	}
 	keysArePrivate(t, l)
+	l.doctorKnowsMoved("n3", "third")
 	l.destroyed()
 	if r := l.run("status"); r.code != 1 {
 		t.Errorf("status after destroy: %s", r)
@@ -68,6 +70,26 @@ func TestQuickstart(t *testing.T) {
 	l.apply()
 	l.served("n1")
 	l.destroyed()
+}
+
+// doctorKnowsMoved has a moved block give a node another address, and doctor go by it
+// before the next apply: what is there is that node's.
+func (l *lab) doctorKnowsMoved(from, to string) {
+	l.t.Helper()
+	file := filepath.Join(l.dir, "main.cluster.hcl")
+	was, err := os.ReadFile(file)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	write := func(text string) {
+		l.t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	write(strings.NewReplacer("node."+from, "node."+to, "node \""+from+"\" {", "moved {\n  from = node."+from+"\n  to   = node."+to+"\n}\n\nnode \""+to+"\" {").Replace(string(was)))
+	l.must(0, "doctor").wants(l.t, "the agent of node."+to+" has it")
+	write(string(was))
 }
 
 func keysArePrivate(t *testing.T, l *lab) {

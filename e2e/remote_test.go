@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"encoding/json"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"sync"
@@ -12,6 +9,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/clusterplan/clusterplan/statefile/httpstore/httpstoretest"
 	"github.com/clusterplan/clusterplan/statefile/seal"
 )
 
@@ -24,41 +22,21 @@ func TestKilledFarAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex // guards these four
-	var state, lock []byte
+	var mu sync.Mutex // guards these two
 	var posts, dies int
 	victim := make(chan *os.Process, 1)
-	lockID := func(text []byte) string {
-		var i struct{ ID string }
-		_ = json.Unmarshal(text, &i)
-		return i.ID
-	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
+	srv := httpstoretest.Serve(t, func(r *http.Request, _ int) int {
 		mu.Lock()
 		defer mu.Unlock()
-		if r.Method == "POST" {
-			posts++
+		if r.Method != "POST" {
+			return 0
 		}
-		switch {
-		case r.Method == "GET" && state == nil:
-			w.WriteHeader(http.StatusNotFound)
-		case r.Method == "GET":
-			w.Write(state)
-		case r.Method == "LOCK" && lock != nil, r.Method == "POST" && lockID(lock) != r.URL.Query().Get("ID"), r.Method == "UNLOCK" && lockID(lock) != lockID(body):
-			w.WriteHeader(http.StatusLocked)
-			w.Write(lock)
-		case r.Method == "LOCK":
-			lock = body
-		case r.Method == "UNLOCK":
-			lock = nil
-		case posts == dies:
-			_ = (<-victim).Kill()
-		default:
-			state = body
+		if posts++; posts != dies {
+			return 0
 		}
-	}))
-	defer srv.Close()
+		_ = (<-victim).Kill()
+		return http.StatusServiceUnavailable
+	})
 	key := filepath.Join(t.TempDir(), "key")
 	for file, text := range map[string]string{
 		key: id.String() + "\n",
@@ -76,10 +54,10 @@ func TestKilledFarAway(t *testing.T) {
 		defer mu.Unlock()
 		posts, dies = 0, at
 	}
-	written := func() (int, string) {
+	written := func() int {
 		mu.Lock()
 		defer mu.Unlock()
-		return posts, lockID(lock)
+		return posts
 	}
 	for _, at := range []int{2, 3} {
 		begin(at)
@@ -89,18 +67,18 @@ func TestKilledFarAway(t *testing.T) {
 		}
 		victim <- cmd.Process
 		err := cmd.Wait()
-		n, held := written()
+		n := written()
 		if err == nil || n != at {
 			t.Fatalf("it was not killed at write %d of %d: %v\n%s%s", at, n, err, out, stderr)
 		}
 		if len(l.processes()) == 0 {
 			t.Fatalf("nothing was done by write %d", at)
 		}
-		l.must(0, "force-unlock", "--force", held)
+		l.must(0, "force-unlock", "--force", srv.Holder("/"))
 	}
 	begin(0)
 	l.apply()
-	if n, _ := written(); n > 12 {
+	if n := written(); n > 12 {
 		t.Errorf("it has written %d times", n)
 	}
 	l.up(3, 3)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,12 +20,13 @@ import (
 	"github.com/clusterplan/clusterplan/internal/sshlab"
 )
 
-// terminal is what a program has of a pseudo-terminal on which nobody types.
-func terminal(t *testing.T) *os.File {
+// terminal is what a program has of a pseudo-terminal, and the end at which one types.
+func terminal(t *testing.T) (screen, keyboard *os.File) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		t.Cleanup(func() { unix.Close(fd) })
+		keyboard = os.NewFile(uintptr(fd), "ptmx")
+		t.Cleanup(func() { keyboard.Close() })
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 	}
 	n := 0
@@ -34,12 +36,11 @@ func terminal(t *testing.T) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
+	if screen, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { program.Close() })
-	return program
+	t.Cleanup(func() { screen.Close() })
+	return screen, keyboard
 }
 
 // gate has a program of the host wait, when it is called with these arguments,
@@ -162,7 +163,8 @@ func TestSSHInterrupted(t *testing.T) {
 	must(err)
 	locked := filepath.Join(t.TempDir(), "id")
 	must(os.WriteFile(locked, pem.EncodeToMemory(sealed), 0o600))
-	env, screen := l.env, terminal(t)
+	env := l.env
+	screen, keyboard := terminal(t)
 	before, err := unix.IoctlGetTermios(int(screen.Fd()), unix.TCGETS)
 	must(err)
 	l.env, l.stdin = append(l.env, "CLUSTERPLAN_VAR_private_key_file="+locked), screen
@@ -170,6 +172,17 @@ func TestSSHInterrupted(t *testing.T) {
 	nothing("passphrase")
 	if after, err := unix.IoctlGetTermios(int(screen.Fd()), unix.TCGETS); err != nil || after.Lflag != before.Lflag {
 		t.Errorf("the terminal is not as it was: %+v, %v", after, err)
+	}
+
+	// Typed, it opens the key: what asks a host is let in.
+	_, done, output := l.begin("doctor")
+	l.prints("Passphrase of "+locked, output)
+	if _, err := keyboard.WriteString("secret\n"); err != nil {
+		t.Fatal(err)
+	}
+	l.ended(done, output)
+	if text := output(); !regexp.MustCompile(`(?m)^ *10\.77\.0\.1:22 +addresses +ok `).MatchString(text) || strings.Count(text, "Passphrase of") != 1 || strings.Contains(text, "secret") {
+		t.Errorf("with the passphrase typed: %s", text)
 	}
 	l.env, l.stdin = env, nil
 

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,8 +17,8 @@ import (
 
 // sshHosts are three hosts with OpenSSH's server, each in a network namespace,
 // and a lab whose commands run in the client's. Nothing leads from there to the
-// third host but SSH by way of the second.
-func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
+// third host but SSH by way of the second. There may be more hosts, without a node.
+func sshHosts(t *testing.T, more ...string) (*lab, *sshlab.Lab) {
 	t.Helper()
 	if err := sshlab.Allowed(); err != nil {
 		t.Skipf("no hosts with sshd here: %v", err)
@@ -34,7 +33,7 @@ func sshHosts(t *testing.T) (*lab, *sshlab.Lab) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"n1", "n2", "n3"}
+	names := append([]string{"n1", "n2", "n3"}, more...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := filepath.Glob(filepath.Join(dir, "hosts", "*", "lib", "clusterplan", "nodes", "*", "log", "agent.log"))
@@ -110,9 +109,7 @@ func (l *lab) unready(hosts *sshlab.Lab) {
 	}
 	within := func(h *sshlab.Host, argv ...string) {
 		l.t.Helper()
-		if out, err := exec.Command("nsenter", append([]string{"-m", "-t", fmt.Sprint(h.PID())}, argv...)...).CombinedOutput(); err != nil {
-			l.t.Fatalf("%q: %v: %s", argv, err, out)
-		}
+		must(h.Within(argv...))
 	}
 	within(n1, "mount", "-t", "tmpfs", "-o", "size=8m", "none", "/var/lib")
 	uname := program(n1, "uname", `case $* in *-m*) /usr/bin/uname "$@" | sed 's/x86_64\|aarch64/riscv64/';; *) exec /usr/bin/uname "$@";; esac`)
@@ -159,10 +156,25 @@ func TestSSH(t *testing.T) {
 		}
 		return 0
 	}
+	// The hosts' own logs say how often a run has logged in: once on each, for all that
+	// it does there, with the way to n3 through n2, and n3's API, which it can't reach.
+	once := func(what string, run func()) {
+		t.Helper()
+		before := map[string]int{}
+		for _, h := range hosts.Hosts {
+			before[h.Name] = logins(t, h)
+		}
+		run()
+		for _, h := range hosts.Hosts {
+			if n := logins(t, h) - before[h.Name]; n != 1 {
+				t.Errorf("%s: it logs in %d times on %s", what, n, h.Name)
+			}
+		}
+	}
 	l.unready(hosts)
-	l.apply()
+	once("the apply that makes all", func() { l.apply() })
 	answers("n1")
-	l.settled()
+	once("a plan with nothing to do", l.settled)
 
 	was := agent(n1)
 	if err := syscall.Kill(was, syscall.SIGKILL); err != nil {

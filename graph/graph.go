@@ -19,6 +19,7 @@ package graph
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -58,6 +59,14 @@ type half struct {
 
 // New returns an empty graph.
 func New[K comparable]() *Graph[K] { return new(Graph[K]) }
+
+// Grow makes room for n vertices, so that adding them moves none.
+func (g *Graph[K]) Grow(n int) {
+	if g.index == nil {
+		g.index, g.edges = make(map[K]int32, n), make(map[uint64]Kind, n)
+	}
+	g.keys, g.out, g.in = slices.Grow(g.keys, n), slices.Grow(g.out, n), slices.Grow(g.in, n)
+}
 
 // AddVertex adds k and tells whether it was new.
 func (g *Graph[K]) AddVertex(k K) bool {

@@ -6,15 +6,28 @@ import (
 	"github.com/clusterplan/clusterplan/lang/schema"
 )
 
-// alike makes an object's value. It has the type of an earlier one, where the two
-// are equal: a type of each of thousands would be as large as what they hold.
+// likeness is what most objects of one type have in common. An object seen by
+// expressions has other attributes than its value.
+type likeness struct {
+	kind, typ string
+	seen      bool
+}
+
+// alike makes an object's value.
 func (ev *evaluation) alike(b *block, attrs map[string]cty.Value) cty.Value {
-	kind := [2]string{b.kind, b.typ}
-	if ty, ok := ev.types[kind]; ok {
+	return ev.likeOthers(likeness{b.kind, b.typ, false}, attrs)
+}
+
+// likeOthers makes an object of the type of an earlier one, where the two are
+// equal: a type of each of thousands would be as large as what they hold.
+func (ev *evaluation) likeOthers(l likeness, attrs map[string]cty.Value) cty.Value {
+	if ty, ok := ev.types[l]; ok {
 		return ofType(ty, attrs)
 	}
 	v := cty.ObjectVal(attrs)
-	ev.types[kind] = v.Type()
+	if ev.types != nil { // until all is evaluated
+		ev.types[l] = v.Type()
+	}
 	return v
 }
 

@@ -152,13 +152,6 @@ type attribute struct {
 	expr *expr // nil: not given
 }
 
-type nested struct {
-	*nestedShape
-	body *body      // nil: absent, or repeated, or dynamic
-	rng  *hcl.Range // of body; most blocks are absent, and there are many
-	all  []labelled // of a repeated block, and dynamic ones, in the order of the file
-}
-
 // labelled is one of a block that is repeated, or a dynamic block of any.
 type labelled struct {
 	label   string
@@ -222,7 +215,7 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 		out.attrs[i] = at
 	}
 	for i := range blocks {
-		out.blocks[i].nestedShape = &shape.blocks[i]
+		out.blocks[i] = nested{&shape.blocks[i], &absent}
 	}
 	for _, src := range content.blocks {
 		if src.Type == addr.TypeFence && name != "provider" {
@@ -252,8 +245,8 @@ func (c *Config) compileBody(name string, in hcl.Body, attrs []spec.Attribute, b
 			}
 			inner, _, more := c.compileBody(src.Type, src.Body, n.Attributes, n.Blocks, &hcl.BodySchema{})
 			diags = append(diags, more...)
-			rng := src.DefRange // alone: its block would hold the tree
-			n.body, n.rng = inner, &rng
+			given := n.given()
+			given.body, given.rng = inner, src.DefRange
 		}
 	}
 	return out, content, diags
@@ -272,7 +265,7 @@ func (c *Config) repeatedBlock(n *nested, src *hcl.Block) hcl.Diagnostics {
 	}
 	var diags hcl.Diagnostics
 	l.body, _, diags = c.compileBody(src.Type, src.Body, unlabelled(n.Block), n.Blocks, &hcl.BodySchema{})
-	n.all = append(n.all, l)
+	n.given().all = append(n.all, l)
 	return diags
 }
 
@@ -338,7 +331,7 @@ func rangesOf(b *body, prefix string, into map[string]hcl.Range) {
 	}
 	for _, n := range b.blocks {
 		if n.body != nil {
-			into[prefix+n.Name] = *n.rng
+			into[prefix+n.Name] = n.rng
 			rangesOf(n.body, prefix+n.Name+".", into)
 		}
 		for _, l := range n.all {

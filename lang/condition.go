@@ -74,7 +74,7 @@ type checkDecl struct {
 func (c *Config) conditionBlock(b *hcl.Block) (condition, hcl.Diagnostics) {
 	c.root.conditions = true
 	out := condition{kind: b.Type, rng: b.DefRange}
-	content, diags := b.Body.Content(conditionBody)
+	content, diags := contentIn(b, conditionBody)
 	if diags.HasErrors() {
 		for _, d := range diags {
 			for name, what := range map[string]string{"condition": "an expression that is true where all is well", "error_message": "what a person reads where the condition is false"} {
@@ -102,7 +102,7 @@ func (c *Config) check(b *hcl.Block) hcl.Diagnostics {
 	}
 	decl := &checkDecl{name: name, rng: b.DefRange}
 	c.checks[name] = decl
-	content, diags := b.Body.Content(checkBody)
+	content, diags := contentIn(b, checkBody)
 	asserts := 0
 	for _, inner := range content.Blocks {
 		if inner.Type == "data" {

@@ -1,6 +1,9 @@
 package lang
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
@@ -81,9 +84,30 @@ func (s *shape) contentOf(in hcl.Body) (*content, hcl.Diagnostics) {
 		return out, nil
 	}
 	c, diags := in.Content(s.want)
+	suggest(diags, s.want, c)
 	return contentFrom(c), diags
 }
 
 func contentFrom(c *hcl.BodyContent) *content {
 	return &content{other: c.Attributes, blocks: c.Blocks}
+}
+
+// contentIn reads a block. Where hcl's words leave it open, it says what may stand there.
+func contentIn(b *hcl.Block, want *hcl.BodySchema) (*hcl.BodyContent, hcl.Diagnostics) {
+	c, diags := b.Body.Content(want)
+	suggest(diags, want, c)
+	for _, d := range diags {
+		if !strings.HasSuffix(d.Detail, "not expected here.") {
+			continue
+		}
+		var names []string
+		for _, a := range want.Attributes {
+			names = append(names, a.Name)
+		}
+		for _, inner := range want.Blocks {
+			names = append(names, inner.Type+" {}")
+		}
+		d.Detail += fmt.Sprintf(" This %s block takes: %s.", b.Type, strings.Join(names, ", "))
+	}
+	return c, diags
 }

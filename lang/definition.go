@@ -49,7 +49,8 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 		known:   known,
 		byAddr:  addr.NewIndex(func(in *instance) *addr.Address { return &in.addr }, 0),
 		at:      map[*site][]*evaluation{},
-		types:   map[[2]string]cty.Type{},
+		types:   map[likeness]cty.Type{},
+		scratch: map[string]cty.Value{},
 		timings: spec.Timings{}.WithDefaults(),
 	}, c.top)
 	ev.root.Variables[rootVar] = c.varsValue
@@ -79,7 +80,7 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	for _, m := range ev.all {
 		m.shares, m.sealed, m.spares = nil, nil, nil
 		for i := range m.memo {
-			m.memo[i].ids = nil
+			m.memo[i].names(nil)
 		}
 	}
 	diags := tidy(ev.diags)

@@ -84,7 +84,7 @@ func (c *Config) dynamicBlock(name string, out *body, src *hcl.Block) hcl.Diagno
 		return hcl.Diagnostics{errorAt(src.LabelRanges[0], "Unknown block", fmt.Sprintf("A %s block has no block %q inside.%s %s", name, typ, didYouMean("", typ, known), has))}
 	}
 	n := &out.blocks[at]
-	content, diags := src.Body.Content(dynamicBody)
+	content, diags := contentIn(src, dynamicBody)
 	if diags.HasErrors() {
 		return diags
 	}
@@ -111,7 +111,7 @@ func (c *Config) dynamicBlock(name string, out *body, src *hcl.Block) hcl.Diagno
 	}
 	d.content, _, more = c.compileBody(typ, content.Blocks[0].Body, unlabelled(n.Block), n.Blocks, &hcl.BodySchema{})
 	diags = append(diags, more...)
-	n.all = append(n.all, labelled{body: d.content, rng: src.DefRange, dynamic: d})
+	n.given().all = append(n.all, labelled{body: d.content, rng: src.DefRange, dynamic: d})
 	return diags
 }
 

@@ -49,7 +49,7 @@ func (ev *evaluation) constantEdges(b *body) []Edge {
 	b.each(func(a *attribute) {
 		if !a.identity && !a.expr.perInstance {
 			m := &ev.memo[a.expr.id]
-			out = ev.attrEdges(out, a, nil, m.unknown, m.ids)
+			out = ev.attrEdges(out, a, nil, m.unknown, m.ids())
 		}
 	})
 	return compact(out)
@@ -61,7 +61,7 @@ func (ev *evaluation) exprEdges(e *expr, in *instance) []Edge {
 	if len(e.refs) == 0 {
 		return nil
 	}
-	m := &ev.memo[e.id]
+	m := ev.memo[e.id].links()
 	if !m.haveDeps {
 		m.haveDeps = true
 		for i := range e.refs {

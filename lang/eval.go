@@ -49,6 +49,7 @@ type evaluation struct {
 	shares     map[*body]*shared
 	sealed     map[*body]cty.Value
 	spares     map[*attributeShape][]map[string]cty.Value // by a body's first attribute
+	seen       map[vertex]map[string]cty.Value            // by a variable or local value: what expressions see that name it alone
 }
 
 // world is what the evaluations of all module instances share.
@@ -65,20 +66,49 @@ type world struct {
 
 	timings  spec.Timings // the cluster's, complete
 	hotSpare bool
-	types    map[[2]string]cty.Type // of the first value of each kind of object
+	types    map[likeness]cty.Type // of the first value of each
+	scratch  map[string]cty.Value  // attributes of which a value is made at once
 }
 
 // memo is what was worked out for an expression that is the same in every instance.
 type memo struct {
-	vars     map[string]cty.Value // its references to local values and whole blocks
-	value    cty.Value            // converted
-	edges    []Edge               // of its references
-	ids      []addr.Address       // the objects that a list names; nil once all is evaluated
-	unknown  bool                 // not wholly known
-	have     bool
-	bad      bool
+	value   cty.Value // converted
+	more    *links    // nil: it refers to nothing, as most do
+	unknown bool      // not wholly known
+	have    bool
+	bad     bool
+}
+
+// links are what an evaluation knows of an expression's references.
+type links struct {
+	vars     map[string]cty.Value // of those to local values and whole blocks
+	edges    []Edge
+	ids      []addr.Address // the objects that a list names; nil once all is evaluated
 	haveVars bool
 	haveDeps bool
+}
+
+// links are m's, to be read and written.
+func (m *memo) links() *links {
+	if m.more == nil {
+		m.more = new(links)
+	}
+	return m.more
+}
+
+// ids are the objects that a list names.
+func (m *memo) ids() []addr.Address {
+	if m.more == nil {
+		return nil
+	}
+	return m.more.ids
+}
+
+// names keeps the objects that a list names.
+func (m *memo) names(ids []addr.Address) {
+	if len(ids) > 0 || m.more != nil {
+		m.links().ids = ids
+	}
 }
 
 // instances are those of one block.
@@ -264,135 +294,6 @@ func (ev *evaluation) tainted(e *expr) bool {
 		}
 	}
 	return false
-}
-
-// context is what an expression sees. False: a key was wrong, which was told.
-func (ev *evaluation) context(e *expr, in *instance) (*hcl.EvalContext, bool) {
-	if len(e.refs) == 0 && !e.iterated {
-		return ev.root, true
-	}
-	m := &ev.memo[e.id]
-	if !m.haveVars || ev.again {
-		vars, ok := ev.shared(e)
-		if !ok {
-			return nil, false
-		}
-		m.vars, m.haveVars = vars, true
-	}
-	if in == nil || !e.perInstance && !e.resources {
-		if len(m.vars) == 0 {
-			return ev.root, true
-		}
-		ctx := ev.root.NewChild()
-		ctx.Variables = m.vars
-		return ctx, true
-	}
-	if in.ctx == nil {
-		in.ctx = ev.root.NewChild()
-		in.ctx.Variables = in.vars
-	}
-	ctx := in.ctx
-	if len(m.vars) > 0 {
-		ctx = ctx.NewChild()
-		ctx.Variables = m.vars
-	}
-	own, ok := ev.own(e, in, ctx)
-	if !ok {
-		return nil, false
-	}
-	if len(own) > 0 {
-		ctx = ctx.NewChild()
-		ctx.Variables = own
-	}
-	return ctx, true
-}
-
-// keyedPerInstance tells whether a reference's key differs by instance.
-func keyedPerInstance(r *ref) bool {
-	if r.keyExpr == nil {
-		return false
-	}
-	if r.iterated {
-		return true
-	}
-	for _, t := range r.keyExpr.Variables() {
-		switch t.RootName() {
-		case rootEach, rootGroupEach, rootCount, rootResource:
-			return true
-		}
-	}
-	return false
-}
-
-// shared are the references that mean the same in every instance.
-func (ev *evaluation) shared(e *expr) (map[string]cty.Value, bool) {
-	var vars, locals map[string]cty.Value
-	put := func(m *map[string]cty.Value, name string, v cty.Value) {
-		if *m == nil {
-			*m = map[string]cty.Value{}
-		}
-		(*m)[name] = v
-	}
-	out := map[string]cty.Value{}
-	for i := range e.refs {
-		switch r := &e.refs[i]; {
-		case r.root == rootLocal:
-			put(&locals, r.name, ev.local(ev.c.locals[r.name]))
-		case r.root == rootVar && ev.outer != nil: // the root's are in every context
-			put(&vars, r.name, ev.variable(ev.c.vars[r.name]))
-		}
-	}
-	if locals != nil {
-		out[rootLocal] = cty.ObjectVal(locals)
-	}
-	if vars != nil {
-		out[rootVar] = cty.ObjectVal(vars)
-	}
-	if modules := ev.moduleVars(e); modules != nil {
-		out[rootModule] = cty.ObjectVal(modules)
-	}
-	// A root whose keys differ by instance is seen through own.
-	byInstance := map[string]bool{}
-	for i := range e.refs {
-		if keyedPerInstance(&e.refs[i]) {
-			byInstance[e.refs[i].root] = true
-		}
-	}
-	ctx := ev.root.NewChild()
-	ctx.Variables = out
-	for _, root := range objectRoots {
-		if byInstance[root] {
-			continue
-		}
-		vals, ok := ev.blockVars(e, root, ctx, nil)
-		if !ok {
-			return nil, false
-		}
-		if vals != nil {
-			out[root] = cty.ObjectVal(vals)
-		}
-	}
-	return out, true
-}
-
-// own are the references that mean something else in each instance.
-func (ev *evaluation) own(e *expr, in *instance, ctx *hcl.EvalContext) (map[string]cty.Value, bool) {
-	var out map[string]cty.Value
-	for i := range e.refs {
-		r := &e.refs[i]
-		if _, have := out[r.root]; have || r.root == rootModule || r.root != rootResource && !keyedPerInstance(r) {
-			continue
-		}
-		vals, ok := ev.blockVars(e, r.root, ctx, in)
-		if !ok {
-			return nil, false
-		}
-		if out == nil {
-			out = map[string]cty.Value{}
-		}
-		out[r.root] = cty.ObjectVal(vals)
-	}
-	return out, true
 }
 
 // blockVars gives the values of all of an expression's references under one

@@ -47,7 +47,7 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 	if b.repeated() {
 		is.byKey = map[addr.Key]*instance{}
 	}
-	is.unknown = !ev.repeat(b, asker, one)
+	is.unknown = !ev.repeat(b, asker, one) || ev.c.torn.has(b.rng) // there may be others
 	return is
 }
 

@@ -17,7 +17,7 @@ func Format(src []byte, filename string) ([]byte, hcl.Diagnostics) {
 		return src, hcl.Diagnostics{d}
 	}
 	if _, diags := hclsyntax.ParseConfig(src, filename, hcl.InitialPos); diags.HasErrors() {
-		return src, diags
+		return src, unclosed(src, filename, hcl.InitialPos, diags)
 	}
 	out := hclwrite.Format(src)
 	for range 8 { // one pass is enough for nearly every file

@@ -32,7 +32,7 @@ type importBlock struct {
 
 // importBlock reads an import block.
 func (c *Config) importBlock(b *hcl.Block) hcl.Diagnostics {
-	content, diags := b.Body.Content(importBody)
+	content, diags := contentIn(b, importBody)
 	if a, ok := content.Attributes["provider"]; ok {
 		diags = append(diags, errorAt(a.NameRange, "No provider here", "An import goes through the provider that its object has. Remove this line."))
 	}

@@ -25,7 +25,7 @@ func (c *Config) lifecycle(b *block, src *hcl.Block) hcl.Diagnostics {
 		return hcl.Diagnostics{errorAt(src.DefRange, "Duplicate lifecycle block", fmt.Sprintf("A lifecycle block stands here already, at %s. Put both into one.", *b.lifecycle))}
 	}
 	b.lifecycle = &src.DefRange
-	content, diags := src.Body.Content(lifecycleBody)
+	content, diags := contentIn(src, lifecycleBody)
 	for _, inner := range content.Blocks {
 		cond, more := c.conditionBlock(inner)
 		if diags = append(diags, more...); !more.HasErrors() {

@@ -240,6 +240,12 @@ func notYet(rng hcl.Range, what, instead string) *hcl.Diagnostic {
 
 func (c *Config) blocks(body hcl.Body) hcl.Diagnostics {
 	content, diags := body.Content(rootSchema)
+	suggest(diags, rootSchema, content)
+	for _, d := range diags {
+		if d.Summary == "Unsupported argument" && strings.HasSuffix(d.Detail, "not expected here.") {
+			d.Detail += " Only blocks stand outside of all blocks, as group \"web\" {}; is the line that begins this one whole?"
+		}
+	}
 	for _, b := range content.Blocks {
 		if why := onlyRoot[b.Type]; why != "" && c != c.root {
 			diags = append(diags, errorAt(b.DefRange, "Only in the root", fmt.Sprintf("A module can't have a %s block. %s Move it to the directory that the plan is made for.", b.Type, why)))

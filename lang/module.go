@@ -345,7 +345,7 @@ func (c *Config) checkModuleRef(r *ref, s scope) *hcl.Diagnostic {
 		return unknownName(r, "module", sortedKeys(c.modules), "")
 	}
 	m := call.module
-	if m == nil {
+	if m == nil || c.torn.has(call.block.rng) {
 		return nil // told where it is called
 	}
 	hasKey := r.key != cty.NilVal || r.keyExpr != nil

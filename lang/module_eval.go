@@ -38,6 +38,7 @@ func newEvaluation(w *world, at *site) *evaluation {
 		shares:     map[*body]*shared{},
 		sealed:     map[*body]cty.Value{},
 		spares:     map[*attributeShape][]map[string]cty.Value{},
+		seen:       map[vertex]map[string]cty.Value{},
 		root: &hcl.EvalContext{
 			Functions: c.functions,
 			Variables: map[string]cty.Value{

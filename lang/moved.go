@@ -155,7 +155,7 @@ func (d *Definition) Moves() *Moves { return &d.ev.c.moves }
 
 // movedBlock reads a moved block.
 func (c *Config) movedBlock(b *hcl.Block) hcl.Diagnostics {
-	content, diags := b.Body.Content(movedBody)
+	content, diags := contentIn(b, movedBody)
 	m := Move{Range: b.DefRange}
 	for _, end := range []struct {
 		name string

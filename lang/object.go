@@ -224,11 +224,12 @@ func (ev *evaluation) computed(in *instance, a *attribute) cty.Value {
 func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []addr.Address, unknown, bad bool) {
 	m := &ev.memo[a.expr.id]
 	if m.have && !a.expr.perInstance && (!ev.again || !m.unknown) {
-		return m.value, m.ids, m.unknown, m.bad
+		return m.value, m.ids(), m.unknown, m.bad
 	}
 	if v, ids, ok := ev.named(a, in); ok {
 		if !a.expr.perInstance {
-			m.value, m.have, m.ids = v, true, ids
+			m.value, m.have = v, true
+			m.names(ids)
 		}
 		return v, ids, false, false
 	}
@@ -248,7 +249,8 @@ func (ev *evaluation) attribute(a *attribute, in *instance) (v cty.Value, ids []
 		v, unknown = cty.UnknownVal(a.typ), true
 	}
 	if !a.expr.perInstance {
-		m.value, m.unknown, m.bad, m.have, m.ids = v, unknown, bad, true, ids
+		m.value, m.unknown, m.bad, m.have = v, unknown, bad, true
+		m.names(ids)
 	}
 	return v, ids, unknown, bad
 }
@@ -416,12 +418,13 @@ func (ev *evaluation) lists(in *instance) {
 		m := &ev.memo[a.expr.id]
 		var ids []addr.Address
 		if m.have && !a.expr.perInstance {
-			ids = m.ids
+			ids = m.ids()
 			in.attrs[a.Name] = m.value
 		} else if v, named, ok := ev.named(a, in); ok {
 			ids = named
 			in.attrs[a.Name] = v
-			m.have, m.value, m.ids = true, v, ids
+			m.have, m.value = true, v
+			m.names(ids)
 		} else {
 			v, bad := ev.eval(a.expr, in)
 			var d *hcl.Diagnostic
@@ -444,7 +447,8 @@ func (ev *evaluation) lists(in *instance) {
 				v, in.broken = a.deflt, true
 			}
 			in.attrs[a.Name] = v
-			m.have, m.value, m.ids = true, v, ids
+			m.have, m.value = true, v
+			m.names(ids)
 		}
 		if a.Name == "keep_apart" || a.Name == "keep_apart_soft" {
 			continue // no order
@@ -498,7 +502,8 @@ func (ev *evaluation) refValue(in *instance) cty.Value {
 	if ev.again && !in.value.IsWhollyKnown() {
 		in.ev.refresh(in)
 	}
-	attrs := make(map[string]cty.Value, len(in.block.schema.Attributes)+len(in.block.schema.Blocks)+1)
+	clear(ev.scratch)
+	attrs := ev.scratch
 	get := func(name string) cty.Value {
 		if in.attrs != nil {
 			return in.attrs[name]
@@ -514,7 +519,7 @@ func (ev *evaluation) refValue(in *instance) cty.Value {
 		attrs[n.Name] = get(n.Name)
 	}
 	attrs[identityAttr] = identityVal(&in.addr)
-	in.ref = cty.ObjectVal(attrs)
+	in.ref = ev.likeOthers(likeness{in.block.kind, in.block.typ, true}, attrs)
 	return in.ref
 }
 

@@ -26,7 +26,7 @@ func (c *Config) output(b *hcl.Block) hcl.Diagnostics {
 	}
 	o := &output{name: name, rng: b.DefRange}
 	c.outputs[name] = o
-	content, diags := b.Body.Content(outputBody)
+	content, diags := contentIn(b, outputBody)
 	if a, ok := content.Attributes["value"]; ok {
 		e, more := c.compile(a.Expr, false)
 		diags = append(diags, more...)

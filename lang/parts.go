@@ -61,6 +61,7 @@ func foreignPart(src []byte, name string, start hcl.Pos, more bool) (*hclsyntax.
 	}
 	f, diags := hclsyntax.ParseConfig(src, name, start)
 	loops(f.Body.(*hclsyntax.Body), src, name)
+	diags = unclosed(src, name, start, diags)
 	for _, d := range diags {
 		if more {
 			d.Detail = strings.ReplaceAll(d.Detail, "the end of the file", "the next block")

@@ -32,7 +32,7 @@ func parseConfig(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
 	}
 	f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	loops(f.Body.(*hclsyntax.Body), src, name)
-	return f, diags
+	return f, unclosed(src, name, hcl.InitialPos, diags)
 }
 
 // navigation tells hcl's writer of diagnostics the block that a place lies in.

@@ -18,6 +18,7 @@ import (
 func sameTree(t *testing.T, src []byte) bool {
 	t.Helper()
 	want, wantDiags := hclsyntax.ParseConfig(src, "x.hcl", hcl.InitialPos)
+	wantDiags = unclosed(src, "x.hcl", hcl.InitialPos, wantDiags)
 	got, gotDiags := parseConfig(src, "x.hcl")
 	if !reflect.DeepEqual(wantDiags, gotDiags) {
 		t.Fatalf("diagnostics: %v\nwant %v\nof\n%s", gotDiags, wantDiags, src)

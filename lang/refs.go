@@ -277,6 +277,9 @@ func (c *Config) unknownRoot(r *ref) *hcl.Diagnostic {
 
 // checkSteps checks what stands behind node.NAME, group.NAME, resource.NAME.
 func (c *Config) checkSteps(r *ref, b *block, s scope) *hcl.Diagnostic {
+	if c.torn.has(b.rng) {
+		return nil // nobody knows what it has
+	}
 	hasKey := r.key != cty.NilVal || r.keyExpr != nil
 	if hasKey && !b.repeated() {
 		return errorAt(r.rng, "No instances", fmt.Sprintf("%s has no for_each and no count, so it takes no key. Write %s.", b.ref(), b.ref()))

@@ -58,7 +58,7 @@ func (d *Definition) Removed(a addr.Address) *Removed {
 // removedBlock reads a removed block, with destroy in a lifecycle block, as
 // Terraform has it, or as its own attribute.
 func (c *Config) removedBlock(b *hcl.Block) hcl.Diagnostics {
-	content, diags := b.Body.Content(removedBody)
+	content, diags := contentIn(b, removedBody)
 	r := Removed{Destroy: true, Range: b.DefRange}
 	if a, ok := content.Attributes["from"]; ok {
 		var more hcl.Diagnostics
@@ -67,7 +67,7 @@ func (c *Config) removedBlock(b *hcl.Block) hcl.Diagnostics {
 	}
 	given := content.Attributes["destroy"]
 	for _, inner := range content.Blocks {
-		lc, more := inner.Body.Content(removedDestroy)
+		lc, more := contentIn(inner, removedDestroy)
 		diags = append(diags, more...)
 		a, ok := lc.Attributes["destroy"]
 		if ok && given != nil {

@@ -14,7 +14,7 @@ import (
 
 // settings reads the clusterplan block.
 func (c *Config) settings(b *hcl.Block) hcl.Diagnostics {
-	content, diags := b.Body.Content(settingsBody)
+	content, diags := contentIn(b, settingsBody)
 	if a, ok := content.Attributes["required_version"]; ok {
 		v, more := constant(a.Expr)
 		diags = append(diags, more...)
@@ -56,7 +56,7 @@ func (c *Config) encryption(b *hcl.Block) (diags hcl.Diagnostics) {
 			e.Recipients, e.Passphrase = nil, false
 		}
 	}()
-	content, diags := b.Body.Content(encryptionBody)
+	content, diags := contentIn(b, encryptionBody)
 	c.Encryption = e // also with errors: nobody takes the state for one in plain then
 	if a, ok := content.Attributes["recipients"]; ok {
 		e.Range = a.Expr.Range()
@@ -100,7 +100,7 @@ func (c *Config) backend(b *hcl.Block) hcl.Diagnostics {
 	case c.Backend != nil:
 		return hcl.Diagnostics{errorAt(b.DefRange, "Duplicate backend", "A definition has one backend. Remove one of the two.")}
 	}
-	content, diags := b.Body.Content(bodyOf(backends[at]))
+	content, diags := contentIn(b, bodyOf(backends[at]))
 	c.Backend = &Backend{Type: b.Labels[0], Settings: map[string]string{}, Range: b.DefRange}
 	for _, arg := range backends[at].Attributes {
 		a, ok := content.Attributes[arg.Name]

@@ -104,3 +104,27 @@ func (s *schemas) madeBy(provider, kind string) *spec.Schema {
 	one := s.machinery[provider][kind]
 	return &one
 }
+
+// nested is a nested block of a schema, in a block.
+type nested struct {
+	*nestedShape
+	*filling // absent of a block that is absent, as most are, and there are many
+}
+
+// filling is what the definition gives of a nested block.
+type filling struct {
+	body *body      // nil: absent, or repeated, or dynamic
+	rng  hcl.Range  // of body
+	all  []labelled // of a repeated block, and dynamic ones, in the order of the file
+}
+
+// absent is that of which the definition gives nothing. Never written.
+var absent filling
+
+// given is what n holds, to be written.
+func (n *nested) given() *filling {
+	if n.filling == &absent {
+		n.filling = new(filling)
+	}
+	return n.filling
+}

@@ -1,7 +1,9 @@
 package lang
 
 import (
+	"fmt"
 	"sort"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -77,4 +79,33 @@ func warningAt(rng hcl.Range, summary, detail string) *hcl.Diagnostic {
 	d := errorAt(rng, summary, detail)
 	d.Severity = hcl.DiagWarning
 	return d
+}
+
+// suggest has hcl's diagnostics of names name the one that is nearest of what the
+// body has not. hcl takes the first that is near: for vote, zone before votes.
+func suggest(diags hcl.Diagnostics, want *hcl.BodySchema, has *hcl.BodyContent) {
+	for _, d := range diags {
+		head, _, ok := strings.Cut(d.Detail, ` Did you mean "`)
+		if !ok {
+			continue
+		}
+		var names []string
+		if d.Summary != "Unsupported block type" {
+			for _, a := range want.Attributes {
+				if has.Attributes[a.Name] == nil {
+					names = append(names, a.Name)
+				}
+			}
+		}
+		if d.Summary != "Unsupported argument" {
+			for _, b := range want.Blocks {
+				names = append(names, b.Type)
+			}
+		}
+		_, rest, _ := strings.Cut(head, `"`)
+		given, _, _ := strings.Cut(rest, `"`)
+		if n := nearest(given, names); n != "" {
+			d.Detail = fmt.Sprintf("%s Did you mean %q?", head, n)
+		}
+	}
 }

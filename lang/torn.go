@@ -1,6 +1,8 @@
 package lang
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -33,6 +35,9 @@ func (c *Config) tear(p *parsing) {
 				at = hcl.RangeBetween(rng, *d.Subject)
 			}
 		}
+		if unread, ok := d.Extra.(unreadTo); ok {
+			at.End = unread.end
+		}
 		c.torn.blocks = append(c.torn.blocks, at)
 	}
 }
@@ -49,14 +54,16 @@ func (t *torn) mayGive(name string) bool {
 }
 
 func (t *torn) read(f *hcl.File) {
-	tokens, _ := hclsyntax.LexConfig(f.Bytes, "", hcl.InitialPos)
-	for i, one := range tokens {
-		text := string(one.Bytes)
-		switch {
-		case one.Type == hclsyntax.TokenQuotedLit: // a label, or a name in JSON
-			t.names[strings.TrimSpace(text)] = true
-		case one.Type == hclsyntax.TokenIdent && i+1 < len(tokens) && tokens[i+1].Type == hclsyntax.TokenEqual:
-			t.names[text] = true
+	for line := range bytes.Lines(f.Bytes) { // for itself: a string that isn't closed ends with it
+		tokens, _ := hclsyntax.LexConfig(line, "", hcl.InitialPos)
+		for i, one := range tokens {
+			text := string(one.Bytes)
+			switch {
+			case one.Type == hclsyntax.TokenQuotedLit: // a label, or a name in JSON
+				t.names[strings.TrimSpace(text)] = true
+			case one.Type == hclsyntax.TokenIdent && i+1 < len(tokens) && tokens[i+1].Type == hclsyntax.TokenEqual:
+				t.names[text] = true
+			}
 		}
 	}
 }
@@ -69,13 +76,16 @@ func (t *torn) first(diags hcl.Diagnostics) hcl.Diagnostics {
 	}
 	out := diags[:0:0]
 	for _, d := range diags {
-		inside := false
-		for _, b := range t.blocks {
-			inside = inside || d.Subject != nil && d.Subject.Filename == b.Filename && d.Subject.Start.Byte >= b.Start.Byte && d.Subject.Start.Byte < b.End.Byte
-		}
-		if !inside {
+		if d.Subject == nil || !t.has(*d.Subject) {
 			out = append(out, d)
 		}
 	}
 	return out
+}
+
+// has tells whether what stands there is, or is in, a block with a syntax error.
+func (t *torn) has(rng hcl.Range) bool {
+	return slices.ContainsFunc(t.blocks, func(b hcl.Range) bool {
+		return rng.Filename == b.Filename && rng.Start.Byte >= b.Start.Byte && rng.Start.Byte < b.End.Byte
+	})
 }

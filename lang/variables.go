@@ -45,7 +45,7 @@ func (c *Config) variable(b *hcl.Block) hcl.Diagnostics {
 	}
 	v := &variable{name: name, rng: b.DefRange, typ: cty.DynamicPseudoType, nullable: true, value: cty.DynamicVal}
 	c.vars[name] = v
-	content, diags := b.Body.Content(variableBody)
+	content, diags := contentIn(b, variableBody)
 	if a, ok := content.Attributes["type"]; ok {
 		diags = append(diags, v.readType(a.Expr)...)
 	}
@@ -84,7 +84,7 @@ func (c *Config) variable(b *hcl.Block) hcl.Diagnostics {
 		}
 	}
 	for _, inner := range content.Blocks {
-		vc, more := inner.Body.Content(conditionBody)
+		vc, more := contentIn(inner, conditionBody)
 		diags = append(diags, more...)
 		if more.HasErrors() {
 			continue

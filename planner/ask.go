@@ -80,7 +80,7 @@ func (b *builder) replace(it *item) {
 	}
 	if in, ok := b.ask(it, nil, it.want.config); ok {
 		it.phases = in.Phases
-		it.change.After = b.shapes[it.want.typ].guard(likeMarks(in.Planned, it.want.config))
+		it.change.After = b.shapes[it.want.Type].guard(likeMarks(in.Planned, it.want.config))
 	}
 }
 
@@ -89,7 +89,7 @@ func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (prov
 	name, typ := "", it.change.Type
 	switch {
 	case it.want != nil:
-		name = it.want.provider
+		name = it.want.Provider
 	case it.old != nil:
 		name = it.old.Provider
 	default:
@@ -114,7 +114,7 @@ func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (prov
 func (b *builder) fail(it *item, summary, detail string) {
 	d := problem(hcl.DiagError, summary, detail)
 	if it.want != nil {
-		d.Subject = it.want.subject
+		d.Subject = &it.want.Range
 	}
 	b.diags = append(b.diags, d)
 }
@@ -124,7 +124,7 @@ func (b *builder) protect(it *item) {
 	if action != "delete" && action != "replace" {
 		return
 	}
-	if it.old != nil && it.old.PreventDestroy || it.want != nil && it.want.prevent {
+	if it.old != nil && it.old.PreventDestroy || it.want != nil && it.want.PreventDestroy {
 		b.fail(it, it.addr.String()+" may not be destroyed",
 			"Its lifecycle says prevent_destroy, also where the block is gone by now. Take that out and apply first, or leave the object as it is. To have it go on without being managed: removed { from = "+it.addr.String()+", lifecycle { destroy = false } }.")
 	}

@@ -35,7 +35,7 @@ func commitBound(t spec.Timings) time.Duration {
 // takeover wait, the new owner's commit, its start. Groups that do not fail
 // over by themselves have none.
 func failoverTimes(def spec.Definition) []FailoverTime {
-	out := []FailoverTime{}
+	out := make([]FailoverTime, 0, len(def.Groups))
 	if def.Cluster.Quorum.Model == spec.SingleNode {
 		return out
 	}
@@ -83,6 +83,9 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 // chain adds what groups wait for those that they depend on. Both may die with one
 // node: a group gets its owner only once what it depends on is known to be online.
 func chain(def *spec.Definition, times []FailoverTime) {
+	if !slices.ContainsFunc(def.Groups, func(g spec.Group) bool { return len(g.DependsOn) > 0 }) {
+		return
+	}
 	at := make(map[addr.Address]*FailoverTime, len(times))
 	for i := range times {
 		at[times[i].Group] = &times[i]

@@ -17,19 +17,11 @@ import (
 
 // wanted is one object of the definition.
 type wanted struct {
-	addr     addr.Address
-	typ      string // node, cluster, group; a resource's own type
-	provider string
-	config   cty.Value
-	hard     []addr.Address // what it needs
-	soft     []addr.Address // what only comes first
-	on       []addr.Address // what it stands on
-	prevent  bool
-	checked  bool           // it has postconditions
-	ignore   []cty.Path     // attributes that stay as they are
-	given    cty.Value      // config before that
-	triggers []lang.Trigger // what has it made anew when it changes
-	subject  *hcl.Range
+	*lang.Object
+	config cty.Value      // its value, with the attributes that stay as they are
+	hard   []addr.Address // what it needs
+	soft   []addr.Address // what only comes first
+	on     []addr.Address // what it stands on
 }
 
 // item is one object on the way from what is to what is to be.
@@ -88,6 +80,7 @@ type builder struct {
 	// unmade: as far as the state knows there is no cluster yet. fresh: nor is there
 	// one that a first apply formed before it was cut off, so no quorum to keep.
 	unmade, fresh bool
+	nowhere       bool // no node is there that could have a database
 }
 
 // Build works out the plan. Diagnostics with an error come with a plan that
@@ -172,11 +165,11 @@ func (b *builder) collect() {
 	if b.destroy {
 		b.wanted = nil
 	}
-	want := addr.NewIndex(func(w *wanted) *addr.Address { return &w.addr }, len(b.wanted))
+	want := addr.NewIndex(func(w *wanted) *addr.Address { return &w.Addr }, len(b.wanted))
 	addrs := make([]addr.Address, 0, len(b.wanted)+8)
 	for i := range b.wanted {
 		want.Put(&b.wanted[i])
-		addrs = append(addrs, b.wanted[i].addr)
+		addrs = append(addrs, b.wanted[i].Addr)
 	}
 	b.cutOff(want)
 	for i := range b.in.State.Objects {
@@ -213,20 +206,35 @@ func (b *builder) collect() {
 	b.at = addr.NewIndex(func(it *item) *addr.Address { return &it.addr }, len(addrs))
 	b.plan.Changes = make([]Change, len(addrs))
 	all := make([]item, len(addrs))
+	parts := make([]*item, 0, len(addrs)) // a group's stand beside each other
 	for i, a := range addrs {
 		it := &all[i]
 		*it = item{addr: a, want: want.At(a), old: b.state.At(a), change: &b.plan.Changes[i]}
 		b.items[i] = it
 		b.at.Put(it)
 		if a.IsResource() {
-			b.parts[a.Owner()] = append(b.parts[a.Owner()], it)
+			parts = append(parts, it)
+			owner := a.Owner()
+			b.parts[owner] = parts[len(parts)-1-len(b.parts[owner]) : len(parts) : len(parts)]
 		}
 	}
+}
+
+// undivided counts what acts and is no part of a group: a unit each, or nearly.
+func (b *builder) undivided() int {
+	n := 0
+	for _, it := range b.items {
+		if !it.addr.IsResource() && it.acts() {
+			n++
+		}
+	}
+	return n
 }
 
 // changes works out every object's change; a group before its resources, for
 // what was read of a group holds them.
 func (b *builder) changes() {
+	b.nowhere = b.emptyWorld()
 	for _, it := range b.items {
 		b.see(it)
 	}
@@ -279,6 +287,9 @@ func (b *builder) see(it *item) {
 		return
 	}
 	seen, looked := b.in.World.Objects[it.addr]
+	if b.nowhere && begun(it) && (it.addr.Type == addr.TypeCluster || oneCall(it.addr)) {
+		seen, looked = Seen{}, true
+	}
 	switch {
 	case !looked && it.old == nil:
 	case !looked || seen.Err != "":
@@ -366,7 +377,7 @@ func (b *builder) attributes(it *item) cty.Value {
 	}
 	var like []cty.Value // what it may have been
 	if it.want != nil {
-		like = append(like, it.want.given, it.want.config)
+		like = append(like, it.want.Value, it.want.config)
 	}
 	if it.prior != nil && it.prior.Value != cty.NilVal {
 		like = append(like, it.prior.Value)
@@ -389,7 +400,7 @@ func (b *builder) change(it *item) {
 	c.Address = it.addr
 	switch {
 	case it.want != nil:
-		c.Type = it.want.typ
+		c.Type = it.want.Type
 	case it.old != nil:
 		c.Type = it.old.Type
 	case it.addr.IsResource():
@@ -407,9 +418,29 @@ func (b *builder) change(it *item) {
 	}
 	there := it.prior != nil
 	switch {
-	case it.want == nil && !there && it.old != nil:
+	case it.want == nil && !there && b.joined(it) && !b.destroy && !b.forgets(it):
+		if it.old == nil { // as an apply would keep it that is about something else
+			o := *b.pending[it.addr].Object
+			o.Phases = []string{PhaseBegun}
+			it.old = &o
+		}
+		it.prior = b.stored(it)
+		b.takeAway(it, ActionDelete, ReasonCutOff)
+		c.Why = []string{"an apply that was cut off had begun to make it; nothing of it is on its host, but the cluster has it as a member: it leaves"}
+	case it.want == nil && !there && b.neverMade(it):
+		b.takeAway(it, ActionForget, ReasonCutOff)
+		c.Why = []string{"an apply that was cut off had begun to make it, and nothing of it is there"}
+	case it.want == nil && !there && it.old != nil && (!addr.Machinery(it.addr.Type) || it.old.PreventDestroy):
 		b.takeAway(it, ActionForget, ReasonGone)
 		c.Why = []string{"it is gone already"}
+		b.drift(it, true, nil, nil)
+	case it.want == nil && !there && it.old != nil && !b.forgets(it):
+		// What was made for it and is not it (an image, a storage pool) may be there
+		// still, where a delete was cut off or somebody else has done it by half: nobody
+		// else knows of that.
+		it.prior = b.stored(it)
+		b.takeAway(it, ActionDelete, ReasonGone)
+		c.Why = []string{"it is gone already; what may be left of it goes"}
 		b.drift(it, true, nil, nil)
 	case it.want == nil && b.forgets(it):
 		b.forget(it)
@@ -423,6 +454,9 @@ func (b *builder) change(it *item) {
 		if b.destroy {
 			c.Why = []string{"destroy"}
 		}
+		if it.partial && it.old == nil && !there {
+			c.Why = append(c.Why, "an apply that was cut off had begun to make it; whether anything of it is there can't be seen now")
+		}
 	case !there:
 		b.bringAbout(it)
 	default:
@@ -435,6 +469,43 @@ func (b *builder) change(it *item) {
 		c.DependsOn = it.want.hard
 	}
 	b.protect(it)
+}
+
+// begun tells whether no more is known of an object than that an apply was about to
+// make it.
+func begun(it *item) bool {
+	return it.old == nil || slices.Equal(it.old.Phases, []string{PhaseBegun})
+}
+
+// neverMade tells whether nothing is there of what an apply had begun, and came to
+// no first result of.
+func (b *builder) neverMade(it *item) bool {
+	_, looked := b.in.World.Objects[it.addr]
+	looked = looked || b.nowhere && (it.addr.Type == addr.TypeCluster || oneCall(it.addr))
+	return begun(it) && looked && !it.silent && it.prior == nil && !addr.Machinery(it.addr.Type) // some of that may be there without it
+}
+
+// joined tells whether the cluster has a node as a member that is nowhere, and that no
+// apply has made whole: its vote counts until it leaves.
+func (b *builder) joined(it *item) bool {
+	return it.addr.Type == addr.TypeNode && !it.silent && (it.old == nil || len(it.old.Phases) > 0) && b.member(it.id) != nil
+}
+
+// emptyWorld tells whether there is no node for sure that could have a cluster's
+// database: not that it does not answer.
+func (b *builder) emptyWorld() bool {
+	if b.in.World.Objects == nil || b.in.World.Live != nil {
+		return false
+	}
+	for a, seen := range b.in.World.Objects {
+		if a.Type == addr.TypeNode && (seen.Object != nil || seen.Err != "") {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(b.in.State.Objects, func(o statefile.Object) bool {
+		_, looked := b.in.World.Objects[o.Addr]
+		return o.Addr.Type == addr.TypeNode && !looked
+	})
 }
 
 func (b *builder) takeAway(it *item, actions []string, reason string) {
@@ -468,7 +539,9 @@ func (b *builder) bringAbout(it *item) {
 	if it.old != nil {
 		c.Reason = ReasonGone
 		c.Why = []string{"it is gone"}
-		b.drift(it, true, nil, nil)
+		if !b.neverMade(it) {
+			b.drift(it, true, nil, nil)
+		}
 	}
 	if it.partial {
 		c.Reason = ReasonCutOff

@@ -22,7 +22,7 @@ func (b *builder) compare(it *item) {
 		it.change.Actions = ActionNoOp
 		return
 	}
-	c, s := it.change, b.shapes[it.want.typ]
+	c, s := it.change, b.shapes[it.want.Type]
 	resp := providers.PlanResponse{Planned: it.want.config}
 	if !it.addr.IsResource() {
 		var ok bool
@@ -39,7 +39,7 @@ func (b *builder) compare(it *item) {
 			words = append(words, h)
 		}
 	}
-	otherType := it.old != nil && it.old.Type != it.want.typ
+	otherType := it.old != nil && it.old.Type != it.want.Type
 	tainted := it.old != nil && it.old.Tainted != ""
 	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested && it.trigger+it.under == "" {
 		return // Before and After of a no-op are left out: nothing is to be shown, and there are many
@@ -102,7 +102,7 @@ func (b *builder) compare(it *item) {
 		c.Reason, c.Actions = ReasonDrifted, ActionUpdate
 	}
 	if slices.Contains([]string{ReasonCannotUpdate, ReasonTainted, ReasonRequested, ReasonTriggered, ReasonStandsOn}, c.Reason) {
-		it.want.config = it.want.given // it is made by what the definition says
+		it.want.config = it.want.Value // it is made by what the definition says
 		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
 		b.replace(it)
 		if addr.Machinery(it.addr.Type) && !equal { // what is worked out anew, too

@@ -34,7 +34,7 @@ func (b *builder) writeContent(out *strings.Builder, it *item) bool {
 	typ, provider, v := "", "", cty.NilVal
 	switch {
 	case it.want != nil:
-		typ, provider, v = it.want.typ, it.want.provider, it.want.config
+		typ, provider, v = it.want.Type, it.want.Provider, it.want.config
 	case it.old != nil:
 		typ, provider, v = it.old.Type, it.old.Provider, b.attributes(it)
 	}

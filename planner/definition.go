@@ -17,7 +17,7 @@ func (b *builder) readDefinition() {
 	b.wanted = make([]wanted, 0, len(def.Objects))
 	for i := range def.Objects {
 		o := &def.Objects[i]
-		w := wanted{addr: o.Addr, typ: o.Type, provider: o.Provider, config: o.Value, prevent: o.PreventDestroy, checked: o.Checked, ignore: o.Ignore, given: o.Value, triggers: o.ReplaceBy, subject: &o.Range}
+		w := wanted{Object: o, config: o.Value}
 		w.hard, w.soft = needs(o)
 		for _, e := range o.DependsOn {
 			if e.On {
@@ -26,7 +26,7 @@ func (b *builder) readDefinition() {
 		}
 		b.wanted = append(b.wanted, w)
 	}
-	slices.SortStableFunc(b.wanted, func(x, y wanted) int { return addr.Compare(x.addr, y.addr) })
+	slices.SortStableFunc(b.wanted, func(x, y wanted) int { return addr.Compare(x.Addr, y.Addr) })
 }
 
 // needs is what an object needs, and what only comes before it.

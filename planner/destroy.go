@@ -7,17 +7,10 @@ import (
 
 // destroyEdges: groups go dependents first, then fences, then every node, then what is left.
 func (o *orderer) destroyEdges() {
-	unit := make(map[addr.Address]*Unit, len(o.groups))
+	needs := o.leanings()
 	for _, u := range o.groups {
-		unit[u.Key.Addr] = u
-	}
-	for _, u := range o.groups {
-		if u.Old != nil {
-			for _, dep := range u.Old.DependsOn {
-				if d := unit[dep.Owner()]; d != nil && d != u {
-					o.g.AddEdge(d.Key, u.Key, graph.Soft)
-				}
-			}
+		for _, d := range needs(u) {
+			o.g.AddEdge(d.Key, u.Key, graph.Soft)
 		}
 	}
 	if len(o.groups) > 0 {
@@ -49,5 +42,42 @@ func (o *orderer) destroyEdges() {
 		for _, u := range o.leaves {
 			o.g.AddEdge(o.cluster.Key, u.Key, graph.Hard)
 		}
+	}
+}
+
+// leanings tells what a group that is there depends on: as the cluster has it, where
+// it was asked, for an apply that was cut off may have changed that since the state
+// was written (of two groups that exchange who depends on whom, each would wait for
+// the other), else as the state has it.
+func (o *orderer) leanings() func(*Unit) []*Unit {
+	at, byID := make(map[addr.Address]*Unit, len(o.groups)), make(map[string]*Unit, len(o.groups))
+	for _, u := range o.groups {
+		at[u.Key.Addr], byID[u.ID] = u, u
+	}
+	byName, live := map[string]*Unit{}, map[*Unit][]string{}
+	if l := o.in.World.Live; l != nil {
+		for i := range l.Groups {
+			g := &l.Groups[i].Spec
+			if u := byID[g.ID]; g.ID != "" && u != nil {
+				byName[g.Name], live[u] = u, g.DependsOn
+			}
+		}
+	}
+	return func(u *Unit) (needs []*Unit) {
+		add := func(d *Unit) {
+			if d != nil && d != u {
+				needs = append(needs, d)
+			}
+		}
+		if names, asked := live[u]; asked {
+			for _, name := range names {
+				add(byName[name])
+			}
+		} else if u.Old != nil {
+			for _, dep := range u.Old.DependsOn {
+				add(at[dep.Owner()])
+			}
+		}
+		return needs
 	}
 }

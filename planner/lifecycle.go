@@ -15,17 +15,17 @@ import (
 // ignore has what is there stand for what the definition says, in the
 // attributes that only count at create.
 func (b *builder) ignore(it *item) {
-	if len(it.want.ignore) > 0 && it.prior.Value != cty.NilVal {
-		it.want.config = keep(it.want.given, it.veil(it.prior.Value), it.want.ignore)
+	if len(it.want.Ignore) > 0 && it.prior.Value != cty.NilVal {
+		it.want.config = keep(it.want.Value, it.veil(it.prior.Value), it.want.Ignore)
 	}
 }
 
 // keeper is ignore for what only an apply knows.
 func (it *item) keeper() func(cty.Value) cty.Value {
-	if it.want == nil || len(it.want.ignore) == 0 || it.prior == nil || it.prior.Value == cty.NilVal {
+	if it.want == nil || len(it.want.Ignore) == 0 || it.prior == nil || it.prior.Value == cty.NilVal {
 		return nil
 	}
-	prior, paths := it.veil(it.prior.Value), it.want.ignore
+	prior, paths := it.veil(it.prior.Value), it.want.Ignore
 	return func(v cty.Value) cty.Value { return keep(v, prior, paths) }
 }
 
@@ -95,7 +95,7 @@ func elements(v cty.Value) map[string]cty.Value {
 func (b *builder) stays() {
 	cloned := false
 	for _, it := range b.items {
-		if it.want == nil || len(it.want.ignore) == 0 || it.want.config.RawEquals(it.want.given) {
+		if it.want == nil || len(it.want.Ignore) == 0 || it.want.config.RawEquals(it.want.Value) {
 			continue
 		}
 		if !cloned { // the definition's own is not to be written
@@ -108,7 +108,7 @@ func (b *builder) stays() {
 
 func (b *builder) stay(it *item) {
 	var names []string
-	for _, p := range it.want.ignore {
+	for _, p := range it.want.Ignore {
 		name := p[0].(cty.GetAttrStep).Name
 		if name != "address" && name != "port" { // which stand together there
 			names = append(names, name)
@@ -139,7 +139,7 @@ func (b *builder) stay(it *item) {
 		g.Resources = slices.Clone(g.Resources)
 		for k := range g.Resources {
 			if g.Resources[k].Addr == it.addr {
-				_ = schema.DecodeSomeResource(config, spec.ResourceTypes()[it.want.typ], &g.Resources[k], names)
+				_ = schema.DecodeSomeResource(config, spec.ResourceTypes()[it.want.Type], &g.Resources[k], names)
 			}
 		}
 	}
@@ -151,7 +151,7 @@ func (b *builder) stay(it *item) {
 func (b *builder) triggers() {
 	var waiting []*item
 	for _, it := range b.items {
-		if it.want != nil && len(it.want.triggers)+len(it.want.on) > 0 && it.prior != nil && !it.left {
+		if it.want != nil && len(it.want.ReplaceBy)+len(it.want.on) > 0 && it.prior != nil && !it.left {
 			waiting = append(waiting, it)
 		}
 	}
@@ -166,7 +166,7 @@ func (b *builder) triggers() {
 			if action := it.change.Action(); it.trigger+it.under != "" || action != "no-op" && action != "update" {
 				continue
 			}
-			for _, tr := range it.want.triggers {
+			for _, tr := range it.want.ReplaceBy {
 				if it.trigger = b.fired(tr, it); it.trigger != "" {
 					break
 				}

@@ -176,7 +176,7 @@ func (b *builder) groundRules() {
 			continue
 		}
 		action := on.change.Action()
-		if action == "delete" {
+		if action == "delete" && on.change.Reason != ReasonGone {
 			for _, it := range b.items {
 				if it.addr.Type != addr.TypeNode || it.prior == nil || it.want == nil || it.change.Action() == "replace" || !b.stoodOn(it, on) {
 					continue
@@ -306,24 +306,38 @@ func (o *orderer) dependencies(k Key) []dependency {
 	return out
 }
 
+// standsOn is what an object was made with that is there, or that a create which was
+// cut off had begun to make: that has to outlive it.
+func (b *builder) standsOn(it *item) []addr.Address {
+	if it.old != nil {
+		return it.old.DependsOn
+	}
+	if p := b.pending[it.addr]; p != nil && p.Object != nil {
+		return p.Object.DependsOn
+	}
+	return nil
+}
+
 // machineryEdges: what stands on something is made after it, and goes before it.
 func (o *orderer) machineryEdges() {
 	for _, it := range o.items {
 		first, goes := o.ends(it)
 		if it.want != nil && first != nil && !o.destroy {
-			for _, dep := range slices.Concat(it.want.hard, it.want.soft) {
-				if u := o.units[Key{dep, StageWhole}]; addr.Machinery(dep.Type) && u != nil && u.Action != "forget" {
-					o.g.AddEdge(first.Key, u.Key, graph.Hard)
+			for _, needed := range [][]addr.Address{it.want.hard, it.want.soft} {
+				for _, dep := range needed {
+					if u := o.units[Key{dep, StageWhole}]; addr.Machinery(dep.Type) && u != nil && u.Action != "forget" {
+						o.g.AddEdge(first.Key, u.Key, graph.Hard)
+					}
 				}
 			}
 		}
 		if out, whole := o.units[Key{it.addr, StageOut}], o.units[Key{it.addr, StageWhole}]; addr.Machinery(it.addr.Type) && out != nil && whole != nil {
 			o.g.AddEdge(whole.Key, out.Key, graph.Hard)
 		}
-		if goes == nil || it.old == nil {
+		if goes == nil || it.old == nil && goes.Action != "delete" {
 			continue
 		}
-		for _, dep := range it.old.DependsOn {
+		for _, dep := range o.standsOn(it) {
 			u := o.units[Key{dep, StageOut}]
 			if o.units[Key{dep, StageWhole}] != nil && goes.Key.Stage != StageOut && goes.Key.Stage != StageLeave && it.want != nil && refersTo(it.want, dep) {
 				continue // it follows what is made anew, and has no way out of its own

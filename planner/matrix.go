@@ -62,8 +62,9 @@ type board struct {
 // board lets the scene come to rest: where groups are then is where each fault
 // finds them.
 func (s *scene) board() *board {
+	in := s.placementInput()
 	b := &board{
-		scene: s, rest: placement.Compile(s.placementInput()).Settle(), votes: make([]quorum.Node, len(s.def.Nodes)),
+		scene: s, rest: placement.Compile(in).Settle(), votes: make([]quorum.Node, len(s.def.Nodes)),
 		owner:  make(map[string]string, len(s.def.Groups)),
 		nodeAt: make(map[string]*addr.Address, len(s.def.Nodes)), groupAt: make(map[string]addr.Address, len(s.def.Groups)),
 	}
@@ -79,9 +80,10 @@ func (s *scene) board() *board {
 			b.owner[o.Group] = o.To
 		}
 	}
-	rest := *s
-	rest.owner = b.owner
-	b.asked = placement.Compile(rest.placementInput())
+	for i := range in.Groups { // a board that nobody asks any more has had it
+		in.Groups[i].Owner = b.owner[in.Groups[i].Spec.Name]
+	}
+	b.asked = placement.Compile(in)
 	return b
 }
 

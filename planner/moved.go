@@ -210,7 +210,8 @@ func (b *builder) moved(it *item) {
 	c := it.change
 	from, moves := b.former[it.addr]
 	if moves {
-		c.PreviousAddress = &from
+		was := from // alone: of most objects there is none to keep
+		c.PreviousAddress = &was
 	}
 	it.tellName()
 	if !moves && it.knownAs == nil || it.want == nil || it.prior == nil {

@@ -43,7 +43,8 @@ type orderer struct {
 // order turns the changes into units, orders them, and tells the steps.
 func (b *builder) order() {
 	b.depose()
-	o := &orderer{builder: b, g: graph.New[Key](), units: map[Key]*Unit{}}
+	o := &orderer{builder: b, g: graph.New[Key](), units: make(map[Key]*Unit, b.undivided())}
+	o.g.Grow(b.undivided())
 	for _, it := range b.items {
 		switch {
 		case it.addr.IsResource():
@@ -103,12 +104,12 @@ func (b *builder) order() {
 		w.Kept = make([]Kept, 0, b.plan.Summary.NoOp)
 		for _, it := range b.items {
 			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr) {
-				prevent, hides := it.want != nil && it.want.prevent, it.old.Sensitive
+				k := Kept{it.addr, it.prior.Value, false, it.old.Sensitive, it.old.DependsOn}
 				if it.want != nil {
-					hides = schema.SensitiveNames(it.want.config)
+					k.Prevent, k.Sensitive, k.DependsOn = it.want.PreventDestroy, schema.SensitiveNames(it.want.config), it.want.hard
 				}
-				w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, prevent, hides})
-				b.remember = b.remember || prevent != it.old.PreventDestroy || !slices.Equal(hides, it.old.Sensitive)
+				w.Kept = append(w.Kept, k)
+				b.remember = b.remember || k.Prevent != it.old.PreventDestroy || !slices.Equal(k.Sensitive, it.old.Sensitive)
 			}
 		}
 	}
@@ -134,7 +135,7 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 		u.Provider = it.old.Provider
 	}
 	if it.want != nil {
-		u.Provider, u.Config, u.Prevent = it.want.provider, it.want.config, it.want.prevent
+		u.Provider, u.Config, u.Prevent = it.want.Provider, it.want.config, it.want.PreventDestroy
 		u.DependsOn = it.want.hard
 		if it.addr.Type == addr.TypeNode {
 			u.gives = votesIn(it.want.config)
@@ -283,7 +284,7 @@ func (o *orderer) group(it *item) {
 			u.Gone = append(u.Gone, p.addr)
 			continue
 		}
-		part := Part{Addr: p.addr, ID: p.id, Type: p.want.typ, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard, Prevent: p.want.prevent}
+		part := Part{Addr: p.addr, ID: p.id, Type: p.want.Type, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard, Prevent: p.want.PreventDestroy}
 		switch p.change.Action() {
 		case "replace":
 			part.ID = ""
@@ -489,7 +490,7 @@ func (o *orderer) needQuorum(k Key) {
 // groupEdges: after the nodes that may own them, what they depend on, and
 // what gives up an address that they take.
 func (o *orderer) groupEdges() {
-	byName := o.unitsByName()
+	byName, needs := o.unitsByName(), o.leanings()
 	unit := make(map[addr.Address]*Unit, len(o.groups))
 	for _, u := range o.groups {
 		unit[u.Key.Addr] = u
@@ -519,6 +520,7 @@ func (o *orderer) groupEdges() {
 		it := o.at.At(u.Key.Addr)
 		if it.want != nil {
 			for _, dep := range append(slices.Clone(it.want.hard), o.partNeeds(it)...) {
+				o.waitChecked(u.Key, dep)
 				d := unit[dep.Owner()]
 				if d == nil || d == u || d.Config == cty.NilVal {
 					continue
@@ -530,16 +532,10 @@ func (o *orderer) groupEdges() {
 				}
 				o.g.AddEdge(u.Key, d.Key, graph.Hard)
 			}
-			for _, dep := range append(slices.Clone(it.want.hard), o.partNeeds(it)...) {
-				o.waitChecked(u.Key, dep)
-			}
 		}
-		if u.Old != nil {
-			for _, dep := range u.Old.DependsOn {
-				// A group goes only once nothing depends on it any more.
-				if d := unit[dep.Owner()]; d != nil && d != u && d.Action == "delete" {
-					o.g.AddEdge(d.Key, u.Key, graph.Hard)
-				}
+		for _, d := range needs(u) {
+			if d.Action == "delete" { // a group goes only once nothing depends on it any more
+				o.g.AddEdge(d.Key, u.Key, graph.Hard)
 			}
 		}
 	}
@@ -553,7 +549,7 @@ func (o *orderer) groupEdges() {
 // they fail.
 func (o *orderer) waitChecked(k Key, node addr.Address) {
 	it := o.at.At(node)
-	if node.Type != addr.TypeNode || it == nil || it.want == nil || !it.want.checked {
+	if node.Type != addr.TypeNode || it == nil || it.want == nil || !it.want.Checked {
 		return
 	}
 	for _, stage := range []Stage{StageUp, StageJoin, StageRoll, StageName} {

@@ -38,7 +38,7 @@ func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool
 		if !it.addr.IsResource() || it.want == nil {
 			continue
 		}
-		h, ok := value(it.want.typ, it.want.config)
+		h, ok := value(it.want.Type, it.want.config)
 		if !ok {
 			continue
 		}

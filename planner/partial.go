@@ -29,7 +29,7 @@ func (b *builder) choose() {
 		for _, a := range list {
 			found := false
 			for _, it := range b.items {
-				if at := it.addr.Current(); at == a || a.IsModule() && a.Covers(at) || a.WithoutKey() == a && at.WithoutKey() == a { // itself, or all instances of the block
+				if Names(a, it.addr) {
 					out[it.addr.Owner()], found = true, true
 				}
 			}
@@ -77,6 +77,13 @@ func (b *builder) choose() {
 	}
 }
 
+// Names tells whether an address that --target or --exclude give means the object
+// at another: itself, an instance of its block, or a part of its module.
+func Names(a, at addr.Address) bool {
+	at = at.Current()
+	return at == a || a.IsModule() && a.Covers(at) || a.WithoutKey() == a && at.WithoutKey() == a
+}
+
 // partly tells whether the plan is of a part.
 func (b *builder) partly() bool { return len(b.in.Targets)+len(b.in.Excludes) > 0 }
 
@@ -118,8 +125,33 @@ func NoSuchObject(a addr.Address, known []string) *hcl.Diagnostic {
 	detail := "Neither the definition nor the state has it."
 	if near := lang.Nearest(a.String(), known); near != "" {
 		detail += " Did you mean " + near + "?"
+	} else if like := alike(a, known); like != "" {
+		detail += " There are " + like + "."
 	}
 	return problem(hcl.DiagError, "There is no "+a.String(), detail+" clusterplan graph shows what the definition has, clusterplan state list what the state has.")
+}
+
+// alike are some of those that could have been meant: of the same type, or, of a
+// resource, of the same group.
+func alike(a addr.Address, known []string) string {
+	const most = 8
+	var out []string
+	more := 0
+	for _, text := range known {
+		at, err := addr.Parse(text)
+		if err != nil || at.Type != a.Type || at.IsResource() != a.IsResource() || a.IsResource() && at.Owner() != a.Owner() {
+			continue
+		}
+		if len(out) == most {
+			more++
+			continue
+		}
+		out = append(out, text)
+	}
+	if more > 0 {
+		out = append(out, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(out, ", ")
 }
 
 // chooser closes a set of owners over what hangs together.
@@ -145,8 +177,8 @@ func (c *chooser) take(targets map[addr.Address]bool) {
 	// dependents of what goes, by what they depend on: they go before it.
 	before := map[addr.Address][]addr.Address{}
 	for _, it := range c.items {
-		if it.want == nil && it.old != nil {
-			for _, dep := range it.old.DependsOn {
+		if it.want == nil {
+			for _, dep := range c.standsOn(it) {
 				before[dep.Owner()] = append(before[dep.Owner()], it.addr.Owner())
 			}
 		}
@@ -240,10 +272,7 @@ func (c *chooser) leave(excluded map[addr.Address]bool) {
 			add(who)
 		}
 		for _, it := range c.allOf(a) {
-			if it.old == nil {
-				continue
-			}
-			for _, dep := range it.old.DependsOn { // what stays keeps what it rests on
+			for _, dep := range c.standsOn(it) { // what stays keeps what it rests on
 				if c.goes(dep.Owner()) {
 					add(dep)
 				}

@@ -87,8 +87,8 @@ var (
 const (
 	ReasonNone            = ""                    // no-op
 	ReasonNotInState      = "not_in_state"        // create: the definition has it, the state doesn't
-	ReasonCutOff          = "cut_off"             // create or delete: begun by an apply that did not come to its end
-	ReasonGone            = "gone"                // create: it was there and is gone
+	ReasonCutOff          = "cut_off"             // begun by an apply that did not come to its end
+	ReasonGone            = "gone"                // create, delete, forget: it was there and is gone
 	ReasonChanged         = "changed"             // update: the definition says something else now
 	ReasonDrifted         = "drifted"             // update: the definition is the same, the object isn't
 	ReasonCannotUpdate    = "cannot_update"       // replace: an attribute forces it (replace_paths)

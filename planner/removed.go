@@ -40,6 +40,24 @@ func (b *builder) forget(it *item) {
 	b.diags = append(b.diags, d)
 }
 
+// leftBehind warns of nodes whose place others take while their hosts, which stay,
+// can't be reached: nothing is stopped there but by the node itself.
+func (b *builder) leftBehind() {
+	goes := func(a addr.Address) bool {
+		on := b.at.At(a)
+		return addr.Machinery(a.Type) && on != nil && (on.change.Action() == "delete" || on.change.Action() == "replace")
+	}
+	for _, it := range b.items {
+		action := it.change.Action()
+		if it.addr.Type != addr.TypeNode || !it.silent || it.old == nil || action != "replace" && (action != "delete" || it.addr.Deposed() == "") ||
+			b.sinks(it) != nil || slices.ContainsFunc(it.old.DependsOn, goes) {
+			continue
+		}
+		b.diags = append(b.diags, problem(hcl.DiagWarning, "The host that "+it.addr.Current().String()+" leaves can't be reached",
+			"Its agent may still run there, and nobody stops it. It loses its lease before any of its groups starts elsewhere, and gets none again: it is no member any more. But its directory stays, and what outlives a lease (\"not held\") may run on: where that must not be, turn the host off or fence it before this is applied. Once it is back, stop the agent and remove the directory, or make the host anew."))
+	}
+}
+
 // goesOn has the cluster after the apply hold what is only forgotten, and members
 // and groups that this state doesn't have: they keep their votes, and move.
 func (b *builder) goesOn() {

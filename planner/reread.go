@@ -64,7 +64,7 @@ func (b *builder) rereadWork() {
 		case it.change.Action() == "forget":
 			w.Gone = append(w.Gone, it.addr)
 		case it.prior != nil && it.prior.Value != cty.NilVal:
-			w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, it.old.PreventDestroy, it.old.Sensitive})
+			w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, it.old.PreventDestroy, it.old.Sensitive, it.old.DependsOn})
 		}
 	}
 	if len(b.in.Pending) > 0 {

@@ -89,6 +89,17 @@ func Simulate(def *lang.Definition, state *statefile.State, live *providers.Live
 	return out, nil
 }
 
+// CheckFaults is the error of what Simulate is to have fail, where one is none.
+func CheckFaults(def *lang.Definition, fail []string) error {
+	s, f := &scene{def: *def.Spec()}, &fault{nodes: map[string]bool{}}
+	for _, word := range fail {
+		if err := s.read(f, word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // called has the cluster's nodes and groups go by the state's addresses.
 func called(live *providers.Live, state *statefile.State) *providers.Live {
 	at := make(map[string]addr.Address, len(state.Objects))
@@ -160,6 +171,8 @@ func (s *scene) read(f *fault, word string) error {
 		return nil
 	case isZone && len(zones) == 0:
 		return fmt.Errorf("--fail %s: no node is in a zone", word)
+	case isZone && lang.Nearest(zone, zones) != "":
+		return fmt.Errorf("--fail %s: there is no such zone; did you mean zone.%s?", word, lang.Nearest(zone, zones))
 	case isZone:
 		return fmt.Errorf("--fail %s: there is no such zone; there are %s", word, strings.Join(slices.Sorted(slices.Values(zones)), ", "))
 	case word == "device" && s.def.Cluster.Quorum.Model == spec.SingleQuorum:
@@ -172,8 +185,16 @@ func (s *scene) read(f *fault, word string) error {
 		return fmt.Errorf("--fail %s: a %s does not fail by itself; name nodes, zones (zone.NAME) or the quorum device (device)", word, at.Type)
 	}
 	names := make([]string, 0, len(s.def.Nodes))
+	near := []string{"device"}
 	for i := range s.def.Nodes {
 		names = append(names, s.def.Nodes[i].Addr.String())
+		near = append(near, s.def.Nodes[i].Name)
+	}
+	for _, z := range zones {
+		near = append(near, "zone."+z)
+	}
+	if one := lang.Nearest(word, slices.Concat(names, near)); one != "" {
+		return fmt.Errorf("--fail %s: there is no such node; did you mean %s?", word, one)
 	}
 	if len(names) > 10 {
 		names = append(names[:10], fmt.Sprintf("and %d more", len(s.def.Nodes)-10))

@@ -77,8 +77,8 @@ func TestSimulate(t *testing.T) {
 		}
 	}
 	for word, want := range map[string]string{
-		"n9": "there is no such node; there are node.n1, node.n2", "node.n9": "no such node", "node.n1[0]": "no such node", "": "no such node",
-		"zone.south": "there is no such zone; there are east, north, west", "device": "with quorum model majority_node_set there is no quorum device",
+		"n9": "there is no such node; did you mean n1?", "database": "there is no such node; there are node.n1, node.n2", "node.n9": "no such node", "node.n1[0]": "no such node", "": "no such node",
+		"zone.south": "there is no such zone; did you mean zone.north?", "zone.basement": "there is no such zone; there are east, north, west", "device": "with quorum model majority_node_set there is no quorum device",
 		"group.web": "a group does not fail by itself",
 	} {
 		if _, err := (&scene{def: def}).simulate([]string{word}); err == nil || !strings.Contains(err.Error(), want) {

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -31,6 +32,7 @@ type voyage struct {
 type way struct {
 	order order
 	back  back
+	late  bool // nodes that come are up only once the groups have changed
 }
 
 // order is how the nodes of one batch are taken out.
@@ -77,17 +79,27 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 		slices.ContainsFunc(b.after.Groups, func(g spec.Group) bool { return goes(&g) })
 	if len(o.ups)+len(batches)+len(o.leaves) > 0 && moves {
 		for _, w := range slices.Clone(ways) {
-			ways = append(ways, way{w.order, later}, way{w.order, atEnd})
+			ways = append(ways, way{order: w.order, back: later}, way{order: w.order, back: atEnd})
+		}
+	}
+	// Before a node is drained the apply waits for those that it has started, and before
+	// groups change it does not.
+	if slices.ContainsFunc(o.ups, func(u *Unit) bool { return slices.Contains(u.Phases, providers.PhaseStart) }) && !slices.ContainsFunc(slices.Concat(batches...), waits) {
+		for _, w := range slices.Clone(ways) {
+			w.late = true
+			ways = append(ways, w)
 		}
 	}
 	nodeAt := b.nodeAddresses()
 	var worst *voyage
+	maybe := map[string]string{} // stuck in some other way
 	for _, w := range ways {
 		v := b.sail(o, batches, w)
 		if worst == nil {
 			worst = v
 			continue
 		}
+		maps.Copy(maybe, v.stuck)
 		for name, t := range v.trips {
 			known := worst.trips[name]
 			if known == nil {
@@ -103,18 +115,37 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 		}
 	}
 	b.plan.Availability = worst.availability(nodeAt)
-	for _, g := range live.Groups {
-		if node, ok := worst.stuck[g.Spec.Name]; ok {
-			b.diags = append(b.diags, problem(hcl.DiagError, nodeAt[node].String()+" can't leave the cluster",
-				fmt.Sprintf("%s runs on it, and when the node is drained it can run on no other node. Give it another possible owner with room for it, or delete it, in an apply before this one; or take it offline first (clusterplan offline %s).", g.Spec.Addr, g.Spec.Name)))
+	b.refuseStuck(worst, maybe, nodeAt)
+}
+
+// refuseStuck refuses a plan where a group may keep a node from leaving: for sure, or
+// in some of the ways (maybe).
+func (b *builder) refuseStuck(v *voyage, maybe map[string]string, nodeAt map[string]addr.Address) {
+	refuse := func(node, text string, args ...any) {
+		b.diags = append(b.diags, problem(hcl.DiagError, nodeAt[node].String()+" can't leave the cluster", fmt.Sprintf(text, args...)))
+	}
+	perhaps := func(g *spec.Group) {
+		if node, ok := maybe[g.Name]; ok && v.stuck[g.Name] == "" {
+			refuse(node, "%s may be on it when the node is drained, and then be able to run on no other node: that turns on when groups go back by their failback policies, and in which order nodes are drained, which this plan does not settle. Have the node leave in an apply after this one (--exclude %s now), or give the group another possible owner with room for it.", g.Addr, nodeAt[node])
 		}
+	}
+	live := b.in.World.Live.Groups
+	for i := range live {
+		g := &live[i].Spec
+		if node, ok := v.stuck[g.Name]; ok {
+			refuse(node, "%s runs on it, and when the node is drained it can run on no other node. Give it another possible owner with room for it, or delete it, in an apply before this one; or take it offline first (clusterplan offline %s).", g.Addr, g.Name)
+		}
+		perhaps(g)
 	}
 	for i := range b.after.Groups {
 		g := &b.after.Groups[i]
-		if node, ok := worst.stuck[g.Name]; ok && worst.born[g.Name] {
-			b.diags = append(b.diags, problem(hcl.DiagError, nodeAt[node].String()+" can't leave the cluster",
-				fmt.Sprintf("%s is made by this plan and starts on it, for no other node can run it. Give it a possible owner that stays and has room for it, or leave it out.", g.Addr)))
+		if !v.born[g.Name] {
+			continue
 		}
+		if node, ok := v.stuck[g.Name]; ok {
+			refuse(node, "%s is made by this plan and starts on it, for no other node can run it. Give it a possible owner that stays and has room for it, or leave it out.", g.Addr)
+		}
+		perhaps(g)
 	}
 }
 
@@ -149,12 +180,16 @@ func (b *builder) harbour(o *orderer) scene {
 			starts[u.ID] = true
 		}
 	}
+	gone := map[string]bool{} // down, whatever the cluster knows, and without a group to lose
+	for _, u := range slices.Concat(o.early, o.leaves) {
+		gone[u.ID] = o.down(o.at.At(u.Key.Addr)) && !slices.ContainsFunc(live.Groups, func(g providers.LiveGroup) bool { return g.Owner == u.ID })
+	}
 	known := map[string]bool{}
 	for _, m := range live.Members {
 		names[m.Spec.ID], known[m.Spec.Name] = m.Spec.Name, true
 		s.def.Nodes = append(s.def.Nodes, m.Spec)
 		s.paused[m.Spec.Name] = m.Paused != nil
-		s.up[m.Spec.Name] = m.Node == spec.NodeUp || m.Node == spec.NodePaused || starts[m.Spec.ID] || !live.Quorum
+		s.up[m.Spec.Name] = m.Node == spec.NodeUp || m.Node == spec.NodePaused || starts[m.Spec.ID] || !live.Quorum && !gone[m.Spec.ID]
 	}
 	for _, heir := range b.successions() {
 		if !known[heir.next] {
@@ -187,6 +222,7 @@ func (b *builder) harbour(o *orderer) scene {
 // sail goes through the steps.
 func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 	v := &voyage{scene: b.harbour(o), way: w, trips: map[string]*trip{}, stuck: map[string]string{}, heirs: b.successions(), done: map[addr.Address]bool{}}
+	late := v.late(b.in.World.Live)
 	if len(o.ups) > 0 {
 		v.settle("", w.back == atOnce) // nodes that come back may get their groups back
 	}
@@ -251,6 +287,12 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		}
 	}
 	b.remake(v)
+	for _, n := range late {
+		v.scene.up[n] = true
+	}
+	if len(late) > 0 {
+		v.settle("", w.back == atOnce)
+	}
 	for _, u := range o.leaves {
 		if b.at.At(u.Key.Addr).change.Reason != ReasonRemoved {
 			v.drain([]*Unit{u}, u.Key.Addr.String()+" leaves")
@@ -260,6 +302,36 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		v.settle("", true)
 	}
 	return v
+}
+
+// waits tells whether the apply waits, before a unit, for the nodes that it has started.
+func waits(u *Unit) bool {
+	return slices.ContainsFunc(slices.Concat(u.Remove, u.Phases), func(phase string) bool {
+		return phase == providers.PhaseDrain || phase == providers.PhaseDemote
+	})
+}
+
+// late takes out the nodes that are up late, those that come: not up now, and owners
+// of nothing.
+func (v *voyage) late(live *providers.Live) []string {
+	if !v.way.late {
+		return nil
+	}
+	here := map[string]bool{}
+	for _, m := range live.Members {
+		here[m.Spec.Name] = m.Node == spec.NodeUp || m.Node == spec.NodePaused || !live.Quorum
+	}
+	for _, owner := range v.scene.owner {
+		here[owner] = true
+	}
+	var out []string
+	for n, up := range v.scene.up {
+		if up && !here[n] {
+			v.scene.up[n] = false
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // split is the batches as they are taken out.

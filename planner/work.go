@@ -55,6 +55,7 @@ type Kept struct {
 	Prevent bool // prevent_destroy, for the state: it holds also once the block is gone
 	// Sensitive are the attributes that are so, for the state.
 	Sensitive []string
+	DependsOn []addr.Address // for the state: an apply that was cut off may have changed it
 }
 
 // Recheck is an object whose conditions are to be looked at after the apply.

@@ -105,6 +105,7 @@ func (b *builder) world() {
 	if b.destroy {
 		return
 	}
+	b.leftBehind()
 	p.FailoverTimes = failoverTimes(b.after)
 	after := b.sceneOf(b.after, true).board()
 	p.FailureMatrix.After = after.matrix()
@@ -250,11 +251,7 @@ func (b *builder) namesTaken(live *providers.Live) {
 			return
 		}
 		detail := fmt.Sprintf("It is managed by %s, and not in this state. ", cmp.Or(u.ManagedBy, "nobody"))
-		if it.old != nil {
-			detail += fmt.Sprintf("This state has another %s. Where that is not there either, have it forgotten first: clusterplan state rm %s. ", a, a)
-		}
-		b.fail(it, fmt.Sprintf("The cluster has a %s called %s already", u.Type, name),
-			detail+fmt.Sprintf("To take it into the state: clusterplan import %s %s, or an import block. Or give %s another name.", a, name, a))
+		b.fail(it, fmt.Sprintf("The cluster has a %s called %s already", u.Type, name), detail+b.wayOut(it, u, name))
 	}
 	for i := range b.after.Nodes {
 		refuse(b.after.Nodes[i].Addr, b.after.Nodes[i].Name)
@@ -265,4 +262,18 @@ func (b *builder) namesTaken(live *providers.Live) {
 	for i := range b.after.Groups {
 		refuse(b.after.Groups[i].Addr, b.after.Groups[i].Name)
 	}
+}
+
+// wayOut is what can be done about something that has an object's name in the
+// cluster: commands that work as things are.
+func (b *builder) wayOut(it *item, u *Unmanaged, name string) string {
+	arg, text, word := it.addr.Arg(), "", "To take it into the state: "
+	if m := b.member(u.ID); u.Type == addr.TypeNode && m != nil && m.Node == spec.NodeDown {
+		text = fmt.Sprintf("It is down. Where its host, or its directory there, is lost for good: clusterplan evict %s takes it out of the cluster, and an apply makes %s anew. ", name, it.addr)
+		word = "Where that is there still: "
+	}
+	if it.old != nil {
+		word = fmt.Sprintf("This state has another %s. To take the cluster's into the state in place of that: clusterplan state rm %s, and then ", it.addr, arg)
+	}
+	return text + word + fmt.Sprintf("clusterplan import %s %s, or an import block. Or give %s another name.", arg, name, it.addr)
 }

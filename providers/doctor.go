@@ -38,6 +38,7 @@ type Examinee struct {
 	ID     string // "": not made yet
 	Config cty.Value
 	Prior  *Object
+	Early  bool // its host is not there yet: only what is on this machine is looked at
 }
 
 // Needs are what groups and fences want on the nodes that carry them out.
@@ -59,6 +60,7 @@ const (
 	CheckConnection = "connection" // of a host that can't be reached
 	CheckName       = "name"       // something else has it, also what the same apply removes
 	CheckSubnet     = "subnet"     // likewise
+	CheckKey        = "key"        // of this machine, to log in with
 )
 
 // Finding is one thing that was looked at.
@@ -115,10 +117,22 @@ type clockSpan struct {
 func (p *Nodes) Examine(ctx context.Context, e Examination) []Finding {
 	var findings []Finding
 	var patients []*patient
+	barred := map[addr.Address]bool{}
+	if p.hosts.Examine != nil && len(e.Objects) > 0 {
+		findings = p.hosts.Examine(ctx, e.Objects)
+		for _, f := range findings {
+			for _, a := range f.Objects {
+				barred[a] = barred[a] || f.Check == CheckKey && f.Level == LevelFail
+			}
+		}
+	}
 	var mu sync.Mutex
 	var wait sync.WaitGroup
 	places := make(chan struct{}, examineAtOnce)
 	for _, o := range e.Objects {
+		if o.Early || barred[o.Addr] {
+			continue
+		}
 		wait.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
@@ -147,9 +161,6 @@ func (p *Nodes) Examine(ctx context.Context, e Examination) []Finding {
 		})
 	}
 	wait.Wait()
-	if p.hosts.Examine != nil && len(e.Objects) > 0 {
-		findings = append(findings, p.hosts.Examine(ctx)...)
-	}
 	for _, each := range patients {
 		wait.Go(func() {
 			places <- struct{}{}
@@ -202,6 +213,7 @@ func (p *Nodes) admit(ctx context.Context, o Examinee) (examinee, string, error)
 	}
 	// The connection is made now, so that the clock can be asked fast.
 	x.site, err = p.locate(ctx, host, cmp.Or(o.ID, "none"), x.node, o.Prior)
+	p.reached(host, err)
 	if err == nil && o.ID == "" {
 		err = p.homeless(ctx, x.site)
 	}
@@ -209,6 +221,40 @@ func (p *Nodes) admit(ctx context.Context, o Examinee) (examinee, string, error)
 		return x, name, err
 	}
 	return x, name, nil
+}
+
+// reached notes what came of an attempt to reach a host.
+func (p *Nodes) reached(host Host, err error) {
+	q, ok := host.(Prober)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !errors.Is(err, ErrUnreachable) {
+		delete(p.silent, q.ProbeName())
+		return
+	}
+	if p.silent == nil {
+		p.silent = map[string]silence{}
+	}
+	p.silent[q.ProbeName()] = silence{err, time.Now()}
+}
+
+// unheard is the error of a host that was waited for in vain a moment ago, by a look
+// before anything was touched: an apply doesn't wait for it again at once. Later it
+// may have come back, so above all while a person was asked whether to apply.
+func (p *Nodes) unheard(host Host) error {
+	q, ok := host.(Prober)
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := p.silent[q.ProbeName()]; ok && time.Since(s.since) < lately {
+		return s.err
+	}
+	return nil
 }
 
 // examine looks at one host.
@@ -395,12 +441,16 @@ type wants struct {
 	devices  []string // watchdogs
 	reset    bool
 	tun      bool
-	owners   bool // a node there may own groups
+	owners   bool     // a node there may own groups
+	dirs     []string // of nodes, below the host's root
 }
 
 func wantsOf(nodes []examinee, needs Needs) wants {
 	w := wants{fence: needs.FenceAgents}
 	for _, x := range nodes {
+		if x.site != nil && x.site.dir != "" {
+			w.dirs = append(w.dirs, x.site.dir)
+		}
 		if x.node.Watchdog != "" && !slices.Contains(w.devices, x.node.Watchdog) {
 			w.devices = append(w.devices, x.node.Watchdog)
 		}

@@ -19,12 +19,22 @@ type facts struct {
 	kernel  string
 	uid     int
 	clock   reading
-	free    int64  // bytes where nodes lie; -1: not known
-	dir     string // the directory that was looked at
-	writes  bool   // there
+	places  []place
+	bin     place  // where programs lie; only dir and options
 	systemd string // version; "": none
 	memlock string // bytes, "unlimited"; "": not known
 	has     map[string]bool
+}
+
+// place is a directory in which nodes lie or will lie: the first is the host's root,
+// or the nearest directory above it that is there, others are what is mounted below
+// for what is looked at.
+type place struct {
+	dir     string
+	free    int64 // bytes; -1: not known
+	inodes  int64 // that are free; -1: not known, or without a bound
+	options []string
+	writes  bool
 }
 
 // reading is a host's clock, and how closely it tells.
@@ -51,9 +61,38 @@ echo "clock $(date +%s.%N)"
 echo "system $(uname -s)"; echo "kernel $(uname -r)"; echo "uid $(id -u)"
 `)
 	fmt.Fprintf(&b, "d=%s\n", shellWord(root))
-	b.WriteString(`while [ ! -d "$d" ] && [ -n "$d" ]; do d=${d%/*}; done; d=${d:-/}
-echo "dir $d"; [ -w "$d" ] && echo "writable yes"
-echo "free $(df -Pk "$d" 2>/dev/null | { read -r x; read -r x x x free x; echo "$free"; })"
+	b.WriteString(`root=$d
+while [ ! -d "$d" ] && [ -n "$d" ]; do d=${d%/*}; done; d=${d:-/}
+place() { # DIRECTORY OPTIONS
+	echo "place $1"; echo "options $2"; [ -w "$1" ] && echo "writable yes"
+	echo "free $(df -Pk "$1" 2>/dev/null | { read -r x; read -r x x x free x; echo "$free"; })"
+	echo "inodes $(df -Pi "$1" 2>/dev/null | { read -r x; read -r x all x free x; [ "$all" -gt 0 ] && echo "$free"; } 2>/dev/null)"
+}
+mounted() { # DIRECTORY: p is where it is, o how that is mounted
+	p=$(cd "$1" 2>/dev/null && pwd -P) || p=$1
+	[ "$p" != / ] || p=
+	m= o=
+	while read -r x at x opt x; do
+		[ "$at" != / ] || at=
+		case $p/ in "$at"/*) [ ${#at} -lt ${#m} ] || m=$at o=$opt;; esac
+	done 2>/dev/null </proc/mounts
+}
+b=$d; [ "$d" != "$root" ] || [ ! -d "$d/` + BinDir + `" ] || b=$d/` + BinDir + `
+mounted "$b"; echo "bin $b"; echo "mounted $o"
+mounted "$d"; place "$d" "$o"
+below() { # RELATIVE-DIRECTORY...: those on which something is mounted
+	while read -r x at x opt x; do
+		for x; do [ "$at" != "$p/$x" ] || place "$at" "$opt"; done
+	done 2>/dev/null </proc/mounts
+}
+`)
+	b.WriteString(`[ "$d" != "$root" ] || below ` + BinDir + " " + NodesDir)
+	for _, dir := range w.dirs {
+		for _, name := range []string{"", DataDirName, path.Dir(AgentLog), path.Dir(AgentSocket)} {
+			b.WriteString(" " + shellWord(path.Join(dir, name)))
+		}
+	}
+	b.WriteString(`
 [ -d /run/systemd/system ] && echo "systemd $(systemctl --version 2>/dev/null | { read -r x v x; echo "$v"; })"
 echo "memlock $(ulimit -l 2>/dev/null)"
 has() { echo "has $1"; }
@@ -84,8 +123,8 @@ const (
 )
 
 func parseFacts(text string) (facts, error) {
-	f := facts{free: -1, uid: -1, has: map[string]bool{}}
-	ended := false
+	f := facts{uid: -1, has: map[string]bool{}}
+	at, ended := &place{}, false
 	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch key {
@@ -99,13 +138,25 @@ func parseFacts(text string) (facts, error) {
 			if n, err := strconv.Atoi(value); err == nil {
 				f.uid = n
 			}
-		case "dir":
-			f.dir = value
+		case "place":
+			f.places = slices.DeleteFunc(f.places, func(p place) bool { return p.dir == value }) // another is mounted over it
+			f.places = append(f.places, place{dir: value, free: -1, inodes: -1})
+			at = &f.places[len(f.places)-1]
+		case "bin":
+			f.bin.dir = value
+		case "mounted":
+			f.bin.options = strings.Split(value, ",")
+		case "options":
+			at.options = strings.Split(value, ",")
 		case "writable":
-			f.writes = true
+			at.writes = true
 		case "free":
 			if n, err := strconv.ParseInt(value, 10, 53); err == nil && n >= 0 {
-				f.free = n << 10
+				at.free = n << 10
+			}
+		case "inodes":
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n >= 0 {
+				at.inodes = n
 			}
 		case "systemd":
 			f.systemd = value
@@ -117,7 +168,7 @@ func parseFacts(text string) (facts, error) {
 			ended = true
 		}
 	}
-	if !ended || f.system == "" || f.uid < 0 {
+	if !ended || f.system == "" || f.uid < 0 || len(f.places) == 0 {
 		return f, errors.New("the host's shell did not answer as a POSIX shell does")
 	}
 	return f, nil
@@ -167,7 +218,11 @@ const (
 	roomForData = 64 << 20 // of a node that is new, at the least
 	roomToWrite = 1 << 20  // keys and configuration
 	roomToLive  = 1 << 30
-	memlockLow  = 8 << 10 // KiB
+
+	inodesToWrite = 64
+	inodesToLive  = 1000
+
+	memlockLow = 8 << 10 // KiB
 )
 
 // judge says what the facts mean for what is wanted.
@@ -177,22 +232,18 @@ func judge(f facts, w wants, need int64, add func(check, level, what, advice str
 		return
 	}
 	add("system", LevelOK, "Linux "+f.kernel, "")
-	switch free := f.free; {
-	case free < 0:
-		add("disk", LevelWarn, "how much room there is in "+f.dir+" can't be told", "")
-	case free < max(need, roomToWrite):
-		add("disk", LevelFail, fmt.Sprintf("%s free in %s", size(free), f.dir), fmt.Sprintf("Make room: %s are needed, for the program and the beginning of a database", size(max(need, roomToWrite))))
-	case free < roomToLive:
-		add("disk", LevelWarn, fmt.Sprintf("%s free in %s", size(free), f.dir), "A node's database and its logs grow; give it 1 GiB")
-	default:
-		add("disk", LevelOK, fmt.Sprintf("%s free in %s", size(free), f.dir), "")
+	for i, at := range f.places {
+		at.judge(i == 0, need, add)
 	}
-	root := f.uid == 0
+	if slices.Contains(f.bin.options, "noexec") {
+		add("programs", LevelFail, f.bin.dir+" is on a file system that is mounted noexec: the agent's program could not run there", "Mount it without noexec (mount -o remount,exec, and in /etc/fstab), "+elsewhere)
+	}
+	root, at := f.uid == 0, f.places[0]
 	switch {
 	case root:
 		add("rights", LevelOK, "root", "")
-	case !f.writes:
-		add("rights", LevelFail, fmt.Sprintf("uid %d may not write in %s", f.uid, f.dir), "Let somebody be used who may; with provider ssh, write user = \"root\" or sudo = true")
+	case !at.writes && !slices.Contains(at.options, "ro"):
+		add("rights", LevelFail, fmt.Sprintf("uid %d may not write in %s", f.uid, at.dir), "Let somebody be used who may; with provider ssh, write user = \"root\" or sudo = true")
 	default:
 		add("rights", LevelOK, fmt.Sprintf("uid %d", f.uid), "")
 	}
@@ -239,6 +290,36 @@ func judge(f facts, w wants, need int64, add func(check, level, what, advice str
 		} else {
 			add("program", LevelWarn, path+" is not there", fmt.Sprintf("%s runs it: install it on every node that may own its group", w.programs[path]))
 		}
+	}
+}
+
+const elsewhere = "or have nodes elsewhere (with provider ssh, directory)"
+
+// judge says what is wrong with a directory for nodes.
+func (p place) judge(first bool, need int64, add func(check, level, what, advice string)) {
+	if !first {
+		need = 0 // how it is spread over several, nobody knows
+	}
+	switch {
+	case slices.Contains(p.options, "ro"):
+		add("disk", LevelFail, p.dir+" is on a file system that is mounted read-only", "See in the kernel's log (dmesg) whether its disk has failed; mount it to be written (mount -o remount,rw), "+elsewhere)
+		return
+	case p.free < 0:
+		add("disk", LevelWarn, "how much room there is in "+p.dir+" can't be told", "")
+	case p.free < max(need, roomToWrite):
+		add("disk", LevelFail, fmt.Sprintf("%s free in %s", size(p.free), p.dir), fmt.Sprintf("Make room: %s are needed, for the program and the beginning of a database", size(max(need, roomToWrite))))
+	case p.free < roomToLive:
+		add("disk", LevelWarn, fmt.Sprintf("%s free in %s", size(p.free), p.dir), "A node's database and its logs grow; give it 1 GiB")
+	default:
+		add("disk", LevelOK, fmt.Sprintf("%s free in %s", size(p.free), p.dir), "")
+	}
+	const advice = "Remove files there that nobody needs (df -i tells the figures); each file takes an inode, and a node has some dozens"
+	switch {
+	case p.inodes < 0 || p.inodes >= inodesToLive:
+	case p.inodes < inodesToWrite:
+		add("inodes", LevelFail, fmt.Sprintf("%d free in %s", p.inodes, p.dir), advice)
+	default:
+		add("inodes", LevelWarn, fmt.Sprintf("%d free in %s", p.inodes, p.dir), advice)
 	}
 }
 

@@ -1,10 +1,14 @@
 package providers
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -30,7 +34,7 @@ func TestFactsOfShells(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", shell, err, out)
 		}
-		if f.system != "Linux" || f.dir != "/" || f.free <= 0 || f.uid < 0 || f.kernel == "" {
+		if f.system != "Linux" || len(f.places) != 1 || f.places[0].dir != "/" || f.places[0].free <= 0 || !slices.Contains(f.places[0].options, "rw") || f.uid < 0 || f.kernel == "" {
 			t.Errorf("%s: %+v\n%s", shell, f, out)
 		}
 		if s := f.clock.span(before, time.Now()); s.known && s.off() != 0 {
@@ -45,7 +49,7 @@ func TestFactsOfShells(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	good := "clock 1700000000.000000000\nsystem Linux\nkernel 6.1\nuid 0\ndir /var\nfree 99999999\nsystemd 252\nmemlock 8192\nhas /dev/net/tun\nhas /dev/watchdog\nhas fence_x\nhas /bin/a\nhas /proc/sysrq-trigger\nend\n"
+	good := "clock 1700000000.000000000\nsystem Linux\nkernel 6.1\nuid 0\nplace /var\noptions rw,nodev\nfree 99999999\ninodes 5000\nsystemd 252\nmemlock 8192\nhas /dev/net/tun\nhas /dev/watchdog\nhas fence_x\nhas /bin/a\nhas /proc/sysrq-trigger\nend\n"
 	w := wants{fence: []string{"fence_x"}, programs: map[string]string{"/bin/a": "group.g.resource.a"}, devices: []string{"/dev/watchdog"}, tun: true, reset: true}
 	for _, test := range []struct{ change, to, want string }{
 		{"", "", ""},
@@ -53,13 +57,21 @@ func TestJudge(t *testing.T) {
 		{"free 99999999", "free 80000", "fail disk"},
 		{"free 99999999", "free 900000", "warn disk"},
 		{"free 99999999", "free ", "warn disk"},
+		{"inodes 5000", "inodes 63", "fail inodes"},
+		{"inodes 5000", "inodes 999", "warn inodes"},
+		{"inodes 5000", "inodes ", ""},
+		{"rw,nodev", "rw,noexec,nodev", ""},
+		{"systemd 252", "bin /var\nmounted rw,noexec,nodev", "fail programs"},
+		{"rw,nodev\nfree 99999999", "ro,nodev\nfree 5", "fail disk"},
+		{"systemd 252", "place /var/nodes\noptions rw,noexec\nfree 80000", "warn disk"},
+		{"systemd 252", "place /var/nodes\noptions ro", "fail disk"},
 		{"has /dev/net/tun", "", "fail addresses"},
 		{"has /dev/watchdog", "", "fail watchdog"},
 		{"has fence_x", "", "fail fence agent"},
 		{"has /bin/a", "", "warn program"},
 		{"has /proc/sysrq-trigger", "", "fail reset"},
 		{"uid 0", "uid 1000", "fail rights, fail addresses, fail watchdog"},
-		{"uid 0\ndir /var\nfree 99999999\nsystemd 252\nmemlock 8192", "uid 9\nwritable yes\nfree 99999999\nmemlock 64", "warn memory lock, fail addresses, fail watchdog"},
+		{"uid 0\nplace /var\noptions rw,nodev\nfree 99999999\ninodes 5000\nsystemd 252\nmemlock 8192", "uid 9\nplace /var\nwritable yes\nfree 99999999\nmemlock 64", "warn memory lock, fail addresses, fail watchdog"},
 		{"end\n", "", "no answer"},
 	} {
 		f, err := parseFacts(strings.Replace(good, test.change, test.to, 1))
@@ -73,7 +85,7 @@ func TestJudge(t *testing.T) {
 		judge(f, w, roomForData+20<<20, func(check, level, what, advice string) {
 			if level != LevelOK {
 				got = append(got, level+" "+check)
-				if advice == "" && f.free >= 0 {
+				if advice == "" && f.places[0].free >= 0 {
 					t.Errorf("%s: no advice for %s: %s", test.to, check, what)
 				}
 			}
@@ -127,5 +139,27 @@ func FuzzFacts(f *testing.F) {
 				t.Errorf("%q %q %q", check, level, what)
 			}
 		})
+	})
+}
+
+// prober is a host that is only asked for its name.
+type prober struct{ Host }
+
+func (prober) ProbeName() string                             { return "h:22" }
+func (prober) Probe(context.Context, string) ([]byte, error) { return nil, nil }
+
+// That a host could not be reached is true for a moment only: a person who is asked
+// whether to apply may switch it on first.
+func TestUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Nodes{}
+		p.reached(prober{}, fmt.Errorf("can't connect: %w", ErrUnreachable))
+		if err := p.unheard(prober{}); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("right after the look: %v", err)
+		}
+		time.Sleep(6 * time.Second)
+		if err := p.unheard(prober{}); err != nil {
+			t.Errorf("after a while: %v", err)
+		}
 	})
 }

@@ -79,8 +79,9 @@ type Hosts struct {
 	KeepProgram bool
 	// Close lets go of what hosts hold open; nil: nothing.
 	Close func() error
-	// Examine is nil, or looks at what the hosts need besides (Doctor).
-	Examine func(context.Context) []Finding
+	// Examine is nil, or looks at what the hosts of these nodes need besides
+	// (Doctor). A host whose nodes it finds CheckKey wanting for is not gone to.
+	Examine func(context.Context, []Examinee) []Finding
 }
 
 // Files are files on a host. Paths are slash separated and relative to the

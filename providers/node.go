@@ -55,6 +55,13 @@ type Nodes struct {
 
 	mu       sync.Mutex
 	programs map[string]string // sha256 of programs, hex, by file
+	silent   map[string]silence
+}
+
+// silence is what came of an attempt to reach a host, by its name.
+type silence struct {
+	err   error
+	since time.Time
 }
 
 // NewNodes is a provider of nodes; it needs Configure before use.

@@ -34,6 +34,11 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	if err != nil {
 		return ApplyResponse{}, fmt.Errorf("%s: %w", req.Phase, err)
 	}
+	if req.Phase == PhaseInstall || req.Phase == PhaseStart {
+		if err := p.unheard(host); err != nil {
+			return ApplyResponse{}, fmt.Errorf("%s: %w", req.Phase, err)
+		}
+	}
 	p.env.Nodes.said(req.ID, "") // what it said of itself may be true no longer
 	if req.Phase == PhaseInstall {
 		host.Mutex().Lock() // the port and the programs in use are looked at and written as one
@@ -41,7 +46,9 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	}
 	s, err := p.joining(host, req), error(nil)
 	if s == nil {
-		s, err = p.locate(ctx, host, req.ID, n, req.Prior)
+		if s, err = p.locate(ctx, host, req.ID, n, req.Prior); err == nil {
+			p.reached(host, nil) // what a look was told is past: a node that is stopped now is started again
+		}
 	}
 	if err != nil {
 		if errors.Is(err, ErrUnreachable) && (req.Phase == PhaseDrain || req.Phase == PhaseLeave) {

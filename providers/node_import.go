@@ -108,7 +108,7 @@ func (p *Nodes) found(ctx context.Context, host Host, id, cluster string) (*site
 	if len(ours) > 0 {
 		there = "there are " + strings.Join(ours, ", ")
 	}
-	return nil, fmt.Errorf("no node of this cluster is %q: %s; a node is named by its id, its directory, its address or its name", id, there)
+	return nil, fmt.Errorf("no node of this cluster is %q: %s; a node is named by its id, its directory, its address or its name. One whose directory is lost for good can't be imported: clusterplan evict takes it out of the cluster, and an apply makes it anew", id, there)
 }
 
 // introduced asks the cluster about a node that no state tells of, through all

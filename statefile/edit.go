@@ -107,9 +107,14 @@ func keyOf(a addr.Address) addr.Key {
 	return a.Key
 }
 
-func notInState(a addr.Address) error {
-	return fmt.Errorf("the state has no %s; clusterplan state list shows what it has", a)
+// MissingError says that the state has no object at an address.
+type MissingError struct{ Addr addr.Address }
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("the state has no %s; clusterplan state list shows what it has", e.Addr)
 }
+
+func notInState(a addr.Address) error { return &MissingError{a} }
 
 // Forget takes objects out of the state: what an address selects, groups with
 // their resources. The cluster goes last, and its identity with it. s stays as

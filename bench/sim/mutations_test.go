@@ -110,7 +110,7 @@ func (m *mutation) build(t *testing.T) string {
 	t.Helper()
 	root, list := m.overlay(t)
 	bin := filepath.Join(t.TempDir(), "sim")
-	cmd := exec.Command("go", "build", "-overlay", list, "-o", bin, "./bench/sim")
+	cmd := exec.Command("go", "build", "-ldflags=-w", "-overlay", list, "-o", bin, "./bench/sim")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

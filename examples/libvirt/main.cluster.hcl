@@ -9,7 +9,7 @@ variable "uri" {
 
 variable "image" {
   type        = string
-  description = "Where vmlinuz and initrd.gz are, as image-tiny/build makes them."
+  description = "Where vmlinuz and initrd are, as image-tiny/build makes them."
   default     = "image-tiny"
 }
 
@@ -49,8 +49,8 @@ machine "n" {
   name        = each.key
   provider    = libvirt
   kernel      = "${var.image}/vmlinuz"
-  initrd      = "${var.image}/initrd.gz"
-  cmdline     = "console=ttyS0 quiet panic=-1 random.trust_bootloader=on"
+  initrd      = "${var.image}/initrd"
+  cmdline     = "console=ttyS0 quiet panic=-1 random.trust_bootloader=on cryptomgr.notests"
   memory      = "256MiB"
   network     = network.lab
   accelerator = var.accelerator

@@ -73,6 +73,7 @@ statefile, age < statefile/seal                           # encryption at rest
 statefile, internal/atomicfile, sys < statefile/localstore # files and locks
 statefile, internal/atomicfile < statefile/remote          # what stores elsewhere have in common: what is there, and what is written next; puts aside in files
 statefile, statefile/remote < statefile/httpstore          # behind an address, as Terraform's HTTP backend
+NONE < statefile/httpstore/httpstoretest                   # such a server, to test with
 statefile, statefile/remote, internal/gitremote, go-git < statefile/gitstore # in a ref of a git repository, by push
 
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share

@@ -158,7 +158,9 @@ func (c *Conn) Do(ctx context.Context, what string, f func(*libvirt.Libvirt) err
 func (c *Conn) DoLong(ctx context.Context, what string, moved func() int64, f func(*libvirt.Libvirt) error) error {
 	var deadline time.Time
 	for {
+		begun := time.Now()
 		err := c.once(ctx, moved, f)
+		c.cfg.Log.Debug("libvirtd was asked", "what", what, "took", time.Since(begun), "err", err)
 		lost := errors.Is(err, ErrUnreachable)
 		switch {
 		case err == nil:

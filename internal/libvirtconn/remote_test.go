@@ -1,15 +1,7 @@
 package libvirtconn
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -50,19 +42,7 @@ func TestRemote(t *testing.T) {
 			return string(b)
 		}
 		t.Run("tls", func(t *testing.T) {
-			dir := authority(t, lab.Dir)
-			lab.StopDaemon()
-			conf := fmt.Sprintf("listen_tls = 1\nlisten_tcp = 0\ntls_port = \"16514\"\nkey_file = %q\ncert_file = %q\nca_file = %q\n",
-				filepath.Join(dir, "serverkey.pem"), filepath.Join(dir, "servercert.pem"), filepath.Join(dir, "cacert.pem"))
-			f, err := os.OpenFile("/etc/libvirt/libvirtd.conf", os.O_APPEND|os.O_WRONLY, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := f.WriteString(conf); err != nil {
-				t.Fatal(err)
-			}
-			f.Close()
-			lab.StartDaemon("-l")
+			dir := lab.TLS(t)
 			if err := ask("test+tls://127.0.0.1/default?pkipath=" + dir); err != nil {
 				t.Fatal(err)
 			}
@@ -70,12 +50,12 @@ func TestRemote(t *testing.T) {
 			if err := with(texts); err != nil {
 				t.Fatal(err)
 			}
-			stranger := authority(t, t.TempDir())
+			stranger := libvirtlab.Authority(t, t.TempDir())
 			texts.PrivateKey, texts.Certificate = text(t, stranger, "clientkey.pem"), text(t, stranger, "clientcert.pem")
 			if err := with(texts); !errors.Is(err, ErrUnreachable) {
 				t.Fatalf("a client of another authority gives %v", err)
 			}
-			if err := ask("test+tls://127.0.0.1/default?pkipath=" + authority(t, t.TempDir())); err == nil || !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "certificate") {
+			if err := ask("test+tls://127.0.0.1/default?pkipath=" + libvirtlab.Authority(t, t.TempDir())); err == nil || !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "certificate") {
 				t.Fatalf("a server of another authority gives %v", err)
 			}
 		})
@@ -135,47 +115,4 @@ func TestRemote(t *testing.T) {
 			}
 		})
 	})
-}
-
-// authority makes the certificates of a libvirtd at 127.0.0.1 and of its client,
-// under the names that libvirt looks for.
-func authority(t *testing.T, dir string) string {
-	t.Helper()
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	write := func(name, typ string, der []byte) {
-		check(os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}), 0o600))
-	}
-	issue := func(name string, ca *x509.Certificate, by *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		check(err)
-		c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-		if ca == nil {
-			c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage, c.IPAddresses = true, true, x509.KeyUsageCertSign, nil, nil
-			ca, by = c, key
-		}
-		der, err := x509.CreateCertificate(rand.Reader, c, ca, key.Public(), by)
-		check(err)
-		if ca == c {
-			write("cacert.pem", "CERTIFICATE", der)
-		} else {
-			write(name+"cert.pem", "CERTIFICATE", der)
-			secret, err := x509.MarshalPKCS8PrivateKey(key)
-			check(err)
-			write(name+"key.pem", "PRIVATE KEY", secret)
-		}
-		made, err := x509.ParseCertificate(der)
-		check(err)
-		return made, key
-	}
-	ca, key := issue("authority", nil, nil)
-	issue("server", ca, key)
-	issue("client", ca, key)
-	return dir
 }

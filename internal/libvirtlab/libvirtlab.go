@@ -42,18 +42,16 @@ var Needs = map[string]string{
 	"iptables":           "iptables",
 }
 
-// Inside tells whether this is a test that Run runs, in its namespaces.
-func Inside() bool { return os.Getenv(inside) != "" }
-
 // Run has the calling test run once more, in namespaces of its own, and f there
-// with a lab. It has to be the first that a test does. It skips the test where
-// programs or rights are missing, and says which.
+// with a lab, beside other tests. It has to be the first that a test does. It skips
+// the test where programs or rights are missing, and says which.
 func Run(t *testing.T, f func(t *testing.T, lab *Lab)) {
 	t.Helper()
 	if dir := os.Getenv(inside); dir != "" {
 		f(t, start(t, dir))
 		return
 	}
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("a libvirtd of its own needs root")
 	}

@@ -16,7 +16,7 @@ type Guest struct{ Kernel, Initrd, Cmdline string }
 // it was started. It skips the test where it was not built.
 func Tiny(t *testing.T) Guest {
 	t.Helper()
-	g := Guest{Kernel: filepath.Join(ImageDir, "vmlinuz"), Initrd: filepath.Join(ImageDir, "initrd.gz"), Cmdline: "console=ttyS0 quiet panic=-1 random.trust_bootloader=on"}
+	g := Guest{Kernel: filepath.Join(ImageDir, "vmlinuz"), Initrd: filepath.Join(ImageDir, "initrd"), Cmdline: "console=ttyS0 quiet panic=-1 random.trust_bootloader=on cryptomgr.notests"}
 	for _, file := range []string{g.Kernel, g.Initrd} {
 		if _, err := os.Stat(file); err != nil {
 			t.Skipf("no tiny machine: %v (examples/libvirt/image-tiny/build %s makes one, .ci/run does)", err, ImageDir)

@@ -131,6 +131,26 @@ func (k *keyring) file(path string) (*keyFile, error) {
 	return f, nil
 }
 
+// CheckKeyFile tells whether a file is a key to log in with, as Config.PrivateKeyFile
+// names it, without asking for its passphrase. open: others than its owner may
+// read it.
+func CheckKeyFile(name string) (open bool, err error) {
+	home, err := homeDir()
+	if err != nil {
+		return false, err
+	}
+	name = expandHome(name, home)
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return false, nil // a pipe's key can be read once: by who logs in
+	}
+	f, err := newKeyring(nil).file(name)
+	if err != nil {
+		return false, err
+	}
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().Perm()&0o077 != 0 && (f.signer != nil || f.encrypted != nil), err
+}
+
 var errNoPassphrase = errors.New("it has a passphrase and there is nobody to ask")
 
 // open gives the file's signer, after asking for the passphrase at most once.

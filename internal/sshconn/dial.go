@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -151,7 +152,8 @@ func (c *Conn) handshake(ctx context.Context, check *hostKeyCheck, algorithms []
 		return nil, err
 	}
 	check.seen, check.err = nil, nil
-	conn, channels, requests, err := ssh.NewClientConn(raw, c.t.addr(), &ssh.ClientConfig{
+	l := &live{dead: make(chan struct{})}
+	conn, channels, requests, err := ssh.NewClientConn(&listening{Conn: raw, heard: &l.heard}, c.t.addr(), &ssh.ClientConfig{
 		User:              c.t.user,
 		Auth:              []ssh.AuthMethod{login.method()},
 		HostKeyCallback:   check.check,
@@ -164,7 +166,7 @@ func (c *Conn) handshake(ctx context.Context, check *hostKeyCheck, algorithms []
 		raw.Close()
 		return nil, c.explain(ctx, check, login, algorithms, late, err)
 	}
-	l := &live{client: ssh.NewClient(conn, channels, requests), dead: make(chan struct{})}
+	l.client = ssh.NewClient(conn, channels, requests)
 	c.mu.Lock()
 	c.root = rootState{}
 	c.mu.Unlock()
@@ -233,7 +235,20 @@ func (c *Conn) explain(ctx context.Context, check *hostKeyCheck, login *login, a
 	return c.fail(ErrUnreachable, err, "Check that it is an SSH server, and its log (MaxStartups, AllowUsers, hosts.deny)", "the SSH server ended the connection before the login")
 }
 
-// watch keeps a connection alive and notices its end.
+// listening counts what comes from a host.
+type listening struct {
+	net.Conn
+	heard *atomic.Int64
+}
+
+func (c *listening) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.heard.Add(int64(n))
+	return n, err
+}
+
+// watch keeps a connection alive and notices its end. A host that sends anything is
+// there: on a slow line the question waits behind all that is being uploaded.
 func (c *Conn) watch(l *live) {
 	gone := make(chan struct{})
 	go func() {
@@ -243,7 +258,7 @@ func (c *Conn) watch(l *live) {
 	tick := time.NewTicker(c.t.keepAlive)
 	defer tick.Stop()
 	answers := make(chan error, 1)
-	asked, unanswered := false, 0
+	asked, unanswered, heard := false, 0, l.heard.Load()
 	for over := false; !over; {
 		select {
 		case <-gone:
@@ -252,15 +267,21 @@ func (c *Conn) watch(l *live) {
 			asked, unanswered = false, 0
 			over = err != nil
 		case <-tick.C:
-			if !asked {
+			now := l.heard.Load()
+			switch {
+			case !asked:
 				asked = true
 				go func() { // ends at the latest when the connection is closed
 					_, _, err := l.client.SendRequest("keepalive@openssh.com", true, nil)
 					answers <- err
 				}()
-			} else if unanswered++; unanswered >= missed {
-				over = true
+			case now != heard:
+				unanswered = 0
+			default:
+				unanswered++
+				over = unanswered >= missed
 			}
+			heard = now
 		}
 	}
 	l.client.Close()

@@ -6,16 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -28,6 +31,7 @@ type proxy struct {
 	to       string
 	count    atomic.Int32
 	cutAfter atomic.Int64 // 0: never
+	rate     atomic.Int64 // bytes a second towards the server; 0: all that come
 	cuts     atomic.Int32 // that are left; with cutAfter
 
 	mu    sync.Mutex
@@ -59,6 +63,10 @@ func startProxy(t *testing.T, to string) *proxy {
 				if n := p.cutAfter.Load(); n > 0 && p.cuts.Add(-1) >= 0 {
 					io.CopyN(out, in, n)
 					in.Close()
+				} else if n := p.rate.Load(); n > 0 {
+					for _, err := io.CopyN(out, in, n/50); err == nil; _, err = io.CopyN(out, in, n/50) {
+						time.Sleep(time.Second / 50)
+					}
 				} else {
 					io.Copy(out, in)
 				}
@@ -222,7 +230,7 @@ func TestCancelAtItsBegin(t *testing.T) {
 			}
 			_ = r.Reply(true, nil)
 			fmt.Fprintf(s, "%s\n", mark)
-			fmt.Fprintf(s.Stderr(), "%s!4242\n", mark)
+			fmt.Fprintf(s.Stderr(), "%s=4242\n", mark)
 			if !first {
 				killed <- exec.Line
 				_, _ = s.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{0}))
@@ -260,7 +268,7 @@ func TestCancelAtItsBegin(t *testing.T) {
 	wants(t, <-done, context.Canceled, "work was cut off")
 	select {
 	case line := <-killed:
-		if !strings.Contains(line, "kill") || !strings.HasSuffix(line, " 4242") {
+		if !strings.Contains(line, "kill") || !strings.HasSuffix(line, " 4242'") {
 			t.Errorf("run instead of its end: %q", line)
 		}
 	default:
@@ -303,6 +311,45 @@ func TestUnreachable(t *testing.T) {
 	wants(t, connect(t, cfg).Connect(cancelled), context.Canceled, s.addr())
 }
 
+// pauses are those that a pool says it makes before it tries a host again.
+type pauses struct {
+	slog.Handler
+	all *[]time.Duration
+}
+
+func (p pauses) Enabled(context.Context, slog.Level) bool { return true }
+
+func (p pauses) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "after" {
+			*p.all = append(*p.all, a.Value.Duration())
+		}
+		return true
+	})
+	return nil
+}
+
+// A host that refuses is tried again after pauses that double, up to a bound, for
+// as long as is asked and no longer.
+func TestBackOff(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	cfg := Config{Host: "127.0.0.1", Port: port, User: "root", PrivateKeyFile: dir + "/id", HostKey: string(ssh.MarshalAuthorizedKey(writeKey(t, dir+"/id", "").PublicKey())),
+		SSHConfigFile: "none", AgentSocket: "none", RetryFor: 12 * time.Second}
+	synctest.Test(t, func(t *testing.T) {
+		var got []time.Duration
+		began := time.Now()
+		err := open(t, newPool(t, Options{Log: slog.New(pauses{slog.DiscardHandler, &got})}), cfg).Connect(t.Context())
+		wants(t, err, ErrUnreachable, "connection refused")
+		ms := time.Millisecond
+		if want := []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 2000 * ms, 2000 * ms, 2000 * ms, 2000 * ms}; !slices.Equal(got, want) {
+			t.Errorf("pauses %v, want %v", got, want)
+		}
+		if took := time.Since(began); took != 11100*ms {
+			t.Errorf("it was tried for %s: those pauses were not made", took)
+		}
+	})
+}
+
 // A host that stops answering, with its connection open, is noticed and dialled
 // anew: only the process of the one connection stands still.
 func TestKeepAlive(t *testing.T) {
@@ -321,6 +368,25 @@ func TestKeepAlive(t *testing.T) {
 	}
 	if sh(t, c, "echo $PPID") != second {
 		t.Error("a live connection was not used again")
+	}
+}
+
+// A host behind a slow line is no dead one: the question whether it is there, and
+// what it answers, wait behind what is uploaded.
+func TestSlowUpload(t *testing.T) {
+	s := startSSHD(t)
+	p := startProxy(t, s.addr())
+	p.rate.Store(768 << 10)
+	cfg := s.config()
+	cfg.Port, cfg.KeepAlive = p.port(), 400*time.Millisecond // 1.6 s without a word; 2 MiB are under way, for 2.7 s
+	data := bytes.Repeat([]byte("slow"), 768<<10)
+	name := t.TempDir() + "/f"
+	must(t, connect(t, cfg).Put(context.Background(), name, bytes.NewReader(data), int64(len(data)), PutOptions{Mode: 0o600}))
+	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes came: %v", len(got), err)
+	}
+	if n := p.count.Load(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 }
 
@@ -400,6 +466,72 @@ func TestTinyHost(t *testing.T) {
 	}
 }
 
+// only is a directory with nothing but these of this machine's programs.
+func only(t *testing.T, names string) string {
+	bin := t.TempDir()
+	for _, name := range strings.Fields(names) {
+		program, err := exec.LookPath(name)
+		must(t, err)
+		must(t, os.Symlink(program, bin+"/"+name))
+	}
+	return bin
+}
+
+// What a host's program for digests prints that is no digest is not taken for one:
+// where there is another program it is asked, else the file is read back, and what
+// was printed is told where that doesn't match either.
+func TestOddDigest(t *testing.T) {
+	bin := only(t, "sh cat chmod find id ln ls mkdir mv printf readlink rm stat sync true sha256sum")
+	s := startSSHD(t, "SetEnv PATH="+bin)
+	c := connect(t, s.config())
+	put := func(name, sum string) error {
+		return c.Put(t.Context(), s.dir+"/"+name, strings.NewReader("data"), 4, PutOptions{Mode: 0o600, SHA256: sum})
+	}
+	wrong := strings.Repeat("0", 64)
+	must(t, os.WriteFile(bin+"/openssl", []byte("#!/bin/sh\ncat >/dev/null\necho 'Error setting digest: unsupported (fips mode)'\n"), 0o755))
+	must(t, put("one", ""))
+	wants(t, put("two", wrong), nil, "sha256sum prints 3a6eb0790f39ac87", "is to be "+wrong)
+	must(t, os.Remove(bin+"/sha256sum"))
+	must(t, put("three", ""))
+	wants(t, put("four", wrong), nil, "read back it has 3a6eb0790f39ac87", "`openssl dgst -sha256` prints no digest: Error setting digest: unsupported (fips mode)")
+	must(t, os.WriteFile(bin+"/openssl", []byte("#!/bin/sh\ncat >/dev/null\necho '(stdin)= "+strings.Repeat("f", 64)+"'\n"), 0o755))
+	wants(t, put("five", ""), nil, "`openssl dgst -sha256` prints "+strings.Repeat("f", 64))
+	for name, want := range map[string]bool{"one": true, "two": false, "three": true, "four": false, "five": false} {
+		if _, err := os.Stat(s.dir + "/" + name); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Where the host's sh can't make the command's line, nothing runs, and nothing has
+// succeeded: neither where it has no printf, nor where that ends in the middle.
+func TestNoLine(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("bash is not installed")
+	}
+	bin := only(t, "rm ls")
+	s := startSSHD(t, "SetEnv PATH="+bin)
+	c := connect(t, s.config())
+	must(t, os.Mkdir(s.dir+"/keep", 0o755))
+	for want, printf := range map[string]string{
+		"printf: command not found": "enable -n printf",
+		"it was ended":              "printf() { echo \"rm -rf " + s.dir + "/keep\"; echo it was ended >&2; return 137; }; export -f printf",
+	} {
+		// A bash that is called sh, or that sshd seems to have started, reads no BASH_ENV.
+		must(t, os.WriteFile(bin+"/sh", []byte("#!"+bash+"\nunset SSH_CLIENT SSH2_CLIENT\nexport BASH_ENV="+bin+"/env.sh\nexec "+bash+" \"$@\"\n"), 0o755))
+		must(t, os.WriteFile(bin+"/env.sh", []byte(printf+"\n"), 0o644))
+		r, err := c.Run(t.Context(), Command{Argv: []string{"ls", "/"}})
+		wants(t, err, nil, want)
+		if len(r.Stdout) > 0 {
+			t.Errorf("it printed %q", r.Stdout)
+		}
+	}
+	if _, err := os.Stat(s.dir + "/keep"); err != nil {
+		t.Error(err)
+	}
+}
+
 func needBash(t *testing.T) {
 	t.Helper()
 	if passwd, _ := os.ReadFile("/etc/passwd"); !regexp.MustCompile(`(?m)^root:.*/bash$`).Match(passwd) {
@@ -411,7 +543,7 @@ func needBash(t *testing.T) {
 // file that is there would be read with it, or thought not to be there.
 func TestShellThatTalks(t *testing.T) {
 	needBash(t)
-	s := startSSHD(t)
+	s := startSSHD(t, "Banner /etc/hosts", "PrintMotd yes")
 	c := connect(t, s.config())
 	write(t, s.dir+"/.bashrc", "echo Welcome; printf 'to this host'; echo 'and mind the step' >&2\n")
 	ctx := context.Background()

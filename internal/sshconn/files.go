@@ -136,9 +136,9 @@ func (u *upload) try(ctx context.Context) error {
 	switch r.Code {
 	case 0:
 	case codeDigest:
-		return fmt.Errorf("%s: put %s: what arrived is not what was sent (SHA-256 %s, not %s)", u.c, u.name, strings.TrimSpace(string(r.Stdout)), u.o.SHA256)
+		return u.damaged(strings.TrimSpace(string(r.Stdout)))
 	case codeNoSum:
-		if err = u.readBack(ctx, temp); err == nil {
+		if err = u.readBack(ctx, temp, strings.TrimSpace(string(r.Stdout))); err == nil {
 			args[2], args[3] = "-", "there"
 			_, err = u.c.script(ctx, "put", u.name, putScript, Command{}, args...)
 		}
@@ -147,6 +147,11 @@ func (u *upload) try(ctx context.Context) error {
 		u.temps = nil
 	}
 	return err
+}
+
+// damaged is the error of a digest that is not the right one, as said by whom.
+func (u *upload) damaged(said string) error {
+	return fmt.Errorf("%s: put %s: what arrived is not what was sent, whose SHA-256 is to be %s: %s. The host's memory, its disk or that program are at fault", u.c, u.name, u.o.SHA256, said)
 }
 
 func (u *upload) parents() string {
@@ -176,13 +181,19 @@ if [ "$how" = stdin ] && ! cat > "$t"; then
 	exit 49
 fi
 if [ "$sum" != - ]; then
-	s=
-	if command -v openssl >/dev/null 2>&1; then s=$(openssl dgst -sha256 < "$t" 2>/dev/null) || s=; s=${s##* }; fi
-	if [ "$s" != "$sum" ]; then
-		if command -v sha256sum >/dev/null 2>&1; then s=$(sha256sum < "$t") || exit 49; s=${s%% *}
-		elif [ -z "$s" ]; then trap - EXIT; exit 48; fi
-	fi
-	[ "$s" = "$sum" ] || { echo "$s"; exit 46; }
+	# digest COMMAND PRINTED: takes the first or last word, where it is one.
+	s= by= odd=
+	digest() {
+		for s in "${2%% *}" "${2##* }"; do
+			case $s in *[!0-9a-fA-F]*) ;; *) [ ${#s} != 64 ] || { by=$1; return 0; } ;; esac
+		done
+		odd="$odd$1 prints no digest: $2
+" s=
+	}
+	if command -v openssl >/dev/null 2>&1; then digest '` + "`openssl dgst -sha256`" + `' "$(openssl dgst -sha256 < "$t" 2>&1)"; fi
+	if [ "$s" != "$sum" ] && command -v sha256sum >/dev/null 2>&1; then digest sha256sum "$(sha256sum < "$t" 2>&1)"; fi
+	[ -n "$s" ] || { trap - EXIT; printf %s "$odd"; exit 48; }
+	[ "$s" = "$sum" ] || { echo "$by prints $s"; exit 46; }
 fi
 chmod "$mode" "$t" || exit 49
 durable "$t" || exit 49
@@ -205,14 +216,19 @@ const Durable = `durable() { # PATH...
 }
 `
 
-// readBack checks a digest where the host has no program for it.
-func (u *upload) readBack(ctx context.Context, temp string) error {
+// readBack checks a digest where the host has no program for it, or one that
+// printed something else.
+func (u *upload) readBack(ctx context.Context, temp, odd string) error {
 	h := sha256.New()
 	if err := u.c.Get(ctx, temp, h); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != u.o.SHA256 {
-		return fmt.Errorf("%s: put %s: what arrived is not what was sent (SHA-256 %s, not %s)", u.c, u.name, got, u.o.SHA256)
+		said := "read back it has " + got
+		if odd != "" {
+			said += "; " + odd
+		}
+		return u.damaged(said)
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ func (c *Conn) forward(ctx context.Context, network, address string) (net.Conn, 
 	var conn net.Conn
 	redial := true
 	refused, err := c.channel(ctx, &redial, "connect to "+address+" from there", func(l *live) (err error) {
+		ctx, cancel := l.while(ctx)
+		defer cancel()
 		conn, err = l.client.DialContext(ctx, network, address)
 		return err
 	})

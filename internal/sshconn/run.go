@@ -23,6 +23,7 @@ const (
 	keepStdout  = 1 << 20
 	keepStderr  = 64 << 10
 	maxLine     = 120_000          // Linux takes 128 KiB in one argument, which the line is for the login shell
+	maxWord     = 900              // an old csh takes 1024
 	beginsSoon  = 2 * time.Second  // one whose caller leaves before it has begun
 	endWithin   = 5 * time.Second  // a command whose caller has left
 	sudoAnswers = 30 * time.Second // sudo lets in, asks or refuses within
@@ -33,7 +34,7 @@ var beginsWithin = time.Minute
 
 // Command is a program to run on a host.
 type Command struct {
-	Argv []string // quoted for the host's shell, whichever it is
+	Argv []string // as they are: no shell makes anything else of them
 	// Stdin is read until it ends or the command does; a read that is under way
 	// then goes on alone. nil: empty.
 	Stdin io.Reader
@@ -147,15 +148,14 @@ func commandLine(cmd Command) (string, error) {
 		}
 		words[i] = quote(w)
 	}
-	line := strings.Join(words, " ")
+	line := anyShell(strings.Join(words, " "))
 	if len(line) > maxLine {
 		return "", fmt.Errorf("the arguments of %s are too long (%d bytes)", cmd.Argv[0], len(line))
 	}
 	return line, nil
 }
 
-// quote makes one word of s for POSIX shells, and for fish, to which a
-// backslash means something between quotes.
+// quote makes one word of s for a POSIX shell.
 func quote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:,+@", r)
@@ -163,7 +163,32 @@ func quote(s string) string {
 	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return s
 	}
-	return "'" + strings.NewReplacer(`'`, `'\''`, `\`, `'\\'`).Replace(s) + "'"
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// anyShell makes words of a line for sh, which every login shell passes on alike:
+// a csh takes neither a newline nor a ! between quotes, and to fish a backslash
+// before a quote or another backslash means something. printf %b makes the line of
+// them again.
+func anyShell(line string) string {
+	var b strings.Builder
+	word := 0
+	b.WriteByte('\'')
+	for _, c := range []byte(line) {
+		if word > maxWord {
+			b.WriteString("' '")
+			word = 0
+		}
+		if c < ' ' || c > '~' || c == '\'' || c == '\\' || c == '!' {
+			fmt.Fprintf(&b, `\0%03o`, c)
+			word += 5
+		} else {
+			b.WriteByte(c)
+			word++
+		}
+	}
+	b.WriteByte('\'')
+	return b.String()
 }
 
 // process is a command under way.
@@ -426,7 +451,9 @@ func (g *gate) line(command string) string {
 	case g.sudo:
 		how = "sudo -n -- "
 	}
-	return how + "sh -c " + quote(`echo "$0"; echo "$0!$$" >&2; exec "$@"`) + " " + g.mark + " " + command
+	// The line is whole before it begins: a printf that is missing, or is ended in
+	// the middle, would have nothing run that succeeds, or half a line.
+	return how + "sh -c " + quote(`clusterplan=$(printf %b "$@") || exit; echo "$0"; echo "$0=$$" >&2; eval "exec $clusterplan"`) + " " + g.mark + " " + command
 }
 
 // Write gets standard error.
@@ -450,7 +477,7 @@ func (g *gate) Write(p []byte) (int, error) {
 			close(g.wrong)
 		}
 	}
-	if at := bytes.Index(g.buf, []byte(g.mark+"!")); at >= 0 {
+	if at := bytes.Index(g.buf, []byte(g.mark+"=")); at >= 0 {
 		after := g.buf[at+len(g.mark)+1:]
 		if end := bytes.IndexByte(after, '\n'); end >= 0 {
 			g.pid, _ = strconv.Atoi(string(after[:end]))
@@ -515,7 +542,9 @@ func (p *process) sudoRefused(ctx context.Context, err error) error {
 		return p.c.fail(ErrUnreachable, err, "", "run %s with sudo", p.cmd.Argv[0])
 	}
 	todo := fmt.Sprintf("Allow it with a line `%s ALL=(ALL) NOPASSWD: ALL` in /etc/sudoers.d, or give sudo's password", p.c.t.user)
-	if p.gate.password != "" {
+	if strings.Contains(err.Error(), "tty") {
+		todo = fmt.Sprintf("Let sudo do without a terminal there: a line `Defaults:%s !requiretty` in /etc/sudoers.d", p.c.t.user)
+	} else if p.gate.password != "" {
 		todo = fmt.Sprintf("Give the password of %s, who must be allowed to run every command in /etc/sudoers", p.c.t.user)
 	}
 	return p.c.fail(ErrSudo, err, todo, "sudo does not let %s be root", p.c.t.user)

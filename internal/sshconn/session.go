@@ -99,12 +99,28 @@ func (c *Conn) channel(ctx context.Context, redial *bool, what string, open func
 	}
 }
 
+// while is a context that also ends with the connection: what is opened in the moment
+// in which that ends would never be answered.
+func (l *live) while(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-l.dead:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // openSession is NewSession with a context. A session that comes too late is closed.
 func openSession(ctx context.Context, l *live) (*ssh.Session, error) {
 	type opened struct {
 		s   *ssh.Session
 		err error
 	}
+	ctx, cancel := l.while(ctx)
+	defer cancel()
 	came := make(chan opened)
 	go func() {
 		s, err := l.client.NewSession()

@@ -28,6 +28,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -91,7 +92,8 @@ type Config struct {
 	// negative: one attempt.
 	RetryFor time.Duration
 	// KeepAlive is the time between questions to the host whether it is there
-	// (5 s); after three without an answer the connection is given up.
+	// (5 s); after three without an answer, or anything else that comes, the
+	// connection is given up.
 	KeepAlive time.Duration
 }
 
@@ -302,6 +304,7 @@ func (t *target) String() string {
 type live struct {
 	client *ssh.Client
 	dead   chan struct{} // closed when it is over
+	heard  atomic.Int64  // bytes that have come
 }
 
 func (l *live) alive() bool {

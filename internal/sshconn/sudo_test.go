@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 )
 
 const (
@@ -37,14 +39,16 @@ func startSudo(t *testing.T) *sshd {
 	s.port = freePort(t)
 
 	etc := map[string]string{"passwd": "", "shadow": "", "group": "",
-		"sudoers": "Defaults lecture=always\naskme ALL=(ALL) ALL\nletin ALL=(ALL) NOPASSWD: ALL\n"}
-	for i, user := range []string{"askme", "letin", "keepout"} {
+		"sudoers": "Defaults lecture=always\nDefaults:notty requiretty\naskme ALL=(ALL) ALL\nletin,notty,shell ALL=(ALL) NOPASSWD: ALL\n"}
+	for i, user := range []string{"askme", "letin", "keepout", "notty"} {
 		etc["passwd"] += fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", user, 60100+i, 60100+i, s.dir)
 		etc["shadow"] += fmt.Sprintf("%s:%s:20000:0:99999:7:::\n", user, sudoHash)
 		etc["group"] += fmt.Sprintf("%s:x:%d:\n", user, 60100+i)
 	}
 	etc["passwd"] += "shut:x:60199:60100::" + s.dir + ":/usr/sbin/nologin\n"
 	etc["shadow"] += "shut:" + sudoHash + ":20000:0:99999:7:::\n"
+	etc["passwd"] += "shell:x:60198:60100::" + s.dir + "/home:" + s.dir + "/shell\n" // TestLoginShells has it lead to each
+	etc["shadow"] += "shell:" + sudoHash + ":20000:0:99999:7:::\n"
 	var mounts strings.Builder
 	mode := map[string]os.FileMode{"passwd": 0o644, "group": 0o644, "shadow": 0o600, "sudoers": 0o440}
 	for name, more := range etc {
@@ -73,6 +77,12 @@ func TestSudo(t *testing.T) {
 		cfg.User, cfg.Sudo = user, Sudo{Enabled: true, Password: password}
 		return open(t, pool, cfg)
 	}
+	// Who logs in where, and with what, is the client's configuration to say.
+	write(t, s.dir+"/config", fmt.Sprintf("Host there\n  HostName 127.0.0.1\n  Port %d\n  User askme\n  IdentityFile %s/id\nHost *\n  User nobody\n", s.port, s.dir))
+	if user := sh(t, open(t, pool, Config{Host: "there", SSHConfigFile: s.dir + "/config", AgentSocket: "none", HostKey: ssh.FingerprintSHA256(s.key)}), "id -un"); user != "askme" {
+		t.Errorf("by ~/.ssh/config %s has logged in", user)
+	}
+
 	dir := t.TempDir() // root's alone
 	must(t, os.Chmod(dir, 0o700))
 	data := bytes.Repeat([]byte("secret"), 128<<10)
@@ -107,6 +117,8 @@ func TestSudo(t *testing.T) {
 	if _, err := os.Stat(dir + "/no"); err == nil {
 		t.Error("ran without being let in")
 	}
+	_, err = as("notty", "").Run(ctx, Command{Argv: []string{"true"}})
+	wants(t, err, ErrSudo, "you must have a tty", "a line `Defaults:notty !requiretty` in /etc/sudoers.d")
 	cfg := s.config()
 	cfg.User = "shut"
 	_, err = open(t, pool, cfg).Run(ctx, Command{Argv: []string{"true"}})
@@ -140,13 +152,60 @@ func TestSudo(t *testing.T) {
 	}
 }
 
+// Whatever the login shell is, and whatever its start files print, or where there is
+// no home directory for them, commands get their words, and begin.
+func TestLoginShells(t *testing.T) {
+	s := startSudo(t)
+	ctx := context.Background()
+	words := []string{"printf", "%s|", "", "a b", "it's", `back\slash\\`, `\'`, "$HOME `id` \"x\"", "new\nline\n", "*", "ü\xff", "-n", "!x ^y ~ {a,b} (c) %1 # end", strings.Repeat("long ! ", 1000)}
+	must(t, os.Chmod(s.dir, 0o777))
+	ran := 0
+	for _, shell := range []string{"/bin/sh", "/bin/bash", "/bin/tcsh", "/bin/bsd-csh", "/usr/bin/fish", "/bin/mksh"} {
+		if _, err := os.Stat(shell); err != nil {
+			t.Logf("%s is not installed", shell)
+			continue
+		}
+		ran++
+		os.Remove(s.dir + "/shell")
+		must(t, os.Symlink(shell, s.dir+"/shell"))
+		for _, talks := range []bool{false, true} {
+			os.RemoveAll(s.dir + "/home")
+			if talks {
+				must(t, os.MkdirAll(s.dir+"/home/.config/fish", 0o755))
+				for _, name := range []string{".bashrc", ".cshrc", ".config/fish/config.fish"} {
+					write(t, s.dir+"/home/"+name, "echo Welcome to this host\n")
+				}
+			}
+			for _, sudo := range []bool{false, true} {
+				cfg := s.config()
+				cfg.User, cfg.Sudo.Enabled = "shell", sudo
+				c := connect(t, cfg)
+				out, err := c.Output(ctx, Command{Argv: words})
+				if want := strings.Join(words[2:], "|") + "|"; err != nil || string(out) != want {
+					t.Errorf("%s, talks %v, sudo %v: %q, %v", shell, talks, sudo, out, err)
+					continue
+				}
+				name := s.dir + "/it's ! a file"
+				must(t, c.Put(ctx, name, strings.NewReader("data"), 4, PutOptions{Mode: 0o600}))
+				if data, err := c.ReadFile(ctx, name); err != nil || string(data) != "data" {
+					t.Errorf("%s: %q, %v", shell, data, err)
+				}
+				must(t, c.Remove(ctx, name))
+			}
+		}
+	}
+	if ran < 3 {
+		t.Skip("neither csh nor fish is installed (apt-get install tcsh)")
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // What sudo's standard error means does not hang on how it is cut into pieces.
 func FuzzGate(f *testing.F) {
-	f.Add([]byte("lecture\n!?!"), []byte("out?!"), uint8(3), uint8(1))
+	f.Add([]byte("lecture\n=?="), []byte("out?="), uint8(3), uint8(1))
 	f.Add([]byte{}, []byte{}, uint8(1), uint8(0))
 	f.Fuzz(func(t *testing.T, before, after []byte, piece, asks uint8) {
 		var sent, rest bytes.Buffer
@@ -156,7 +215,7 @@ func FuzzGate(f *testing.F) {
 		for range asks % 4 {
 			stream = append(stream, g.mark+"?"...)
 		}
-		stream = append(stream, g.mark+"!4711\n"...)
+		stream = append(stream, g.mark+"=4711\n"...)
 		stream = append(stream, after...)
 		for len(stream) > 0 {
 			n := min(len(stream), int(piece)+1)
@@ -184,6 +243,11 @@ func FuzzText(f *testing.F) {
 		expand(s, map[byte]string{'h': "host"})
 		parseHostKey(s)
 		parseStat(s)
+		for _, c := range anyShell(s) {
+			if c < ' ' || c > '~' || c == '!' {
+				t.Errorf("%q is %q", s, anyShell(s))
+			}
+		}
 		// A quoted word has no quote open at its end and nothing special outside.
 		open := false
 		q := quote(s)

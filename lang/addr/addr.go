@@ -197,6 +197,15 @@ func (a Address) WithoutKey() Address {
 	return a
 }
 
+// Arg is the canonical form as an argument in a shell's command line: keys need quotes.
+func (a Address) Arg() string {
+	text := a.String()
+	if !strings.ContainsAny(text, "\"[]() '\\$`") {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
 // String is the canonical form.
 func (a Address) String() string {
 	var b strings.Builder

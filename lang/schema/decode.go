@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -36,10 +37,10 @@ func (d decoder) some(v cty.Value, dst reflect.Value, names []string) error {
 		if !v.Type().HasAttribute(want) {
 			continue
 		}
-		for i, name := range jsonNames(st) {
-			if name == want {
+		for i, f := range jsonFields(st) {
+			if f.name == want {
 				dst.Field(i).SetZero()
-				if err := d.value(v.GetAttr(want), dst.Field(i), cty.GetAttrPath(want)); err != nil {
+				if err := d.value(v.GetAttr(want), dst.Field(i), cty.Path{f.step}); err != nil {
 					return err
 				}
 				break
@@ -178,7 +179,7 @@ func (d decoder) value(v cty.Value, dst reflect.Value, path cty.Path) error {
 				return nil
 			}
 			s := reflect.MakeSlice(dst.Type(), n, n)
-			if raw, ok := elements(v); ok && dst.Type().Elem() == reflect.TypeFor[string]() {
+			if raw, ok := Elements(v); ok && dst.Type().Elem() == reflect.TypeFor[string]() {
 				for i, text := range raw {
 					s.Index(i).SetString(text.(string))
 				}
@@ -217,29 +218,41 @@ func (d decoder) value(v cty.Value, dst reflect.Value, path cty.Path) error {
 	return mismatch()
 }
 
-// known holds the names in JSON of a struct type's fields, by type.
+// known holds the fields of struct types, by type.
 var known sync.Map
 
-// jsonNames are the names in JSON of a struct type's fields, in their order.
-func jsonNames(t reflect.Type) []string {
-	if names, ok := known.Load(t); ok {
-		return names.([]string)
+// field is a field of a struct: its name in JSON, and the step of a path to it.
+type field struct {
+	name string
+	step cty.PathStep
+}
+
+// jsonFields are a struct type's fields, in their order.
+func jsonFields(t reflect.Type) []field {
+	if fields, ok := known.Load(t); ok {
+		return fields.([]field)
 	}
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	fields := make([]field, t.NumField())
+	for i := range fields {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		fields[i] = field{name, cty.GetAttrStep{Name: name}}
 	}
-	known.Store(t, names)
-	return names
+	known.Store(t, fields)
+	return fields
 }
 
 func (d decoder) fields(v cty.Value, dst reflect.Value, path cty.Path) error {
 	ty, st := v.Type(), dst.Type()
-	for i, name := range jsonNames(st) {
-		if name == "" || name == "-" || !ty.HasAttribute(name) {
+	var at cty.Path // one for all fields: only an error keeps it
+	for i, f := range jsonFields(st) {
+		if f.name == "" || f.name == "-" || !ty.HasAttribute(f.name) {
 			continue
 		}
-		if err := d.value(v.GetAttr(name), dst.Field(i), append(path, cty.GetAttrStep{Name: name})); err != nil {
+		if at == nil {
+			at = append(slices.Clip(path), f.step)
+		}
+		at[len(path)] = f.step
+		if err := d.value(v.GetAttr(f.name), dst.Field(i), at); err != nil {
 			return err
 		}
 	}
@@ -282,7 +295,7 @@ func (d decoder) toAny(v cty.Value, path cty.Path) (any, error) {
 		}
 		return m, nil
 	case ty.IsListType() || ty.IsTupleType() || ty.IsSetType():
-		if raw, ok := elements(v); ok {
+		if raw, ok := Elements(v); ok {
 			return append(make([]any, 0, len(raw)), raw...), nil
 		}
 		l := make([]any, 0, v.LengthInt())

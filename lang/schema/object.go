@@ -88,9 +88,10 @@ func Attribute(v cty.Value, name string) (cty.Value, bool) {
 	return *(*cty.Value)(unsafe.Pointer(&out)), true
 }
 
-// elements are those of a list or a tuple that are texts, known, not null and not
-// marked. False: it is something else.
-func elements(v cty.Value) ([]any, bool) {
+// Elements are those of a list or a tuple that are texts, known, not null and not
+// marked, without a number made for each of them. False: it is something else. Not
+// to be written.
+func Elements(v cty.Value) ([]any, bool) {
 	if !plain {
 		return nil, false
 	}
@@ -118,7 +119,7 @@ func Texts(v cty.Value) (cty.Value, bool) {
 	} else if !ty.IsListType() || ty.ElementType() != cty.String {
 		return cty.NilVal, false
 	}
-	raw, ok := elements(v)
+	raw, ok := Elements(v)
 	if !ok {
 		return cty.NilVal, false
 	}

@@ -168,10 +168,10 @@ func FenceSchema() Schema {
 
 // fences checks the fences' rules.
 func (c *checker) fences() {
-	names := map[string]addr.Address{}
+	names := map[string]*addr.Address{}
 	for i := range c.d.Fences {
 		f := &c.d.Fences[i]
-		c.name(f.Addr, f.Name, names)
+		c.name(&f.Addr, f.Name, names)
 		switch {
 		case f.Agent == FenceLocal:
 			if len(f.Parameters) > 0 {

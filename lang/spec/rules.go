@@ -124,12 +124,12 @@ func (c *checker) timings() {
 }
 
 func (c *checker) nodeRules() {
-	names := map[string]addr.Address{}
+	names := map[string]*addr.Address{}
 	endpoints := map[string]*Node{}
 	members := 0
 	for i := range c.d.Nodes {
 		n := &c.d.Nodes[i]
-		c.name(n.Addr, n.Name, names)
+		c.name(&n.Addr, n.Name, names)
 		if n.Votes > 1 {
 			c.add(n.Addr, "votes", "Too many votes", "Node %s has %d votes. A node has 0 or 1.", n.Name, n.Votes)
 		}
@@ -173,16 +173,16 @@ func hasPort(address string) bool {
 
 // name checks what a name is made of, since it is part of file names and host
 // names, and that it is unique among seen.
-func (c *checker) name(a addr.Address, name string, seen map[string]addr.Address) {
+func (c *checker) name(a *addr.Address, name string, seen map[string]*addr.Address) {
 	kind := a.Type
 	if a.IsResource() {
 		kind = "resource"
 	}
 	if !ValidName(name) {
-		c.add(a, "name", "Invalid name", "%q can't be the name of a %s, since it is part of file names. Use letters, digits, . _ and -, a letter or digit first, 64 at most; set name, or choose other keys.", name, kind)
+		c.add(*a, "name", "Invalid name", "%q can't be the name of a %s, since it is part of file names. Use letters, digits, . _ and -, a letter or digit first, 64 at most; set name, or choose other keys.", name, kind)
 	}
 	if first, ok := seen[name]; ok {
-		c.add(a, "name", "Duplicate name", "%s and %s are both named %q. Set name on one of them.", first, a, name)
+		c.add(*a, "name", "Duplicate name", "%s and %s are both named %q. Set name on one of them.", first, a, name)
 		return
 	}
 	seen[name] = a

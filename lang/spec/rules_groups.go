@@ -12,10 +12,10 @@ import (
 )
 
 func (c *checker) groupRules() {
-	names := map[string]addr.Address{}
+	names := map[string]*addr.Address{}
 	for i := range c.d.Groups {
 		g := &c.d.Groups[i]
-		c.name(g.Addr, g.Name, names)
+		c.name(&g.Addr, g.Name, names)
 		c.owners(g)
 		c.policies(g)
 		c.resources(g)
@@ -99,10 +99,10 @@ func ParseWindow(s string) (from, to time.Duration, err error) {
 }
 
 func (c *checker) resources(g *Group) {
-	names := make(map[string]addr.Address, len(g.Resources))
+	names := make(map[string]*addr.Address, len(g.Resources))
 	index := make(map[string]int, len(g.Resources))
 	for i := range g.Resources {
-		c.name(g.Resources[i].Addr, g.Resources[i].Name, names)
+		c.name(&g.Resources[i].Addr, g.Resources[i].Name, names)
 		index[g.Resources[i].Name] = i
 	}
 	edges := make([][]int, len(g.Resources))
@@ -214,7 +214,7 @@ func noHostAddress(a netip.Addr) string {
 
 // uniqueAddresses: an ip_address is unique in the cluster, whatever group has it.
 func (c *checker) uniqueAddresses() {
-	seen := map[netip.Addr]addr.Address{}
+	seen := map[netip.Addr]*addr.Address{} // of thousands, each kept once
 	for i := range c.d.Groups {
 		for j := range c.d.Groups[i].Resources {
 			r := &c.d.Groups[i].Resources[j]
@@ -231,7 +231,7 @@ func (c *checker) uniqueAddresses() {
 				c.add(r.Addr, "address", "Address used twice", "%s is the address of %s already. An ip_address is unique in the cluster; use another one.", a, first)
 				continue
 			}
-			seen[a] = r.Addr
+			seen[a] = &r.Addr
 			if why := noHostAddress(a); why != "" {
 				c.add(r.Addr, "address", "Invalid address", "%s is %s. Use an address of a subnet that the nodes are in, or one in 127/8 for a trial on one machine.", a, why)
 			}

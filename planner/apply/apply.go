@@ -60,6 +60,13 @@ type Config struct {
 	// Linger is how long a result waits for others in a run ahead, while those go on.
 	// Default 1 s.
 	Linger time.Duration
+	// Prove is, in a run ahead, for how long a write that went well stands for that
+	// the lock is still the run's own: no effect begins later than that without another
+	// one. Default 5 s.
+	Prove time.Duration
+	// Held tells whether the run's lock is still its own, from what is known without
+	// asking anybody far away; nil: nobody knows.
+	Held func() error
 
 	Parallelism int             // 0: DefaultParallelism
 	Stop        <-chan struct{} // closed: finish what is under way, begin nothing
@@ -132,7 +139,8 @@ type runner struct {
 	entries []statefile.Entry
 	ahead   map[addr.Address]string    // of a run ahead: the id of the intent that is durable
 	begun   map[addr.Address]bool      // of a run ahead: something may have been done
-	fatal   error                      // the journal can't be written
+	fatal   error                      // the journal can't be written, or the lock is another's
+	proved  time.Time                  // of a run ahead: when the last write was begun that went well
 	known   map[addr.Address]cty.Value // values of objects that are applied
 	nodes   map[string]string          // node name -> id
 	ids     map[addr.Address]string    // given in this run
@@ -170,6 +178,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Second
+	}
+	if cfg.Prove == 0 {
+		cfg.Prove = 5 * time.Second
 	}
 	if cfg.ConditionWait == 0 {
 		cfg.ConditionWait = 10 * time.Second
@@ -324,7 +335,7 @@ func (r *runner) settle() error {
 			continue
 		}
 		o := *r.cfg.State.Find(k.Addr) // what is kept was in the state
-		o.Attributes, o.Sensitive = toJSON(k.Value), k.Sensitive
+		o.Attributes, o.Sensitive, o.DependsOn = toJSON(k.Value), k.Sensitive, k.DependsOn
 		entries = append(entries, statefile.Entry{Result: &statefile.Result{Addr: k.Addr, Object: &o}})
 	}
 	for _, a := range r.work.Gone {
@@ -362,9 +373,10 @@ func (r *runner) keep(state *statefile.State) {
 	}
 	for _, k := range r.work.Kept {
 		if i, ok := at[k.Addr]; ok {
-			state.Objects[i].PreventDestroy, state.Objects[i].Sensitive = k.Prevent, k.Sensitive
-			if text := toJSON(k.Value); !bytes.Equal(text, state.Objects[i].Attributes) {
-				state.Objects[i].Attributes = text
+			o := &state.Objects[i]
+			o.PreventDestroy, o.Sensitive, o.DependsOn = k.Prevent, k.Sensitive, k.DependsOn
+			if text := toJSON(k.Value); !bytes.Equal(text, o.Attributes) {
+				o.Attributes = text
 			}
 		}
 	}

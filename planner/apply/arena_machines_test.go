@@ -92,6 +92,15 @@ func TestNeverWithoutQuorumOnMachines(t *testing.T) {
 		seeds = append(seeds, 554525039240)
 		// The leader was drained, and the next one has not heard of it yet.
 		seeds = append(seeds, 790278188428)
+		// A group changes while its best owner, started a moment ago, is not up yet: it
+		// goes twice.
+		seeds = append(seeds, 215157038384)
+		// A node gets a vote that the others need, and is still asking what it has missed.
+		seeds = append(seeds, 860703357222)
+		// What is drained is to go to a node whose former life's lease is not over yet.
+		seeds = append(seeds, 343386305658)
+		// Without quorum: a group can't go to a node that is down, and leaves first.
+		seeds = append(seeds, 74977871185)
 	}
 	if *quorumSeed != 0 {
 		seeds = []uint64{*quorumSeed}

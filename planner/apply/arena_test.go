@@ -522,7 +522,9 @@ func (a *arena) drain(ctx context.Context, id string) error {
 	if err := a.submit(ctx, rt.Command{PauseNode: &rt.PauseNode{Node: id, Drain: true}, Reason: "apply: works on it"}); err != nil {
 		return err
 	}
-	err := a.wait(ctx, 3*time.Second, func() (bool, error) {
+	// As long as the real one waits: a node that was started anew can take no group
+	// before its former life's lease is over for sure, some 4 s with a quorum device.
+	err := a.wait(ctx, 15*time.Second, func() (bool, error) {
 		state, _ := a.view()
 		return state != nil && !owns(state, id), nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
 	"github.com/clusterplan/clusterplan/providers"
@@ -164,5 +165,164 @@ func TestStartedToLeaveIsNotWhole(t *testing.T) {
 		if o.Addr.String() == "node.n4" && len(o.Phases) == 0 {
 			t.Errorf("the state has n4 whole; the calls were:\n%s", l.calls())
 		}
+	}
+}
+
+// A first apply is cut off before there is a cluster, and what it had begun is not
+// wanted any more: the plan says delete only of what may be there. What was never made
+// is forgotten, and nobody is asked to delete it.
+func TestCutOffAndNeverMade(t *testing.T) {
+	for _, ahead := range []bool{false, true} {
+		for at := 2; at < 9; at++ {
+			for _, mode := range []string{"", planner.ModeDestroy} {
+				l := newLab(t)
+				if l.ahead = ahead; ahead {
+					calls := 0
+					l.world.Fail = func(plannertest.Call) error { // dies before this call
+						if calls++; calls >= at-1 {
+							l.journal.dead.Store(true)
+							return errKilled
+						}
+						return nil
+					}
+				} else {
+					l.journal.killAt, l.journal.after = at, true
+				}
+				if _, _, err := l.apply(l.load(threeNodes+twoGroups), ""); !errors.Is(err, errKilled) && !l.journal.dead.Load() {
+					t.Fatalf("not killed at %d: %v", at, err)
+				}
+				l.world.Fail, l.journal.killAt = nil, 0
+				l.journal.dead.Store(false)
+				if l.world.Formed {
+					continue
+				}
+				where := fmt.Sprintf("killed at %d (ahead: %v), then %q", at, ahead, mode)
+				def := l.load(strings.Replace(threeNodes, `node "n3" { provider = local }`, "", 1))
+				if l.world.Ending = mode != ""; l.world.Ending {
+					def = nil
+				}
+				there := map[string]bool{}
+				for _, h := range l.world.Hosts {
+					there["node."+h.Value.GetAttr("name").AsString()] = true
+				}
+				p := l.plan(def, mode)
+				for _, c := range p.Changes {
+					a := c.Address.String()
+					// An agent that does not run may have the cluster's database: nobody can tell.
+					unclear := len(there) > 0 && strings.Contains(strings.Join(c.Why, " "), "can't be seen now")
+					if c.Action() == "delete" && !there[a] && !unclear {
+						t.Errorf("%s: %s is to be deleted, and is not there: %v", where, a, c.Why)
+					}
+					if c.Action() == "forget" && (there[a] || c.Reason != planner.ReasonCutOff) {
+						t.Errorf("%s: %s is to be forgotten: %s %v", where, a, c.Reason, c.Why)
+					}
+				}
+				if len(p.Drift) > 0 && len(there) == 0 {
+					t.Errorf("%s: drift of what never was: %+v", where, p.Drift)
+				}
+				before := len(l.world.Calls)
+				l.must(def, mode)
+				for _, c := range l.world.Calls[before:] {
+					if mode != "" && !there[c.Addr.String()] && len(there) == 0 {
+						t.Errorf("%s: asked for %s", where, c)
+					}
+				}
+				if mode != "" && (len(l.state.Objects) > 0 || len(l.world.Hosts) > 0) {
+					t.Errorf("%s: left %v, %v", where, l.state.Objects, l.world.Hosts)
+				}
+				if mode == "" {
+					l.settled(def)
+				}
+			}
+		}
+	}
+}
+
+// A node has joined when the apply is cut off, before the state hears of it, and then its
+// directory is gone and it isn't wanted any more: it is a member, so it leaves, and is not
+// only forgotten, for its vote would count for ever.
+func TestCutOffAndMember(t *testing.T) {
+	const n4 = "node \"n4\" { provider = local }\n"
+	for _, folded := range []bool{false, true} {
+		l := newLab(t)
+		l.must(l.load(threeNodes), "")
+		l.ahead = true
+		l.world.FailAfter = func(c plannertest.Call) error {
+			if c.String() != "node.n4 join" {
+				return nil
+			}
+			l.journal.dead.Store(true)
+			return errKilled
+		}
+		l.apply(l.load(threeNodes+n4), "")
+		l.world.FailAfter = nil
+		l.journal.dead.Store(false)
+		if len(l.world.Members) != 4 {
+			t.Fatalf("%d members", len(l.world.Members))
+		}
+		for id, h := range l.world.Hosts {
+			if h.Value.GetAttr("name").AsString() == "n4" {
+				delete(l.world.Hosts, id)
+			}
+		}
+		if folded { // an apply that is about something else keeps what was begun in the state
+			def := l.load(threeNodes + twoGroups + n4)
+			l.planned = l.exclude(def, "node.n4")
+			res := l.must(def, "")
+			l.state, l.journal.entries = onDisk(t, res.State), nil
+		}
+		def := l.load(threeNodes)
+		l.must(def, "")
+		l.settled(def)
+		if len(l.world.Members) != 3 {
+			t.Errorf("folded %t: %d members", folded, len(l.world.Members))
+		}
+	}
+}
+
+// Two groups exchange who depends on whom, in an apply that is killed after the
+// first of them has changed. The next one finds that as it should be and goes on;
+// what the state said of it before has no two groups wait for each other when they go.
+func TestCutOffExchange(t *testing.T) {
+	reversed := strings.Replace(strings.Replace(twoGroups, "  depends_on = [group.web]\n", "", 1),
+		"group \"web\" {\n", "group \"web\" {\n  depends_on = [group.worker]\n", 1)
+	for _, end := range []struct {
+		name, def string
+		goesOn    bool
+	}{{"destroyed at once", "", false}, {"destroyed", "", true}, {"removed at once", threeNodes, false}, {"removed", threeNodes, true}} {
+		t.Run(end.name, func(t *testing.T) {
+			l := newLab(t)
+			l.must(l.load(threeNodes+twoGroups), "")
+			l.ahead = true
+			l.world.FailAfter = func(c plannertest.Call) error {
+				if c.Addr.String() != "group.worker" {
+					return nil
+				}
+				l.journal.dead.Store(true)
+				return errKilled
+			}
+			def := l.load(threeNodes + reversed)
+			l.apply(def, "")
+			if !l.journal.dead.Load() {
+				t.Fatal("it was not killed")
+			}
+			l.world.FailAfter = nil
+			l.journal.dead.Store(false)
+			if end.goesOn {
+				l.must(def, "")
+				l.settled(def)
+				for _, o := range l.state.Objects {
+					if o.Addr.String() == "group.worker" && slices.ContainsFunc(o.DependsOn, func(a addr.Address) bool { return a.Type == addr.TypeGroup }) {
+						t.Errorf("the state has worker depend on %v", o.DependsOn)
+					}
+				}
+			}
+			if end.def == "" {
+				l.world.Ending = true
+				l.must(nil, planner.ModeDestroy)
+			} else {
+				l.must(l.load(end.def), "")
+			}
+		})
 	}
 }

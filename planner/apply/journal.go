@@ -81,6 +81,7 @@ func (r *runner) write() {
 		return
 	}
 	defer close(b.done)
+	began := time.Now()
 	if err == nil {
 		if err = r.cfg.Journal.Append(b.entries...); err != nil {
 			err = fmt.Errorf("write the journal: %w", err)
@@ -94,7 +95,48 @@ func (r *runner) write() {
 		b.err, r.fatal = err, err
 	case !r.cfg.Ahead:
 		r.entries = append(r.entries, b.entries...)
+	default:
+		r.proved = began
 	}
+}
+
+// held sees, before an effect, that the lock is still the run's own. Where each
+// intent is written before its call, that write has just told. In a run ahead a
+// write does that went well a moment ago; one that was suspended, and whose lock was
+// broken meanwhile, so begins nothing once it wakes up: its write is refused.
+func (r *runner) held() error {
+	if r.cfg.Held != nil {
+		if err := r.cfg.Held(); err != nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.fatal == nil {
+				r.fatal = err
+			}
+			return r.fatal
+		}
+	}
+	if !r.cfg.Ahead {
+		return nil
+	}
+	// A run may have been suspended while that write was under way: it went well before
+	// that, and is as old as it was long. Then there is a second one. After that it is
+	// the place that is slow, and nothing newer can be had.
+	for range 2 {
+		r.mu.Lock()
+		age := max(time.Since(r.proved), time.Now().Round(0).Sub(r.proved.Round(0))) // one of the clocks goes on in a host that sleeps
+		r.mu.Unlock()
+		if age < r.cfg.Prove {
+			return nil
+		}
+		if err := r.append(); err != nil { // what was noted, or nothing
+			return err
+		}
+		r.writeSoon()
+		if err := r.durable(false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // intend makes an intent durable before its call, unless one by the same id is.

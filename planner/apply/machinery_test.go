@@ -140,6 +140,38 @@ func TestMachinesFirstApplyToDestroy(t *testing.T) {
 	}
 }
 
+// A first apply is killed just after a node, or a machine, was begun, so that only an
+// intent tells of it: a destroy takes it away before what it stands on, all the same.
+func TestMachinesDestroyedAfterAKill(t *testing.T) {
+	for call, first := range map[string]string{`machine.n["a"] create`: `machine.n["a"] delete`, `node.n["a"] install`: `node.n["a"] remove`} {
+		l := newLab(t)
+		l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+		l.world.FailAfter = func(c plannertest.Call) error {
+			if c.String() != call {
+				return nil
+			}
+			l.journal.dead.Store(true)
+			return errKilled
+		}
+		_, def := l.of(onMachines)
+		if _, _, err := l.apply(def, ""); !errors.Is(err, errKilled) {
+			t.Fatalf("killed after %s: %v", call, err)
+		}
+		l.journal.dead.Store(false)
+		l.world.FailAfter, l.world.Calls = nil, nil
+		l.world.Ending = true
+		l.must(nil, planner.ModeDestroy)
+		l.before(first, `volume.data["a"] delete`)
+		l.before(first, "network.lab delete")
+		if strings.HasPrefix(call, "node") {
+			l.before(first, `machine.n["a"] delete`)
+		}
+		if len(l.world.Machinery)+len(l.world.Hosts)+len(l.state.Objects) != 0 {
+			t.Errorf("killed after %s, it leaves %v", call, l.state.Objects)
+		}
+	}
+}
+
 // A new image makes the machines anew, and their nodes with them: one after the
 // other, each out before its machine goes and back before the next one leaves.
 func TestMachinesMadeAnew(t *testing.T) {
@@ -225,6 +257,70 @@ fence "hypervisor" {
 	l.carry(onMachines + fence(`node.n["c"]`, `n-c = "n-c"`))
 	if p, _ := l.of(swapped + fence(`node.n["c"]`, `n-c = "n-c"`)); strings.Contains(diagnostics(p), "turn off another machine") {
 		t.Errorf("what the fence does not cover gives %s", diagnostics(p))
+	}
+
+	// Its old machine goes with the same apply, so the fence is no reason to refuse that: the
+	// node joins on the new one, leaves on the old one and is stopped there, the fence is
+	// told, and then the old one goes.
+	moved := strings.NewReplacer(`for_each = toset(["a", "b", "c"])`+"\n  image", `for_each = toset(["b", "c", "d"])`+"\n  image",
+		`for_each = toset(["a", "b", "c"])`+"\n  size", `for_each = toset(["b", "c", "d"])`+"\n  size",
+		"machine.n[each.key].address", `machine.n[{ a = "d", b = "b", c = "c" }[each.key]].address`,
+		`["serve", machine.n["a"].address]`, `["serve", machine.n["b"].address]`).Replace(onMachines)
+	l = newLab(t)
+	l.conf = func(c *apply.Config) { c.Parallelism = 8 }
+	l.carry(onMachines + fence(both, `n-a = "n-a", n-b = "n-b"`))
+	p, _ = l.carry(moved + fence(both, `n-a = "n-d", n-b = "n-b"`))
+	if p.Quorum.Lowest < 2 {
+		t.Errorf("quorum %+v", p.Quorum)
+	}
+	l.before(`machine.n["d"] create`, `node.n["a"] install`, `node.n["a"] promote`)
+	old, _, _ := strings.Cut(l.calls()[strings.Index(l.calls(), `node.n["a"] (deposed`):], ") ")
+	l.before(`node.n["a"] promote`, old+") drain", old+") leave", old+") stop", old+") remove", "fence.hypervisor", `machine.n["a"] delete`, `volume.data["a"] delete`)
+	l.quiet(moved + fence(both, `n-a = "n-d", n-b = "n-b"`))
+}
+
+// What is gone when it is to go may have left something that no state knows of: a
+// delete that was cut off just before its end, or somebody who has done half of it. Its
+// provider is asked to take it away all the same, and a machine that is gone stands in
+// nobody's way. What may not be destroyed is only forgotten.
+func TestMachinesGoneAlready(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		src := onMachines
+		if kept {
+			src = strings.Replace(src, "size     = \"1GiB\"", "size     = \"1GiB\"\n  lifecycle { prevent_destroy = true }", 1)
+		}
+		l := newLab(t)
+		l.carry(src)
+		for id, m := range l.world.Machinery {
+			if m.Addr.Type == addr.TypeVolume {
+				delete(l.world.Machinery, id)
+			}
+		}
+		l.world.Ending = true
+		l.world.Calls = nil
+		l.must(nil, planner.ModeDestroy)
+		if got := slices.Contains(strings.Split(l.calls(), "\n"), `volume.data["a"] delete`); got == kept {
+			t.Errorf("may not be destroyed: %v; the provider was asked to remove what is left of it: %v", kept, got)
+		}
+		if len(l.world.Machinery)+len(l.state.Objects) != 0 {
+			t.Errorf("left: %v", l.state.Objects)
+		}
+	}
+	l := newLab(t)
+	l.carry(onMachines)
+	at := map[string]string{}
+	for id, m := range l.world.Machinery {
+		if m.Addr.Type == addr.TypeMachine {
+			k := m.Addr.Key.Plain()
+			if at[k] = m.Value.GetAttr("address").AsString(); k == "b" {
+				delete(l.world.Machinery, id)
+			}
+		}
+	}
+	p, _ := l.of(strings.NewReplacer(`machine.n[each.key].address`, fmt.Sprintf(`{ a = %q, b = %q, c = %q }[each.key]`, at["a"], at["b"], at["c"]),
+		"for_each = toset([\"a\", \"b\", \"c\"])\n  image", "for_each = toset([\"a\", \"c\"])\n  image").Replace(onMachines))
+	if strings.Contains(diagnostics(p), "can't go from under") || !strings.Contains(actions(p), `machine.n["b"] delete gone`) {
+		t.Errorf("a machine that is gone, under a node that stays:\n%s\n%s", diagnostics(p), actions(p))
 	}
 }
 

@@ -159,10 +159,10 @@ func (r *runner) ended(u *planner.Unit, err error) {
 
 // awaitStarted waits, before a node is drained or gives its vote up, until the
 // cluster holds those for up that this run has started: its groups may go there, as
-// the plan said. Before the leader goes they have to have run for a takeover wait as well: until then a
-// new leader gives them no lease, for it can't know that nothing runs of their
-// former life, and groups that came meanwhile would stop. One that does not come
-// keeps nobody back for longer than QuorumWait, nor the next ones once more.
+// the plan said. Before the leader goes they have to have run for a takeover wait as
+// well: until then a new leader gives them no lease, for it can't know that nothing
+// runs of their former life, and groups that came meanwhile would stop. One that does
+// not come keeps nobody back for longer than QuorumWait, nor the next ones once more.
 func (r *runner) awaitStarted(ctx context.Context, j *job) error {
 	if r.work.Destroy || r.work.First || !r.hasLive() {
 		return nil

@@ -529,6 +529,12 @@ func TestNeverWithoutQuorum(t *testing.T) {
 	all = append(all, 356378127910, 392625710369)
 	// Two leave, and the one of them that is down owns a group still.
 	all = append(all, 817240861050)
+	// Three are drained at once, the leader of a quorum device among them: commands are
+	// asked for again, and had come about.
+	all = append(all, 776744869893)
+	// A group that fails back later than usual keeps another one's only owner from it,
+	// and the node that it is on can't leave.
+	all = append(all, 1031635185375)
 	if *quorumFresh > 0 {
 		all = nil
 		for range *quorumFresh {

@@ -1,9 +1,7 @@
 package apply_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,45 +18,21 @@ import (
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/gitstore"
 	"github.com/clusterplan/clusterplan/statefile/httpstore"
+	"github.com/clusterplan/clusterplan/statefile/httpstore/httpstoretest"
 	"github.com/clusterplan/clusterplan/statefile/seal"
 )
 
-// stateServer is a server of Terraform's protocol that counts what is asked of it.
+// stateServer counts what is asked of it.
 func stateServer(t *testing.T) (url string, asked map[string]int) {
 	asked = map[string]int{}
-	var state, lock []byte
-	id := func(text []byte) string {
-		var i struct{ ID string }
-		_ = json.Unmarshal(text, &i)
-		return i.ID
-	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
+	return httpstoretest.Serve(t, func(r *http.Request, size int) int {
 		asked[r.Method]++
-		asked[r.Method+" bytes"] += len(body)
-		switch {
-		case r.Method == "GET" && state == nil:
-			w.WriteHeader(http.StatusNotFound)
-		case r.Method == "GET":
-			w.Write(state)
-		case r.Method == "LOCK" && lock != nil, r.Method == "POST" && r.URL.Query().Get("ID") != id(lock), r.Method == "UNLOCK" && id(body) != id(lock):
-			w.WriteHeader(http.StatusLocked)
-			w.Write(lock)
-		case r.Method == "LOCK":
-			lock = body
-		case r.Method == "POST":
-			state = body
-		case r.Method == "UNLOCK":
-			lock = nil
-		}
-	}))
-	t.Cleanup(srv.Close)
-	return srv.URL, asked
+		asked[r.Method+" bytes"] += size
+		return 0
+	}).URL, asked
 }
 
-// An apply of many objects asks a server, and pushes to a repository, no more often
-// than one of a few. Killed in the middle, the next one goes on from what is there.
-func TestApplyFarAway(t *testing.T) {
+func ageKeys(t *testing.T) *seal.Keys {
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +45,65 @@ func TestApplyFarAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return keys
+}
+
+// webStore is a store at a server, and how often that was asked for what.
+func webStore(t *testing.T, keys *seal.Keys) (statefile.Store, func() string) {
+	url, asked := stateServer(t)
+	set, err := httpstore.Parse(map[string]string{"address": url, "lock_address": url}, func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := httpstore.Open(set, httpstore.Options{Program: "0.1.0", Keys: keys, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, func() string {
+		return fmt.Sprintf("LOCK %d, GET %d, POST %d, UNLOCK %d", asked["LOCK"], asked["GET"], asked["POST"], asked["UNLOCK"])
+	}
+}
+
+// gitStore is one in a repository, and how many commits that has.
+func gitStore(t *testing.T, keys *seal.Keys) (statefile.Store, func() string) {
+	origin := gittest.Bare(t, "shop")
+	srv := httptest.NewServer(gittest.HTTP(t, origin))
+	t.Cleanup(srv.Close)
+	set, err := gitstore.Parse(map[string]string{"repository": srv.URL + "/shop.git", "ref": "shop"}, func(string) string { return "" }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := gitstore.Open(set, gitstore.Options{Program: "0.1.0", Keys: keys, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, func() string {
+		return gittest.Git(t, origin, "rev-list", "--count", "refs/clusterplan/state/shop") + " commits"
+	}
+}
+
+// takes has an apply's lock, and what a store knows for the lab's next run.
+func (l *lab) takes(store statefile.Store) statefile.Lock {
+	l.t.Helper()
+	lock, err := store.Lock(l.t.Context(), statefile.LockRequest{Who: "ann@host", What: "apply"})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	snap, err := lock.Read(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.state, l.journal = snap.State, journal{}
+	for i := range snap.Pending {
+		l.journal.entries = append(l.journal.entries, statefile.Entry{Intent: &snap.Pending[i].Intent})
+	}
+	return lock
+}
+
+// An apply of many objects asks a server, and pushes to a repository, no more often
+// than one of a few. Killed in the middle, the next one goes on from what is there.
+func TestApplyFarAway(t *testing.T) {
+	keys := ageKeys(t)
 	define := func(groups int) string {
 		var b strings.Builder
 		b.WriteString(threeNodes)
@@ -82,18 +115,7 @@ func TestApplyFarAway(t *testing.T) {
 	// run is an apply as the command line does it; dies: at that call.
 	run := func(l *lab, store statefile.Store, src string, dies int) {
 		t.Helper()
-		lock, err := store.Lock(t.Context(), statefile.LockRequest{Who: "ann@host", What: "apply"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		snap, err := lock.Read(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.state, l.journal = snap.State, journal{}
-		for i := range snap.Pending {
-			l.journal.entries = append(l.journal.entries, statefile.Entry{Intent: &snap.Pending[i].Intent})
-		}
+		lock := l.takes(store)
 		def := l.load(src)
 		calls := 0
 		l.world.FailAfter = func(plannertest.Call) error {
@@ -130,7 +152,7 @@ func TestApplyFarAway(t *testing.T) {
 		if err := lock.Release(); err != nil {
 			t.Fatal(err)
 		}
-		snap, err = store.Read(t.Context())
+		snap, err := store.Read(t.Context())
 		if err != nil || len(snap.Pending) > 0 || snap.Unfinished > 0 {
 			t.Fatal(err, snap)
 		}
@@ -139,36 +161,8 @@ func TestApplyFarAway(t *testing.T) {
 		}
 		l.settled(def)
 	}
-	web := func(t *testing.T) (statefile.Store, func() string) {
-		url, asked := stateServer(t)
-		set, err := httpstore.Parse(map[string]string{"address": url, "lock_address": url}, func(string) string { return "" })
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := httpstore.Open(set, httpstore.Options{Program: "0.1.0", Keys: keys, Dir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s, func() string {
-			return fmt.Sprintf("LOCK %d, GET %d, POST %d, UNLOCK %d", asked["LOCK"], asked["GET"], asked["POST"], asked["UNLOCK"])
-		}
-	}
-	git := func(t *testing.T) (statefile.Store, func() string) {
-		origin := gittest.Bare(t, "shop")
-		srv := httptest.NewServer(gittest.HTTP(t, origin))
-		t.Cleanup(srv.Close)
-		set, err := gitstore.Parse(map[string]string{"repository": srv.URL + "/shop.git", "ref": "shop"}, func(string) string { return "" }, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := gitstore.Open(set, gitstore.Options{Program: "0.1.0", Keys: keys, Dir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s, func() string {
-			return gittest.Git(t, origin, "rev-list", "--count", "refs/clusterplan/state/shop") + " commits"
-		}
-	}
+	web := func(t *testing.T) (statefile.Store, func() string) { return webStore(t, keys) }
+	git := func(t *testing.T) (statefile.Store, func() string) { return gitStore(t, keys) }
 	for _, c := range []struct {
 		name, first, later string
 		dies               []int

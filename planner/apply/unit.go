@@ -283,7 +283,7 @@ func (r *runner) failedAt(j *job, phase string, err error) error {
 		o.Addr, o.Phases = j.u.Key.Addr, planner.Outside
 		res.Object = &o
 	}
-	if journal := r.append(statefile.Entry{Result: res}); journal != nil {
+	if journal := r.append(statefile.Entry{Result: res}); journal != nil && !errors.Is(err, journal) { // that may be why nothing was done
 		return errors.Join(err, journal)
 	}
 	return err
@@ -483,6 +483,11 @@ func (r *runner) call(ctx context.Context, j *job, phase string, planned cty.Val
 	}
 	wait := r.cfg.Poll
 	for try := 1; ; try++ {
+		if try > 1 || r.cfg.Ahead {
+			if err := r.held(); err != nil {
+				return providers.ApplyResponse{}, err
+			}
+		}
 		resp, err := j.provider.Apply(ctx, req)
 		if err == nil || !errors.Is(err, providers.ErrRetry) || try == 6 || ctx.Err() != nil {
 			return resp, err

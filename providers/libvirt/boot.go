@@ -116,6 +116,8 @@ func (m *making) startError(err error) error {
 	switch msg := err.Error(); {
 	case strings.Contains(msg, "Permission denied"):
 		return fmt.Errorf("%w; QEMU runs as a user of its own on the hypervisor, who has to be able to reach the file: put pool_path where it can (default %s)", err, DefaultPoolPath)
+	case strings.Contains(msg, "Cannot get interface MTU"), strings.Contains(msg, "Unable to add bridge"):
+		return fmt.Errorf("%w; a network of mode \"bridge\" names a bridge that the hypervisor hasn't got: make it there, or name another one as the network's bridge", err)
 	case strings.Contains(msg, "Cannot allocate memory"), strings.Contains(msg, "cannot set up guest memory"):
 		return cty.GetAttrPath("memory").NewErrorf("the hypervisor has not got %s of memory left for it: %w", m.want.Memory, err)
 	}
@@ -132,15 +134,22 @@ func (m *making) await(ctx context.Context, events <-chan libvirtconn.Event) err
 	if m.want.WaitFor == WaitSSH && m.first().address != "" {
 		knocking, cancel := context.WithCancel(ctx)
 		defer cancel()
-		go func() {
-			for _, at := range m.first().both() {
+		both := m.first().both()
+		w.silent.Store(int32(len(both)))
+		for i, at := range both {
+			go func() {
 				if !knock(knocking, m.p.dial, net.JoinHostPort(at, "22"), w.asked) {
 					return
 				}
-				w.reached.Add(1)
-			}
-			close(w.greeted)
-		}()
+				m.p.log.Debug("an SSH server greets", "machine", m.want.Name, "address", at, "after", time.Since(w.begun))
+				if i == 0 {
+					w.reached.Store(true)
+				}
+				if w.silent.Add(-1) == 0 {
+					close(w.greeted)
+				}
+			}()
+		}
 	}
 	for {
 		up, err := w.look(ctx)
@@ -174,7 +183,8 @@ type waiting struct {
 	address bool          // it has asked for it
 	asked   chan struct{} // closed by then
 	greeted chan struct{} // closed when its SSH server has greeted, at both of its addresses
-	reached atomic.Int32  // of these
+	silent  atomic.Int32  // of these, how many have not been greeted from
+	reached atomic.Bool   // the first of them has
 	length  int           // of what the console has said
 	spoke   time.Time
 	heard   time.Time
@@ -187,7 +197,7 @@ func (w *waiting) missing() string {
 	case !w.address && w.m.nics[0].address != "":
 		return "it has not asked for its address " + w.m.nics[0].address
 	}
-	if both := w.m.nics[0].both(); w.reached.Load() > 0 && len(both) > 1 {
+	if both := w.m.nics[0].both(); w.reached.Load() && len(both) > 1 {
 		return "no SSH server answers at " + both[1]
 	}
 	return "no SSH server answers at " + w.m.nics[0].address
@@ -272,39 +282,63 @@ func (m *making) first() nic {
 }
 
 // knock tries until an SSH server greets there, or ctx ends. Seldom before asked is
-// closed, when only a machine with an address of its own can answer; then often, for
-// what is sent while a guest sets its address is lost and would be sent again after
-// a second. And each time with more patience: a guest under emulation on a busy
-// machine takes long to greet, and longer when it has to begin anew.
+// closed, when only a machine with an address of its own can answer, and not at first:
+// a kernel that has asked for an address in vain asks again only after a second. Then
+// often: what is sent while a guest sets its address is lost, and would be sent again
+// after 1 s, then 2, then 4, so a new try is worth more than patience; a guest under
+// emulation on a busy machine may need both, and more of it the longer it takes. So it
+// does to greet, which it would have to begin anew.
 func knock(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), at string, asked <-chan struct{}) bool {
-	const quick, often = 300 * time.Millisecond, 100 * time.Millisecond
-	connect, greet, pause := quick, 5*time.Second, 2*time.Second
-	for ctx.Err() == nil {
-		connecting, cancel := context.WithTimeout(ctx, connect)
-		conn, err := dial(connecting, "tcp", at)
-		if connecting.Err() != nil {
-			connect = min(2*connect, 5*time.Second)
-		}
-		cancel()
-		if err == nil {
-			greeting, cancel := context.WithTimeout(ctx, greet)
-			greeted := greets(greeting, conn)
-			if greeting.Err() != nil {
-				greet = min(2*greet, time.Minute)
-			}
-			cancel()
-			if greeted {
-				return true
-			}
-		}
+	const seldom, settle, often = 5 * time.Second, 200 * time.Millisecond, 100 * time.Millisecond
+	const quick, hurry = 300 * time.Millisecond, 30 * time.Second
+	connect, greet, pause := quick, 5*time.Second, seldom
+	begun := time.Now()
+	for {
 		select {
 		case <-time.After(pause):
 		case <-asked:
-			asked, connect, pause = nil, quick, often
+			asked, begun, connect, pause = nil, time.Now(), quick, settle
+			continue
 		case <-ctx.Done():
+			return false
+		}
+		if asked == nil {
+			pause = often
+		}
+		connecting, cancel := context.WithTimeout(ctx, connect)
+		ended, watched := make(chan struct{}), make(chan struct{})
+		go func() { // a try that was begun before it asked is none any more
+			defer close(watched)
+			select {
+			case <-asked:
+				cancel()
+			case <-ended:
+			}
+		}()
+		conn, err := dial(connecting, "tcp", at)
+		close(ended)
+		<-watched
+		if connecting.Err() != nil {
+			longest := time.Second
+			if time.Since(begun) > hurry {
+				longest = 5 * time.Second
+			}
+			connect = min(2*connect, longest)
+		}
+		cancel()
+		if err != nil {
+			continue
+		}
+		greeting, cancel := context.WithTimeout(ctx, greet)
+		greeted := greets(greeting, conn)
+		if greeting.Err() != nil {
+			greet = min(2*greet, time.Minute)
+		}
+		cancel()
+		if greeted {
+			return true
 		}
 	}
-	return false
 }
 
 // greets tells whether an SSH server says who it is, before ctx ends.

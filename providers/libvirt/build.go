@@ -268,7 +268,7 @@ func (p *Provider) lookForVolume(ctx context.Context, name string) (path, format
 				switch {
 				case v.Name == name:
 					others = append(others, v)
-				case strings.HasPrefix(v.Name, name+".") && strings.HasSuffix(v.Name, "."+volumeFile):
+				case isVolume(v.Name, name):
 					ours = append(ours, v)
 				}
 			}

@@ -214,11 +214,11 @@ func (x *examination) storage(l *libvirt.Libvirt) error {
 			x.add("pool", providers.LevelOK, name+" will be started", "", of...)
 			continue
 		}
-		_, _, _, free, err := l.StoragePoolGetInfo(pool)
+		free, err := freeIn(l, pool, need)
 		if err != nil {
 			return err
 		}
-		x.room(name, name, "", int64(free), need, of)
+		x.room(name, name, "", free, need, of)
 	}
 	return nil
 }

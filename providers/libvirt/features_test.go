@@ -82,6 +82,43 @@ func TestDisks(t *testing.T) {
 		if plan := w.plan(addr.TypeMachine, "m", m, other); len(plan.Replace) != 1 {
 			t.Errorf("another image is %+v", plan)
 		}
+		// A disk that somebody has added is told of, and no more: nothing is to be done.
+		theirs := filepath.Join(pool, "theirs.img")
+		if err := os.WriteFile(theirs, []byte("theirs"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		dumped := lab.Virsh("dumpxml", "--inactive", "m")
+		lab.Virsh("attach-disk", "m", theirs, "vdf", "--config")
+		m = w.read(addr.TypeMachine, "m", "0a", m)
+		if want := []string{"has a disk of others: vdf (" + theirs + ")"}; !slices.Equal(m.Health, want) {
+			t.Errorf("with a disk of others it reads as %q", m.Health)
+		}
+		if plan := w.plan(addr.TypeMachine, "m", m, machine); len(plan.Phases)+len(plan.Replace) > 0 || !slices.Equal(plan.Drift, m.Health) {
+			t.Errorf("with a disk of others the plan is %+v", plan)
+		}
+
+		// Its own disk and its definition go after a plan to start it: that is no plan to
+		// begin anew.
+		lab.Virsh("destroy", "m")
+		m = w.read(addr.TypeMachine, "m", "0a", m)
+		lab.Virsh("undefine", "m")
+		if err := os.Rename(filepath.Join(pool, "m.0a.disk.qcow2"), filepath.Join(lab.Dir, "kept")); err != nil {
+			t.Fatal(err)
+		}
+		lab.Virsh("pool-refresh", "clusterplan")
+		for _, defined := range []bool{false, true} {
+			if defined {
+				define(t, lab, dumped)
+			}
+			if _, err := w.try(t.Context(), addr.TypeMachine, "m", "0a", m, machine); err == nil || !strings.Contains(err.Error(), "machine m had its disk when the plan was made, and that is gone from pool clusterplan") || !strings.Contains(err.Error(), "plan again to have the machine made anew") {
+				t.Errorf("a disk that went after the plan (machine defined: %v) gives %v", defined, err)
+			}
+		}
+		if err := os.Rename(filepath.Join(lab.Dir, "kept"), filepath.Join(pool, "m.0a.disk.qcow2")); err != nil {
+			t.Fatal(err)
+		}
+		lab.Virsh("pool-refresh", "clusterplan")
+		m = w.apply(addr.TypeMachine, "m", "0a", m, machine)
 		lab.Virsh("destroy", "m")
 		if err := os.Remove(filepath.Join(pool, "m.0a.disk.qcow2")); err != nil {
 			t.Fatal(err)
@@ -95,6 +132,10 @@ func TestDisks(t *testing.T) {
 			t.Errorf("without disk and definition it reads as %+v", o)
 		}
 		w.apply(addr.TypeMachine, "m", "0a", m, cty.NilVal)
+		if read(t, theirs) != "theirs" {
+			t.Error("a disk of others went with the machine")
+		}
+		lab.Virsh("vol-delete", "--pool", "clusterplan", "theirs.img")
 
 		t.Run("import", func(t *testing.T) { imports(t, lab, w) })
 		t.Run("image that goes", func(t *testing.T) { meet(t, lab, w, set, image) })
@@ -240,7 +281,53 @@ func meet(t *testing.T, lab *libvirtlab.Lab, w *world, set map[string]cty.Value,
 	three := <-done
 	stands("f3")
 	w.apply(addr.TypeVolume, "f2", "f2", two, cty.NilVal)
+
+	// Two runs remove it at once, and the first of them has done so by the time that a third
+	// one wants it: that waits for the second one as well, which has looked before.
+	last := configured(t, lab.URI, set)
+	var four *providers.Object
+	w.p.looked = func() {
+		w.p.looked = nil
+		q.tidy(t.Context())
+		if left, _ := filepath.Glob(base); len(left) > 0 {
+			t.Errorf("what nothing needs is left: %q", left)
+		}
+		go func() {
+			done <- (&world{t: t, p: last}).apply(addr.TypeVolume, "f4", "f4", nil, volume("f4"))
+		}()
+		select {
+		case four = <-done:
+			t.Error("it takes an image that another run is about to remove")
+		case <-time.After(2 * time.Second): // in which it is long done, or waits
+		}
+	}
 	w.apply(addr.TypeVolume, "f3", "f3", three, cty.NilVal)
+	if four == nil {
+		four = <-done
+	}
+	stands("f4")
+
+	// One that removes it takes so long to look that others take it for dead, and its mark
+	// away: it finds that, and leaves the image.
+	var six *providers.Object
+	w.p.looked = func() {
+		w.p.looked = nil
+		six = other.apply(addr.TypeVolume, "f6", "f6", nil, volume("f6"))
+	}
+	w.apply(addr.TypeVolume, "f4", "f4", four, cty.NilVal)
+	stands("f6")
+	other.apply(addr.TypeVolume, "f6", "f6", six, cty.NilVal)
+	four = w.apply(addr.TypeVolume, "f4", "f4", nil, volume("f4"))
+
+	// While one is uploaded nothing stands on it, and it stays.
+	upload := []string{"--pool", "clusterplan", "f5.f5." + uploadFile}
+	lab.Virsh("vol-create-as", "clusterplan", upload[2], "0", "--format", "raw")
+	w.apply(addr.TypeVolume, "f4", "f4", four, cty.NilVal)
+	if left, _ := filepath.Glob(base + "*"); len(left) != 1 {
+		t.Errorf("another run uploads, and of the images there are %q", left)
+	}
+	lab.Virsh(append([]string{"vol-delete"}, upload...)...)
+	q.tidy(t.Context())
 	if left, _ := filepath.Glob(base + "*"); len(left) > 0 {
 		t.Errorf("what nothing needs is left: %q", left)
 	}

@@ -71,6 +71,11 @@ func isFileOf(volume, id string) bool {
 	return whatFile.MatchString(what)
 }
 
+// isVolume tells whether a file is of the volume that a definition calls name.
+func isVolume(file, name string) bool {
+	return strings.HasPrefix(file, name+".") && strings.HasSuffix(file, "."+volumeFile)
+}
+
 var whatFile = regexp.MustCompile(`^(disk\.qcow2|seed\.iso|volume\.qcow2|upload|console\.log(\.[0-9]+)?)$`) // virtlogd numbers older parts
 
 // isMark tells whether a file of an object says only that there is one.

@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -12,8 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
@@ -105,12 +106,11 @@ func (f *imageFile) read(ctx context.Context) error {
 	return nil
 }
 
-// reading ends with its context, counts and hashes.
+// reading ends with its context, and counts.
 type reading struct {
 	ctx   context.Context
 	r     io.Reader
 	count *atomic.Int64
-	sum   hash.Hash
 	tell  func(done int64)
 }
 
@@ -119,14 +119,56 @@ func (r *reading) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.r.Read(b)
-	if r.sum != nil {
-		r.sum.Write(b[:n])
-	}
 	if r.count != nil {
 		done := r.count.Add(int64(n))
 		if r.tell != nil {
 			r.tell(done)
 		}
+	}
+	return n, err
+}
+
+// errChanged is a file that is not what it was when its digest was worked out.
+var errChanged = errors.New("it has changed")
+
+// whole gives the last byte of what it reads only once all of it has the digest: what
+// was sent of a file that changes meanwhile never gets the length by which others, or
+// a next apply, take it for the image.
+type whole struct {
+	r      io.Reader
+	sum    hash.Hash
+	digest string
+	held   []byte // the last byte so far
+	end    bool
+}
+
+func (w *whole) Read(b []byte) (int, error) {
+	if w.end {
+		if len(w.held) == 0 {
+			return 0, io.EOF
+		}
+		n := copy(b, w.held)
+		w.held = w.held[n:]
+		return n, nil
+	}
+	n, err := w.r.Read(b)
+	w.sum.Write(b[:n])
+	if err == io.EOF {
+		if hex.EncodeToString(w.sum.Sum(nil)) != w.digest {
+			return 0, errChanged
+		}
+		w.end, w.held = true, append(w.held, b[:n]...)
+		return 0, nil
+	}
+	if n > 0 {
+		last := b[n-1]
+		if len(w.held) == 0 {
+			n--
+		} else {
+			copy(b[1:n], b[:n-1])
+			b[0] = w.held[0]
+		}
+		w.held = []byte{last}
 	}
 	return n, err
 }
@@ -148,9 +190,14 @@ func (p *Provider) cache(ctx context.Context, poolName string, f imageFile, mark
 		}
 		return err
 	}); err != nil {
-		return "", err
+		return "", full(poolName, err)
 	}
-	return path, p.upload(ctx, poolName, f.name(), f.path, f.size, f.digest, progress, &path)
+	for tries := 1; ; tries++ {
+		// Who looked before the mark was there may have removed it on the way.
+		if err := p.upload(ctx, poolName, f.name(), f.path, f.size, f.digest, progress, &path); !libvirtconn.NotFound(err) || tries == 3 {
+			return path, err
+		}
+	}
 }
 
 // unmark removes what cache has left of an object that stands now.
@@ -248,32 +295,89 @@ func (p *Provider) upload(ctx context.Context, poolName, name, file string, size
 			return err
 		}
 		count.Store(0)
-		sum := sha256.New()
-		r := &reading{ctx: ctx, r: src, count: &count, sum: sum, tell: func(done int64) {
+		r := &reading{ctx: ctx, r: src, count: &count, tell: func(done int64) {
 			if tenth := done * 10 / max(size, 1); tenth != told && size > 16<<20 {
 				told = tenth
 				progress(fmt.Sprintf("uploading %s, %d%%", what, tenth*10))
 			}
 		}}
-		if err := l.StorageVolUpload(vol, r, 0, uint64(size), 0); err != nil {
+		err = p.send(ctx, l, vol, &whole{r: r, sum: sha256.New(), digest: digest}, size)
+		if err != nil && !errors.Is(err, errChanged) {
+			if noSpace(err) { // what has come of it is of no use, and others want room
+				if err := l.StorageVolDelete(vol, 0); err != nil {
+					p.log.Info("a part of an image stays until the next apply", "image", name, "err", err)
+				}
+			}
 			return err
 		}
-		got, err := physical(l, vol)
-		if err != nil {
-			return err
+		got, look := physical(l, vol)
+		if look != nil {
+			return look
 		}
-		if hex.EncodeToString(sum.Sum(nil)) != digest || got != size {
+		var short error
+		if err == nil && got < size { // the error for it may come too late
+			if free, err := freeIn(l, pool, size-got); err == nil && free < size-got {
+				short = fmt.Errorf("%d of its bytes have not arrived: %w", size-got, syscall.ENOSPC)
+			}
+		}
+		if err != nil || got != size {
 			if err := l.StorageVolDelete(vol, 0); err != nil {
 				return err
+			}
+			if short != nil {
+				return short
 			}
 			return fmt.Errorf("%s changed while it was uploaded; apply again when nothing writes it", file)
 		}
 		return nil
 	})
-	if err != nil && strings.Contains(err.Error(), "No space left") {
-		return fmt.Errorf("the storage pool %s is full: %w; make room there, or name another pool", poolName, err)
+	return full(poolName, err)
+}
+
+// send writes a volume's content.
+func (p *Provider) send(ctx context.Context, l *libvirt.Libvirt, vol libvirt.StorageVol, r io.Reader, size int64) error {
+	return l.StorageVolUpload(vol, &ending{p: p, ctx: ctx, vol: vol, r: r, size: size}, 0, uint64(size), 0)
+}
+
+// ending keeps a stream open until its volume has all of it: an error that libvirtd
+// sends after the stream's end, as of the last bytes that it had no room for, is one
+// that go-libvirt waits on for ever (it is to tell a sender that has ended).
+type ending struct {
+	p    *Provider
+	ctx  context.Context
+	vol  libvirt.StorageVol
+	r    io.Reader
+	size int64
+	was  int64
+	end  time.Time // it has not grown since; zero: not all is sent
+}
+
+func (e *ending) Read(b []byte) (int, error) {
+	if e.end.IsZero() {
+		n, err := e.r.Read(b)
+		if err != io.EOF {
+			return n, err
+		}
+		if e.end = time.Now().Add(10 * e.p.stall); n > 0 {
+			return n, nil
+		}
 	}
-	return err
+	var has int64
+	if err := e.p.conn.Do(e.ctx, "look at "+e.vol.Name, func(l *libvirt.Libvirt) (err error) {
+		has, err = physical(l, e.vol)
+		return err
+	}); err != nil || has >= e.size || time.Now().After(e.end) {
+		return 0, io.EOF // what is wrong with it the caller sees
+	}
+	if has != e.was {
+		e.was, e.end = has, time.Now().Add(10*e.p.stall)
+	}
+	select {
+	case <-time.After(20 * time.Millisecond):
+	case <-e.ctx.Done():
+		return 0, e.ctx.Err()
+	}
+	return 0, nil // the sender looks whether it is to end
 }
 
 // uploadBytes is upload of what this program has made itself.
@@ -290,7 +394,7 @@ func (p *Provider) uploadBytes(ctx context.Context, poolName, name string, data 
 		if path, err = l.StorageVolGetPath(vol); err != nil {
 			return err
 		}
-		return l.StorageVolUpload(vol, strings.NewReader(string(data)), 0, uint64(len(data)), 0)
+		return p.send(ctx, l, vol, bytes.NewReader(data), int64(len(data)))
 	})
-	return path, err
+	return path, full(poolName, err)
 }

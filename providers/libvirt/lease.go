@@ -135,6 +135,9 @@ func release(l *libvirt.Libvirt, nics []nic) error {
 			return err
 		}
 		x, err := describeNetwork(l, n)
+		if libvirtconn.NotFound(err) {
+			continue // it went just now, with its entries
+		}
 		if err != nil {
 			return err
 		}
@@ -144,7 +147,7 @@ func release(l *libvirt.Libvirt, nics []nic) error {
 		}
 		for _, h := range ip.DHCP.Hosts {
 			if strings.EqualFold(h.MAC, i.mac) {
-				if err := updateHost(l, n, libvirt.NetworkUpdateCommandDelete, h); err != nil {
+				if err := updateHost(l, n, libvirt.NetworkUpdateCommandDelete, h); err != nil && !libvirtconn.NotFound(err) {
 					return fmt.Errorf("free the address %s on network %s: %w", h.IP, i.network, err)
 				}
 			}

@@ -18,12 +18,14 @@ package libvirt
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,12 +55,13 @@ type Provider struct {
 	poolPath string
 	keys     []string // public keys of the user
 	base     string   // paths of images are relative to it
+	run      string   // tells its marks from those of other runs
 	log      *slog.Logger
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	silence  time.Duration // after which a guest under KVM counts as dead
 	stall    time.Duration // a fifth of how long an upload of another run may pause
 
-	marked func() // a test's: between the mark of an image that goes and its end
+	marked, looked func() // a test's: when an image that goes is marked, and was looked at once more
 
 	storage  sync.Mutex // pool, cache and their end: one at a time
 	leases   sync.Mutex // addresses are chosen one at a time
@@ -111,6 +114,7 @@ func (p *Provider) Configure(config cty.Value, env providers.Env) error {
 	if env.DataDir != "" {
 		p.base = filepath.Dir(env.DataDir)
 	}
+	p.run = strings.ToLower(rand.Text()[:12])
 	p.digests, p.using = map[string]imageFile{}, map[string]int{}
 	p.keys, err = publicKeys(text(config, "ssh_public_key_file"))
 	if err != nil {
@@ -150,7 +154,7 @@ func (p *Provider) Apply(ctx context.Context, req providers.ApplyRequest) (provi
 	case req.Type == addr.TypeNetwork:
 		o, err = p.applyNetwork(ctx, req)
 	case req.Type == addr.TypeVolume && gone:
-		err = p.deleteVolume(ctx, req.ID, text(priorValue(req.Prior), "pool"))
+		err = p.deleteVolume(ctx, req.ID, p.homeOfVolume(priorValue(req.Prior)))
 	case req.Type == addr.TypeVolume:
 		o, err = p.applyVolume(ctx, req)
 	case req.Type == addr.TypeMachine && gone:

@@ -53,6 +53,7 @@ type world struct {
 	t    *testing.T
 	p    *Provider
 	said []string
+	hear func(string) // each thing that is said, at once
 }
 
 func (w *world) plan(typ, name string, prior *providers.Object, config cty.Value) providers.PlanResponse {
@@ -71,7 +72,12 @@ func (w *world) try(ctx context.Context, typ, name, id string, prior *providers.
 		w.t.Fatalf("plan of %s %s has the phases %q (replace %v)", typ, name, plan.Phases, plan.Replace)
 	}
 	res, err := w.p.Apply(ctx, providers.ApplyRequest{Addr: at(typ, name), Type: typ, ID: id, Phase: plan.Phases[0], Prior: prior, Planned: plan.Planned,
-		Progress: func(s string) { w.said = append(w.said, s) }})
+		Progress: func(s string) {
+			w.said = append(w.said, s)
+			if w.hear != nil {
+				w.hear(s)
+			}
+		}})
 	return res.Object, err
 }
 

@@ -131,6 +131,9 @@ func (p *Provider) applyMachine(ctx context.Context, req providers.ApplyRequest)
 		}
 		m.f = nil
 	}
+	if err := m.diskStillThere(ctx); err != nil {
+		return nil, err
+	}
 	switch {
 	case m.f == nil && foreignID(req.ID):
 		return nil, fmt.Errorf("machine %s is gone and was not made here: make it again, or remove its import", req.ID)
@@ -455,7 +458,7 @@ func (p *Provider) deleteMachine(ctx context.Context, req providers.ApplyRequest
 	if foreignID(req.ID) {
 		return nil
 	}
-	return p.deleteFiles(ctx, req.ID, p.pool)
+	return p.deleteFiles(ctx, req.ID, p.homeOf(f, priorValue(req.Prior)))
 }
 
 // consolePath is the file that holds what the machine's console said.

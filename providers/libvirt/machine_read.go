@@ -208,12 +208,12 @@ func (p *Provider) remains(ctx context.Context, id string, prior cty.Value) (*pr
 		return nil, nil
 	}
 	var name string
-	disk := false
+	disk, h := false, p.homeOf(nil, prior)
 	err := p.conn.Do(ctx, "look for the disks of machine "+id, func(l *libvirt.Libvirt) error {
-		files, err := filesOf(l, id)
+		files, err := filesOf(l, id, h)
 		if err == nil && len(files) > 0 {
 			name, _, _ = strings.Cut(files[0].Name, "."+id+".")
-			vol, _, err := ownDisk(l, id)
+			vol, _, err := ownDisk(l, id, h)
 			disk = vol != nil
 			return err
 		}

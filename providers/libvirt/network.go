@@ -52,7 +52,9 @@ func (n *networkSpec) xml(id string) (string, error) {
 	if n.Mode == NetworkNAT {
 		x.Forward = &xmlForward{Mode: "nat"}
 	}
-	x.Bridge = &xmlBridge{STP: "on", Delay: "0"}
+	// Without the spanning tree protocol: with it Linux has each machine that is
+	// plugged in wait for 4 s, whatever the delay, and what it asks in that time is lost.
+	x.Bridge = &xmlBridge{STP: "off", Delay: "0"}
 	if n.Domain != "" {
 		x.Domain = &xmlDomain{Name: n.Domain, LocalOnly: "yes"}
 	}

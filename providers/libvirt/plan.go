@@ -126,7 +126,7 @@ func (p *Provider) Plan(req providers.PlanRequest) (providers.PlanResponse, erro
 		res.Phases = []string{providers.PhaseCreate}
 	case len(res.Replace) > 0:
 		res.Impact = spec.ImpactReplace
-	case differs || len(req.Prior.Health) > 0:
+	case differs || len(toMend(req.Prior.Health)) > 0:
 		res.Phases = []string{providers.PhaseUpdate}
 		if req.Type == addr.TypeMachine && (slices.Contains(req.Prior.Health, healthOff) || slices.Contains(req.Prior.Health, healthGone) || disksDiffer(req.Prior.Health)) {
 			res.Impact = spec.ImpactReboot // its node comes back after it

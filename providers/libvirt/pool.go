@@ -1,13 +1,18 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
+	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/internal/libvirtconn"
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -93,14 +98,42 @@ func refresh(l *libvirt.Libvirt, pool libvirt.StoragePool) error {
 
 // room refuses what the pool has no room for, before it is half full.
 func room(l *libvirt.Libvirt, pool libvirt.StoragePool, need int64, what string) error {
-	_, _, _, free, err := l.StoragePoolGetInfo(pool)
+	free, err := freeIn(l, pool, need)
 	if err != nil {
 		return err
 	}
-	if uint64(need) > free {
-		return fmt.Errorf("the storage pool %s is full: %s needs %s, and %s are left; make room there, or name another pool", pool.Name, what, spec.FormatSize(need), spec.FormatSize(int64(free)))
+	if need > free {
+		return fmt.Errorf("the storage pool %s is full: %s needs %s, and %s are left; %s", pool.Name, what, spec.FormatSize(need), spec.FormatSize(free), makeRoom)
 	}
 	return nil
+}
+
+const makeRoom = "make room there, or name another pool"
+
+// freeIn is the room in a pool. What libvirtd knows of it may be old: where that is less
+// than is needed, somebody may have made room since.
+func freeIn(l *libvirt.Libvirt, pool libvirt.StoragePool, need int64) (int64, error) {
+	_, _, _, free, err := l.StoragePoolGetInfo(pool)
+	if err != nil || int64(free) >= need {
+		return int64(free), err
+	}
+	if err := refresh(l, pool); err != nil {
+		return 0, err
+	}
+	_, _, _, free, err = l.StoragePoolGetInfo(pool)
+	return int64(free), err
+}
+
+// full says what to do about a pool that has got full meanwhile.
+func full(pool string, err error) error {
+	if err == nil || !noSpace(err) {
+		return err
+	}
+	return fmt.Errorf("the storage pool %s is full: %w; %s", pool, err, makeRoom)
+}
+
+func noSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "No space left")
 }
 
 // createVolume makes a volume; one of its name is it.
@@ -154,8 +187,73 @@ func asleep(l *libvirt.Libvirt, name string) error {
 	return fmt.Errorf("the storage pool %s does not run, so that nobody can see what is in it; start it (virsh pool-start %s), and have it come up with the hypervisor (virsh pool-autostart %s)", name, name, name)
 }
 
-// filesOf are the volumes of the object with the id, in all pools.
-func filesOf(l *libvirt.Libvirt, id string) ([]libvirt.StorageVol, error) {
+// home is where files of an object lie: people keep copies of disks in other pools, and
+// under the same names.
+type home struct {
+	pool  string
+	files []string // of it, as is known: others are beside them. None: it was never made whole
+}
+
+// homeOf is the home of a machine, as it is defined, or was.
+func (p *Provider) homeOf(f *found, prior cty.Value) home {
+	h := home{pool: p.pool}
+	if f != nil && f.owner != nil {
+		for _, d := range f.x.Devices.Disks {
+			if isFileOf(path.Base(d.Source.File), f.owner.ID) {
+				h.files = append(h.files, d.Source.File)
+			}
+		}
+		for _, s := range f.x.Devices.Serials {
+			if s.Log != nil {
+				h.files = append(h.files, s.Log.File)
+			}
+		}
+	}
+	if console := text(prior, "console"); console != "" {
+		h.files = append(h.files, console)
+	}
+	return h
+}
+
+// homeOfVolume is the home of a volume, as it was.
+func (p *Provider) homeOfVolume(prior cty.Value) home {
+	h := home{pool: cmp.Or(text(prior, "pool"), p.pool)}
+	if file := text(prior, "path"); file != "" {
+		h.files = []string{file}
+	}
+	return h
+}
+
+// lost tells whether all that was found is the mark of an upload, of an object that has
+// been whole since: what it held is gone.
+func (h home) lost(vol *libvirt.StorageVol) bool { return isMark(vol.Name) && len(h.files) > 0 }
+
+// own are those of the volumes that lie there.
+func (h home) own(l *libvirt.Libvirt, vols []libvirt.StorageVol) (own []libvirt.StorageVol, err error) {
+	for _, v := range vols {
+		here := v.Pool == h.pool
+		if !here && len(h.files) > 0 {
+			at, err := l.StorageVolGetPath(v)
+			if libvirtconn.NotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			here = slices.ContainsFunc(h.files, func(file string) bool { return path.Dir(file) == path.Dir(at) })
+		}
+		if here {
+			own = append(own, v)
+		}
+	}
+	if len(own)+len(h.files) == 0 { // what was begun in a pool that is not known any more
+		return vols, nil
+	}
+	return own, nil
+}
+
+// filesOf are the volumes of the object with the id.
+func filesOf(l *libvirt.Libvirt, id string, h home) ([]libvirt.StorageVol, error) {
 	pools, err := activePools(l)
 	if err != nil {
 		return nil, err
@@ -172,13 +270,13 @@ func filesOf(l *libvirt.Libvirt, id string) ([]libvirt.StorageVol, error) {
 			}
 		}
 	}
-	return out, nil
+	return h.own(l, out)
 }
 
-// deleteFiles removes the volumes of the object with the id, which is of the
-// pool, then what only they
+// deleteFiles removes the volumes of the object with the id, then what only they
 // needed: images in the cache, and the pool itself if it is our own and empty.
-func (p *Provider) deleteFiles(ctx context.Context, id, poolName string) error {
+func (p *Provider) deleteFiles(ctx context.Context, id string, h home) error {
+	poolName := h.pool
 	p.storage.Lock()
 	defer p.storage.Unlock()
 	return p.conn.Do(ctx, "remove the disks", func(l *libvirt.Libvirt) error {
@@ -201,7 +299,7 @@ func (p *Provider) deleteFiles(ctx context.Context, id, poolName string) error {
 				}
 			}
 		}
-		vols, err := filesOf(l, id)
+		vols, err := filesOf(l, id, h)
 		if err != nil {
 			return err
 		}

@@ -3,8 +3,11 @@ package libvirt
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +33,9 @@ const (
 func TestMachines(t *testing.T) {
 	libvirtlab.Run(t, func(t *testing.T, lab *libvirtlab.Lab) {
 		guest := libvirtlab.Tiny(t)
-		p := configured(t, lab.URI, map[string]cty.Value{"pool_path": str("/var/lib/libvirt/pool")})
+		key := filepath.Join(lab.Dir, "key")
+		run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+		p := configured(t, lab.URI, map[string]cty.Value{"pool_path": str("/var/lib/libvirt/pool"), "ssh_public_key_file": str(key + ".pub")})
 		p.silence = 3 * time.Second
 		w := &world{t: t, p: p}
 		network := object(p, addr.TypeNetwork, "lab", map[string]cty.Value{"subnet": str("10.88.0.0/24"), "subnet6": str("fd88::/64"), "mode": str(NetworkIsolated)})
@@ -42,8 +47,8 @@ func TestMachines(t *testing.T) {
 			}
 			return object(p, addr.TypeMachine, name, set)
 		}
-		net := w.apply(addr.TypeNetwork, "lab", labID, nil, network)
-		w.settled(addr.TypeNetwork, "lab", net, network)
+		lan := w.apply(addr.TypeNetwork, "lab", labID, nil, network)
+		w.settled(addr.TypeNetwork, "lab", lan, network)
 
 		// Made, with an address that was known before.
 		begun := time.Now()
@@ -63,26 +68,69 @@ func TestMachines(t *testing.T) {
 		m = w.read(addr.TypeMachine, "one", oneID, m)
 		w.settled(addr.TypeMachine, "one", m, one)
 		w.settled(addr.TypeMachine, "one", w.read(addr.TypeMachine, "one", oneID, nil), one)
+		resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, "10.88.0.1:53")
+		}}
+		soon(t, "its network's DNS server knows its name", func() bool {
+			got, err := resolver.LookupHost(t.Context(), "one")
+			return err == nil && slices.Contains(got, "10.88.0.7")
+		})
 
 		// Turned off, and with other memory than the definition's.
 		lab.Virsh("destroy", "one")
+		lab.Virsh("setmaxmem", "one", "192M", "--config")
+		lab.Virsh("setmem", "one", "192M", "--config")
 		m = w.read(addr.TypeMachine, "one", oneID, m)
+		if got := text(m.Value, "memory"); got != "192MiB" {
+			t.Errorf("with other memory it is read with %s", got)
+		}
 		if len(m.Health) != 1 || m.Health[0] != healthOff {
 			t.Fatalf("a machine that is off reads as %q", m.Health)
 		}
-		more := machine("one", map[string]cty.Value{"network": cty.NullVal(cty.String), "interface": nics, "memory": str("160MiB"), "vcpus": cty.NumberIntVal(2)})
+		more := machine("one", map[string]cty.Value{"network": cty.NullVal(cty.String), "interface": nics, "memory": str("160MiB"), "vcpus": cty.NumberIntVal(2), "autostart": cty.True})
+		// libvirtd is killed while it comes up, and is soon there again: the apply waits.
+		back := make(chan struct{})
+		w.hear = func(said string) {
+			if said == "started" {
+				w.hear = nil
+				lab.StopDaemon()
+				go func() {
+					defer close(back)
+					time.Sleep(time.Second)
+					lab.StartDaemon()
+				}()
+			}
+		}
 		m = w.apply(addr.TypeMachine, "one", oneID, m, more)
+		<-back
 		w.settled(addr.TypeMachine, "one", m, more)
-		if got := lab.Virsh("dominfo", "one"); !strings.Contains(got, "163840 KiB") || !strings.Contains(got, "running") {
+		if got := lab.Virsh("dominfo", "one"); !strings.Contains(got, "163840 KiB") || !strings.Contains(got, "running") || !regexp.MustCompile(`Autostart: +enable`).MatchString(got) {
 			t.Fatalf("after the change: %s", got)
 		}
 		if console := read(t, text(m.Value, "console")); !strings.Contains(console, "tiny: starts on 2 processors") {
 			t.Fatalf("its console says %q", console)
 		}
 
+		// A second network, and a third one on a bridge of the hypervisor's that is not
+		// there yet: that is said, and the next apply goes on.
+		beside := object(p, addr.TypeNetwork, "beside", map[string]cty.Value{"subnet": str("10.89.0.0/24")})
+		side := w.apply(addr.TypeNetwork, "beside", "00000000000000e5", nil, beside)
+		bridged := object(p, addr.TypeNetwork, "wire", map[string]cty.Value{"mode": str(NetworkBridge), "bridge": str("br0")})
+		wire := w.apply(addr.TypeNetwork, "wire", "00000000000000e6", nil, bridged)
+		w.settled(addr.TypeNetwork, "wire", w.read(addr.TypeNetwork, "wire", "00000000000000e6", wire), bridged)
+		nic := func(network string) cty.Value {
+			return cty.ObjectVal(map[string]cty.Value{"network": str(network), "address": cty.NullVal(cty.String), "mac": cty.NullVal(cty.String)})
+		}
+		two := machine("two", map[string]cty.Value{"accelerator": str(AcceleratorAuto), "network": cty.NullVal(cty.String),
+			"interface": cty.ListVal([]cty.Value{nic("lab"), nic("beside"), nic("wire")})})
+		if _, err := w.try(t.Context(), addr.TypeMachine, "two", twoID, nil, two); err == nil || !strings.Contains(err.Error(), "'br0'") || !strings.Contains(err.Error(), "make it there, or name another one") {
+			t.Errorf("a bridge that is not there gives %v", err)
+		}
+		run(t, "ip", "link", "add", "br0", "type", "bridge")
+		run(t, "ip", "link", "set", "br0", "up")
+
 		// libvirtd is killed while the second one comes up, and the apply's context
 		// ends after that: the next apply goes on with what is there.
-		two := machine("two", map[string]cty.Value{"accelerator": str(AcceleratorAuto)})
 		ctx, cancel := context.WithCancel(t.Context())
 		killed := make(chan struct{})
 		go func() {
@@ -111,6 +159,40 @@ func TestMachines(t *testing.T) {
 			t.Fatalf("it has the address %q", got)
 		}
 
+		all := second.Value.GetAttr("addresses").AsValueSlice()
+		if len(all) != 3 || all[1].AsString() != "10.89.0.2" || all[2].AsString() != "" {
+			t.Errorf("its addresses are %#v", all)
+		}
+		soon(t, "it has its address on the second network", func() bool {
+			return strings.Contains(lab.Virsh("net-dhcp-leases", "beside"), "10.89.0.2/24")
+		})
+		if got := run(t, "ip", "-br", "link", "show", "master", "br0"); !strings.Contains(got, "vnet") {
+			t.Errorf("on the bridge there is %q", got)
+		}
+
+		// Out through the second network, by NAT: who is out there knows no way back to
+		// it, and sees the hypervisor's address.
+		outside := exec.Command("unshare", "-n", "sleep", "600")
+		if err := outside.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = outside.Process.Kill(); _ = outside.Wait() }()
+		pid := strconv.Itoa(outside.Process.Pid)
+		soon(t, "there is an outside", func() bool {
+			there, err := os.Readlink("/proc/" + pid + "/ns/net")
+			here, _ := os.Readlink("/proc/self/ns/net")
+			return err == nil && there != here
+		})
+		run(t, "ip", "link", "add", "out0", "type", "veth", "peer", "name", "far0", "netns", pid)
+		run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "out0")
+		run(t, "ip", "link", "set", "out0", "up")
+		run(t, "nsenter", "-t", pid, "-n", "ip", "addr", "add", "192.0.2.2/24", "dev", "far0")
+		run(t, "nsenter", "-t", pid, "-n", "ip", "link", "set", "far0", "up")
+		soon(t, "it reaches an address outside", func() bool {
+			return exec.Command("ssh", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=20", "root@10.88.0.2",
+				"ping -c 1 -W 5 192.0.2.2").Run() == nil
+		})
+
 		// Others' names and addresses.
 		for want, config := range map[string]cty.Value{
 			`has a machine "one" already`:       machine("one", nil),
@@ -131,7 +213,9 @@ func TestMachines(t *testing.T) {
 
 		w.apply(addr.TypeMachine, "one", oneID, m, cty.NilVal)
 		w.apply(addr.TypeMachine, "two", twoID, second, cty.NilVal)
-		w.apply(addr.TypeNetwork, "lab", labID, net, cty.NilVal)
+		w.apply(addr.TypeNetwork, "lab", labID, lan, cty.NilVal)
+		w.apply(addr.TypeNetwork, "beside", "00000000000000e5", side, cty.NilVal)
+		w.apply(addr.TypeNetwork, "wire", "00000000000000e6", wire, cty.NilVal)
 		nothingLeft(t, lab, "/var/lib/libvirt/pool")
 	})
 }
@@ -155,6 +239,16 @@ func processorTime(t *testing.T, name string) time.Duration {
 		used += time.Duration(n) * 10 * time.Millisecond
 	}
 	return used
+}
+
+// soon waits for what comes by itself.
+func soon(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
 }
 
 func read(t *testing.T, file string) string {

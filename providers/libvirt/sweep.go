@@ -16,18 +16,32 @@ import (
 
 // Two runs may meet at an image: one removes it, for nothing stands on it, and the
 // other is about to use it. libvirtd has no lock, so each says what it does before it
-// looks at what the other does. Who removes makes a mark beside the image, looks
-// again whether something needs it, removes it, and the mark. Who uses it makes what
-// stands on it, then looks for the mark, waits until it is gone, and brings the image
-// back if that is gone too (settle): the path is the same, for it is the content's.
-// Whichever is first, the other one sees it.
+// looks at what the other does. Who removes makes a mark of its own beside the image,
+// looks again whether something needs it, removes it, and the mark. Who uses it makes
+// what stands on it, then looks for marks, waits until they are gone, and brings the
+// image back if that is gone too (settle): the path is the same, for it is the content's.
+// Whichever is first, the other one sees it. Two that remove have a mark each: one's
+// end says nothing of the other, which may have looked already and not removed yet.
+// While anybody uploads (an upload's mark tells), no image is removed: nothing stands on
+// one yet.
 
-// markSuffix is of a mark's name, behind the image's.
+// markSuffix is of a mark's name, behind the image's and whose it is.
 const markSuffix = ".going"
 
-// needs are the files that volumes of the pool and machines stand on.
-func (p *Provider) needs(l *libvirt.Libvirt, vols []libvirt.StorageVol, images map[string]libvirt.StorageVol) (map[string]bool, error) {
-	needed := map[string]bool{}
+// goingMark is the provider's mark of an image.
+func (p *Provider) goingMark(image string) string { return image + "." + p.run + markSuffix }
+
+// isGoing gives the image that a mark is of.
+func isGoing(volume string) (image string, is bool) {
+	rest, is := strings.CutSuffix(volume, markSuffix)
+	image, _, _ = strings.Cut(rest, ".")
+	return image, is && isImage(image)
+}
+
+// needs are the files that volumes of the pool and machines stand on, and images those
+// that may go where they are not among them.
+func (p *Provider) needs(l *libvirt.Libvirt, pool libvirt.StoragePool, vols []libvirt.StorageVol, images map[string]libvirt.StorageVol) (map[string]bool, error) {
+	needed, uploads := map[string]bool{}, false
 	for _, v := range vols {
 		x, err := describe(l, v)
 		if libvirtconn.NotFound(err) {
@@ -42,11 +56,53 @@ func (p *Provider) needs(l *libvirt.Libvirt, vols []libvirt.StorageVol, images m
 		if isImage(v.Name) {
 			images[x.Target.Path] = v
 		}
+		uploads = uploads || isMark(v.Name)
+	}
+	if uploads {
+		clear(images)
 	}
 	if len(images) == 0 {
 		return needed, nil
 	}
-	return needed, machinesNeed(l, needed)
+	if err := machinesNeed(l, needed); err != nil {
+		return nil, err
+	}
+	for at := range images {
+		if !needed[at] { // it goes, unless a copy of a disk that somebody keeps elsewhere stands on it
+			return needed, othersNeed(l, pool, needed)
+		}
+	}
+	return needed, nil
+}
+
+// othersNeed notes the files that volumes of other pools stand on.
+func othersNeed(l *libvirt.Libvirt, but libvirt.StoragePool, needed map[string]bool) error {
+	pools, err := activePools(l)
+	if err != nil {
+		return err
+	}
+	for _, pool := range pools {
+		if pool.UUID == but.UUID {
+			continue
+		}
+		vols, _, err := l.StoragePoolListAllVolumes(pool, 1, 0)
+		if err != nil && !libvirtconn.NotFound(err) {
+			return err
+		}
+		for _, v := range vols {
+			x, err := describe(l, v)
+			if libvirtconn.NotFound(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if x.Backing != nil {
+				needed[x.Backing.Path] = true
+			}
+		}
+	}
+	return nil
 }
 
 // sweep removes images that nothing stands on, and the pool with the last of
@@ -61,7 +117,7 @@ func (p *Provider) sweep(l *libvirt.Libvirt, pool libvirt.StoragePool) error {
 		return err
 	}
 	images := map[string]libvirt.StorageVol{}
-	needed, err := p.needs(l, vols, images)
+	needed, err := p.needs(l, pool, vols, images)
 	if err != nil {
 		return err
 	}
@@ -79,19 +135,29 @@ func (p *Provider) sweep(l *libvirt.Libvirt, pool libvirt.StoragePool) error {
 			return err
 		}
 	}
-	left := 0
-	for _, v := range vols {
-		image, is := strings.CutSuffix(v.Name, markSuffix)
-		if !is || !isImage(image) || slices.ContainsFunc(vols, func(o libvirt.StorageVol) bool { return o.Name == image }) {
-			left++
-			continue
+	if pool.UUID != poolUUID(pool.Name) {
+		return nil
+	}
+	// Nothing but marks of others: of a run that ended in the middle, or is just about to
+	// take its mark away.
+	for end := time.Now().Add(3 * p.stall); ; time.Sleep(p.stall / 5) {
+		stray := slices.DeleteFunc(slices.Clone(vols), func(v libvirt.StorageVol) bool { _, is := isGoing(v.Name); return !is })
+		if len(stray) < len(vols) {
+			return nil
 		}
-		if err := l.StorageVolDelete(v, 0); err != nil && !libvirtconn.NotFound(err) { // of a run that ended in the middle
+		if len(stray) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			for _, v := range stray {
+				if err := l.StorageVolDelete(v, 0); err != nil && !libvirtconn.NotFound(err) {
+					return err
+				}
+			}
+		}
+		if vols, err = list(); err != nil {
 			return err
 		}
-	}
-	if left > 0 || pool.UUID != poolUUID(pool.Name) {
-		return nil
 	}
 	if err := l.StoragePoolDestroy(pool); err != nil && !notActive(err) {
 		return err
@@ -120,7 +186,7 @@ func (p *Provider) removeImages(l *libvirt.Libvirt, pool libvirt.StoragePool, go
 	}
 	remove := func() error {
 		for _, v := range going {
-			m, err := createVolume(l, pool, xmlVolume{Name: v.Name + markSuffix, Capacity: &xmlBytes{}, Allocation: &xmlBytes{}, Target: xmlTarget{Format: &xmlFormat{Type: "raw"}}})
+			m, err := createVolume(l, pool, xmlVolume{Name: p.goingMark(v.Name), Capacity: &xmlBytes{}, Allocation: &xmlBytes{}, Target: xmlTarget{Format: &xmlFormat{Type: "raw"}}})
 			if err != nil {
 				return err
 			}
@@ -134,13 +200,23 @@ func (p *Provider) removeImages(l *libvirt.Libvirt, pool libvirt.StoragePool, go
 			return err
 		}
 		images := map[string]libvirt.StorageVol{}
-		needed, err := p.needs(l, vols, images)
+		needed, err := p.needs(l, pool, vols, images)
 		if err != nil {
 			return err
+		}
+		if p.looked != nil {
+			p.looked()
 		}
 		for path, v := range images {
 			if needed[path] || p.isUsing(v.Name) || !slices.ContainsFunc(going, func(g libvirt.StorageVol) bool { return g.Name == v.Name }) {
 				continue
+			}
+			// To look takes long where there is much: who takes this run for dead has taken
+			// its mark away, and uses the image.
+			if _, err := l.StorageVolLookupByName(pool, p.goingMark(v.Name)); libvirtconn.NotFound(err) {
+				continue
+			} else if err != nil {
+				return err
 			}
 			if err := l.StorageVolDelete(v, 0); err != nil && !libvirtconn.NotFound(err) {
 				return fmt.Errorf("remove the image %s, which nothing needs any more: %w", v.Name, err)
@@ -162,19 +238,23 @@ func (p *Provider) settle(ctx context.Context, poolName string, f imageFile, pro
 			if err != nil {
 				return err
 			}
-			m, err := l.StorageVolLookupByName(pool, f.name()+markSuffix)
-			if libvirtconn.NotFound(err) {
-				return nil
-			}
-			if err == nil && time.Now().After(end) { // its maker has ended in the middle
-				err = l.StorageVolDelete(m, 0)
-				if libvirtconn.NotFound(err) {
-					err = nil
-				}
+			vols, _, err := l.StoragePoolListAllVolumes(pool, 1, 0)
+			if err != nil {
 				return err
 			}
-			marked = err == nil
-			return err
+			marked = false
+			for _, v := range vols {
+				if image, is := isGoing(v.Name); !is || image != f.name() {
+					continue
+				}
+				marked = true              // also one that goes now: who has just seen it there may still remove
+				if time.Now().After(end) { // its maker has ended in the middle
+					if err := l.StorageVolDelete(v, 0); err != nil && !libvirtconn.NotFound(err) {
+						return err
+					}
+				}
+			}
+			return nil
 		}); err != nil {
 			return err
 		}

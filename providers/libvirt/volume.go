@@ -25,8 +25,9 @@ func (p *Provider) applyVolume(ctx context.Context, req providers.ApplyRequest) 
 		return nil, fmt.Errorf("volume %s is gone and was not made here; make it again, or remove its import", req.ID)
 	}
 	size := sizeOf(want.Size)
+	home := p.homeOfVolume(req.Planned)
 	if req.Phase == providers.PhaseUpdate {
-		if err := p.stillThere(ctx, want.Name, req.ID, cmp.Or(want.Pool, p.pool)); err != nil {
+		if err := p.stillThere(ctx, want.Name, req.ID, home); err != nil {
 			return nil, err
 		}
 	}
@@ -39,7 +40,7 @@ func (p *Provider) applyVolume(ctx context.Context, req providers.ApplyRequest) 
 		}
 	}
 	err := p.conn.Do(ctx, "size volume "+want.Name, func(l *libvirt.Libvirt) error {
-		vol, x, err := findVolume(l, req.ID)
+		vol, x, err := findVolume(l, req.ID, home)
 		if err != nil {
 			return err
 		}
@@ -62,16 +63,16 @@ func (p *Provider) applyVolume(ctx context.Context, req providers.ApplyRequest) 
 
 // stillThere refuses to change a volume that went after the plan was made: what would
 // be made in its place is empty, and no plan has said so.
-func (p *Provider) stillThere(ctx context.Context, name, id, pool string) error {
+func (p *Provider) stillThere(ctx context.Context, name, id string, h home) error {
 	return p.conn.Do(ctx, "look for volume "+name, func(l *libvirt.Libvirt) error {
-		vol, _, err := findVolume(l, id)
-		if err != nil || vol != nil {
+		vol, _, err := findVolume(l, id, h)
+		if err != nil || vol != nil && !h.lost(vol) {
 			return err
 		}
-		if err := asleep(l, pool); err != nil {
+		if err := asleep(l, h.pool); err != nil {
 			return err
 		}
-		return fmt.Errorf("volume %s was there when the plan was made and is gone from pool %s: a new one would be empty; look where it went (is the pool's file system mounted?), or plan again to have it made anew", name, pool)
+		return fmt.Errorf("volume %s was there when the plan was made and is gone from pool %s: a new one would be empty; look where it went (is the pool's file system mounted?), or plan again to have it made anew", name, h.pool)
 	})
 }
 
@@ -138,11 +139,11 @@ func (p *Provider) makeDisk(ctx context.Context, r diskRequest, x xmlVolume) (pa
 		}
 		return unmark(l, pool, r.mark)
 	})
-	return path, err
+	return path, full(r.pool, err)
 }
 
 // findVolume finds a volume by its object's id; nil: there is none.
-func findVolume(l *libvirt.Libvirt, id string) (*libvirt.StorageVol, xmlVolume, error) {
+func findVolume(l *libvirt.Libvirt, id string, h home) (*libvirt.StorageVol, xmlVolume, error) {
 	var vol libvirt.StorageVol
 	if pool, name, is := strings.Cut(id, "/"); is {
 		sp, err := l.StoragePoolLookupByName(pool)
@@ -156,7 +157,7 @@ func findVolume(l *libvirt.Libvirt, id string) (*libvirt.StorageVol, xmlVolume, 
 			return nil, xmlVolume{}, err
 		}
 	} else {
-		files, err := filesOf(l, id)
+		files, err := filesOf(l, id, h)
 		if err != nil || len(files) == 0 {
 			return nil, xmlVolume{}, err
 		}
@@ -179,8 +180,8 @@ func (p *Provider) readVolume(ctx context.Context, id string, prior cty.Value) (
 	var o *providers.Object
 	err := p.conn.Do(ctx, "read volume "+id, func(l *libvirt.Libvirt) error {
 		o = nil
-		vol, x, err := findVolume(l, id)
-		if err == nil && vol == nil {
+		vol, x, err := findVolume(l, id, p.homeOfVolume(prior))
+		if err == nil && (vol == nil || p.homeOfVolume(prior).lost(vol)) {
 			pool, _, foreign := strings.Cut(id, "/")
 			if !foreign {
 				pool = cmp.Or(text(prior, "pool"), p.pool)
@@ -230,15 +231,15 @@ func (p *Provider) readVolume(ctx context.Context, id string, prior cty.Value) (
 }
 
 // deleteVolume removes a volume, also one that was never finished.
-func (p *Provider) deleteVolume(ctx context.Context, id, pool string) error {
+func (p *Provider) deleteVolume(ctx context.Context, id string, h home) error {
 	if foreignID(id) {
 		return p.conn.Do(ctx, "remove volume "+id, func(l *libvirt.Libvirt) error {
-			vol, _, err := findVolume(l, id)
+			vol, _, err := findVolume(l, id, h)
 			if err != nil || vol == nil {
 				return err
 			}
 			return l.StorageVolDelete(*vol, 0)
 		})
 	}
-	return p.deleteFiles(ctx, id, cmp.Or(pool, p.pool))
+	return p.deleteFiles(ctx, id, h)
 }

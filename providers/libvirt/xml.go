@@ -196,6 +196,8 @@ type (
 	}
 	xmlSource struct {
 		File    string `xml:"file,attr,omitempty"`
+		Dev     string `xml:"dev,attr,omitempty"`
+		Name    string `xml:"name,attr,omitempty"`
 		Network string `xml:"network,attr,omitempty"`
 		Bridge  string `xml:"bridge,attr,omitempty"`
 		Path    string `xml:"path,attr,omitempty"`

@@ -28,7 +28,7 @@ func (h *host) Probe(ctx context.Context, script string) ([]byte, error) {
 }
 
 // features is what the kernel has for mode = "netns".
-func features(context.Context) []providers.Finding {
+func features(context.Context, []providers.Examinee) []providers.Finding {
 	var all []providers.Finding
 	for _, f := range netlab.Features() {
 		finding := providers.Finding{Where: providers.ThisMachine, Check: f.Name, Level: providers.LevelOK, Found: "there"}

@@ -163,6 +163,7 @@ func TestFaults(t *testing.T) {
 // A killed agent's leftovers are found and ended, and a node can be removed
 // when its cluster is dead.
 func TestStopLeavesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.provider(t, nil)
 	n := newNode(t, p, "n1", nil)
@@ -196,6 +197,7 @@ func TestStopLeavesNothing(t *testing.T) {
 // All processes of a node were stopped (SIGSTOP): to end it they are all told to go
 // on, so that none has to be waited for and killed.
 func TestStopWakesAllOfTheNode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	n := newNode(t, w.provider(t, nil), "n1", nil)
 	n.phases(providers.PhaseInstall)
@@ -232,6 +234,7 @@ func TestStopWakesAllOfTheNode(t *testing.T) {
 // Nodes are renamed without a restart, and keep their directory and port; a
 // new one may then have the old name.
 func TestRename(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.provider(t, nil)
 	n := newNode(t, p, "old", nil)
@@ -261,6 +264,7 @@ func TestRename(t *testing.T) {
 
 // An instance key may hold anything; the node's directory stays where nodes are.
 func TestNamesAreNoPaths(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.provider(t, nil)
 	for _, name := range []string{"n-../../../x", "..", "n-a/b", "n-å"} {
@@ -283,6 +287,7 @@ func TestNamesAreNoPaths(t *testing.T) {
 
 // What a change of the definition does, by plan alone.
 func TestPlanChanges(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.provider(t, nil)
 	base := map[string]cty.Value{"endpoint": cty.StringVal("127.0.0.1:21000"), "server_id": cty.NumberUIntVal(1<<63 + 1)}

@@ -17,6 +17,7 @@ import (
 // like comes from the cluster, where it listens is written as the definition
 // does. Nodes of others are never taken.
 func TestImport(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.provider(t, nil)
 	a := newNode(t, p, "a", map[string]cty.Value{"zone": cty.StringVal("east"), "capacity": cty.MapVal(map[string]cty.Value{"cpu": cty.NumberIntVal(2000)})})

@@ -167,6 +167,7 @@ func newNode(t *testing.T, p *providers.Nodes, name string, set map[string]cty.V
 var create = []string{providers.PhaseInstall, providers.PhaseStart, providers.PhaseJoin, providers.PhasePromote}
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	providertest.Run(t, providertest.Object{
 		New:    func(t *testing.T) providers.Provider { return w.provider(t, nil) },
@@ -200,6 +201,7 @@ func freePort(t *testing.T) string {
 // What may have happened to a node since it was made, what Read says of it,
 // what the plan does about it, and that nothing is left to do after.
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.provider(t, nil)
 	dirOf := func(n *node) string { return filepath.Join(resolve(w.dir), "nodes", n.name) }
@@ -315,6 +317,7 @@ func TestDrift(t *testing.T) {
 // A restarted node is resumed, and so counted on, only once it says itself that
 // it takes part: the cluster may still go by its former life.
 func TestResumeWaitsForTheNewLife(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.provider(t, nil)
 	n := newNode(t, p, "n1", nil)

@@ -80,6 +80,7 @@ func (w *world) prefix(t *testing.T) string {
 }
 
 func TestNetnsConformance(t *testing.T) {
+	t.Parallel()
 	w := netnsWorld(t)
 	prefix := ""
 	providertest.Run(t, providertest.Object{
@@ -103,6 +104,7 @@ func endpoint(n *node) string { return n.prior.Value.GetAttr("endpoint").AsStrin
 // What is gone is seen and mended; another network makes the node anew, another
 // mode is refused, whatever was cut off leaves nothing in the end.
 func TestNetnsLife(t *testing.T) {
+	t.Parallel()
 	w := netnsWorld(t)
 	p := w.netns(t, "10.77.0.0/24", "")
 	n := newNode(t, p, "n2", nil)
@@ -164,6 +166,7 @@ func TestNetnsLife(t *testing.T) {
 // A node is on each of the cluster's links; one that comes, goes or breaks is
 // wired while the agent runs.
 func TestNetnsLinks(t *testing.T) {
+	t.Parallel()
 	w := netnsWorld(t)
 	lan, spare, six := spec.Link{Name: "lan", Subnet: "10.77.0.0/16", Role: spec.LinkAll}, spec.Link{Name: "spare", Subnet: "10.78.0.0/24"}, spec.Link{Name: "six", Subnet: "fd79::/64"}
 	n := newNode(t, w.netns(t, "10.77.0.0/24", "", lan, spare), "n2", nil)
@@ -227,6 +230,7 @@ func TestNetnsLinks(t *testing.T) {
 }
 
 func TestNetnsAddresses(t *testing.T) {
+	t.Parallel()
 	w := netnsWorld(t)
 	p := w.netns(t, "10.77.0.0/24", "")
 	for _, c := range []struct{ name, address, want string }{

@@ -1,10 +1,15 @@
 package ssh
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/zclconf/go-cty/cty"
@@ -43,6 +48,16 @@ func TestExamine(t *testing.T) {
 		"changed": {"address": cty.StringVal("127.0.0.1"), "ssh": ssh(map[string]cty.Value{"host_key": cty.StringVal(second.Key())})},
 		"dead":    {"address": cty.StringVal("127.0.0.3")},
 		"later":   {"address": cty.UnknownVal(cty.String)},
+		"keyless": {"address": cty.UnknownVal(cty.String), "ssh": ssh(map[string]cty.Value{"private_key_file": cty.StringVal("nokey"), "host_key": cty.UnknownVal(cty.String)})},
+		"each":    {"address": cty.UnknownVal(cty.String), "ssh": ssh(map[string]cty.Value{"private_key_file": cty.StringVal("%d/%h/key")})},
+		"once":    {"address": cty.UnknownVal(cty.String), "ssh": ssh(map[string]cty.Value{"private_key_file": cty.StringVal("pipe")})},
+		"odd":     {"address": cty.StringVal("127.0.0.1"), "ssh": ssh(map[string]cty.Value{"private_key_file": cty.StringVal("h1/sshd_config")})},
+	}
+	if err := syscall.Mkfifo(filepath.Join(w.lab.Dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(w.lab.KeyFile(), 0o640); err != nil {
+		t.Fatal(err)
 	}
 	var e providers.Examination
 	for name, set := range nodes {
@@ -72,13 +87,110 @@ func TestExamine(t *testing.T) {
 	has("127.0.0.1", "node", providers.LevelFail, "another key")
 	has("127.0.0.3", "connection", providers.LevelFail, "can't connect")
 	has("node.later", "node", providers.LevelWarn, "known only after an apply")
+
+	// A host that was waited for in vain a moment ago is not waited for by the apply once more.
+	gone := providers.Examination{Objects: []providers.Examinee{{Addr: addr.Node("dead", addr.NoKey), Config: nodeValue("dead", nodes["dead"])}}}
+	p.Examine(t.Context(), gone)
+	silent, err := net.Listen("tcp", fmt.Sprintf("127.0.0.3:%d", w.host.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	var dialled atomic.Int32
+	go func() {
+		for {
+			if _, err := silent.Accept(); err != nil {
+				return
+			}
+			dialled.Add(1)
+		}
+	}()
+	dead := providers.ApplyRequest{Addr: addr.Node("dead", addr.NoKey), Type: addr.TypeNode, ID: pki.NewID(), Phase: providers.PhaseInstall, Planned: nodeValue("dead", nodes["dead"])}
+	if _, err := p.Apply(t.Context(), dead); !errors.Is(err, providers.ErrUnreachable) || !strings.Contains(err.Error(), "can't connect") || dialled.Load() > 0 {
+		t.Errorf("an apply right after the look dials %d times, and says %v", dialled.Load(), err)
+	}
+	// Once another phase has reached it, it is gone to: a node that was stopped there
+	// would not be started again.
+	silent.Close()
+	if _, err := w.lab.Add("h3", "", "127.0.0.3", w.host.Port); err != nil {
+		t.Fatal(err)
+	}
+	for _, dead.Phase = range []string{providers.PhaseStop, providers.PhaseInstall, providers.PhaseRemove} {
+		if _, err := p.Apply(t.Context(), dead); err != nil {
+			t.Errorf("%s of a host that has come back: %v", dead.Phase, err)
+		}
+	}
 	has("between hosts", "clocks", providers.LevelOK, "")
+	has("this machine", "key", providers.LevelFail, "there is no "+filepath.Join(w.lab.Dir, "nokey"))
+	has("this machine", "key", providers.LevelFail, filepath.Join(w.lab.Dir, "h1", "sshd_config")+" is no private key")
+	has("this machine", "key", providers.LevelWarn, w.lab.KeyFile()+" can be read by others")
+	for _, f := range found {
+		if f.Check != "key" && slices.Contains(f.Objects, addr.Node("odd", addr.NoKey)) {
+			t.Errorf("it was tried without a key: %+v", f)
+		}
+		if f.Check == "key" && f.Level != providers.LevelOK && (slices.Contains(f.Objects, addr.Node("each", addr.NoKey)) || slices.Contains(f.Objects, addr.Node("once", addr.NoKey))) {
+			t.Errorf("a key that is fine: %+v", f)
+		}
+	}
+	gone.Objects[0].Early = true
+	early := p.Examine(t.Context(), gone)
+	if len(early) != 1 || early[0].Check != "key" {
+		t.Errorf("of a host that is not there yet: %+v", early)
+	}
 	if t.Failed() {
 		for _, f := range found {
 			t.Logf("%+v", f)
 		}
 	}
 	w.nothingLeft()
+}
+
+// What is wrong with the file systems in which nodes lie is told before one is
+// touched.
+func TestExamineFileSystems(t *testing.T) {
+	w := newWorld(t)
+	p := w.provider(nil)
+	examine := func() []providers.Finding {
+		return p.Examine(t.Context(), providers.Examination{Objects: []providers.Examinee{{Addr: addr.Node("n1", addr.NoKey),
+			Config: nodeValue("n1", map[string]cty.Value{"address": cty.StringVal("127.0.0.1")})}}})
+	}
+	look := func(check, text string) {
+		t.Helper()
+		found := examine()
+		if !slices.ContainsFunc(found, func(f providers.Finding) bool {
+			return f.Check == check && f.Level == providers.LevelFail && strings.Contains(f.Found, text) && f.Advice != ""
+		}) {
+			t.Errorf("no %s %q: %+v", check, text, found)
+		}
+	}
+	w.within("mount", "-t", "tmpfs", "-o", "size=200m,nr_inodes=50,noexec", "none", "/var/lib")
+	look("inodes", " free in /var/lib")
+	look("programs", "/var/lib is on a file system that is mounted noexec")
+	w.within("mount", "-o", "remount,ro", "/var/lib")
+	look("disk", "/var/lib is on a file system that is mounted read-only")
+	w.within("umount", "/var/lib")
+	w.within("mkdir", "-p", "/var/lib/clusterplan/nodes")
+	w.within("mount", "-t", "tmpfs", "-o", "size=100k,noexec", "none", "/var/lib/clusterplan/nodes")
+	look("disk", "0 MiB free in /var/lib/clusterplan/nodes")
+	w.within("umount", "/var/lib/clusterplan/nodes")
+	w.within("mkdir", "/var/lib/clusterplan/nodes/n1")
+	w.within("mount", "-t", "tmpfs", "-o", "ro", "none", "/var/lib/clusterplan/nodes/n1")
+	look("disk", "/var/lib/clusterplan/nodes/n1 is on a file system that is mounted read-only")
+	w.within("umount", "/var/lib/clusterplan/nodes/n1")
+
+	// Programs may have a file system of their own; what other mounts there are below
+	// is nothing to nodes.
+	w.within("mount", "-t", "tmpfs", "-o", "size=2g,noexec", "none", "/var/lib")
+	w.within("mkdir", "-p", "/var/lib/clusterplan/bin", "/var/lib/clusterplan/backup", "/var/lib/clusterplan/nodes/other")
+	look("programs", "/var/lib/clusterplan/bin is on a file system that is mounted noexec")
+	w.within("mount", "-t", "tmpfs", "-o", "size=2g", "none", "/var/lib/clusterplan/bin")
+	w.within("mount", "-t", "tmpfs", "-o", "ro", "none", "/var/lib/clusterplan/backup")
+	w.within("mount", "-t", "tmpfs", "-o", "size=100k", "none", "/var/lib/clusterplan/nodes/other")
+	for _, f := range examine() {
+		if f.Level == providers.LevelFail {
+			t.Errorf("refused: %+v", f)
+		}
+	}
 }
 
 // A node whose port is to be another one stops for it: that the new one is taken is

@@ -122,7 +122,7 @@ func (f files) Copy(ctx context.Context, local, digest, name string, perm fs.Fil
 	err = explained(f.h.conn.Put(ctx, f.abs(name), src, fi.Size(), sshconn.PutOptions{Mode: perm, SHA256: digest, Parents: true}))
 	if err != nil {
 		f.h.changed()
-		return err
+		return advised(err)
 	}
 	f.h.noted(func(l *look) {
 		if path.Dir(name) == providers.BinDir && !slices.Contains(l.programs, path.Base(name)) {

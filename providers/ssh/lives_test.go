@@ -13,20 +13,22 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/internal/sshlab"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
 // within runs a command in the host's mounts, as its root.
 func (w *world) within(argv ...string) {
 	w.t.Helper()
-	if out, err := exec.Command("nsenter", append([]string{"-m", "-t", fmt.Sprint(w.host.PID())}, argv...)...).CombinedOutput(); err != nil {
-		w.t.Fatalf("%q: %v: %s", argv, err, out)
+	if err := w.host.Within(argv...); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -46,47 +48,14 @@ func (w *world) fake(name, text string) {
 	}
 }
 
-const livesPassword = `pass word'"`
-
-// users gives the host users of its own who may be root by sudo, one of them
-// without a password: the real sudo, and PAM's real check of the password.
+// users gives the host users of its own who may be root by sudo.
 func (w *world) users() {
 	w.t.Helper()
 	if _, err := os.Stat("/usr/bin/sudo"); err != nil {
 		w.t.Skip("skipped: sudo is not installed (apt-get install sudo)")
 	}
-	dir := filepath.Join(w.host.Dir, "etc")
-	for d := w.lab.Dir; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) { // the users have to get at their keys
-		if err := os.Chmod(d, 0o755); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	// openssl passwd -6 -salt test
-	const hash = "$6$test$2WAfkTFk0M6epM4QRvjVECwHUzaiZUPDdA7BA.ILWnYlmqluDJ5LuO6YWTYKiUh7Fi1cg7PzK7yFUJumrK0N/0"
-	etc := map[string]string{"passwd": "", "shadow": "", "group": "", "sudoers": "root ALL=(ALL) ALL\naskme ALL=(ALL) ALL\nletin ALL=(ALL) NOPASSWD: ALL\n",
-		"pam.d/sudo": "auth required pam_unix.so nodelay\naccount required pam_permit.so\nsession required pam_permit.so\n"}
-	for i, user := range []string{"askme", "letin"} {
-		etc["passwd"] += fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", user, 60100+i, 60100+i, w.lab.Dir)
-		etc["shadow"] += fmt.Sprintf("%s:%s:20000:0:99999:7:::\n", user, hash)
-		etc["group"] += fmt.Sprintf("%s:x:%d:\n", user, 60100+i)
-	}
-	mode := map[string]os.FileMode{"passwd": 0o644, "group": 0o644, "shadow": 0o600, "sudoers": 0o440, "pam.d/sudo": 0o644}
-	for name, text := range etc {
-		if name == "passwd" || name == "shadow" || name == "group" {
-			have, err := os.ReadFile("/etc/" + name)
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			text = string(have) + text
-		}
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			w.t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), mode[name]); err != nil {
-			w.t.Fatal(err)
-		}
-		w.within("mount", "--bind", file, "/etc/"+name)
+	if err := w.host.Users(); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -99,8 +68,8 @@ func TestLives(t *testing.T) {
 		block  map[string]cty.Value
 		before func(w *world)
 	}{
-		{name: "sudo without a password", block: map[string]cty.Value{"user": cty.StringVal("letin"), "sudo": cty.True}, before: (*world).users},
-		{name: "sudo with a password", block: map[string]cty.Value{"user": cty.StringVal("askme"), "sudo": cty.True, "sudo_password": cty.StringVal(livesPassword)},
+		{name: "sudo without a password", block: map[string]cty.Value{"user": cty.StringVal(sshlab.UserLetIn), "sudo": cty.True}, before: (*world).users},
+		{name: "sudo with a password", block: map[string]cty.Value{"user": cty.StringVal(sshlab.UserAsked), "sudo": cty.True, "sudo_password": cty.StringVal(sshlab.Password)},
 			before: (*world).users},
 		{name: "busybox alone", path: "SetEnv SHLVL=1 PATH=HOSTDIR/bin", block: map[string]cty.Value{"api": cty.StringVal("ssh")}, before: func(w *world) {
 			bin := filepath.Join(w.host.Dir, "bin")
@@ -185,8 +154,8 @@ func TestLives(t *testing.T) {
 	}
 }
 
-// A host of another architecture gets the program that is given for it; where that
-// is not there, it is told before the host is touched.
+// A host of another architecture gets the program that is given for it, once for
+// all nodes there; where that is not there, it is told before the host is touched.
 func TestProgramOfAnotherArchitecture(t *testing.T) {
 	w := newWorld(t, ownPath)
 	w.fake("uname", `case $* in *-m*) echo Linux s390x;; *) exec /usr/bin/uname "$@";; esac`)
@@ -210,14 +179,83 @@ func TestProgramOfAnotherArchitecture(t *testing.T) {
 	if err := os.WriteFile(other, data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n.phases(providers.PhaseInstall)
-	sum := sha256.Sum256(data)
-	digest := hex.EncodeToString(sum[:])
-	there, err := os.ReadFile(filepath.Join(w.host.Dir, "lib", "clusterplan", "bin", "clusterplan-"+digest[:16]))
-	if err != nil || !bytes.Equal(there, data) {
-		t.Errorf("the program for it was not uploaded: %d bytes, %v", len(there), err)
+	// Two nodes that are put on one host at the same time bring it once, and again
+	// once when there is another version of it.
+	w.fake("cat", `[ $# != 0 ] || echo x >>"${0%/*}/uploads"; exec /bin/cat "$@"`)
+	both := []*node{n, {world: w, p: n.p, name: "n2", id: pki.NewID(), config: n.config}}
+	for i, n := range both {
+		n.config = nodeValue(n.name, map[string]cty.Value{"address": cty.StringVal(fmt.Sprintf("127.0.0.1:%d", 7400+i))})
 	}
+	for i := range 2 {
+		var wait sync.WaitGroup
+		for _, n := range both {
+			planned := n.plan().Planned
+			wait.Go(func() {
+				res, err := n.p.Apply(t.Context(), providers.ApplyRequest{Addr: n.addr(), Type: "node", ID: n.id, Phase: providers.PhaseInstall, Prior: n.prior, Planned: planned})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n.prior = res.Object
+			})
+		}
+		wait.Wait()
+		sum := sha256.Sum256(data)
+		digest := hex.EncodeToString(sum[:])
+		there, err := os.ReadFile(filepath.Join(w.host.Dir, "lib", "clusterplan", "bin", "clusterplan-"+digest[:16]))
+		if err != nil || !bytes.Equal(there, data) {
+			t.Errorf("the program for it was not uploaded: %d bytes, %v", len(there), err)
+		}
+		if uploads, _ := os.ReadFile(filepath.Join(w.host.Dir, "bin", "uploads")); len(uploads) != 2*(i+1) {
+			t.Errorf("version %d: %d uploads so far for two nodes on one host", i+1, len(uploads)/2)
+		}
+		data = append(data, "another build"...)
+		if err := os.WriteFile(other, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		again := w.provider(programs)
+		both[0].p, both[1].p = again, again
+	}
+	for _, n := range both {
+		n.config = cty.NilVal
+		n.phases(providers.PhaseStop, providers.PhaseRemove)
+	}
+	w.nothingLeft()
+}
+
+// A disk that is full in the middle of an upload is told, and leaves nothing there;
+// with room the next apply goes on. Where /tmp is noexec nobody notices.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t)
+	w.within("mount", "--bind", "/tmp", "/tmp")
+	w.within("mount", "-o", "remount,bind,noexec", "/tmp")
+	w.within("mount", "-t", "tmpfs", "-o", "size=4m", "none", "/var/lib")
+	n := &node{world: w, p: w.provider(nil), name: "n1", id: pki.NewID(), config: nodeValue("n1", map[string]cty.Value{"address": cty.StringVal("127.0.0.1")})}
+	install := func() error {
+		res, err := n.p.Apply(t.Context(), providers.ApplyRequest{Addr: n.addr(), Type: "node", ID: n.id, Phase: providers.PhaseInstall, Prior: n.prior, Planned: n.plan().Planned})
+		if err == nil {
+			n.prior = res.Object
+		}
+		return err
+	}
+	err := install()
+	for _, text := range []string{fmt.Sprintf("127.0.0.1:%d: put /var/lib/clusterplan/bin/clusterplan-", w.host.Port), "No space left on device", "make room there"} {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v: want %q", err, text)
+		}
+	}
+	w.within("sh", "-c", `[ -z "$(ls -A /var/lib/clusterplan/bin)" ]`)
+	w.within("mount", "-o", "remount,size=500m,noexec", "/var/lib")
+	if err := install(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.p.Apply(t.Context(), providers.ApplyRequest{Addr: n.addr(), Type: "node", ID: n.id, Phase: providers.PhaseStart, Prior: n.prior, Planned: n.plan().Planned}); err == nil ||
+		!strings.Contains(err.Error(), "mounted noexec") {
+		t.Errorf("started from a file system that is mounted noexec: %v", err)
+	}
+	w.within("mount", "-o", "remount,exec", "/var/lib")
+	n.phases(providers.PhaseStart)
 	n.config = cty.NilVal
 	n.phases(providers.PhaseStop, providers.PhaseRemove)
-	w.nothingLeft()
+	w.within("sh", "-c", `[ -z "$(ls -A /var/lib)" ]`)
 }

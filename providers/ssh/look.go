@@ -100,7 +100,8 @@ for d in %[2]s/*; do
 		if [ -f "$d/$f" ] || [ -L "$d/$f" ]; then set -- "$@" "$d/$f"; fi
 	done
 	u=clusterplan-$n%[4]s.service
-	if [ -f %[5]s"$u" ]; then set -- "$@" %[5]s"$u"; units="$units $u"; fi
+	units="$units $u" # one whose file is gone may run on
+	if [ -f %[5]s"$u" ]; then set -- "$@" %[5]s"$u"; fi
 	p=; [ -f "$d/%[6]s" ] && read -r p <"$d/%[6]s"
 	[ -n "$p" ] && show "agent $n" "$p"
 	p=; [ -f "$d/%[7]s" ] && read -r p <"$d/%[7]s"

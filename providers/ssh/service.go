@@ -237,6 +237,9 @@ if command -v setsid >/dev/null; then s=setsid; else s=nohup; fi
 	}
 	_, err = h.run(ctx, b.String())
 	h.changed()
+	if err != nil && f.root && strings.Contains(err.Error(), "ermission denied") {
+		err = fmt.Errorf("%w; is the file system of %s mounted noexec? Mount it without, or have nodes elsewhere with the provider's directory", err, h.root)
+	}
 	return err
 }
 

@@ -209,6 +209,9 @@ func (p *Provider) open(config cty.Value, env providers.Env) (providers.Hosts, e
 			hosts.Programs[arch] = beside(f.AsString())
 		}
 	}
+	hosts.Examine = func(_ context.Context, nodes []providers.Examinee) []providers.Finding {
+		return examineKeys(env, base.PrivateKeyFile, nodes)
+	}
 	hosts.Check = func(name, address string) error {
 		if address == "" {
 			return cty.GetAttrPath("address").NewErrorf("node %s needs an address: where its agent listens, and the other nodes find it; SSH goes there too, unless ssh { host = ... } says otherwise", name)
@@ -217,6 +220,7 @@ func (p *Provider) open(config cty.Value, env providers.Env) (providers.Hosts, e
 	}
 	api := cmp.Or(b.text("api"), apiAuto)
 	hosts.Host = func(n spec.Node) (providers.Host, error) {
+		n.SSH.PrivateKeyFile = beside(n.SSH.PrivateKeyFile)
 		m, err := p.machine(base, n, root, api)
 		if err != nil {
 			return nil, err
@@ -233,7 +237,7 @@ func strange(r rune) bool {
 
 // file is a file of this machine that a definition names: relative to it.
 func file(dataDir, name string) string {
-	if name == "" || name == "none" || name == "~" || strings.HasPrefix(name, "~/") || filepath.IsAbs(name) {
+	if name == "" || name == "none" || name == "~" || strings.HasPrefix(name, "~/") || strings.HasPrefix(name, "%d/") || filepath.IsAbs(name) {
 		return name
 	}
 	return filepath.Join(filepath.Dir(dataDir), name)
@@ -346,9 +350,20 @@ func (m *machine) run(ctx context.Context, script string) ([]byte, error) {
 		if user && strings.Contains(strings.ToLower(failed.text), "permission denied") {
 			return nil, fmt.Errorf("%s: %w; %s isn't root there: write user = \"root\", or sudo = true", m.conn, err, m.conn.User())
 		}
-		return nil, fmt.Errorf("%s: %w", m.conn, err)
+		return nil, advised(fmt.Errorf("%s: %w", m.conn, err))
 	}
 	return out, explained(err)
+}
+
+// advised says what to do about a file system that takes nothing.
+func advised(err error) error {
+	switch text := err.Error(); {
+	case strings.Contains(text, "No space left on device"):
+		return fmt.Errorf("%w; make room there, or free inodes (df -k and df -i tell which)", err)
+	case strings.Contains(text, "Read-only file system"):
+		return fmt.Errorf("%w; see in the kernel's log there (dmesg) whether the disk has failed, and mount it to be written", err)
+	}
+	return err
 }
 
 // quote makes one word of s for a POSIX shell.

@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -225,6 +226,11 @@ func (w *world) nothingLeft() {
 		}
 	}
 	var all map[int]string
+	defer func() {
+		if len(all) > 0 {
+			w.t.Logf("on the host there is still %v", all)
+		}
+	}()
 	w.eventually("no process is left on the host", func() bool { // a session's shell may be ending
 		all, _ = w.host.Processes()
 		return len(all) == 0
@@ -316,6 +322,14 @@ func TestDrift(t *testing.T) {
 			edit("agent.json", func(s string) string { return strings.Replace(s, `"cluster": "test"`, `"cluster": "x"`, 1) })
 		},
 			[]string{"agent.json differs"}, "drain stop install start resume"},
+		{"certificate that expires", func() { // it began some minutes ago, so that two more are less than a third
+			cert, err := w.identity.NodeCert(n.id, n.name, 2*time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			edit("node.key", func(string) string { return string(cert.Key) })
+			edit("node.crt", func(string) string { return string(cert.Cert) })
+		}, []string{"certificate expires in 1 day"}, "install"},
 		{"certificate gone", func() { edit("node.crt", func(string) string { return "" }) }, []string{"certificate missing"}, "install"},
 		{"plug pulled", func() {
 			if err := errors.Join(w.host.Stop(), w.host.Start()); err != nil {
@@ -335,28 +349,45 @@ func TestDrift(t *testing.T) {
 		if health := n.read(); len(health) > 0 {
 			t.Fatalf("%s: after: %q", tt.name, health)
 		}
+		if data, err := os.ReadFile(filepath.Join(dir, "node.crt")); err != nil {
+			t.Error(err)
+		} else if peer, err := pki.ParseCert(data); err != nil || time.Until(peer.NotAfter) < 80*24*time.Hour {
+			t.Errorf("%s: the certificate ends at %s, %v", tt.name, peer.NotAfter, err)
+		}
 	}
 
 	// Another build is an upgrade in place; the program before stays, the one
-	// before that goes.
-	for i := range 2 {
+	// before that goes. The way back is one too, without an upload.
+	uploaded := map[string]os.FileInfo{} // by name
+	for i := range 3 {
 		data, err := os.ReadFile(w.program)
 		if err != nil {
 			t.Fatal(err)
 		}
+		before, _ := os.Readlink(filepath.Join(dir, "bin", "clusterplan"))
+		if i == 2 {
+			data = bytes.TrimSuffix(data, []byte("build 1"))
+		} else {
+			data = append(data, fmt.Sprintf("build %d", i)...)
+		}
 		w.program = filepath.Join(t.TempDir(), "clusterplan")
-		if err := os.WriteFile(w.program, append(data, fmt.Sprintf("build %d", i)...), 0o755); err != nil {
+		if err := os.WriteFile(w.program, data, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		n.p = w.provider(nil)
 		if health := n.read(); !slices.Equal(health, []string{"agent program differs"}) {
 			t.Fatalf("an upgrade: read finds %q", health)
 		}
-		before, _ := os.Readlink(filepath.Join(dir, "bin", "clusterplan"))
 		n.phases(n.plan().Phases...)
 		if health := n.read(); len(health) > 0 {
 			t.Fatalf("after an upgrade: %q", health)
 		}
+		now, _ := os.Readlink(filepath.Join(dir, "bin", "clusterplan"))
+		info, err := os.Stat(filepath.Join(dir, "..", "..", "bin", filepath.Base(now)))
+		if err != nil || i == 2 && (uploaded[now] == nil || !os.SameFile(info, uploaded[now]) || !info.ModTime().Equal(uploaded[now].ModTime())) {
+			t.Errorf("the program before was uploaded again for the way back: %v", err)
+		}
+		uploaded[now] = info
 		previous, _ := os.Readlink(filepath.Join(dir, "bin", "clusterplan.previous"))
 		if programs, _ := os.ReadDir(filepath.Join(dir, "..", "..", "bin")); len(programs) != 2 || previous != before || before == "" {
 			t.Errorf("programs %v, before %s, previous %s", programs, before, previous)

@@ -24,6 +24,7 @@ import (
 // anew with them. The groups run, the database takes updates, and each node
 // says what is wrong; a certificate written beside a running agent mends it.
 func TestExpiredCertificatesStopNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3)
 	admin := r.form(spec.MajorityNodeSet)
 	if _, err := admin.PutGroup(r.ctx(), r.webGroup(), 0); err != nil {

@@ -408,6 +408,7 @@ func alive(pid int) bool {
 var calm = spec.Timings{Profile: spec.ProfileCustom, Interval: spec.Duration(200 * time.Millisecond)}.WithDefaults()
 
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3)
 	admin := r.form(spec.MajorityNodeSet)
 	r.settled(admin, allUp)

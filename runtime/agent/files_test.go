@@ -123,12 +123,14 @@ func runFails(t *testing.T, dir string) string {
 func TestTakenPortNamesTheHolder(t *testing.T) {
 	t.Parallel()
 	id := identity(t)
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	// Of an address that nothing else here connects from: a port that is free for the
+	// one protocol may be taken for the other by then.
+	tcp, err := net.Listen("tcp", "127.0.55.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	udp, err := net.ListenPacket("udp", "127.0.55.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

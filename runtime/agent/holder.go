@@ -23,7 +23,7 @@ func holder(network, addr string) string {
 	}
 	wanted := make(map[string]bool)
 	for _, table := range []string{network, network + "6"} {
-		for _, inode := range socketsAt(filepath.Join("/proc/net", table), port, network == "tcp") {
+		for _, inode := range socketsAt(filepath.Join("/proc/net", table), port) {
 			wanted["socket:["+inode+"]"] = true
 		}
 	}
@@ -49,8 +49,9 @@ func holder(network, addr string) string {
 	return ""
 }
 
-// socketsAt returns the inodes of sockets with a local port in one of /proc/net's tables.
-func socketsAt(table string, port uint64, listening bool) (inodes []string) {
+// socketsAt returns the inodes of sockets with a local port in one of /proc/net's tables:
+// those that listen, and connections that were made from it, which hold it too.
+func socketsAt(table string, port uint64) (inodes []string) {
 	file, err := os.Open(table)
 	if err != nil {
 		return nil
@@ -60,8 +61,8 @@ func socketsAt(table string, port uint64, listening bool) (inodes []string) {
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		f := strings.Fields(lines.Text())
-		const local, state, inode, listen = 1, 3, 9, "0A"
-		if len(f) > inode && strings.HasSuffix(f[local], suffix) && (!listening || f[state] == listen) {
+		const local, inode = 1, 9
+		if len(f) > inode && strings.HasSuffix(f[local], suffix) {
 			inodes = append(inodes, f[inode])
 		}
 	}

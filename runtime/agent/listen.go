@@ -105,7 +105,7 @@ func listenError(network, addr string, err error) error {
 	case errors.Is(err, unix.EADDRINUSE):
 		who := holder(network, addr)
 		if who == "" {
-			who = "a process of another user"
+			who = "a process that can't be seen from here (another user's or another container's), or by a connection that ended less than a minute ago"
 		}
 		return fmt.Errorf("listen on %s %s: the port is taken by %s; stop that, or give the node another address", network, addr, who)
 	case errors.Is(err, unix.EADDRNOTAVAIL):

@@ -203,6 +203,7 @@ func TestLinksAndKeys(t *testing.T) {
 // Two clusters with one name, one of which has a node at the address where the
 // other's was: neither takes the other's frames or streams for its own.
 func TestTwoClustersNeverMix(t *testing.T) {
+	t.Parallel()
 	a := newRig(t, 3)
 	adminA := a.form(spec.MajorityNodeSet)
 	lost := a.nodes[2]

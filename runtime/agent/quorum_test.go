@@ -16,6 +16,7 @@ import (
 // stays alone; the device is taken away, so that the groups stop, and comes
 // back, so that they start; the first node returns and catches up.
 func TestQuorumDevice(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2)
 	r.device = filepath.Join(t.TempDir(), "quorum")
 	admin := r.form(spec.SingleQuorum)

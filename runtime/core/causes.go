@@ -56,8 +56,9 @@ func (m *Machine) causeOf(g *confdb.Group) uint64 {
 	return c.any[g.Spec.Addr.String()]
 }
 
-// orderEvent finds the event that a handover follows from.
-func (m *Machine) orderEvent(g *confdb.Group, why string) uint64 {
+// orderEvent finds the event that a handover follows from. to is the name of the
+// node that the group goes to.
+func (m *Machine) orderEvent(g *confdb.Group, why, to string) uint64 {
 	c, object := m.causes(), g.Spec.Addr.String()
 	switch why {
 	case WhyDrain:
@@ -65,7 +66,7 @@ func (m *Machine) orderEvent(g *confdb.Group, why string) uint64 {
 	case WhyMove:
 		return c.moved[object]
 	case WhyFailback:
-		return c.up[m.state.NodeName(g.HomeFrom)]
+		return c.up[to] // which need not be the home that it was taken from
 	}
 	return c.changed[object]
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"testing"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 )
 
@@ -29,5 +30,22 @@ func TestReportCause(t *testing.T) {
 		if got := m.reportCause(&run{object: "group.web"}); got != tc.want {
 			t.Errorf("%s: follows from %d, want %d", tc.name, got, tc.want)
 		}
+	}
+}
+
+// A group fails back because the node that it goes to came up. Its first home may be
+// down all the while.
+func TestFailbackCause(t *testing.T) {
+	m := &Machine{state: confdb.NewState(), lead: &leadership{}}
+	for i, e := range []confdb.Event{
+		{Kind: confdb.KindNodeUp, Node: "n1"}, {Kind: confdb.KindNodeDown, Node: "n1"},
+		{Kind: confdb.KindNodeUp, Node: "n2"}, {Kind: confdb.KindNodeUp, Node: "n3"},
+	} {
+		e.ID = uint64(i + 1)
+		m.state.Events = append(m.state.Events, e)
+	}
+	m.state.Nodes["1"] = &confdb.Node{Spec: spec.Node{Name: "n1"}}
+	if got := m.orderEvent(&confdb.Group{HomeFrom: "1"}, WhyFailback, "n2"); got != 3 {
+		t.Errorf("follows from event %d, want 3: n2 is up", got)
 	}
 }

@@ -319,7 +319,7 @@ func (m *Machine) handOver(id string, g *confdb.Group, to string, o placement.Ou
 	case WhyNotPossible:
 		text = fmt.Sprintf("group %s leaves node %s, which may not own it any more, for node %s", g.Spec.Name, from, o.To)
 	}
-	m.propose(confdb.Command{Cause: m.orderEvent(g, o.Why), Handover: &confdb.HandOver{
+	m.propose(confdb.Command{Cause: m.orderEvent(g, o.Why, o.To), Handover: &confdb.HandOver{
 		Group: id, From: g.Owner.Epoch, To: to, Why: o.Why, Text: text,
 	}}, proposal{group: id})
 }

@@ -110,6 +110,7 @@ func TestAddressDiesWithTheMonitor(t *testing.T) {
 
 // One address of two goes with its group; one that is taken is no start.
 func TestAddressesOfGroups(t *testing.T) {
+	t.Parallel()
 	lan := addresstest.New(t)
 	one, other := lan.Host(), lan.Host()
 	r := startRigOn(t, newDir(t), one)

@@ -43,6 +43,7 @@ func separateMonitor(t *testing.T, of int) processID {
 // A separate monitor that dies, by a signal or as it hangs until its lease's end,
 // takes its own resource along and nothing else; the resource can start again.
 func TestSeparateMonitor(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file, other := filepath.Join(r.dir, "pids"), filepath.Join(r.dir, "other")
 	r.send(app("echo $$ >> "+other+"; exec sleep 1000", named("h", "b")))
@@ -131,6 +132,7 @@ func TestSeparateMonitorDiesToo(t *testing.T) {
 // An address and a script in monitors of their own: what has to be on disk is,
 // in the node's record.
 func TestSeparateMonitorsKeep(t *testing.T) {
+	t.Parallel()
 	lan := addresstest.New(t)
 	host, client := lan.Host(), lan.Host()
 	r := startRigOn(t, newDir(t), host)

@@ -55,6 +55,7 @@ func needCgroup(t *testing.T) {
 // A program's processes are in a cgroup of its own, where it is found though
 // monitor and guardian are killed at one blow, and which is gone afterwards.
 func TestCgroup(t *testing.T) {
+	t.Parallel()
 	needCgroup(t)
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")

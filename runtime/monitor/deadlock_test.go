@@ -45,6 +45,7 @@ func TestDeadlock(t *testing.T) {
 
 // A program that ends the moment after its start was never online.
 func TestEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	r.send(app("exit 3"))
 	online := false

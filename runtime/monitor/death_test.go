@@ -23,6 +23,7 @@ import (
 // A stopped monitor can't do anything at the lease's end: the kernel kills it,
 // and with it all that it hosts.
 func TestDeadMan(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file)))
@@ -56,6 +57,7 @@ func TestDeadMan(t *testing.T) {
 // The monitor is killed: everything is gone, though programs, guardians and
 // all are stopped, and the next monitor finds nothing to do.
 func TestMonitorKilled(t *testing.T) {
+	t.Parallel()
 	for _, stopped := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stopped=%v", stopped), func(t *testing.T) {
 			r := ready(t)
@@ -97,6 +99,7 @@ func guardiansOf(t *testing.T, dir string) []processID {
 // The guardian is killed: the program is gone, the monitor kills the orphans
 // and says that it failed, and can start it again.
 func TestGuardianKilled(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file)))
@@ -122,6 +125,7 @@ func TestGuardianKilled(t *testing.T) {
 // Monitor and guardians are killed at one blow: orphans that have escaped
 // their session live on, until the next monitor has cleaned up.
 func TestCleanUp(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file)))
@@ -188,6 +192,7 @@ func TestCleanUp(t *testing.T) {
 
 // While a monitor lives, the next one waits for it.
 func TestLock(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	r.send(app("exec sleep 1000"))
 	r.awaitState("a", spec.StateOnline)
@@ -206,6 +211,7 @@ func TestLock(t *testing.T) {
 
 // The agent is killed: the monitor serves on until its lease's end.
 func TestAgentKilled(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	file := filepath.Join(dir, "pids")
 	self, err := os.Executable()

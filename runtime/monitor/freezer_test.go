@@ -40,6 +40,7 @@ func inGroup(id string) func(*Start) {
 // next monitor cleans up its own and nothing else. Nothing is started without a
 // lease. With one again, the freezer answers for the same process as before.
 func TestFrozenOutlivesLease(t *testing.T) {
+	t.Parallel()
 	if HadFreezer(newDir(t)) {
 		t.Error("a new node had a freezer")
 	}
@@ -119,6 +120,7 @@ func (r *rig) dieAtLeaseEnd(start Order) {
 // it stops what it hosts, in order, and ends; one that is killed leaves nothing
 // once the next is ready.
 func TestFreezerAlone(t *testing.T) {
+	t.Parallel()
 	for _, killed := range []bool{false, true} {
 		t.Run(fmt.Sprint("killed=", killed), func(t *testing.T) {
 			node := ready(t)

@@ -23,6 +23,7 @@ import (
 // Starts that come while their group ends wait for Down, and Down is said
 // before they begin.
 func TestStartWhileEnding(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	r.send(app("exec sleep 1000"))
 	r.awaitState("a", spec.StateOnline)
@@ -46,6 +47,7 @@ func TestStartWhileEnding(t *testing.T) {
 }
 
 func TestIPAddress(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	vip := func(address string) Order {
 		return Order{Start: &Start{Group: "g", GroupName: "web", Epoch: 1, Resource: spec.Resource{
@@ -64,6 +66,7 @@ func TestIPAddress(t *testing.T) {
 
 // SIGTERM ends a monitor in order.
 func TestTerminated(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file), attribute("stop_timeout", "200ms")))
@@ -87,6 +90,7 @@ func TestTerminated(t *testing.T) {
 // The two ends of a life on one machine: a monitor without a process, to reach
 // it with bytes that no agent sends.
 func TestGarbage(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	mine, theirs, err := socketPair()
 	if err != nil {
@@ -174,6 +178,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func TestSendNeverBlocks(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	if err := unix.Kill(r.p.PID(), unix.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -231,6 +236,7 @@ func TestSpeakerNeverBlocks(t *testing.T) {
 }
 
 func TestProcessErrors(t *testing.T) {
+	t.Parallel()
 	conf := configureOf(t.TempDir())
 	conf.Program = "/no/such"
 	if _, err := StartProcess(context.Background(), Options{Configure: conf}); err == nil || !strings.Contains(err.Error(), "no such file") {
@@ -263,6 +269,7 @@ func TestProcessErrors(t *testing.T) {
 }
 
 func TestDamagedRecord(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	run := filepath.Join(dir, "run")
 	if err := os.MkdirAll(run, 0o700); err != nil {

@@ -13,6 +13,7 @@ import (
 )
 
 func TestLife(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	out := filepath.Join(r.dir, "env")
 	r.send(app(`env > ` + out + `.new; echo one; echo two >&2; mv ` + out + `.new ` + out + `; exec sleep 1000`))
@@ -58,6 +59,7 @@ func TestLife(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	tests := []struct {
 		name, want string
@@ -73,8 +75,8 @@ func TestFailures(t *testing.T) {
 		{"attribute", "command = 5 is no list of texts", app("", attribute("command", 5))},
 		{"unknown attribute", "has no attribute colour", app("", attribute("colour", "red"))},
 		{"type", `no resource type "toaster"`, app("", func(s *Start) { s.Resource.Type = "toaster" })},
-		{"pending", "not online after 300ms (pending_timeout); the last check: command false: ended with exit status 1", app("exec sleep 1000", func(s *Start) {
-			s.Resource.PendingTimeout = spec.Duration(300 * time.Millisecond)
+		{"pending", "not online after 1s (pending_timeout); the last check: command false: ended with exit status 1", app("exec sleep 1000", func(s *Start) {
+			s.Resource.PendingTimeout = spec.Duration(time.Second)
 			s.Resource.IsAlive.Command = []string{"false"}
 		})},
 		{"check", "ended with exit status 3; its last line: sick", app("exec sleep 1000", func(s *Start) {
@@ -105,6 +107,7 @@ func TestFailures(t *testing.T) {
 
 // A stop reaches what has left the process group, and kills what doesn't obey.
 func TestStopLeavesNothing(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file), attribute("stop_timeout", "200ms")))
@@ -121,6 +124,7 @@ func TestStopLeavesNothing(t *testing.T) {
 
 // An end kills at once, whatever patience the definition has.
 func TestEndKills(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file), attribute("stop_timeout", "1h")))
@@ -139,6 +143,7 @@ func TestEndKills(t *testing.T) {
 
 // The program's end is the end of its background processes too.
 func TestExitLeavesNothing(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(strings.Replace(family(file), "\nwhile :; do sleep 1000; done", "\nuntil test -e go; do sleep 0.02; done; exit 1", 1)))
@@ -152,6 +157,7 @@ func TestExitLeavesNothing(t *testing.T) {
 }
 
 func TestOrderOfStops(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	log := filepath.Join(r.dir, "order")
 	start := func(id string, needs ...string) {
@@ -177,6 +183,7 @@ func TestOrderOfStops(t *testing.T) {
 }
 
 func TestEpochs(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	at := func(e uint64) func(*Start) { return func(s *Start) { s.Epoch = e } }
 	file := filepath.Join(r.dir, "pids")
@@ -220,6 +227,7 @@ func TestEpochs(t *testing.T) {
 }
 
 func TestNoLeaseNoStart(t *testing.T) {
+	t.Parallel()
 	r := startRig(t, newDir(t))
 	r.await("ready", func(w Word) bool { return w.Ready != nil })
 	r.send(app("exec sleep 1000"))
@@ -231,6 +239,7 @@ func TestNoLeaseNoStart(t *testing.T) {
 // At the lease's end all stops by itself, stubborn programs too, and the
 // monitor lives on.
 func TestLeaseEnds(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	file := filepath.Join(r.dir, "pids")
 	r.send(app(family(file), func(s *Start) { s.StopWithin = spec.Duration(2 * time.Second) }))

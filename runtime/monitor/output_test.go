@@ -100,6 +100,7 @@ func TestRotationKeepsLines(t *testing.T) {
 }
 
 func TestOutputIsRotated(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	r.send(app(`i=0; while test $i -lt 400; do echo "line $i of many"; i=$((i+1)); done; exec sleep 1000`,
 		attribute("log_max_size", "1KiB"), attribute("log_keep", 2)))

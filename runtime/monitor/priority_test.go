@@ -15,6 +15,7 @@ import (
 
 // A monitor's urgency reaches its guardians, and never what they run.
 func TestProgramsAreNotUrgent(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	urgency := func(pid int) (policy uint32, nice int32) {
 		t.Helper()

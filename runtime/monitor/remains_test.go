@@ -48,6 +48,7 @@ func freeze(t *testing.T, pid int) (thaw func()) {
 // which, by when all has to be gone, and so says the next monitor, which is not ready
 // before it is.
 func TestRemains(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	if g := r.p.Grace(); g != 0 {
 		t.Errorf("nothing runs, and the grace is %s", g)

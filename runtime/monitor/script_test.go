@@ -27,6 +27,7 @@ func lines(file string) []string {
 }
 
 func TestScript(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	log, pids := filepath.Join(r.dir, "said"), filepath.Join(r.dir, "pids")
 	say := func(w string) string { return fmt.Sprintf("echo %s:$CLUSTERPLAN_EPOCH >> %s", w, log) }
@@ -74,6 +75,7 @@ func TestScript(t *testing.T) {
 // What a monitor that died has left on, the next one stops before it is ready;
 // what was stopped is not stopped again.
 func TestScriptUndone(t *testing.T) {
+	t.Parallel()
 	r := ready(t)
 	log, pids := filepath.Join(r.dir, "said"), filepath.Join(r.dir, "pids")
 	r.send(script(fmt.Sprintf("( setsid sh -c 'echo $$ >> %s; exec sleep 1000' & )", pids), "echo stop >> "+log))

@@ -67,6 +67,7 @@ func feeds(dir string) (n int) {
 // while a stop is not proven without a lease, by the next monitor either; disarmed
 // at an orderly end.
 func TestWatchdog(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	fed, letGo := filepath.Join(dir, "fed"), filepath.Join(dir, "let-go")
 	r := watched(t, dir)
@@ -121,6 +122,7 @@ func TestWatchdog(t *testing.T) {
 
 // A watchdog that can't be armed as defined is none, and why is told.
 func TestWatchdogRefused(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ device, want string }{
 		{"busy\n", "in use by another program"},
 		{"rounds up\n", "makes 32 s of a time-out of 2 s"},

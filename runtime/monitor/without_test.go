@@ -66,6 +66,7 @@ func noCgroup() error {
 // Without a cgroup the guardian holds a process that has made itself a daemon (two
 // forks, a session of its own, nothing in its environment): it is its subreaper.
 func TestDaemonWithoutCgroup(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	in := without(t, nil, noCgroup)
 	r := startRigBy(t, in, Options{Configure: configureOf(dir)})
@@ -107,6 +108,7 @@ sleep 0.2; exit 3`, file))
 // Where there is no TUN device an address fails, with what to do about it, and
 // nothing is added in another way.
 func TestAddressWithoutTUN(t *testing.T) {
+	t.Parallel()
 	h := addresstest.New(t).Host()
 	in := without(t, h, func() error { return unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "") })
 	r := startRigBy(t, in, Options{Configure: configureOf(newDir(t))})

@@ -18,6 +18,9 @@ import (
 type Driven struct {
 	w     *world
 	hosts map[string]*host // by node id
+	// asked is what had been acknowledged when a command, by its id, was first asked
+	// for: one that is asked for again may have come about since.
+	asked map[string]uint64
 }
 
 // NewDriven is a cluster without machines. Grow: the first machine's database is
@@ -25,7 +28,7 @@ type Driven struct {
 func NewDriven(seed uint64, model spec.QuorumModel, grow bool) *Driven {
 	// Crashes: no stop hangs by chance, and no operator has ideas of his own.
 	w := newWorld(Config{Seed: seed, Nodes: -1, Model: model, Grow: grow, Crashes: true})
-	return &Driven{w: w, hosts: map[string]*host{}}
+	return &Driven{w: w, hosts: map[string]*host{}, asked: map[string]uint64{}}
 }
 
 // Now is the true time since the beginning.
@@ -141,9 +144,18 @@ func (d *Driven) Status(nodeID string) (member.Status, bool) {
 
 // Submit asks a node for a command; then gets the answer, or never does.
 func (d *Driven) Submit(nodeID string, c confdb.Command, then func(confdb.Result)) {
-	if h := d.hosts[nodeID]; h != nil {
-		d.w.ops.submit(h, c, then)
+	h := d.hosts[nodeID]
+	if h == nil {
+		return
 	}
+	asked, again := d.asked[c.ID]
+	if !again {
+		asked = d.w.check.ackedMax
+	}
+	if c.ID != "" {
+		d.asked[c.ID] = asked
+	}
+	d.w.ops.send(h, c, asked, then)
 }
 
 // Membership asks a node for a change of membership.

@@ -129,11 +129,15 @@ func (l *Lock) Follows() string { return "" }
 // Lost is closed once a push finds the ref elsewhere.
 func (l *Lock) Lost() <-chan struct{} { return l.lost }
 
-// Why says how the lock was lost.
+// Why says how the lock was lost, also while a write is under way: nobody
+// waits for a server to be told.
 func (l *Lock) Why() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.why
+	select {
+	case <-l.lost: // why does not change any more
+		return l.why
+	default:
+		return nil
+	}
 }
 
 // Read reads the state.

@@ -134,11 +134,15 @@ func (l *Lock) Follows() string { return "" }
 // Lost is closed once the server refuses a write for the lock's sake.
 func (l *Lock) Lost() <-chan struct{} { return l.lost }
 
-// Why says how the lock was lost.
+// Why says how the lock was lost, also while a write is under way: nobody
+// waits for a server to be told.
 func (l *Lock) Why() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.why
+	select {
+	case <-l.lost: // why does not change any more
+		return l.why
+	default:
+		return nil
+	}
 }
 
 // lose says that the lock is another's.

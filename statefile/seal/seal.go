@@ -141,7 +141,7 @@ func (k *Keys) Check() error {
 		return err
 	}
 	if _, err := k.Open(probe); err != nil {
-		return fmt.Errorf("what is written for the recipients of the definition's encryption block could not be read again by this run: %w. Whoever goes from one identity to another needs both meanwhile: a file may hold several, a line each", err)
+		return fmt.Errorf("what is written for the recipients of the definition's encryption block could not be read again by this run: %w. Whoever goes from one identity to another needs both meanwhile: a file may hold several, one behind the other", err)
 	}
 	return nil
 }
@@ -242,18 +242,45 @@ func identities(path string) ([]age.Identity, error) {
 	if err != nil {
 		return nil, fail(errors.Unwrap(err))
 	}
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN")) {
-		id, err := agessh.ParseIdentity(data)
-		if err != nil {
-			return nil, fail(errors.New("its SSH key can't be used: it has to be an ed25519 or RSA key without a passphrase of its own"))
+	var list []age.Identity
+	var others, key []byte // lines outside of SSH keys; those of the one that is being read
+	for line := range bytes.Lines(data) {
+		text := bytes.TrimSpace(line)
+		begins, ends := bytes.HasPrefix(text, []byte("-----BEGIN ")), bytes.HasPrefix(text, []byte("-----END "))
+		if !begins && key == nil {
+			others = append(others, line...)
+			continue
 		}
-		return []age.Identity{id}, nil
+		key = append(key, line...)
+		if !ends {
+			continue
+		}
+		id, err := agessh.ParseIdentity(key)
+		if err != nil {
+			return nil, fail(errNoSSHKey)
+		}
+		list, key = append(list, id), nil
 	}
-	list, err := age.ParseIdentities(bytes.NewReader(data))
-	if err != nil {
+	if key != nil {
+		return nil, fail(errNoSSHKey)
+	}
+	own, err := age.ParseIdentities(bytes.NewReader(others))
+	if err != nil && (len(list) == 0 || holdsMore(others)) {
 		return nil, fail(fmt.Errorf("it holds no age identity (%v); name a file as age-keygen writes it, or an SSH key", err))
 	}
-	return list, nil
+	return append(list, own...), nil
+}
+
+var errNoSSHKey = errors.New("its SSH key can't be used: it has to be an ed25519 or RSA key without a passphrase of its own")
+
+// holdsMore tells whether there is anything but comments.
+func holdsMore(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			return true
+		}
+	}
+	return false
 }
 
 // mostWork is the work that is done for a passphrase, as a power of two: four times

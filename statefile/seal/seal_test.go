@@ -73,6 +73,11 @@ func TestSealAndOpen(t *testing.T) {
 		{name: "the first", write: Config{Recipients: all}, read: Config{IdentityFile: file}},
 		{name: "another", write: Config{Recipients: all}, read: Config{IdentityFile: otherFile}},
 		{name: "ssh", write: Config{Recipients: all}, read: Config{IdentityFile: sshFile}},
+		{name: "ssh, the second in its file", write: Config{Recipients: all[2:]}, read: Config{IdentityFile: write(t, sshText(t)+"\n"+string(pem.EncodeToMemory(block)))}},
+		{name: "an identity behind an SSH key", write: Config{Recipients: all[:1]}, read: Config{IdentityFile: write(t, sshText(t)+"# mine\n"+readFile(t, file))}},
+		{name: "an SSH key behind an identity", write: Config{Recipients: all[2:]}, read: Config{IdentityFile: write(t, readFile(t, file)+"# mine\n"+string(pem.EncodeToMemory(block)))}},
+		{"an SSH key that is cut", Config{Recipients: all}, Config{IdentityFile: write(t, readFile(t, file)+sshText(t)[:100])}, nil, "its SSH key"},
+		{"nonsense behind an SSH key", Config{Recipients: all}, Config{IdentityFile: write(t, sshText(t)+"hello\n")}, nil, "holds no age identity"},
 		{name: "passphrase", write: Config{UsePassphrase: true, Passphrase: "pass"}, read: Config{Passphrase: "pass"}},
 		{name: "passphrase beside an identity", write: Config{UsePassphrase: true, Passphrase: "pass"}, read: Config{Passphrase: "pass", IdentityFile: file}},
 		{name: "identity beside a passphrase", write: Config{Recipients: all}, read: Config{Passphrase: "pass", IdentityFile: file}},
@@ -257,4 +262,14 @@ func resummed(lines [][]byte) []byte {
 		out = append(fmt.Appendf(out, "%08x ", sum), l[9:]...)
 	}
 	return out
+}
+
+// sshText is the file of another SSH key.
+func sshText(t *testing.T) string {
+	_, secret, _ := ed25519.GenerateKey(rand.Reader)
+	return string(pem.EncodeToMemory(must[*pem.Block](t)(ssh.MarshalPrivateKey(secret, ""))))
+}
+
+func readFile(t *testing.T, name string) string {
+	return string(must[[]byte](t)(os.ReadFile(name)))
 }

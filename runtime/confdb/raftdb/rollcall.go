@@ -212,6 +212,9 @@ func (d *Driver) callStep(in confdb.Message) bool {
 		if nonce, n := binary.Uvarint(in.Data[2:]); n > 0 && n == len(in.Data)-2 {
 			d.urgent = append(d.urgent, d.answerTo(in.From, nonce))
 		}
+		// It takes no part yet, whatever its log held when it was last heard: it is not
+		// caught up, and a vote that it had now would count against those of the others.
+		delete(d.heard, in.From)
 	}
 	c := d.call
 	if c == nil {

@@ -296,7 +296,12 @@ func TestALeaderIsSureOfItself(t *testing.T) {
 		}
 	}
 	beats(3)
-	lead(7)
+	if step(d, &pb.Message{Type: pb.MsgAppResp.Enum(), From: new(uint64(2)), Term: new(uint64(6)), Index: new(d.lastIndex)}); !d.CaughtUp()[2] {
+		t.Error("it has all of the log and answers, and has not caught up")
+	}
+	if lead(7); d.CaughtUp()[2] {
+		t.Error("who asks takes no part, and counts as caught up: it would get a vote, or the lead")
+	}
 	for _, from := range []uint64{0, 2} { // nobody, or who asks
 		if beats(from); d.seen.state != raft.StateLeader || lead(7) != 0 {
 			t.Error("it names itself, and may be deposed")

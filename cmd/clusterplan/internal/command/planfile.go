@@ -76,18 +76,8 @@ func (a *app) save(s *run.Session, p *run.Planned, o run.PlanOptions, path strin
 	if err := s.Save(path, p, o, text.String()); err != nil || asJSON {
 		return err
 	}
-	_, err := fmt.Fprintf(a.out, "\nSaved to %s. To do exactly this:\n  %s apply %s\n", path, program(), quoted(path))
+	_, err := fmt.Fprintf(a.out, "\nSaved to %s. To do exactly this:\n  %s apply %s\n", path, program(), view.Quoted(path))
 	return err
-}
-
-// quoted is a file's name for a shell.
-func quoted(name string) string {
-	if strings.ContainsFunc(name, func(c rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./", c)
-	}) {
-		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
-	}
-	return name
 }
 
 // showFile shows a plan file as plan showed it.

@@ -87,7 +87,7 @@ func (a *app) stateShowCommand() *cobra.Command {
 			defer s.Close()
 			o := s.Snap.State.Find(at)
 			if o == nil {
-				return hint(fmt.Errorf("the state has no %s", at), "clusterplan state list shows what it has.")
+				return run.NotInState(&s.Snap.State, at)
 			}
 			if asJSON {
 				return view.JSON(a.out, view.Object(o))

@@ -159,7 +159,7 @@ func (s *Session) Apply(ctx context.Context, o ApplyOptions) (applied *Applied, 
 	}
 	res, runErr := apply.Run(ctx, apply.Config{
 		Plan: out.Planned.Plan, Definition: def, State: s.Snap.State, Pending: s.Snap.Pending, Providers: s.registry,
-		Journal: lock, Begin: begin, Ahead: s.remote(),
+		Journal: lock, Held: lock.Why, Begin: begin, Ahead: s.remote(),
 		Parallelism: o.Parallelism, Stop: o.Stop, Events: o.Events, Identity: s.setIdentity,
 	})
 	out.Result = res

@@ -3,13 +3,11 @@ package run
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 
 	"filippo.io/age"
@@ -17,47 +15,23 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/statefile"
+	"github.com/clusterplan/clusterplan/statefile/httpstore/httpstoretest"
 	"github.com/clusterplan/clusterplan/statefile/seal"
 )
 
-// stateServer keeps states as Terraform's HTTP backend wants it, one a path.
+// stateServer lets in who has the password.
 func stateServer(t *testing.T) (url string, down func(bool)) {
-	var mu sync.Mutex
-	dead := false
-	state, lock := map[string][]byte{}, map[string][]byte{}
-	id := func(text []byte) string {
-		var i struct{ ID string }
-		json.Unmarshal(text, &i)
-		return i.ID
-	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		body, _ := io.ReadAll(r.Body)
-		p := r.URL.Path
+	var dead atomic.Bool
+	return httpstoretest.Serve(t, func(r *http.Request, _ int) int {
 		user, password, _ := r.BasicAuth()
 		switch {
-		case dead:
-			w.WriteHeader(http.StatusServiceUnavailable)
+		case dead.Load():
+			return http.StatusServiceUnavailable
 		case user != "ann" || password != "secret":
-			w.WriteHeader(http.StatusUnauthorized)
-		case r.Method == "GET" && state[p] == nil:
-			w.WriteHeader(http.StatusNotFound)
-		case r.Method == "GET":
-			w.Write(state[p])
-		case r.Method == "LOCK" && lock[p] != nil, r.Method == "UNLOCK" && id(lock[p]) != id(body), r.Method == "POST" && id(lock[p]) != r.URL.Query().Get("ID"):
-			w.WriteHeader(http.StatusLocked)
-			w.Write(lock[p])
-		case r.Method == "POST":
-			state[p] = body
-		case r.Method == "LOCK":
-			lock[p] = body
-		case r.Method == "UNLOCK":
-			delete(lock, p)
+			return http.StatusUnauthorized
 		}
-	}))
-	t.Cleanup(srv.Close)
-	return srv.URL, func(is bool) { mu.Lock(); defer mu.Unlock(); dead = is }
+		return 0
+	}).URL, dead.Store
 }
 
 // The state goes from a file to a server, on to another address, and back. A

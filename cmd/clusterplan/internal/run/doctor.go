@@ -41,6 +41,9 @@ func (s *Session) Doctor(ctx context.Context) (*view.Examination, error) {
 		fine = "can be read; nothing has been applied yet"
 	}
 	add("the state", "backend", err, s.Store.Path()+": "+fine)
+	if _, err := s.rename(""); err != nil { // what the next apply moves is what the definition calls it
+		return nil, err
+	}
 	def, diags := s.Config.Evaluate(s.known())
 	diags = append(s.Diags, diags...)
 	if diags.HasErrors() {
@@ -49,7 +52,7 @@ func (s *Session) Doctor(ctx context.Context) (*view.Examination, error) {
 	if err := s.configure(def); err != nil {
 		add("the definition", "provider", err, "")
 	} else {
-		found = append(found, s.examine(ctx, def, func(addr.Address) bool { return true })...)
+		found = append(found, s.examine(ctx, def, func(addr.Address) (bool, bool) { return true, false })...)
 	}
 	if ctx.Err() != nil {
 		return nil, ErrInterrupted
@@ -57,13 +60,17 @@ func (s *Session) Doctor(ctx context.Context) (*view.Examination, error) {
 	return view.NewExamination(found), nil
 }
 
-// examine asks every provider that can tell, of the objects that count.
-func (s *Session) examine(ctx context.Context, def *lang.Definition, counts func(addr.Address) bool) []providers.Finding {
+// examine asks every provider that can tell, of the objects that count; the hosts of
+// some are not there yet (early).
+func (s *Session) examine(ctx context.Context, def *lang.Definition, counts func(addr.Address) (yes, early bool)) []providers.Finding {
 	needs := needsOf(def.Spec())
-	of := map[string][]providers.Examinee{}
+	of, have := map[string][]providers.Examinee{}, s.haveOf()
 	for i := range def.Objects {
-		if o := &def.Objects[i]; counts(o.Addr) {
-			of[o.Provider] = append(of[o.Provider], s.examinee(o))
+		o := &def.Objects[i]
+		if yes, early := counts(o.Addr); yes || early {
+			e := s.examinee(o, have[record{o.Addr, o.Provider}])
+			e.Early = !yes
+			of[o.Provider] = append(of[o.Provider], e)
 		}
 	}
 	var found []providers.Finding
@@ -87,23 +94,30 @@ func (s *Session) examine(ctx context.Context, def *lang.Definition, counts func
 	return found
 }
 
-// examinee is an object with what the state has of it, or an apply that was cut off.
-func (s *Session) examinee(o *lang.Object) providers.Examinee {
-	e := providers.Examinee{Addr: o.Addr, Config: o.Value}
-	same := func(have *statefile.Object) bool {
-		return have != nil && have.Addr == o.Addr && have.Provider == o.Provider
-	}
-	var have *statefile.Object
+// record is an address at a provider.
+type record struct {
+	addr     addr.Address
+	provider string
+}
+
+// haveOf is what the state has of each address, or an apply that was cut off.
+func (s *Session) haveOf() map[record]*statefile.Object {
+	have := make(map[record]*statefile.Object, len(s.Snap.State.Objects))
 	for i := range s.Snap.Pending {
-		if same(s.Snap.Pending[i].Object) {
-			have = s.Snap.Pending[i].Object
+		if o := s.Snap.Pending[i].Object; o != nil {
+			have[record{o.Addr, o.Provider}] = o
 		}
 	}
 	for i := range s.Snap.State.Objects {
-		if same(&s.Snap.State.Objects[i]) {
-			have = &s.Snap.State.Objects[i]
-		}
+		o := &s.Snap.State.Objects[i]
+		have[record{o.Addr, o.Provider}] = o
 	}
+	return have
+}
+
+// examinee is an object with what is known of it (nil: nothing).
+func (s *Session) examinee(o *lang.Object, have *statefile.Object) providers.Examinee {
+	e := providers.Examinee{Addr: o.Addr, Config: o.Value}
 	if have == nil {
 		return e
 	}
@@ -117,13 +131,14 @@ func (s *Session) examinee(o *lang.Object) providers.Examinee {
 }
 
 // ready looks at the hosts on which the plan puts nodes or starts them, and at the
-// hypervisors on which it makes machines, networks and volumes: what they lack is told before anything is touched, all at once. Of a host that can't be
-// reached its own node will tell, and holds up no other.
+// hypervisors on which it makes machines, networks and volumes: what they lack is
+// told before anything is touched, all at once. Of a host that can't be reached its
+// own node will tell, and holds up no other.
 func (s *Session) ready(ctx context.Context, p *Planned) error {
 	if p.Definition == nil {
 		return nil
 	}
-	counts, moves := map[addr.Address]bool{}, map[addr.Address]bool{}
+	counts, early, moves := map[addr.Address]bool{}, map[addr.Address]bool{}, map[addr.Address]bool{}
 	frees := false // names and subnets that something has, which goes in this apply
 	for i := range p.Plan.Changes {
 		if c := &p.Plan.Changes[i]; addr.Machinery(c.Address.Type) && c.Action() != "no-op" {
@@ -135,9 +150,11 @@ func (s *Session) ready(ctx context.Context, p *Planned) error {
 		c := &p.Plan.Changes[i]
 		starts := slices.Contains(c.Phases, providers.PhaseInstall) || slices.Contains(c.Phases, providers.PhaseStart)
 		later := slices.ContainsFunc(c.DependsOn, func(a addr.Address) bool { return moves[a] }) // its machine is not there yet
-		counts[c.Address] = c.Address.Type == addr.TypeNode && starts && !later || addr.Machinery(c.Address.Type) && c.Action() == "create"
+		starts = starts && c.Address.Type == addr.TypeNode
+		early[c.Address] = starts && later
+		counts[c.Address] = starts && !later || addr.Machinery(c.Address.Type) && c.Action() == "create"
 	}
-	found := s.examine(ctx, p.Definition, func(a addr.Address) bool { return counts[a] })
+	found := s.examine(ctx, p.Definition, func(a addr.Address) (bool, bool) { return counts[a], early[a] })
 	if ctx.Err() != nil {
 		return ErrInterrupted
 	}

@@ -2,8 +2,6 @@ package run
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -57,38 +55,6 @@ func downNodes(plan *planner.Plan, live *providers.Live) hcl.Diagnostics {
 		}
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: fmt.Sprintf("%s is down", m.Spec.Addr),
 			Detail: "Its agent runs, but the other nodes don't hear it: it has no part in quorum, and no group runs there. An apply can't change that. See whether the network between the nodes is cut."})
-	}
-	return diags
-}
-
-// notThere finds addresses of --replace that neither the definition nor the
-// state has: one that is mistyped must not pass for one that needs nothing.
-func notThere(plan *planner.Plan, replace []addr.Address) hcl.Diagnostics {
-	var diags hcl.Diagnostics
-	for _, a := range replace {
-		if plan == nil || slices.ContainsFunc(plan.Changes, func(c planner.Change) bool { return c.Address == a }) {
-			continue
-		}
-		var known, instances []string
-		for i := range plan.Changes {
-			at := plan.Changes[i].Address
-			known = append(known, at.String())
-			if at.WithoutKey() == a {
-				instances = append(instances, at.String())
-			}
-		}
-		const most = 5
-		if n := len(instances); n > most {
-			instances = append(instances[:most], fmt.Sprintf("and %d more", n-most))
-		}
-		if len(instances) > 0 {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("%s has instances", a),
-				Detail: fmt.Sprintf("Each is replaced by its own address. Name those that you mean: %s.", strings.Join(instances, ", "))})
-			continue
-		}
-		d := planner.NoSuchObject(a, known)
-		d.Summary += " to replace"
-		diags = append(diags, d)
 	}
 	return diags
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/refresh"
@@ -54,8 +55,12 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 	}
 	object, ok := def.Object(to)
 	if !ok {
+		text := ""
+		if near := lang.Nearest(to.String(), addressesOf(def)); near != "" {
+			text = "Did you mean " + near + "? "
+		}
 		return nil, &view.Hint{Err: fmt.Errorf("the definition has no %s", to),
-			Hint: "Write its block first. To have it written: an import block, and clusterplan plan --generate-config-out=NAME.cluster.hcl."}
+			Hint: text + "Write its block first. To have it written: an import block, and clusterplan plan --generate-config-out=NAME.cluster.hcl."}
 	}
 	if err := s.configure(def); err != nil {
 		return nil, err
@@ -76,6 +81,14 @@ func (s *Session) Import(ctx context.Context, to addr.Address, id string, o Edit
 		}
 	}
 	return out, s.write(ctx, lock, out, lock.Finish)
+}
+
+func addressesOf(def *lang.Definition) []string {
+	var out []string
+	for i := range def.Objects {
+		out = append(out, def.Objects[i].Addr.String())
+	}
+	return out
 }
 
 // takeOver has the cluster's database say that clusterplan manages what was

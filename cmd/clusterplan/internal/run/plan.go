@@ -113,6 +113,11 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		p.Diags = hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: "The definition has errors",
 			Detail: "Everything that the state knows is destroyed, with the providers' default settings. clusterplan validate shows the errors."}}
 	}
+	if o.GenerateOut == "" || !s.lacks(p.Definition) { // else there will be more
+		if wrong := s.checkNamed(p.Definition, o); wrong.HasErrors() {
+			return nil, &view.DiagnosticsError{Diags: append(p.Diags, wrong...), Files: s.Config.Files()}
+		}
+	}
 	if err := s.configure(p.Definition); err != nil {
 		return nil, err
 	}
@@ -192,9 +197,11 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		}
 		plan, diags = planner.Build(in)
 	}
+	if wrong := checkPlanned(plan, o); wrong.HasErrors() {
+		return nil, &view.DiagnosticsError{Diags: append(p.Diags, wrong...), Files: s.Config.Files()}
+	}
 	p.Plan = plan
 	p.Diags = append(p.Diags, diags...)
-	p.Diags = append(p.Diags, notThere(plan, o.Replace)...)
 	p.Diags = append(p.Diags, s.deleted(plan, o)...)
 	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
 	p.Diags = append(p.Diags, downNodes(plan, in.World.Live)...)

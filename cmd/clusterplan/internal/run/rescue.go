@@ -85,7 +85,7 @@ func withPending(res *apply.Result) statefile.State {
 
 func rescueHint(place, path string, remote bool) string {
 	if remote { // its journal tells more, also of what was begun
-		return fmt.Sprintf("Once %s answers again, clusterplan apply goes on from what it has, and the file can be removed. Only where it has lost the state: clusterplan state push %s.", place, path)
+		return fmt.Sprintf("Once %s answers again, clusterplan apply goes on from what it has, and the file can be removed. Only where it has lost the state: clusterplan state push %s.", place, view.Quoted(path))
 	}
-	return fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(place), path)
+	return fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(place), view.Quoted(path))
 }

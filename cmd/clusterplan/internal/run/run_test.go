@@ -118,6 +118,15 @@ func TestStateDirectoryRemoved(t *testing.T) {
 	}
 }
 
+// What a hint has somebody type works as it stands, whatever the directory is called.
+func TestRescueHintForAShell(t *testing.T) {
+	for _, remote := range []bool{false, true} {
+		if got := rescueHint("/its place/state.json", "/anna's shop/state.json", remote); !strings.Contains(got, `clusterplan state push '/anna'\''s shop/state.json'`) {
+			t.Error(got)
+		}
+	}
+}
+
 func TestLogOf(t *testing.T) {
 	s := session(t)
 	web, many, none := addr.Group("web", addr.NoKey), addr.Group("many", addr.StringKey("a")), addr.Group("none", addr.NoKey)
@@ -271,7 +280,7 @@ func TestNotThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		for _, d := range notThere(p, []addr.Address{at}) {
+		for _, d := range checkPlanned(p, PlanOptions{Replace: []addr.Address{at}}) {
 			got += d.Summary + ": " + d.Detail
 		}
 		if !strings.HasPrefix(got, want) || want == "" && got != "" {

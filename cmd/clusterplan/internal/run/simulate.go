@@ -33,6 +33,9 @@ func (s *Session) Simulate(ctx context.Context, o SimulateOptions) (*planner.Sim
 	if diags.HasErrors() {
 		return nil, nil, &view.DiagnosticsError{Diags: diags, Files: s.Config.Files()}
 	}
+	if err := planner.CheckFaults(def, o.Fail); err != nil {
+		return nil, nil, err
+	}
 	var world planner.World
 	if !o.NoRefresh && s.Snap.State.Cluster != nil {
 		if err := s.configure(def); err != nil {

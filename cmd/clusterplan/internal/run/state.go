@@ -22,7 +22,7 @@ func (s *Session) Filter(which []addr.Address, id string) error {
 		for _, a := range which {
 			list := st.Select(a)
 			if len(list) == 0 {
-				return &view.Hint{Err: fmt.Errorf("the state has no %s", a), Hint: "clusterplan state list shows what it has."}
+				return NotInState(st, a)
 			}
 			for _, f := range list {
 				found[f] = true
@@ -76,6 +76,7 @@ func (s *Session) RemoveState(ctx context.Context, which []addr.Address, o EditO
 // edit changes the state under its lock, and keeps what was there before.
 func (s *Session) edit(ctx context.Context, what string, o EditOptions, change func(*Edited, statefile.State) error) (*Edited, error) {
 	out := new(Edited)
+	change = nearest(change)
 	if o.DryRun || !s.Store.Begun() {
 		snap, err := s.Store.Read(ctx)
 		if err == nil {
@@ -102,6 +103,19 @@ func (s *Session) edit(ctx context.Context, what string, o EditOptions, change f
 		return nil, err
 	}
 	return out, s.write(ctx, lock, out, lock.Finish)
+}
+
+// nearest is change, whose error of an address that the state doesn't have names
+// the one that may have been meant.
+func nearest(change func(*Edited, statefile.State) error) func(*Edited, statefile.State) error {
+	return func(out *Edited, st statefile.State) error {
+		err := change(out, st)
+		var missing *statefile.MissingError
+		if errors.As(err, &missing) {
+			return NotInState(&st, missing.Addr)
+		}
+		return err
+	}
 }
 
 // settled reads the state, and refuses one that says of something only that it

@@ -1,9 +1,11 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -22,7 +24,7 @@ type shownAttribute struct {
 
 // attributes shows what differs, and how much does not; of an object that is to
 // be made, or to go, what is not as it is by default.
-func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
+func (s Style) attributes(b *bytes.Buffer, c *planner.Change, d *defaults) {
 	d.changes = c.Differing(d.changes[:0])
 	d.list = together(d.list[:0], c, d.changes)
 	list := d.list
@@ -54,7 +56,16 @@ func (s Style) attributes(b *strings.Builder, c *planner.Change, d *defaults) {
 		}
 		// Notes stand where the eye is, at the end of the first line.
 		first, rest, more := strings.Cut(text, "\n")
-		fmt.Fprintf(b, "      %s %-*s = %s%s\n", mark, width, a.path, first, notes)
+		// Of thousands of objects Fprintf would make a copy of each of these.
+		for _, word := range [...]string{"      ", mark, " ", a.path} {
+			b.WriteString(word)
+		}
+		for range width - utf8.RuneCountInString(a.path) {
+			b.WriteByte(' ')
+		}
+		for _, word := range [...]string{" = ", first, notes, "\n"} {
+			b.WriteString(word)
+		}
 		if more {
 			b.WriteString(rest + "\n")
 		}

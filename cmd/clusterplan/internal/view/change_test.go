@@ -164,7 +164,7 @@ func TestChanges(t *testing.T) {
 }
 
 func changed(c planner.Change) string {
-	b := new(strings.Builder)
+	b := new(bytes.Buffer)
 	(Style{}).changes(b, &planner.Plan{Changes: []planner.Change{c}}, nil)
 	return b.String()
 }
@@ -253,7 +253,7 @@ func TestLongPlan(t *testing.T) {
 	if err := (Style{}).Plan(&got, p); err != nil {
 		t.Fatal(err)
 	}
-	all := new(strings.Builder)
+	all := new(bytes.Buffer)
 	(Style{}).changes(all, p, nil)
 	want := (Style{}).recorded(all.String() + (Style{}).Summary(p))
 	if got.String() != want || got.n < 2 || len(want) < 2*piece {

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 // checks names the check blocks of which nobody can tell yet. Those that fail
 // are warnings, with the lines that they are about; of those that pass there
 // is nothing to say.
-func (s Style) checks(b *strings.Builder, p *planner.Plan) {
+func (s Style) checks(b *bytes.Buffer, p *planner.Plan) {
 	const most = 8
 	var names []string
 	for _, c := range p.Checks {

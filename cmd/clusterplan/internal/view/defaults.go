@@ -51,6 +51,9 @@ func (d *defaults) is(c *planner.Change, path string, value cty.Value) bool {
 	if def.Type() == cty.String && value.Type() == cty.String {
 		return def.AsString() == value.AsString()
 	}
+	if def.Type() == cty.Number && value.Type() == cty.Number && def.IsKnown() && !def.IsNull() {
+		return !def.LessThan(value).True() && !value.LessThan(def).True() // without a copy of either
+	}
 	return def.Type().Equals(value.Type()) && def.RawEquals(value)
 }
 

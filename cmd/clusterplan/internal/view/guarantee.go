@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -9,7 +10,7 @@ import (
 
 // guarantees shows what becomes of each guarantee; where nothing changes, only
 // those that do not hold.
-func (s Style) guarantees(b *strings.Builder, p *planner.Plan) {
+func (s Style) guarantees(b *bytes.Buffer, p *planner.Plan) {
 	shown := make([]*planner.Guarantee, 0, len(p.Guarantees))
 	width := 0
 	for i := range p.Guarantees {
@@ -28,7 +29,7 @@ func (s Style) guarantees(b *strings.Builder, p *planner.Plan) {
 	b.WriteString("\n")
 }
 
-func (s Style) guarantee(b *strings.Builder, g *planner.Guarantee, width int) {
+func (s Style) guarantee(b *bytes.Buffer, g *planner.Guarantee, width int) {
 	state := s.Green("holds")
 	if !g.Holds {
 		state = s.Red("broken")

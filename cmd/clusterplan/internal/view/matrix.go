@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -10,7 +11,7 @@ import (
 // matrix shows what faults do: nodes, zones and the quorum device, then as many
 // pairs as there is room for. Where there is a cluster, only those are shown that
 // do something else than before.
-func (s Style) matrix(b *strings.Builder, p *planner.Plan) {
+func (s Style) matrix(b *bytes.Buffer, p *planner.Plan) {
 	m := p.FailureMatrix.After
 	if m == nil || len(m.Rows) == 0 {
 		return

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"maps"
@@ -17,11 +18,15 @@ import (
 // Plan writes a plan as people read it: what is not as it should be, what
 // changes, in which order, and what that means for the cluster.
 func (s Style) Plan(w io.Writer, p *planner.Plan) error {
-	b := new(strings.Builder)
+	b := new(bytes.Buffer)
 	var err error
 	write := func() {
-		if err == nil {
-			// Reasons and names come from others, too: nothing of theirs moves the cursor.
+		// Reasons and names come from others, too: nothing of theirs moves the cursor.
+		switch {
+		case err != nil:
+		case harmless(b.Bytes()):
+			_, err = w.Write(b.Bytes())
+		default:
 			_, err = io.WriteString(w, s.recorded(b.String()))
 		}
 		b.Reset()
@@ -106,12 +111,12 @@ func (s Style) rereads(p *planner.Plan) string {
 	return s.Green("No changes") + " of the state: it says what is there.\n"
 }
 
-func (s Style) section(b *strings.Builder, title string) {
+func (s Style) section(b *bytes.Buffer, title string) {
 	fmt.Fprintf(b, "%s\n", s.Bold(title))
 }
 
 // seen tells how far the world could be seen, and what in it is not of the plan's making.
-func (s Style) seen(b *strings.Builder, p *planner.Plan) {
+func (s Style) seen(b *bytes.Buffer, p *planner.Plan) {
 	if p.AsOf != nil {
 		fmt.Fprintf(b, "%s %s.\n\n", s.Yellow("Incomplete:"), p.AsOf.Text)
 	}
@@ -169,7 +174,7 @@ func cause(u *planner.Unreachable) string {
 }
 
 // part says of what part of the definition the plan is; list may be empty.
-func (s Style) part(b *strings.Builder, what string, list []addr.Address, more string) {
+func (s Style) part(b *bytes.Buffer, what string, list []addr.Address, more string) {
 	if len(list) == 0 {
 		return
 	}
@@ -208,12 +213,11 @@ const piece = 64 << 10
 
 // changes shows every object's change, and has write, if any, take what is there of
 // the text from time to time.
-func (s Style) changes(b *strings.Builder, p *planner.Plan, write func()) {
+func (s Style) changes(b *bytes.Buffer, p *planner.Plan, write func()) {
 	d := newDefaults(p)
 	for i := range p.Changes {
 		if write != nil && b.Len() > piece {
 			write()
-			b.Grow(piece + piece/8)
 		}
 		c := &p.Changes[i]
 		if c.Action() == "no-op" {
@@ -252,7 +256,7 @@ func (s Style) changes(b *strings.Builder, p *planner.Plan, write func()) {
 
 // hasMoved shows an object of which nothing changes but its address. A
 // resource that only goes with its group is not told of.
-func (s Style) hasMoved(b *strings.Builder, c *planner.Change) {
+func (s Style) hasMoved(b *bytes.Buffer, c *planner.Change) {
 	if c.PreviousAddress == nil {
 		return
 	}
@@ -290,7 +294,7 @@ func (s Style) because(line string, why []string) string {
 }
 
 // imports shows an object that comes into the state as it is.
-func (s Style) imports(b *strings.Builder, c *planner.Change) {
+func (s Style) imports(b *bytes.Buffer, c *planner.Change) {
 	if c.Importing == nil {
 		return
 	}
@@ -306,7 +310,7 @@ func (s Style) imports(b *strings.Builder, c *planner.Change) {
 }
 
 // suggestedMoves shows the blocks that would rename what is deleted and created.
-func (s Style) suggestedMoves(b *strings.Builder, p *planner.Plan) {
+func (s Style) suggestedMoves(b *bytes.Buffer, p *planner.Plan) {
 	if len(p.SuggestedMoves) == 0 {
 		return
 	}
@@ -318,7 +322,7 @@ func (s Style) suggestedMoves(b *strings.Builder, p *planner.Plan) {
 	b.WriteString("\n")
 }
 
-func (s Style) outputChanges(b *strings.Builder, p *planner.Plan) {
+func (s Style) outputChanges(b *bytes.Buffer, p *planner.Plan) {
 	if len(p.OutputChanges) == 0 {
 		return
 	}
@@ -349,7 +353,7 @@ func (s Style) outputChanges(b *strings.Builder, p *planner.Plan) {
 
 // steps shows the order in which nodes are touched. Neighbouring phases of one
 // node that leave the votes as they are stand on one line.
-func (s Style) steps(b *strings.Builder, p *planner.Plan) {
+func (s Style) steps(b *bytes.Buffer, p *planner.Plan) {
 	if len(p.Steps) == 0 {
 		return
 	}
@@ -390,7 +394,7 @@ func (s Style) steps(b *strings.Builder, p *planner.Plan) {
 	b.WriteString("\n")
 }
 
-func (s Style) availability(b *strings.Builder, p *planner.Plan) {
+func (s Style) availability(b *bytes.Buffer, p *planner.Plan) {
 	if len(p.Availability) == 0 {
 		return
 	}
@@ -442,7 +446,7 @@ func notHeld(left []spec.NotHeld) string {
 	return strings.Join(names, ", ") + " may outlive its lease"
 }
 
-func (s Style) failover(b *strings.Builder, p *planner.Plan) {
+func (s Style) failover(b *bytes.Buffer, p *planner.Plan) {
 	if len(p.FailoverTimes) == 0 {
 		return
 	}

@@ -82,6 +82,16 @@ func (s Style) recorded(text string) string {
 	}
 }
 
+// harmless tells whether text is plain ASCII with nothing in it for recorded to change.
+func harmless(text []byte) bool {
+	for _, c := range text {
+		if c >= 0x7f || c < 0x20 && c != '\n' && c != '\t' {
+			return false
+		}
+	}
+	return true
+}
+
 // plain replaces control characters and those that turn the direction of text.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -105,7 +106,7 @@ func (s Style) Log(w io.Writer, list []statefile.Applied) error {
 
 // Compare writes two versions of a definition side by side.
 func (s Style) Compare(w io.Writer, c *planner.Comparison) error {
-	b := new(strings.Builder)
+	b := new(bytes.Buffer)
 	fmt.Fprintf(b, "%s %s (%.12s)\n%s %s (%.12s)\n\n", s.Red("-"), c.From.Revision, c.From.Git, s.Green("+"), c.To.Revision, c.To.Git)
 	s.changes(b, &planner.Plan{Changes: c.Changes}, nil)
 	s.compareFaults(b, c)
@@ -127,7 +128,7 @@ func (s Style) Compare(w io.Writer, c *planner.Comparison) error {
 }
 
 // compareFaults shows the faults that do something else to either version.
-func (s Style) compareFaults(b *strings.Builder, c *planner.Comparison) {
+func (s Style) compareFaults(b *bytes.Buffer, c *planner.Comparison) {
 	const most = 32
 	rows := func(m *planner.Matrix) (names []string, by map[string]*planner.MatrixRow) {
 		by = map[string]*planner.MatrixRow{}
@@ -190,7 +191,7 @@ func (s Style) compareFaults(b *strings.Builder, c *planner.Comparison) {
 }
 
 // compareTimes shows the longest failovers that are not the same.
-func (s Style) compareTimes(b *strings.Builder, c *planner.Comparison) {
+func (s Style) compareTimes(b *bytes.Buffer, c *planner.Comparison) {
 	times := func(list []planner.FailoverTime) map[string]string {
 		out := map[string]string{}
 		for _, t := range list {
@@ -201,7 +202,7 @@ func (s Style) compareTimes(b *strings.Builder, c *planner.Comparison) {
 	s.compared(b, "Longest failover when a group's owner dies", c, times(c.From.FailoverTimes), times(c.To.FailoverTimes))
 }
 
-func (s Style) compareGuarantees(b *strings.Builder, c *planner.Comparison) {
+func (s Style) compareGuarantees(b *bytes.Buffer, c *planner.Comparison) {
 	states := func(list []planner.Guarantee) map[string]string {
 		out := map[string]string{}
 		for _, g := range list {
@@ -214,7 +215,7 @@ func (s Style) compareGuarantees(b *strings.Builder, c *planner.Comparison) {
 	s.compared(b, "Guarantees", c, states(c.From.Guarantees), states(c.To.Guarantees))
 }
 
-func (s Style) compared(b *strings.Builder, title string, c *planner.Comparison, before, after map[string]string) {
+func (s Style) compared(b *bytes.Buffer, title string, c *planner.Comparison, before, after map[string]string) {
 	var names []string
 	for name := range before {
 		names = append(names, name)

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -14,7 +15,7 @@ const mostStarts = 20
 
 // Scenarios writes what became of scenarios, step by step.
 func (s Style) Scenarios(w io.Writer, r *scenario.Results) error {
-	b := new(strings.Builder)
+	b := new(bytes.Buffer)
 	for i := range r.Scenarios {
 		s.scenario(b, &r.Scenarios[i])
 		b.WriteString("\n")
@@ -30,7 +31,7 @@ func (s Style) Scenarios(w io.Writer, r *scenario.Results) error {
 	return err
 }
 
-func (s Style) scenario(b *strings.Builder, r *scenario.Result) {
+func (s Style) scenario(b *bytes.Buffer, r *scenario.Result) {
 	fmt.Fprintf(b, "%s  %s\n", s.Bold(fmt.Sprintf("Scenario %q", r.Name)), s.Dim(fmt.Sprintf("# %s:%d", r.File, r.Line)))
 	if r.Description != "" {
 		fmt.Fprintf(b, "  %s\n", s.Dim(r.Description))
@@ -64,7 +65,7 @@ func (s Style) scenario(b *strings.Builder, r *scenario.Result) {
 	fmt.Fprintf(b, "  %s  %s\n", verdict, s.Dim("# "+virtual(r.VirtualMS)+" of virtual time"))
 }
 
-func (s Style) scenarioStep(b *strings.Builder, t *scenario.StepResult) {
+func (s Style) scenarioStep(b *bytes.Buffer, t *scenario.StepResult) {
 	what := s.Bold(t.Name)
 	if t.Name != t.Action {
 		what += ": " + t.Action

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -12,7 +13,7 @@ import (
 
 // Simulation writes what would happen.
 func (s Style) Simulation(w io.Writer, sim *planner.Simulation) error {
-	b := new(strings.Builder)
+	b := new(bytes.Buffer)
 	from := "from the definition alone, with groups where they start first"
 	if sim.Live {
 		from = fmt.Sprintf("from where the cluster is now, revision %d", sim.Revision)

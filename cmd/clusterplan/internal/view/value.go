@@ -10,6 +10,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -54,6 +55,16 @@ func ctyText(v cty.Value) string {
 		}
 		return "{ " + strings.Join(parts, ", ") + " }"
 	case v.CanIterateElements():
+		if texts, ok := schema.Elements(v); ok {
+			out := []byte{'['}
+			for i, text := range texts {
+				if i > 0 {
+					out = append(out, ", "...)
+				}
+				out = strconv.AppendQuote(out, text.(string))
+			}
+			return string(append(out, ']'))
+		}
 		var parts []string
 		for it := v.ElementIterator(); it.Next(); {
 			_, e := it.Element()
@@ -136,4 +147,14 @@ func Scalar(v any) bool {
 // Names lists a map's keys.
 func Names[V any](m map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
+}
+
+// Quoted is a file's name for a shell.
+func Quoted(name string) string {
+	if strings.ContainsFunc(name, func(c rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./", c)
+	}) {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
 }
