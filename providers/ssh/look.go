@@ -119,6 +119,11 @@ echo TAR
 	return b.String()
 }
 
+// looks is how many times a host is looked at that changes meanwhile.
+const looks = 3
+
+var errUnread = errors.New("is there and could not be read")
+
 // look is what is there, read once.
 func (h *host) look(ctx context.Context) (*look, error) {
 	h.looking.Lock()
@@ -126,13 +131,24 @@ func (h *host) look(ctx context.Context) (*look, error) {
 	if h.seen != nil {
 		return h.seen, ctx.Err()
 	}
-	out, err := h.run(ctx, h.lookScript())
-	if err != nil {
-		return nil, err
-	}
-	l, f, err := parseLook(out)
-	if err != nil {
-		return nil, fmt.Errorf("%s: what the host told can't be read: %w", h.conn, err)
+	var (
+		l *look
+		f facts
+	)
+	for try := 1; ; try++ {
+		out, err := h.run(ctx, h.lookScript())
+		if err == nil {
+			if l, f, err = parseLook(out); err == nil {
+				break
+			}
+			err = fmt.Errorf("%s: what the host told can't be read: %w", h.conn, err)
+		}
+		// A script whose connection was lost may still be at work there: what is listed
+		// and then gone is soon gone from the list too.
+		var failed *scriptError
+		if try == looks || !errors.Is(err, errUnread) && !errors.As(err, &failed) {
+			return nil, err
+		}
 	}
 	h.mu.Lock()
 	h.facts = &f
@@ -255,7 +271,7 @@ func parseLook(out []byte) (*look, facts, error) {
 	for _, name := range there { // one that can't be read is not one that is gone
 		_, ok := l.files[path.Clean(name)]
 		if passing := strings.HasSuffix(name, "/"+providers.AgentPIDFile) || strings.HasSuffix(name, "/"+supervisorPID); !ok && !passing {
-			return nil, f, fmt.Errorf("%s is there and could not be read", name)
+			return nil, f, fmt.Errorf("%s %w", name, errUnread)
 		}
 	}
 	return l, f, nil

@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
@@ -84,6 +88,29 @@ func TestLookAtWhatCanNotBeSeen(t *testing.T) {
 	for _, gone := range []string{filepath.Join(home, "none"), filepath.Join(home, "none", "lib")} {
 		if l, said := look(gone); l == nil || len(l.nodes) > 0 {
 			t.Errorf("a host that has nothing yet: %+v, %q", l, said)
+		}
+	}
+}
+
+// A script of an apply that lost its connection may still be at work when the next
+// one looks: a file that goes between the list and its reading is one that is gone.
+func TestLookWhileItChanges(t *testing.T) {
+	w := newWorld(t, ownPath)
+	n := &node{world: w, p: w.provider(nil), name: "n1", id: pki.NewID(),
+		config: nodeValue("n1", map[string]cty.Value{"address": cty.StringVal(fmt.Sprintf("127.0.0.1:%d", port(t)))})}
+	n.phases(providers.PhaseInstall)
+	tar, err := exec.LookPath("tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(providers.NodesDir, "n1")
+	for _, path := range []string{filepath.Join(own, providers.NodeCertFile), own} { // below where a look reads
+		did := filepath.Join(t.TempDir(), "did")
+		w.fake("tar", fmt.Sprintf("[ -e %[1]s ] || { : >%[1]s; rm -rf %[2]s; }\nexec %[3]s \"$@\"", did, path, tar))
+		n.p = w.provider(nil)
+		n.read()
+		if _, err := os.Stat(did); err != nil {
+			t.Errorf("%s went by no look: %v", path, err)
 		}
 	}
 }
