@@ -19,7 +19,7 @@ func judged(def spec.Definition, survives map[string]int64, max time.Duration) G
 	def.Guarantees = []spec.Guarantee{{Addr: addr.Address{Type: addr.TypeGuarantee, Name: "g"}, Name: "g",
 		Groups: []string{def.Groups[0].Name}, Survives: survives, MaxDowntime: spec.Duration(max)}}
 	b := (&scene{def: def}).board()
-	return b.guarantees(def.Guarantees, b.matrix(), failoverTimes(def))[0]
+	return b.guarantees(def.Guarantees, b.matrix(false), failoverTimes(def))[0]
 }
 
 func TestGuarantees(t *testing.T) {

@@ -30,6 +30,9 @@ type Input struct {
 	AllowQuorumLoss bool
 	// AllowBrokenGuarantee makes warnings of guarantees that would not hold.
 	AllowBrokenGuarantee bool
+	// Pairs has the failure matrix hold pairs of nodes also where there are more
+	// than 64.
+	Pairs bool
 }
 
 // World is what planner/refresh saw. The zero value is a world that was not

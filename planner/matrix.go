@@ -11,7 +11,8 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/quorum"
 )
 
-// pairLimit is the number of nodes above which the matrix leaves pairs out.
+// pairLimit is the number of nodes above which the matrix leaves pairs out unless
+// it is asked for them (Input.Pairs).
 const pairLimit = 64
 
 // Frozen is the reason of a group that goes on where it is without a quorum,
@@ -46,7 +47,7 @@ func (s *scene) placementInput() placement.Input {
 }
 
 // MatrixOf is the failure matrix of a definition that nothing runs of yet.
-func MatrixOf(def spec.Definition) *Matrix { return (&scene{def: def}).board().matrix() }
+func MatrixOf(def spec.Definition) *Matrix { return (&scene{def: def}).board().matrix(false) }
 
 // board is a scene that has come to rest, ready to be asked what faults do to it.
 type board struct {
@@ -145,10 +146,11 @@ func (b *board) row(fault quorum.Fault) MatrixRow {
 	return row
 }
 
-// matrix works out every fault.
-func (b *board) matrix() *Matrix {
+// matrix works out every fault; pairs of more than pairLimit nodes only where they
+// are asked for.
+func (b *board) matrix(pairs bool) *Matrix {
 	def := &b.scene.def
-	m := &Matrix{Rows: []MatrixRow{}, Pairs: len(def.Nodes) <= pairLimit, alone: map[string]addr.Address{}}
+	m := &Matrix{Rows: []MatrixRow{}, Pairs: pairs || len(def.Nodes) <= pairLimit, alone: map[string]addr.Address{}}
 	for _, fault := range quorum.Faults(def.Cluster.Quorum.Model, def.Nodes, m.Pairs) {
 		m.Rows = append(m.Rows, b.row(fault))
 	}

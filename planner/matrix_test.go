@@ -86,6 +86,24 @@ func TestMatrixRows(t *testing.T) {
 	}
 }
 
+// Pairs of more than 64 nodes are left out, and there where they are asked for.
+func TestPairsOfManyNodes(t *testing.T) {
+	var names []string
+	for i := range 65 {
+		names = append(names, fmt.Sprintf("n%02d", i))
+	}
+	for _, c := range []struct {
+		nodes int
+		asked bool
+		pairs int
+	}{{64, false, 64 * 63 / 2}, {65, false, 0}, {65, true, 65 * 64 / 2}} {
+		m := (&scene{def: cluster(spec.Group{Name: "web"}, names[:c.nodes]...)}).board().matrix(c.asked)
+		if len(m.Rows) != c.nodes+c.pairs || m.Pairs != (c.pairs > 0) {
+			t.Errorf("%d nodes, asked for: %v: %d rows, with pairs: %v", c.nodes, c.asked, len(m.Rows), m.Pairs)
+		}
+	}
+}
+
 // What got worse is named by the zone, also where the zone had one node before
 // and with it no row of its own.
 func TestRegressionsOfZones(t *testing.T) {

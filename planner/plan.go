@@ -314,7 +314,7 @@ type FailureMatrix struct {
 // Matrix is one side of it.
 type Matrix struct {
 	Rows  []MatrixRow `json:"rows"`
-	Pairs bool        `json:"pairs"` // false: left out, above 64 nodes
+	Pairs bool        `json:"pairs"` // false: left out, above 64 nodes, for nobody asked for them
 
 	alone map[string]addr.Address // zones of one node, whose row is that node's
 }

@@ -173,7 +173,7 @@ func TestSimulateIsTheMatrix(t *testing.T) {
 			def.Nodes[i].Capacity = map[string]int64{"cpu": rapid.Int64Range(0, 4).Draw(t, "capacity")}
 		}
 		s := &scene{def: def}
-		m := s.board().matrix()
+		m := s.board().matrix(false)
 		for i := range m.Rows {
 			row := &m.Rows[i]
 			var fail []string

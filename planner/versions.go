@@ -112,6 +112,6 @@ func (b *builder) objectsOf(def *lang.Definition) map[addr.Address]*lang.Object 
 
 func comparedAt(def *spec.Definition) (ComparedAt, *Matrix) {
 	board := (&scene{def: *def}).board()
-	m, times := board.matrix(), failoverTimes(*def)
+	m, times := board.matrix(false), failoverTimes(*def)
 	return ComparedAt{Cluster: def.Cluster.Name, FailoverTimes: orEmpty(times), Guarantees: orEmpty(board.guarantees(def.Guarantees, m, times))}, m
 }

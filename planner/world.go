@@ -108,14 +108,14 @@ func (b *builder) world() {
 	b.leftBehind()
 	p.FailoverTimes = failoverTimes(b.after)
 	after := b.sceneOf(b.after, true).board()
-	p.FailureMatrix.After = after.matrix()
+	p.FailureMatrix.After = after.matrix(b.in.Pairs)
 	b.guarantees(after)
 	switch {
 	case b.fresh:
 	case !p.Summary.Any():
 		p.FailureMatrix.Before = p.FailureMatrix.After
 	default:
-		p.FailureMatrix.Before = b.sceneOf(b.before, false).board().matrix()
+		p.FailureMatrix.Before = b.sceneOf(b.before, false).board().matrix(b.in.Pairs)
 	}
 	p.FailureMatrix.Regressions = regressions(p.FailureMatrix.Before, p.FailureMatrix.After)
 }

@@ -61,6 +61,7 @@ type Options struct {
 	Excludes        []string `json:"excludes,omitempty"`
 	NoRefresh       bool     `json:"no_refresh,omitempty"`
 	AllowQuorumLoss bool     `json:"allow_quorum_loss,omitempty"`
+	Pairs           bool     `json:"pairs,omitempty"`
 	Ref             string   `json:"ref,omitempty"`      // the revision that was planned; "": the directory's files
 	Rollback        string   `json:"rollback,omitempty"` // the run of the state's history that it goes back to
 }

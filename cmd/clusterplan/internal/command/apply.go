@@ -28,6 +28,7 @@ type planFlags struct {
 	exclude     []string
 	quorumLoss  bool
 	broken      bool // guarantees may be
+	pairs       bool
 	parallelism int
 	lock        bool
 	lockTimeout time.Duration
@@ -45,14 +46,19 @@ func (f *planFlags) register(c *cobra.Command, destroy bool) {
 		c.Flags().StringArrayVar(&f.exclude, "exclude", nil, "all but the object at `ADDRESS` and what can't be without it; may be given often")
 		c.Flags().BoolVar(&f.refreshOnly, "refresh-only", false, "change nothing but the state: it takes over what is there")
 		c.Flags().BoolVar(&f.quorumLoss, "allow-quorum-loss", false, "allow steps that leave the cluster without quorum")
+		f.pairsFlag(c)
 	}
 	c.Flags().IntVar(&f.parallelism, "parallelism", 10, "how much is worked on at once")
 	c.Flags().BoolVar(&f.lock, "lock", true, "lock the state; plan --lock=false reads without")
 	c.Flags().DurationVar(&f.lockTimeout, "lock-timeout", 0, "wait so long for a locked state, `5m` for example")
 }
 
+func (f *planFlags) pairsFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&f.pairs, "pairs", false, "work out the loss of each pair of nodes also where there are more than 64 nodes")
+}
+
 func (f *planFlags) options(mode string) (run.PlanOptions, error) {
-	o := run.PlanOptions{Mode: mode, NoRefresh: !f.refresh, AllowQuorumLoss: f.quorumLoss, AllowBrokenGuarantee: f.broken, Parallelism: f.parallelism,
+	o := run.PlanOptions{Mode: mode, NoRefresh: !f.refresh, AllowQuorumLoss: f.quorumLoss, AllowBrokenGuarantee: f.broken, Pairs: f.pairs, Parallelism: f.parallelism,
 		NoLock: !f.lock, LockTimeout: f.lockTimeout}
 	if f.parallelism < 1 {
 		return o, fmt.Errorf("--parallelism is at least 1, not %d", f.parallelism)

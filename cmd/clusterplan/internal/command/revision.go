@@ -153,6 +153,7 @@ apply goes forward again, unless git revert comes before it.`,
 	f.register(c, true)
 	c.Flags().StringVar(&dir, "dir", ".", "the definition's `DIR`")
 	c.Flags().BoolVar(&f.quorumLoss, "allow-quorum-loss", false, "allow steps that leave the cluster without quorum")
+	f.pairsFlag(c)
 	c.Flags().BoolVar(&f.broken, "allow-broken-guarantee", false, "go back although a guarantee does not hold after it; the state records which")
 	c.Flags().BoolVar(&allowDelete, "allow-delete", false, "delete groups that came since")
 	c.Flags().StringVar(&out, "out", "", "save the plan to `FILE` and do nothing; apply FILE does it")

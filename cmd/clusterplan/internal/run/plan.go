@@ -35,6 +35,7 @@ type PlanOptions struct {
 	AllowBrokenGuarantee bool
 	// AllowDelete lets a rollback delete groups.
 	AllowDelete bool
+	Pairs       bool // in the failure matrix, of more than 64 nodes too
 	Parallelism int
 	NoLock      bool
 	LockTimeout time.Duration
@@ -155,7 +156,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		Imports:    imports,
 		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Renames: renames, Providers: s.registry,
 		Mode: o.Mode, Replace: o.Replace, Targets: o.Targets, Excludes: o.Excludes, AllowQuorumLoss: o.AllowQuorumLoss,
-		AllowBrokenGuarantee: o.AllowBrokenGuarantee,
+		AllowBrokenGuarantee: o.AllowBrokenGuarantee, Pairs: o.Pairs,
 	}
 	var unclear hcl.Diagnostics
 	in.Version, unclear = s.version()

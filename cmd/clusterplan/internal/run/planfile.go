@@ -35,19 +35,36 @@ func stale(f *planfile.File, why string) error {
 	return &view.Hint{Err: &staleError{why}, Hint: "Nothing was changed. Plan again: clusterplan " + again(&f.Options) + " --out FILE, and apply that."}
 }
 
-// again is the command that makes a plan of the same kind.
+// again is the command that makes a plan of the same kind, of the same part and with
+// the same leave.
 func again(o *planfile.Options) string {
+	words := []string{"plan"}
 	switch {
 	case o.Rollback != "":
-		return fmt.Sprintf("rollback %.12s", o.Ref)
+		words = []string{"rollback", fmt.Sprintf("%.12s", o.Ref)}
 	case o.Ref != "":
-		return "plan --ref " + o.Ref
-	case o.Mode == planner.ModeDestroy:
-		return "plan --destroy"
-	case o.Mode == planner.ModeRefreshOnly:
-		return "plan --refresh-only"
+		words = append(words, "--ref", view.Quoted(o.Ref))
 	}
-	return "plan"
+	for _, f := range []struct {
+		flag  string
+		given bool
+	}{
+		{"--destroy", o.Mode == planner.ModeDestroy}, {"--refresh-only", o.Mode == planner.ModeRefreshOnly}, {"--refresh=false", o.NoRefresh},
+		{"--allow-quorum-loss", o.AllowQuorumLoss}, {"--pairs", o.Pairs},
+	} {
+		if f.given {
+			words = append(words, f.flag)
+		}
+	}
+	for _, f := range []struct {
+		flag      string
+		addresses []string
+	}{{"--target", o.Targets}, {"--exclude", o.Excludes}, {"--replace", o.Replace}} {
+		for _, a := range f.addresses {
+			words = append(words, f.flag, view.Quoted(a))
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // CanSave tells whether a plan can be saved at path: not over something that
@@ -97,7 +114,7 @@ func (s *Session) Save(path string, p *Planned, o PlanOptions, text string) erro
 	f := &planfile.File{
 		Program: s.opts.Version, Dir: s.Dir, Abs: s.abs, Text: text, Sources: s.reads.Sources(),
 		Options: planfile.Options{Mode: p.Plan.Mode, NoRefresh: o.NoRefresh, AllowQuorumLoss: o.AllowQuorumLoss, Replace: texts(o.Replace),
-			Targets: texts(o.Targets), Excludes: texts(o.Excludes), Rollback: s.opts.Back, Ref: s.opts.Ref},
+			Targets: texts(o.Targets), Excludes: texts(o.Excludes), Pairs: o.Pairs, Rollback: s.opts.Back, Ref: s.opts.Ref},
 		RestsOn: planfile.RestsOn{Lineage: s.Snap.State.Lineage, Serial: s.Snap.State.Serial, Journal: s.Snap.Unfinished, ConfigRevision: p.Plan.ConfigRevision},
 	}
 	for _, v := range s.Config.Variables() {
@@ -234,7 +251,7 @@ func OpenPlan(f *planfile.File, o Options) (*Session, error) {
 
 // FromFile are the options that a plan file was made with.
 func FromFile(f *planfile.File) (PlanOptions, error) {
-	o := PlanOptions{Mode: f.Options.Mode, NoRefresh: f.Options.NoRefresh, AllowQuorumLoss: f.Options.AllowQuorumLoss,
+	o := PlanOptions{Mode: f.Options.Mode, NoRefresh: f.Options.NoRefresh, AllowQuorumLoss: f.Options.AllowQuorumLoss, Pairs: f.Options.Pairs,
 		AllowDelete: true} // what is deleted was seen when the plan was made
 	var err error
 	for _, list := range []struct {

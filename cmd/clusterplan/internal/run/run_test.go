@@ -297,6 +297,8 @@ func TestStaleHint(t *testing.T) {
 		"clusterplan plan --refresh-only --out":   {Mode: planner.ModeRefreshOnly},
 		"clusterplan plan --ref v2 --out":         {Mode: planner.ModeNormal, Ref: "v2"},
 		"clusterplan rollback 0123456789ab --out": {Mode: planner.ModeNormal, Ref: "0123456789abcdef", Rollback: "r1"},
+		"clusterplan plan --refresh=false --pairs --target group.web --target 'node.n[\"a\"]' --out": {Mode: planner.ModeNormal, NoRefresh: true, Pairs: true, Targets: []string{"group.web", `node.n["a"]`}},
+		"clusterplan plan --allow-quorum-loss --exclude node.n1 --replace node.n2 --out":             {Mode: planner.ModeNormal, AllowQuorumLoss: true, Excludes: []string{"node.n1"}, Replace: []string{"node.n2"}},
 	} {
 		var hint *view.Hint
 		err := stale(&planfile.File{Options: o}, "the state has serial 2 now")

@@ -48,6 +48,9 @@ func (s Style) matrix(b *bytes.Buffer, p *planner.Plan) {
 	if same := len(m.Rows) - len(changed); same > 0 {
 		fmt.Fprintf(b, "  %s\n", s.Dim("# ("+count(same, "unchanged fault")+" hidden)"))
 	}
+	if !m.Pairs {
+		fmt.Fprintf(b, "  %s\n", s.Dim("# (pairs of nodes left out; --pairs works them out)"))
+	}
 	for i, r := range p.FailureMatrix.Regressions {
 		if i == most {
 			fmt.Fprintf(b, "  %s and %d more, in --json\n", s.Red("worse:"), len(p.FailureMatrix.Regressions)-most)

@@ -95,12 +95,12 @@ func full() *planner.Plan {
 		Availability:  []planner.Availability{{Group: web, From: ptr(node("n1")), To: ptr(node("n2")), Interruptions: 1, MaxMS: 900, Why: "node.n1 restarts"}, {Group: web, From: ptr(node("n2")), Interruptions: 2, MaxMS: -1, Why: "nobody else"}},
 		FailoverTimes: []planner.FailoverTime{{Group: web, WorstMS: 1240, Exclusive: true, Terms: planner.FailoverTerms{Lease: 600, StopWithin: 100, Kill: 50, Drift: 16, Commit: 60, Start: 45}}},
 		FailureMatrix: planner.FailureMatrix{
-			Before: &planner.Matrix{Rows: []planner.MatrixRow{
+			Before: &planner.Matrix{Pairs: true, Rows: []planner.MatrixRow{
 				{Fail: []addr.Address{node("n1")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n3")), State: "online"}}},
 				{Fail: []addr.Address{node("n2")}, Quorum: true},
 				{Fail: []addr.Address{node("n1"), node("n2")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n3")), State: "online"}}},
 			}},
-			After: &planner.Matrix{Rows: []planner.MatrixRow{
+			After: &planner.Matrix{Pairs: true, Rows: []planner.MatrixRow{
 				{Fail: []addr.Address{node("n1")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n2")), State: "online"}}},
 				{Fail: []addr.Address{node("n2")}, Quorum: true},
 				{Fail: []addr.Address{node("n1"), node("n2")}, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), State: "offline", Reason: "no_quorum"}}},
