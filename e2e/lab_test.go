@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/internal/jsonschematest"
 	"github.com/clusterplan/clusterplan/internal/netlab"
 	"github.com/clusterplan/clusterplan/internal/pki"
@@ -383,7 +384,7 @@ func (l *lab) processes() []process {
 		l.t.Fatal(err)
 	}
 	mark := []byte(filepath.Join(l.dir, ".clusterplan") + "/")
-	tokens := l.tokens()
+	tokens := bytes.Join(l.records(), nil)
 	var out []process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -404,13 +405,24 @@ func (l *lab) processes() []process {
 	return out
 }
 
-// tokens are what monitors' records say of all that they started.
-func (l *lab) tokens() []byte {
-	var all []byte
-	records, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*", "run", "*.json"))
-	for _, r := range records {
-		data, _ := os.ReadFile(r)
-		all = append(all, data...)
+// records are what nodes' monitors have noted of all that they started.
+func (l *lab) records() (all [][]byte) {
+	files, _ := filepath.Glob(filepath.Join(l.dir, ".clusterplan", "nodes", "*", "run", "*.json"))
+	for _, file := range files {
+		data, _ := os.ReadFile(file)
+		all = append(all, data)
+	}
+	return all
+}
+
+// cgroups are the monitors' ones.
+func (l *lab) cgroups() (all []string) {
+	for _, record := range l.records() {
+		dirs, err := cgroup.Recorded(record)
+		if err != nil {
+			l.t.Error(err)
+		}
+		all = append(all, dirs...)
 	}
 	return all
 }
@@ -442,8 +454,8 @@ func (l *lab) kill(node string) {
 	})
 }
 
-// destroyed destroys, and wants nothing to be left: no process, no listener,
-// no file that was not there before.
+// destroyed destroys, and wants nothing to be left: no process, no cgroup,
+// no listener, no file that was not there before.
 func (l *lab) destroyed() {
 	l.t.Helper()
 	var endpoints []string
@@ -455,7 +467,13 @@ func (l *lab) destroyed() {
 			endpoints = append(endpoints, attrs.Endpoint)
 		}
 	}
+	cgroups := l.cgroups()
 	l.must(0, "destroy", "--auto-approve")
+	for _, dir := range cgroups {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			l.t.Errorf("destroy leaves the cgroup %s: %v", dir, err)
+		}
+	}
 	if left := l.processes(); len(left) > 0 {
 		l.t.Errorf("destroy leaves processes: %v", left)
 	}

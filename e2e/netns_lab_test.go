@@ -138,6 +138,7 @@ func TestNetnsLabCommands(t *testing.T) {
 	l.must(0, "lab", "wake", "n3")
 	l.apply()
 	l.settled()
+	l.must(0, "lab", "kill", "n3") // what its monitor and its guardians would have taken away, destroy does
 	l.destroyed()
 }
 

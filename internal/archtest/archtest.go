@@ -62,6 +62,7 @@ internal/revision, internal/gitremote, internal/atomicfile, hcl, sys < internal/
 crypto, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
 internal/sshconn, go-libvirt < internal/libvirtconn # a hypervisor's libvirtd, by any URI; knows nothing of clusters and providers
 NONE < internal/libvirtlab            # a libvirtd of its own for a test, with a guest that boots in seconds
+sys < internal/cgroup < internal/cgroup/cgrouptest   # ends what runs in control groups
 sys < internal/rawio                  # system calls beside Go's scheduler
 lang/spec, sys, internal/rawio < internal/boottime    # the boot clock gives the model's instants
 
@@ -80,7 +81,7 @@ lang/spec < runtime/api/client                            # and the wire types, 
 NONE < runtime/eventlog                                   # pure: events in, a story out
 NONE < client                                             # for programs that run in a group: the standard library's only
 lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
-providers, internal/atomicfile, internal/netlab, sys < providers/local     # places know no other place, and never the planner
+providers, internal/atomicfile, internal/cgroup, internal/netlab, sys < providers/local     # places know no other place, and never the planner
 providers, runtime/api/client, sync < providers/confdb    # through the agents' API only
 providers, internal/libvirtconn, go-libvirt, iso9660 < providers/libvirt   # machines, networks, volumes; seeds for cloud-init
 providers, internal/sshconn < providers/ssh               # hosts over SSH; the connection is a room of its own
@@ -99,9 +100,9 @@ lang/spec, sys, internal/atomicfile < runtime/resource    # one file a resource 
 netlink, packet, xnet, sys < runtime/address               # addresses in the kernel, and the frames that tell of them
 netlink, netns, sys < runtime/address/addresstest         # a network of namespaces for tests
 runtime/api/client, sys < runtime/checkpoint                # files, and the agent as their store
-runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
+runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, internal/cgroup, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
-lang/spec, sys, internal/libvirtconn, go-libvirt < runtime/fence   # runs fence agents, turns machines off; knows no cluster
+lang/spec, sys, internal/cgroup, internal/libvirtconn, go-libvirt < runtime/fence   # runs fence agents, turns machines off; knows no cluster
 runtime/core < runtime/member                             # pure: core, driver and frames as one
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, porcupine < runtime/sim # many members in one process, nothing of the shell, and a judge of what clients saw
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, runtime/confdb/device, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime

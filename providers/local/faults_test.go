@@ -16,6 +16,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup/cgrouptest"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 )
@@ -191,6 +192,26 @@ func TestStopLeavesNothing(t *testing.T) {
 	n.phases(providers.PhaseStop, providers.PhaseRemove)
 	if entries, _ := os.ReadDir(filepath.Join(w.dir, "nodes")); len(entries) > 0 {
 		t.Errorf("left: %v", entries)
+	}
+}
+
+// What hides from the search, where monitor and guardian were killed at one blow,
+// is ended in its program's cgroup, and the cgroup goes.
+func TestStopEmptiesCgroups(t *testing.T) {
+	dir, alive := cgrouptest.Hidden(t)
+	h := &host{root: t.TempDir()}
+	run := filepath.Join(h.root, "nodes", "n1", "run")
+	if err := os.MkdirAll(run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(run, "record.json"), fmt.Appendf(nil, `{"tokens": [], "cgroups": [%q]}`, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Stop(t.Context(), "nodes/n1", time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) || alive() {
+		t.Errorf("%s: %v; its process lives %v", dir, err, alive())
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
@@ -184,6 +185,36 @@ func (h *host) Stop(ctx context.Context, dir string, grace time.Duration) error 
 			pids = append(pids, strconv.Itoa(p.pid))
 		}
 		return fmt.Errorf("processes %s of %s can't be killed; they wait in the kernel, perhaps for a disk", strings.Join(pids, ", "), abs)
+	}
+	return emptyCgroups(ctx, abs)
+}
+
+// emptyCgroups ends what hides from the search by environment in its program's
+// cgroup, and takes the cgroups away. Where monitor and guardians ended in
+// order, there are none any more.
+func emptyCgroups(ctx context.Context, abs string) error {
+	var dirs []string
+	for _, name := range recordFiles {
+		data, err := os.ReadFile(filepath.Join(abs, filepath.FromSlash(name)))
+		if err != nil {
+			continue // no monitor was started there
+		}
+		named, _ := cgroup.Recorded(data) // of a damaged record nothing is known, as for the search
+		dirs = append(dirs, named...)
+	}
+	for _, dir := range dirs {
+		deadline := time.Now().Add(killWait)
+		for !cgroup.Kill(dir) {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("processes in %s (cgroup.procs has their ids), of %s, can't be killed; they wait in the kernel, perhaps for a disk", dir, abs)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(processPoll):
+			}
+		}
+		cgroup.Remove(dir)
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 )
 
 // How the processes of a local node are found, also those whose parents are
@@ -82,7 +84,11 @@ func (l *localNode) off(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(all) == 0 {
+		hidden, err := l.cgroups()
+		if err != nil {
+			return err
+		}
+		if len(all) == 0 && len(hidden) == 0 {
 			if clean++; clean == 2 {
 				return nil
 			}
@@ -92,19 +98,52 @@ func (l *localNode) off(ctx context.Context) error {
 		for _, p := range all {
 			p.kill()
 		}
+		for _, dir := range hidden {
+			cgroup.Kill(dir)
+		}
 		if !sleep(ctx, scanEvery) {
-			pids := make([]string, len(all))
+			pids := make([]string, len(all), len(all)+len(hidden))
 			for i, p := range all {
 				pids[i] = strconv.Itoa(p.pid)
 			}
-			return fmt.Errorf("processes %s of %s can't be killed; they wait in the kernel, perhaps for a disk", strings.Join(pids, ", "), l.dir)
+			return fmt.Errorf("processes %s of %s can't be killed; they wait in the kernel, perhaps for a disk", strings.Join(append(pids, hidden...), ", "), l.dir)
 		}
 	}
 }
 
 func (l *localNode) isOff(context.Context) (bool, error) {
 	all, err := l.processes()
-	return err == nil && len(all) == 0, err
+	if err != nil {
+		return false, err
+	}
+	hidden, err := l.cgroups()
+	return err == nil && len(all)+len(hidden) == 0, err
+}
+
+// cgroups are those of the node's programs in which processes live: also such as
+// hide from the search by environment, when their guardians were killed as well.
+func (l *localNode) cgroups() ([]string, error) {
+	var out []string
+	for _, name := range recordFiles {
+		file := filepath.Join(l.dir, filepath.FromSlash(name))
+		data, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read what the monitor has started: %w", err)
+		}
+		dirs, err := cgroup.Recorded(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		for _, dir := range dirs {
+			if cgroup.Populated(dir) {
+				out = append(out, dir)
+			}
+		}
+	}
+	return out, nil
 }
 
 // process is a process that runs; with its start time it is one for ever.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup/cgrouptest"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -100,6 +101,36 @@ func TestLocal(t *testing.T) {
 		if !alive() {
 			t.Errorf("%s was ended", what)
 		}
+	}
+}
+
+// What hides from the search, its guardian killed with the rest, is ended in its
+// program's cgroup; and while it can't be told what there is, nothing counts as off.
+func TestLocalCgroups(t *testing.T) {
+	root := t.TempDir()
+	own, n2 := nodeDir(t, root, "n1", "id1", "c"), nodeDir(t, root, "n2", "id2", "c")
+	dir, alive := cgrouptest.Hidden(t)
+	record := filepath.Join(n2, recordFiles[1])
+	if err := os.WriteFile(record, []byte(`{"cgroups": ["`+dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := New(Config{Dir: own, NodeID: "id1", ClusterID: "c", Again: 20 * time.Millisecond})
+	job := Job{Node: "id2", Name: "n2", Levels: [][]spec.Fence{{{ID: "f", Name: "here", Agent: spec.FenceLocal, Timeout: spec.Duration(20 * time.Second)}}}}
+	if res := r.Run(t.Context(), job); res.OK || !strings.Contains(res.Err, record) {
+		t.Errorf("%+v by a damaged record", res)
+	}
+	if err := os.WriteFile(record, fmt.Appendf(nil, `{"cgroups": [%q]}`, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node, err := r.local("id2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if off, err := node.isOff(t.Context()); off || err != nil {
+		t.Errorf("off %v, %v, and it lives", off, err)
+	}
+	if res := r.Run(t.Context(), job); !res.OK || alive() {
+		t.Errorf("%+v; it lives %v", res, alive())
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/address"
 	"github.com/clusterplan/clusterplan/runtime/resource"
@@ -208,7 +209,7 @@ func (a *apart) end(h *host) {
 	}
 	kids.sweep(tell) // its guardians first, which can't act on its death any more
 	for _, dir := range h.cgroups.of(a.child.pid) {
-		emptyCgroup(dir, tell)
+		cgroup.Empty(dir, tell)
 		dropCgroup(dir)
 	}
 }

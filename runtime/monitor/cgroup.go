@@ -1,16 +1,15 @@
 package monitor
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 )
 
 // Where the host has a cgroup v2 hierarchy that this process may write to (in
@@ -29,50 +28,11 @@ type cgroups struct {
 // cgroupDir is where a monitor with that token would have its cgroup, or why it
 // can't have one.
 func cgroupDir(token string) (string, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	above, err := cgroup.Own()
 	if err != nil {
 		return "", err
 	}
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	above, err := cgroupOf(string(mounts), string(own))
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(above, "clusterplan-"+token), nil
-}
-
-// cgroupOf finds the directory of a process's own cgroup in its mountinfo and
-// cgroup files.
-func cgroupOf(mountinfo, own string) (string, error) {
-	path := ""
-	for _, line := range strings.Split(own, "\n") {
-		if p, ok := strings.CutPrefix(line, "0::"); ok {
-			path = p
-		}
-	}
-	if path == "" {
-		return "", errors.New("the kernel has no cgroup v2")
-	}
-	for _, line := range strings.Split(mountinfo, "\n") {
-		before, after, _ := strings.Cut(line, " - ")
-		f := strings.Fields(before) // id, parent, device, root, mount point, ...
-		if len(f) < 5 || !strings.HasPrefix(after, "cgroup2 ") {
-			continue
-		}
-		rel, ok := strings.CutPrefix(path, strings.TrimSuffix(f[3], "/"))
-		if ok && (rel == "" || rel[0] == '/') && !strings.HasPrefix(rel, "/..") {
-			return filepath.Join(unescape(f[4]), rel), nil
-		}
-	}
-	return "", errors.New("no cgroup v2 is mounted here")
-}
-
-// unescape reads a path of mountinfo, which has spaces as \040.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	return filepath.Join(above, cgroup.Prefix+token), nil
 }
 
 // use takes the directory for the monitor's cgroup, which is there only while a
@@ -115,7 +75,7 @@ func (c *cgroups) new() (string, error) {
 // the last one.
 func dropCgroup(dir string) {
 	if dir != "" {
-		removeCgroup(dir)
+		cgroup.Remove(dir)
 		_ = unix.Rmdir(filepath.Dir(dir))
 	}
 }
@@ -127,57 +87,4 @@ func (c *cgroups) of(pid int) []string {
 	}
 	dirs, _ := filepath.Glob(filepath.Join(c.dir, fmt.Sprintf("%d-*", pid)))
 	return dirs
-}
-
-// killCgroup kills all in a cgroup and below it, and tells whether nothing is
-// left. One that isn't there is empty.
-func killCgroup(dir string) bool {
-	if dir == "" || !populated(dir) {
-		return true
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "cgroup.kill"), os.O_WRONLY, 0)
-	if err != nil {
-		return !populated(dir)
-	}
-	_, _ = f.WriteString("1")
-	f.Close()
-	return !populated(dir)
-}
-
-// populated tells whether a process lives in a cgroup or below it.
-func populated(dir string) bool {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
-	if err != nil {
-		return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV)
-	}
-	return !bytes.Contains(b, []byte("populated 0"))
-}
-
-// emptyCgroup kills all in a cgroup and returns when it is gone. tell is called
-// now and then while something can't be killed.
-func emptyCgroup(dir string, tell func(since time.Duration)) {
-	if dir == "" {
-		return
-	}
-	began, told := time.Now(), time.Second
-	for wait := time.Millisecond; !killCgroup(dir); wait = min(wait*2, 50*time.Millisecond) {
-		time.Sleep(wait)
-		if since := time.Since(began); since > told {
-			tell(since)
-			told *= 2
-		}
-	}
-	removeCgroup(dir)
-}
-
-// removeCgroup removes an empty cgroup with those below it, which a program may
-// have made.
-func removeCgroup(dir string) {
-	below, _ := os.ReadDir(dir)
-	for _, e := range below {
-		if e.IsDir() {
-			removeCgroup(filepath.Join(dir, e.Name()))
-		}
-	}
-	_ = unix.Rmdir(dir)
 }

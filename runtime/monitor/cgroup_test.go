@@ -9,29 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
-
-func TestCgroupOf(t *testing.T) {
-	const v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
-	const hybrid = "40 30 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n41 30 0:33 / /sys/fs/cgroup/uni\\040fied rw shared:9 - cgroup2 none rw\n"
-	const container = "50 40 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
-	for _, tt := range []struct{ name, mounts, own, want string }{
-		{"unified", v2, "0::/system.slice/clusterplan.service\n", "/sys/fs/cgroup/system.slice/clusterplan.service"},
-		{"root", v2, "0::/\n", "/sys/fs/cgroup"},
-		{"hybrid", hybrid, "4:cpu:/a\n0::/user\n", "/sys/fs/cgroup/uni fied/user"},
-		{"container", container, "0::/docker/abc/x\n", "/sys/fs/cgroup/x"},
-		{"out of sight", container, "0::/docker/abcd\n", ""},
-		{"namespace of another", v2, "0::/../x\n", ""},
-		{"none mounted", "22 1 0:20 / /proc rw - proc proc rw\n", "0::/\n", ""},
-		{"v1", v2, "4:cpu:/a\n", ""},
-	} {
-		got, err := cgroupOf(tt.mounts, tt.own)
-		if got != tt.want || (err == nil) != (tt.want != "") {
-			t.Errorf("%s: %q, %v, want %q", tt.name, got, err, tt.want)
-		}
-	}
-}
 
 // daemon is a script that makes a process which nothing leads to but its cgroup:
 // it has another session, another parent, and nothing in its environment.
@@ -62,14 +42,9 @@ func TestCgroup(t *testing.T) {
 	r.send(app(daemon(file)))
 	r.awaitState("a", spec.StateOnline)
 	hidden := pidsIn(t, file, 1)[0]
-	own, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", hidden.PID))
-	if !strings.Contains(string(own), "/clusterplan-") {
-		t.Fatalf("it is in %s", own)
-	}
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	dir, err := cgroupOf(string(mounts), string(own))
-	if err != nil {
-		t.Fatal(err)
+	dir, err := cgroup.Of(hidden.PID)
+	if err != nil || !strings.Contains(dir, "/"+cgroup.Prefix) {
+		t.Fatalf("it is in %q, %v", dir, err)
 	}
 
 	// In order: nothing is left, not even the monitor's directory.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/runtime/resource"
 )
 
@@ -152,7 +153,7 @@ func (g *guard) run() int {
 	for {
 		var again <-chan time.Time
 		if killing {
-			killCgroup(g.cgroup)
+			cgroup.Kill(g.cgroup)
 			signalDescendants(unix.SIGKILL, 0, nil)
 			again = time.After(5 * time.Millisecond)
 		}
@@ -180,13 +181,13 @@ func (g *guard) run() int {
 				signalDescendants(stopping, pid, nil)
 			} else {
 				killing = true
-				killCgroup(g.cgroup)
+				cgroup.Kill(g.cgroup)
 				signalDescendants(unix.SIGKILL, 0, nil)
 			}
 			g.say(guardWord{Exit: g.exitOf(ws)})
 		case <-again:
 		case <-gone:
-			for !killCgroup(g.cgroup) { // what got itself another parent
+			for !cgroup.Kill(g.cgroup) { // what got itself another parent
 				time.Sleep(time.Millisecond)
 			}
 			dropCgroup(g.cgroup)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/runtime/address"
 	"github.com/clusterplan/clusterplan/runtime/resource"
 )
@@ -209,7 +210,7 @@ func (g *guarded) end() {
 		g.host.say(LogWord{Level: "error", Text: "processes that a guardian left behind can't be killed yet",
 			Args: map[string]any{"resource": g.name, "since": since.Round(time.Second).String()}})
 	}
-	emptyCgroup(g.cgroup, tell)
+	cgroup.Empty(g.cgroup, tell)
 	dropCgroup(g.cgroup)
 	g.host.kids.sweep(tell)
 	g.host.record.ended(g.child.pid)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/boottime"
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/runtime/address"
 )
 
@@ -187,7 +188,7 @@ func (m *monitor) prepare() error {
 		m.out.log("warn", "killed what an earlier monitor had left", map[string]any{"processes": killed})
 	}
 	for _, dir := range record.cgroups() {
-		emptyCgroup(dir, func(since time.Duration) {
+		cgroup.Empty(dir, func(since time.Duration) {
 			m.out.log("error", "processes of an earlier monitor can't be killed yet", map[string]any{"cgroup": dir, "since": since.Round(time.Second).String()})
 			m.out.say(Word{Stuck: "processes in " + dir})
 		})

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 )
 
 // At the lease's end and stop_within the kernel kills a monitor with all that it
@@ -63,7 +65,7 @@ func (p *Process) Remains() string {
 			left = append(left, fmt.Sprintf("process %d (state %c)", pid, s.state))
 		}
 	}
-	if len(left) == 0 && ready.Cgroup != "" && populated(ready.Cgroup) {
+	if len(left) == 0 && ready.Cgroup != "" && cgroup.Populated(ready.Cgroup) {
 		left = append(left, "processes in "+ready.Cgroup)
 	}
 	return strings.Join(left, ", ")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/boottime"
+	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/address/addresstest"
 )
@@ -113,7 +114,7 @@ func startRigBy(t testing.TB, do func(func() error) error, options Options) *rig
 		var d recordData
 		if json.Unmarshal(b, &d) == nil {
 			for _, c := range d.Cgroups {
-				emptyCgroup(c, func(time.Duration) {}) // guardians that were killed as well
+				cgroup.Empty(c, func(time.Duration) {}) // guardians that were killed as well
 			}
 		}
 	})
