@@ -155,7 +155,7 @@ func FenceSchema() Schema {
 			{Name: "agent", Type: TypeString, Required: true, KnownAtPlan: true, Impact: ImpactNone, Doc: "A ClusterLabs fence agent in /usr/sbin (fence_ipmilan) or by absolute path on every node; local, for nodes of provider local; or libvirt, for nodes that are virtual machines."},
 			{Name: "nodes", Type: TypeNodeRefs, KnownAtPlan: true, Impact: ImpactNone, Doc: "Nodes that it turns off; default: every one."},
 			{Name: "level", Type: TypeNumber, Default: int64(1), KnownAtPlan: true, Impact: ImpactNone, Doc: "1 to 9. Devices of one level all have to succeed; the next level is tried where one fails."},
-			{Name: "delay", Type: TypeDuration, Default: "0s", KnownAtPlan: true, Impact: ImpactNone, Doc: "Waited before the device is used; a node that is back by then is left alone."},
+			{Name: "delay", Type: TypeDuration, Default: "0s", KnownAtPlan: true, Impact: ImpactNone, Doc: "Waited before the device is used, the longest of its level; of the first level, a node that is back by then is left alone."},
 			{Name: "timeout", Type: TypeDuration, Default: "1m", KnownAtPlan: true, Impact: ImpactNone, Doc: "Of each call of the agent."},
 			{Name: "action", Type: TypeString, Default: FenceOff, Values: []string{FenceOff, FenceReboot}, KnownAtPlan: true, Impact: ImpactNone, Doc: "off; or reboot: off, verified, then on again."},
 			{Name: "when", Type: TypeString, Default: FenceNeeded, Values: []string{FenceNeeded, FenceAlways}, KnownAtPlan: true, Impact: ImpactNone, Doc: "needed: only for groups that waiting does not free; always: for every group on a lost node, to be faster than the wait."},

@@ -127,14 +127,13 @@ func (r *Runner) Run(ctx context.Context, job Job) Result {
 		res.Err = "a node never fences itself"
 		return res
 	}
-	acted := false
 	var errs []string
 	for _, level := range job.Levels {
-		if !acted && !r.wait(ctx, level) {
+		if !r.wait(ctx, level) {
 			return Result{Cancelled: true}
 		}
-		acted = true
-		uses, by, err := r.level(context.WithoutCancel(ctx), level, &job)
+		ctx = context.WithoutCancel(ctx) // from its first device on
+		uses, by, err := r.level(ctx, level, &job)
 		res.Uses = append(res.Uses, uses...)
 		if err == nil {
 			res.OK, res.By, res.Err = true, by, ""

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -146,6 +147,36 @@ func TestCancel(t *testing.T) {
 	if res := <-done; !res.OK {
 		t.Errorf("%+v", res)
 	}
+}
+
+// Each level waits its longest delay before its devices are used, the first one
+// so that it can be cancelled meanwhile.
+func TestDelay(t *testing.T) {
+	root := t.TempDir()
+	own := nodeDir(t, root, "n1", "id1", "c")
+	synctest.Test(t, func(t *testing.T) {
+		// There is no such node here, so each device fails at once.
+		device := func(delay time.Duration) spec.Fence {
+			return spec.Fence{ID: "f", Agent: spec.FenceLocal, Delay: spec.Duration(delay)}
+		}
+		levels := [][]spec.Fence{{device(2 * time.Second), device(3 * time.Second)}, {device(5 * time.Second)}}
+		r := New(Config{Dir: own, NodeID: "id1", ClusterID: "c"})
+		for _, c := range []struct {
+			cancelled, took time.Duration
+			uses            int
+		}{{0, 8 * time.Second, 3}, {2900 * time.Millisecond, 2900 * time.Millisecond, 0}, {3100 * time.Millisecond, 8 * time.Second, 3}} {
+			ctx, cancel := context.WithCancel(t.Context())
+			if c.cancelled > 0 {
+				time.AfterFunc(c.cancelled, cancel)
+			}
+			began := time.Now()
+			res := r.Run(ctx, Job{Node: "id2", Name: "n2", Levels: levels})
+			if took := time.Since(began); took != c.took || len(res.Uses) != c.uses || res.Cancelled != (c.uses == 0) || res.OK {
+				t.Errorf("cancelled after %s: %+v after %s, want %s", c.cancelled, res, took, c.took)
+			}
+			cancel()
+		}
+	})
 }
 
 // A real agent of Debian's fence-agents.
