@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -444,6 +445,26 @@ func all(t *testing.T, path string) string {
 		fmt.Fprintf(&b, "%s %d %x\n", e.Name(), len(data), data)
 	}
 	return b.String()
+}
+
+// A file that is larger than any that is written is damaged, and is not read.
+func TestFilesOfNoSize(t *testing.T) {
+	for _, name := range []string{"", ".journal"} {
+		path := DefaultPath(t.TempDir())
+		l := lock(t, open(t, path))
+		do(t, run(l, "r1", made("n1")), l.Append(begin("r2"), made("n2")), l.Release())
+		do(t, os.Truncate(path+name, statefile.Limit+1)) // a hole: it takes no room
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := open(t, path).Read(t.Context())
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+			t.Errorf("%q: %d bytes of memory", name, took)
+		}
+		if !errors.Is(err, statefile.ErrDamaged) || !strings.Contains(err.Error(), path+name) || !strings.Contains(err.Error(), "it has 1073741825 bytes") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
 }
 
 // A state behind a symbolic link stays there, with all that belongs to it. One

@@ -2,8 +2,6 @@ package command
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -186,11 +184,7 @@ be used. The state as it was is kept beside it.`, helpDone, helpError, helpLocke
 		Example: "  clusterplan state push state.json\n  clusterplan state push --force .clusterplan/state.json.7.backup",
 		Args:    exactly("a FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, read := args[0], func() ([]byte, error) { return os.ReadFile(args[0]) }
-			if name == "-" {
-				name, read = "stdin", func() ([]byte, error) { return io.ReadAll(a.in) }
-			}
-			data, err := read()
+			name, data, err := run.ReadPushed(args[0], a.in)
 			if err != nil {
 				return err
 			}

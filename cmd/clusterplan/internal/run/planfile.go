@@ -193,12 +193,12 @@ func ReadPlan(path string) (*planfile.File, error) {
 		return nil, fail(errors.Unwrap(err))
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, planfile.Limit+1))
+	data, err := readAtMost(file, planfile.Limit)
+	if errors.Is(err, errTooLarge) {
+		return nil, &view.Hint{Err: fail(fmt.Errorf("%w: %w", planfile.ErrNotPlan, err)), Hint: "Name the file that plan --out wrote."}
+	}
 	if err != nil {
 		return nil, fail(err)
-	}
-	if len(data) > planfile.Limit {
-		return nil, &view.Hint{Err: fail(fmt.Errorf("%w: it has more than %d bytes", planfile.ErrNotPlan, planfile.Limit)), Hint: "Name the file that plan --out wrote."}
 	}
 	if inner, ok := bytes.CutPrefix(data, []byte(sealedPlan)); ok {
 		data, err = openFile("plan file "+path, inner)
