@@ -119,14 +119,20 @@ func (b *builder) fail(it *item, summary, detail string) {
 	b.diags = append(b.diags, d)
 }
 
+// protect refuses to delete or replace what prevent_destroy protects. Of an object
+// that the definition has, its block says so; of any other, what was applied last.
 func (b *builder) protect(it *item) {
 	action := it.change.Action()
 	if action != "delete" && action != "replace" {
 		return
 	}
-	if it.old != nil && it.old.PreventDestroy || it.want != nil && it.want.PreventDestroy {
+	switch {
+	case it.want != nil && it.want.PreventDestroy:
 		b.fail(it, it.addr.String()+" may not be destroyed",
-			"Its lifecycle says prevent_destroy, also where the block is gone by now. Take that out and apply first, or leave the object as it is. To have it go on without being managed: removed { from = "+it.addr.String()+", lifecycle { destroy = false } }.")
+			"Its lifecycle says prevent_destroy. Take that out, or leave the object as it is.")
+	case it.want == nil && it.old != nil && it.old.PreventDestroy:
+		b.fail(it, it.addr.String()+" may not be destroyed",
+			"Its lifecycle said prevent_destroy at the last apply, which holds also now that its block is gone, and for a destroy. To have it destroyed, take prevent_destroy out of its block and apply that first. To have it go on without being managed, take its block out and write a removed block with from = "+it.addr.String()+" and destroy = false.")
 	}
 }
 

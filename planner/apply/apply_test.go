@@ -216,6 +216,15 @@ group "keep" {
 	if p := l.plan(l.load(threeNodes), ""); !p.Errored {
 		t.Errorf("the plan destroys it:\n%s", actions(p))
 	}
+	// A block that is there says so itself, whatever was applied last.
+	moved := strings.Replace(threeNodes, `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  zone     = \"z\"\n}", 1)
+	triggered := strings.Replace(moved+group, "prevent_destroy = true", "\n    replace_triggered_by = [node.n1.zone]\n    prevent_destroy = true\n ", 1)
+	if p := l.plan(l.load(triggered), ""); !p.Errored {
+		t.Errorf("the plan replaces it:\n%s", actions(p))
+	}
+	if p := l.plan(l.load(strings.Replace(triggered, "prevent_destroy = true", "", 1)), ""); p.Errored || !strings.Contains(actions(p), "group.keep replace") {
+		t.Errorf("prevent_destroy was taken out: %v\n%s", p.Diagnostics, actions(p))
+	}
 }
 
 // Agents that run and answer nobody, as many as there may be: they are ended

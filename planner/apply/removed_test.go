@@ -69,7 +69,7 @@ func TestRemovedAndPreventDestroy(t *testing.T) {
 	l.must(l.load(threeNodes+kept), "")
 	destroy := l.load(threeNodes + webOnly + strings.Replace(forgetWorker, "false", "true", 1))
 	p := l.plan(destroy, "")
-	if !p.Errored || !strings.HasPrefix(actions(p), "group.worker delete not_in_definition") || !strings.Contains(p.Diagnostics[0].Detail, "removed { from = group.worker") {
+	if !p.Errored || !strings.HasPrefix(actions(p), "group.worker delete not_in_definition") || !strings.Contains(p.Diagnostics[0].Detail, "a removed block with from = group.worker and destroy = false") {
 		t.Errorf("errored %v:\n%s\n%v", p.Errored, actions(p), p.Diagnostics)
 	}
 	if p := l.plan(l.load(threeNodes+webOnly+forgetWorker), ""); p.Errored || !p.Applyable {

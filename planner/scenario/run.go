@@ -188,10 +188,10 @@ func (r *runner) expect(e *Expect, out *StepResult, now []sim.LabGroup) {
 		}
 		out.Failures = append(out.Failures, failureAt(at, fmt.Sprintf(format, args...)))
 	}
-	has := map[bool]string{true: "has", false: "has not"}
+	some := map[bool]string{true: "a quorum", false: "no quorum"}
 	if e.Quorum != nil {
 		if out.Expected++; *e.Quorum != out.Quorum {
-			fails("quorum", "the cluster %s quorum, and %s was expected", has[out.Quorum], map[bool]string{true: "it", false: "none"}[*e.Quorum])
+			fails("quorum", "the cluster has %s, and %s was expected", some[out.Quorum], some[*e.Quorum])
 		}
 	}
 	if e.Refused != nil {

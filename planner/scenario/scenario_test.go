@@ -236,7 +236,7 @@ scenario "right" {
 	}
 	down := r.Scenarios[0].Steps[0].Groups[0].DownMS
 	want := []string{
-		"t.scenario.hcl:5: the cluster has quorum, and none was expected",
+		"t.scenario.hcl:5: the cluster has a quorum, and no quorum was expected",
 		`t.scenario.hcl:9: group.sql is on node.n["b"], and node.n["a"] was expected`,
 		`t.scenario.hcl:10: group.sql is on node.n["b"], where it was not to be`,
 		fmt.Sprintf("t.scenario.hcl:11: group.sql was down for %d ms; 1ms at most was expected", down),

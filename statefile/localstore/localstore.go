@@ -255,8 +255,9 @@ func (s *Store) readJournal() ([]byte, *statefile.Journal, error) {
 		return nil, nil, fmt.Errorf("journal %s: %w", s.journal(), err)
 	}
 	if err != nil {
+		what, _ := s.describe(s.path)
 		return nil, nil, fmt.Errorf("journal %s: %w. Mend it from a copy, or move it away to go on from the snapshot (%s); what was made since is then unknown",
-			s.journal(), err, s.describe(s.path))
+			s.journal(), err, what)
 	}
 	return data, j, nil
 }
@@ -281,8 +282,8 @@ func (s *Store) readSnapshot(j *statefile.Journal) (st *statefile.State, format 
 	if errors.Is(err, fs.ErrNotExist) {
 		fresh := len(j.Entries) == 0 || j.Entries[0].Begin != nil && j.Entries[0].Begin.Serial == 0
 		if _, err := os.Stat(s.backup()); err == nil || !fresh {
-			return nil, "", false, fmt.Errorf("state %s: %w: it is missing, though there was one (%s). To go back to the backup: cp %s %s. To begin anew, take down what it knew, and then move backup and journal away",
-				s.path, statefile.ErrDamaged, s.describe(s.backup()), s.backup(), s.path)
+			return nil, "", false, fmt.Errorf("state %s: %w: it is missing, though there was one. %s. To begin anew, take down what it knew, and then move backup and journal away",
+				s.path, statefile.ErrDamaged, s.wayBack())
 		}
 		st = new(statefile.State)
 		if len(j.Entries) > 0 {
@@ -300,8 +301,7 @@ func (s *Store) readSnapshot(j *statefile.Journal) (st *statefile.State, format 
 		st, format, err = statefile.Upgrade(data)
 	}
 	if errors.Is(err, statefile.ErrDamaged) {
-		return nil, "", false, fmt.Errorf("state %s: %w. The last good one is the backup (%s); to go back to it: cp %s %s",
-			s.path, err, s.describe(s.backup()), s.backup(), s.path)
+		return nil, "", false, fmt.Errorf("state %s: %w. %s", s.path, err, s.wayBack())
 	}
 	if err != nil {
 		return nil, "", false, fmt.Errorf("state %s: %w", s.path, err)
@@ -334,24 +334,39 @@ func (s *Store) seal(data []byte) ([]byte, error) {
 	return s.opts.Keys.Seal(data)
 }
 
-// describe says what a snapshot holds, in a few words.
-func (s *Store) describe(path string) string {
+// wayBack says which good state there is in place of a damaged one, and how to take it.
+func (s *Store) wayBack() string {
+	_, err := os.Stat(s.backup())
+	what, ok := s.describe(s.backup())
+	switch {
+	case ok:
+		return fmt.Sprintf("The last good one is the backup (%s); to go back to it: cp %s %s", what, s.backup(), s.path)
+	case errors.Is(err, fs.ErrNotExist):
+		what = "There is no backup beside it: that comes with the second apply"
+	default:
+		what = "The backup can't be used as it is (" + what + ")"
+	}
+	return what + ". If you have kept a copy, put it there. Without one, what it knew can only be ended by hand, for it had the cluster's keys"
+}
+
+// describe says what a snapshot holds, in a few words; false: why it can't be used.
+func (s *Store) describe(path string) (string, bool) {
 	data, err := s.readFile(path)
 	if err != nil {
-		return filepath.Base(path) + ": none can be read"
+		return filepath.Base(path) + ": none can be read", false
 	}
 	if data, err = statefile.Open(s.opts.Keys, data); err != nil {
-		return filepath.Base(path) + ": " + err.Error()
+		return filepath.Base(path) + ": " + err.Error(), false
 	}
 	st, err := statefile.Unmarshal(data)
 	if err != nil {
-		return filepath.Base(path) + ": " + err.Error()
+		return filepath.Base(path) + ": " + err.Error(), false
 	}
 	when := ""
 	if fi, err := os.Stat(path); err == nil {
 		when = ", written " + fi.ModTime().UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("%s: serial %d, %d objects%s", filepath.Base(path), st.Serial, len(st.Objects), when)
+	return fmt.Sprintf("%s: serial %d, %d objects%s", filepath.Base(path), st.Serial, len(st.Objects), when), true
 }
 
 // fileError says what to do where the cause is known.

@@ -387,7 +387,10 @@ func TestBadFiles(t *testing.T) {
 		{"damaged", edit("", func(s string) string { return s[:len(s)/2] }), statefile.ErrDamaged, []string{"in line", "state.json.backup: serial 1, 2 objects, written 20", "to go back to it: cp "}},
 		{"damaged with its backup", func(t *testing.T, path string) {
 			do(t, os.WriteFile(path, []byte("{}"), 0o600), os.WriteFile(path+".backup", []byte("{"), 0o600))
-		}, statefile.ErrDamaged, []string{"state.json.backup: damaged in line 1"}},
+		}, statefile.ErrDamaged, []string{"The backup can't be used as it is (state.json.backup: damaged in line 1", "If you have kept a copy"}},
+		{"damaged without a backup", func(t *testing.T, path string) {
+			do(t, os.WriteFile(path, []byte("{}"), 0o600), os.Remove(path+".backup"))
+		}, statefile.ErrDamaged, []string{"There is no backup beside it", "If you have kept a copy, put it there"}},
 		{"newer", edit("", func(s string) string { return strings.Replace(s, `"1.3"`, `"9.0"`, 1) }), statefile.ErrNewer, []string{"9.0"}},
 		{"missing", func(t *testing.T, path string) { do(t, os.Remove(path)) }, statefile.ErrDamaged, []string{"it is missing, though there was one", "serial 1, 2 objects", "cp ", "To begin anew, take down what it knew"}},
 		{"another lineage", func(t *testing.T, path string) {

@@ -161,9 +161,9 @@ func (a *app) outputCommand() *cobra.Command {
 			o, ok := outputs[args[0]]
 			switch {
 			case !ok && len(outputs) == 0:
-				return hint(fmt.Errorf("the state has no outputs"), "Outputs are there once apply has run.")
+				return hint(fmt.Errorf("there is no output %q", args[0]), "The state has none. An output block in the definition makes one, once it is applied.")
 			case !ok:
-				return hint(fmt.Errorf("there is no output %q", args[0]), "There are: %s", view.Names(outputs))
+				return hint(fmt.Errorf("there is no output %q", args[0]), "There are: %s. One that is new in the definition is there once it is applied.", view.Names(outputs))
 			case raw && o.Sensitive:
 				return hint(fmt.Errorf("the output %q is sensitive, and the state does not keep its value", args[0]), "Read it where the definition has it from.")
 			case raw:

@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -34,27 +35,38 @@ func failedGroups(plan *planner.Plan, live *providers.Live) hcl.Diagnostics {
 	return diags
 }
 
-// downNodes warns of nodes that the others hold for down although they are as the
-// definition says, with an agent that answers: such as one whose network is cut.
-// The plan has nothing to do about them, and the cluster lacks them all the same.
-func downNodes(plan *planner.Plan, live *providers.Live) hcl.Diagnostics {
-	if plan == nil || live == nil || plan.Mode == planner.ModeDestroy {
+// downNodes warns of nodes that the others hold for down and that the plan leaves as
+// they are: the cluster lacks them all the same. Where the agent runs, such as on a
+// node whose network is cut, no apply can do anything about it.
+func downNodes(plan *planner.Plan, world planner.World) hcl.Diagnostics {
+	if plan == nil || world.Live == nil || plan.Mode == planner.ModeDestroy {
 		return nil
 	}
-	fine := map[addr.Address]bool{}
+	left := map[addr.Address]bool{}
 	for i := range plan.Changes {
-		fine[plan.Changes[i].Address] = plan.Changes[i].Action() == "no-op"
+		left[plan.Changes[i].Address] = plan.Changes[i].Action() == "no-op"
 	}
 	for _, u := range plan.Unreachable { // is told already
-		fine[u.Address] = false
+		left[u.Address] = false
+	}
+	for i := range plan.Drift { // likewise
+		left[plan.Drift[i].Address] = false
 	}
 	var diags hcl.Diagnostics
-	for _, m := range live.Members {
-		if m.Node != spec.NodeDown || !fine[m.Spec.Addr] {
+	for _, m := range world.Live.Members {
+		if m.Node != spec.NodeDown || !left[m.Spec.Addr] {
 			continue
 		}
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: fmt.Sprintf("%s is down", m.Spec.Addr),
-			Detail: "Its agent runs, but the other nodes don't hear it: it has no part in quorum, and no group runs there. An apply can't change that. See whether the network between the nodes is cut."})
+		d := &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: fmt.Sprintf("%s is down", m.Spec.Addr),
+			Detail: "Its agent runs, but the other nodes don't hear it: it has no part in quorum, and no group runs there. An apply can't change that. See whether the network between the nodes is cut."}
+		if seen, ok := world.Objects[m.Spec.Addr]; ok && (seen.Object == nil || len(seen.Object.Health) > 0) {
+			what := "it is gone"
+			if seen.Object != nil {
+				what = strings.Join(seen.Object.Health, ", ")
+			}
+			d.Detail = fmt.Sprintf("It has no part in quorum, and no group runs there (%s). This plan leaves it so; clusterplan apply without --target and --exclude mends it.", what)
+		}
+		diags = append(diags, d)
 	}
 	return diags
 }

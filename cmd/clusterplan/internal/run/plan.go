@@ -205,7 +205,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	p.Diags = append(p.Diags, diags...)
 	p.Diags = append(p.Diags, s.deleted(plan, o)...)
 	p.Diags = append(p.Diags, failedGroups(plan, in.World.Live)...)
-	p.Diags = append(p.Diags, downNodes(plan, in.World.Live)...)
+	p.Diags = append(p.Diags, downNodes(plan, in.World)...)
 	if p.Diags.HasErrors() {
 		plan.Errored, plan.Applyable = true, false // not all of them are the planner's
 		err := error(&view.DiagnosticsError{Diags: p.Diags, Files: s.Config.Files()})

@@ -208,25 +208,35 @@ func TestFailedGroups(t *testing.T) {
 	}
 }
 
-// A plan with nothing to do says so of nodes that the cluster lacks, unless it
-// starts them or could not see them.
+// A plan says so of nodes that the cluster lacks, unless it starts them, could not see
+// them, or has told what is wrong with them. Only of an agent that runs it says that.
 func TestDownNodes(t *testing.T) {
 	live, plan := &providers.Live{}, &planner.Plan{}
 	for _, c := range []struct {
 		name, state string
 		actions     []string
-	}{{"up", spec.NodeUp, planner.ActionNoOp}, {"cut", spec.NodeDown, planner.ActionNoOp}, {"dead", spec.NodeDown, planner.ActionUpdate}, {"unseen", spec.NodeDown, planner.ActionNoOp}, {"foreign", spec.NodeDown, nil}} {
+	}{{"up", spec.NodeUp, planner.ActionNoOp}, {"cut", spec.NodeDown, planner.ActionNoOp}, {"dead", spec.NodeDown, planner.ActionUpdate}, {"unseen", spec.NodeDown, planner.ActionNoOp}, {"foreign", spec.NodeDown, nil}, {"left", spec.NodeDown, planner.ActionNoOp}, {"told", spec.NodeDown, planner.ActionNoOp}} {
 		a := addr.Address{Type: addr.TypeNode, Name: c.name}
 		live.Members = append(live.Members, providers.LiveMember{Spec: spec.Node{Name: c.name, Addr: a}, Node: c.state})
 		if c.actions != nil {
 			plan.Changes = append(plan.Changes, planner.Change{Address: a, Actions: c.actions})
 		}
 	}
-	plan.Unreachable = []planner.Unreachable{{Address: addr.Address{Type: addr.TypeNode, Name: "unseen"}}}
-	if diags := downNodes(plan, live); len(diags) != 1 || diags.HasErrors() || diags[0].Summary != "node.cut is down" {
+	node := func(name string) addr.Address { return addr.Address{Type: addr.TypeNode, Name: name} }
+	plan.Unreachable = []planner.Unreachable{{Address: node("unseen")}}
+	plan.Drift = []planner.Drift{{Address: node("told"), What: []string{providers.HealthNotRunning}}}
+	stopped := planner.Seen{Object: &providers.Object{Health: []string{providers.HealthNotRunning}}}
+	world := planner.World{Live: live, Objects: map[addr.Address]planner.Seen{
+		node("cut"): {Object: &providers.Object{}}, node("left"): stopped, node("told"): stopped,
+	}}
+	diags := downNodes(plan, world)
+	if len(diags) != 2 || diags.HasErrors() || diags[0].Summary != "node.cut is down" || !strings.Contains(diags[0].Detail, "Its agent runs") {
 		t.Errorf("%v", diags)
 	}
-	if diags := downNodes(plan, nil); diags != nil {
+	if left := diags[1]; left.Summary != "node.left is down" || strings.Contains(left.Detail, "Its agent runs") || !strings.Contains(left.Detail, "agent not running") {
+		t.Errorf("%v", left)
+	}
+	if diags := downNodes(plan, planner.World{}); diags != nil {
 		t.Errorf("nothing was seen: %v", diags)
 	}
 }

@@ -95,7 +95,7 @@ func OutputsJSON(w io.Writer, outputs map[string]statefile.Output) error {
 // Outputs writes all outputs for people.
 func (s Style) Outputs(w io.Writer, outputs map[string]statefile.Output) error {
 	if len(outputs) == 0 {
-		_, err := fmt.Fprintln(w, "No outputs. They are there once apply has run.")
+		_, err := fmt.Fprintln(w, "No outputs. Those of the definition's output blocks are there once it is applied.")
 		return err
 	}
 	width := widest(slices.Collect(maps.Keys(outputs)))
