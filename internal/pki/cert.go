@@ -82,6 +82,10 @@ func (i *Identity) sign(tmpl *x509.Certificate, life time.Duration) (*Cert, erro
 		return nil, fmt.Errorf("sign a certificate: the cluster's authority has expired at %s (or this host's clock is wrong); "+
 			"what runs goes on, but only a new cluster has a new authority: destroy, then apply", ca.NotAfter.UTC().Format(time.RFC3339))
 	}
+	if life > 0 && !tmpl.NotAfter.After(tmpl.NotBefore) {
+		return nil, fmt.Errorf("sign a certificate: by this host's clock it is %s, and the cluster's authority was made after %s: set the clock that is wrong",
+			now.UTC().Format(time.RFC3339), ca.NotBefore.UTC().Format(time.RFC3339))
+	}
 	if life < 0 {
 		tmpl.NotBefore = tmpl.NotAfter.Add(-time.Hour)
 	}
