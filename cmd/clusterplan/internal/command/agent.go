@@ -56,12 +56,6 @@ func nodeProgram(dir string) string {
 }
 
 func (a *app) demoCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "demo",
-		Short: "Small programs to try a cluster with",
-		Args:  none,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
 	var listen string
 	web := &cobra.Command{
 		Use:     "web --listen ADDR",
@@ -88,8 +82,7 @@ func (a *app) demoCommand() *cobra.Command {
 			return demo.Worker(ctx, os.Getenv("URL"), a.out)
 		},
 	}
-	c.AddCommand(web, worker)
-	return c
+	return group(&cobra.Command{Use: "demo", Short: "Small programs to try a cluster with"}, web, worker)
 }
 
 // untilStop is for programs whose end by a signal is their ordinary one.

@@ -48,7 +48,7 @@ func (f *planFlags) register(c *cobra.Command, destroy bool) {
 		c.Flags().BoolVar(&f.quorumLoss, "allow-quorum-loss", false, "allow steps that leave the cluster without quorum")
 		f.pairsFlag(c)
 	}
-	c.Flags().IntVar(&f.parallelism, "parallelism", 10, "how much is worked on at once")
+	c.Flags().IntVar(&f.parallelism, "parallelism", 10, "work on `N` things at once")
 	c.Flags().BoolVar(&f.lock, "lock", true, "lock the state; plan --lock=false reads without")
 	c.Flags().DurationVar(&f.lockTimeout, "lock-timeout", 0, "wait so long for a locked state, `5m` for example")
 }

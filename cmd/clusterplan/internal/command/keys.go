@@ -10,17 +10,13 @@ import (
 )
 
 func (a *app) keysCommand() *cobra.Command {
-	c := &cobra.Command{
+	return group(&cobra.Command{
 		Use:   "keys",
 		Short: "The key that nodes seal their frames with",
 		Long: long(`
 Nodes seal the frames that they exchange with a key of the cluster. Its subcommand
 changes it.`, helpDone, helpError),
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	c.AddCommand(a.keysRotateCommand())
-	return c
+	}, a.keysRotateCommand())
 }
 
 func (a *app) keysRotateCommand() *cobra.Command {
@@ -37,7 +33,7 @@ then the old one is refused. A node that is away meanwhile gets it when it comes
 back, if it is still a member; one that was taken out is not heard any more.`,
 			"0    the new key is the only one", "1    it could not be changed, or was not seen to be in time", helpInterrupted),
 		Example: "  clusterplan keys rotate --reason 'n3 was taken out of service'",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, done := a.abortable(cmd.Context())
 			defer done()

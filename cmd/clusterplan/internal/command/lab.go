@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) labCommand() *cobra.Command {
-	c := &cobra.Command{
+	return group(&cobra.Command{
 		Use:   "lab COMMAND",
 		Short: "Cut links and kill nodes of a network lab",
 		Long: long(`
@@ -32,10 +32,8 @@ on each: cuts and losses are on all of them, or with --network on one. "clusterp
 lab status" lists their names; the nodes' own network is called after the link
 that it is, else "main".`, helpDone, helpError),
 		Example: "  clusterplan lab isolate n1\n  clusterplan lab exec client -- curl -s http://10.77.0.100/\n  clusterplan lab heal",
-		Args:    none,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	c.AddCommand(a.labCutCommand(), a.labIsolateCommand(), a.labLossCommand(), a.labHealCommand(), a.labStatusCommand(), a.labExecCommand(),
+	},
+		a.labCutCommand(), a.labIsolateCommand(), a.labLossCommand(), a.labHealCommand(), a.labStatusCommand(), a.labExecCommand(),
 		a.labSignalCommand("kill NODE", "Kill every process on a node at once", `
 Kill sends SIGKILL to every process in the node's namespace: agent, monitor and
 all that runs there, as when a host loses its power. Apply starts it again.`, "killed", syscall.SIGKILL),
@@ -44,7 +42,6 @@ Hang sends SIGSTOP to every process in the node's namespace. Wake ends it. A
 monitor whose lease ends meanwhile is killed by the kernel.`, "stopped; clusterplan lab wake has them go on", syscall.SIGSTOP),
 		a.labSignalCommand("wake NODE", "Have a node that hangs go on", `
 Wake sends SIGCONT to every process in the node's namespace.`, "told to go on", syscall.SIGCONT))
-	return c
 }
 
 // lab opens the definition's network lab and has do work on it.

@@ -78,13 +78,8 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 	add(groupState, a.stateCommand(), a.importCommand(), a.forceUnlockCommand())
 	add(groupOther, a.labCommand(), a.agentCommand(), a.demoCommand(), a.schemaCommand(), a.lspCommand(), a.versionCommand(), completionCommand())
 	c.SetHelpCommandGroupID(groupOther)
-	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if strings.Contains(err.Error(), "unknown flag: --dir") && strings.Contains(cmd.Use, "[DIR") {
-			return hint(err, "The directory is an argument: %s DIR", cmd.CommandPath())
-		}
-		return hint(err, "See: %s --help", cmd.CommandPath())
-	})
-	return c
+	c.SetFlagErrorFunc(flagError)
+	return group(c)
 }
 
 // long is a command's help: what it does, and its exit codes.
@@ -138,7 +133,7 @@ func atMost(n int, what string) cobra.PositionalArgs {
 func exactly(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(what) {
-			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and "), len(args)), "%s", look(cmd, args))
+			return hint(fmt.Errorf("the command %s takes %s, not %s", cmd.CommandPath(), strings.Join(what, " and "), counted(len(args))), "%s", look(cmd, args))
 		}
 		return nil
 	}
@@ -149,14 +144,13 @@ func exactly(what ...string) cobra.PositionalArgs {
 func between(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < 1 || len(args) > len(what) {
-			return hint(fmt.Errorf("the command %s takes %s, not %d arguments", cmd.CommandPath(), strings.Join(what, " and perhaps "), len(args)), "%s", look(cmd, args))
+			return hint(fmt.Errorf("the command %s takes %s, not %s", cmd.CommandPath(), strings.Join(what, " and perhaps "), counted(len(args))), "%s", look(cmd, args))
 		}
 		return nil
 	}
 }
 
-// none is for commands without arguments; cobra's own words for an unknown
-// subcommand are lost otherwise.
+// none is for commands without arguments.
 func none(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return hint(fmt.Errorf("the command %s takes no argument, not %q", cmd.CommandPath(), args[0]), "%s", look(cmd, args))

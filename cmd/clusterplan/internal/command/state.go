@@ -12,14 +12,8 @@ import (
 )
 
 func (a *app) stateCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "state",
-		Short: "Look into the state, and change it by hand",
-		Args:  none,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	c.AddCommand(a.stateListCommand(), a.stateShowCommand(), a.stateMvCommand(), a.stateRmCommand(), a.statePullCommand(), a.statePushCommand())
-	return c
+	return group(&cobra.Command{Use: "state", Short: "Look into the state, and change it by hand"},
+		a.stateListCommand(), a.stateShowCommand(), a.stateMvCommand(), a.stateRmCommand(), a.statePullCommand(), a.statePushCommand())
 }
 
 func (a *app) stateListCommand() *cobra.Command {

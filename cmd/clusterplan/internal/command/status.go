@@ -104,7 +104,7 @@ several programs, name the resource: web.server.`, helpDone, helpError, helpInte
 		ValidArgsFunction: a.complete("group"),
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
-	c.Flags().Int64Var(&bytes, "bytes", 64<<10, "how many bytes of the log's end to begin with")
+	c.Flags().Int64Var(&bytes, "bytes", 64<<10, "begin with the last `N` bytes of the log")
 	dirFlag(c, &dir)
 	return c
 }
