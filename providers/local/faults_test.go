@@ -327,6 +327,10 @@ func TestPlanChanges(t *testing.T) {
 		{map[string]cty.Value{}, "", spec.ImpactNone, false},
 		{map[string]cty.Value{"address": str("127.0.0.1")}, "", spec.ImpactNone, false}, // where it is
 		{map[string]cty.Value{"zone": str("b")}, "update", spec.ImpactNone, false},
+		{map[string]cty.Value{"capacity": cty.MapVal(map[string]cty.Value{"cpu": num(4)})}, "update", spec.ImpactNone, false},
+		{map[string]cty.Value{"labels": cty.MapVal(map[string]cty.Value{"rack": str("3")})}, "update", spec.ImpactNone, false},
+		{map[string]cty.Value{"spare": cty.True}, "update", spec.ImpactNone, false},
+		{map[string]cty.Value{"name": str("n9")}, "install update", spec.ImpactNone, false}, // nothing is interrupted
 		{map[string]cty.Value{"address": str("127.0.0.2:99")}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
 		{map[string]cty.Value{"port": num(99)}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
 		{map[string]cty.Value{"address": cty.UnknownVal(cty.String)}, "drain stop install start update resume", spec.ImpactRestartAgent, false},
