@@ -88,19 +88,9 @@ func unknown(known []addr.Address, o PlanOptions, later func(addr.Address) bool)
 		if slices.Contains(known, a) || later(a) {
 			continue
 		}
-		var instances []string
-		for _, at := range known {
-			if at.WithoutKey() == a {
-				instances = append(instances, at.String())
-			}
-		}
-		const most = 5
-		if n := len(instances); n > most {
-			instances = append(instances[:most], fmt.Sprintf("and %d more", n-most))
-		}
-		if len(instances) > 0 {
+		if some := instances(known, a); some != "" {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("%s has instances", a),
-				Detail: fmt.Sprintf("Each is replaced by its own address. Name those that you mean: %s.", strings.Join(instances, ", "))})
+				Detail: fmt.Sprintf("Each is replaced by its own address. Name those that you mean: %s.", some)})
 			continue
 		}
 		d := planner.NoSuchObject(a, texts())
@@ -110,11 +100,30 @@ func unknown(known []addr.Address, o PlanOptions, later func(addr.Address) bool)
 	return diags
 }
 
+// instances lists those of block a among what is known, as many as can be read.
+func instances(known []addr.Address, a addr.Address) string {
+	var out []string
+	for _, at := range known {
+		if at != a && at.WithoutKey() == a {
+			out = append(out, at.String())
+		}
+	}
+	const most = 5
+	if n := len(out); n > most {
+		out = append(out[:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return strings.Join(out, ", ")
+}
+
 // NotInState is the error for an address that the state doesn't have.
 func NotInState(st *statefile.State, a addr.Address) error {
-	known := make([]string, len(st.Objects))
+	known, at := make([]string, len(st.Objects)), make([]addr.Address, len(st.Objects))
 	for i := range st.Objects {
-		known[i] = st.Objects[i].Addr.String()
+		at[i] = st.Objects[i].Addr
+		known[i] = at[i].String()
+	}
+	if some := instances(at, a); some != "" {
+		return &view.Hint{Err: fmt.Errorf("%s has instances", a), Hint: "Name the one that you mean, in a shell in single quotes: " + some + "."}
 	}
 	text := "clusterplan state list shows what it has."
 	if near := lang.Nearest(a.String(), known); near != "" {

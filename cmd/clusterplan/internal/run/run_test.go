@@ -297,6 +297,14 @@ func TestNotThere(t *testing.T) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
+	st := &statefile.State{}
+	for _, key := range []string{"a", "b"} {
+		st.Objects = append(st.Objects, statefile.Object{Addr: addr.Node("n", addr.StringKey(key))})
+	}
+	var hint *view.Hint
+	if err := NotInState(st, addr.Node("n", addr.NoKey)); !errors.As(err, &hint) || err.Error() != "node.n has instances" || !strings.Contains(hint.Hint, `node.n["a"], node.n["b"].`) {
+		t.Errorf("%v", err)
+	}
 }
 
 // A plan that is stale is made again as it was made.

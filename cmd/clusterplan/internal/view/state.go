@@ -120,6 +120,9 @@ func (s Style) Object(w io.Writer, o *statefile.Object) error {
 			if name == "provider" && o.Type == addr.TypeNode {
 				continue // it stands above
 			}
+			if m, ok := attrs[name].(map[string]any); ok && len(m) == 0 {
+				continue // nothing is set in it
+			}
 			text := jsonText(attrs[name])
 			if slices.Contains(o.Sensitive, name) {
 				text = "(sensitive value)"

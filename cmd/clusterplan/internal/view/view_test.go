@@ -153,6 +153,18 @@ func TestStateHidesWhatIsSensitive(t *testing.T) {
 	}
 }
 
+// What sets nothing is left out, however it is stored.
+func TestStateWithoutEmptyBlocks(t *testing.T) {
+	o := &statefile.Object{Addr: addr.Node("n1", addr.NoKey), Type: "node", Attributes: json.RawMessage(`{"labels":{"rack":"7"},"ssh":{},"votes":0}`)}
+	var text bytes.Buffer
+	if err := (Style{}).Object(&text, o); err != nil {
+		t.Fatal(err)
+	}
+	if got := text.String(); strings.Contains(got, "ssh") || !strings.Contains(got, `rack = "7"`) || !strings.Contains(got, "votes     = 0") {
+		t.Errorf("%s", got)
+	}
+}
+
 // A plan of hundreds of changes stays one that can be read: the summary is last,
 // and what would go on and on is cut, told to be so, and whole in JSON.
 func TestLargePlan(t *testing.T) {
