@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -549,14 +550,20 @@ func (a *app) told(what string, left []addr.Address) {
 
 // next says how to look at the cluster, break it and remove it.
 func (a *app) next(s *run.Session) error {
-	dir := s.Dir
-	if a.chdir != "" {
-		dir = strings.TrimSuffix(a.chdir, "/") + "/" + dir
-	}
-	if dir = strings.TrimSuffix(strings.TrimSuffix(dir, "/"), "/."); dir == "." {
+	dir := a.fromStart(s.Dir)
+	if dir == "." {
 		dir = ""
 	}
 	return a.style.Next(a.out, program(), dir, s.Victim())
+}
+
+// fromStart is a path as it is called where the command was started, which
+// --chdir has left since.
+func (a *app) fromStart(path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(a.chdir, path)
 }
 
 // program is how this program was called, for texts to be copied.
@@ -567,7 +574,7 @@ func program() string {
 	if !strings.Contains(os.Args[0], "/") || len(os.Args[0]) > 40 {
 		return "clusterplan"
 	}
-	return os.Args[0]
+	return view.Quoted(os.Args[0])
 }
 
 // tellInterrupt tells what the first interrupt does, until the command ends.

@@ -76,6 +76,7 @@ func (a *app) save(s *run.Session, p *run.Planned, o run.PlanOptions, path strin
 	if err := s.Save(path, p, o, text.String()); err != nil || asJSON {
 		return err
 	}
+	path = a.fromStart(path)
 	_, err := fmt.Fprintf(a.out, "\nSaved to %s. To do exactly this:\n  %s apply %s\n", path, program(), view.Quoted(path))
 	return err
 }

@@ -75,7 +75,7 @@ func OutputValues(outputs map[string]statefile.Output) any { return outputsJSON(
 func (s Style) Next(w io.Writer, program, dir string, victim *Victim) error {
 	at := ""
 	if dir != "" {
-		at = " " + dir
+		at = " " + Quoted(dir)
 	}
 	rows := [][]string{
 		{"  look:", fmt.Sprintf("%s status%s", program, at)},
@@ -97,35 +97,48 @@ type Victim struct {
 	PID, MonitorPID int
 }
 
-// Diff shows two texts' lines that differ, with two lines around them.
+// Diff shows two texts' lines that differ, with two lines around them, as diff -u.
 func Diff(w io.Writer, name string, before, after []byte) error {
-	a, b := lines(before), lines(after)
-	fmt.Fprintf(w, "--- old/%s\n+++ new/%s\n", name, name)
-	// Common ends are left out; the rest is shown as one hunk.
-	start := 0
-	for start < len(a) && start < len(b) && a[start] == b[start] {
-		start++
-	}
-	endA, endB := len(a), len(b)
-	for endA > start && endB > start && a[endA-1] == b[endB-1] {
-		endA--
-		endB--
-	}
-	from := max(0, start-2)
-	upA, upB := min(len(a), endA+2), min(len(b), endB+2)
-	fmt.Fprintf(w, "@@ -%d,%d +%d,%d @@\n", from+1, upA-from, from+1, upB-from)
+	const around = 2
+	steps := script(lines(before), lines(after), func(a, b string) bool { return a == b })
 	var out strings.Builder
-	for _, l := range a[from:start] {
-		out.WriteString(" " + l + "\n")
+	fmt.Fprintf(&out, "--- old/%s\n+++ new/%s\n", name, name)
+	atOld, atNew, told := 1, 1, 0 // lines of the two texts, and steps, that were passed
+	pass := func(upTo int) (was, is int) {
+		for ; told < upTo; told++ {
+			if steps[told].mark != '+' {
+				was++
+			}
+			if steps[told].mark != '-' {
+				is++
+			}
+		}
+		atOld, atNew = atOld+was, atNew+is
+		return was, is
 	}
-	for _, l := range a[start:endA] {
-		out.WriteString("-" + l + "\n")
-	}
-	for _, l := range b[start:endB] {
-		out.WriteString("+" + l + "\n")
-	}
-	for _, l := range a[endA:upA] {
-		out.WriteString(" " + l + "\n")
+	for i := 0; i < len(steps); i++ {
+		if steps[i].mark == ' ' {
+			continue
+		}
+		last := i
+		for j := i; j < len(steps) && j <= last+2*around+1; j++ {
+			if steps[j].mark != ' ' {
+				last = j
+			}
+		}
+		from, to := max(told, i-around), min(len(steps), last+around+1)
+		pass(from)
+		fromOld, fromNew := atOld, atNew
+		was, is := pass(to)
+		fmt.Fprintf(&out, "@@ -%d,%d +%d,%d @@\n", fromOld, was, fromNew, is)
+		for _, st := range steps[from:to] {
+			text := st.is
+			if st.mark == '-' {
+				text = st.was
+			}
+			fmt.Fprintf(&out, "%c%s\n", st.mark, text)
+		}
+		i = to - 1
 	}
 	_, err := io.WriteString(w, out.String())
 	return err

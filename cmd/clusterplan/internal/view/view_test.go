@@ -320,11 +320,21 @@ func TestDiff(t *testing.T) {
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)
 	}
+	// What is alike between two places is not told as changed, and far ones are hunks of their own.
+	b.Reset()
+	if err := Diff(&b, "x", []byte("a\n2\n3\n4\n5\nb\n7\n8\n9\n10\n11\n12\nc\n"), []byte("A\n2\n3\n4\n5\n7\n8\n9\n10\n11\n12\nC\n")); err != nil {
+		t.Fatal(err)
+	}
+	want = "--- old/x\n+++ new/x\n@@ -1,8 +1,7 @@\n-a\n+A\n 2\n 3\n 4\n 5\n-b\n 7\n 8\n@@ -11,3 +10,3 @@\n 11\n 12\n-c\n+C\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestNext(t *testing.T) {
 	var b bytes.Buffer
 	_ = Style{}.Next(&b, "clusterplan", "examples/quickstart", &Victim{Group: "web", Node: "n1", PID: 1, MonitorPID: 2})
 	_ = Style{}.Next(&b, "clusterplan", "", nil)
+	_ = Style{}.Next(&b, "clusterplan", "my shop", nil)
 	golden(t, "next.txt", b.String())
 }
