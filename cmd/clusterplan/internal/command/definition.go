@@ -21,6 +21,7 @@ func (a *app) initCommand() *cobra.Command {
 	var o run.Options
 	var backend []string
 	var how run.InitOptions
+	var asJSON bool
 	var vars variables
 	c := &cobra.Command{
 		Use:   "init [DIR]",
@@ -61,6 +62,19 @@ it, and so does one that was changed.`, helpDone, helpError, helpInterrupted),
 			if s != nil {
 				defer s.Close()
 			}
+			if asJSON && (err == nil || isDiagnostics(err)) {
+				doc := view.InitJSON{Done: said}
+				if err == nil {
+					if doc = (view.InitJSON{Ready: true, Done: said, Encrypted: s.Encrypted()}); o.Ref == "" {
+						doc.State = s.Store.Path()
+					}
+					doc.Diagnostics = view.JSONDiagnostics(s.Diags, s.Config.Files())
+				}
+				if perr := doc.Write(a.out, err); perr != nil || err == nil {
+					return perr
+				}
+				return status(exitError)
+			}
 			for _, text := range said {
 				fmt.Fprintln(a.out, text)
 			}
@@ -83,6 +97,7 @@ it, and so does one that was changed.`, helpDone, helpError, helpInterrupted),
 			return err
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object (docs/json.md)")
 	c.Flags().BoolVar(&o.Migrate, "migrate-state", false, "the backend was changed: bring the state there")
 	c.Flags().BoolVar(&o.Reconfigure, "reconfigure", false, "the backend was changed: use what is there, and leave the state where it was")
 	c.Flags().StringArrayVar(&backend, "backend-config", nil, "`NAME=VALUE`: a setting of the backend that the definition leaves out; kept for later commands")
@@ -143,7 +158,7 @@ once. It looks at no state and no machine.`, "0    it is valid", "1    it is not
 }
 
 func (a *app) fmtCommand() *cobra.Command {
-	var check, diff bool
+	var check, diff, asJSON bool
 	c := &cobra.Command{
 		Use:   "fmt [PATH...]",
 		Short: "Write definitions in the canonical style",
@@ -155,6 +170,9 @@ With - it reads stdin and writes stdout.`, helpDone, helpError, "3    with --che
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{"."}
+			}
+			if asJSON && slices.Contains(args, "-") {
+				return hint(errors.New("--json tells which files change, and stdin is none"), "Leave --json out: what is printed is the text in the canonical style.")
 			}
 			if len(args) == 1 && args[0] == "-" {
 				src, err := io.ReadAll(a.in)
@@ -171,9 +189,21 @@ With - it reads stdin and writes stdout.`, helpDone, helpError, "3    with --che
 				_, err = a.out.Write(out)
 				return err
 			}
-			changed := 0
+			changed, files := 0, []view.FormattedJSON{}
 			err := run.Format(args, !check, func(f run.Formatted) error {
 				changed++
+				if asJSON {
+					one := view.FormattedJSON{File: f.Name}
+					if diff {
+						var b strings.Builder
+						if err := view.Diff(&b, f.Name, f.Before, f.After); err != nil {
+							return err
+						}
+						one.Diff = b.String()
+					}
+					files = append(files, one)
+					return nil
+				}
 				if _, err := fmt.Fprintln(a.out, f.Name); err != nil {
 					return err
 				}
@@ -182,12 +212,21 @@ With - it reads stdin and writes stdout.`, helpDone, helpError, "3    with --che
 				}
 				return nil
 			})
+			if asJSON && (err == nil || isDiagnostics(err)) {
+				if perr := view.FormatJSON(a.out, files, err); perr != nil {
+					return perr
+				}
+				if err != nil {
+					return status(exitError)
+				}
+			}
 			if check && changed > 0 && err == nil {
 				return status(exitGuarantee)
 			}
 			return err
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object (docs/json.md)")
 	c.Flags().BoolVar(&check, "check", false, "change nothing; exit with 3 where something would change")
 	c.Flags().BoolVar(&diff, "diff", false, "show what changes")
 	return c
@@ -195,6 +234,7 @@ With - it reads stdin and writes stdout.`, helpDone, helpError, "3    with --che
 
 func (a *app) graphCommand() *cobra.Command {
 	var format, kind string
+	var asJSON bool
 	var vars variables
 	c := &cobra.Command{
 		Use:   "graph [DIR]",
@@ -202,12 +242,18 @@ func (a *app) graphCommand() *cobra.Command {
 		Long: long(`
 Graph prints the objects of a definition, or the steps of a plan, and what each
 needs: for Graphviz (dot), as Mermaid, or as an SVG picture, which needs no other
-program. Dashed lines order and nothing else.`, helpDone, helpError),
+program; or with --json for programs. Dashed lines order and nothing else.`, helpDone, helpError),
 		Example: "  clusterplan graph --format svg examples/quickstart > graph.svg\n  clusterplan graph --type plan --format mermaid",
 		Args:    atMost(1, "the definition's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(view.GraphFormats, format) {
 				return hint(fmt.Errorf("there is no format %q", format), "There are dot, mermaid and svg.")
+			}
+			if asJSON && cmd.Flags().Changed("format") {
+				return errors.New("--json and --format can't be used together: --json is for programs, a format for pictures")
+			}
+			if asJSON {
+				format = view.GraphJSON
 			}
 			inputs, err := vars.inputs(false)
 			if err != nil {
@@ -249,6 +295,7 @@ program. Dashed lines order and nothing else.`, helpDone, helpError),
 	}
 	c.Flags().StringVar(&format, "format", "dot", "dot, mermaid or svg")
 	c.Flags().StringVar(&kind, "type", "definition", "definition or plan")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object (docs/json.md)")
 	vars.flags(c)
 	for flag, values := range map[string][]string{"format": view.GraphFormats, "type": {"definition", "plan"}} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))

@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -187,7 +188,7 @@ func (a *app) outputCommand() *cobra.Command {
 
 func (a *app) forceUnlockCommand() *cobra.Command {
 	var dir string
-	var force bool
+	var force, asJSON bool
 	c := &cobra.Command{
 		Use:   "force-unlock ID",
 		Short: "Break a lock on the state",
@@ -204,6 +205,9 @@ holder, on another host perhaps, will never go on. One that does can't write any
 				return err
 			}
 			defer s.Close()
+			if asJSON && !force {
+				return hint(errors.New("--json can't ask"), "Use --force with it.")
+			}
 			if !force {
 				ok, err := a.confirm(fmt.Sprintf("Break the lock %s of %s?", args[0], s.Store.Path()), "--force")
 				if err != nil {
@@ -216,6 +220,9 @@ holder, on another host perhaps, will never go on. One that does can't write any
 			ctx, end := a.abortable(cmd.Context())
 			defer end()
 			done, err := s.ForceUnlock(ctx, args[0])
+			if asJSON && err == nil {
+				return view.UnlockedJSON(a.out, done.Lock, done.Change, done.Asked)
+			}
 			if h := done.Lock; h != nil {
 				fmt.Fprintf(a.out, "The lock of %s (%s, since %s) is broken.\n", h.Who, h.What, h.Since.Local().Format("2006-01-02 15:04:05"))
 			}
@@ -229,6 +236,7 @@ holder, on another host perhaps, will never go on. One that does can't write any
 		},
 	}
 	c.Flags().BoolVar(&force, "force", false, "don't ask")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object; asks for --force")
 	dirFlag(c, &dir)
 	return c
 }

@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/clusterplan/clusterplan/graph"
@@ -12,6 +13,33 @@ import (
 
 // GraphFormats are what a graph can be drawn as.
 var GraphFormats = []string{"dot", "mermaid", "svg"}
+
+// GraphJSON is the format of `graph --json`.
+const GraphJSON = "json"
+
+// graphJSON is a graph for programs. Vertices and edges are in the order in which
+// the graph has them, which is the same each time.
+type graphJSON struct {
+	FormatVersion string        `json:"format_version"`
+	Type          string        `json:"type"`
+	Vertices      []graphVertex `json:"vertices"`
+	Edges         []graphEdge   `json:"edges"`
+}
+
+type graphVertex struct {
+	ID      string   `json:"id"`
+	Address string   `json:"address,omitempty"` // none: a mark that only orders others
+	Type    string   `json:"type,omitempty"`
+	Action  string   `json:"action,omitempty"`
+	Phases  []string `json:"phases,omitempty"`
+}
+
+// graphEdge says that From needs To, or with Kind soft only comes after it.
+type graphEdge struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+	Kind string `json:"kind"`
+}
 
 // DefinitionGraph draws a definition's objects. As SVG resources stand in their
 // group's box, and instances of a block in a frame.
@@ -36,6 +64,15 @@ func DefinitionGraph(def *lang.Definition, format string) (string, error) {
 		if owner := o.Addr.Owner(); owner != o.Addr {
 			g.AddEdge(o.Addr, owner, graph.Hard)
 		}
+	}
+	if format == GraphJSON {
+		return graphText(g, "definition", func(a addr.Address) graphVertex {
+			v := graphVertex{ID: a.String(), Address: a.String(), Type: a.Type}
+			if o := objects[a]; o != nil {
+				v.Type = o.Type
+			}
+			return v
+		})
 	}
 	framed := func(a addr.Address) bool { return a != a.WithoutKey() && instances[a.WithoutKey()] > 1 }
 	return draw(g, format, addr.Address.String, graph.Drawing[addr.Address]{
@@ -91,6 +128,9 @@ func DefinitionGraph(def *lang.Definition, format string) (string, error) {
 func PlanGraph(p *planner.Plan, format string) (string, error) {
 	work := p.Work()
 	if work == nil || work.Graph == nil {
+		if format == GraphJSON {
+			return graphText(graph.New[planner.Key](), "plan", nil)
+		}
 		return draw(graph.New[planner.Key](), format, planner.Key.String, graph.Drawing[planner.Key]{Title: "plan"})
 	}
 	g := work.Graph
@@ -100,6 +140,18 @@ func PlanGraph(p *planner.Plan, format string) (string, error) {
 	units := make(map[planner.Key]*planner.Unit, len(work.Units))
 	for _, u := range work.Units {
 		units[u.Key] = u
+	}
+	if format == GraphJSON {
+		return graphText(g, "plan", func(k planner.Key) graphVertex {
+			v := graphVertex{ID: k.String()}
+			if k.Stage != planner.StageMark {
+				v.Address, v.Type = k.Addr.String(), k.Addr.Type
+			}
+			if u := units[k]; u != nil {
+				v.Action, v.Phases = u.Action, slices.Concat(u.Remove, u.Phases)
+			}
+			return v
+		})
 	}
 	return draw(g, format, planner.Key.String, graph.Drawing[planner.Key]{
 		Title: "plan",
@@ -133,6 +185,20 @@ func unitNote(u *planner.Unit) string {
 		return u.Action
 	}
 	return u.Action + ": " + strings.Join(phases, ", ")
+}
+
+func graphText[K comparable](g *graph.Graph[K], kind string, vertex func(K) graphVertex) (string, error) {
+	doc := graphJSON{FormatVersion: planner.FormatVersion, Type: kind, Vertices: make([]graphVertex, 0, g.Len()), Edges: make([]graphEdge, 0, g.Edges())}
+	for k := range g.Vertices() {
+		from := vertex(k)
+		doc.Vertices = append(doc.Vertices, from)
+		for to, kind := range g.Dependencies(k) {
+			doc.Edges = append(doc.Edges, graphEdge{From: from.ID, To: vertex(to).ID, Kind: kind.String()})
+		}
+	}
+	var b strings.Builder
+	err := JSON(&b, doc)
+	return b.String(), err
 }
 
 func draw[K comparable](g *graph.Graph[K], format string, name func(K) string, d graph.Drawing[K]) (string, error) {
