@@ -74,6 +74,8 @@ type builder struct {
 	destroy   bool
 	rereads   bool             // refresh-only
 	deposes   []statefile.Move // nodes that are made anew, with the addresses under which they leave
+	back      []statefile.Move // nodes that are to have a place again that others were to take
+	swapped   []statefile.Move // the same, of which the input knows already
 	// remember: the state has to learn of a prevent_destroy, or of what is sensitive,
 	// though nothing else changes.
 	remember bool
@@ -86,11 +88,20 @@ type builder struct {
 // Build works out the plan. Diagnostics with an error come with a plan that
 // shows what could be worked out and is not applyable.
 func Build(in Input) (*Plan, hcl.Diagnostics) {
+	b := build(in, nil)
+	if len(b.back) > 0 {
+		b = build(in.putBack(b.back), b.back)
+	}
+	return b.plan, b.diags
+}
+
+// build is Build of an input in which moves have given nodes their places back.
+func build(in Input, moves []statefile.Move) *builder {
 	if in.Mode == "" {
 		in.Mode = ModeNormal
 	}
 	b := &builder{
-		in: in, shapes: map[string]shape{}, made: map[string]*shape{}, types: map[string]cty.Type{},
+		in: in, swapped: moves, shapes: map[string]shape{}, made: map[string]*shape{}, types: map[string]cty.Type{},
 		state: addr.NewIndex(func(o *statefile.Object) *addr.Address { return &o.Addr }, len(in.State.Objects)), pending: map[addr.Address]*statefile.Pending{},
 		parts: map[addr.Address][]*item{}, destroy: in.Mode == ModeDestroy, rereads: in.Mode == ModeRefreshOnly,
 		plan: &Plan{
@@ -123,7 +134,7 @@ func Build(in Input) (*Plan, hcl.Diagnostics) {
 	}
 	b.conditions()
 	b.finish()
-	return b.plan, b.diags
+	return b
 }
 
 // learn reads the providers' schemas.

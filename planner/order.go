@@ -13,6 +13,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // Marks: vertices without work, so that "all of these after all of those"
@@ -99,7 +100,7 @@ func (b *builder) order() {
 			"None of these can be the first: "+strings.Join(names, " -> ")+". Do it in two applies: first take away what they exchange, then give it."))
 		return
 	}
-	w := &Work{Graph: o.g, Renames: b.in.Renames, Deposes: b.deposes, Adoptions: b.adoptions(), Dropped: b.dropped, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
+	w := &Work{Graph: o.g, Renames: b.in.Renames, Deposes: statefile.Then(b.swapped, b.deposes), Adoptions: b.adoptions(), Dropped: b.dropped, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
 	if b.in.World.Objects != nil && !b.destroy {
 		w.Kept = make([]Kept, 0, b.plan.Summary.NoOp)
 		for _, it := range b.items {

@@ -2,9 +2,9 @@ package planner
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/graph"
@@ -26,6 +26,14 @@ func (b *builder) depose() {
 	if b.destroy {
 		return
 	}
+	if len(b.swapped) == 0 {
+		b.atOnePlace()
+	}
+	for _, m := range b.swapped {
+		if it := b.at.At(m.To); it != nil && m.To.Deposed() != "" {
+			it.change.Why = []string{fmt.Sprintf("an apply that was cut off was to put it in the place of %s, which has the address and port again that it has still, and stays", m.To.Current())}
+		}
+	}
 	for _, it := range slices.Clone(b.items) {
 		if it.addr.Type != addr.TypeNode || it.left || it.change.Action() != "replace" {
 			continue
@@ -46,26 +54,45 @@ func (b *builder) depose() {
 		}
 		if next := b.at.At(it.addr.Current()); next != nil && next.want != nil && !next.left {
 			next.deposed = append(next.deposed, it)
-			b.refuseSamePlace(next, it)
 		}
 	}
 }
 
-// refuseSamePlace: a definition that was put back, or changed once more, after an
-// apply that was cut off, may have a node listen where one does that it takes the
-// place of. That one leaves only once the new one has joined.
-func (b *builder) refuseSamePlace(next, gone *item) {
-	action := next.change.Action()
-	if action != "create" && action != "replace" || gone.prior == nil || b.member(gone.id) == nil && b.down(gone) {
-		return
+// atOnePlace: a definition that was put back, after an apply that was cut off, has a
+// node listen where one does that another was begun to take the place of. That one
+// stays then, and has its address again; the other one leaves in its stead.
+func (b *builder) atOnePlace() {
+	for _, gone := range b.items {
+		next := b.at.At(gone.addr.Current())
+		if gone.addr.Deposed() == "" || gone.left || gone.change.Action() != "delete" || gone.prior == nil || b.member(gone.id) == nil && b.down(gone) ||
+			next == nil || next.want == nil || next.left || next.change.Action() != "create" && next.change.Action() != "replace" {
+			continue
+		}
+		was, is := unmark(attribute(gone.prior.Value, "endpoint")), unmark(attribute(next.change.After, "endpoint"))
+		if isAbsent(was) || isAbsent(is) || !was.IsKnown() || !is.IsKnown() || !was.RawEquals(is) {
+			continue
+		}
+		b.back = append(b.back, statefile.Move{From: gone.addr, To: next.addr})
+		if next.id != "" {
+			b.back = append(b.back, statefile.Move{From: next.addr, To: next.addr.Depose(next.id)})
+		}
 	}
-	was, is := unmark(attribute(gone.prior.Value, "endpoint")), unmark(attribute(next.change.After, "endpoint"))
-	if isAbsent(was) || isAbsent(is) || !was.IsKnown() || !is.IsKnown() || !was.RawEquals(is) {
-		return
+}
+
+// putBack is the input once the moves are done.
+func (in Input) putBack(moves []statefile.Move) Input {
+	in.State, in.Pending = statefile.Relabel(in.State, in.Pending, moves)
+	objects := maps.Clone(in.World.Objects)
+	for _, m := range moves {
+		delete(objects, m.From)
 	}
-	b.diags = append(b.diags, problem(hcl.DiagError, next.addr.String()+" can't listen there yet",
-		fmt.Sprintf("%s has %s, where %s is to listen, and leaves the cluster only once %s has joined: an earlier apply that was to put another node in its place was cut off. Give %s the address and port again that it had for that apply, or others, and apply; then %s is free.",
-			gone.addr, was.AsString(), next.addr, next.addr, next.addr, was.AsString())))
+	for _, m := range moves {
+		if seen, looked := in.World.Objects[m.From]; looked {
+			objects[m.To] = seen
+		}
+	}
+	in.World.Objects = objects
+	return in
 }
 
 // bothUp tells whether a node's successor can be up while the node is; else why

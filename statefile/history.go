@@ -156,8 +156,8 @@ func (s *State) moved(moves []Move) {
 	s.trim()
 }
 
-// deposes tells whether a node leaves its address to a successor by m.
-func deposes(m Move) bool { return m.To.Deposed() != "" && m.From.Deposed() == "" }
+// deposes tells whether a node leaves its address to a successor by m, or has it back.
+func deposes(m Move) bool { return (m.To.Deposed() == "") != (m.From.Deposed() == "") }
 
 // bytes is how much room the moves take.
 func (m *Moved) bytes() int {

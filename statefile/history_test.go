@@ -115,8 +115,9 @@ func TestDeposedIsNotMoved(t *testing.T) {
 	}
 	s, _ := Fold(State{Objects: []Object{old}, History: History{{Run: "r1"}}}, []Entry{
 		{Begin: &Begin{Run: "r2"}}, {Moved: &Moved{Moves: []Move{{node("n1"), node("n1").Depose(old.ID)}}}},
+		{Begin: &Begin{Run: "r3"}}, {Moved: &Moved{Moves: []Move{{node("n1").Depose(old.ID), node("n1")}}}}, // and it has its place again
 	})
-	if s.History[1].Moved != nil {
+	if s.History[1].Moved != nil || s.History[2].Moved != nil {
 		t.Errorf("only a successor: %+v", s.History[1].Moved)
 	}
 }

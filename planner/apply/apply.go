@@ -128,6 +128,7 @@ type runner struct {
 	cfg  Config
 	work *planner.Work
 	now  func() time.Time
+	was  []statefile.Object // the state's, as the journal finds them: before Deposes
 
 	disk  sync.Mutex    // held by who writes to the journal; taken before mu
 	nudge chan struct{} // of a run ahead: write what there is (journal.go)
@@ -198,7 +199,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		cfg.Events = func(Event) {}
 	}
 	r := &runner{
-		cfg: cfg, work: work, now: cfg.Now,
+		cfg: cfg, work: work, now: cfg.Now, was: cfg.State.Objects,
 		known: map[addr.Address]cty.Value{}, nodes: map[string]string{}, ids: map[addr.Address]string{},
 		done: map[addr.Address][]string{}, priors: map[addr.Address]*providers.Object{},
 		started: map[addr.Address]time.Time{}, looked: map[addr.Address]bool{}, ran: map[addr.Address]time.Time{}, taken: map[addr.Address]taken{},
@@ -350,9 +351,7 @@ func (r *runner) settle() error {
 
 // fold makes the new state out of the old one and what was journaled.
 func (r *runner) fold(ctx context.Context, res *Result) {
-	state := r.cfg.State
-	state.Cluster = r.cluster
-	res.State, res.Pending = statefile.Fold(state, r.entries)
+	res.State, res.Pending = r.folded()
 	r.keep(&res.State)
 	if r.cfg.Definition != nil && !r.work.Destroy && !r.work.KeepOutputs {
 		res.State.Outputs = r.outputs(ctx, res)
@@ -360,6 +359,14 @@ func (r *runner) fold(ctx context.Context, res *Result) {
 	if r.work.Destroy && len(res.State.Objects) == 0 && len(res.Failed) == 0 && !res.Interrupted {
 		res.State.Cluster, res.State.Outputs = nil, nil
 	}
+}
+
+// folded is the state that the run began with, and what was journaled, as the next
+// one would find it.
+func (r *runner) folded() (statefile.State, []statefile.Pending) {
+	state := r.cfg.State
+	state.Objects, state.Cluster = r.was, r.cluster
+	return statefile.Fold(state, r.entries)
 }
 
 // keep has the state say what is known beyond the journal of this run: what

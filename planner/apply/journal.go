@@ -303,7 +303,7 @@ func (r *runner) settleAhead() error {
 		never = append(never, *i)
 		return true
 	})
-	state, open := statefile.Fold(r.cfg.State, r.entries)
+	state, open := r.folded()
 	if len(open) == 0 || r.fatal != nil {
 		return nil
 	}

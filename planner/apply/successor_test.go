@@ -251,36 +251,79 @@ func TestTargetTakesDeposed(t *testing.T) {
 	}
 }
 
-// The definition is put back after an apply that was cut off, with the address and
-// port that the old node has still: no new one can listen there before that has
-// left, and the plan says so and what to do, before anything is begun.
+// The definition is put back after an apply that was cut off anywhere, with the address
+// and port that the old node has still: it stays, has its address again, and what was to
+// take its place goes. Then the definition goes there once more, and back.
 func TestPutBackToATakenPlace(t *testing.T) {
-	for _, k := range []int{3, 9} { // before the new node is anything, and once it has joined
+	first, second := threeNodes+twoGroups, anew(threeNodes+twoGroups, "n2")
+	n2, stayed, ahead := addr.Node("n2", addr.NoKey), 0, false
+	for k := 2; ; k++ { // the first write is the beginning
 		l := newLab(t)
-		l.must(l.load(threeNodes), "")
+		l.ahead = ahead
+		l.conf = func(c *apply.Config) { c.Parallelism = 1 }
 		l.world.Endpoint = func(v cty.Value) string {
 			if a := v.GetAttr("address"); !a.IsNull() {
 				return a.AsString() + ":1"
 			}
-			return "127.0.0.1:1"
+			return "127.0.0.1:" + v.GetAttr("name").AsString()
 		}
-		l.journal.killAt, l.journal.after = k, true
-		if _, _, err := l.apply(l.load(anew(threeNodes, "n2")), ""); err == nil {
-			t.Fatal("it was not killed")
+		l.must(l.load(first), "")
+		old := l.state.Find(n2).ID
+		cut := func(src string, at int) bool {
+			l.journal.killAt, l.journal.after = l.journal.appends+at, true
+			_, p, err := l.apply(l.load(src), "")
+			l.journal.dead.Store(false)
+			l.journal.killAt = 0
+			if p.Errored {
+				t.Fatalf("killed at %d, then at %d: %v", k, at, p.Diagnostics)
+			}
+			return err != nil
 		}
-		l.journal.dead.Store(false)
-		l.journal.killAt = 0
-		p := l.plan(l.load(threeNodes), "")
-		if !p.Errored || !slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool {
-			return d.Summary == "node.n2 can't listen there yet" && strings.Contains(d.Detail, "has 127.0.0.1:1, where node.n2 is to listen")
-		}) {
-			t.Errorf("killed at %d: %v", k, p.Diagnostics)
+		if !cut(second, k) && ahead {
+			break
+		} else if l.journal.appends == 0 { // it came to its end
+			k, ahead = 1, true
+			continue
 		}
-		def := l.load(anew(threeNodes, "n2"))
+		member := l.world.Members[old] != nil
+		def := l.load(first)
+		p := l.plan(def, "")
+		if p.Errored {
+			t.Fatalf("killed at %d: %v", k, p.Diagnostics)
+		}
+		if i := slices.IndexFunc(p.Changes, func(c planner.Change) bool { return c.Address.Deposed() != "" }); i >= 0 && member && !strings.Contains(fmt.Sprint(p.Changes[i].Why), "in the place of node.n2, which has the address and port again") {
+			t.Errorf("killed at %d: %s %v", k, p.Changes[i].Address, p.Changes[i].Why)
+		}
+		for at := 2; cut(first, at); at++ { // the way back is cut off as well
+			if at > 60 {
+				t.Fatalf("killed at %d, the way back has no end", k)
+			}
+		}
 		l.must(def, "")
 		l.settled(def)
-		l.must(l.load(threeNodes), "")
-		l.settled(l.load(threeNodes))
+		is := l.state.Find(n2).ID
+		if member && is != old {
+			t.Errorf("killed at %d: node.n2 was %s and is %s", k, old, is)
+		}
+		if is == old {
+			stayed++
+		}
+		check := func(when string) {
+			t.Helper()
+			if len(l.world.Hosts) != 3 || len(l.world.Members) != 3 || l.world.Members[l.state.Find(n2).ID].Spec.Name != "n2" {
+				t.Fatalf("killed at %d, %s: %d hosts, members %v", k, when, len(l.world.Hosts), l.world.Members)
+			}
+		}
+		check("back")
+		cut(second, k)
+		cut(first, 3)
+		def = l.load(second)
+		l.must(def, "")
+		l.settled(def)
+		check("there, back and there")
+	}
+	if stayed < 5 {
+		t.Errorf("the old node stayed %d times", stayed)
 	}
 }
 

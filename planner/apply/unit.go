@@ -28,7 +28,7 @@ func (r *runner) learn() {
 		}
 	}
 	for _, m := range r.work.Deposes { // until its successor has an id, the name is its own
-		if o := r.cfg.State.Find(m.To); o != nil {
+		if o := r.cfg.State.Find(m.To); o != nil && r.cfg.State.Find(m.From) == nil && m.From.Deposed() == "" {
 			if v, err := r.stored(o); err == nil {
 				r.learnNode(m.From, o.ID, v)
 			}
