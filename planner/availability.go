@@ -162,39 +162,7 @@ func ms(d time.Duration) int64 {
 // stop_timeout; then the new owner is agreed on, and starts.
 func moveBound(g *spec.Group, t spec.Timings) int64 {
 	t = t.WithDefaults()
-	return ms(stopBound(g) + t.Kill.D() + commitBound(t) + startBound(g))
-}
-
-// stopBound is the longest way through the resources' dependencies, each
-// resource as long as it may take to stop.
-func stopBound(g *spec.Group) time.Duration {
-	memo := make(map[string]time.Duration, len(g.Resources))
-	var longest func(r *spec.Resource) time.Duration
-	longest = func(r *spec.Resource) time.Duration {
-		if d, ok := memo[r.Name]; ok {
-			return d
-		}
-		memo[r.Name] = 0 // a cycle was refused by validate; harmless here
-		var below time.Duration
-		for _, dep := range slices.Concat(r.DependsOn, r.DependsOnAny) {
-			if other, ok := g.Resource(dep); ok {
-				below = max(below, longest(other))
-			}
-		}
-		own := time.Duration(0)
-		if text, ok := r.Attributes["stop_timeout"].(string); ok {
-			if d, err := spec.ParseDuration(text); err == nil {
-				own = d.D()
-			}
-		}
-		memo[r.Name] = below + own
-		return below + own
-	}
-	var all time.Duration
-	for i := range g.Resources {
-		all = max(all, longest(&g.Resources[i]))
-	}
-	return all
+	return ms(g.StopBound() + t.Kill.D() + commitBound(t) + startBound(g))
 }
 
 // FailoverTimesOf is the worst failover time of each group of a definition that

@@ -10,6 +10,9 @@
 package spec
 
 import (
+	"slices"
+	"time"
+
 	"github.com/clusterplan/clusterplan/lang/addr"
 )
 
@@ -266,6 +269,39 @@ func (g *Group) Resource(name string) (*Resource, bool) {
 		}
 	}
 	return nil, false
+}
+
+// StopBound is how long the group may take to stop in order: the longest way through
+// its resources' dependencies, each resource with its stop_timeout. A stop that fails,
+// and is tried again, takes longer.
+func (g *Group) StopBound() time.Duration {
+	memo := make(map[string]time.Duration, len(g.Resources))
+	var longest func(r *Resource) time.Duration
+	longest = func(r *Resource) time.Duration {
+		if d, ok := memo[r.Name]; ok {
+			return d
+		}
+		memo[r.Name] = 0 // a cycle was refused by validate; harmless here
+		var below time.Duration
+		for _, dep := range slices.Concat(r.DependsOn, r.DependsOnAny) {
+			if other, ok := g.Resource(dep); ok {
+				below = max(below, longest(other))
+			}
+		}
+		own := time.Duration(0)
+		if text, ok := r.Attributes["stop_timeout"].(string); ok {
+			if d, err := ParseDuration(text); err == nil {
+				own = d.D()
+			}
+		}
+		memo[r.Name] = below + own
+		return below + own
+	}
+	var all time.Duration
+	for i := range g.Resources {
+		all = max(all, longest(&g.Resources[i]))
+	}
+	return all
 }
 
 // MayOwn tells whether the group's definition lets the member n own it.

@@ -60,6 +60,8 @@ type Provider struct {
 	watching sync.WaitGroup
 	closed   chan struct{}
 
+	leaveWait time.Duration // of a drain
+
 	reading sync.Mutex // one reading at a time: who waits gets what the first one read
 }
 
@@ -80,7 +82,7 @@ var (
 )
 
 // New is the provider; it needs Configure before use.
-func New() *Provider { return &Provider{closed: make(chan struct{})} }
+func New() *Provider { return &Provider{closed: make(chan struct{}), leaveWait: leaveWait} }
 
 // Schema is of cluster, group and the resource types.
 func (p *Provider) Schema() providers.Schema {

@@ -287,6 +287,48 @@ func TestDrainKeepsOperatorsPause(t *testing.T) {
 	check("disk: soon (ordered by ann, before an apply)", false)
 }
 
+// A group whose stop fails keeps its node from being touched: that its owner has not
+// changed for a while does not make it down. It has the time that its stop may take;
+// one that only has nowhere to go stays, and ends with its node.
+func TestDrainWaitsForStops(t *testing.T) {
+	const stop = 300 * time.Millisecond
+	for _, c := range []struct {
+		name, state string
+		ends        bool   // once it has been waited for as long as for one that stays
+		want        string // "": no error
+	}{
+		{"nowhere to go", spec.StateOnline, false, ""},
+		{"slow", spec.StateOfflinePending, true, ""},
+		{"failed", spec.StateOfflinePending, false, "group web is stuck on it: its stop has not come to an end for 350ms (disk: offline_pending (its stop command failed and is run again: busy)), so it may start on no other node, and this one is left running"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t, "n1", "n2")
+			f.up()
+			f.db.stays = true
+			f.db.conf.Groups = []client.ConfigGroup{{Owner: "n1", Spec: spec.Group{ID: "g1", Name: "web", Addr: web, Resources: []spec.Resource{
+				{Name: "disk", Type: "script", Attributes: map[string]any{"stop_timeout": stop.String()}},
+			}}}}
+			r := client.StatusResource{Name: "disk", State: c.state}
+			if c.state == spec.StateOfflinePending {
+				r.Reason = "its stop command failed and is run again: busy"
+			}
+			f.db.outcome["web"] = client.StatusGroup{State: spec.StatePending, Owner: "n1", Resources: []client.StatusResource{r}}
+			asked := 0
+			f.db.told = func() {
+				if asked++; c.ends && asked > 2 {
+					f.db.outcome["web"] = client.StatusGroup{State: spec.StatePending, Owner: "n2"}
+				}
+			}
+			p := f.provider()
+			p.leaveWait = stop / 6
+			err := p.Drain(t.Context(), f.nodes[0].id, "restart")
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A single node's cluster may become a majority's; no other change of the
 // quorum is planned, and each is refused with what to do.
 func TestQuorumChanges(t *testing.T) {

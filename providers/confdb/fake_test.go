@@ -32,6 +32,8 @@ type fakeDB struct {
 	under    []string // change leases of the writes
 	older    bool     // the agents don't know it
 	renewing bool     // its holder renews it all the time
+	stays    bool     // what a drained node owns does not leave it
+	told     func()   // before each answer of the status; nil: nothing
 }
 
 // fakeNode is one agent of it.
@@ -184,6 +186,9 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		answer = conf
 	case "GET status":
+		if db.told != nil {
+			db.told()
+		}
 		st := client.Status{Quorum: client.StatusQuorum{Have: db.quorum}}
 		for _, g := range db.conf.Groups {
 			s, ok := db.outcome[g.Spec.Name]
@@ -258,7 +263,7 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				m.Paused = &client.Intent{Author: "apply", Reason: o.Reason}
 			}
 			for g := range db.conf.Groups {
-				if db.conf.Groups[g].Owner == m.Spec.Name && m.Drained {
+				if db.conf.Groups[g].Owner == m.Spec.Name && m.Drained && !db.stays {
 					db.conf.Groups[g].Owner = ""
 				}
 			}

@@ -154,18 +154,19 @@ func (p *Provider) deleteGroup(ctx context.Context, req providers.ApplyRequest, 
 	if old != nil {
 		quiet += pendingTimeout(old.Spec)
 	}
+	last := "nobody tells of it"
 	gone, err := p.watch(ctx, quiet, func(st *client.Status) (bool, string) {
 		i := slices.IndexFunc(st.Groups, func(g client.StatusGroup) bool { return g.Name == name })
 		if i < 0 {
 			return true, ""
 		}
-		text := pending(st.Groups[i])
-		progress(text)
-		return false, text
+		last = pending(st.Groups[i])
+		progress(last)
+		return false, last
 	})
 	p.forget()
 	if err == nil && !gone {
-		err = fmt.Errorf("its owner has not stopped it for %s; see clusterplan status and logs", quiet)
+		err = fmt.Errorf("its owner has not stopped it for %s: %s; mend what keeps it from stopping there, and apply again", quiet, last)
 	}
 	if err != nil {
 		return fmt.Errorf("delete group %s: %w", name, err)
@@ -179,7 +180,7 @@ func pending(g client.StatusGroup) string {
 	for _, r := range g.Resources {
 		if r.State != spec.StateOnline && r.State != spec.StateOffline {
 			word := r.Name + ": " + r.State
-			if r.Reason != "" && r.State != spec.StateOfflinePending { // of those that stop it tells of before
+			if r.Reason != "" {
 				word += " (" + r.Reason + ")"
 			}
 			words = append(words, word)

@@ -3,6 +3,7 @@ package confdb
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,7 +132,9 @@ func (p *Provider) MemberState(ctx context.Context, nodeID string) (providers.Me
 func ours(i *client.Intent) bool { return i != nil && strings.HasPrefix(i.Reason, drainMark) }
 
 // Drain waits until the node owns no group. Groups that no other node may own
-// stay; the plan has said so, and they stop with the node.
+// stay; the plan has said so, and they stop with the node. One that has begun to stop
+// and does not come to an end of it keeps the node from being touched: were its agent
+// ended, another node would take the group over while it is on here still.
 func (p *Provider) Drain(ctx context.Context, nodeID, reason string) error {
 	p.forget()
 	db, err := p.database(ctx)
@@ -154,17 +157,49 @@ func (p *Provider) Drain(ctx context.Context, nodeID, reason string) error {
 			return err
 		}
 	}
-	_, err = p.watch(ctx, leaveWait, func(st *client.Status) (bool, string) {
+	var left []client.StatusGroup
+	look := func(st *client.Status) (bool, string) {
+		left = slices.DeleteFunc(slices.Clone(st.Groups), func(g client.StatusGroup) bool { return g.Owner != m.Spec.Name })
 		var owned []string
-		for _, g := range st.Groups {
-			if g.Owner == m.Spec.Name {
-				owned = append(owned, fmt.Sprintf("%s %s", g.Name, g.State))
+		for _, g := range left {
+			owned = append(owned, fmt.Sprintf("%s %s", g.Name, g.State))
+		}
+		return len(left) == 0, strings.Join(owned, ", ")
+	}
+	gone, err := p.watch(ctx, p.leaveWait, look)
+	quiet := p.leaveWait
+	if more := stopBound(db, left); err == nil && !gone && more > 0 { // so long a stop may take
+		gone, err = p.watch(ctx, more, look)
+		quiet += more
+	}
+	p.forget()
+	if err != nil || gone {
+		return err
+	}
+	if i := slices.IndexFunc(left, stops); i >= 0 {
+		g := left[i]
+		return fmt.Errorf("group %[1]s is stuck on it: its stop has not come to an end for %[3]s (%[4]s), so it may start on no other node, and this one is left running, drained. Mend what keeps it from stopping on %[2]s; clusterplan status tells when it has left, as it then does by itself. Apply again after that",
+			g.Name, m.Spec.Name, quiet, pending(g))
+	}
+	return nil
+}
+
+// stops tells whether a group has begun to stop, and is not down yet.
+func stops(g client.StatusGroup) bool {
+	return slices.ContainsFunc(g.Resources, func(r client.StatusResource) bool { return r.State == spec.StateOfflinePending })
+}
+
+// stopBound is how long those of the groups may take that stop now.
+func stopBound(db *database, groups []client.StatusGroup) time.Duration {
+	longest := time.Duration(0)
+	for _, g := range groups {
+		for _, c := range db.groups {
+			if c.Spec.Name == g.Name && stops(g) {
+				longest = max(longest, c.Spec.StopBound())
 			}
 		}
-		return len(owned) == 0, strings.Join(owned, ", ")
-	})
-	p.forget()
-	return err
+	}
+	return longest
 }
 
 // Resume undoes Drain; what an operator ordered stays, and comes back where

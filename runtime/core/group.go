@@ -432,6 +432,10 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 			x.failed = false
 			r.note(KindResourceRestart, fmt.Sprintf("resource %s of group %s is online again", x.spec.Name, r.name))
 		}
+	case spec.StateOfflinePending:
+		if x.state == spec.StateOfflinePending && ev.Reason != "" {
+			x.reason = ev.Reason // its stop has failed, and is tried again
+		}
 	case spec.StateOffline:
 		if r.phase == phaseUp && (x.state == spec.StateOnline || x.state == spec.StateOnlinePending) {
 			if !m.hasLease() {

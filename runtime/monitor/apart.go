@@ -276,7 +276,11 @@ func (m *monitor) runApart(stop, kill context.Context, in *instance, start Start
 				if stop.Err() == nil {
 					fail("its monitor stopped it unasked: its lease has ended")
 				}
-			case w.Changed != nil && stop.Err() == nil && w.Changed.State != spec.StateOfflinePending:
+			case w.Changed != nil && w.Changed.State == spec.StateOfflinePending:
+				if w.Changed.Reason != "" { // its stop has failed
+					say(report{state: w.Changed.State, reason: w.Changed.Reason})
+				}
+			case w.Changed != nil && stop.Err() == nil:
 				say(report{state: w.Changed.State, reason: w.Changed.Reason})
 			}
 		}

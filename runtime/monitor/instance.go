@@ -29,7 +29,7 @@ type instance struct {
 // report is what an instance tells the loop.
 type report struct {
 	in     *instance
-	state  string // spec.StateOnlinePending (a sign of progress), StateOnline, StateFailed; "" when gone
+	state  string // spec.StateOnlinePending (a sign of progress), StateOnline, StateFailed, StateOfflinePending (its stop has failed, and is tried again); "" when gone
 	reason string
 	gone   bool   // nothing is left of it; last
 	hung   string // a call of it that doesn't come back (deadlock.go); "": none
@@ -73,7 +73,7 @@ func (m *monitor) run(stop, kill context.Context, in *instance, env resource.Env
 	if res != nil {
 		// Also after a failure: what is left of it must not be in the way of
 		// the next start, here or elsewhere.
-		res.Stop(kill)
+		res.Stop(kill, func(err error) { say(report{state: spec.StateOfflinePending, reason: err.Error()}) })
 		keeper.last(kill)
 	}
 	say(report{gone: true})

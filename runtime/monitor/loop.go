@@ -340,6 +340,13 @@ func (m *monitor) stopAll(g *group) {
 func (m *monitor) report(r report) {
 	in, g := r.in, r.in.group
 	if !r.gone {
+		if r.state == spec.StateOfflinePending {
+			if in.stopping && !in.failed && r.reason != in.reason {
+				in.reason = r.reason
+				m.changed(in)
+			}
+			return
+		}
 		if in.stopping {
 			return // overtaken
 		}

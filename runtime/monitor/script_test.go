@@ -60,6 +60,9 @@ func TestScript(t *testing.T) {
 	r.send(script("true", fmt.Sprintf("%s; test -e '%s'", say("try"), flag)))
 	r.awaitState("s", spec.StateOnline)
 	r.send(Order{End: &GroupRef{"g", 7}})
+	r.await("why its stop has failed", func(w Word) bool {
+		return w.Changed != nil && w.Changed.State == spec.StateOfflinePending && w.Changed.Reason == "its stop command failed and is run again: ended with exit status 1"
+	})
 	eventually(t, "tried again", func() bool { return len(lines(log)) >= 5 })
 	for _, w := range r.got {
 		if w.Down != nil {

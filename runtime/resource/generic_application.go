@@ -124,7 +124,7 @@ func (k *genericApplication) start(ctx context.Context) error {
 
 // stop asks the process group to end, and kills what is left when ctx ends or
 // stop_timeout has passed.
-func (k *genericApplication) stop(ctx context.Context) {
+func (k *genericApplication) stop(ctx context.Context, _ func(error)) {
 	if k.process == nil {
 		return
 	}

@@ -69,7 +69,7 @@ func (k *ipAddress) start(ctx context.Context) error {
 	return nil
 }
 
-func (k *ipAddress) stop(context.Context) {
+func (k *ipAddress) stop(context.Context, func(error)) {
 	if k.held != nil {
 		k.held.Release()
 	}

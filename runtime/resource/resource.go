@@ -5,7 +5,7 @@
 //	r, err := resource.New(env, host, spec)   // checks the attributes
 //	err = r.Start(ctx, progress)              // until it is online
 //	... r.Exited(), r.LooksAlive(ctx), r.IsAlive(ctx) ...
-//	r.Stop(ctx)                               // until nothing is left of it
+//	r.Stop(ctx, func(error) {})               // until nothing is left of it
 //
 // A Resource is one life of a resource: started once, stopped once. It owns no
 // goroutine that outlives a call; the monitor's loop calls it. Who restarts
@@ -117,8 +117,8 @@ type kind interface {
 	// start returns once it runs. After an error, stop is called all the same.
 	start(ctx context.Context) error
 	// stop is graceful until ctx ends or the type's own time is up, and
-	// returns only when nothing is left.
-	stop(ctx context.Context)
+	// returns only when nothing is left. failed is told of each try that failed.
+	stop(ctx context.Context, failed func(error))
 	// alive is the type's own check.
 	alive() error
 	// exited is closed when it ended by itself; nil: it can't.
@@ -307,8 +307,9 @@ func exitedNow(k kind) bool {
 }
 
 // Stop takes it offline: gracefully until ctx ends or its own time-out has
-// passed, then by killing. It returns only when nothing is left of it.
-func (r *Resource) Stop(ctx context.Context) { r.kind.stop(ctx) }
+// passed, then by killing. It returns only when nothing is left of it. failed is told
+// why a try to stop it did not succeed, where there will be another.
+func (r *Resource) Stop(ctx context.Context, failed func(error)) { r.kind.stop(ctx, failed) }
 
 // Exited is closed when it ended by itself; nil for what can't. ExitError then
 // says how.

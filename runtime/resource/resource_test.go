@@ -193,7 +193,7 @@ func testAddress(t *testing.T) {
 				t.Errorf("%v: its loss isn't told", tt.attributes)
 			}
 		}
-		r.Stop(t.Context())
+		r.Stop(t.Context(), func(err error) { t.Error(err) })
 		if want := tt.want != (Address{}); want != (held.released == 1) {
 			t.Errorf("%v: released %d times", tt.attributes, held.released)
 		}
@@ -298,7 +298,7 @@ func TestStop(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), tt.patience)
 				defer cancel()
 				began := time.Now()
-				res.Stop(ctx)
+				res.Stop(ctx, func(err error) { t.Error(err) })
 				if !slices.Equal(p.stops, tt.stops) || p.killed != tt.killed || time.Since(began) != tt.took {
 					t.Errorf("signals %v, killed %v, took %s", p.stops, p.killed, time.Since(began))
 				}

@@ -125,7 +125,7 @@ const (
 // stop runs the stop command until it has ended well, and kills what start has
 // left. That the time is up (ctx) only hastens it: an array that is still
 // attached is not offline.
-func (k *script) stop(ctx context.Context) {
+func (k *script) stop(ctx context.Context, failed func(error)) {
 	if !k.begun {
 		return
 	}
@@ -145,7 +145,9 @@ func (k *script) stop(ctx context.Context) {
 		if err == nil {
 			break
 		}
-		k.host.Tell(fmt.Sprintf("the stop command of %s/%s failed and is run again: %v", k.env.Group, k.name, plain(err)))
+		err = fmt.Errorf("failed and is run again: %w", plain(err))
+		k.host.Tell(fmt.Sprintf("the stop command of %s/%s %v", k.env.Group, k.name, err))
+		failed(fmt.Errorf("its stop command %w", err))
 		time.Sleep(wait)
 	}
 	if k.process != nil {
