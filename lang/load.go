@@ -222,14 +222,15 @@ var rootBlocks = []rootBlock{
 	{hcl.BlockHeaderSchema{Type: "import"}, shapeType(importSchema)},
 }
 
-var rootSchema = rootBody()
+var rootSchema, rootNames = rootBody()
 
-func rootBody() *hcl.BodySchema {
-	out := &hcl.BodySchema{}
-	for _, r := range rootBlocks {
+func rootBody() (*hcl.BodySchema, []string) {
+	out, names := &hcl.BodySchema{}, make([]string, len(rootBlocks))
+	for i, r := range rootBlocks {
 		out.Blocks = append(out.Blocks, r.BlockHeaderSchema)
+		names[i] = r.Type
 	}
-	return out
+	return out, names
 }
 
 // notYet is the diagnostic of everything that the language has and this
@@ -244,6 +245,9 @@ func (c *Config) blocks(body hcl.Body) hcl.Diagnostics {
 	for _, d := range diags {
 		if d.Summary == "Unsupported argument" && strings.HasSuffix(d.Detail, "not expected here.") {
 			d.Detail += " Only blocks stand outside of all blocks, as group \"web\" {}; is the line that begins this one whole?"
+		}
+		if d.Summary == "Unsupported block type" && strings.HasSuffix(d.Detail, "not expected here.") {
+			d.Detail += " Outside of all blocks stand: " + strings.Join(rootNames, ", ") + "."
 		}
 	}
 	for _, b := range content.Blocks {

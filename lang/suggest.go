@@ -87,6 +87,11 @@ func suggest(diags hcl.Diagnostics, want *hcl.BodySchema, has *hcl.BodyContent) 
 	for _, d := range diags {
 		head, _, ok := strings.Cut(d.Detail, ` Did you mean "`)
 		if !ok {
+			if d.Summary == "Unsupported block type" {
+				_, rest, _ := strings.Cut(head, `"`)
+				given, _, _ := strings.Cut(rest, `"`)
+				d.Detail += terraforms[given]
+			}
 			continue
 		}
 		var names []string
@@ -108,4 +113,13 @@ func suggest(diags hcl.Diagnostics, want *hcl.BodySchema, has *hcl.BodyContent) 
 			d.Detail = fmt.Sprintf("%s Did you mean %q?", head, n)
 		}
 	}
+}
+
+// terraforms says of blocks that Terraform has what stands for them here.
+var terraforms = map[string]string{
+	"terraform":   " What Terraform has there stands in a clusterplan block: required_version, backend, encryption.",
+	"resource":    " A resource stands in a group, which is what fails over: group \"web\" { resource ... }.",
+	"data":        " There are no data blocks: files are read by functions, and what answers on the network a resource's is_alive watches.",
+	"provisioner": " There are no provisioners: a resource of type generic_application runs its command, and one of type script what starts and stops it.",
+	"connection":  " How a node is reached stands in its ssh block, or in that of its provider.",
 }

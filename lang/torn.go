@@ -35,8 +35,11 @@ func (c *Config) tear(p *parsing) {
 				at = hcl.RangeBetween(rng, *d.Subject)
 			}
 		}
-		if unread, ok := d.Extra.(unreadTo); ok {
+		switch unread, ok := d.Extra.(unreadTo); {
+		case ok:
 			at.End = unread.end
+		case d.Summary == "Unclosed configuration block": // it takes in all that follows
+			at.End = body.SrcRange.End
 		}
 		c.torn.blocks = append(c.torn.blocks, at)
 	}

@@ -11,11 +11,20 @@ import (
 // seems to, up to end.
 type unreadTo struct{ end hcl.Pos }
 
-// unclosed tells of a string that isn't closed on its line once, where it begins.
+// unclosed tells of a } that closes nothing, and once of a string that isn't closed
+// on its line, where it begins.
 // hclsyntax takes what is outside of strings for what is inside from there on, and
 // says so of each line that follows, so that one quote that lacks makes thousands
 // of errors. start is where src begins; diags are hclsyntax's of it.
 func unclosed(src []byte, name string, start hcl.Pos, diags hcl.Diagnostics) hcl.Diagnostics {
+	for _, d := range diags {
+		if d.Summary != "Argument or block definition required" && d.Summary != "Missing newline after block definition" || d.Subject == nil {
+			continue
+		}
+		if at := d.Subject.Start.Byte - start.Byte; at >= 0 && at < len(src) && src[at] == '}' {
+			d.Summary, d.Detail, d.Context = "Unexpected }", "No block is open here. This } is one too many, or a block above it is closed too early.", nil
+		}
+	}
 	if !slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool { return d.Summary == "Invalid multi-line string" }) {
 		return diags
 	}
