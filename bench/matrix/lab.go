@@ -111,10 +111,8 @@ func (r *labResult) add(told faultlab.Tried) {
 	r.StallMax = max(r.StallMax, told.StallMS)
 	for _, g := range told.Groups {
 		r.RatioMax = max(r.RatioMax, g.Ratio)
-		if g.MS > g.WorstMS+told.StallMS {
-			r.Over++
-		}
 	}
+	r.Over += len(told.Late())
 }
 
 func line(t faultlab.Tried) string {

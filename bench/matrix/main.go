@@ -74,10 +74,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "matrix: it takes a group, a node and a run at least")
 		os.Exit(2)
 	}
-	def := cluster(*groups, *nodes)
-	out := result{Groups: *groups, Nodes: *nodes}
+	out := measure(*groups, *nodes, *runs)
+	if *asJSON {
+		_ = json.NewEncoder(os.Stdout).Encode(out)
+		return
+	}
+	fmt.Printf("%d scenarios of %d groups on %d nodes: %.1f ms (longest %.1f ms, processor %.1f ms)\n", out.Scenarios, out.Groups, out.Nodes, out.MS, out.MaxMS, out.CPUMS)
+}
+
+// measure works the matrix out so many times.
+func measure(groups, nodes, runs int) result {
+	def := cluster(groups, nodes)
+	out := result{Groups: groups, Nodes: nodes}
 	var wall, cpu []float64
-	for range *runs {
+	for range runs {
 		began, spentBefore := time.Now(), spent()
 		m := planner.MatrixOf(def)
 		wall = append(wall, ms(time.Since(began)))
@@ -87,11 +97,7 @@ func main() {
 	slices.Sort(wall)
 	slices.Sort(cpu)
 	out.MS, out.MaxMS, out.CPUMS = wall[len(wall)/2], wall[len(wall)-1], cpu[len(cpu)/2]
-	if *asJSON {
-		_ = json.NewEncoder(os.Stdout).Encode(out)
-		return
-	}
-	fmt.Printf("%d scenarios of %d groups on %d nodes: %.1f ms (longest %.1f ms, processor %.1f ms)\n", out.Scenarios, out.Groups, out.Nodes, out.MS, out.MaxMS, out.CPUMS)
+	return out
 }
 
 // spent is the processor's time of the whole process, the garbage collector's too.

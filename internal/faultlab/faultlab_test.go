@@ -175,3 +175,11 @@ func TestBackward(t *testing.T) {
 		t.Errorf("told: %q", told)
 	}
 }
+
+// Late is who was away for longer than the plan says and the machine stood still.
+func TestLate(t *testing.T) {
+	tried := Tried{StallMS: 10, Groups: []Took{{Group: "in time", MS: 800, WorstMS: 896}, {Group: "held up", MS: 906, WorstMS: 896}, {Group: "late", MS: 907, WorstMS: 896}}}
+	if late := tried.Late(); len(late) != 1 || late[0].Group != "late" || len(tried.Groups) != 3 {
+		t.Errorf("%+v", late)
+	}
+}

@@ -76,6 +76,12 @@ type Tried struct {
 	StallMS float64 `json:"stall_ms"` // the machine as a whole stood still for so long meanwhile
 }
 
+// Late are the groups that were away for longer than the plan says, and than the
+// machine as a whole stood still meanwhile.
+func (t Tried) Late() []Took {
+	return slices.DeleteFunc(slices.Clone(t.Groups), func(g Took) bool { return g.MS <= g.WorstMS+t.StallMS })
+}
+
 // Trial holds the failure matrix of a scene's plan to the scene's cluster: row by
 // row, what the row says fails, and the groups have to go where it says.
 type Trial struct {
