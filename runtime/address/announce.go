@@ -53,7 +53,7 @@ func newSpeaker(l link, a netip.Addr) (*speaker, error) {
 func (s *speaker) run() {
 	s.announce()
 	s.ends.Add(2)
-	go func() { defer s.ends.Done(); s.repeat() }()
+	go func() { defer s.ends.Done(); s.repeat(s.announce) }()
 	go func() { defer s.ends.Done(); s.answer() }()
 }
 
@@ -80,7 +80,8 @@ func (s *speaker) close() {
 	}()
 }
 
-func (s *speaker) repeat() {
+// repeat announces when it is due, until close.
+func (s *speaker) repeat(announce func()) {
 	began, next := time.Now(), 1
 	timer := time.NewTimer(announceAfter[next])
 	defer timer.Stop()
@@ -92,7 +93,7 @@ func (s *speaker) repeat() {
 			began, next = time.Now(), 0
 		case <-timer.C:
 		}
-		s.announce()
+		announce()
 		next++
 		if next < len(announceAfter) {
 			timer.Reset(time.Until(began.Add(announceAfter[next])))
