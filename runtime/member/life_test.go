@@ -31,6 +31,36 @@ func TestStuckStop(t *testing.T) {
 	w.until("web is on n3", 20*time.Second, func() bool { return w.online("web") && w.running["g-web"] == "n3" })
 }
 
+// pending_timeout is the time between two signs of progress of a start, with no
+// total: as long as there are any, a start may take hours.
+func TestPendingTimeout(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n1", "n2")
+	for i := range g.Resources {
+		g.Resources[i].PendingTimeout = spec.Duration(20 * time.Second)
+		g.Resources[i].Restart.Threshold = 0
+	}
+	n1 := w.hosts[0]
+	n1.hangs = map[string]bool{"app": true}
+	w.must(w.leader(), confdb.Command{PutGroup: &g})
+	w.until("app starts", 5*time.Second, func() bool { return n1.procs["g-web"]["app"] != 0 })
+	for range 10 {
+		w.run(15 * time.Second)
+		n1.input(ResourceChanged{Group: "g-web", Epoch: w.group("web").Owner.Epoch, Resource: "app", State: spec.StateOnlinePending, Reason: "replays its log"})
+	}
+	if w.running["g-web"] != "n1" || w.group("web").GaveUp {
+		t.Fatalf("a start that gets on was given up:\n%s", w.describe())
+	}
+	if took := w.runsOn("web", w.hosts[1], time.Minute); took < 19*time.Second || took > 22*time.Second {
+		t.Errorf("it was given up %v after its last sign of progress", took)
+	}
+	if !slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool {
+		return e.Kind == "group_failed" && strings.Contains(e.Text, "no progress for 20s while coming online (pending_timeout)")
+	}) {
+		t.Errorf("no word on why:\n%s", w.describe())
+	}
+}
+
 // All nodes lose power and come back: the cluster forms again and runs what it
 // ran, where it ran.
 func TestColdStart(t *testing.T) {

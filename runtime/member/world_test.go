@@ -81,6 +81,7 @@ type host struct {
 	lease    spec.Instant
 	procs    map[string]map[string]uint64 // group -> resource -> epoch
 	fails    map[string]int               // resource -> starts that fail
+	hangs    map[string]bool              // resources whose start comes to no end
 	starts   []string                     // group/resource@epoch
 	logs     []string
 	landing  bool // a write under way is done although its agent dies
@@ -266,7 +267,7 @@ func (h *host) output(o Output) {
 		mon := h.monLife
 		h.begin(o.Group, o.Resource.Name, o.Epoch)
 		w.after(startTime, func() {
-			if h.monLife != mon || !h.mon || h.procs[o.Group][o.Resource.Name] != o.Epoch {
+			if h.monLife != mon || !h.mon || h.procs[o.Group][o.Resource.Name] != o.Epoch || h.hangs[o.Resource.Name] {
 				return
 			}
 			state, reason := spec.StateOnline, ""
