@@ -101,7 +101,7 @@ func testCI(t *testing.T, github bool) {
 	git(t, c.dev, "reset", "-q", "--hard", merged)
 	git(t, c.dev, "push", "-qf", "origin", "HEAD:main")
 	pr = 2
-	c.branch(pr, map[string][2]string{"checks.cluster.hcl": {`"5s"`, `"500ms"`}, "failover.scenario.hcl": {`"900ms"`, `"9ms"`}})
+	c.branch(pr, map[string][2]string{"checks.cluster.hcl": {`"5s"`, `"500ms"`}, "failover.scenario.hcl": {`"4s"`, `"9ms"`}})
 	check := f.start("check", c.planned, pr)
 	c.fails(check, 1, "n1 is lost", "9ms")
 	if junit := string(f.artifacts[check.run]["scenarios"]); !strings.Contains(junit, "<failure") || !strings.Contains(junit, "failover.scenario.hcl") {
@@ -174,7 +174,7 @@ func newCI(t *testing.T, github bool) *ci {
 		l.dir + "/state.cluster.hcl":  "clusterplan {\n  encryption {\n    recipients = [\"" + id.Recipient().String() + "\"]\n  }\n}\n",
 		l.dir + "/checks.cluster.hcl": "guarantee \"soon\" {\n  groups       = [group.web]\n  survives     = { nodes = 1 }\n  max_downtime = \"5s\"\n}\n",
 		l.dir + "/failover.scenario.hcl": "scenario \"n1 is lost\" {\n  step {\n    lose = [node.n1]\n\n    expect {\n      group        = group.web\n" +
-			"      owner        = node.n2\n      max_downtime = \"900ms\"\n    }\n  }\n}\n",
+			"      owner        = node.n2\n      max_downtime = \"4s\"\n    }\n  }\n}\n",
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
