@@ -80,6 +80,22 @@ func failoverTimes(def spec.Definition) []FailoverTime {
 	return out
 }
 
+// sinceBefore notes in times what was before.
+func sinceBefore(times, before []FailoverTime) {
+	was := make(map[addr.Address]*FailoverTime, len(before))
+	for i := range before {
+		was[before[i].Group] = &before[i]
+	}
+	for i := range times {
+		t := &times[i]
+		if w := was[t.Group]; w != nil {
+			worst := w.WorstMS
+			t.Same = t.WorstMS == w.WorstMS && t.Exclusive == w.Exclusive && t.Terms == w.Terms && slices.Equal(t.NotHeld, w.NotHeld)
+			t.BeforeMS = &worst
+		}
+	}
+}
+
 // chain adds what groups wait for those that they depend on. Both may die with one
 // node: a group gets its owner only once what it depends on is known to be online.
 func chain(def *spec.Definition, times []FailoverTime) {

@@ -264,6 +264,8 @@ type FailoverTime struct {
 	Exclusive bool           `json:"exclusive"`          // all of it dies with its lease, or its takeover waits for a fence or a watchdog
 	NotHeld   []spec.NotHeld `json:"not_held,omitempty"` // what doesn't
 	Terms     FailoverTerms  `json:"terms"`
+	BeforeMS  *int64         `json:"before_ms,omitempty"` // WorstMS before the apply; nil: no such group, or none that fails over by itself
+	Same      bool           `json:"-"`                   // all of it is as before
 }
 
 // FailoverTerms are the summands of FailoverTime.WorstMS, in milliseconds.

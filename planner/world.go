@@ -114,7 +114,9 @@ func (b *builder) world() {
 	case b.fresh:
 	case !p.Summary.Any():
 		p.FailureMatrix.Before = p.FailureMatrix.After
+		sinceBefore(p.FailoverTimes, p.FailoverTimes)
 	default:
+		sinceBefore(p.FailoverTimes, failoverTimes(b.before))
 		p.FailureMatrix.Before = b.sceneOf(b.before, false).board().matrix(b.in.Pairs)
 	}
 	p.FailureMatrix.Regressions = regressions(p.FailureMatrix.Before, p.FailureMatrix.After)

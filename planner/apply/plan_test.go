@@ -145,3 +145,26 @@ func TestReasonsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// A plan knows which failover times it changes, and what they were.
+func TestFailoverTimesSinceBefore(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	first := l.plan(def, "")
+	for _, f := range first.FailoverTimes {
+		if f.Same || f.BeforeMS != nil {
+			t.Errorf("%s had a time before there was a cluster: %+v", f.Group, f)
+		}
+	}
+	l.must(def, "")
+	for _, f := range l.plan(def, "").FailoverTimes {
+		if !f.Same || f.BeforeMS == nil || *f.BeforeMS != f.WorstMS {
+			t.Errorf("%s is not as before, where nothing changes: %+v", f.Group, f)
+		}
+	}
+	slower := l.load(threeNodes + strings.Replace(twoGroups, "depends_on = [group.web]\n", "depends_on = [group.web]\n  stop_within = \"2s\"\n", 1))
+	got := l.plan(slower, "").FailoverTimes
+	if len(got) != 2 || !got[0].Same || got[1].Same || got[1].BeforeMS == nil || *got[1].BeforeMS != first.FailoverTimes[1].WorstMS || got[1].WorstMS <= *got[1].BeforeMS {
+		t.Errorf("before %+v, then %+v", first.FailoverTimes, got)
+	}
+}

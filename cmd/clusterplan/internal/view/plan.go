@@ -453,19 +453,38 @@ func (s Style) failover(b *bytes.Buffer, p *planner.Plan) {
 	s.section(b, "Longest failover when a group's owner dies")
 	var rows [][]string
 	const most = 12
-	for i, f := range p.FailoverTimes {
-		if i == most {
-			rows = append(rows, []string{fmt.Sprintf("  and %d more, in --json", len(p.FailoverTimes)-most)})
-			break
+	same, more := 0, 0
+	for _, f := range p.FailoverTimes {
+		if f.Same {
+			same++
+			continue
+		}
+		if len(rows) == most {
+			more++
+			continue
 		}
 		terms := f.Terms.Sum()
 		if !f.Exclusive {
 			terms += "; not exclusive: " + notHeld(f.NotHeld)
 		}
-		rows = append(rows, []string{"  " + f.Group.String(), millis(f.WorstMS), s.Dim("(" + terms + ")")})
+		terms = "(" + terms + ")"
+		if f.BeforeMS != nil && *f.BeforeMS != f.WorstMS {
+			terms += "  # before: " + millis(*f.BeforeMS)
+		}
+		rows = append(rows, []string{"  " + f.Group.String(), millis(f.WorstMS), s.Dim(terms)})
+	}
+	shown := len(rows) > 0
+	if more > 0 {
+		rows = append(rows, []string{fmt.Sprintf("  and %d more, in --json", more)})
 	}
 	_ = table(b, rows)
-	if q := p.Quorum; q != nil && q.Model == spec.MajorityNodeSet && q.Votes > 1 {
+	if same > 0 {
+		b.WriteString("  " + s.Dim("# ("+count(same, "unchanged group")+" hidden)") + "\n")
+	}
+	if shown {
+		b.WriteString("  " + s.Dim("start is of programs that are up at once; what one takes longer comes on top") + "\n")
+	}
+	if q := p.Quorum; shown && q != nil && q.Model == spec.MajorityNodeSet && q.Votes > 1 {
 		b.WriteString("  " + s.Dim("up to "+millis(planner.SlowElection.Milliseconds())+" more in about 1 of 500, where a lost leader's election is repeated") + "\n")
 	}
 	b.WriteString("\n")

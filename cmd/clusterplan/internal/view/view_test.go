@@ -53,7 +53,7 @@ func ptr(a addr.Address) *addr.Address { return &a }
 
 // full is a plan with something of everything.
 func full() *planner.Plan {
-	web := addr.Group("web", addr.NoKey)
+	web, before := addr.Group("web", addr.NoKey), int64(871)
 	return &planner.Plan{
 		Cluster:     "c",
 		AsOf:        &planner.AsOf{Revision: 41, Text: "as of revision 41, no quorum"},
@@ -91,9 +91,11 @@ func full() *planner.Plan {
 			{N: 3, Address: node("n2"), Phase: "join", Up: 3, Needed: 2}, {N: 4, Address: node("n2"), Phase: "promote", Up: 3, Needed: 2},
 			{N: 5, Address: node("n1"), Phase: "stop", Up: 1, Needed: 2, Refused: true, Why: "1 of 2 votes"},
 		},
-		Quorum:        &planner.Quorum{Model: spec.MajorityNodeSet, Votes: 3, Needed: 2, Lowest: 2},
-		Availability:  []planner.Availability{{Group: web, From: ptr(node("n1")), To: ptr(node("n2")), Interruptions: 1, MaxMS: 900, Why: "node.n1 restarts"}, {Group: web, From: ptr(node("n2")), Interruptions: 2, MaxMS: -1, Why: "nobody else"}},
-		FailoverTimes: []planner.FailoverTime{{Group: web, WorstMS: 1240, Exclusive: true, Terms: planner.FailoverTerms{Lease: 600, StopWithin: 100, Kill: 50, Drift: 16, Commit: 60, Start: 45}}},
+		Quorum:       &planner.Quorum{Model: spec.MajorityNodeSet, Votes: 3, Needed: 2, Lowest: 2},
+		Availability: []planner.Availability{{Group: web, From: ptr(node("n1")), To: ptr(node("n2")), Interruptions: 1, MaxMS: 900, Why: "node.n1 restarts"}, {Group: web, From: ptr(node("n2")), Interruptions: 2, MaxMS: -1, Why: "nobody else"}},
+		FailoverTimes: []planner.FailoverTime{{Group: web, WorstMS: 1240, Exclusive: true, Terms: planner.FailoverTerms{Lease: 600, StopWithin: 100, Kill: 50, Drift: 16, Commit: 60, Start: 45}},
+			{Group: addr.Group("slower", addr.NoKey), WorstMS: 1240, Exclusive: true, BeforeMS: &before, Terms: planner.FailoverTerms{Lease: 1135, Commit: 60, Start: 45}},
+			{Group: addr.Group("same", addr.NoKey), WorstMS: 871, Exclusive: true, BeforeMS: &before, Same: true}},
 		FailureMatrix: planner.FailureMatrix{
 			Before: &planner.Matrix{Pairs: true, Rows: []planner.MatrixRow{
 				{Fail: []addr.Address{node("n1")}, Quorum: true, Groups: []planner.MatrixGroup{{Group: web, From: ptr(node("n1")), To: ptr(node("n3")), State: "online"}}},
