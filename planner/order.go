@@ -391,7 +391,11 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			}
 			if i > 0 {
 				for _, before := range batches[i-1] {
-					o.g.AddEdge(u.Key, before.Key, graph.Hard) // a node that does not come back ends the rolling
+					kind := graph.Hard // a node that does not come back ends the rolling
+					if before.Silent && before.Action == "update" && before.gives == 0 {
+						kind = graph.Soft // the others wait for its vote to be gone, not for it
+					}
+					o.g.AddEdge(u.Key, before.Key, kind)
 				}
 				for _, n := range o.named[i] {
 					o.g.AddEdge(u.Key, n.Key, graph.Hard)

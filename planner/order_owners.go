@@ -100,7 +100,23 @@ func refuseLast(a addr.Address, on *item) *hcl.Diagnostic {
 		fmt.Sprintf("%s has the last vote, and the cluster is no more once it leaves.%s Have another node with a vote join first (quorum model majority_node_set). To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a, why))
 }
 
-func refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {
+// refuse names what is down and votes: that it is not up is what the others lack.
+func (t *tally) refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {
+	var down []string
+	for n, v := range t.voters {
+		if !v.up && v.votes > 0 && n != a {
+			down = append(down, n.String())
+		}
+	}
+	slices.Sort(down)
+	way := "Add a node with a vote"
+	switch len(down) {
+	case 0:
+	case 1:
+		way = down[0] + " votes, and is down or can't be reached: bring it back, or give it another host (another address), where a new one joins in its place first"
+	default:
+		way = strings.Join(down, ", ") + " vote, and are down or can't be reached: bring them back, or give them other hosts (other addresses), where new ones join in their places first"
+	}
 	return problem(hcl.DiagError, QuorumLost,
-		fmt.Sprintf("%s: after %q only %d votes would be up, and %d are needed. Bring nodes back or add some first, in an apply of their own; --allow-quorum-loss does it all the same.", a, phase, up, needed))
+		fmt.Sprintf("%s: after %q only %d votes would be up, and %d are needed. %s; or --allow-quorum-loss, which interrupts every group.", a, phase, up, needed, way))
 }

@@ -200,7 +200,7 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 		case takes && up < max(step.Needed, 1) && !exempt():
 			step.Refused = true
 			if !lost {
-				b.diags = append(b.diags, refuse(u.Key.Addr, phase, up, max(step.Needed, 1)))
+				b.diags = append(b.diags, t.refuse(u.Key.Addr, phase, up, max(step.Needed, 1)))
 			}
 			lost = true
 		}

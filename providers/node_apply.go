@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"path"
+	"slices"
 	"strconv"
 
 	"github.com/zclconf/go-cty/cty"
@@ -51,8 +52,9 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 		}
 	}
 	if err != nil {
-		if errors.Is(err, ErrUnreachable) && (req.Phase == PhaseDrain || req.Phase == PhaseLeave) {
-			// These ask the cluster alone, which can let a node go whose host is dead.
+		if errors.Is(err, ErrUnreachable) && slices.Contains([]string{PhaseDrain, PhaseDemote, PhaseUpdate, PhaseLeave}, req.Phase) {
+			// These ask the cluster alone, which can let a node go, or take its vote,
+			// whose host is dead.
 			s, err = &site{id: req.ID, dir: path.Join(NodesDir, privateDir(req.Prior))}, nil
 		} else if errors.Is(err, errOtherNode) && req.Phase != PhaseInstall && req.Phase != PhaseStart {
 			s, err = &site{host: s.host, id: req.ID, dir: s.dir}, nil // nothing of ours is there
@@ -75,6 +77,9 @@ func (p *Nodes) Apply(ctx context.Context, req ApplyRequest) (ApplyResponse, err
 	n.Program, n.ServerID = "", 0
 	if prior, err := decodeNode(priorValue(req.Prior), nil); err == nil {
 		n.Program, n.ServerID = prior.Program, prior.ServerID
+		if s.host == nil { // where it listened when it was last reached
+			n.Endpoint = prior.Endpoint
+		}
 	}
 
 	if err := p.phase(ctx, req, s, identity, &n); err != nil {

@@ -158,3 +158,44 @@ node "n" {
 		})
 	}
 }
+
+// A plan that would lose the quorum names who is down and what to do, and each of
+// these leads there.
+func TestWaysToKeepTheQuorum(t *testing.T) {
+	two := strings.Replace(threeNodes, "node \"n3\" { provider = local }\n", "", 1)
+	dead := func(l *lab) { l.host("n1").Lost, l.host("n1").Running = true, false }
+	fourth := "node \"n4\" { provider = local }\n"
+	for name, c := range map[string]struct {
+		src    string
+		break_ func(*lab)
+		says   string
+		then   func(*lab) string // the definition after it
+	}{
+		"bring it back": {threeNodes, dead, "node.n1 votes, and is down or can't be reached: bring it back, or give it another host (another address)",
+			func(l *lab) string { l.host("n1").Lost = false; return threeNodes }},
+		"another host": {threeNodes, dead, "another address", func(*lab) string { return anew(threeNodes, "n1") }},
+		"two of five": {threeNodes + fourth + "node \"n5\" { provider = local }\n", func(l *lab) { dead(l); l.host("n4").Lost, l.host("n4").Running = true, false },
+			"node.n1, node.n4 vote, and are down or can't be reached", func(*lab) string {
+				return anew(threeNodes, "n1") + "node \"n4\" {\n  provider = local\n  address = \"127.0.0.44\"\n}\nnode \"n5\" { provider = local }\n"
+			}},
+		"one more": {two, func(*lab) {}, "Add a node with a vote", func(*lab) string { return two + fourth }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.must(l.load(c.src), "")
+			l.world.Program = "p2"
+			c.break_(l)
+			p := l.plan(l.load(c.src), "")
+			i := slices.IndexFunc(p.Diagnostics, func(d planner.Diagnostic) bool { return d.Summary == planner.QuorumLost })
+			if i < 0 || !strings.Contains(p.Diagnostics[i].Detail, c.says) {
+				t.Fatalf("%+v", p.Diagnostics)
+			}
+			def := l.load(c.then(l))
+			res, p, err := l.apply(def, "")
+			if err != nil || len(res.Failed)+len(res.Skipped) > 0 {
+				t.Fatal(err, p.Diagnostics, res)
+			}
+			l.settled(def)
+		})
+	}
+}

@@ -248,6 +248,25 @@ func (r *runner) reachable(ctx context.Context, j *job) error {
 	return nil
 }
 
+// giveVote has a node that can't be reached give its vote up, if it is to: that asks
+// the cluster alone, and other nodes may have to wait for it. It returns what remains
+// of the unit, an error.
+func (r *runner) giveVote(ctx context.Context, j *job, unreachable error) (string, error) {
+	if !slices.Contains(j.u.Phases, providers.PhaseDemote) {
+		return "", unreachable
+	}
+	u, alone := *j.u, *j
+	u.Phases, u.Last = []string{providers.PhaseDemote}, false
+	alone.u, alone.id = &u, r.giveID(u.Key.Addr, u.ID)
+	if err := r.aim(&alone); err != nil {
+		return "", err
+	}
+	if phase, err := r.phases(ctx, &alone); err != nil {
+		return phase, err
+	}
+	return "", fmt.Errorf("it has given its vote up, and the rest waits until it can be reached: mend its host or the way to it, and apply again: %w", unreachable)
+}
+
 func (r *runner) mayTakeNow(ctx context.Context, j *job, phase string) error {
 	if j.u.Key.Addr.Type != addr.TypeNode || r.work.Destroy || r.work.First || r.work.AllowQuorumLoss || !r.hasLive() {
 		return nil

@@ -2,11 +2,13 @@ package apply_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
 	"github.com/clusterplan/clusterplan/providers"
@@ -66,6 +68,41 @@ func TestNodeOutOfReachThatGivesItsVoteHoldsNobodyUp(t *testing.T) {
 	l.host("n1").Lost = false
 	l.must(def, "")
 	l.settled(def)
+}
+
+// A node is dead with its host, and has to give its vote up before any other can go
+// without the quorum: it does, and the others get their new program, though it can't.
+func TestDeadNodeGivesItsVoteFirst(t *testing.T) {
+	for _, program := range []string{"p1", "p2"} { // whether there is more to do to it than to take its vote
+		l := newLab(t)
+		src := threeNodes + "node \"n4\" { provider = local }\n" + twoGroups
+		l.must(l.load(src), "")
+		dead := l.host("n1")
+		dead.Lost, dead.Running, dead.Program = true, false, program
+		l.state.Objects = slices.Clone(l.state.Objects)
+		o := l.state.Find(addr.Node("n1", addr.NoKey))
+		o.Attributes = []byte(strings.Replace(string(o.Attributes), `"program":"p1"`, `"program":"`+program+`"`, 1))
+		l.world.Program = "p2"
+		def := l.load(strings.Replace(src, `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  votes = 0\n}", 1))
+		res, p, err := l.apply(def, "")
+		if err != nil || p.Errored {
+			t.Fatal(err, p.Diagnostics)
+		}
+		if len(res.Failed) > 1 || len(res.Failed) == 1 && (res.Failed[0].Addr.Name != "n1" || !errors.Is(res.Failed[0].Err, providers.ErrUnreachable)) || len(res.Skipped) != 0 {
+			t.Errorf("%s: failed %v, skipped %v", program, res.Failed, res.Skipped)
+		}
+		for _, n := range []string{"n2", "n3", "n4"} {
+			if l.host(n).Program != "p2" {
+				t.Errorf("%s: %s has the old program:\n%s", program, n, l.calls())
+			}
+		}
+		if m := l.world.Members[o.ID]; m.Voter || m.Spec.Votes != 0 {
+			t.Errorf("%s: n1 has its vote still", program)
+		}
+		dead.Lost = false
+		l.must(def, "")
+		l.settled(def)
+	}
 }
 
 // A node that was down ends again right after its start. The others wait for it once

@@ -125,7 +125,7 @@ func (r *runner) unit(ctx context.Context, u *planner.Unit, waits func()) (strin
 	}
 	r.mu.Unlock()
 	if err := r.reachable(ctx, j); err != nil {
-		return "", err
+		return r.giveVote(ctx, j, err)
 	}
 	if u.Action == "delete" {
 		return r.takeAway(ctx, j, u.Remove)

@@ -178,6 +178,16 @@ func (n *node) look() ([]string, error) {
 	return n.prior.Health, nil
 }
 
+// state is what the cluster knows of it.
+func (n *node) state() providers.MemberState {
+	n.t.Helper()
+	st, err := n.cluster.MemberState(n.t.Context(), n.id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return st
+}
+
 func (n *node) read() []string {
 	n.t.Helper()
 	health, err := n.look()
@@ -414,6 +424,18 @@ func TestDrift(t *testing.T) {
 	if _, err := n.look(); !errors.Is(err, providers.ErrUnreachable) {
 		t.Errorf("a host that is down: %v", err)
 	}
+	// The cluster takes its vote, and gives it back, all the same; it still is where it was.
+	with, before := n.config, n.state()
+	for _, votes := range []int64{0, 1} {
+		attrs := with.AsValueMap()
+		attrs["votes"] = cty.NumberIntVal(votes)
+		n.config = cty.ObjectVal(attrs)
+		n.phases(n.plan().Phases[0])
+		if now := n.state(); int64(now.Spec.Votes) != votes || now.Endpoint != before.Endpoint || now.Endpoint == "" {
+			t.Errorf("with %d votes: %+v, was %+v", votes, now, before)
+		}
+	}
+	n.config = with
 	if err := w.host.Start(); err != nil {
 		t.Fatal(err)
 	}
