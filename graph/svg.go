@@ -51,6 +51,7 @@ rect{stroke-width:1.2}
 .line{fill:none;stroke:#6e7781;stroke-width:1.2}
 .soft{stroke-dasharray:5 4}
 .tip{fill:#6e7781}
+.ring{fill:#ffffff;stroke:#6e7781;stroke-width:1.2}
 .t0{fill:#f6f8fa;stroke:#818b98}
 .t1{fill:#ddf4ff;stroke:#0969da}
 .t2{fill:#dafbe1;stroke:#1a7f37}
@@ -64,6 +65,7 @@ text{fill:#f0f6fc}
 .note{fill:#9198a1}
 .line{stroke:#9198a1}
 .tip{fill:#9198a1}
+.ring{fill:#0d1117;stroke:#9198a1}
 .t0{fill:#151b23;stroke:#656c76}
 .t1{fill:#10243e;stroke:#4493f8}
 .t2{fill:#0f2a19;stroke:#3fb950}
@@ -77,7 +79,8 @@ text{fill:#f0f6fc}
 // SVG draws the graph as a picture that needs no other program: boxes in
 // columns, arrows from what depends, on the right, to what it depends on; soft
 // ones are dashed. Lines to the same box run together, and a line to a frame
-// stands for one to each vertex in it. The error is a *CycleError.
+// stands for one to each vertex in it; where it ends in a ring, for one to some of
+// them, which no line can reach from the side. The error is a *CycleError.
 func (g *Graph[K]) SVG(d Drawing[K]) (string, error) {
 	root, err := g.layoutOf(&d)
 	if err != nil {
@@ -88,6 +91,10 @@ func (g *Graph[K]) SVG(d Drawing[K]) (string, error) {
 		low = 34 // the legend
 	}
 	w, h := max(root.w, 300)+2*margin, root.h+low+2*margin
+	some := root.some()
+	if some {
+		w = max(w, 520)
+	}
 	var p painter
 	p.f("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\">\n", w, h, w, h)
 	p.f("<title>%s</title>\n<style>%s</style>\n<rect class=\"ground\" width=\"%d\" height=\"%d\"/>\n", escape(d.Title), style, w, h)
@@ -100,6 +107,10 @@ func (g *Graph[K]) SVG(d Drawing[K]) (string, error) {
 		y := h - margin
 		p.f("<path class=\"line\" d=\"M%d %dh34\"/><text class=\"note\" x=\"%d\" y=\"%d\">needs</text>\n", margin, y-4, margin+42, y)
 		p.f("<path class=\"line soft\" d=\"M%d %dh34\"/><text class=\"note\" x=\"%d\" y=\"%d\">only comes after</text>\n", margin+110, y-4, margin+152, y)
+		if some {
+			p.ring(margin+276, y-4)
+			p.f("<text class=\"note\" x=\"%d\" y=\"%d\">some in it: see the tooltip</text>\n", margin+286, y)
+		}
 	}
 	p.f("</svg>\n")
 	return p.out.String(), nil
@@ -190,10 +201,39 @@ func (p *painter) lines(c *item) {
 		}
 		p.f("M%d %dH%d\"/>", c.at[first]+c.wide[first]+headOf+3, tipY, tipX+headOf-1)
 		p.f("<path class=\"tip\" d=\"M%d %dl%d -4v8z\"/></g>\n", tipX, tipY, headOf)
+		if b.some() {
+			p.ring(tipX-4, tipY)
+		}
+		for _, s := range b.from {
+			if b.someOf(s) {
+				p.ring(s.at.x+4, s.at.y+s.at.h/2)
+			}
+		}
 	}
 	for _, it := range c.kids {
 		p.lines(it)
 	}
+}
+
+// ring paints the end of a line that means something within the box.
+func (p *painter) ring(x, y int) {
+	p.f("<circle class=\"ring\" cx=\"%d\" cy=\"%d\" r=\"3\"/>\n", x, y)
+}
+
+// some tells whether what the bus leads to is only a part of the box that it reaches.
+func (b *bus) some() bool {
+	return slices.ContainsFunc(b.says, func(l link) bool { return l.to != b.to })
+}
+
+// someOf tells the same of a box that it comes from.
+func (b *bus) someOf(s source) bool {
+	return slices.ContainsFunc(b.says, func(l link) bool { return l.from != s.at && l.a == s.box && port(l.a, l.from, false) == s.at })
+}
+
+// some tells whether any line in it means only a part of a box.
+func (it *item) some() bool {
+	return slices.ContainsFunc(it.buses, func(b *bus) bool { return b.some() || slices.ContainsFunc(b.from, b.someOf) }) ||
+		slices.ContainsFunc(it.kids, (*item).some)
 }
 
 // into leads a line from x, y to what the bus has in a column.

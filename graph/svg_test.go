@@ -67,6 +67,28 @@ func TestSVG(t *testing.T) {
 	checkDrawing(t, knot, d)
 }
 
+// A line that ends at a frame, and means only some of what is in it, says so.
+func TestSVGSomeOfAFrame(t *testing.T) {
+	for _, c := range []struct {
+		graph string
+		rings int // with the legend's
+	}{
+		{"x > f.a; x > f.b", 0},                // all of it
+		{"x > f.a; f.b", 0},                    // its own line
+		{"x > f.b; f.a > f.b", 2},              // it stands behind another one
+		{"f.a > x; f.a > f.b", 2},              // likewise, at the other end
+		{"f.a > g.b; f.a > f.b; g.a > g.b", 3}, // both
+	} {
+		text, err := parse(c.graph).SVG(dotted("some"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(text, `class="ring"`); got != c.rings {
+			t.Errorf("%s: %d rings, want %d", c.graph, got, c.rings)
+		}
+	}
+}
+
 // Any text is a label: the picture stays XML, and its box has room for it.
 func TestSVGLabels(t *testing.T) {
 	labels := []string{"", "]]>", `node.n["\"<a>&'"]`, "a\x00b\x1b\xff\uffff", "日本語 групп", strings.Repeat("x", 500), "<!-- -->", "a\nb\tc"}
