@@ -8,6 +8,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
 )
 
 // readDefinition takes the definition's objects over.
@@ -131,11 +132,7 @@ func (b *builder) storedOutput(name string) (cty.Value, bool) {
 	if !ok {
 		return cty.NilVal, false
 	}
-	ty, err := ctyjson.UnmarshalType(o.Type)
-	if err != nil {
-		return cty.NilVal, true
-	}
-	v, err := ctyjson.Unmarshal(o.Value, ty)
+	v, err := schema.Stored(o.Type, o.Value)
 	if err != nil {
 		return cty.NilVal, true
 	}

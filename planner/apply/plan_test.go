@@ -19,6 +19,7 @@ import (
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -166,5 +167,27 @@ func TestFailoverTimesSinceBefore(t *testing.T) {
 	got := l.plan(slower, "").FailoverTimes
 	if len(got) != 2 || !got[0].Same || got[1].Same || got[1].BeforeMS == nil || *got[1].BeforeMS != first.FailoverTimes[1].WorstMS || got[1].WorstMS <= *got[1].BeforeMS {
 		t.Errorf("before %+v, then %+v", first.FailoverTimes, got)
+	}
+}
+
+// A state may be anybody's. An output that nobody could have written is one that is
+// not known: the plan says that it changes, and neither panics nor writes out a
+// number of a billion digits.
+func TestOutputsThatNobodyWrote(t *testing.T) {
+	for _, o := range []statefile.Output{
+		{Type: json.RawMessage(`["object",{},["x"]]`), Value: json.RawMessage(`{}`)},
+		{Type: json.RawMessage(`"number"`), Value: json.RawMessage(`1e1000000000`)},
+		{Type: json.RawMessage(`7`), Value: json.RawMessage(`"127.0.0.9"`)},
+		{},
+	} {
+		l := newLab(t)
+		def := l.load(threeNodes + twoGroups)
+		l.must(def, "")
+		l.state.Outputs["where"] = o
+		p := l.plan(def, "")
+		text, err := json.Marshal(p)
+		if _, changes := p.OutputChanges["where"]; err != nil || !changes || len(text) > 1<<20 {
+			t.Errorf("%s: %v, %d bytes, %v", o.Type, p.OutputChanges, len(text), err)
+		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/planner"
 )
 
@@ -234,7 +234,7 @@ func VariableOf(name string, v cty.Value) (Variable, error) {
 	}
 	value, err := ctyjson.Marshal(v, v.Type())
 	if err == nil {
-		err = errors.Join(bounded(typ), bounded(value))
+		err = errors.Join(schema.Bounded(typ), schema.Bounded(value))
 	}
 	if err != nil {
 		return Variable{}, fmt.Errorf("write plan file: var.%s: %w", name, err)
@@ -243,59 +243,12 @@ func VariableOf(name string, v cty.Value) (Variable, error) {
 }
 
 // Cty is the variable's value.
-func (v *Variable) Cty() (value cty.Value, err error) {
-	// go-cty panics on types that no program of ours writes.
-	defer func() {
-		if r := recover(); r != nil {
-			value, err = cty.NilVal, fmt.Errorf("var.%s: %v", v.Name, r)
-		}
-	}()
-	if err := errors.Join(bounded(v.Type), bounded(v.Value)); err != nil {
-		return cty.NilVal, fmt.Errorf("var.%s: %w", v.Name, err)
-	}
-	typ, err := ctyjson.UnmarshalType(v.Type)
+func (v *Variable) Cty() (cty.Value, error) {
+	value, err := schema.Stored(v.Type, v.Value)
 	if err != nil {
-		return cty.NilVal, fmt.Errorf("type of var.%s: %w", v.Name, err)
-	}
-	if value, err = ctyjson.Unmarshal(v.Value, typ); err != nil {
 		return cty.NilVal, fmt.Errorf("var.%s: %w", v.Name, err)
 	}
 	return value, nil
-}
-
-// maxDepth is how deep lists and objects of a value may lie in one another.
-const maxDepth = 64
-
-// bounded refuses what ctyjson needs much more memory for than the file has
-// bytes: it keeps a copy a level, and exponents, which it never writes, are
-// numbers of a billion digits in a few bytes.
-func bounded(raw json.RawMessage) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	for depth := 0; ; {
-		t, err := dec.Token()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		switch t := t.(type) {
-		case json.Delim:
-			if t == '[' || t == '{' {
-				depth++
-			} else {
-				depth--
-			}
-			if depth > maxDepth {
-				return fmt.Errorf("it is nested deeper than %d levels", maxDepth)
-			}
-		case json.Number:
-			if strings.ContainsAny(t.String(), "eE") {
-				return fmt.Errorf("the number %.20s has an exponent", t)
-			}
-		}
-	}
 }
 
 // check finds what no recorder writes.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
-	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/lang"
@@ -41,10 +40,8 @@ func (s *Session) Console(ctx context.Context) (*Console, error) {
 		v := cty.DynamicVal
 		if o.Sensitive { // the state doesn't keep it
 			v = v.Mark(schema.Sensitive)
-		} else if t, err := ctyjson.UnmarshalType(o.Type); err == nil {
-			if known, err := ctyjson.Unmarshal(o.Value, t); err == nil {
-				v = known
-			}
+		} else if known, err := schema.Stored(o.Type, o.Value); err == nil {
+			v = known
 		}
 		c.outputs[name] = v
 		c.Words = append(c.Words, "output."+name)
