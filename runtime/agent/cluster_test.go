@@ -74,11 +74,12 @@ const patience = 30 * time.Second
 
 // clusterRig is a cluster of agent processes on loopback.
 type clusterRig struct {
-	t      *testing.T
-	id     *pki.Identity
-	nodes  []*nodeRig
-	web    string // where the group answers
-	device string // of single_quorum
+	t       *testing.T
+	id      *pki.Identity
+	nodes   []*nodeRig
+	web     string // where the group answers
+	device  string // of single_quorum
+	timings spec.Timings
 }
 
 type nodeRig struct {
@@ -113,7 +114,7 @@ func newRig(t *testing.T, n int) *clusterRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &clusterRig{t: t, id: id, web: freePort(t, "127.0.0.1")}
+	r := &clusterRig{t: t, id: id, web: freePort(t, "127.0.0.1"), timings: calm}
 	for i := range n {
 		r.addNode(fmt.Sprintf("n%d", i+1))
 	}
@@ -297,7 +298,7 @@ func (r *clusterRig) form(model spec.QuorumModel) *client.Client {
 		n.start(r.t)
 	}
 	admin := r.client(client.RoleAdmin)
-	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: model, Device: r.device}, Heartbeat: calm}
+	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: model, Device: r.device}, Heartbeat: r.timings}
 	if _, err := admin.Bootstrap(r.ctx(), r.nodes[0].endpoint, client.Bootstrap{Cluster: cl, Member: r.request(r.nodes[0])}); err != nil {
 		r.t.Fatalf("bootstrap: %v", err)
 	}

@@ -167,6 +167,7 @@ func (n *Node) loop(ctx, life context.Context) error {
 	n.step(member.Tick{}) // what the store held is applied, and the first deadline set
 	for !n.stopped {
 		n.timer.Set(n.member.NextDeadline())
+		n.udp.hold(n.member.Calm())
 		select {
 		case j := <-n.jobs:
 			if j.fn != nil {
@@ -179,7 +180,12 @@ func (n *Node) loop(ctx, life context.Context) error {
 			}
 		case <-n.timer.C:
 			n.timer.Fired()
-			n.step(member.Tick{})
+			if n.udp.held.on {
+				now, frames := n.udp.collect()
+				n.stepAt(now, frames)
+			} else {
+				n.step(member.Tick{})
+			}
 		case <-asked:
 			asked = nil
 			late = time.After(n.cfg.StopWithin)
@@ -198,8 +204,9 @@ func (n *Node) loop(ctx, life context.Context) error {
 }
 
 // step is one step of the member, and the start of all that it wants done.
-func (n *Node) step(in member.Input) {
-	now := boottime.Now()
+func (n *Node) step(in member.Input) { n.stepAt(boottime.Now(), in) }
+
+func (n *Node) stepAt(now spec.Instant, in member.Input) {
 	if now.Sub(n.told) > tellTime {
 		n.told = now
 		n.scanLinks()

@@ -124,8 +124,9 @@ type agent struct {
 	mons    [2]*monitor // by seat
 	freezer bool        // it keeps one
 	paused  bool
-	inbox   []member.Input // while paused
-	timer   uint64         // generation
+	inbox   []member.Input    // while paused
+	held    []*member.FrameIn // in the socket, while the member is calm
+	timer   uint64            // generation
 	armed   spec.Instant
 	writing []member.Persist // queue of the store's goroutine
 	under   *confdb.Persist  // being written
@@ -223,6 +224,40 @@ func (h *host) killMonitors() {
 	h.killSeat(freezerSeat)
 }
 
+// frame is a datagram that comes: it waits in the socket while the member is calm,
+// with the kernel's stamp; some stamps don't count, as when the time of day is set.
+func (a *agent) frame(f *member.FrameIn) {
+	if a.h.agent != a || !a.m.Calm() {
+		a.input(f)
+		return
+	}
+	if f.At = a.h.now(); a.h.w.chance(0.02) {
+		f.At = 0
+	}
+	a.held = append(a.held, f)
+}
+
+// tick is the timer: what waits in the socket is read then.
+func (a *agent) tick() {
+	if len(a.held) == 0 {
+		a.input(member.Tick{})
+		return
+	}
+	a.h.w.rep.ReadLate += len(a.held)
+	in := &member.FramesIn{Frames: a.held}
+	a.held = nil
+	a.input(in)
+}
+
+// wake reads what waited once the member is calm no more.
+func (a *agent) wake() {
+	for len(a.held) > 0 && a.h.agent == a && !a.m.Calm() {
+		f := a.held[0]
+		f.At, a.held = 0, a.held[1:]
+		a.input(f)
+	}
+}
+
 // input feeds the member, unless the process is paused.
 func (a *agent) input(in member.Input) {
 	if a.h.agent != a {
@@ -250,7 +285,7 @@ func (a *agent) resume() {
 		}
 		a.step(i)
 	}
-	a.step(member.Tick{})
+	a.tick()
 }
 
 func (a *agent) step(in member.Input) {
@@ -279,6 +314,7 @@ func (a *agent) step(in member.Input) {
 	a.h.w.check.stepped(a)
 	if a.h.agent == a {
 		a.schedule()
+		a.wake()
 	}
 }
 
@@ -294,7 +330,7 @@ func (a *agent) schedule() {
 	a.h.timer(next, late, func() {
 		if a.timer == own && a.h.agent == a {
 			a.armed = 0
-			a.input(member.Tick{})
+			a.tick()
 		}
 	})
 }
@@ -326,7 +362,7 @@ func (a *agent) carryOut(out member.Output) {
 				if len(to.tape) < maxTape {
 					to.tape = append(to.tape, tap{h, to, cloneFrame(frame)})
 				}
-				to.agent.input(member.FrameIn{From: h.endpoint, Frame: frame})
+				to.agent.frame(&member.FrameIn{From: h.endpoint, Frame: frame})
 			}
 		})
 	case member.SendMessage:
