@@ -226,9 +226,10 @@ type Machine struct {
 	placed bool        // no group of the state is on its way anywhere; false: not looked at yet, or one is (rest.go)
 	owner  ownership
 
-	closing  bool
-	closedAt spec.Instant // when all groups were down
-	drained  bool
+	closing    bool
+	closingSeq uint64       // the last own Seq before that
+	closedAt   spec.Instant // when all groups were down
+	drained    bool
 }
 
 // New makes a machine that starts now. State may be nil.
@@ -280,7 +281,10 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 	case FenceDone:
 		m.fenceDone(ev)
 	case Shutdown:
-		m.closing = true
+		m.closing, m.closingSeq = true, m.seq
+		if m.lead == nil && m.drv.Leader != 0 {
+			m.emit(Send{m.drv.Leader}) // who leads need not wait for the next frame to hear of it
+		}
 		m.wakeGroups()
 		m.leadDirty()
 	}
@@ -405,8 +409,8 @@ func (m *Machine) UpNodes() []string {
 
 const drainPatience = 1500 * time.Millisecond
 
-// checkDrained ends a shutdown: the groups are down, and others have them or
-// have had time to take them.
+// checkDrained ends a shutdown: the groups are down, others have them, and who
+// leads knows that the node takes its leave; or there was time for that.
 func (m *Machine) checkDrained() {
 	if !m.closing || m.drained {
 		return
@@ -426,8 +430,20 @@ func (m *Machine) checkDrained() {
 	for _, id := range m.state.View.Up {
 		others = others || id != m.cfg.Node
 	}
-	if !mine || !others || m.now.Sub(m.closedAt) >= drainPatience {
+	if !mine && m.leaveKnown() || !others || m.now.Sub(m.closedAt) >= drainPatience {
 		m.drained = true
 		m.emit(Drained{})
 	}
+}
+
+// leaveKnown tells whether nobody will take this node's end for a loss: who leads
+// has answered a frame that says so, and the view is without it.
+func (m *Machine) leaveKnown() bool {
+	if m.drv.Leader == 0 {
+		return true // nobody is there to tell
+	}
+	if p := m.peers[m.drv.Leader]; m.lead == nil && (p == nil || p.echo <= m.closingSeq) {
+		return false
+	}
+	return !slices.Contains(m.state.View.Up, m.cfg.Node)
 }

@@ -247,17 +247,49 @@ func TestQuarantine(t *testing.T) {
 	if node(bad).Quarantine != nil {
 		t.Errorf("still quarantined after two hours\n%s", w.describe())
 	}
-	// Who takes its leave is not counted.
+	// Who takes its leave is not counted, whether it follows or leads; also right
+	// after it came, when it has not heard yet that it counts as up.
 	before := len(node(worse).Leaves)
-	for range 3 {
-		worse.input(Shutdown{})
-		w.until("it has stopped", 5*time.Second, func() bool { return worse.stopped })
-		worse.kill()
-		worse.start()
+	leave := func(h *host) {
+		h.input(Shutdown{})
+		w.until("it has stopped", 5*time.Second, func() bool { return h.stopped })
+		h.kill()
+		w.until("it is down", 2*time.Second, func() bool { return w.leader() != nil && len(w.state().View.Up) == 4 })
+		h.start()
 		w.until("it is up again", 5*time.Second, func() bool { return len(w.state().View.Up) == 5 })
+	}
+	for range 3 {
+		leave(worse)
 	}
 	if n := node(worse); n.Quarantine != nil || len(n.Leaves) != before {
 		t.Errorf("after leaves with a word: %+v %v", n.Quarantine, n.Leaves)
+	}
+	for range 3 {
+		h := w.leader()
+		before := len(node(h).Leaves)
+		leave(h)
+		if n := node(h); len(n.Leaves) != before {
+			t.Errorf("%s led and took its leave: %v", h.name, n.Leaves)
+		}
+	}
+}
+
+// A leader that takes its leave while it has another node's loss committed has its
+// own leave committed as well before it ends, so that the next leader doesn't count it.
+func TestLeaderLeavesMeanwhile(t *testing.T) {
+	for off := 230 * time.Millisecond; off < 280*time.Millisecond; off += 2 * time.Millisecond {
+		w := newWorld(t, 5)
+		w.run(time.Second)
+		leader := w.leader()
+		w.hosts[4].kill()
+		w.run(off)
+		leader.input(Shutdown{})
+		w.until("it has stopped", 5*time.Second, func() bool { return leader.stopped })
+		leader.kill()
+		w.until("both are down", 5*time.Second, func() bool { return w.leader() != nil && len(w.state().View.Up) == 3 })
+		if n := w.state().Nodes[leader.id]; len(n.Leaves) != 0 {
+			t.Errorf("%v after another was lost, the leader took its leave: %v\n%s", off, n.Leaves, w.describe())
+		}
 	}
 }
 
