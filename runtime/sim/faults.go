@@ -285,6 +285,9 @@ func (w *world) ends(d time.Duration, undo func()) {
 // whole tells whether every host runs and votes as it should: then one may
 // lose its disk.
 func (w *world) whole() bool {
+	if w.ops.demoted > 0 && w.now-w.ops.demoted < int64(time.Second) {
+		return false // the leader may not know yet
+	}
 	l := w.leader()
 	for _, h := range w.hosts {
 		if l == nil || h.agent == nil || h.leaving || h.votes() != slices.Contains(l.agent.m.Status().Driver.Voters, h.server) {

@@ -16,7 +16,8 @@ type operator struct {
 	w       *world
 	token   uint64
 	waiting map[uint64]func(confdb.Result)
-	extra   int // groups that come and go
+	extra   int   // groups that come and go
+	demoted int64 // when a node's vote was last taken
 }
 
 func (o *operator) init(w *world) {
@@ -249,12 +250,14 @@ func (o *operator) transfer(to *host) {
 	}
 }
 
-// demote takes a node's vote for some seconds, while a majority of others is left.
+// demote takes a node's vote for some seconds, while a majority of others is left:
+// of three nodes both others are needed then, with what their disks hold.
 func (o *operator) demote(h *host) {
 	l := o.w.leader()
-	if l == nil || l == h || len(o.w.hosts) < 3 || !h.votes() || !o.w.whole() {
+	if l == nil || l == h || len(o.w.hosts) < 3 || !h.votes() || !o.w.whole() || o.w.quiet() {
 		return
 	}
+	o.demoted = o.w.now
 	o.w.tell("operator: %s loses its vote for a while", h.name)
 	o.membership(l, member.Membership{Op: "add_learner", Server: h.server, Endpoint: h.endpoint}, func(confdb.Result) {})
 	o.w.after(o.w.between(100*time.Millisecond, 4*time.Second), func() { o.promote(h) })

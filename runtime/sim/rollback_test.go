@@ -27,6 +27,18 @@ func TestOlderDisks(t *testing.T) {
 	}
 }
 
+// No vote is taken from one of three nodes while another's disk is put back to an
+// older state: the third alone, the only one left with what was committed, is no
+// majority, and nothing could bring the cluster back. These seeds had it so.
+func TestNoVoteIsTakenFromTheLastThatKnow(t *testing.T) {
+	for _, cfg := range []Config{{Seed: 1079308572, Nodes: 3, Fence: true}, {Seed: 1405713365, Nodes: 3, Witnesses: 1}} {
+		cfg.For = time.Minute
+		if r := Run(cfg); len(r.Violations) > 0 {
+			fail(t, r)
+		}
+	}
+}
+
 // A crash loses every write that was not synced, in order: the one under way is
 // there, whole, or not, and none after it.
 func TestCrashLosesWhatIsNotSynced(t *testing.T) {

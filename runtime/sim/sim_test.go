@@ -113,6 +113,25 @@ func TestStory(t *testing.T) {
 	}
 }
 
+// What doesn't run at the end may have stood still for long: its story is told from
+// when a host last did anything.
+func TestStoryOfAStandstill(t *testing.T) {
+	w := newWorld(Config{Seed: 3, NoFault: true})
+	if !w.waitFormed() {
+		t.Fatal("not formed")
+	}
+	for _, h := range w.hosts {
+		h.killMonitors()
+		h.killAgent()
+	}
+	w.tell("operator: waits")
+	w.runUntil(w.now + int64(time.Minute))
+	w.violate("", nil, "nothing runs at the end")
+	if story := strings.Join(w.story.render(w), "\n"); strings.Count(story, "agent dies") != len(w.hosts) || !strings.Contains(story, "VIOLATION: nothing runs") {
+		t.Errorf("the story is:\n%s", story)
+	}
+}
+
 // Faults that are left out leave the others as they are.
 func TestKeep(t *testing.T) {
 	all := Run(Config{Seed: 4, For: 20 * time.Second})

@@ -64,7 +64,7 @@ func (w *world) violate(group string, hosts []*host, format string, args ...any)
 
 // How much of a story is told.
 const (
-	storySpan   = 12 * time.Second // before its end
+	storySpan   = 12 * time.Second // before the last thing that a host did
 	storyLength = 160              // lines
 	storyLeases = 2                // newest leases of each host, before its groups start or stop and at the end
 )
@@ -76,10 +76,17 @@ func (s *story) render(w *world) []string {
 	var out []string
 	violated := len(w.rep.Violations) > 0
 	left := map[*host]int{}
+	end := w.now // or when a host last did anything: a cluster that runs nothing at the end may have stood still for long
+	for i := range slices.Backward(s.lines) {
+		if l := &s.lines[i]; l.host != nil {
+			end = l.at
+			break
+		}
+	}
 	epoch := !violated || s.about == ""
 	for i := len(s.lines) - 1; i >= 0 && len(out) < 4*storyLength; i-- {
 		l := &s.lines[i]
-		if violated && (w.now-l.at > int64(storySpan) || len(out) >= storyLength-1) {
+		if violated && (end-l.at > int64(storySpan) || len(out) >= storyLength-1) {
 			if epoch {
 				break
 			}
