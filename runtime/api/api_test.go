@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -179,6 +180,7 @@ func formed(t *testing.T) (*fake, http.Handler) {
 	do("POST", client.PathBootstrap, client.Bootstrap{Cluster: testCluster(), Member: request(1)})
 	do("POST", client.PathMembers, request(2))
 	f.status.CaughtUp = map[uint64]bool{1: true, 2: true}
+	f.status.UpNodes = []string{"id1", "id2", "id3"}
 	do("POST", client.PathMembers+"/id2/promote", nil)
 	do("PUT", client.PathGroups+"/g1", testGroup())
 	f.ops = nil
@@ -349,6 +351,45 @@ func TestMembershipsLife(t *testing.T) {
 	step("no leader any more", "POST", client.PathMembers, request(4), 421, `"leader":"127.0.0.1:2"`)
 	f.status.LeaderNode = ""
 	step("no leader at all", "POST", client.PathMembers, request(4), 503, "no_quorum")
+}
+
+// Nobody's vote is taken while too few of the other voters are up, by whichever
+// way: then nothing could bring the cluster back. A dead one's is.
+func TestNoVoteIsTakenThatIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, h := formed(t)
+		f.status.CaughtUp[3] = true
+		step := func(method, path string, body any, want int, word string, ops ...string) {
+			t.Helper()
+			f.ops = nil
+			if code, text := ask(t, h, client.RoleAdmin, method, path, body); code != want || !strings.Contains(text, word) || !slices.Equal(f.ops, ops) {
+				t.Errorf("%s %s: %d %s, operations %q", method, path, code, text, f.ops)
+			}
+		}
+		const n2, n3 = client.PathMembers + "/id2", client.PathMembers + "/id3"
+		step("POST", client.PathMembers, request(3), 200, "", "add_learner 3")
+		step("POST", n3+"/promote", nil, 200, "", "promote 3")
+		quiet := request(2)
+		quiet.Spec.Votes = 0
+		const why = "without n2, 2 votes are left and only 1 of them are up; 2 are needed"
+		f.status.UpNodes = []string{"id1", "id2"}
+		step("DELETE", n2, nil, 409, why)
+		step("PUT", n2, quiet, 409, why)
+		step("POST", client.PathNodes+"/id2/evict", client.Order{Reason: "no more"}, 409, why)
+		if n := f.state.Nodes["id2"]; n == nil || n.Spec.Votes != 1 || n.Evicting != nil {
+			t.Errorf("n2 is %+v", n)
+		}
+		go func() { // n3 was away for a moment
+			time.Sleep(time.Second)
+			f.mu.Lock()
+			f.status.UpNodes = []string{"id1", "id2", "id3"}
+			f.mu.Unlock()
+		}()
+		step("PUT", n2, quiet, 200, "", "add_learner 2")
+		step("PUT", n2, request(2), 200, "", "promote 2")
+		f.status.UpNodes = []string{"id1", "id2"}
+		step("DELETE", n3, nil, 200, "", "remove 3") // the one that is down
+	})
 }
 
 func TestTheLastVoterStays(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/member"
@@ -66,28 +67,38 @@ func (s *server) evictNode(c *call) error {
 	return s.commit(c, gone)
 }
 
-// keepsQuorum refuses to take a voter out when too few of the others are up:
-// with a dead one that can't be, with a drained one it can.
+// keepsQuorum refuses to take a vote when too few of the other voters are up, and
+// stay so for a while: with a dead one's that can't be, with another's it can, and
+// nothing could bring the cluster back.
 func (s *server) keepsQuorum(c *call, l snapshot) error {
-	left, up, needed := len(l.ms.Driver.Voters)-1, 0, 0
-	if left == 0 {
-		return &client.Error{Status: http.StatusConflict, Code: "conflict",
-			Message: fmt.Sprintf("%s is the last voter of the cluster", l.node.Spec.Name),
-			Hint:    "to end the cluster, use clusterplan destroy"}
-	}
-	needed = left/2 + 1
-	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
+	left, up, needed := 0, 0, 0
+	enough := func(st *confdb.State, ms member.Status) bool {
+		left, up = 0, 0
+		for _, v := range ms.Driver.Voters {
+			if v != l.node.ServerID {
+				left++
+			}
+		}
 		for id, n := range st.Nodes {
 			v, _ := has(ms.Driver, n.ServerID)
 			if v && n.ServerID != l.node.ServerID && (n.ServerID == ms.Driver.Self || slices.Contains(ms.UpNodes, id)) {
 				up++
 			}
 		}
-	})
-	if err == nil && up < needed {
-		err = &client.Error{Status: http.StatusConflict, Code: "conflict",
-			Message: fmt.Sprintf("without %s, %d votes are left and only %d of them are up; %d are needed", l.node.Spec.Name, left, up, needed),
-			Hint:    "bring another node up first, or evict one that is down"}
+		if needed = left/2 + 1; l.model == spec.SingleQuorum {
+			needed = 1 // the device decides
+		}
+		return left == 0 || up >= needed
 	}
-	return err
+	switch {
+	case !s.until(c.ctx, enough):
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("without %s, %d votes are left and only %d of them are up; %d are needed", l.node.Spec.Name, left, up, needed),
+			Hint:    "bring another node up first, or take out one that is down (clusterplan evict)"}
+	case left == 0:
+		return &client.Error{Status: http.StatusConflict, Code: "conflict",
+			Message: fmt.Sprintf("%s is the last voter of the cluster and can't leave it", l.node.Spec.Name),
+			Hint:    "to end the cluster, stop its agent (clusterplan destroy does)"}
+	}
+	return nil
 }

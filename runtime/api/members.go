@@ -290,6 +290,11 @@ func (s *server) updateMember(c *call) error {
 		if loses && len(l.ms.Driver.Voters) == 1 {
 			return bad("%s has the only vote left", l.node.Spec.Name)
 		}
+		if loses {
+			if err := s.keepsQuorum(c, l); err != nil {
+				return err
+			}
+		}
 		if loses && l.node.ServerID == l.ms.Driver.Self {
 			return s.handOver(c.ctx, l.ms)
 		}
@@ -332,15 +337,14 @@ func (s *server) leave(c *call) error {
 	if l.node == nil {
 		return s.done(c, 0)
 	}
-	voter, _ := has(l.ms.Driver, l.node.ServerID)
-	if voter && len(l.ms.Driver.Voters) == 1 {
-		return &client.Error{Status: http.StatusConflict, Code: "conflict",
-			Message: fmt.Sprintf("%s is the last voter of the cluster and can't leave it", l.node.Spec.Name),
-			Hint:    "to end the cluster, stop its agent (clusterplan destroy does)"}
-	}
 	if len(l.owns) > 0 {
 		return &client.Error{Status: http.StatusConflict, Code: "conflict",
 			Message: fmt.Sprintf("%s still owns %q", l.node.Spec.Name, l.owns), Hint: "drain it and wait until they have left"}
+	}
+	if voter, _ := has(l.ms.Driver, l.node.ServerID); voter {
+		if err := s.keepsQuorum(c, l); err != nil {
+			return err
+		}
 	}
 	if l.node.ServerID == l.ms.Driver.Self {
 		return s.handOver(c.ctx, l.ms)

@@ -227,6 +227,19 @@ func TestCheckpointLimitsAndUploads(t *testing.T) {
 	if put(1, a) != "" || keep(1, file("/f", a)) != "" || keep(1, file("../f", a)) != confdb.CodeInvalid || keep(1, file("/f", a), file("/f", a)) != confdb.CodeInvalid {
 		t.Error("paths")
 	}
+	large := confdb.CheckpointFile{Path: "/f"}
+	for full := chunk(2, confdb.MaxChunk); large.Size <= confdb.MaxCheckpoint; large.Size += confdb.MaxChunk {
+		if put(1, full) != "" { // the same again and again takes the room of one, here
+			t.Fatal("a chunk is refused")
+		}
+		large.Chunks = append(large.Chunks, confdb.ChunkHash(full))
+	}
+	if r := keep(1, large); r != confdb.CodeLimit {
+		t.Errorf("a checkpoint of %d bytes: %q", large.Size, r)
+	}
+	if keep(1, file("/f", a)) != "" || len(s.Chunks) != 1 {
+		t.Errorf("%d chunks after that", len(s.Chunks))
+	}
 	// Uploads that came to nothing give way to the next: a file that changed while
 	// it was sent doesn't keep the resource from having a checkpoint.
 	const most = confdb.MaxCheckpoint / confdb.MaxChunk

@@ -160,10 +160,11 @@ func TestOrderOfStops(t *testing.T) {
 	t.Parallel()
 	r := ready(t)
 	log := filepath.Join(r.dir, "order")
+	oneOf := map[string][]string{"roof": {"top", "tower"}} // needs one of them
 	start := func(id string, needs ...string) {
 		trapped := filepath.Join(r.dir, "trapped-"+id)
 		r.send(app(`trap 'sleep 0.1; echo `+id+` >> `+log+`; exit 0' TERM; touch `+trapped+`; while :; do sleep 0.02; done`, func(s *Start) {
-			s.Resource.Name, s.Resource.DependsOn = id, needs
+			s.Resource.Name, s.Resource.DependsOn, s.Resource.DependsOnAny = id, needs, oneOf[id]
 		}, attribute("stop_timeout", "20s")))
 		r.awaitState(id, spec.StateOnline)
 		eventually(t, "its trap", func() bool { return exists(trapped) })
@@ -171,13 +172,14 @@ func TestOrderOfStops(t *testing.T) {
 	start("base")
 	start("middle", "base")
 	start("top", "middle")
+	start("roof")
 	// Without a word for each: the monitor is asked to end.
 	if err := unix.Kill(r.p.PID(), unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitState("base", spec.StateOffline)
 	b, _ := os.ReadFile(log)
-	if string(b) != "top\nmiddle\nbase\n" {
+	if string(b) != "roof\ntop\nmiddle\nbase\n" {
 		t.Fatalf("stopped in the order\n%s", b)
 	}
 }

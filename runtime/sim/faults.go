@@ -293,6 +293,9 @@ func (w *world) whole() bool {
 		if l == nil || h.agent == nil || h.leaving || h.votes() != slices.Contains(l.agent.m.Status().Driver.Voters, h.server) {
 			return false
 		}
+		if d := h.agent.m.Status().Driver; d.Older || d.Starting {
+			return false // it takes no part, and may have to be emptied
+		}
 	}
 	return len(w.hosts) > 2
 }
