@@ -172,6 +172,14 @@ func (h *host) spawnMonitor(s seat) {
 	if a == nil || a.mons[s] != nil || h.old[s] != nil || s == freezerSeat && !a.freezer {
 		return
 	}
+	if a.paused { // it starts none, and has not heard of the last one's end: no order for that one reaches the next
+		h.w.after(50*time.Millisecond, func() {
+			if h.agent == a {
+				h.spawnMonitor(s)
+			}
+		})
+		return
+	}
 	mon := h.newMonitor(s)
 	a.mons[s] = mon
 	h.w.after(h.cleanUpTime(s), func() {

@@ -132,6 +132,14 @@ func TestStoryOfAStandstill(t *testing.T) {
 	}
 }
 
+// An agent that is stopped starts no monitor: of two that died meanwhile, it would
+// have the second one carry out what was meant for the first. This seed had it so.
+func TestStoppedAgentStartsNoMonitor(t *testing.T) {
+	if r := Run(Config{Seed: 745386049, Nodes: 1, Model: spec.SingleNode, For: time.Minute}); len(r.Violations) > 0 {
+		fail(t, r)
+	}
+}
+
 // Faults that are left out leave the others as they are.
 func TestKeep(t *testing.T) {
 	all := Run(Config{Seed: 4, For: 20 * time.Second})
