@@ -229,6 +229,88 @@ func TestColdStartWaitsForPreferredOwners(t *testing.T) {
 	}
 }
 
+// A preferred owner that never joined is no member yet, and one that is paused would
+// get nothing: a cluster's start waits for neither.
+func TestColdStartWaitsForNobodyElse(t *testing.T) {
+	w := newWorld(t, 3)
+	w.must(w.leader(), confdb.Command{PutNode: &confdb.PutNode{Spec: nodeSpec(8), ServerID: 999, Endpoint: "nowhere:1"}})
+	if h := w.put(groupSpec("web", nodeSpec(8).Name, "n2")); h.name != "n2" {
+		t.Errorf("web runs on %s", h.name)
+	}
+	w.must(w.leader(), confdb.Command{PauseNode: &confdb.PauseNode{Node: "id-n1"}})
+	w.run(time.Second)
+	for _, h := range w.hosts {
+		h.kill()
+	}
+	w.run(time.Second)
+	w.hosts[1].start()
+	w.hosts[2].start()
+	w.until("one leads", 5*time.Second, func() bool { return w.leader() != nil })
+	if h := w.put(groupSpec("db", "n1", "n3")); h.name != "n3" {
+		t.Errorf("db runs on %s", h.name)
+	}
+}
+
+// A leader that started a moment ago makes no cluster start of it, where another node
+// has been up all along.
+func TestRestartedLeaderIsNoColdStart(t *testing.T) {
+	w := newWorld(t, 3)
+	n1, n3 := w.hosts[0], w.hosts[2]
+	w.run(3 * time.Minute)
+	n1.kill()
+	n3.kill()
+	n3.start()
+	w.until("one leads", 10*time.Second, func() bool { return w.leader() != nil && len(w.state().View.Up) == 2 })
+	w.until("n3 leads", 10*time.Second, func() bool {
+		return w.leader() == n3 || w.leader() != nil && w.change(w.leader(), Membership{Op: "transfer", Server: n3.server}).Code == "" && w.leader() == n3
+	})
+	if h := w.put(groupSpec("web", "n1", "n2")); h.name != "n2" {
+		t.Errorf("web runs on %s", h.name)
+	}
+}
+
+// What failed more than a period ago doesn't count any more: then there are as many
+// restarts again.
+func TestRestartPeriod(t *testing.T) {
+	w := newWorld(t, 3)
+	n1 := w.put(groupSpec("web", "n1", "n2"))
+	exits := func() {
+		t.Helper()
+		n1.end("g-web", "app")
+		n1.input(ResourceChanged{Group: "g-web", Epoch: w.group("web").Owner.Epoch, Resource: "app", State: spec.StateFailed, Reason: "exit 1"})
+	}
+	thrice := func() {
+		t.Helper()
+		for range 3 { // restart.threshold
+			exits()
+			w.runsOn("web", n1, 5*time.Second)
+			w.run(time.Second)
+		}
+	}
+	thrice()
+	w.slow()
+	w.run(15 * time.Minute) // restart.period
+	w.fast()
+	thrice()
+	exits()
+	w.runsOn("web", w.hosts[1], 5*time.Second)
+}
+
+// A group that stays down with its node starts as at first once that is evicted.
+func TestEvictFreesWhatDoesNotFailOver(t *testing.T) {
+	w := newWorld(t, 4)
+	g := groupSpec("web", "n4", "n2")
+	g.Failover.Mode = spec.FailoverNone
+	n4 := w.put(g)
+	n4.kill()
+	w.run(30 * time.Second)
+	if w.running["g-web"] != "" {
+		t.Fatalf("it runs on %s", w.running["g-web"])
+	}
+	w.must(w.leader(), confdb.Command{EvictNode: &confdb.NodeRef{Node: n4.id}})
+	w.runsOn("web", w.hosts[1], 10*time.Second)
+}
+
 // Priority 0 is not started by itself, and an operator's online is what keeps
 // it started.
 func TestPriorityZero(t *testing.T) {
