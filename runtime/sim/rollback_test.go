@@ -39,6 +39,14 @@ func TestNoVoteIsTakenFromTheLastThatKnow(t *testing.T) {
 	}
 }
 
+// A new machine is judged by its own leases, not by those of the one before it, which
+// may have been longer. This seed had it so.
+func TestNewMachineHasNoOldLease(t *testing.T) {
+	if r := Run(Config{Seed: 603005561, Nodes: 5, Witnesses: 1, For: time.Minute}); len(r.Violations) > 0 {
+		fail(t, r)
+	}
+}
+
 // A crash loses every write that was not synced, in order: the one under way is
 // there, whole, or not, and none after it.
 func TestCrashLosesWhatIsNotSynced(t *testing.T) {
