@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -204,7 +205,7 @@ func (c *checker) knows(h *host, group string) uint64 {
 func (c *checker) renewed(a *agent, end spec.Instant) {
 	h := a.h
 	if !a.leased {
-		a.leased, h.released = true, map[string]uint64{} // what an earlier incarnation released it may run again
+		a.leased, h.released = true, maps.Clone(a.released) // what an earlier incarnation released it may run again
 	}
 	h.leaseTop = max(h.leaseTop, end)
 	for _, group := range sortedKeys(c.takes) {

@@ -119,22 +119,23 @@ func (h *host) stopProcess(group, resource string) {
 
 // agent is the agent process: a member, its store's goroutine, its socket.
 type agent struct {
-	h       *host
-	m       *member.Member
-	mons    [2]*monitor // by seat
-	freezer bool        // it keeps one
-	paused  bool
-	inbox   []member.Input    // while paused
-	held    []*member.FrameIn // in the socket, while the member is calm
-	timer   uint64            // generation
-	armed   spec.Instant
-	writing []member.Persist // queue of the store's goroutine
-	under   *confdb.Persist  // being written
-	inStep  bool
-	leased  bool // it had a lease
-	ending  bool // it was asked to
-	pending []member.Input
-	heard   map[frameID]bool // what the seal's memory refuses when it comes again
+	h        *host
+	m        *member.Member
+	mons     [2]*monitor // by seat
+	freezer  bool        // it keeps one
+	paused   bool
+	inbox    []member.Input    // while paused
+	held     []*member.FrameIn // in the socket, while the member is calm
+	timer    uint64            // generation
+	armed    spec.Instant
+	writing  []member.Persist // queue of the store's goroutine
+	under    *confdb.Persist  // being written
+	inStep   bool
+	leased   bool              // it had a lease
+	released map[string]uint64 // newest epochs that it released
+	ending   bool              // it was asked to
+	pending  []member.Input
+	heard    map[frameID]bool // what the seal's memory refuses when it comes again
 }
 
 type frameID struct{ incarnation, seq uint64 }
@@ -147,7 +148,7 @@ func (h *host) startAgent() {
 		h.atResume = append(h.atResume, h.startAgent)
 		return
 	}
-	a := &agent{h: h, heard: map[frameID]bool{}, freezer: h.hadFreezer}
+	a := &agent{h: h, heard: map[frameID]bool{}, released: map[string]uint64{}, freezer: h.hadFreezer}
 	h.tape = nil
 	h.agent = a
 	drv, state, index := h.disk.open(h)
@@ -356,6 +357,7 @@ func (a *agent) carryOut(out member.Output) {
 	switch o := out.(type) {
 	case *member.SendFrame:
 		for _, r := range o.Frame.Releases {
+			a.released[r.Group] = max(a.released[r.Group], r.Epoch)
 			h.released[r.Group] = max(h.released[r.Group], r.Epoch)
 		}
 		to := w.hostAt(o.To)

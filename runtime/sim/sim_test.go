@@ -140,6 +140,15 @@ func TestStoppedAgentStartsNoMonitor(t *testing.T) {
 	}
 }
 
+// What a node released before its agent ever had a lease stays released once it has
+// one: it never starts that again under that epoch. This seed has it so.
+func TestReleasedBeforeTheFirstLease(t *testing.T) {
+	r := Run(Config{Seed: 910078, Nodes: 6, Groups: 3, For: 27 * time.Second, Watchdog: true, Keep: []int{1, 2, 6, 7, 8, 9, 10, 11, 12, 15, 17, 18, 19}})
+	if len(r.Violations) > 0 {
+		fail(t, r)
+	}
+}
+
 // Faults that are left out leave the others as they are.
 func TestKeep(t *testing.T) {
 	all := Run(Config{Seed: 4, For: 20 * time.Second})
