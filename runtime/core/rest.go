@@ -36,6 +36,7 @@ func (m *Machine) atRest() bool {
 	case !l.ready || l.dirty || l.view || m.closing || !m.takesGroups():
 	case len(l.inflight) > 0 || len(l.aside) > 0 || len(l.fencings) > 0:
 	case m.timings.Probing() || m.timings.Interval.D() > settlePace: // a longer delay spares less
+	case m.timings.Suspicion.D() < 3*m.timings.Interval.D(): // before a round's answers are read, the last ones are two intervals old, and a timer may be late
 	case l.heldUp != 0 && m.now.Sub(l.heldUp) < m.timings.Lease.D():
 	default:
 		return m.allAnswer(m.drv.Voters) && m.allAnswer(m.drv.Learners) && m.groupsSettled()

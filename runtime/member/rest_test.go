@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 )
@@ -111,6 +113,42 @@ func TestCalmLeases(t *testing.T) {
 	}
 	if d := leader.clock().Sub(last); d > 251*time.Millisecond {
 		t.Errorf("down %v after the last answer, want a suspicion, 250ms", d)
+	}
+}
+
+// Where a suspicion is only two intervals, the answers that are not read yet when a
+// round is due may be that old: a timer that is a little late would take nodes
+// down that answer all the while, and those with a fence wait for no more than that.
+func TestCalmNeedsSuspicion(t *testing.T) {
+	for suspicion, want := range map[time.Duration]bool{100 * time.Millisecond: false, 150 * time.Millisecond: true} {
+		t.Run(suspicion.String(), func(t *testing.T) {
+			i := newIdle(t)
+			leader := i.members[0]
+			cl := leader.w.state().Cluster
+			cl.Heartbeat.Suspicion = spec.Duration(suspicion)
+			leader.w.must(leader, confdb.Command{PutCluster: &cl})
+			leader.w.must(leader, confdb.Command{PutFence: &spec.Fence{ID: "f0", Name: "power", Addr: addr.Fence("power", addr.NoKey), Agent: "fence_sim", Level: 1, Action: spec.FenceOff, When: spec.FenceAlways}})
+			leader.w.run(5 * time.Second)
+			rested := false
+			var came []*FrameIn
+			for n := range 100 {
+				late := int64(n%3/2) * int64(40*time.Millisecond)
+				leader.w.now += int64(max(leader.trueSpan(leader.m.NextDeadline()), 0)) + late
+				i.step(0, &FramesIn{Frames: came}) // more than frames would be a word that a node is down
+				leader.w.now += int64(300 * time.Microsecond)
+				if came = i.answers(); leader.m.Calm() {
+					rested = true
+					continue
+				}
+				for _, f := range came {
+					i.step(0, f)
+				}
+				came = nil
+			}
+			if rested != want {
+				t.Errorf("frames waited: %v, want %v", rested, want)
+			}
+		})
 	}
 }
 
