@@ -1,7 +1,9 @@
 package rawio
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -30,7 +32,7 @@ type Datagrams struct {
 	watch   *os.File        // the epoll, which Go's poller watches
 	polled  syscall.RawConn // of watch
 	held    bool            // the holder's
-	stamped bool            // the holder's: the kernel stamps what comes
+	stamped error           // nil: the kernel stamps what comes
 	send    send
 
 	reading sync.Mutex // of all below
@@ -100,6 +102,11 @@ func NewDatagrams(c *net.UDPConn, size int) (*Datagrams, error) {
 		_, _, o.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(pointer(o.buf)), uintptr(len(o.buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
 			uintptr(unsafe.Pointer(&o.to.addr)), uintptr(o.to.size))
 	}
+	// From the start: a host's first user has the kernel begin with it some time later. What
+	// comes before that is stamped when it is read.
+	if cerr := raw.Control(func(fd uintptr) { d.stamped = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1) }); cerr != nil {
+		return nil, cerr
+	}
 	fd, poll := -1, -1
 	if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
 		err = cerr
@@ -151,7 +158,7 @@ func (d *Datagrams) Follow(got Got) error {
 	err := d.polled.Read(func(uintptr) bool {
 		d.reading.Lock()
 		defer d.reading.Unlock()
-		end = d.read(got)
+		end = d.read(math.MaxInt, got)
 		// Whatever came since then stands with the poller, which tells at once: no
 		// call is needed to see that there is no more.
 		return end != nil
@@ -177,10 +184,8 @@ func (d *Datagrams) Hold(hold bool) error {
 	var err error
 	closed := d.polled.Control(func(poll uintptr) {
 		cerr := d.sock.Control(func(fd uintptr) {
-			if hold && !d.stamped {
-				// What is there already is stamped when it is read, which is later.
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
-				d.stamped = err == nil
+			if hold {
+				err = d.stamped
 			}
 			if err == nil {
 				err = unix.EpollCtl(int(poll), op, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN})
@@ -201,18 +206,23 @@ func (d *Datagrams) Hold(hold bool) error {
 }
 
 // Collect calls got with each datagram that waits, and waits for none. Where who
-// follows is just reading, it leaves them to that one.
-func (d *Datagrams) Collect(got Got) {
+// follows is just reading, it leaves them to that one. False: there were more than
+// most, and may be more: they can come as fast as they are read.
+func (d *Datagrams) Collect(most int, got Got) bool {
 	if !d.reading.TryLock() {
-		return
+		return true
 	}
 	defer d.reading.Unlock()
-	_ = d.read(got) // an error that lasts ends who follows
+	return d.read(most, got) != errMore // an error that lasts ends who follows
 }
 
-// read empties the socket. An error is one that lasts, or of a closed socket.
-func (d *Datagrams) read(got Got) error {
-	for row := 0; ; {
+var errMore = errors.New("there may be more")
+
+// read empties the socket, of about so many datagrams at most. An error is errMore, one that
+// lasts, or of a closed socket.
+func (d *Datagrams) read(most int, got Got) error {
+	for row, n := 0, 0; n < most; n += d.n {
+		d.n = 0
 		if d.sock.Control(d.recv) != nil {
 			return net.ErrClosed
 		}
@@ -236,6 +246,7 @@ func (d *Datagrams) read(got Got) error {
 			return nil
 		}
 	}
+	return errMore
 }
 
 // stamp is when the kernel got a datagram.

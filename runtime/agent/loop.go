@@ -166,8 +166,8 @@ func (n *Node) loop(ctx, life context.Context) error {
 	var late <-chan time.Time
 	n.step(member.Tick{}) // what the store held is applied, and the first deadline set
 	for !n.stopped {
+		n.rest()
 		n.timer.Set(n.member.NextDeadline())
-		n.udp.hold(n.member.Calm())
 		select {
 		case j := <-n.jobs:
 			if j.fn != nil {
@@ -201,6 +201,19 @@ func (n *Node) loop(ctx, life context.Context) error {
 		return fmt.Errorf("%w; its groups were stopped: %w", errStore, n.broken)
 	}
 	return nil
+}
+
+// rest has frames wait while the member is calm.
+func (n *Node) rest() {
+	for range 2 { // what came just now may be the end of it
+		calm := n.member.Calm() && !n.udp.flooded()
+		if calm == n.udp.held.on {
+			return
+		}
+		if now, frames := n.udp.hold(calm); len(frames.Frames) > 0 {
+			n.stepAt(now, frames)
+		}
+	}
 }
 
 // step is one step of the member, and the start of all that it wants done.

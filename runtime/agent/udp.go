@@ -21,6 +21,8 @@ const (
 	resolveAgain = 30 * time.Second // a peer's name that is no literal address
 	resolveLimit = 3 * time.Second
 	maxNames     = 256 // addresses that frames came from
+	mostHeld     = 192 // datagrams that the loop reads from a socket at a time: three of each other node
+	floodPause   = time.Minute
 )
 
 // What the agent's log says, in debugging, of a leader that begins and ceases to be idle.
@@ -68,7 +70,7 @@ type peer struct {
 
 func (n *Node) openUDP(addr string) (*udp, error) {
 	u := &udp{n: n, buf: make([]byte, 0, heartbeat.MaxPacket), peers: make(map[string]*peer), links: make(map[string]*socket),
-		refuse: limiter{every: 10 * time.Second}}
+		refuse: limiter{every: 10 * time.Second}, held: held{stuck: limiter{every: 10 * time.Second}}}
 	var err error
 	if u.main, err = listenUDP("", addr); err != nil {
 		return nil, err
@@ -222,34 +224,52 @@ type held struct {
 	on     bool
 	when   boottime.Stamps
 	in     member.FramesIn
-	stamps []int64 // of in.Frames
+	stamps []int64      // of in.Frames
+	flood  spec.Instant // nothing waits until then
+	stuck  limiter
 }
 
-// hold has frames wait in the sockets until they are collected, or wake the loop as they come.
-func (u *udp) hold(on bool) {
-	if on == u.held.on {
-		return
-	}
-	u.held.on = on
-	what := FramesWake
+// hold has frames wait in the sockets until they are collected, or wake the loop as they come. It
+// returns those that wait there just then, as collect does: what came before frames
+// are to wait doesn't, and what waited is not taken for later than it came.
+func (u *udp) hold(on bool) (spec.Instant, *member.FramesIn) {
 	if on {
-		what = FramesWait
-	}
-	u.n.log.Debug(what)
-	u.holdSocket(u.main)
-	for _, s := range u.links {
-		u.holdSocket(s)
-	}
-	if on {
+		u.held.on = true
+		u.n.log.Debug(FramesWait)
+		u.holdSockets()
 		u.held.when.Look()
+		return u.collect()
 	}
+	now, frames := u.collect()
+	u.held.on = false
+	if u.holdSockets() {
+		u.n.log.Debug(FramesWake)
+	} else {
+		u.held.on = true // the loop tries again, and goes on to collect them meanwhile
+	}
+	return now, frames
+}
+
+func (u *udp) holdSockets() bool {
+	ok := u.holdSocket(u.main)
+	for _, s := range u.links {
+		ok = u.holdSocket(s) && ok
+	}
+	return ok
 }
 
 // holdSocket does it to one socket. One that can't be held wakes the loop, which costs a little.
-func (u *udp) holdSocket(s *socket) {
-	if err := s.Hold(u.held.on); err != nil && !errors.Is(err, net.ErrClosed) {
-		u.n.log.Debug("frames go on to wake the agent", "address", s.local, "err", err)
+func (u *udp) holdSocket(s *socket) bool {
+	err := s.Hold(u.held.on)
+	if err == nil || errors.Is(err, net.ErrClosed) {
+		return true
 	}
+	if u.held.on {
+		u.n.log.Debug("frames go on to wake the agent", "address", s.local, "err", err)
+	} else if more, ok := u.held.stuck.may(); ok {
+		u.n.log.Warn("frames don't wake the agent, which reads them only when it is due to speak; it tries again", "address", s.local, "err", err, "others", more)
+	}
+	return false
 }
 
 // collect reads the frames that wait, and returns them with the moment by which
@@ -260,19 +280,32 @@ func (u *udp) collect() (spec.Instant, *member.FramesIn) {
 		u.n.frames.Put(f)
 	}
 	h.in.Frames, h.stamps = h.in.Frames[:0], h.stamps[:0]
-	u.collectFrom(u.main)
+	all := u.collectFrom(u.main)
 	for _, s := range u.links {
-		u.collectFrom(s)
+		all = u.collectFrom(s) && all
 	}
 	now := h.when.Look()
 	for i, f := range h.in.Frames {
 		f.At = h.when.At(h.stamps[i])
 	}
+	if !all {
+		h.flood = now.Add(floodPause)
+	}
 	return now, &h.in
 }
 
-func (u *udp) collectFrom(s *socket) {
-	s.Collect(func(packet []byte, at netip.AddrPort, stamp int64) {
+// flooded tells whether more came lately than members send: the loop, which a
+// leader's lease hangs on, leaves that to those who read as it comes.
+func (u *udp) flooded() bool {
+	h := &u.held
+	if h.flood != 0 && boottime.Now() >= h.flood {
+		h.flood = 0
+	}
+	return h.flood != 0
+}
+
+func (u *udp) collectFrom(s *socket) bool {
+	return s.Collect(mostHeld, func(packet []byte, at netip.AddrPort, stamp int64) {
 		if f := u.frame(s, packet, at); f != nil {
 			u.held.in.Frames, u.held.stamps = append(u.held.in.Frames, f), append(u.held.stamps, stamp)
 		}

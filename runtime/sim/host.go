@@ -260,10 +260,8 @@ func (a *agent) tick() {
 
 // wake reads what waited once the member is calm no more.
 func (a *agent) wake() {
-	for len(a.held) > 0 && a.h.agent == a && !a.m.Calm() {
-		f := a.held[0]
-		f.At, a.held = 0, a.held[1:]
-		a.input(f)
+	if len(a.held) > 0 && a.h.agent == a && !a.m.Calm() {
+		a.tick()
 	}
 }
 
