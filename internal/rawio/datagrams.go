@@ -17,6 +17,11 @@ import (
 // Batch is the most datagrams that one call receives.
 const Batch = 8
 
+// room is what a socket keeps of what waits, by what the kernel counts of each
+// datagram: some drivers take a page or two for the smallest, so that the
+// kernel's own 208 KiB are 25 to 50.
+const room = 1 << 20
+
 // maxErrors in a row are no refusals: a host has fewer peers.
 const maxErrors = 10_000
 
@@ -102,10 +107,15 @@ func NewDatagrams(c *net.UDPConn, size int) (*Datagrams, error) {
 		_, _, o.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(pointer(o.buf)), uintptr(len(o.buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
 			uintptr(unsafe.Pointer(&o.to.addr)), uintptr(o.to.size))
 	}
-	// From the start: a host's first user has the kernel begin with it some time later. What
-	// comes before that is stamped when it is read.
-	if cerr := raw.Control(func(fd uintptr) { d.stamped = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1) }); cerr != nil {
-		return nil, cerr
+	if err := raw.Control(func(fd uintptr) {
+		// From the start: a host's first user has the kernel begin with it some time later. What
+		// comes before that is stamped when it is read.
+		d.stamped = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room) != nil { // not root
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, room) // as much as the host allows
+		}
+	}); err != nil {
+		return nil, err
 	}
 	fd, poll := -1, -1
 	if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {

@@ -200,6 +200,28 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// A held socket keeps what a round of a large cluster brings, though a datagram may
+// count for much more than its bytes.
+func TestHoldKeepsARound(t *testing.T) {
+	t.Parallel()
+	a := listen(t, "127.0.0.1:0")
+	bound := a.LocalAddr().(*net.UDPAddr)
+	peer, in := listen(t, "127.0.0.1:0"), datagrams(t, a)
+	if err := in.Hold(true); err != nil {
+		t.Fatal(err)
+	}
+	const many = 150 // 2304 bytes each, as the kernel counts
+	for range many {
+		if _, err := peer.WriteToUDP(make([]byte, 1400), bound); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := 0
+	if in.Collect(2*many, func([]byte, netip.AddrPort, int64) { got++ }); got != many {
+		t.Errorf("a held socket kept %d datagrams of %d", got, many)
+	}
+}
+
 // A peer whose port is closed costs one error, and no datagram of others.
 func TestRefusal(t *testing.T) {
 	t.Parallel()
