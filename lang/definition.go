@@ -83,9 +83,38 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 			m.memo[i].names(nil)
 		}
 	}
+	if !c.conditions && !hcl.Diagnostics(ev.diags).HasErrors() { // which look at an instance once more
+		for _, m := range ev.all {
+			m.shed()
+		}
+	}
 	diags := tidy(ev.diags)
 	ev.diags = nil
 	return d, diags
+}
+
+// shed lets go of what instances saw of their for_each or count, where nothing of
+// them will be worked out again.
+func (ev *evaluation) shed() {
+	for b, is := range ev.blocks {
+		if b.forEach != nil {
+			m := &ev.memo[b.forEach.id]
+			m.value, m.have = cty.NilVal, false
+		}
+		for _, in := range is.list {
+			again := in.unknown
+			for _, parts := range in.resources {
+				for _, r := range parts.list {
+					if again = again || r.unknown; !r.unknown {
+						r.vars, r.ctx = nil, nil
+					}
+				}
+			}
+			if !again {
+				in.vars, in.ctx, in.inner = nil, nil, nil
+			}
+		}
+	}
 }
 
 // list makes the objects from the instances.
@@ -128,6 +157,18 @@ func (d *Definition) list() {
 		d.Objects = append(d.Objects, o)
 		d.index.Put(&d.Objects[len(d.Objects)-1]) // there is room for all
 	}
+}
+
+// Blocks is how many blocks the objects come from, those of a module once for each of
+// its instances.
+func (d *Definition) Blocks() int {
+	n := 0
+	for _, m := range d.ev.all {
+		for b := range m.blocks {
+			n += 1 + len(b.order)
+		}
+	}
+	return n
 }
 
 // Object finds an object by address.

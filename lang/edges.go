@@ -141,7 +141,7 @@ func (ev *evaluation) eachEdges(in *instance) []Edge {
 		in.eachDeps = append(in.eachDeps, Edge{To: a, Hard: true})
 	}
 	if len(in.eachDeps) == 0 && !value.IsWhollyKnown() && in.block.forEach != nil {
-		in.eachDeps = ev.exprEdges(in.block.forEach, in.parent)
+		in.eachDeps = ev.exprEdges(in.block.forEach, ev.asker(in.block, in.parent))
 	}
 	return in.eachDeps
 }

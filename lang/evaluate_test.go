@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -165,6 +166,66 @@ func TestEvaluate(t *testing.T) {
 	}
 	if o, ok := d.Object(addr.Cluster()); !ok || o.Addr != addr.Cluster() {
 		t.Error("the cluster wasn't found by its address")
+	}
+}
+
+// Instances of which all is known keep nothing of what they saw of their for_each or
+// count; of the others all that is unknown is worked out with it.
+func TestResolveInstances(t *testing.T) {
+	const src = `
+cluster "c" {
+  quorum { model = "majority_node_set" }
+}
+node "n" {
+  provider = local
+  for_each = toset(["a", "b", "c"])
+}
+group "known" {
+  for_each    = { x = "one", y = "two" }
+  description = each.value
+  resource "generic_application" "app" {
+    command = ["app", group_each.key]
+  }
+}
+group "parts" {
+  for_each    = { x = "a", y = "b" }
+  description = each.value
+  resource "generic_application" "app" {
+    command = ["app", group_each.value]
+  }
+  resource "generic_application" "web" {
+    for_each = { p = node.n[group_each.value].endpoint, q = "z" }
+    command  = ["web", each.value, each.key, group_each.key]
+  }
+}
+group "counted" {
+  count       = 2
+  description = "${count.index} ${node.n["c"].endpoint}"
+  resource "generic_application" "app" {
+    command = ["app", group_each.value]
+  }
+}
+`
+	d := evaluate(t, src)
+	full, diags := d.ev.c.Evaluate(allKnown)
+	if diags.HasErrors() {
+		t.Fatal(render(diags))
+	}
+	for in := range d.ev.byAddr.All() {
+		keeps := in.vars != nil
+		if want := in.unknown || in.addr.Name == "parts" && !in.addr.IsResource(); in.addr.Type == addr.TypeGroup && keeps != want {
+			t.Errorf("%s keeps what it saw: %v, want %v", in.addr, keeps, want)
+		}
+	}
+	web, _ := d.Object(addr.Group("parts", addr.StringKey("y")).WithResource("web", addr.StringKey("p")))
+	if want := (Edge{To: addr.Node("n", addr.StringKey("b")), Hard: true}); !slices.Contains(web.DependsOn, want) || len(web.DependsOn) != 1 {
+		t.Errorf("%s depends on %v, want %v", web.Addr, web.DependsOn, want)
+	}
+	for _, o := range full.Objects {
+		v, diags := d.Resolve(o.Addr, allKnown)
+		if diags.HasErrors() || !v.RawEquals(o.Value) {
+			t.Errorf("%s resolved to\n%s\nevaluated to\n%s\n%s", o.Addr, text(v), text(o.Value), render(diags))
+		}
 	}
 }
 

@@ -37,18 +37,24 @@ func (ev *evaluation) expand(b *block, at addr.Address, group *instance) *instan
 		}
 		ev.byAddr.Put(in)
 	}
-	asker := group
-	if group != nil { // a resource's for_each sees its group as group_each
-		asker = &instance{ev: ev, block: b, parent: group}
-		if group.block.repeated() {
-			asker.vars, asker.ctx = ev.resourceVars(group)
-		}
-	}
 	if b.repeated() {
 		is.byKey = map[addr.Key]*instance{}
 	}
-	is.unknown = !ev.repeat(b, asker, one) || ev.c.torn.has(b.rng) // there may be others
+	is.unknown = !ev.repeat(b, ev.asker(b, group), one) || ev.c.torn.has(b.rng) // there may be others
 	return is
+}
+
+// asker is who works out a block's for_each or count: a resource's sees its group as
+// group_each.
+func (ev *evaluation) asker(b *block, group *instance) *instance {
+	if group == nil {
+		return nil
+	}
+	in := &instance{ev: ev, block: b, parent: group}
+	if group.block.repeated() {
+		in.vars, in.ctx = ev.resourceVars(group)
+	}
+	return in
 }
 
 // repeat calls one for each instance of a block, in the order of their keys,

@@ -74,6 +74,15 @@ type Config struct {
 // Files are the files that diagnostics refer to, by name, without their bodies.
 func (c *Config) Files() map[string]*hcl.File { return c.files }
 
+// Size is how many bytes of text the definition has, with its modules.
+func (c *Config) Size() int {
+	n := 0
+	for _, f := range c.files {
+		n += len(f.Bytes)
+	}
+	return n
+}
+
 // ClusterName is the cluster block's label, "" without one.
 func (c *Config) ClusterName() string {
 	if c.cluster == nil {

@@ -543,6 +543,9 @@ func (ev *evaluation) refresh(in *instance) {
 func (ev *evaluation) freshen(in *instance) {
 	if in.parent != nil {
 		ev.freshen(in.parent)
+		if inner := in.parent.inner; inner != nil {
+			inner.Variables[rootGroupEach] = in.parent.groupEach()
+		}
 		if _, ok := in.vars[rootGroupEach]; ok {
 			in.vars[rootGroupEach] = in.parent.groupEach()
 		}
@@ -554,7 +557,7 @@ func (ev *evaluation) freshen(in *instance) {
 	m := each.AsValueMap()
 	if a, ok := identityOf(m["value"]); ok && ev.byAddr.At(a) != nil {
 		m["value"] = ev.refValue(ev.byAddr.At(a))
-	} else if v, bad := ev.eval(in.block.forEach, in.parent); !bad {
+	} else if v, bad := ev.eval(in.block.forEach, ev.asker(in.block, in.parent)); !bad {
 		keys, values, d := forEachItems(in.block, v)
 		for i, k := range keys {
 			if d == nil && k == in.addrKey().Plain() {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/clusterplan/clusterplan/internal/burst"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
@@ -64,7 +65,9 @@ func registry(state *statefile.State) (*providers.Registry, error) {
 	return providers.NewRegistry(map[string]providers.Provider{"local": local, "confdb": database}), err
 }
 
-func load(dir string, r *providers.Registry) (*lang.Definition, error) {
+// load reads a definition; parsed is told the bytes of its text before it is
+// evaluated.
+func load(dir string, r *providers.Registry, parsed func(text int)) (*lang.Definition, error) {
 	blocks := map[string]spec.Schema{}
 	for name, s := range r.Schemas() {
 		blocks[name] = s.Config
@@ -73,10 +76,12 @@ func load(dir string, r *providers.Registry) (*lang.Definition, error) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
+	parsed(conf.Size())
 	def, diags := conf.Evaluate(nil)
 	if diags.HasErrors() {
 		return nil, diags
 	}
+	burst.Evaluated(len(def.Objects), def.Blocks())
 	return def, nil
 }
 
@@ -95,15 +100,15 @@ func planOnce(ctx context.Context, dir string) error {
 		return err
 	}
 	defer r.Close()
-	p, _, err := plan(ctx, dir, snap, r)
+	p, _, err := plan(ctx, dir, snap, r, burst.Planning) // as the command does
 	if err != nil {
 		return err
 	}
 	return tell(p)
 }
 
-func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *providers.Registry) (*planner.Plan, *lang.Definition, error) {
-	def, err := load(dir, r)
+func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *providers.Registry, parsed func(text int)) (*planner.Plan, *lang.Definition, error) {
+	def, err := load(dir, r, parsed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,6 +116,7 @@ func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *provider
 	if err != nil {
 		return nil, nil, err
 	}
+	burst.Looked()
 	p, diags := planner.Build(planner.Input{Definition: def, State: snap.State, Pending: snap.Pending, World: world, Providers: r})
 	if diags.HasErrors() {
 		return nil, nil, diags
@@ -143,7 +149,7 @@ func settle(dir string, groups bool) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	def, err := load(dir, r)
+	def, err := load(dir, r, func(int) {})
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,8 @@ NONE < graph                          # generic, knows nothing of clusters
 NONE < internal/atomicfile
 sys, internal/atomicfile, netlink, nftables < internal/netlab   # namespaces and links by the kernel's own interface: no ip and nft programs
 internal/netlab, crypto < internal/sshlab  # hosts with sshd on one machine, for tests and benches
-NONE < internal/burst                 # the garbage collector's pace in commands
+sys < internal/ownpages               # what a process has in memory of its program's file
+internal/ownpages < internal/burst    # the garbage collector's pace in commands, and what else takes memory in them
 NONE < internal/pki                   # certificates, for both ends
 NONE < docs/schemas                   # JSON Schemas of what is printed, as files
 docs/schemas, jsonschema < internal/jsonschematest # tests hold what is printed to them
@@ -100,12 +101,12 @@ lang/spec, sys, internal/atomicfile < runtime/resource    # one file a resource 
 netlink, packet, xnet, sys < runtime/address               # addresses in the kernel, and the frames that tell of them
 netlink, netns, sys < runtime/address/addresstest         # a network of namespaces for tests
 runtime/api/client, sys < runtime/checkpoint                # files, and the agent as their store
-runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, internal/cgroup, internal/rawio < runtime/monitor     # a process of its own, which counts its lease on the boot clock
+runtime/resource, runtime/checkpoint, runtime/address, internal/boottime, internal/cgroup, internal/rawio, internal/ownpages < runtime/monitor     # a process of its own, which counts its lease on the boot clock
 runtime/quorum, runtime/placement, runtime/confdb, runtime/heartbeat < runtime/core   # pure: one node's machine
 lang/spec, sys, internal/cgroup, internal/libvirtconn, go-libvirt < runtime/fence   # runs fence agents, turns machines off; knows no cluster
 runtime/core < runtime/member                             # pure: core, driver and frames as one
 runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, porcupine < runtime/sim # many members in one process, nothing of the shell, and a judge of what clients saw
-runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, runtime/confdb/device, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, sync < runtime/agent   # wires the runtime
+runtime/member, runtime/confdb/boltdb, runtime/confdb/raftdb, runtime/confdb/diskdb, runtime/confdb/device, runtime/confdb/store, runtime/monitor, runtime/fence, internal/pki, internal/boottime, internal/rawio, internal/ownpages, sync < runtime/agent   # wires the runtime
 runtime/agent, runtime/api/client < runtime/api           # the server; the client stays apart from it
 
 internal/netlab, lang/spec, runtime/api/client, client, sys, porcupine < internal/faultlab   # a real cluster in a network lab, by its command line, and a client beside it

@@ -11,6 +11,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync/atomic"
+
+	"github.com/clusterplan/clusterplan/internal/ownpages"
 )
 
 // Floor is the size of the heap, in bytes, below which nothing is collected. A
@@ -20,28 +23,105 @@ const Floor = 96 << 20
 // minimum is where a heap of Go is first collected, at 100 percent.
 const minimum = 4 << 20
 
+// Of a definition with less text than this, in bytes, the objects are made by
+// for_each and count: working them out leaves garbage, and little of what was parsed
+// stays.
+const long = 128 << 10
+
+// short is the floor of such a definition, in bytes.
+const short = 32 << 20
+
+// alike is how many objects the blocks of a definition have made, in the mean, from
+// where on time is no matter: who has so many of one block would wait for minutes
+// for them elsewhere.
+const alike = 500
+
+// pace is how far the heap may grow.
+type pace struct {
+	floor  uint64 // nothing is collected below it
+	growth int    // percent of what is alive, above the floor
+	// planning: the command ends with a plan.
+	planning bool
+}
+
+var current atomic.Pointer[pace]
+
 // sentinel is dropped at once, so that each collection finds it.
-type sentinel struct{ floor *uint64 }
+type sentinel struct{ _ *byte }
 
 // Begin lets the heap grow to two thirds of floor bytes before it is collected
 // for the first time: by then a definition is parsed, and most of that is of no
 // more use. From there it grows to floor, and above that by half of what
-// is alive; where that is a multiple of floor, time counts more, and it doubles.
+// is alive; where that is a multiple of Floor and floor, time counts more, and it doubles.
 // Who has set GOGC knows better, and keeps it.
 func Begin(floor uint64) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
 	debug.SetGCPercent(int(floor * 2 / 3 * 100 / minimum))
-	arm(&floor)
+	if current.Swap(&pace{floor, 50, false}) == nil {
+		arm()
+	}
 }
 
-func arm(floor *uint64) {
-	runtime.SetFinalizer(&sentinel{floor}, func(s *sentinel) {
-		debug.SetGCPercent(percent(alive(), *s.floor))
-		arm(s.floor)
+// Planning tells, after Begin, that a definition of so many bytes of text was
+// parsed, and that the command ends with a plan of it. With a short one the heap is
+// collected earlier.
+func Planning(text int) {
+	now := current.Load()
+	if now == nil {
+		return
+	}
+	current.Store(&pace{now.floor, now.growth, true})
+	if text < long {
+		follow(pace{min(now.floor, short), now.growth, true})
+	}
+}
+
+// Evaluated tells, after Planning, that so many blocks made so many objects. What is
+// left to do works on these: the program's pages that only the start and the
+// language needed are let go of, and where most objects are alike the heap grows by
+// a tenth from one collection to the next.
+func Evaluated(objects, blocks int) {
+	now := current.Load()
+	if now == nil || !now.planning {
+		return
+	}
+	if objects >= alike*blocks {
+		follow(pace{min(now.floor, short), 10, true})
+	}
+	next()
+}
+
+// Looked tells, after Evaluated, that what is there was read, and that the plan is
+// worked out next, without a server's answers and what reads them.
+func Looked() {
+	if now := current.Load(); now != nil && now.planning {
+		next()
+	}
+}
+
+// next gives back what the part of the work before needed and the next does not.
+func next() {
+	ownpages.Drop()
+	if current.Load().growth < 50 {
+		debug.FreeOSMemory()
+	}
+}
+
+func follow(p pace) {
+	current.Store(&p)
+	adjust()
+}
+
+func arm() {
+	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
+		adjust()
+		arm()
 	})
 }
+
+func adjust() { debug.SetGCPercent(current.Load().percent(alive())) }
 
 // alive is what the last collection left, in bytes.
 func alive() uint64 {
@@ -50,14 +130,14 @@ func alive() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// percent of growth that leads from live to floor, and never less than by half,
-// or where live is twice the floor to twice as much.
-func percent(live, floor uint64) int {
+// percent of growth that leads from live to the floor, and never less than p's
+// growth, or where live is twice the floor, and Floor, to twice as much.
+func (p *pace) percent(live uint64) int {
 	if live == 0 {
-		return int(floor * 100 / minimum)
+		return int(p.floor * 100 / minimum)
 	}
-	if live >= 2*floor {
+	if live >= 2*max(p.floor, Floor) {
 		return 100
 	}
-	return max(50, (int(floor)-int(live))*100/int(live))
+	return max(p.growth, (int(p.floor)-int(live))*100/int(live))
 }

@@ -36,8 +36,20 @@ func unchanged(def *lang.Definition, live *providers.Live, state *statefile.Stat
 			continue
 		}
 		out[there.Addr] = true
+		share(there, wanted)
 	}
 	return out
+}
+
+// share has a group point to what the definition holds anyway, in place of what
+// the database's answer said in the same words.
+func share(there, wanted *spec.Group) {
+	there.Addr, there.Name, there.Description = wanted.Addr, wanted.Name, wanted.Description
+	for i := range there.Resources {
+		id := there.Resources[i].ID
+		there.Resources[i] = wanted.Resources[i]
+		there.Resources[i].ID = id
+	}
 }
 
 // known tells whether the state has the group and its resources under their

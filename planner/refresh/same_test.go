@@ -123,3 +123,18 @@ func TestSameGroupLooksAtEveryField(t *testing.T) {
 		t.Error("a group is not the same after its way through JSON")
 	}
 }
+
+// A group that is the same takes no memory of its own but for its ids.
+func TestShare(t *testing.T) {
+	there, wanted := full(), full()
+	wanted.ID, wanted.Resources[0].ID, wanted.Failover.Stated = "", "", false
+	before := full()
+	share(&there, &wanted)
+	if !reflect.DeepEqual(there, before) {
+		t.Errorf("%+v, want %+v", there, before)
+	}
+	wanted.Resources[0].Attributes["s"] = "changed"
+	if there.Resources[0].Attributes["s"] != "changed" {
+		t.Error("its resource has attributes of its own")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/clusterplan/clusterplan/internal/ownpages"
 	"github.com/clusterplan/clusterplan/runtime/monitor"
 )
 
@@ -37,7 +38,7 @@ func tune(log *slog.Logger) {
 		log.Info("the agent runs at the priority of any process: leases may end on a busy host", "err", err)
 	}
 	monitor.Trim() // what the packages' own starts have touched is no page to lock
-	if err := monitor.Lock(); err != nil {
+	if err := ownpages.Lock(); err != nil {
 		log.Info("the program's pages may be dropped from memory when memory is short", "err", err)
 	}
 	debug.SetGCPercent(100) // of a heap of 1 MiB: less often costs less than it saves

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/cgroup"
+	"github.com/clusterplan/clusterplan/internal/ownpages"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/address"
 	"github.com/clusterplan/clusterplan/runtime/resource"
@@ -322,6 +323,6 @@ func (m *monitor) prepareApart(a Apart) error {
 	m.host.record, m.host.ledger = m.record, m.remote
 	m.host.cgroups.dir = a.Cgroup
 	Trim()
-	_ = Lock() // what isn't allowed, the node's monitor has told
+	_ = ownpages.Lock() // what isn't allowed, the node's monitor has told
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/internal/cgroup"
+	"github.com/clusterplan/clusterplan/internal/ownpages"
 	"github.com/clusterplan/clusterplan/runtime/address"
 )
 
@@ -214,7 +215,7 @@ func (m *monitor) prepare() error {
 	m.undo()
 	m.armWatchdog() // only now: opening it feeds it
 	Trim()
-	if err := Lock(); err != nil {
+	if err := ownpages.Lock(); err != nil {
 		m.out.log("debug", "the monitor's program may be dropped from memory when memory is short", map[string]any{"err": err.Error()})
 	}
 	return nil

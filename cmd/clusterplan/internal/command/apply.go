@@ -14,6 +14,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/burst"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
@@ -155,6 +156,7 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 			if f.ref != "" && !f.asJSON {
 				a.asOf(f.ref, s)
 			}
+			burst.Planning(s.Config.Size())
 			p, err := s.Plan(ctx, o)
 			return a.planned(s, p, o, err, planOutput{out, f.asJSON, detailed})
 		},

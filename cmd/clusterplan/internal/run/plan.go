@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/burst"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
@@ -104,6 +105,9 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	}
 	known := s.known()
 	p.Definition, p.Diags = s.Config.Evaluate(known)
+	if p.Definition != nil {
+		burst.Evaluated(len(p.Definition.Objects), p.Definition.Blocks())
+	}
 	p.Diags = append(s.Diags, p.Diags...)
 	if p.Diags.HasErrors() {
 		if o.Mode != planner.ModeDestroy {
@@ -172,6 +176,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		if err != nil {
 			return nil, interrupted(ctx, err)
 		}
+		burst.Looked()
 	}
 	if err := read(); err != nil {
 		return nil, err
