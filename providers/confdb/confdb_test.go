@@ -289,17 +289,21 @@ func TestDrainKeepsOperatorsPause(t *testing.T) {
 
 // A group whose stop fails keeps its node from being touched: that its owner has not
 // changed for a while does not make it down. It has the time that its stop may take;
-// one that only has nowhere to go stays, and ends with its node.
+// one that only has nowhere to go stays, and ends with its node. A node that is down
+// does not tell how its stops go on: it may leave, also where no other node may have
+// the group.
 func TestDrainWaitsForStops(t *testing.T) {
 	const stop = 300 * time.Millisecond
 	for _, c := range []struct {
 		name, state string
 		ends        bool   // once it has been waited for as long as for one that stays
+		dies        bool   // its node, meanwhile
 		want        string // "": no error
 	}{
-		{"nowhere to go", spec.StateOnline, false, ""},
-		{"slow", spec.StateOfflinePending, true, ""},
-		{"failed", spec.StateOfflinePending, false, "group web is stuck on it: its stop has not come to an end for 350ms (disk: offline_pending (its stop command failed and is run again: busy)), so it may start on no other node, and this one is left running"},
+		{"nowhere to go", spec.StateOnline, false, false, ""},
+		{"slow", spec.StateOfflinePending, true, false, ""},
+		{"cut off with its node", spec.StateOfflinePending, false, true, ""},
+		{"failed", spec.StateOfflinePending, false, false, "group web is stuck on it: its stop has not come to an end for 350ms (disk: offline_pending (its stop command failed and is run again: busy)), so it may start on no other node, and this one is left running"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t, "n1", "n2")
@@ -317,6 +321,9 @@ func TestDrainWaitsForStops(t *testing.T) {
 			f.db.told = func() {
 				if asked++; c.ends && asked > 2 {
 					f.db.outcome["web"] = client.StatusGroup{State: spec.StatePending, Owner: "n2"}
+				}
+				if c.dies {
+					f.db.conf.Members[0].Node = spec.NodeDown
 				}
 			}
 			p := f.provider()

@@ -190,6 +190,9 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			db.told()
 		}
 		st := client.Status{Quorum: client.StatusQuorum{Have: db.quorum}}
+		for _, m := range db.conf.Members {
+			st.Nodes = append(st.Nodes, client.StatusNode{Name: m.Spec.Name, State: m.Node})
+		}
 		for _, g := range db.conf.Groups {
 			s, ok := db.outcome[g.Spec.Name]
 			if !ok {

@@ -134,7 +134,8 @@ func ours(i *client.Intent) bool { return i != nil && strings.HasPrefix(i.Reason
 // Drain waits until the node owns no group. Groups that no other node may own
 // stay; the plan has said so, and they stop with the node. One that has begun to stop
 // and does not come to an end of it keeps the node from being touched: were its agent
-// ended, another node would take the group over while it is on here still.
+// ended, another node would take the group over while it is on here still. Of a node
+// that is down nobody tells any more how its stops went on, and they keep nothing.
 func (p *Provider) Drain(ctx context.Context, nodeID, reason string) error {
 	p.forget()
 	db, err := p.database(ctx)
@@ -158,7 +159,9 @@ func (p *Provider) Drain(ctx context.Context, nodeID, reason string) error {
 		}
 	}
 	var left []client.StatusGroup
+	down := false
 	look := func(st *client.Status) (bool, string) {
+		down = slices.ContainsFunc(st.Nodes, func(n client.StatusNode) bool { return n.Name == m.Spec.Name && n.State == spec.NodeDown })
 		left = slices.DeleteFunc(slices.Clone(st.Groups), func(g client.StatusGroup) bool { return g.Owner != m.Spec.Name })
 		var owned []string
 		for _, g := range left {
@@ -168,12 +171,12 @@ func (p *Provider) Drain(ctx context.Context, nodeID, reason string) error {
 	}
 	gone, err := p.watch(ctx, p.leaveWait, look)
 	quiet := p.leaveWait
-	if more := stopBound(db, left); err == nil && !gone && more > 0 { // so long a stop may take
+	if more := stopBound(db, left); err == nil && !gone && !down && more > 0 { // so long a stop may take
 		gone, err = p.watch(ctx, more, look)
 		quiet += more
 	}
 	p.forget()
-	if err != nil || gone {
+	if err != nil || gone || down {
 		return err
 	}
 	if i := slices.IndexFunc(left, stops); i >= 0 {
