@@ -56,7 +56,7 @@ func of(mountinfo, own string) (string, error) {
 		if len(f) < 5 || !strings.HasPrefix(after, "cgroup2 ") {
 			continue
 		}
-		rel, ok := strings.CutPrefix(path, strings.TrimSuffix(f[3], "/"))
+		rel, ok := strings.CutPrefix(path, strings.TrimSuffix(unescape(f[3]), "/"))
 		if ok && (rel == "" || rel[0] == '/') && !strings.HasPrefix(rel, "/..") {
 			return filepath.Join(unescape(f[4]), rel), nil
 		}
