@@ -387,6 +387,15 @@ func TestNoVoteIsTakenThatIsNeeded(t *testing.T) {
 		}()
 		step("PUT", n2, quiet, 200, "", "add_learner 2")
 		step("PUT", n2, request(2), 200, "", "promote 2")
+		f.status.UpNodes = []string{"id1"}
+		go func() { // who does not lead any more doesn't know who is up
+			time.Sleep(time.Second)
+			f.mu.Lock()
+			f.status.Driver.Role, f.status.LeaderNode = confdb.Follower, "id2"
+			f.mu.Unlock()
+		}()
+		step("DELETE", n3, nil, 421, "not_leader")
+		f.status.Driver.Role, f.status.LeaderNode = confdb.Leader, "id1"
 		f.status.UpNodes = []string{"id1", "id2"}
 		step("DELETE", n3, nil, 200, "", "remove 3") // the one that is down
 	})

@@ -92,6 +92,9 @@ func (s *server) keepsQuorum(c *call, l snapshot) error {
 	}
 	switch {
 	case !s.until(c.ctx, enough):
+		if _, err := s.lookAsLeader(c.ctx, ""); err != nil {
+			return err // it does not lead any more: another node may see more of them
+		}
 		return &client.Error{Status: http.StatusConflict, Code: "conflict",
 			Message: fmt.Sprintf("without %s, %d votes are left and only %d of them are up; %d are needed", l.node.Spec.Name, left, up, needed),
 			Hint:    "bring another node up first, or take out one that is down (clusterplan evict)"}
