@@ -26,6 +26,7 @@ var mutations = []mutation{
 		{"runtime/core/lease.go", "len(f.Releases) > 0 && !f.Unsaved && (p.granted == f.Incarnation || p.granted == 0 && m.oldIncarnationGone(p)) {", "len(f.Releases) > 0 {"},
 	}, hint: "--nodes 3 --mix kill-agent=4,restarts=2,shutdown=2"},
 	{name: "a stale incarnation's grant taken", edits: []edit{{"runtime/core/lease.go", "f.Grant <= 0 || f.GrantIncarnation != m.cfg.Incarnation || ", "f.Grant <= 0 || "}}, hint: "--seed 10 --nodes 3 --mix recording=5,kill-agent=4"},
+	{name: "what was released is started again", edits: []edit{{"runtime/core/owner.go", "g.Owner.Epoch != r.epoch || r.released || ", "g.Owner.Epoch != r.epoch || "}}, hint: "--seed 4 --nodes 3"},
 	{name: "rho dropped", edits: []edit{
 		{"lang/spec/timings.go", "return (d*(100+RhoPercent) + (100 - RhoPercent) - 1) / (100 - RhoPercent)", "return d"},
 		{"lang/spec/timings.go", "return d * (100 - RhoPercent) / (100 + RhoPercent)", "return d"},

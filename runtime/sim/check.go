@@ -13,7 +13,8 @@ import (
 //
 //   - at most one host runs anything of a group
 //   - a host starts a group only under an epoch that is committed as its own,
-//     and is the group's newest; never under an older one than before
+//     and is the group's newest; never under an older one than before, nor under
+//     one that its agent has released
 //   - a leader takes a group from its owner, without a release, no earlier than
 //     the owner could still have run it, by lease, stop and kill on the owner's
 //     own clock (slack); and no lease granted later makes that moment later
@@ -101,6 +102,9 @@ func (c *checker) started(h *host, group string, epoch uint64) {
 		w.violate(group, []*host{h}, "%s starts %s under epoch %d, which is not committed as its own (owner %q)", h.name, group, epoch, owner.node)
 	case newest > epoch:
 		w.violate(group, []*host{h, w.hostOf(c.owners[group][newest].node)}, "%s starts %s under epoch %d, and epoch %d is committed", h.name, group, epoch, newest)
+	}
+	if a := h.agent; a != nil && a.released[group] >= epoch {
+		w.violate(group, []*host{h}, "%s starts %s under epoch %d, which it has released", h.name, group, epoch)
 	}
 	if was := c.last[group]; was != nil && was != h {
 		w.rep.Failovers++
