@@ -401,6 +401,47 @@ func TestNoVoteIsTakenThatIsNeeded(t *testing.T) {
 	})
 }
 
+// Votes are taken in turn: of two that each leave enough, the second one sees what the
+// first has left.
+func TestVotesAreTakenInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, h := formed(t)
+		f.status.CaughtUp[3], f.status.CaughtUp[4] = true, true
+		for n := 3; n <= 4; n++ {
+			for _, path := range []string{client.PathMembers, fmt.Sprintf("%s/id%d/promote", client.PathMembers, n)} {
+				if code, text := ask(t, h, client.RoleAdmin, "POST", path, request(n)); code != 200 {
+					t.Fatal(code, text)
+				}
+			}
+		}
+		f.ops = nil // of four, n4 is down
+		left, answer := make(chan struct{}), ""
+		f.submit = func(c confdb.Command) (confdb.Result, error) {
+			f.submit = nil
+			f.mu.Unlock()
+			go func() {
+				defer close(left)
+				_, answer = ask(t, h, client.RoleAdmin, "DELETE", client.PathMembers+"/id3", nil)
+			}()
+			select { // n3 leaves between the look at n2's vote and its end
+			case <-left:
+			case <-time.After(time.Second):
+			}
+			f.mu.Lock()
+			return f.state.Apply(c), nil
+		}
+		quiet := request(2)
+		quiet.Spec.Votes = 0
+		if code, text := ask(t, h, client.RoleAdmin, "PUT", client.PathMembers+"/id2", quiet); code != 200 {
+			t.Error(code, text)
+		}
+		<-left
+		if !slices.Equal(f.ops, []string{"add_learner 2"}) || !strings.Contains(answer, "without n3, 2 votes are left and only 1 of them are up") {
+			t.Errorf("%q, and n3 leaves: %s", f.ops, answer)
+		}
+	})
+}
+
 func TestTheLastVoterStays(t *testing.T) {
 	t.Parallel()
 	f, h := formed(t)

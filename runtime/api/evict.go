@@ -28,9 +28,11 @@ func (s *server) evictNode(c *call) error {
 	}
 	voter, _ := has(l.ms.Driver, l.node.ServerID)
 	if voter {
-		if err := s.keepsQuorum(c, l); err != nil {
+		done, err := s.takeVote(c, l)
+		if err != nil {
 			return err
 		}
+		defer done()
 	}
 	if l.node.ServerID == l.ms.Driver.Self {
 		if !l.node.Drained || len(l.owns) > 0 {
@@ -65,6 +67,25 @@ func (s *server) evictNode(c *call) error {
 	}
 	gone.DeleteNode = &confdb.NodeRef{Node: id}
 	return s.commit(c, gone)
+}
+
+// takeVote waits for the caller's turn to take a node's vote, until done: two that
+// each leave votes enough could together leave too few. It refuses as keepsQuorum does.
+func (s *server) takeVote(c *call, l snapshot) (done func(), err error) {
+	if err := s.keepsQuorum(c, l); err != nil { // whoever has a turn may be what it waits for
+		return nil, err
+	}
+	select {
+	case s.votes <- struct{}{}:
+	case <-c.ctx.Done():
+		return nil, c.ctx.Err()
+	}
+	done = func() { <-s.votes }
+	if err := s.keepsQuorum(c, l); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
 }
 
 // keepsQuorum refuses to take a vote when too few of the other voters are up, and

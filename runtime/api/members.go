@@ -291,9 +291,11 @@ func (s *server) updateMember(c *call) error {
 			return bad("%s has the only vote left", l.node.Spec.Name)
 		}
 		if loses {
-			if err := s.keepsQuorum(c, l); err != nil {
+			done, err := s.takeVote(c, l)
+			if err != nil {
 				return err
 			}
+			defer done()
 		}
 		if loses && l.node.ServerID == l.ms.Driver.Self {
 			return s.handOver(c.ctx, l.ms)
@@ -342,9 +344,11 @@ func (s *server) leave(c *call) error {
 			Message: fmt.Sprintf("%s still owns %q", l.node.Spec.Name, l.owns), Hint: "drain it and wait until they have left"}
 	}
 	if voter, _ := has(l.ms.Driver, l.node.ServerID); voter {
-		if err := s.keepsQuorum(c, l); err != nil {
+		done, err := s.takeVote(c, l)
+		if err != nil {
 			return err
 		}
+		defer done()
 	}
 	if l.node.ServerID == l.ms.Driver.Self {
 		return s.handOver(c.ctx, l.ms)

@@ -64,7 +64,7 @@ func Handler(n *agent.Node) http.Handler { return New(n) }
 
 // New is the API over a backend.
 func New(b Backend) http.Handler {
-	s := &server{b: b, mux: http.NewServeMux()}
+	s := &server{b: b, mux: http.NewServeMux(), votes: make(chan struct{}, 1)}
 	s.routes()
 	return s
 }
@@ -82,6 +82,7 @@ type server struct {
 	b       Backend
 	mux     *http.ServeMux
 	barrier barrier
+	votes   chan struct{} // full while a vote is being taken
 }
 
 // routes says which role each path asks for: applications read, and write what
