@@ -105,6 +105,42 @@ func TestDeadNodeGivesItsVoteFirst(t *testing.T) {
 	}
 }
 
+// The host of that node is back by the time of the apply, and its new program does not
+// start: no other node gets that program. The same where its host dies under it again.
+func TestNodeThatIsBackEndsTheRolling(t *testing.T) {
+	for _, why := range []error{errors.New("it ended at once"), providers.ErrUnreachable} {
+		l := newLab(t)
+		src := threeNodes + "node \"n4\" { provider = local }\n" + twoGroups
+		l.must(l.load(src), "")
+		l.host("n1").Lost, l.host("n1").Running = true, false
+		l.world.Program = "p2"
+		n1 := addr.Node("n1", addr.NoKey)
+		l.world.Fail = func(c plannertest.Call) error {
+			if c.Addr == n1 && c.Phase == providers.PhaseStart {
+				return why
+			}
+			return nil
+		}
+		l.conf = func(*apply.Config) { l.host("n1").Lost = false }
+		def := l.load(strings.Replace(src, `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  votes = 0\n}", 1))
+		res, p, err := l.apply(def, "")
+		if err != nil || p.Errored {
+			t.Fatal(err, p.Diagnostics)
+		}
+		if len(res.Failed) != 1 || res.Failed[0].Phase != providers.PhaseStart || len(res.Skipped) != 3 {
+			t.Errorf("%v: failed %v, skipped %v", why, res.Failed, res.Skipped)
+		}
+		for _, n := range []string{"n2", "n3", "n4"} {
+			if l.host(n).Program != "p1" {
+				t.Errorf("%v: %s has the new program", why, n)
+			}
+		}
+		l.world.Fail, l.conf = nil, nil
+		l.must(def, "")
+		l.settled(def)
+	}
+}
+
 // A node that was down ends again right after its start. The others wait for it once
 // before they are drained, and not each of them anew.
 func TestOneWaitForWhoDoesNotComeBack(t *testing.T) {

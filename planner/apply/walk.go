@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/clusterplan/clusterplan/graph"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/providers"
 )
 
 type status byte
@@ -29,6 +31,7 @@ type vertex struct {
 	anyDone int // of Of: done
 	anyOpen int // of Of: not settled
 	because string
+	ends    bool // the rolling, for its node has failed though it was there
 }
 
 type outcome struct {
@@ -87,7 +90,8 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 					}
 				} else {
 					d.open--
-					if kind == graph.Hard && v.status != done && d.because == "" {
+					hard := kind == graph.Hard || v.ends && d.unit.Key.Stage == planner.StageRoll
+					if hard && v.status != done && d.because == "" {
 						d.because = v.unit.Key.String()
 						if v.because != "" {
 							d.because = v.because
@@ -190,7 +194,7 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 				continue
 			}
 			if out.err != nil {
-				out.v.status = failed
+				out.v.status, out.v.ends = failed, r.endsRolling(out.v.unit, out.err)
 				res.Failed = append(res.Failed, Failure{Addr: out.v.unit.Key.Addr, Action: out.v.unit.Action, Phase: out.phase, Err: out.err})
 			} else {
 				out.v.status = done
@@ -209,6 +213,18 @@ func (r *runner) walk(ctx context.Context, res *Result) {
 			res.NotStarted = append(res.NotStarted, u.Key.Addr)
 		}
 	}
+}
+
+// endsRolling tells whether a node that the plan could not reach, and that others were
+// to be rolled after whatever becomes of it, keeps them from that all the same: it was
+// back, and something else failed, or it has not come back from what was done to it.
+func (r *runner) endsRolling(u *planner.Unit, err error) bool {
+	if !u.Silent || u.Action != "update" || u.Key.Stage != planner.StageRoll {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !errors.Is(err, providers.ErrUnreachable) || slices.Contains(r.done[u.Key.Addr], providers.PhaseStop)
 }
 
 func contains(list []*vertex, v *vertex) bool {
