@@ -158,6 +158,9 @@ func (o *orderer) succeeds(it *item) {
 	}
 	u := o.add(it, StageName)
 	u.Phases, u.Remove = []string{providers.PhaseUpdate}, nil
+	if u.Action == "replace" { // the unit before it took the old one away, and made this one
+		u.anew()
+	}
 	o.names = append(o.names, u)
 	if it.instead {
 		it.change.Phases = slices.Concat(it.phases, it.deposed[0].remove, u.Phases)

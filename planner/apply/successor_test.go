@@ -14,6 +14,7 @@ import (
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
 	"github.com/clusterplan/clusterplan/providers"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // anew gives nodes of threeNodes other addresses, for which plannertest makes them
@@ -212,6 +213,41 @@ func TestSuccessorChangesHalfway(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What was to take a node's place is itself to be elsewhere before it had joined, and
+// that apply is cut off as well, anywhere: nothing that is there is forgotten.
+func TestSuccessorMadeAnewIsCutOff(t *testing.T) {
+	first := threeNodes + twoGroups
+	second := anew(first, "n2")
+	third := strings.Replace(second, "127.0.0.21", "127.0.0.31", 1)
+	for k := 2; k < 6; k++ { // the first write is the beginning
+		for at := 2; ; at++ {
+			l := newLab(t)
+			l.conf = func(c *apply.Config) { c.Parallelism = 1 }
+			l.must(l.load(first), "")
+			cut := func(src string, at int) bool {
+				l.journal.killAt, l.journal.after = l.journal.appends+at, true
+				_, p, err := l.apply(l.load(src), "")
+				l.journal.dead.Store(false)
+				l.journal.killAt = 0
+				if p.Errored {
+					t.Fatal(p.Diagnostics)
+				}
+				return err != nil
+			}
+			cut(second, k)
+			if !cut(third, at) {
+				break
+			}
+			state, _ := l.current()
+			for id := range l.world.Members {
+				if !slices.ContainsFunc(state.Objects, func(o statefile.Object) bool { return o.ID == id }) {
+					t.Fatalf("killed at %d, then at %d: node %s is in no state", k, at, id)
+				}
+			}
+		}
 	}
 }
 
