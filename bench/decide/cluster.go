@@ -70,7 +70,7 @@ func newCluster(groups, nodes int) *cluster {
 }
 
 func (c *cluster) step(ev core.Event) {
-	_, frame := ev.(*core.Heard)
+	_, frame := ev.(core.Heard)
 	start, cpu := time.Now(), spent()
 	effects := c.m.Step(c.now, ev)
 	if !frame {
@@ -102,7 +102,7 @@ func (c *cluster) round() {
 		}
 		f := c.m.Frame(c.now, uint64(i))
 		c.seqs[i]++
-		c.step(&core.Heard{Frame: &heartbeat.Frame{
+		c.step(core.Heard{Frame: &heartbeat.Frame{
 			From: uint64(i), To: 1, Incarnation: uint64(11 * i), Seq: c.seqs[i], NodeID: nodeName(i), Term: 5, Leader: 1,
 			AckIncarnation: 11, AckSeq: f.Seq, Ready: true, Revision: c.state.Revision, UpSince: time.Hour, Held: 1 << 60, OldTermAge: time.Hour,
 		}})

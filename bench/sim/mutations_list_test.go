@@ -10,7 +10,6 @@ var mutations = []mutation{
 	{name: "takeover wait dropped", edits: []edit{{"runtime/core/leader.go", "	if m.now >= free {\n", "	if true {\n"}}},
 	{name: "lease counted from the answer", edits: []edit{{"runtime/core/lease.go", "p.answered = s.at\n", "p.answered = m.now\n"}}, hint: "--seed 17"},
 	{name: "lease counted from receipt", edits: []edit{{"runtime/core/lease.go", "m.renew(s.at.Add(f.Grant))", "m.renew(m.now.Add(f.Grant))"}}},
-	{name: "an answer that is read late taken for as old as its question", edits: []edit{{"runtime/core/lease.go", "	at = max(at, s.at)\n", "	at = s.at\n"}}, hint: "--seed 55"},
 	{name: "wait from the leader's own grant table", edits: []edit{{"runtime/core/leader.go", "max(m.oldLeases(), m.lead.nodeLeases[g.Owner.Node])", "m.lead.nodeLeases[g.Owner.Node]"}}},
 	{name: "answers without the term check", edits: []edit{
 		{"runtime/member/frames.go", "f.Leader == f.From && m.status.Role != confdb.Leader && f.Term == m.status.Term", "f.Leader == f.From && m.status.Role != confdb.Leader"},

@@ -12,6 +12,7 @@ package rawio
 import (
 	"errors"
 	"io"
+	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -23,6 +24,7 @@ import (
 type Conn struct {
 	raw     syscall.RawConn
 	in, out op
+	send    send
 }
 
 // op is one direction's call; kept, so that a call costs no garbage.
@@ -31,6 +33,13 @@ type op struct {
 	n    int
 	err  syscall.Errno
 	call func(fd uintptr) bool
+}
+
+type send struct {
+	buf  []byte
+	to   *Destination
+	err  syscall.Errno
+	call func(fd uintptr)
 }
 
 // New is a Conn over c.
@@ -147,4 +156,145 @@ func (c *Conn) Follow(p []byte, got func()) error {
 		return io.EOF
 	}
 	return errno
+}
+
+// Batch is the most datagrams that one call receives.
+const Batch = 8
+
+// maxErrors in a row are no refusals: a host has fewer peers.
+const maxErrors = 10_000
+
+// Datagrams receives datagrams from a descriptor, as many at a time as there are.
+type Datagrams struct {
+	raw  syscall.RawConn
+	size int
+	bufs []byte // Batch times size
+	from [Batch]unix.RawSockaddrAny
+	vecs [Batch]unix.Iovec
+	msgs [Batch]message
+}
+
+// message is the kernel's struct mmsghdr on 64-bit Linux.
+type message struct {
+	head unix.Msghdr
+	size uint32
+	_    uint32
+}
+
+// NewDatagrams receives from c datagrams of up to size bytes; of longer ones the rest
+// is cut off.
+func NewDatagrams(c syscall.Conn, size int) (*Datagrams, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	d := &Datagrams{raw: raw, size: size, bufs: make([]byte, Batch*size)}
+	for i := range d.msgs {
+		d.vecs[i].Base = &d.bufs[i*size]
+		d.vecs[i].SetLen(size)
+		h := &d.msgs[i].head
+		h.Name, h.Iov = (*byte)(unsafe.Pointer(&d.from[i])), &d.vecs[i]
+		h.SetIovlen(1)
+	}
+	return d, nil
+}
+
+// Follow calls got with each datagram that comes, and with where it came from,
+// until an error, which it returns. The packet is got's until it returns. That a
+// peer's host refuses datagrams (ICMP) is an error of the socket for one call;
+// that ends nothing. What closes the descriptor waits for got.
+func (d *Datagrams) Follow(got func(packet []byte, from netip.AddrPort)) error {
+	var last syscall.Errno
+	row := 0 // of errors
+	err := d.raw.Read(func(fd uintptr) bool {
+		for {
+			for i := range d.msgs {
+				d.msgs[i].head.Namelen = unix.SizeofSockaddrAny
+			}
+			n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&d.msgs)), Batch, unix.MSG_DONTWAIT, 0, 0)
+			switch errno {
+			case 0:
+				row = 0
+			case unix.EAGAIN:
+				return false
+			case unix.EINTR:
+				continue
+			default:
+				if last, row = errno, row+1; row >= maxErrors {
+					return true
+				}
+				continue
+			}
+			for i := range int(n) {
+				got(d.bufs[i*d.size:][:d.msgs[i].size], address(&d.from[i]))
+			}
+			if n < Batch {
+				// That was all. Whatever came since then stands with the poller, which
+				// tells at once: no call is needed to see that there is no more.
+				return false
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return last
+}
+
+// Destination is a datagram's address as one socket takes it.
+type Destination struct {
+	addr unix.RawSockaddrAny
+	size uint32
+}
+
+// To is the destination at for a socket that is bound to local: an IPv6 socket
+// takes IPv4 addresses in their mapped form.
+func To(at, local netip.AddrPort) (d Destination) {
+	port := [2]byte{byte(at.Port() >> 8), byte(at.Port())}
+	if local.Addr().Is4() {
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&d.addr))
+		sa.Family, sa.Port, sa.Addr = unix.AF_INET, *(*uint16)(unsafe.Pointer(&port)), at.Addr().Unmap().As4()
+		d.size = unix.SizeofSockaddrInet4
+		return d
+	}
+	sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(&d.addr))
+	sa.Family, sa.Port, sa.Addr = unix.AF_INET6, *(*uint16)(unsafe.Pointer(&port)), at.Addr().As16()
+	d.size = unix.SizeofSockaddrInet6
+	return d
+}
+
+func address(a *unix.RawSockaddrAny) netip.AddrPort {
+	switch a.Addr.Family {
+	case unix.AF_INET:
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(a))
+		port := (*[2]byte)(unsafe.Pointer(&sa.Port))
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(port[0])<<8|uint16(port[1]))
+	case unix.AF_INET6:
+		sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(a))
+		port := (*[2]byte)(unsafe.Pointer(&sa.Port))
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(port[0])<<8|uint16(port[1]))
+	}
+	return netip.AddrPort{}
+}
+
+// SendTo sends one datagram, now or never: where the socket has no room it is
+// lost, as any datagram may be.
+func (c *Conn) SendTo(p []byte, d *Destination) error {
+	o := &c.send
+	if o.call == nil {
+		o.call = func(fd uintptr) {
+			_, _, o.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(pointer(o.buf)), uintptr(len(o.buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
+				uintptr(unsafe.Pointer(&o.to.addr)), uintptr(o.to.size))
+		}
+	}
+	o.buf, o.to = p, d
+	err := c.raw.Control(o.call)
+	o.buf, o.to = nil, nil
+	if err != nil {
+		return err
+	}
+	if o.err != 0 {
+		return o.err
+	}
+	return nil
 }

@@ -4,9 +4,7 @@
 // One loop goroutine owns the member. Everything that happens reaches it as a
 // job on one channel, in order: frames from the UDP reader, messages from TLS
 // streams, words of the monitor, requests of the API, what the store made
-// durable, and one boot-clock timer; but while the member is calm (an idle leader),
-// frames wait in the sockets until the timer goes off, so that answers wake
-// nobody. What the member wants done leaves by the
+// durable, and one boot-clock timer. What the member wants done leaves by the
 // same goroutine at once and never blocks it: frames by a UDP socket, messages,
 // writes and orders by queues. So a lease never waits for a disk, a slow peer or
 // a request.

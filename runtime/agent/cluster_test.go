@@ -74,12 +74,11 @@ const patience = 30 * time.Second
 
 // clusterRig is a cluster of agent processes on loopback.
 type clusterRig struct {
-	t       *testing.T
-	id      *pki.Identity
-	nodes   []*nodeRig
-	web     string // where the group answers
-	device  string // of single_quorum
-	timings spec.Timings
+	t      *testing.T
+	id     *pki.Identity
+	nodes  []*nodeRig
+	web    string // where the group answers
+	device string // of single_quorum
 }
 
 type nodeRig struct {
@@ -114,7 +113,7 @@ func newRig(t *testing.T, n int) *clusterRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &clusterRig{t: t, id: id, web: freePort(t, "127.0.0.1"), timings: calm}
+	r := &clusterRig{t: t, id: id, web: freePort(t, "127.0.0.1")}
 	for i := range n {
 		r.addNode(fmt.Sprintf("n%d", i+1))
 	}
@@ -298,7 +297,7 @@ func (r *clusterRig) form(model spec.QuorumModel) *client.Client {
 		n.start(r.t)
 	}
 	admin := r.client(client.RoleAdmin)
-	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: model, Device: r.device}, Heartbeat: r.timings}
+	cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: spec.Quorum{Model: model, Device: r.device}, Heartbeat: calm}
 	if _, err := admin.Bootstrap(r.ctx(), r.nodes[0].endpoint, client.Bootstrap{Cluster: cl, Member: r.request(r.nodes[0])}); err != nil {
 		r.t.Fatalf("bootstrap: %v", err)
 	}

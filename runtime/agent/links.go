@@ -230,11 +230,10 @@ func (n *Node) openLink(name string, at netip.AddrPort) {
 	}
 	tcp, err := net.Listen("tcp", at.String())
 	if err != nil {
-		s.Close()
+		s.conn.Close()
 		n.log.Warn("nothing can come over a link", "link", name, "err", listenError("tcp", at.String(), err))
 		return
 	}
-	n.udp.holdSocket(s)
 	n.udp.links[name], n.links.tcp[name], n.links.opened[name] = s, tcp, boottime.Now()
 	clear(n.udp.peers) // they are aimed anew
 	n.links.start <- func(ctx context.Context) error {
@@ -258,7 +257,7 @@ func (n *Node) closeLink(name string) {
 	if s == nil {
 		return
 	}
-	go s.Close() // it waits for who reads, who may be waiting for the loop
+	go s.conn.Close() // it waits for who reads, who may be waiting for the loop
 	n.links.tcp[name].Close()
 	delete(n.udp.links, name)
 	delete(n.links.tcp, name)

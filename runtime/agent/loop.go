@@ -166,7 +166,6 @@ func (n *Node) loop(ctx, life context.Context) error {
 	var late <-chan time.Time
 	n.step(member.Tick{}) // what the store held is applied, and the first deadline set
 	for !n.stopped {
-		n.rest()
 		n.timer.Set(n.member.NextDeadline())
 		select {
 		case j := <-n.jobs:
@@ -180,12 +179,7 @@ func (n *Node) loop(ctx, life context.Context) error {
 			}
 		case <-n.timer.C:
 			n.timer.Fired()
-			if n.udp.held.on {
-				now, frames := n.udp.collect()
-				n.stepAt(now, frames)
-			} else {
-				n.step(member.Tick{})
-			}
+			n.step(member.Tick{})
 		case <-asked:
 			asked = nil
 			late = time.After(n.cfg.StopWithin)
@@ -203,23 +197,9 @@ func (n *Node) loop(ctx, life context.Context) error {
 	return nil
 }
 
-// rest has frames wait while the member is calm.
-func (n *Node) rest() {
-	for range 2 { // what came just now may be the end of it
-		calm := n.member.Calm() && !n.udp.flooded()
-		if calm == n.udp.held.on {
-			return
-		}
-		if now, frames := n.udp.hold(calm); len(frames.Frames) > 0 {
-			n.stepAt(now, frames)
-		}
-	}
-}
-
 // step is one step of the member, and the start of all that it wants done.
-func (n *Node) step(in member.Input) { n.stepAt(boottime.Now(), in) }
-
-func (n *Node) stepAt(now spec.Instant, in member.Input) {
+func (n *Node) step(in member.Input) {
+	now := boottime.Now()
 	if now.Sub(n.told) > tellTime {
 		n.told = now
 		n.scanLinks()

@@ -9,9 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/internal/rawio"
-	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
 	"github.com/clusterplan/clusterplan/runtime/member"
@@ -21,14 +19,6 @@ const (
 	resolveAgain = 30 * time.Second // a peer's name that is no literal address
 	resolveLimit = 3 * time.Second
 	maxNames     = 256 // addresses that frames came from
-	mostHeld     = 192 // datagrams that the loop reads from a socket at a time: three of each other node
-	floodPause   = time.Minute
-)
-
-// What the agent's log says, in debugging, of a leader that begins and ceases to be idle.
-const (
-	FramesWait = "frames wait for the next round"
-	FramesWake = "frames are read as they come"
 )
 
 // udp is what frames come and go by: a socket at the node's address and, where
@@ -43,7 +33,6 @@ type udp struct {
 	links  map[string]*socket // the loop's, by link
 	ring   *confdb.Keyring    // the loop's: of the newest step; nil: only the first key
 	refuse limiter
-	held   held
 
 	mu   sync.Mutex // of what readers share
 	open *heartbeat.Opener
@@ -53,11 +42,11 @@ type udp struct {
 
 // socket is one address of this node.
 type socket struct {
-	link string // "": the node's own address, which may lie on a link
-	*rawio.Datagrams
+	link  string // "": the node's own address, which may lie on a link
+	conn  *net.UDPConn
+	raw   *rawio.Conn
 	local netip.AddrPort
 	heard heardOn
-	names map[netip.AddrPort]string // as text; who reads: peers are few, and a string a frame is garbage
 }
 
 type peer struct {
@@ -70,7 +59,7 @@ type peer struct {
 
 func (n *Node) openUDP(addr string) (*udp, error) {
 	u := &udp{n: n, buf: make([]byte, 0, heartbeat.MaxPacket), peers: make(map[string]*peer), links: make(map[string]*socket),
-		refuse: limiter{every: 10 * time.Second}, held: held{stuck: limiter{every: 10 * time.Second}}}
+		refuse: limiter{every: 10 * time.Second}}
 	var err error
 	if u.main, err = listenUDP("", addr); err != nil {
 		return nil, err
@@ -95,17 +84,18 @@ func listenUDP(link, addr string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{link: link, local: conn.LocalAddr().(*net.UDPAddr).AddrPort(), names: make(map[netip.AddrPort]string)}
-	if s.Datagrams, err = rawio.NewDatagrams(conn, heartbeat.MaxPacket+1); err != nil {
+	s := &socket{link: link, conn: conn, local: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
+	if s.raw, err = rawio.New(conn); err != nil {
+		conn.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
 func (u *udp) close() {
-	u.main.Close()
+	u.main.conn.Close()
 	for _, s := range u.links {
-		s.Close()
+		s.conn.Close()
 	}
 }
 
@@ -128,7 +118,7 @@ func (u *udp) sendTo(to string, sealed []byte) {
 	if !p.known {
 		return
 	}
-	if err := p.from.SendTo(sealed, &p.to); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := p.from.raw.SendTo(sealed, &p.to); err != nil && !errors.Is(err, net.ErrClosed) {
 		u.n.log.Debug("a frame was not sent", "to", to, "err", err)
 	}
 }
@@ -187,129 +177,35 @@ func (u *udp) resolve(endpoint string) {
 // read opens what comes to one socket and hands it to the loop, until it is
 // closed.
 func (u *udp) read(ctx context.Context, s *socket) error {
-	stop := context.AfterFunc(ctx, s.Close)
+	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
 	defer stop()
-	err := s.Follow(func(packet []byte, at netip.AddrPort, _ int64) {
-		if f := u.frame(s, packet, at); f != nil {
-			u.n.input(f) // the loop puts it back
+	in, err := rawio.NewDatagrams(s.conn, heartbeat.MaxPacket+1)
+	if err != nil {
+		return fmt.Errorf("read frames: %w", err)
+	}
+	n := u.n
+	names := make(map[netip.AddrPort]string) // peers are few, and a string a frame is garbage
+	err = in.Follow(func(packet []byte, at netip.AddrPort) {
+		f := n.frames.Get().(*member.FrameIn)
+		if !u.take(s, packet, at, &f.Frame) {
+			n.frames.Put(f)
+			return
 		}
+		from, ok := names[at]
+		if !ok {
+			if len(names) >= maxNames {
+				clear(names)
+			}
+			from = at.String()
+			names[at] = from
+		}
+		f.From = from
+		n.input(f) // the loop puts it back
 	})
 	if ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("read frames: %w", err)
-}
-
-// frame is a datagram, opened; nil: it is none for the loop.
-func (u *udp) frame(s *socket, packet []byte, at netip.AddrPort) *member.FrameIn {
-	f := u.n.frames.Get().(*member.FrameIn)
-	if !u.take(s, packet, at, &f.Frame) {
-		u.n.frames.Put(f)
-		return nil
-	}
-	from, ok := s.names[at]
-	if !ok {
-		if len(s.names) >= maxNames {
-			clear(s.names)
-		}
-		from = at.String()
-		s.names[at] = from
-	}
-	f.From, f.At = from, 0
-	return f
-}
-
-// held are the frames that wait in the sockets while the member is calm; all the loop's.
-type held struct {
-	on     bool
-	when   boottime.Stamps
-	in     member.FramesIn
-	stamps []int64      // of in.Frames
-	flood  spec.Instant // nothing waits until then
-	stuck  limiter
-}
-
-// hold has frames wait in the sockets until they are collected, or wake the loop as they come. It
-// returns those that wait there just then, as collect does: what came before frames
-// are to wait doesn't, and what waited is not taken for later than it came.
-func (u *udp) hold(on bool) (spec.Instant, *member.FramesIn) {
-	if on {
-		u.held.on = true
-		u.n.log.Debug(FramesWait)
-		u.holdSockets()
-		u.held.when.Look()
-		return u.collect()
-	}
-	now, frames := u.collect()
-	u.held.on = false
-	if u.holdSockets() {
-		u.n.log.Debug(FramesWake)
-	} else {
-		u.held.on = true // the loop tries again, and goes on to collect them meanwhile
-	}
-	return now, frames
-}
-
-func (u *udp) holdSockets() bool {
-	ok := u.holdSocket(u.main)
-	for _, s := range u.links {
-		ok = u.holdSocket(s) && ok
-	}
-	return ok
-}
-
-// holdSocket does it to one socket. One that can't be held wakes the loop, which costs a little.
-func (u *udp) holdSocket(s *socket) bool {
-	err := s.Hold(u.held.on)
-	if err == nil || errors.Is(err, net.ErrClosed) {
-		return true
-	}
-	if u.held.on {
-		u.n.log.Debug("frames go on to wake the agent", "address", s.local, "err", err)
-	} else if more, ok := u.held.stuck.may(); ok {
-		u.n.log.Warn("frames don't wake the agent, which reads them only when it is due to speak; it tries again", "address", s.local, "err", err, "others", more)
-	}
-	return false
-}
-
-// collect reads the frames that wait, and returns them with the moment by which
-// they were read. They are valid until the next call.
-func (u *udp) collect() (spec.Instant, *member.FramesIn) {
-	h := &u.held
-	for _, f := range h.in.Frames {
-		u.n.frames.Put(f)
-	}
-	h.in.Frames, h.stamps = h.in.Frames[:0], h.stamps[:0]
-	all := u.collectFrom(u.main)
-	for _, s := range u.links {
-		all = u.collectFrom(s) && all
-	}
-	now := h.when.Look()
-	for i, f := range h.in.Frames {
-		f.At = h.when.At(h.stamps[i])
-	}
-	if !all {
-		h.flood = now.Add(floodPause)
-	}
-	return now, &h.in
-}
-
-// flooded tells whether more came lately than members send: the loop, which a
-// leader's lease hangs on, leaves that to those who read as it comes.
-func (u *udp) flooded() bool {
-	h := &u.held
-	if h.flood != 0 && boottime.Now() >= h.flood {
-		h.flood = 0
-	}
-	return h.flood != 0
-}
-
-func (u *udp) collectFrom(s *socket) bool {
-	return s.Collect(mostHeld, func(packet []byte, at netip.AddrPort, stamp int64) {
-		if f := u.frame(s, packet, at); f != nil {
-			u.held.in.Frames, u.held.stamps = append(u.held.in.Frames, f), append(u.held.stamps, stamp)
-		}
-	})
 }
 
 // take opens a datagram into f; false: it is none for the loop.

@@ -55,13 +55,8 @@ type (
 		ID     string
 		Result confdb.Result
 	}
-	// Heard is a frame, after the driver took its messages. Nothing of it is kept,
-	// nor of this: it comes as a pointer, each in the memory of an older one. At is when it came, where that was before now and is known; else 0. Never
-	// earlier than the truth: what it answers was sent before that (Machine.grant).
-	Heard struct {
-		Frame *heartbeat.Frame
-		At    spec.Instant
-	}
+	// Heard is a frame, after the driver took its messages. Nothing of it is kept.
+	Heard struct{ Frame *heartbeat.Frame }
 	// Clock tells the time of day.
 	Clock struct{ Wall time.Time }
 	// MonitorUp and MonitorDown, ResourceChanged and GroupDown: see runtime/member.
@@ -102,7 +97,7 @@ type (
 func (Agreement) event()       {}
 func (StateChanged) event()    {}
 func (Proposed) event()        {}
-func (*Heard) event()          {}
+func (Heard) event()           {}
 func (Clock) event()           {}
 func (MonitorUp) event()       {}
 func (MonitorDown) event()     {}
@@ -222,9 +217,8 @@ type Machine struct {
 		old  spec.Instant // of any older one; a start counts as one
 	}
 
-	lead   *leadership // not nil: leader of drv.Term
-	placed bool        // no group of the state is on its way anywhere; false: not looked at yet, or one is (rest.go)
-	owner  ownership
+	lead  *leadership // not nil: leader of drv.Term
+	owner ownership
 
 	closing    bool
 	closingSeq uint64       // the last own Seq before that
@@ -258,12 +252,8 @@ func (m *Machine) Step(now spec.Instant, ev Event) []Effect {
 		m.reconcile()
 	case Proposed:
 		m.proposed(ev)
-	case *Heard:
-		at := ev.At
-		if at == 0 || at > m.now {
-			at = m.now
-		}
-		m.heard(ev.Frame, at)
+	case Heard:
+		m.heard(ev.Frame)
 	case Clock:
 		m.wall, m.wallAt = ev.Wall, m.now
 		m.leadDirty() // what waits for a time of day looks again
@@ -328,7 +318,6 @@ func earliest(t *spec.Instant, u spec.Instant) {
 
 func (m *Machine) setState(s *confdb.State) {
 	m.state = s
-	m.placed = false
 	t := s.Cluster.Timings()
 	if s.Cluster.ID == "" {
 		t = m.cfg.Timings.WithDefaults()

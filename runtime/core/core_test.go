@@ -183,7 +183,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			quiet(s.step(Tick{}))
 			f := s.m.Frame(s.now, 3)
 			s.seqs[3]++
-			quiet(s.step(&Heard{Frame: &heartbeat.Frame{From: 3, To: 1, Incarnation: 33, Seq: s.seqs[3], NodeID: "n3", Term: s.drv.Term, Leader: 1, AckIncarnation: 11,
+			quiet(s.step(Heard{&heartbeat.Frame{From: 3, To: 1, Incarnation: 33, Seq: s.seqs[3], NodeID: "n3", Term: s.drv.Term, Leader: 1, AckIncarnation: 11,
 				AckSeq: f.Seq, Ready: true, Revision: s.state.Revision, UpSince: time.Hour, Held: 1 << 60, OldTermAge: span("old", time.Hour)}}))
 		}
 		if b.Len() == 0 {
@@ -267,7 +267,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		if g := str("release", ""); g != "" {
 			f.Releases = []heartbeat.Release{{Group: g, Epoch: num("epoch", 1), Incarnation: num("relinc", f.Incarnation)}}
 		}
-		return s.step(&Heard{Frame: &f})
+		return s.step(Heard{&f})
 	case "commit": // the oldest proposal, or lost
 		if len(s.proposed) == 0 {
 			return "nothing is proposed\n"

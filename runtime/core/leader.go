@@ -27,7 +27,6 @@ type leadership struct {
 	lapsed         spec.Instant // when the own last lease ended, granted by an older leader that stood in a quorum; 0: there was none
 	beaten, heldUp spec.Instant // the newest round of frames; when it was seen to come late (jitter.go)
 
-	resting  bool // rest.go
 	selfGone bool
 	selfUp   spec.Instant
 	inflight map[string]proposal // by command id

@@ -162,9 +162,8 @@ func (m *Machine) releasesToTell() []heartbeat.Release {
 	return out
 }
 
-// heard takes a frame that came at a moment.
-func (m *Machine) heard(f *heartbeat.Frame, at spec.Instant) {
-	m.watchRest(f)
+// heard takes a frame.
+func (m *Machine) heard(f *heartbeat.Frame) {
 	if f.From == 0 || f.From == m.cfg.Server || f.To != 0 && f.To != m.cfg.Server || f.Incarnation == 0 {
 		return
 	}
@@ -204,7 +203,7 @@ func (m *Machine) heard(f *heartbeat.Frame, at spec.Instant) {
 	}
 	m.takeGrant(p, f)
 	if m.lead != nil && f.Term == m.lead.term {
-		m.takeAnswer(p, f, at)
+		m.takeAnswer(p, f)
 	}
 }
 
@@ -271,9 +270,8 @@ func (m *Machine) leaseDeadline() spec.Instant {
 	return 0
 }
 
-// takeAnswer counts a peer's answer to one of the leader's frames of this term. It
-// came at a moment, and may be read later.
-func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame, at spec.Instant) {
+// takeAnswer counts a peer's answer to one of the leader's frames of this term.
+func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame) {
 	if f.AckIncarnation != m.cfg.Incarnation {
 		return
 	}
@@ -283,15 +281,14 @@ func (m *Machine) takeAnswer(p *peer, f *heartbeat.Frame, at spec.Instant) {
 	}
 	// Late answers to old frames are no sign of life now, nor is an answer given
 	// before: a node that hears nothing any more repeats its last one.
-	at = max(at, s.at)
-	if f.AckSeq > p.freshAck && at.Sub(s.at) < m.suspicion(p) {
+	if f.AckSeq > p.freshAck && m.now.Sub(s.at) < m.suspicion(p) {
 		if p.fresh == 0 || m.silent(p) {
 			m.leadDirty()
 		}
 		if p.fresh != 0 {
-			p.jitter.note(m.now, at.Sub(p.fresh))
+			p.jitter.note(m.now, m.now.Sub(p.fresh))
 		}
-		p.fresh, p.freshSeq, p.freshAck, p.lost = at, f.Seq, f.AckSeq, false
+		p.fresh, p.freshSeq, p.freshAck, p.lost = m.now, f.Seq, f.AckSeq, false
 	}
 	if !p.told && !f.Unsaved {
 		// Receipt less the age, as short as this clock may have seen it: late is safe.
@@ -516,6 +513,5 @@ func (m *Machine) Beaten(now spec.Instant) []Effect {
 	m.effects = m.effects[:0]
 	m.renewSelf()
 	m.settle()
-	m.seeRest()
 	return m.effects
 }

@@ -20,7 +20,7 @@ func TestOldLeasesOfNewVoters(t *testing.T) {
 	answer := func(from uint64, age time.Duration) {
 		f := m.Frame(now, from)
 		now = now.Add(time.Millisecond)
-		m.Step(now, &Heard{Frame: &heartbeat.Frame{From: from, To: 1, Incarnation: 11 * from, Seq: 1, Term: 5, Leader: 1, AckIncarnation: 11, AckSeq: f.Seq, UpSince: 9 * time.Hour, OldTermAge: age}})
+		m.Step(now, Heard{&heartbeat.Frame{From: from, To: 1, Incarnation: 11 * from, Seq: 1, Term: 5, Leader: 1, AckIncarnation: 11, AckSeq: f.Seq, UpSince: 9 * time.Hour, OldTermAge: age}})
 	}
 	m.Step(now, Agreement{confdb.Status{Self: 1, Term: 5, Role: confdb.Leader, Leader: 1, Voters: []uint64{1, 2, 3}, Needed: 2}})
 	if since := m.oldLeases(); since != now {
@@ -63,7 +63,7 @@ func leading(t *testing.T) (m *Machine, state *confdb.State, now *spec.Instant, 
 		seq++
 		a.From, a.To, a.Incarnation, a.Seq, a.NodeID, a.Term, a.Leader = server, 1, cmp.Or(a.Incarnation, 11*server), seq, node, 5, 1
 		a.AckIncarnation, a.AckSeq, a.Ready, a.UpSince, a.OldTermAge = 11, f.Seq, true, 9*time.Hour, 10*time.Millisecond
-		for _, e := range m.Step(*now, &Heard{Frame: &a}) {
+		for _, e := range m.Step(*now, Heard{&a}) {
 			if p, ok := e.(Propose); ok && p.Command.Assign != nil {
 				return new(p.Command)
 			}
@@ -160,7 +160,7 @@ func TestNoLeaseOfALeaderThatGrantsLonger(t *testing.T) {
 	m.Step(now, Agreement{confdb.Status{Self: 1, Term: 5, Role: confdb.Follower, Leader: 2, Voters: []uint64{1, 2, 3}, Needed: 2}})
 	for i, revision := range []uint64{8, 9} {
 		own := m.Frame(now, 2)
-		m.Step(now, &Heard{Frame: &heartbeat.Frame{From: 2, To: 1, Incarnation: 22, Seq: uint64(i + 1), NodeID: "n2", Term: 5, Leader: 2, AckIncarnation: 11, AckSeq: own.Seq,
+		m.Step(now, Heard{&heartbeat.Frame{From: 2, To: 1, Incarnation: 22, Seq: uint64(i + 1), NodeID: "n2", Term: 5, Leader: 2, AckIncarnation: 11, AckSeq: own.Seq,
 			Revision: revision, Grant: time.Second, GrantIncarnation: 11, GrantSeq: own.Seq}})
 		if took := m.LeaseEnd() != 0; took != (revision >= 9) {
 			t.Errorf("of a leader at revision %d, leases are shorter since 9, it took one: %v", revision, took)

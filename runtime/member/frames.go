@@ -35,41 +35,28 @@ func (m *Member) route(msg confdb.Message) {
 	}
 }
 
-// framesIn takes frames: the driver first, so that answers tell the term as it is
-// after receipt; then the core.
-func (m *Member) framesIn(list []*FrameIn) {
-	for _, in := range list {
-		f := &in.Frame
-		if !m.mine(f) {
-			continue
-		}
-		if in.From != "" && m.endpoints[f.From] == "" {
-			m.learned[f.From] = in.From
-		}
-		if m.status.Starting && len(f.Driver) == 0 {
-			m.drv.Step(m.now, confdb.Message{From: f.From, To: m.cfg.ServerID, InFrame: true}) // there is somebody to ask
-		}
-		for _, data := range f.Driver {
-			m.drv.Step(m.now, confdb.Message{From: f.From, To: m.cfg.ServerID, InFrame: true, Data: data})
-		}
+// frameIn takes a frame: the driver first, so that the answer tells the term
+// as it is after receipt; then the core. It returns the server to answer.
+func (m *Member) frameIn(in *FrameIn) uint64 {
+	f := &in.Frame
+	if f.From == 0 || f.From == m.cfg.ServerID || f.To != 0 && f.To != m.cfg.ServerID {
+		return 0
+	}
+	if in.From != "" && m.endpoints[f.From] == "" {
+		m.learned[f.From] = in.From
+	}
+	if m.status.Starting && len(f.Driver) == 0 {
+		m.drv.Step(m.now, confdb.Message{From: f.From, To: m.cfg.ServerID, InFrame: true}) // there is somebody to ask
+	}
+	for _, data := range f.Driver {
+		m.drv.Step(m.now, confdb.Message{From: f.From, To: m.cfg.ServerID, InFrame: true, Data: data})
 	}
 	m.pump()
-	for _, in := range list {
-		f := &in.Frame
-		if !m.mine(f) {
-			continue
-		}
-		m.heard = core.Heard{Frame: f, At: in.At}
-		m.coreStep(&m.heard)
-		if f.Asks || !m.core.Timings().Probing() && f.Leader == f.From && m.status.Role != confdb.Leader && f.Term == m.status.Term {
-			m.sendNow = append(m.sendNow, f.From)
-		}
+	m.coreStep(core.Heard{Frame: f})
+	if f.Asks || !m.core.Timings().Probing() && f.Leader == f.From && m.status.Role != confdb.Leader && f.Term == m.status.Term {
+		return f.From
 	}
-}
-
-// mine tells whether a frame is another's for this server.
-func (m *Member) mine(f *heartbeat.Frame) bool {
-	return f.From != 0 && f.From != m.cfg.ServerID && (f.To == 0 || f.To == m.cfg.ServerID)
+	return 0
 }
 
 // beat sends a leader's round: one frame to each member, which carries the
@@ -101,7 +88,10 @@ func (m *Member) beat() {
 
 // flush sends the frames of this Step: what the driver has for them, answers,
 // and a leader's round.
-func (m *Member) flush() {
+func (m *Member) flush(answer uint64) {
+	if answer != 0 {
+		m.sendNow = append(m.sendNow, answer)
+	}
 	if len(m.sendNow) == 0 {
 		return
 	}

@@ -31,12 +31,7 @@ type Input interface{ input() }
 type FrameIn struct {
 	From  string
 	Frame heartbeat.Frame
-	At    spec.Instant // when it came, where it waited to be read (core.Heard); 0: now
 }
-
-// FramesIn are all frames that came while the member was calm (Member.Calm), in
-// that order; it is a Tick as well.
-type FramesIn struct{ Frames []*FrameIn }
 
 // MessageIn is a driver's message that came over TLS.
 type MessageIn struct{ Message confdb.Message }
@@ -126,7 +121,6 @@ type Clock struct{ Wall time.Time }
 type Tick struct{}
 
 func (FrameIn) input()         {}
-func (*FramesIn) input()       {}
 func (MessageIn) input()       {}
 func (Persisted) input()       {}
 func (PersistFailed) input()   {}

@@ -42,7 +42,6 @@ type Member struct {
 	sendNow    []uint64          // who gets one with this Step
 	frames     []*SendFrame
 	framesUsed int               // of frames, in this Step
-	heard      core.Heard        // the newest frame
 	endpoints  map[uint64]string // by the state
 	learned    map[uint64]string // from frames and joins, where the state knows none
 	nodeOf     map[uint64]string // server id -> node id, by the state
@@ -62,8 +61,6 @@ type Member struct {
 	paths      map[uint64][]string // other addresses of servers, beside endpoints
 
 	ring uint64 // Since of the frame keys as told
-
-	stirred spec.Instant // when more than a leader's rounds happened last (rest.go)
 
 	unjoined bool // the state has nodes that have not joined
 
@@ -87,7 +84,7 @@ const (
 // by this program: the store has checked that.
 func New(cfg Config, now spec.Instant) *Member {
 	m := &Member{
-		cfg: cfg, drv: cfg.Driver, state: cfg.State, index: cfg.StateIndex, now: now, stirred: now,
+		cfg: cfg, drv: cfg.Driver, state: cfg.State, index: cfg.StateIndex, now: now,
 		queue: map[uint64][][]byte{}, pulse: map[uint64][]byte{}, endpoints: map[uint64]string{}, learned: map[uint64]string{},
 		nodeOf: map[uint64]string{}, proposals: map[string]*proposal{}, ownIDs: map[string]bool{}, joining: map[string]bool{},
 	}
@@ -122,13 +119,12 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 	}
 	clear(m.out)
 	m.out, m.framesUsed = m.out[:0], 0
+	answer := uint64(0)
 	switch in := in.(type) {
 	case *FrameIn:
-		m.framesIn([]*FrameIn{in})
+		answer = m.frameIn(in)
 	case FrameIn:
-		m.framesIn([]*FrameIn{&in})
-	case *FramesIn:
-		m.framesIn(in.Frames)
+		answer = m.frameIn(&in)
 	case MessageIn:
 		m.drv.Step(m.now, in.Message)
 		m.pump()
@@ -175,10 +171,7 @@ func (m *Member) Step(now spec.Instant, in Input) []Output {
 		m.fail("this node's data directory is older than what the node has promised since (was it restored from a backup?): it takes no part any more; empty it, then join the node again", nil)
 	}
 	m.due()
-	m.flush()
-	if !m.rests(in) {
-		m.stirred = m.now
-	}
+	m.flush(answer)
 	return m.out
 }
 

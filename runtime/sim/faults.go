@@ -432,7 +432,7 @@ func (t tap) play() {
 	id := frameID{t.frame.Incarnation, t.frame.Seq}
 	if a := t.to.agent; a != nil && !t.to.suspended && !a.heard[id] {
 		a.heard[id] = true
-		a.frame(&member.FrameIn{From: t.from.endpoint, Frame: cloneFrame(t.frame)})
+		a.input(member.FrameIn{From: t.from.endpoint, Frame: cloneFrame(t.frame)})
 	}
 }
 

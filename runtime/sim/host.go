@@ -124,9 +124,8 @@ type agent struct {
 	mons     [2]*monitor // by seat
 	freezer  bool        // it keeps one
 	paused   bool
-	inbox    []member.Input    // while paused
-	held     []*member.FrameIn // in the socket, while the member is calm
-	timer    uint64            // generation
+	inbox    []member.Input // while paused
+	timer    uint64         // generation
 	armed    spec.Instant
 	writing  []member.Persist // queue of the store's goroutine
 	under    *confdb.Persist  // being written
@@ -233,38 +232,6 @@ func (h *host) killMonitors() {
 	h.killSeat(freezerSeat)
 }
 
-// frame is a datagram that comes: it waits in the socket while the member is calm,
-// with the kernel's stamp; some stamps don't count, as when the time of day is set.
-func (a *agent) frame(f *member.FrameIn) {
-	if a.h.agent != a || !a.m.Calm() {
-		a.input(f)
-		return
-	}
-	if f.At = a.h.now(); a.h.w.chance(0.02) {
-		f.At = 0
-	}
-	a.held = append(a.held, f)
-}
-
-// tick is the timer: what waits in the socket is read then.
-func (a *agent) tick() {
-	if len(a.held) == 0 {
-		a.input(member.Tick{})
-		return
-	}
-	a.h.w.rep.ReadLate += len(a.held)
-	in := &member.FramesIn{Frames: a.held}
-	a.held = nil
-	a.input(in)
-}
-
-// wake reads what waited once the member is calm no more.
-func (a *agent) wake() {
-	if len(a.held) > 0 && a.h.agent == a && !a.m.Calm() {
-		a.tick()
-	}
-}
-
 // input feeds the member, unless the process is paused.
 func (a *agent) input(in member.Input) {
 	if a.h.agent != a {
@@ -292,7 +259,7 @@ func (a *agent) resume() {
 		}
 		a.step(i)
 	}
-	a.tick()
+	a.step(member.Tick{})
 }
 
 func (a *agent) step(in member.Input) {
@@ -321,7 +288,6 @@ func (a *agent) step(in member.Input) {
 	a.h.w.check.stepped(a)
 	if a.h.agent == a {
 		a.schedule()
-		a.wake()
 	}
 }
 
@@ -337,7 +303,7 @@ func (a *agent) schedule() {
 	a.h.timer(next, late, func() {
 		if a.timer == own && a.h.agent == a {
 			a.armed = 0
-			a.tick()
+			a.input(member.Tick{})
 		}
 	})
 }
@@ -370,7 +336,7 @@ func (a *agent) carryOut(out member.Output) {
 				if len(to.tape) < maxTape {
 					to.tape = append(to.tape, tap{h, to, cloneFrame(frame)})
 				}
-				to.agent.frame(&member.FrameIn{From: h.endpoint, Frame: frame})
+				to.agent.input(member.FrameIn{From: h.endpoint, Frame: frame})
 			}
 		})
 	case member.SendMessage:

@@ -27,7 +27,7 @@ func fail(t *testing.T, r Report) {
 // their bounds: never two owners, and everything runs again afterwards.
 func TestFaults(t *testing.T) {
 	seeds := few(60)
-	var faults, starts, failovers, acked, calls, late int
+	var faults, starts, failovers, acked, calls int
 	slack := time.Hour
 	for seed := range seeds {
 		cfg := Vary(uint64(seed))
@@ -37,11 +37,11 @@ func TestFaults(t *testing.T) {
 			fail(t, r)
 		}
 		faults, starts, failovers, acked, calls = faults+r.Faults, starts+r.Starts, failovers+r.Failovers, acked+r.Acked, calls+r.Calls
-		late, slack = late+r.ReadLate, min(slack, r.LeastSlack)
+		slack = min(slack, r.LeastSlack)
 	}
-	t.Logf("%d seeds: %d faults, %d starts, %d changes of owner, %d updates acknowledged, %d calls judged, %d frames read late, least slack %v", seeds, faults, starts, failovers, acked, calls, late, slack)
-	if faults < 10*seeds || failovers < seeds || acked < seeds || calls < 40*seeds || late < 100*seeds {
-		t.Errorf("the runs were too tame to prove anything: %d faults, %d changes of owner, %d updates, %d frames read late", faults, failovers, acked, late)
+	t.Logf("%d seeds: %d faults, %d starts, %d changes of owner, %d updates acknowledged, %d calls judged, least slack %v", seeds, faults, starts, failovers, acked, calls, slack)
+	if faults < 10*seeds || failovers < seeds || acked < seeds || calls < 40*seeds {
+		t.Errorf("the runs were too tame to prove anything: %d faults, %d changes of owner, %d updates", faults, failovers, acked)
 	}
 }
 

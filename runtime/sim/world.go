@@ -120,7 +120,6 @@ type Report struct {
 	Frozen     int             // times that groups went on after their node's lease was over
 	Resets     int             // of hosts by their watchdog
 	Grown      int             // times that a single node's database became a majority's
-	ReadLate   int             // frames that waited while their reader was calm
 	Acked      int             // updates acknowledged to clients
 	Calls      int             // of clients that read and write keys: what they saw was judged
 	LeastSlack time.Duration   // least time from a former owner's latest possible stop to the decision to take its group; huge if none
