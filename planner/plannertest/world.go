@@ -325,13 +325,13 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 	}
 	if w.Formed && w.answers() {
 		m := w.Members[req.ID]
-		switch {
-		case m == nil:
+		if m == nil {
 			o.Health = append(o.Health, providers.HealthNotMember)
-		case m.Spec.Name != h.Value.GetAttr("name").AsString():
-			o.Health = append(o.Health, providers.HealthSettings)
-		case !m.Voter && m.Spec.Votes > 0:
+		} else if !m.Voter && m.Spec.Votes > 0 {
 			o.Health = append(o.Health, providers.HealthNotCaught)
+		}
+		if m != nil && m.Spec.Name != h.Value.GetAttr("name").AsString() {
+			o.Health = append(o.Health, providers.HealthSettings)
 		}
 		if m != nil && m.Drain && m.Paused == nil {
 			o.Health = append(o.Health, providers.HealthDrained)
