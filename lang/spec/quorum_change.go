@@ -10,7 +10,7 @@ import "fmt"
 // database on several nodes at once, or on a device, and begin another, with
 // no moment at which both could run.
 func QuorumChange(is, next Quorum) string {
-	const anew = "keep what applications have in the cluster's database elsewhere, destroy the cluster, and apply the definition anew"
+	const anew = "keep what applications have in the cluster's database elsewhere (GET /v1/kv), then: clusterplan destroy, clusterplan apply"
 	switch {
 	case is.Model == "" || is == next:
 		return ""

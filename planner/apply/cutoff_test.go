@@ -60,7 +60,7 @@ func TestAnotherQuorumDevice(t *testing.T) {
 	p := l.plan(l.load(on("/dev/disk/by-id/b")), "")
 	if !p.Errored || p.Applyable || !slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool {
 		text := d.Summary + " " + d.Detail
-		return strings.Contains(text, "from /dev/disk/by-id/a to /dev/disk/by-id/b") && strings.Contains(text, "destroy the cluster, and apply the definition anew")
+		return strings.Contains(text, "from /dev/disk/by-id/a to /dev/disk/by-id/b") && strings.Contains(text, "clusterplan destroy, clusterplan apply")
 	}) {
 		t.Fatalf("%+v", p.Diagnostics)
 	}
@@ -324,5 +324,26 @@ func TestCutOffExchange(t *testing.T) {
 				l.must(l.load(end.def), "")
 			}
 		})
+	}
+}
+
+// From a majority to one node: the way that the refusal names.
+func TestOneNodeOfMajority(t *testing.T) {
+	l := newLab(t)
+	l.must(l.load(threeNodes), "")
+	one := func(model string) string {
+		return "cluster \"c\" {\n  quorum { model = \"" + model + "\" }\n}\nnode \"n1\" { provider = local }\n"
+	}
+	p := l.plan(l.load(one("single_node")), "")
+	if !p.Errored || !slices.ContainsFunc(p.Diagnostics, func(d planner.Diagnostic) bool {
+		return strings.Contains(d.Summary+" "+d.Detail, "keep majority_node_set and remove the other nodes; with one node left, its own vote is enough")
+	}) {
+		t.Fatalf("%+v", p.Diagnostics)
+	}
+	def := l.load(one("majority_node_set"))
+	l.must(def, "")
+	l.settled(def)
+	if !l.world.Quorum() || len(l.world.Members) != 1 {
+		t.Errorf("%d members, quorum %v", len(l.world.Members), l.world.Quorum())
 	}
 }

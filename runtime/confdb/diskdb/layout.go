@@ -53,6 +53,9 @@ type header struct {
 
 const headerSize = 512
 
+// howEmptied is how a person empties a device: all before the areas has to be blank.
+const howEmptied = "remove the file, or write zeros to the block device's first MiB: dd if=/dev/zero of=DEVICE bs=1M count=1"
+
 var headerMagic = []byte("CPQUORUM")
 
 func (h header) encode() []byte {
