@@ -12,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
 	"github.com/clusterplan/clusterplan/statefile"
 )
@@ -51,13 +52,27 @@ func (s *Session) Status(ctx context.Context) (*client.Status, error) {
 		known, err := s.knownStatus()
 		return known, errors.Join(pki.Explain(statusErr), err)
 	}
+	addSelves(&status, nodes, selves)
+	return &status, nil
+}
+
+// addSelves adds to the cluster's answer what each agent says of itself (nil: nothing),
+// and the nodes that the state has and the cluster doesn't. While a node is replaced two
+// agents have its name: the member is who has its address too.
+func addSelves(status *client.Status, nodes []providers.Entry, selves []*client.Self) {
 	if status.Nodes == nil {
 		status.Nodes = []client.StatusNode{}
 	}
+	members := len(status.Nodes)
 	for i, n := range nodes {
 		self := selves[i]
-		at := slices.IndexFunc(status.Nodes, func(x client.StatusNode) bool { return x.Name == n.Name })
-		if at < 0 { // the state has it, the cluster doesn't: not joined, or it has left
+		at := slices.IndexFunc(status.Nodes[:members], func(x client.StatusNode) bool { return x.Name == n.Name && x.Address == n.Endpoint })
+		if at < 0 && !slices.ContainsFunc(nodes, func(x providers.Entry) bool {
+			return x.Name == n.Name && slices.ContainsFunc(status.Nodes[:members], func(m client.StatusNode) bool { return m.Name == x.Name && m.Address == x.Endpoint })
+		}) { // it has another address by now
+			at = slices.IndexFunc(status.Nodes[:members], func(x client.StatusNode) bool { return x.Name == n.Name })
+		}
+		if at < 0 { // not joined, or it has left
 			status.Nodes = append(status.Nodes, client.StatusNode{Name: n.Name, State: spec.NodeUnknown, Address: n.Endpoint,
 				Zone: n.Spec.Zone, Role: n.Spec.Role, Votes: n.Spec.Votes, Spare: n.Spec.Spare, Reason: notMember(self)})
 			at = len(status.Nodes) - 1
@@ -67,8 +82,7 @@ func (s *Session) Status(ctx context.Context) (*client.Status, error) {
 			n.PID, n.MonitorPID, n.FreezerPID, n.NoReset, n.Version = self.PID, self.MonitorPID, self.FreezerPID, self.NoReset, self.Version
 		}
 	}
-	slices.SortFunc(status.Nodes, func(a, b client.StatusNode) int { return compare(a.Name, b.Name) })
-	return &status, nil
+	slices.SortStableFunc(status.Nodes, func(a, b client.StatusNode) int { return compare(a.Name, b.Name) })
 }
 
 func notMember(self *client.Self) string {
