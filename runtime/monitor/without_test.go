@@ -93,8 +93,12 @@ func TestDaemonWithoutCgroup(t *testing.T) {
 	if alive(hidden) {
 		t.Error("it lives after Down")
 	}
+	ends := filepath.Join(dir, "ends") // once it has been looked at
 	hidden = start(fmt.Sprintf(`( env -i setsid /bin/sh -c 'echo $$ >> %s; while :; do /bin/sleep 1000; done' & )
-sleep 0.2; exit 3`, file))
+until test -e %s; do sleep 0.02; done; exit 3`, file, ends))
+	if err := os.WriteFile(ends, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r.awaitState("a", spec.StateFailed)
 	awaitGone(t, hidden)
 	r.send(Order{End: &GroupRef{"g", 1}})
