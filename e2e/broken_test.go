@@ -176,6 +176,10 @@ func TestDataGone(t *testing.T) {
 	must(os.Mkdir(filepath.Join(nodes, "n2", "data"), 0o700))
 	drifts("n2", "data directory gone: "+filepath.Join(nodes, "n2", "data")+" is there and empty; is a file system not mounted?")
 	mended()
+	// Below an agent that runs: it serves on, and the plan sees it all the same.
+	must(os.RemoveAll(filepath.Join(nodes, "n1", "data")))
+	drifts("n1", "data directory gone")
+	mended()
 	l.kill("n2")
 	must(os.RemoveAll(filepath.Join(nodes, "n2")))
 	drifts("n2", "directory gone")

@@ -100,6 +100,12 @@ func refuseLast(a addr.Address, on *item) *hcl.Diagnostic {
 		fmt.Sprintf("%s has the last vote, and the cluster is no more once it leaves.%s Have another node with a vote join first (quorum model majority_node_set). To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a, why))
 }
 
+// refuseOnlyCopy is of a node whose data directory was removed below its agent.
+func refuseOnlyCopy(a addr.Address) *hcl.Diagnostic {
+	return problem(hcl.DiagError, QuorumLost,
+		fmt.Sprintf("%s has the last vote, and its data directory is gone: the only copy of the cluster's database is in its agent's memory, and ends with that. Its groups go on while it runs; --target changes them meanwhile. To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a))
+}
+
 // refuse names what is down and votes: that it is not up is what the others lack.
 func (t *tally) refuse(a addr.Address, phase string, up, needed int) *hcl.Diagnostic {
 	var down []string

@@ -175,6 +175,16 @@ func (o *orderer) grows() bool {
 	return o.cluster != nil && o.cluster.Action == "update" && !o.destroy && o.before.Cluster.Quorum.Model == spec.SingleNode && o.after.Cluster.Quorum.Model == spec.MajorityNodeSet
 }
 
+// onlyCopy tells whether a node that votes alone is to end with what its agent knows,
+// and come back with an empty data directory: the database would be nobody's.
+func (b *builder) onlyCopy(t *tally, u *Unit) bool {
+	if b.fresh || b.destroy || t.model == spec.SingleQuorum || !slices.Contains(u.Phases, providers.PhaseJoin) || slices.Contains(u.Remove, providers.PhaseLeave) {
+		return false
+	}
+	votes, _ := t.count()
+	return votes == t.voters[u.Key.Addr].votes
+}
+
 // steps lists every phase that touches a node, counts the votes that are up
 // during it, and refuses what would leave the cluster without quorum.
 func (b *builder) steps(o *orderer, batches [][]*Unit) {
@@ -195,6 +205,12 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 			step.Refused = true
 			if !lost {
 				b.diags = append(b.diags, refuseLast(u.Key.Addr, b.sinks(b.at.At(u.Key.Addr))))
+			}
+			lost = true
+		case takes && phase == providers.PhaseStop && up == 0 && b.onlyCopy(t, u): // so it is here
+			step.Refused = true
+			if !lost {
+				b.diags = append(b.diags, refuseOnlyCopy(u.Key.Addr))
 			}
 			lost = true
 		case takes && up < max(step.Needed, 1) && !exempt():

@@ -234,8 +234,9 @@ func (c changes) phases(health []string) ([]string, spec.Impact) {
 		return strings.HasPrefix(h, HealthNetwork) && !strings.HasPrefix(h, HealthLink)
 	})
 	hung := has(health, HealthNoAnswer, HealthHomeless) || (network && !down)
-	restart := c.listen || c.program || c.resets || has(health, HealthProgram, HealthConfig, HealthKeys, HealthUnwatched)
-	install := gone || restart || network || c.name || c.reach || has(health, HealthCert, HealthLink, HealthService)
+	replaced := c.listen || c.program || c.resets || has(health, HealthProgram, HealthConfig, HealthKeys, HealthUnwatched)
+	restart := replaced || has(health, HealthNoData) // what an agent that runs has left is in its memory, and ends with it
+	install := gone || replaced || network || c.name || c.reach || has(health, HealthCert, HealthLink, HealthService)
 	rejoin := gone || has(health, HealthNoData, HealthNotMember, HealthServer)
 	drained := (restart && !down && !hung) || c.witness
 

@@ -155,15 +155,18 @@ func (p *Nodes) inspect(ctx context.Context, s *site, n *node) ([]string, error)
 	}
 	if pid == 0 {
 		health = append(health, HealthNotRunning)
-		if n.ServerID != 0 { // what it starts with then is another server, which has to join
-			data, err := s.host.Files().List(ctx, s.path(DataDirName))
-			if err != nil {
-				return nil, err
-			}
-			if len(data) == 0 {
-				health = append(health, HealthNoData+p.emptied(ctx, s.host, s.path(DataDirName)))
-			}
+	}
+	if n.ServerID != 0 { // what it starts with then, or when it starts again, is another server, which has to join
+		data, err := s.host.Files().List(ctx, s.path(DataDirName))
+		if err != nil {
+			return nil, err
 		}
+		if len(data) == 0 {
+			health = append(health, HealthNoData+p.emptied(ctx, s.host, s.path(DataDirName)))
+		}
+	}
+	if pid == 0 {
+		// Nobody answers.
 	} else if self, err := p.lately(ctx, s, n.Endpoint, identity); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -233,3 +233,45 @@ group "web" {
 		t.Errorf("refused %q, applyable %v, quorum %+v, %v", refused, p.Applyable, p.Quorum, p.Diagnostics)
 	}
 }
+
+// An agent whose data directory was removed below it serves from memory, and is
+// another server once it starts again: a roll like any other, of one node at a time,
+// unless nobody else has the database.
+func TestDataRemovedBelowAgents(t *testing.T) {
+	l := newLab(t)
+	def := l.load(threeNodes + twoGroups)
+	l.must(def, "")
+	for _, h := range l.world.Hosts {
+		h.Emptied = true
+	}
+	p := l.plan(def, "")
+	if got := len(p.Drift); got != 3 || !p.Applyable || p.Quorum.Lowest != 2 {
+		t.Errorf("%d drifted, applyable %v, quorum %+v, %v", got, p.Applyable, p.Quorum, p.Diagnostics)
+	}
+	l.world.Calls = nil
+	l.must(def, "")
+	for _, node := range []string{"n1", "n2", "n3"} {
+		want := strings.NewReplacer("N", "node."+node).Replace("N drain\nN stop\nN start\nN join\nN promote\nN resume")
+		if calls := l.calls(); !strings.Contains(calls, want) {
+			t.Errorf("%s:\n%s", node, calls)
+		}
+	}
+	l.settled(def)
+
+	l = newLab(t)
+	def = l.load(oneNode)
+	l.must(def, "")
+	for _, h := range l.world.Hosts {
+		h.Emptied = true
+	}
+	p = l.plan(def, "")
+	if text := diagnostics(p); p.Applyable || !p.Quorum.Lost || !strings.Contains(text, "node.n1 has the last vote, and its data directory is gone") {
+		t.Errorf("applyable %v, quorum %+v, %s", p.Applyable, p.Quorum, text)
+	}
+	for _, h := range l.world.Hosts { // nobody has it any more: there is nothing to spare
+		h.Running = false
+	}
+	if p = l.plan(def, ""); !p.Applyable {
+		t.Errorf("a node that is down: %s", diagnostics(p))
+	}
+}

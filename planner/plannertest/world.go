@@ -78,6 +78,7 @@ type Host struct {
 	Program string // installed
 	Running bool
 	Hung    bool // it runs, and answers nobody
+	Emptied bool // its data directory was removed: it starts as another server
 	Lost    bool // it can't be reached from here; the cluster may see it all the same
 	Server  int64
 	late    int // looks at the cluster that don't find it up yet
@@ -272,7 +273,8 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 		return resp, nil
 	}
 	has := func(h string) bool { return slices.Contains(req.Prior.Health, h) }
-	restart := !old["program"].RawEquals(attrs["program"])
+	upgrade, emptied := !old["program"].RawEquals(attrs["program"]), has(providers.HealthNoData)
+	restart, rejoin := upgrade || emptied, emptied || has(providers.HealthNotMember)
 	down, hung := has(providers.HealthNotRunning), has(providers.HealthNoAnswer)
 	settings, votes := false, !old["votes"].RawEquals(attrs["votes"])
 	for _, name := range []string{"name", "zone", "labels", "spare", "role"} {
@@ -287,11 +289,11 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 	add(restart && !down && !hung, providers.PhaseDrain)
 	add(less, providers.PhaseDemote)
 	add(restart && !down || hung, providers.PhaseStop)
-	add(restart, providers.PhaseInstall)
+	add(upgrade, providers.PhaseInstall)
 	add(restart || down || hung, providers.PhaseStart)
-	add(has(providers.HealthNotMember), providers.PhaseJoin)
-	add((settings || has(providers.HealthSettings)) && !has(providers.HealthNotMember), providers.PhaseUpdate)
-	add(has(providers.HealthNotMember) || votes && !less || has(providers.HealthNotCaught), providers.PhasePromote)
+	add(rejoin, providers.PhaseJoin)
+	add((settings || has(providers.HealthSettings)) && !rejoin, providers.PhaseUpdate)
+	add(rejoin || votes && !less || has(providers.HealthNotCaught), providers.PhasePromote)
 	add(restart && !down && !hung || has(providers.HealthDrained), providers.PhaseResume)
 	return resp, nil
 }
@@ -322,6 +324,9 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 		o.Health = append(o.Health, providers.HealthNotRunning)
 	} else if h.Hung {
 		o.Health = append(o.Health, providers.HealthNoAnswer)
+	}
+	if h.Emptied {
+		o.Health = append(o.Health, providers.HealthNoData)
 	}
 	if w.Formed && w.answers() {
 		m := w.Members[req.ID]
@@ -406,6 +411,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 			return fmt.Errorf("%s does not answer", req.Addr)
 		}
 		h.Running, h.late = true, w.LateUp
+		if h.Emptied {
+			h.Emptied, h.Server = false, h.Server+1000
+		}
 		return nil
 	case providers.PhaseStop:
 		if h != nil {
@@ -438,9 +446,12 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		if m == nil && len(w.Members) > 0 && w.model() == spec.SingleNode {
 			w.violate("%s joins a single node's database", req.Addr)
 		}
-		if m == nil {
+		switch {
+		case m == nil:
 			w.Members[req.ID] = &Member{Spec: n, Server: h.Server}
-		} else {
+		case m.Server != h.Server: // another server, which is no voter before it is promoted
+			m.Spec, m.Server, m.Voter = n, h.Server, false
+		default:
 			m.Spec = n
 		}
 	case providers.PhasePromote:

@@ -251,6 +251,18 @@ func TestDrift(t *testing.T) {
 			}
 			n.phases("start")
 		}, []string{"a new data directory, not the one that joined"}, "join promote"},
+		{"data gone", func(n *node) {
+			kill(n)
+			if err := os.RemoveAll(filepath.Join(dirOf(n), "data")); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"agent not running", "data directory gone"}, "start join promote"},
+		// Its agent has what it knew in its memory: it serves, and forgets all when it ends.
+		{"data gone under its agent", func(n *node) {
+			if err := os.RemoveAll(filepath.Join(dirOf(n), "data")); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"data directory gone"}, "drain stop start join promote resume"},
 		{"no member any more", func(n *node) {
 			if err := w.cluster.Leave(t.Context(), n.id); err != nil {
 				t.Fatal(err)

@@ -187,6 +187,11 @@ func (f files) List(ctx context.Context, dir string) ([]string, error) {
 	case providers.NodesDir:
 		return slices.Clone(l.nodes), nil
 	}
+	if node, name := path.Split(dir); name == providers.DataDirName && path.Dir(path.Clean(node)) == providers.NodesDir {
+		if names := l.data[path.Base(node)]; len(names) > 0 { // none: it may be one that can't be seen
+			return slices.Clone(names), nil
+		}
+	}
 	out, err := f.h.run(ctx, fmt.Sprintf("%sf=%s\n[ -e \"$f\" ] || { seeable \"$f\"; exit 0; }\ncd \"$f\" && ls -1A", seeable, quote(f.abs(dir))))
 	if err != nil {
 		return nil, err

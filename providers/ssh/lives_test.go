@@ -147,6 +147,16 @@ func TestLives(t *testing.T) {
 			n.phases(n.plan().Phases...)
 			well("after its upgrade")
 
+			if err := os.RemoveAll(filepath.Join(w.host.Dir, "lib", "clusterplan", "nodes", "n1", providers.DataDirName)); err != nil {
+				t.Fatal(err)
+			}
+			n.p = w.provider(tt.block)
+			if health := n.read(); !slices.Equal(health, []string{providers.HealthNoData}) {
+				t.Fatalf("its data removed below its agent: %q", health)
+			}
+			n.phases(n.plan().Phases...)
+			well("after it came back with new data")
+
 			n.config = cty.NilVal
 			n.phases(n.plan().Phases...)
 			w.nothingLeft()

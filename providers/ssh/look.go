@@ -21,7 +21,8 @@ import (
 type look struct {
 	programs []string
 	nodes    []string
-	files    map[string]entry // by path under root, and units by their absolute path
+	data     map[string][]string // what lies in nodes' data directories, by node; of an empty one nothing
+	files    map[string]entry    // by path under root, and units by their absolute path
 	agents   map[string]process
 	watchers map[string]process
 	units    map[string]map[string]string // of systemd, by name
@@ -106,6 +107,7 @@ for d in %[2]s/*; do
 	[ -n "$p" ] && show "agent $n" "$p"
 	p=; [ -f "$d/%[7]s" ] && read -r p <"$d/%[7]s"
 	[ -n "$p" ] && show "watcher $n" "$p"
+	for f in "$d"/%[8]s/*; do [ ! -e "$f" ] || echo "data $n ${f##*/}"; done
 done
 for f; do echo "file $f"; done
 if [ -n "$units" ] && [ -d /run/systemd/system ]; then
@@ -115,7 +117,7 @@ if [ -n "$units" ] && [ -d /run/systemd/system ]; then
 fi
 echo TAR
 [ $# = 0 ] || tar -cf - "$@" 2>/dev/null || :
-`, providers.BinDir, providers.NodesDir, strings.Join(looked, " "), suffix(h.root), unitDir, providers.AgentPIDFile, supervisorPID)
+`, providers.BinDir, providers.NodesDir, strings.Join(looked, " "), suffix(h.root), unitDir, providers.AgentPIDFile, supervisorPID, providers.DataDirName)
 	return b.String()
 }
 
@@ -178,7 +180,7 @@ var architectures = map[string]string{"x86_64": "amd64", "amd64": "amd64", "aarc
 	"i386": "386", "i686": "386", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
 func parseLook(out []byte) (*look, facts, error) {
-	l := &look{files: map[string]entry{}, agents: map[string]process{}, watchers: map[string]process{}, units: map[string]map[string]string{}}
+	l := &look{data: map[string][]string{}, files: map[string]entry{}, agents: map[string]process{}, watchers: map[string]process{}, units: map[string]map[string]string{}}
 	var f facts
 	head, rest, ok := bytes.Cut(out, []byte("\nTAR\n"))
 	if !ok {
@@ -222,6 +224,9 @@ func parseLook(out []byte) (*look, facts, error) {
 			l.programs = append(l.programs, value)
 		case "node":
 			l.nodes = append(l.nodes, value)
+		case "data":
+			name, file, _ := strings.Cut(value, " ")
+			l.data[name] = append(l.data[name], file)
 		case "agent", "watcher":
 			name, stat, _ := strings.Cut(value, " ")
 			args := ""

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,7 +37,8 @@ func TestLookAtWhatCanNotBeSeen(t *testing.T) {
 	root := filepath.Join(home, "up", "lib")
 	node := filepath.Join(root, "nodes", "n1")
 	conf := filepath.Join(node, providers.AgentConfigFile)
-	must(os.MkdirAll(node, 0o755))
+	must(os.MkdirAll(filepath.Join(node, providers.DataDirName), 0o755))
+	must(os.WriteFile(filepath.Join(node, providers.DataDirName, "a b"), nil, 0o600))
 	must(os.MkdirAll(filepath.Join(root, "bin"), 0o755))
 	must(os.WriteFile(conf, []byte("{}"), 0o644))
 	must(os.Chmod(home, 0o755))
@@ -77,7 +79,7 @@ func TestLookAtWhatCanNotBeSeen(t *testing.T) {
 			must(c.before())
 		}
 		l, said := look(root)
-		if c.want == "" && (l == nil || len(l.nodes) != 1 || string(l.files["nodes/n1/agent.json"].data) != "{}") ||
+		if c.want == "" && (l == nil || len(l.nodes) != 1 || string(l.files["nodes/n1/agent.json"].data) != "{}" || !slices.Equal(l.data["n1"], []string{"a b"})) ||
 			c.want != "" && (l != nil || !strings.Contains(said, c.want)) {
 			t.Errorf("%s: %+v, %q; want %q", c.name, l, said, c.want)
 		}
