@@ -37,7 +37,8 @@ type NodesConfig struct {
 	// PartWait bounds how long one that was restarted may take until it takes
 	// part in the cluster again. Default 1 minute.
 	PartWait time.Duration
-	// StopGrace bounds how long an agent may take to stop its groups and end. Default 35 s.
+	// StopGrace bounds how long an agent may take to stop its groups and end, default
+	// 35 s. One that says that what it runs may take longer has that, and 15 s.
 	StopGrace time.Duration
 	// CertLife of nodes' certificates. Default pki.NodeLife, a year.
 	CertLife time.Duration

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -125,7 +126,7 @@ func (p *Nodes) phase(ctx context.Context, req ApplyRequest, s *site, identity *
 	case PhaseStart:
 		return p.doStart(ctx, s, identity, n)
 	case PhaseStop:
-		if err := s.host.Stop(ctx, s.dir, p.cfg.StopGrace); err != nil {
+		if err := p.doStop(ctx, s, identity, n); err != nil {
 			return fmt.Errorf("stop node %s: %w", n.Name, err)
 		}
 		return nil
@@ -185,7 +186,7 @@ func (p *Nodes) doJoin(ctx context.Context, req ApplyRequest, s *site, identity 
 		if s, err = p.locate(ctx, s.host, s.id, *n, req.Prior); err != nil { // nothing is removed that was not looked at
 			return err
 		}
-		if err := s.host.Stop(ctx, s.dir, p.cfg.StopGrace); err != nil {
+		if err := p.doStop(ctx, s, identity, n); err != nil {
 			return err
 		}
 		if err := s.host.Files().Remove(ctx, s.path(DataDirName)); err != nil {
@@ -222,6 +223,22 @@ func (p *Nodes) doRemove(ctx context.Context, s *site, n *node) error {
 	p.env.Nodes.Remove(s.id)
 	return p.prune(ctx, s.host)
 }
+
+// doStop ends the agent, and with it what it runs, which nothing cuts off that keeps
+// to its stop_timeout. An agent that doesn't answer has no lease: what it ran has ended.
+func (p *Nodes) doStop(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
+	grace := p.cfg.StopGrace
+	if identity != nil && n.Endpoint != "" {
+		if self, err := p.self(ctx, s, n.Endpoint, identity, readWait); err == nil && self.StopBound > 0 {
+			grace = max(grace, self.StopBound.D()+stopMargin)
+		}
+	}
+	return s.host.Stop(ctx, s.dir, grace)
+}
+
+// stopMargin is what an agent has to end beside the time of its groups' stops: 5 s
+// more than it gives itself.
+const stopMargin = 15 * time.Second
 
 // privateDirIs: a directory that an earlier remove left half gone has no
 // agent.json any more, but is still the node's.

@@ -14,19 +14,21 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // Self is what the lifecycle reads of an agent's GET /v1/self: a part of
 // runtime/api/client's Self, which this room may not import.
 type Self struct {
-	ClusterID    string    `json:"cluster_id"`
-	NodeID       string    `json:"node_id"`
-	ServerID     uint64    `json:"server_id,string"`
-	Membership   string    `json:"membership"`
-	Quorum       bool      `json:"quorum"` // of this life of the agent: a leader has given it a lease, or it leads
-	Version      string    `json:"version"`
-	Program      string    `json:"program"`
-	CertNotAfter time.Time `json:"cert_not_after"`
+	ClusterID    string        `json:"cluster_id"`
+	NodeID       string        `json:"node_id"`
+	ServerID     uint64        `json:"server_id,string"`
+	Membership   string        `json:"membership"`
+	Quorum       bool          `json:"quorum"` // of this life of the agent: a leader has given it a lease, or it leads
+	Version      string        `json:"version"`
+	Program      string        `json:"program"`
+	CertNotAfter time.Time     `json:"cert_not_after"`
+	StopBound    spec.Duration `json:"stop_bound,omitempty"` // how long what runs there may take to stop in order
 }
 
 // self asks the agent at endpoint who it is, over mutual TLS.

@@ -271,6 +271,17 @@ func (g *Group) Resource(name string) (*Resource, bool) {
 	return nil, false
 }
 
+// StopTimeout is how long one stop of the resource may take, by its stop_timeout; 0:
+// its type has none, and stops at once.
+func (r *Resource) StopTimeout() time.Duration {
+	text, _ := r.Attributes["stop_timeout"].(string)
+	d, err := ParseDuration(text)
+	if err != nil {
+		return 0
+	}
+	return d.D()
+}
+
 // StopBound is how long the group may take to stop in order: the longest way through
 // its resources' dependencies, each resource with its stop_timeout. A stop that fails,
 // and is tried again, takes longer.
@@ -288,14 +299,8 @@ func (g *Group) StopBound() time.Duration {
 				below = max(below, longest(other))
 			}
 		}
-		own := time.Duration(0)
-		if text, ok := r.Attributes["stop_timeout"].(string); ok {
-			if d, err := ParseDuration(text); err == nil {
-				own = d.D()
-			}
-		}
-		memo[r.Name] = below + own
-		return below + own
+		memo[r.Name] = below + r.StopTimeout()
+		return memo[r.Name]
 	}
 	var all time.Duration
 	for i := range g.Resources {

@@ -195,6 +195,23 @@ func TestStopLeavesNothing(t *testing.T) {
 	}
 }
 
+// An agent whose groups may take longer to stop than agents are given else is not
+// killed while they do.
+func TestStopWaitsForSlowGroups(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := newNode(t, w.provider(t, func(c *providers.NodesConfig) { c.StopGrace = time.Millisecond }), "n1", nil)
+	n.phases(providers.PhaseInstall)
+	abs := filepath.Join(resolve(w.dir), "nodes", "n1")
+	if err := os.WriteFile(filepath.Join(abs, "fault"), []byte("slow"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.phases(providers.PhaseStart, providers.PhaseStop)
+	if _, err := os.Stat(filepath.Join(abs, "stopped")); err != nil {
+		t.Errorf("its groups did not come to the end of their stop: %v", err)
+	}
+}
+
 // What hides from the search, where monitor and guardian were killed at one blow,
 // is ended in its program's cgroup, and the cgroup goes.
 func TestStopEmptiesCgroups(t *testing.T) {

@@ -15,8 +15,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/providers"
 )
 
@@ -87,6 +89,9 @@ func Agent(dir string) int {
 		return die(err)
 	}
 	self := providers.Self{ClusterID: conf.ClusterID, NodeID: conf.NodeID, ServerID: server, Membership: "waiting", Program: hex.EncodeToString(h.Sum(nil))}
+	if string(fault) == "slow" {
+		self.StopBound = spec.Duration(time.Minute)
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	asked := 0
@@ -100,6 +105,12 @@ func Agent(dir string) int {
 		}
 	}))
 	<-stop
+	if self.StopBound > 0 { // it has groups to stop
+		time.Sleep(300 * time.Millisecond)
+		if err := os.WriteFile(filepath.Join(dir, "stopped"), nil, 0o600); err != nil {
+			return die(err)
+		}
+	}
 	return 0
 }
 

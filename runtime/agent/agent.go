@@ -59,7 +59,8 @@ type Config struct {
 	// Embedded leaves the process alone (priority, memory limits): for tests
 	// that run several agents in one process.
 	Embedded bool
-	// StopWithin bounds an orderly end once ctx is done; default 30 s.
+	// StopWithin bounds an orderly end once ctx is done; default 30 s. Where what runs
+	// may take longer to stop, by its stop timeouts, that and 10 s bound it.
 	StopWithin time.Duration
 	// Ready, where set, is called once the node listens.
 	Ready func(*Node)

@@ -54,7 +54,8 @@ func agentMain(dir string) int {
 		os.Setenv(triggerVariable, "/nonexistent") // no test has this host's
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if err := agent.Run(ctx, agent.Config{Dir: dir, Log: log, API: api.Handler, Addresses: testAddresses(), SysrqTrigger: os.Getenv(triggerVariable)}); err != nil {
+	within, _ := time.ParseDuration(os.Getenv(withinVariable)) // none: the agent's own
+	if err := agent.Run(ctx, agent.Config{Dir: dir, StopWithin: within, Log: log, API: api.Handler, Addresses: testAddresses(), SysrqTrigger: os.Getenv(triggerVariable)}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

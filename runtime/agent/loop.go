@@ -153,6 +153,10 @@ func (n *Node) newMember(quorum spec.Quorum, stored confdb.Stored) (*member.Memb
 	return member.New(conf, now), nil
 }
 
+// endWithin is what an agent has to end once its groups have stopped: to release them,
+// hand leadership over, and write.
+const endWithin = 10 * time.Second
+
 // loop owns the member until it has stopped. ctx asks it to stop; life ends
 // when another part of the agent has failed.
 func (n *Node) loop(ctx, life context.Context) error {
@@ -164,6 +168,7 @@ func (n *Node) loop(ctx, life context.Context) error {
 	}()
 	asked := ctx.Done()
 	var late <-chan time.Time
+	var within time.Duration
 	n.step(member.Tick{}) // what the store held is applied, and the first deadline set
 	for !n.stopped {
 		n.timer.Set(n.member.NextDeadline())
@@ -182,11 +187,15 @@ func (n *Node) loop(ctx, life context.Context) error {
 			n.step(member.Tick{})
 		case <-asked:
 			asked = nil
-			late = time.After(n.cfg.StopWithin)
-			n.log.Info("the agent stops: groups go down or elsewhere, then it ends", "within", n.cfg.StopWithin)
+			within = max(n.cfg.StopWithin, n.member.StopBound()+endWithin)
+			late = time.After(within)
+			n.log.Info("the agent stops: groups go down or elsewhere, then it ends", "within", within)
+			if err := n.cfg.systemd.extend(within + endWithin); err != nil {
+				n.log.Error("systemd may kill this agent while its groups stop", "err", err)
+			}
 			n.step(member.Shutdown{})
 		case <-late:
-			return fmt.Errorf("the groups of this node did not stop within %s; the kernel stops what they run at the lease's end", n.cfg.StopWithin)
+			return fmt.Errorf("the groups of this node did not stop within %s; the kernel stops what they run at the lease's end", within)
 		case <-life.Done():
 			return nil
 		}

@@ -52,6 +52,12 @@ func (s systemd) tell(lines string) error {
 	return nil
 }
 
+// extend tells it that the end may take d from now, whatever the unit's
+// TimeoutStopSec (systemd 236 and later).
+func (s systemd) extend(d time.Duration) error {
+	return s.tell("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(d.Microseconds(), 10))
+}
+
 // keep gives signs of life until ctx ends, each once turns has returned true:
 // while it doesn't return, there are none.
 func (s systemd) keep(ctx context.Context, turns func() bool) error {

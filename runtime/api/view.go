@@ -28,7 +28,7 @@ func (s *server) self(c *call) error {
 		CertNotAfter: f.CertNotAfter, Features: []string{client.FeatureChange}, PID: f.PID, MonitorPID: f.MonitorPID, FreezerPID: f.FreezerPID, NoReset: f.NoReset}
 	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
 		out.Membership = membership(st, ms, f.NodeID, f.ServerID)
-		out.Quorum, out.Revision = ms.Quorum, st.Revision
+		out.Quorum, out.Revision, out.StopBound = ms.Quorum, st.Revision, spec.Duration(ms.StopBound)
 		if g := st.Groups[c.group]; g != nil {
 			out.Group = g.Spec.Name
 		}

@@ -388,6 +388,17 @@ func (m *Machine) Quorum() bool {
 	return m.leaseEnd > m.now
 }
 
+// StopBound is how long what runs here may take to stop in order.
+func (m *Machine) StopBound() time.Duration {
+	longest := time.Duration(0)
+	for _, r := range m.owner.runs {
+		if r.phase != phaseDown {
+			longest = max(longest, r.stopBound)
+		}
+	}
+	return longest
+}
+
 // UpNodes are the ids of the nodes that this node holds for up, sorted.
 func (m *Machine) UpNodes() []string {
 	if m.lead != nil {

@@ -27,9 +27,10 @@ type run struct {
 	epoch      uint64
 	stopWithin spec.Duration // as recorded with the ownership: W counts with it
 	kill       spec.Duration
-	object     string // address, for events
-	revision   uint64 // ConfigRevision that resources are of
-	freezes    bool   // it is the freezer's: as no_quorum was when it was started
+	stopBound  time.Duration // how long it may take to stop; what runs may be of an earlier definition, with longer times
+	object     string        // address, for events
+	revision   uint64        // ConfigRevision that resources are of
+	freezes    bool          // it is the freezer's: as no_quorum was when it was started
 
 	phase     phase
 	wanted    bool // by the state, as last looked at
@@ -86,6 +87,7 @@ func newRun(id string, g *confdb.Group) *run {
 // differ. What runs and changed is stopped and started again.
 func (r *run) define(g *confdb.Group) bool {
 	r.name, r.object = g.Spec.Name, g.Spec.Addr.String()
+	r.stopBound = max(r.stopBound, g.Spec.StopBound())
 	next := make([]resource, 0, len(g.Spec.Resources))
 	changed := len(g.Spec.Resources) != len(r.resources)
 	for _, s := range g.Spec.Resources {
@@ -345,8 +347,11 @@ func (m *Machine) driveDown(r *run) {
 			left = true
 			if !r.needed(x) {
 				m.stopOne(r, x, x.reason)
-				late = late || x.spec.PendingTimeout > 0 && m.now >= x.since.Add(x.spec.PendingTimeout.D())
-				m.pendingDeadline(r, x)
+				if timeout := x.spec.PendingTimeout.D(); timeout > 0 {
+					end := x.since.Add(max(timeout, x.spec.StopTimeout()))
+					late = late || m.now >= end
+					earliest(&r.deadline, end)
+				}
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"testing"
+	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
@@ -55,5 +56,42 @@ func TestRenamedResourceGoesDownFirst(t *testing.T) {
 	r.old = nil
 	if r.goesFirst(&r.resources[0].spec) {
 		t.Error("it waits for nobody")
+	}
+}
+
+// A planned stop has the time that stop_timeout gives it, also where that is more than
+// the time between two signs of progress; and how long that is, an agent that is to end
+// knows, for what runs, whatever the definition says since.
+func TestStopHasItsTime(t *testing.T) {
+	web := func(stop string) *confdb.Group {
+		return &confdb.Group{Spec: spec.Group{ID: "g", Name: "g", Resources: []spec.Resource{{Name: "a", Type: "generic_application",
+			Attributes: map[string]any{"stop_timeout": stop}, PendingTimeout: spec.Duration(3 * time.Minute)}}}}
+	}
+	now := spec.Instant(10 * time.Hour)
+	m := New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, now, nil)
+	m.now, m.monitor, m.leaseEnd = now, true, now.Add(time.Hour)
+	r := newRun("g", web("10m"))
+	m.owner.runs["g"] = r
+	if bound := m.StopBound(); bound != 0 {
+		t.Errorf("nothing runs, and may take %s to stop", bound)
+	}
+	r.phase, r.resources[0].state = phaseUp, spec.StateOnline
+	r.define(web("10s"))
+	if bound := m.StopBound(); bound != 10*time.Minute {
+		t.Errorf("it runs with a stop_timeout of 10m, and may take %s", bound)
+	}
+	r.define(web("10m"))
+	r.phase = phaseStopping
+	for _, tt := range []struct {
+		at   time.Duration
+		want phase
+	}{{0, phaseStopping}, {3 * time.Minute, phaseStopping}, {10*time.Minute - 1, phaseStopping}, {10 * time.Minute, phaseEnding}} {
+		m.now = now.Add(tt.at)
+		if m.driveDown(r); r.phase != tt.want {
+			t.Fatalf("%s after its stop began: phase %d, want %d", tt.at, r.phase, tt.want)
+		}
+		if next := r.deadline; tt.want == phaseStopping && next != now.Add(10*time.Minute) {
+			t.Errorf("it looks again at %s, want 10m", next.Sub(now))
+		}
 	}
 }

@@ -298,7 +298,8 @@ type Status struct {
 	LeaderNode string          // node id, "": unknown
 	LeaseEnd   spec.Instant    // 0: none
 	MonitorUp  bool
-	Without    spec.Instant // since when there is no Quorum; 0: there is
-	Quorum     bool         // a majority of the votes answers: known by the leader from frames, by others from a fresh lease
-	UpNodes    []string     // node ids that this node holds for up
+	Without    spec.Instant  // since when there is no Quorum; 0: there is
+	Quorum     bool          // a majority of the votes answers: known by the leader from frames, by others from a fresh lease
+	UpNodes    []string      // node ids that this node holds for up
+	StopBound  time.Duration // how long what runs here may take to stop in order
 }

@@ -227,9 +227,12 @@ func (m *Member) State() *confdb.State { return m.state }
 func (m *Member) Status() Status {
 	return Status{
 		Driver: m.drv.Status(), CaughtUp: m.drv.CaughtUp(), LeaderNode: m.nodeOf[m.drv.Status().Leader], LeaseEnd: m.core.LeaseEnd(),
-		MonitorUp: m.core.MonitorUp(), Quorum: m.core.Quorum(), Without: m.core.WithoutQuorum(), UpNodes: m.core.UpNodes(),
+		MonitorUp: m.core.MonitorUp(), Quorum: m.core.Quorum(), Without: m.core.WithoutQuorum(), UpNodes: m.core.UpNodes(), StopBound: m.core.StopBound(),
 	}
 }
+
+// StopBound is how long what runs here may take to stop in order.
+func (m *Member) StopBound() time.Duration { return m.core.StopBound() }
 
 // Authority is the term that this node leads, and the moment that its grants
 // rest on (core.Machine.Authority).

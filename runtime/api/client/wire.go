@@ -65,25 +65,26 @@ const (
 
 // Self is what a node says of itself, member or not.
 type Self struct {
-	FormatVersion string    `json:"format_version"`
-	ClusterID     string    `json:"cluster_id"`
-	NodeID        string    `json:"node_id"`
-	Name          string    `json:"name"`
-	ServerID      uint64    `json:"server_id,string"`
-	Endpoint      string    `json:"endpoint"`
-	Membership    string    `json:"membership"` // waiting | learner | voter | removed
-	Leader        string    `json:"leader"`     // node name, "": unknown
-	Quorum        bool      `json:"quorum"`
-	Revision      uint64    `json:"revision"`
-	Version       string    `json:"version"`
-	Program       string    `json:"program"` // sha256 of the running program's file, hex
-	CertNotAfter  time.Time `json:"cert_not_after"`
-	PID           int       `json:"pid"`
-	MonitorPID    int       `json:"monitor_pid"`           // 0: none now
-	FreezerPID    int       `json:"freezer_pid,omitempty"` // of the monitor for groups with no_quorum = "freeze"; 0: none
-	NoReset       string    `json:"no_reset,omitempty"`    // why the node can't reset itself, though its definition says so
-	Group         string    `json:"group,omitempty"`       // by a group's socket: its name
-	Features      []string  `json:"features,omitempty"`    // that an older agent lacks: Feature*
+	FormatVersion string        `json:"format_version"`
+	ClusterID     string        `json:"cluster_id"`
+	NodeID        string        `json:"node_id"`
+	Name          string        `json:"name"`
+	ServerID      uint64        `json:"server_id,string"`
+	Endpoint      string        `json:"endpoint"`
+	Membership    string        `json:"membership"` // waiting | learner | voter | removed
+	Leader        string        `json:"leader"`     // node name, "": unknown
+	Quorum        bool          `json:"quorum"`
+	Revision      uint64        `json:"revision"`
+	Version       string        `json:"version"`
+	Program       string        `json:"program"` // sha256 of the running program's file, hex
+	CertNotAfter  time.Time     `json:"cert_not_after"`
+	PID           int           `json:"pid"`
+	MonitorPID    int           `json:"monitor_pid"`           // 0: none now
+	FreezerPID    int           `json:"freezer_pid,omitempty"` // of the monitor for groups with no_quorum = "freeze"; 0: none
+	StopBound     spec.Duration `json:"stop_bound,omitempty"`  // how long what runs there may take to stop in order, by stop_timeout
+	NoReset       string        `json:"no_reset,omitempty"`    // why the node can't reset itself, though its definition says so
+	Group         string        `json:"group,omitempty"`       // by a group's socket: its name
+	Features      []string      `json:"features,omitempty"`    // that an older agent lacks: Feature*
 }
 
 // Bootstrap makes a waiting node the first of a new cluster.
