@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/member"
 	"github.com/clusterplan/clusterplan/runtime/monitor"
 )
@@ -154,7 +155,7 @@ func (n *Node) endMonitor(s *seat, p *monitor.Process) {
 // word turns a word of the monitor into an input.
 func (n *Node) word(s *seat, w monitor.Word) {
 	if w.Log == nil {
-		n.log.Debug("word of the "+s.name(), "ready", w.Ready, "changed", w.Changed, "down", w.Down)
+		n.log.Debug("word of the "+s.name(), "ready", w.Ready, "changed", w.Changed, "gone", w.Gone, "down", w.Down)
 	}
 	switch {
 	case w.Ready != nil:
@@ -170,7 +171,9 @@ func (n *Node) word(s *seat, w monitor.Word) {
 		case s.poke <- struct{}{}: // nil: nobody watches
 		default:
 		}
-		n.input(member.ResourceChanged{Group: w.Changed.Group, Epoch: w.Changed.Epoch, Resource: w.Changed.Resource, State: w.Changed.State, Reason: w.Changed.Reason})
+		n.input(member.ResourceChanged{Group: w.Changed.Group, Epoch: w.Changed.Epoch, Resource: w.Changed.Resource, State: w.Changed.State, Reason: w.Changed.Reason, Stopping: w.Changed.Stopping})
+	case w.Gone != nil:
+		n.input(member.ResourceChanged{Group: w.Gone.Group, Epoch: w.Gone.Epoch, Resource: w.Gone.Resource, State: spec.StateOffline})
 	case w.Down != nil:
 		n.apps.ends(w.Down.Group)
 		n.input(member.GroupDown{Group: w.Down.Group, Epoch: w.Down.Epoch})

@@ -73,6 +73,7 @@ type (
 		Resource string
 		State    string
 		Reason   string
+		Stopping bool
 	}
 	// GroupDown is the monitor's answer to EndGroup: nothing of the group is left.
 	GroupDown struct {

@@ -46,7 +46,7 @@ func (m *Machine) lateFailures(r *run) {
 			x.late = ""
 			if isDown(x.state) {
 				x.set(spec.StateOnline, "") // as it was
-				m.failed(r, x, why)
+				m.failed(r, x, why, false)
 			}
 		}
 	}

@@ -71,11 +71,12 @@ type resource struct {
 	retryAt  spec.Instant   // when it is started again after a failure
 	resting  bool           // past its restarts; the group stays
 	failed   bool           // failed and not online since
-	timedOut string         // it is stopped because it came online too slowly: why
+	timedOut string         // it is stopped because it came online too slowly, or failed while the group was frozen: why
+	failing  string         // it has failed, and is StateFailed once its stop has come to an end: why
 	late     string         // it failed while the group was frozen: why
 }
 
-func (r *resource) set(state, reason string) { r.state, r.reason = state, reason }
+func (r *resource) set(state, reason string) { r.state, r.reason, r.failing = state, reason, "" }
 
 func newRun(id string, g *confdb.Group) *run {
 	r := &run{id: id, name: g.Spec.Name, epoch: g.Owner.Epoch, stopWithin: g.Owner.StopWithin, kill: g.Owner.Kill, object: g.Spec.Addr.String()}
@@ -151,7 +152,10 @@ func (r *run) find(name string) *resource {
 func (r *run) allDown(reason string) {
 	r.phase, r.stuck, r.old = phaseDown, false, nil
 	for i := range r.resources {
-		if x := &r.resources[i]; x.state != spec.StateFailed {
+		switch x := &r.resources[i]; {
+		case x.failing != "":
+			x.set(spec.StateFailed, x.failing)
+		case x.state != spec.StateFailed:
 			x.set(spec.StateOffline, reason)
 		}
 	}
@@ -252,6 +256,19 @@ func (m *Machine) driveUp(r *run) {
 				continue
 			}
 			m.pendingDeadline(r, x)
+		case spec.StateOfflinePending:
+			if x.failing == "" || !x.spec.Restart.AffectGroup {
+				break
+			}
+			end := x.stopEnd()
+			if end != 0 && m.now >= end {
+				took := spec.Duration(end.Sub(x.since))
+				r.gaveUp, r.phase, x.since = true, phaseStopping, m.now
+				r.note(KindGroupFailed, fmt.Sprintf("resource %s of group %s failed, and its stop has not come to an end for %s: %s; group %s gives up on this node", x.spec.Name, r.name, took, x.reason, r.name))
+				m.driveDown(r)
+				return
+			}
+			earliest(&r.deadline, end)
 		}
 		// Something it stands on went down: down first, up again after it.
 		if (x.state == spec.StateOnline || x.state == spec.StateOnlinePending) && !r.supported(x) {
@@ -264,6 +281,14 @@ func (m *Machine) pendingDeadline(r *run, x *resource) {
 	if timeout := x.spec.PendingTimeout.D(); timeout > 0 {
 		earliest(&r.deadline, x.since.Add(timeout))
 	}
+}
+
+// stopEnd is when the stop of x has taken too long; 0: never.
+func (x *resource) stopEnd() spec.Instant {
+	if timeout := x.spec.PendingTimeout.D(); timeout > 0 {
+		return x.since.Add(max(timeout, x.spec.StopTimeout()))
+	}
+	return 0
 }
 
 // supported tells whether what x depends on is online.
@@ -347,11 +372,9 @@ func (m *Machine) driveDown(r *run) {
 			left = true
 			if !r.needed(x) {
 				m.stopOne(r, x, x.reason)
-				if timeout := x.spec.PendingTimeout.D(); timeout > 0 {
-					end := x.since.Add(max(timeout, x.spec.StopTimeout()))
-					late = late || m.now >= end
-					earliest(&r.deadline, end)
-				}
+				end := x.stopEnd()
+				late = late || end != 0 && m.now >= end
+				earliest(&r.deadline, end)
 			}
 		}
 	}
@@ -397,7 +420,8 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 		return
 	}
 	r.dirty, m.owner.dirty = true, true
-	if isDown(ev.State) {
+	down := isDown(ev.State) && !ev.Stopping
+	if down {
 		if i := slices.IndexFunc(r.old, func(x resource) bool { return x.spec.Name == ev.Resource }); i >= 0 {
 			r.old = slices.Delete(r.old, i, i+1)
 			return
@@ -409,7 +433,7 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 	if x == nil {
 		return
 	}
-	if x.timedOut != "" && isDown(ev.State) {
+	if x.timedOut != "" && down {
 		why := x.timedOut
 		x.timedOut = ""
 		switch {
@@ -418,7 +442,7 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 			x.set(spec.StateFailed, why)
 			return
 		case r.phase == phaseUp:
-			m.failed(r, x, why)
+			m.failed(r, x, why, false)
 			return
 		}
 	}
@@ -438,8 +462,12 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 			r.note(KindResourceRestart, fmt.Sprintf("resource %s of group %s is online again", x.spec.Name, r.name))
 		}
 	case spec.StateOfflinePending:
-		if x.state == spec.StateOfflinePending && ev.Reason != "" {
-			x.reason = ev.Reason // its stop has failed, and is tried again
+		if x.state != spec.StateOfflinePending || ev.Reason == "" {
+			return
+		}
+		x.reason = ev.Reason // its stop has failed, and is tried again
+		if x.failing != "" {
+			x.reason = x.failing + "; " + ev.Reason
 		}
 	case spec.StateOffline:
 		if r.phase == phaseUp && (x.state == spec.StateOnline || x.state == spec.StateOnlinePending) {
@@ -450,20 +478,30 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 				}
 				return
 			}
-			m.failed(r, x, orElse(ev.Reason, "it went offline by itself"))
+			m.failed(r, x, orElse(ev.Reason, "it went offline by itself"), false)
 			return
 		}
-		if x.state == spec.StateOfflinePending {
+		switch {
+		case x.failing != "":
+			x.set(spec.StateFailed, x.failing)
+		case x.state == spec.StateOfflinePending:
 			x.set(spec.StateOffline, "")
 		}
 	case spec.StateFailed:
 		switch {
 		case isDown(x.state):
+		case ev.Stopping && x.state == spec.StateOfflinePending: // a word follows when it is down
+		case m.frozen(r) && ev.Stopping:
+			x.timedOut = orElse(ev.Reason, "it failed")
+			x.set(spec.StateOfflinePending, x.timedOut)
 		case m.frozen(r) && x.state != spec.StateOfflinePending:
 			x.late = orElse(ev.Reason, "it failed")
 			x.set(spec.StateFailed, x.late)
 		case r.phase == phaseUp && x.state != spec.StateOfflinePending && m.hasLease():
-			m.failed(r, x, orElse(ev.Reason, "it failed"))
+			m.failed(r, x, orElse(ev.Reason, "it failed"), ev.Stopping)
+		case ev.Stopping:
+			x.set(spec.StateOfflinePending, ev.Reason)
+			x.since = m.now
 		default:
 			x.set(spec.StateOffline, ev.Reason) // on its way down anyway
 		}
@@ -477,10 +515,15 @@ func orElse(s, other string) string {
 	return s
 }
 
-// failed applies the restart policy.
-func (m *Machine) failed(r *run, x *resource, reason string) {
+// failed applies the restart policy. What is stopping still is not down, so that
+// nothing it stands on is stopped, nor itself started, before it is.
+func (m *Machine) failed(r *run, x *resource, reason string, stopping bool) {
 	was := x.state
 	x.set(spec.StateFailed, reason)
+	if stopping {
+		x.set(spec.StateOfflinePending, reason)
+		x.since, x.failing = m.now, reason
+	}
 	x.failed = true
 	policy := x.spec.Restart
 	period := policy.Period.D()

@@ -82,8 +82,11 @@ type ResourceChanged struct {
 	Group    string // id
 	Epoch    uint64
 	Resource string
-	State    string // spec.StateOnline, StateOffline, StateFailed, StateOnlinePending
+	State    string // spec.StateOnline, StateOffline, StateFailed, StateOnlinePending, StateOfflinePending (why its stop has failed)
 	Reason   string
+	// Stopping, of StateFailed: what is left of it is being stopped. StateOffline
+	// follows when nothing is; without it nothing is left.
+	Stopping bool
 }
 
 // GroupDown is the monitor's answer to EndGroup, and proof that nothing of the

@@ -31,6 +31,81 @@ func TestStuckStop(t *testing.T) {
 	w.until("web is on n3", 20*time.Second, func() bool { return w.online("web") && w.running["g-web"] == "n3" })
 }
 
+// What has failed is not down while its stop goes on: nothing that it stands on is
+// stopped under it, it is not started beside its own stop, no other node gets the
+// group, and the node keeps its lease and its other groups.
+func TestFailedWhileItStops(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n2")
+	g.Resources[1].Restart.Threshold = 1
+	owner := w.put(g)
+	w.put(groupSpec("db", "n2"))
+	w.run(time.Second)
+	starts := func(group string) (n int) {
+		for _, h := range w.hosts {
+			for _, s := range h.starts {
+				if strings.HasPrefix(s, group+"/") {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	epoch, others, before := w.group("web").Owner.Epoch, starts("g-db"), starts("g-web")
+	fail := func() {
+		owner.input(ResourceChanged{Group: "g-web", Epoch: epoch, Resource: "app", State: spec.StateFailed, Reason: "check failed", Stopping: true})
+	}
+	stopped := func() {
+		owner.end("g-web", "app")
+		owner.input(ResourceChanged{Group: "g-web", Epoch: epoch, Resource: "app", State: spec.StateOffline})
+	}
+	app := func() confdb.ResourceState { return w.group("web").Resources[1] }
+	fail()
+	w.run(20 * time.Second) // longer than any end of a group may take
+	if starts("g-web") != before || app().State != spec.StateOfflinePending || app().Reason != "check failed" {
+		t.Fatalf("while it stops: %+v, starts %v", app(), owner.starts)
+	}
+	owner.input(ResourceChanged{Group: "g-web", Epoch: epoch, Resource: "app", State: spec.StateOfflinePending, Reason: "its stop command failed"})
+	w.run(time.Second)
+	if got := app().Reason; got != "check failed; its stop command failed" {
+		t.Errorf("the reason is %q", got)
+	}
+	stopped()
+	w.until("web is online again, here", time.Second, func() bool { return w.online("web") && w.running["g-web"] == "n2" && starts("g-web") == before+1 })
+
+	fail() // past its restarts: the group gives up on this node
+	w.run(20 * time.Second)
+	if w.group("web").State != spec.StateFailed || app().State != spec.StateOfflinePending || owner.procs["g-web"]["ip"] == 0 || w.running["g-web"] != "n2" {
+		t.Fatalf("while it stops: %+v\n%s", w.group("web"), w.describe())
+	}
+	if owner.m.Status().LeaseEnd <= owner.clock() || w.running["g-db"] != "n2" || starts("g-db") != others {
+		t.Fatalf("the node's other group was stopped for it:\n%s", w.describe())
+	}
+	stopped()
+	w.until("web is on another node", time.Second, func() bool { return w.online("web") && w.running["g-web"] != "n2" })
+	if w.running["g-db"] != "n2" || starts("g-db") != others {
+		t.Errorf("the node's other group was stopped for it:\n%s", w.describe())
+	}
+}
+
+// A group whose failed resource does not stop gives up on its node, in order, after
+// pending_timeout: what else of it runs is of no use, and where a fence covers the
+// node, only that helps.
+func TestFailedThatDoesNotStop(t *testing.T) {
+	w := newWorld(t, 3)
+	owner := w.put(groupSpec("web", "n2"))
+	w.run(time.Second)
+	owner.input(ResourceChanged{Group: "g-web", Epoch: w.group("web").Owner.Epoch, Resource: "app", State: spec.StateFailed, Reason: "check failed", Stopping: true})
+	if took := w.until("it gives up", 5*time.Minute, func() bool { return w.group("web").State == spec.StateFailed }); took < 179*time.Second || took > 182*time.Second {
+		t.Errorf("after %v", took)
+	}
+	if !slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool {
+		return e.Kind == "group_failed" && strings.Contains(e.Text, "its stop has not come to an end for 3m: check failed; group web gives up on this node")
+	}) {
+		t.Errorf("no word on why:\n%s", w.describe())
+	}
+}
+
 // pending_timeout is the time between two signs of progress of a start, with no
 // total: as long as there are any, a start may take hours.
 func TestPendingTimeout(t *testing.T) {

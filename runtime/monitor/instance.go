@@ -18,8 +18,9 @@ type instance struct {
 	group    *group
 	state    string
 	reason   string
-	failed   bool // it failed before it was asked to stop
-	stopping bool // it was asked to stop
+	failed   bool   // it failed before it was asked to stop, and stops by itself
+	stuck    string // why its stop has failed last
+	stopping bool   // it was asked to stop
 	killing  bool
 	stop     context.CancelCauseFunc // asks it to stop
 	kill     context.CancelFunc      // ends its patience with the resource

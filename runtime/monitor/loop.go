@@ -272,7 +272,7 @@ func (m *monitor) launch(g *group, s Start) {
 
 // changed says an instance's state.
 func (m *monitor) changed(in *instance) {
-	m.out.say(Word{Changed: &Changed{ResourceRef: in.ref, State: in.state, Reason: in.reason}})
+	m.out.say(Word{Changed: &Changed{ResourceRef: in.ref, State: in.state, Reason: in.reason, Stopping: in.failed}})
 }
 
 // ask asks an instance to stop.
@@ -341,9 +341,9 @@ func (m *monitor) report(r report) {
 	in, g := r.in, r.in.group
 	if !r.gone {
 		if r.state == spec.StateOfflinePending {
-			if in.stopping && !in.failed && r.reason != in.reason {
-				in.reason = r.reason
-				m.changed(in)
+			if (in.stopping || in.failed) && r.reason != in.stuck {
+				in.stuck = r.reason
+				m.out.say(Word{Changed: &Changed{ResourceRef: in.ref, State: r.state, Reason: r.reason}})
 			}
 			return
 		}
@@ -362,9 +362,11 @@ func (m *monitor) report(r report) {
 	in.kill()
 	delete(g.live, in.ref.Resource)
 	again := !g.ending && slices.ContainsFunc(g.waiting, func(s Start) bool { return s.Resource.Name == in.ref.Resource })
-	if !again && (in.stopping || !in.failed) {
-		in.state, in.reason = spec.StateOffline, ""
-		m.changed(in)
+	switch {
+	case !again && (in.stopping || !in.failed):
+		m.out.say(Word{Changed: &Changed{ResourceRef: in.ref, State: spec.StateOffline}})
+	case in.failed:
+		m.out.say(Word{Gone: &in.ref})
 	}
 	if g.ending && len(g.live) > 0 {
 		m.stopAll(g)

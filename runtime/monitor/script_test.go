@@ -75,6 +75,37 @@ func TestScript(t *testing.T) {
 	r.awaitDown("g", 7)
 }
 
+// What has failed is gone once its stop has succeeded, and not before; why that fails
+// is told meanwhile.
+func TestScriptFailsAndDoesNotStop(t *testing.T) {
+	t.Parallel()
+	for _, apart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("apart %v", apart), func(t *testing.T) {
+			t.Parallel()
+			r := ready(t)
+			flag := filepath.Join(r.dir, "let go")
+			o := script("echo no such array >&2; exit 3", fmt.Sprintf("test -e '%s'", flag))
+			o.Start.Resource.SeparateMonitor = apart
+			r.send(o)
+			if got := r.awaitState("s", spec.StateFailed); !got.Stopping {
+				t.Errorf("%+v, and it is being stopped", got)
+			}
+			r.await("why its stop has failed", func(w Word) bool {
+				return w.Changed != nil && w.Changed.State == spec.StateOfflinePending && w.Changed.Reason == "its stop command failed and is run again: ended with exit status 1"
+			})
+			for _, w := range r.got {
+				if w.Gone != nil {
+					t.Fatal("gone before its stop has succeeded")
+				}
+			}
+			if err := os.WriteFile(flag, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r.await("gone", func(w Word) bool { return w.Gone != nil && *w.Gone == ResourceRef{"g", 7, "s"} })
+		})
+	}
+}
+
 // What a monitor that died has left on, the next one stops before it is ready;
 // what was stopped is not stopped again.
 func TestScriptUndone(t *testing.T) {

@@ -57,12 +57,13 @@ type GroupRef struct {
 
 // Word is the monitor's word to the agent.
 type Word struct {
-	Ready   *ReadyWord  `json:"ready,omitempty"` // holds the node's lock, has cleaned up
-	Changed *Changed    `json:"changed,omitempty"`
-	Down    *GroupRef   `json:"down,omitempty"` // the answer to an End: nothing of the group is left under this epoch or an older one
-	Log     *LogWord    `json:"log,omitempty"`
-	Record  *RecordWord `json:"record,omitempty"` // of a separate monitor
-	Stuck   string      `json:"stuck,omitempty"`  // what of an earlier monitor doesn't go, though it was killed
+	Ready   *ReadyWord   `json:"ready,omitempty"` // holds the node's lock, has cleaned up
+	Changed *Changed     `json:"changed,omitempty"`
+	Gone    *ResourceRef `json:"gone,omitempty"` // nothing is left of a resource that has failed
+	Down    *GroupRef    `json:"down,omitempty"` // the answer to an End: nothing of the group is left under this epoch or an older one
+	Log     *LogWord     `json:"log,omitempty"`
+	Record  *RecordWord  `json:"record,omitempty"` // of a separate monitor
+	Stuck   string       `json:"stuck,omitempty"`  // what of an earlier monitor doesn't go, though it was killed
 }
 
 // ReadyWord is the first word.
@@ -77,8 +78,9 @@ type ReadyWord struct {
 // Changed is a resource's new state.
 type Changed struct {
 	ResourceRef
-	State  string `json:"state"`
-	Reason string `json:"reason,omitempty"`
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	Stopping bool   `json:"stopping,omitempty"` // it has failed, and what is left of it is being stopped: Gone follows, or StateOffline where its stop was ordered
 }
 
 // LogWord is a line for the agent's log.
