@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -236,6 +237,7 @@ func (m *monitor) runApart(stop, kill context.Context, in *instance, start Start
 	}
 	done := make(chan struct{})
 	go a.read(done)
+	var owed []undo // what a script that is on there has to run: this monitor does, when that one died before
 	failed := false
 	fail := func(why string) {
 		if !failed && stop.Err() == nil {
@@ -266,6 +268,13 @@ func (m *monitor) runApart(stop, kill context.Context, in *instance, start Start
 				_ = a.send(Order{Start: &start})
 			case w.Record != nil:
 				answer := m.record.keep(*w.Record)
+				switch {
+				case answer.Error != "":
+				case w.Record.Undo != nil:
+					owed = append(owed, undo{ID: answer.Undo, Program: *w.Record.Undo})
+				case w.Record.Undone != 0:
+					owed = slices.DeleteFunc(owed, func(u undo) bool { return u.ID == w.Record.Undone })
+				}
 				_ = a.send(Order{Recorded: &answer})
 			case w.Log != nil:
 				m.out.say(w)
@@ -288,6 +297,10 @@ func (m *monitor) runApart(stop, kill context.Context, in *instance, start Start
 	}
 	close(done)
 	a.end(m.host)
+	for _, u := range slices.Backward(owed) {
+		resource.StopUntilWell(m.host, u.Program.Name, func() error { return m.undoOne(u) },
+			func(err error) { say(report{state: spec.StateOfflinePending, reason: err.Error()}) })
+	}
 	say(report{gone: true})
 }
 

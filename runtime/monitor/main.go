@@ -234,12 +234,7 @@ const (
 func (m *monitor) undo() {
 	for _, u := range m.record.toUndo() {
 		for try := 1; ; try++ {
-			ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
-			err := m.host.Run(ctx, u.Program)
-			cancel()
-			if err == nil {
-				err = m.record.undone(u.ID)
-			}
+			err := m.undoOne(u)
 			if err == nil {
 				m.out.log("warn", "ran the stop command of what an earlier monitor had left", map[string]any{"resource": u.Program.Name})
 				break
@@ -258,6 +253,19 @@ func (m *monitor) undo() {
 			}
 		}
 	}
+}
+
+// undoOne runs one of them, which then is owed no more.
+func (m *monitor) undoOne(u undo) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), undoTimeout, fmt.Errorf("not ended after %s", undoTimeout))
+	defer cancel()
+	if err := m.host.Run(ctx, u.Program); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return err
+	}
+	return m.record.undone(u.ID)
 }
 
 // undoPause is between two tries after the first ones.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -103,6 +105,58 @@ func TestScriptFailsAndDoesNotStop(t *testing.T) {
 			}
 			r.await("gone", func(w Word) bool { return w.Gone != nil && *w.Gone == ResourceRef{"g", 7, "s"} })
 		})
+	}
+}
+
+// A separate monitor that is killed, by a person or because the group is to end, has
+// left its script on: the node's monitor runs the stop, until that succeeds, before
+// the resource, or the group, is down.
+func TestScriptOfASeparateMonitorThatDied(t *testing.T) {
+	t.Parallel()
+	r := ready(t)
+	log, flag := filepath.Join(r.dir, "said"), filepath.Join(r.dir, "let go")
+	o := script("echo start >> "+log, fmt.Sprintf("echo stop >> %s; test -e '%s'", log, flag))
+	o.Start.Resource.SeparateMonitor = true
+	for _, how := range []string{"killed", "ended"} {
+		os.Remove(flag)
+		os.Remove(log)
+		r.got = nil
+		r.send(o)
+		r.awaitState("s", spec.StateOnline)
+		if how == "killed" {
+			if err := unix.Kill(separateMonitor(t, r.p.PID()).PID, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			r.awaitState("s", spec.StateFailed)
+		} else {
+			r.send(Order{End: &GroupRef{"g", 7}})
+		}
+		r.await("why its stop has failed", func(w Word) bool {
+			return w.Changed != nil && w.Changed.State == spec.StateOfflinePending && strings.Contains(w.Changed.Reason, "its stop command failed and is run again")
+		})
+		eventually(t, "tried again", func() bool { return len(lines(log)) >= 4 })
+		for _, w := range r.got {
+			if w.Gone != nil || w.Down != nil || w.Changed != nil && w.Changed.State == spec.StateOffline {
+				t.Fatalf("%s: down before its stop has succeeded: %+v", how, w)
+			}
+		}
+		if err := os.WriteFile(flag, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if how == "killed" {
+			r.await("gone", func(w Word) bool { return w.Gone != nil })
+		} else {
+			r.awaitDown("g", 7)
+		}
+	}
+	// Nothing is owed any more.
+	ran := len(lines(log))
+	r.p.Kill()
+	<-r.p.Done()
+	r = startRig(t, r.dir)
+	r.await("ready", func(w Word) bool { return w.Ready != nil })
+	if got := len(lines(log)); got != ran {
+		t.Errorf("the next monitor ran a stop that has succeeded: %v", lines(log))
 	}
 }
 

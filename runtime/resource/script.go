@@ -122,6 +122,21 @@ const (
 	stopAgainMost  = 10 * time.Second
 )
 
+// StopUntilWell runs a script's stop until it has ended well. failed, and the
+// agent's log, are told why each other try did not.
+func StopUntilWell(host Host, name string, stop func() error, failed func(error)) {
+	for wait := stopAgainFirst; ; wait = min(2*wait, stopAgainMost) {
+		err := stop()
+		if err == nil {
+			return
+		}
+		err = fmt.Errorf("failed and is run again: %w", plain(err))
+		host.Tell(fmt.Sprintf("the stop command of %s %v", name, err))
+		failed(fmt.Errorf("its stop command %w", err))
+		time.Sleep(wait)
+	}
+}
+
 // stop runs the stop command until it has ended well, and kills what start has
 // left. That the time is up (ctx) only hastens it: an array that is still
 // attached is not offline.
@@ -130,25 +145,22 @@ func (k *script) stop(ctx context.Context, failed func(error)) {
 		return
 	}
 	k.endStart()
-	for wait := stopAgainFirst; k.undone != nil; wait = min(2*wait, stopAgainMost) {
-		p, err := k.command(k.stopCommand, "-stop")
-		if err == nil {
-			run, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), k.stopTimeout, fmt.Errorf("not ended after %s (stop_timeout)", k.stopTimeout))
-			if err = k.host.Run(run, p); err != nil && run.Err() != nil {
-				err = context.Cause(run)
+	if k.undone != nil {
+		StopUntilWell(k.host, k.env.Group+"/"+k.name, func() error {
+			p, err := k.command(k.stopCommand, "-stop")
+			if err != nil {
+				return err
 			}
-			cancel()
-		}
-		if err == nil {
-			err = k.undone()
-		}
-		if err == nil {
-			break
-		}
-		err = fmt.Errorf("failed and is run again: %w", plain(err))
-		k.host.Tell(fmt.Sprintf("the stop command of %s/%s %v", k.env.Group, k.name, err))
-		failed(fmt.Errorf("its stop command %w", err))
-		time.Sleep(wait)
+			run, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), k.stopTimeout, fmt.Errorf("not ended after %s (stop_timeout)", k.stopTimeout))
+			defer cancel()
+			if err := k.host.Run(run, p); err != nil {
+				if run.Err() != nil {
+					err = context.Cause(run)
+				}
+				return err
+			}
+			return k.undone()
+		}, failed)
 	}
 	if k.process != nil {
 		k.process.Kill()
