@@ -13,7 +13,11 @@ func TestGuarantee(t *testing.T) {
 	l := newLab(t)
 	const output = "output \"url\" {"
 	l.edit(output, "guarantee \"soon\" {\n  groups       = [group.web]\n  survives     = { nodes = 1 }\n  max_downtime = \"500ms\"\n}\n\n"+output)
-	l.must(3, "apply", "--auto-approve").wants(t, "Broken guarantee", "longer than 500ms: lease 600 +", "--allow-broken-guarantee")
+	refused := l.must(3, "apply", "--auto-approve")
+	refused.wants(t, "Broken guarantee", "longer than 500ms: lease 600 +", "--allow-broken-guarantee")
+	if n := strings.Count(refused.String(), "longer than 500ms"); n != 1 {
+		t.Errorf("what breaks it is told %d times: %s", n, refused)
+	}
 	if all := l.processes(); len(all) > 0 {
 		t.Fatalf("a refused apply has started %v", all)
 	}

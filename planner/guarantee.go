@@ -16,6 +16,10 @@ import (
 // GuaranteeBroken is the summary of the error of a guarantee that would not hold.
 const GuaranteeBroken = "Broken guarantee"
 
+// Brief is the Extra of a diagnostic that repeats what a plan's text tells: its detail
+// for who has just read that.
+type Brief string
+
 // tellBroken is how many of the faults that break a guarantee are told.
 const tellBroken = 4
 
@@ -32,13 +36,14 @@ func (b *builder) guarantees(after *board) {
 		if g.Holds {
 			continue
 		}
-		d := def.Diagnostic(spec.Problem{Addr: g.Address, Summary: GuaranteeBroken, Detail: fmt.Sprintf(
-			"Guarantee %s does not hold once this plan is applied:\n  - %s\nChange the definition, or what it guarantees. To apply the plan all the same, use apply with --allow-broken-guarantee.",
-			g.Name, strings.Join(g.Broken, "\n  - "))})
+		d := def.Diagnostic(spec.Problem{Addr: g.Address, Summary: GuaranteeBroken})
+		head, todo := fmt.Sprintf("Guarantee %s does not hold once this plan is applied", g.Name), ""
 		if b.in.AllowBrokenGuarantee {
-			d.Severity = hcl.DiagWarning
-			d.Detail = fmt.Sprintf("Guarantee %s does not hold once this plan is applied, which was allowed:\n  - %s", g.Name, strings.Join(g.Broken, "\n  - "))
+			d.Severity, head = hcl.DiagWarning, head+", which was allowed"
+		} else {
+			todo = "\nChange the definition, or what it guarantees. To apply the plan all the same, use apply with --allow-broken-guarantee."
 		}
+		d.Detail, d.Extra = head+":\n  - "+strings.Join(g.Broken, "\n  - ")+todo, Brief(head+"."+todo)
 		b.diags = append(b.diags, d)
 	}
 }

@@ -105,7 +105,10 @@ func (s Style) Diagnostics(w io.Writer, diags hcl.Diagnostics, files map[string]
 	shown, sources := make(hcl.Diagnostics, len(diags)), map[string]*hcl.File{}
 	for i, d := range diags {
 		one := *d
-		one.Summary, one.Detail = plain(d.Summary), plain(d.Detail)
+		if brief, ok := d.Extra.(planner.Brief); ok {
+			one.Detail = string(brief)
+		}
+		one.Summary, one.Detail = plain(d.Summary), plain(one.Detail)
 		shown[i] = &one
 		if d.Subject == nil || files[d.Subject.Filename] == nil || sources[d.Subject.Filename] != nil {
 			continue

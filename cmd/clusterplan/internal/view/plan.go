@@ -447,10 +447,6 @@ func notHeld(left []spec.NotHeld) string {
 }
 
 func (s Style) failover(b *bytes.Buffer, p *planner.Plan) {
-	if len(p.FailoverTimes) == 0 {
-		return
-	}
-	s.section(b, "Longest failover when a group's owner dies")
 	var rows [][]string
 	const most = 12
 	same, more := 0, 0
@@ -473,7 +469,10 @@ func (s Style) failover(b *bytes.Buffer, p *planner.Plan) {
 		}
 		rows = append(rows, []string{"  " + f.Group.String(), millis(f.WorstMS), s.Dim(terms)})
 	}
-	shown := len(rows) > 0
+	if len(rows) == 0 { // no bound changes
+		return
+	}
+	s.section(b, "Longest failover when a group's owner dies")
 	if more > 0 {
 		rows = append(rows, []string{fmt.Sprintf("  and %d more, in --json", more)})
 	}
@@ -481,10 +480,8 @@ func (s Style) failover(b *bytes.Buffer, p *planner.Plan) {
 	if same > 0 {
 		b.WriteString("  " + s.Dim("# ("+count(same, "unchanged group")+" hidden)") + "\n")
 	}
-	if shown {
-		b.WriteString("  " + s.Dim("start is of programs that are up at once; what one takes longer comes on top") + "\n")
-	}
-	if q := p.Quorum; shown && q != nil && q.Model == spec.MajorityNodeSet && q.Votes > 1 {
+	b.WriteString("  " + s.Dim("start is of programs that are up at once; what one takes longer comes on top") + "\n")
+	if q := p.Quorum; q != nil && q.Model == spec.MajorityNodeSet && q.Votes > 1 {
 		b.WriteString("  " + s.Dim("up to "+millis(planner.SlowElection.Milliseconds())+" more in about 1 of 500, where a lost leader's election is repeated") + "\n")
 	}
 	b.WriteString("\n")
