@@ -105,7 +105,7 @@ func (b *builder) compare(it *item) {
 		it.want.config = it.want.Value // it is made by what the definition says
 		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
 		b.replace(it)
-		if addr.Machinery(it.addr.Type) && !equal { // what is worked out anew, too
+		if !it.addr.IsResource() && !oneCall(it.addr) { // what is worked out anew, too
 			c.Attributes = b.differ.diff(s, c.Before, c.After, b.attributes(it))
 			for i := range c.Attributes {
 				if a := &c.Attributes[i]; s.attrs[a.Path].Computed {

@@ -54,6 +54,16 @@ func TestJoinBeforeLeave(t *testing.T) {
 	}
 	if i := slices.IndexFunc(p.Changes, func(c planner.Change) bool { return c.Action() != "no-op" }); !slices.Equal(p.Changes[i].Actions, planner.ActionCreateThenDelete) || p.Changes[i].Address != n2 {
 		t.Errorf("the change is %v of %s", p.Changes[i].Actions, p.Changes[i].Address)
+	} else {
+		var unknown []string
+		for _, a := range p.Changes[i].Attributes {
+			if a.Before != cty.NilVal && !a.After.IsKnown() && a.Cause == planner.CauseDefinition {
+				unknown = append(unknown, a.Path)
+			}
+		}
+		if !slices.Equal(unknown, []string{"endpoint", "server_id"}) {
+			t.Errorf("known after the apply: %q of %+v", unknown, p.Changes[i].Attributes)
+		}
 	}
 
 	named := ""
