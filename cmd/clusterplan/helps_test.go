@@ -16,7 +16,7 @@ func helps(t *testing.T) []help {
 	var all []help
 	for _, name := range []string{"init", "validate", "fmt", "plan", "apply", "destroy", "show", "output", "console", "graph", "simulate", "doctor", "status", "events", "logs",
 		"move", "online", "offline", "pause", "drain", "resume", "state list", "state show", "state mv", "state rm", "state pull", "state push", "force-unlock", "agent", "demo web", "demo worker",
-		"version", "completion", "schema", "lsp",
+		"help", "version", "completion", "schema", "lsp",
 		"lab cut", "lab isolate", "lab loss", "lab heal", "lab status", "lab exec", "lab kill", "lab hang", "lab wake"} {
 		var out, errs bytes.Buffer
 		if code := command.Main(append(strings.Fields(name), "--help"), strings.NewReader(""), &out, &errs); code != 0 || errs.Len() > 0 {

@@ -79,7 +79,31 @@ quorum and availability, apply does it, status shows the cluster's own life.`,
 	add(groupOther, a.labCommand(), a.agentCommand(), a.demoCommand(), a.schemaCommand(), a.lspCommand(), a.versionCommand(), completionCommand())
 	c.SetHelpCommandGroupID(groupOther)
 	c.SetFlagErrorFunc(flagError)
-	return group(c)
+	group(c)
+	c.InitDefaultHelpCmd()
+	helps(c)
+	return c
+}
+
+// helps has cobra's help command refuse what there is no help about.
+func helps(root *cobra.Command) {
+	c, _, err := root.Find([]string{"help"})
+	if err != nil {
+		panic(err) // cobra has it
+	}
+	c.Use, c.Short = "help [COMMAND]", "Describe a command and its flags"
+	c.Long = long("Help prints the help of a command, as its --help does; without one it lists all.", helpDone, helpError)
+	c.Example = "  clusterplan help plan\n  clusterplan help state mv"
+	c.Run, c.RunE = nil, func(_ *cobra.Command, args []string) error {
+		about, rest, err := root.Find(args)
+		if err != nil {
+			return err
+		}
+		if err := subcommand(about, rest); err != nil {
+			return err
+		}
+		return about.Help()
+	}
 }
 
 // long is a command's help: what it does, and its exit codes.
