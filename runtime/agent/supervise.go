@@ -98,6 +98,9 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 		Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
 		Freezer: s.freezer,
 	}
+	if err := n.inLoop(ctx, func() { conf.Fenced = len(n.member.State().Covering(n.facts.NodeID)) > 0 }); err != nil {
+		return
+	}
 	if !s.freezer { // what freezes waits for a fence
 		conf.Watchdog, conf.WatchdogTimeout = n.files.conf.Watchdog, n.files.conf.WatchdogTimeout
 	}

@@ -223,8 +223,9 @@ func (m *monitor) prepare() error {
 
 // Undoing is tried so often, each time for so long. What can't be undone stays
 // in the record, for the next monitor: a node must not be lost for it. Where there
-// is a watchdog it is tried for good: others may rely on the node's reset, so that
-// it says nothing before either.
+// is a watchdog, or a fence covers the node, it is tried for good, and the monitor is
+// not ready before: others rely on its reset, or on its being turned off, and a ready
+// node releases groups.
 const (
 	undoTries   = 3
 	undoTimeout = 30 * time.Second
@@ -232,6 +233,7 @@ const (
 
 // undo runs the stop commands of scripts that an earlier monitor left on.
 func (m *monitor) undo() {
+	forGood := (m.conf.Watchdog != "" || m.conf.Fenced) && !m.record.rebooted
 	for _, u := range m.record.toUndo() {
 		for try := 1; ; try++ {
 			err := m.undoOne(u)
@@ -239,7 +241,6 @@ func (m *monitor) undo() {
 				m.out.log("warn", "ran the stop command of what an earlier monitor had left", map[string]any{"resource": u.Program.Name})
 				break
 			}
-			forGood := m.conf.Watchdog != "" && !m.record.rebooted
 			args := map[string]any{"resource": u.Program.Name, "err": err.Error(), "try": try}
 			if !forGood {
 				args["of"] = undoTries

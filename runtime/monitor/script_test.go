@@ -185,3 +185,42 @@ func TestScriptUndone(t *testing.T) {
 		<-r.p.Done()
 	}
 }
+
+// Where a fence covers the node, others wait for what its scripts leave on: a monitor
+// is not ready before its predecessor's is off, however often that takes. Where none
+// does, a node is not lost for it.
+func TestScriptLeftOnANodeWithAFence(t *testing.T) {
+	t.Parallel()
+	for _, fenced := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fenced %v", fenced), func(t *testing.T) {
+			t.Parallel()
+			r := ready(t)
+			flag := filepath.Join(r.dir, "let go")
+			r.send(script("true", fmt.Sprintf("test -e '%s'", flag)))
+			r.awaitState("s", spec.StateOnline)
+			r.p.Kill()
+			<-r.p.Done()
+			conf := configureOf(r.dir)
+			conf.Fenced = fenced
+			r = startRigWith(t, nil, Options{Configure: conf})
+			tries := undoTries
+			if fenced {
+				tries += 2
+			}
+			for range tries {
+				r.await("can't undo", func(w Word) bool { return w.Log != nil && strings.Contains(w.Log.Text, "can't be stopped") })
+			}
+			for _, w := range r.got {
+				if w.Ready != nil {
+					t.Fatal("ready before what was left on is off")
+				}
+			}
+			if fenced {
+				if err := os.WriteFile(flag, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.await("ready", func(w Word) bool { return w.Ready != nil })
+		})
+	}
+}

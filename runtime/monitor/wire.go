@@ -26,6 +26,7 @@ type Configure struct {
 	Socket  string `json:"socket"`            // the local API
 	Freezer bool   `json:"freezer,omitempty"` // it hosts what goes on without a lease (freezer.go)
 	Apart   *Apart `json:"apart,omitempty"`   // to a separate monitor
+	Fenced  bool   `json:"fenced,omitempty"`  // a fence covers the node: others rely on it for what scripts leave on
 
 	Watchdog        string        `json:"watchdog,omitempty"` // the device (watchdog.go); "": none
 	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`

@@ -176,10 +176,27 @@ var kinds = []fault{
 	}},
 }
 
+// scriptKinds are the faults of scripts: they come only where a group has one.
+var scriptKinds = []fault{
+	{"failing-stop", 4, func(w *world, rng *rand.Rand, h *host) {
+		if owner := w.check.last[groupID(0)]; owner != nil { // the group that has one
+			h = owner
+		}
+		h.wedge(between(rng, 500*time.Millisecond, 20*time.Second))
+		if rng.IntN(3) == 0 { // its successor is to stop it then
+			w.after(between(rng, 0, time.Second), func() {
+				if !w.quiet() {
+					h.killSeat(nodeSeat)
+				}
+			})
+		}
+	}},
+}
+
 // FaultNames are the kinds of faults, for Config.Mix.
 func FaultNames() []string {
 	names := []string{"edge"}
-	for _, k := range append(kinds[:len(kinds):len(kinds)], deviceKinds...) {
+	for _, k := range slices.Concat(kinds, deviceKinds, scriptKinds) {
 		names = append(names, k.name)
 	}
 	return names
@@ -227,6 +244,9 @@ func (w *world) startFaults() {
 	kinds := kinds[:len(kinds):len(kinds)]
 	if w.cfg.Model == spec.SingleQuorum {
 		kinds = append(kinds, deviceKinds...)
+	}
+	if w.cfg.Fence {
+		kinds = append(kinds, scriptKinds...)
 	}
 	total := 0
 	for _, k := range kinds {

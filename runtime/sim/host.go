@@ -41,6 +41,7 @@ type host struct {
 	leaseTop spec.Instant      // end of the newest lease that an agent here was granted
 	released map[string]uint64 // newest epochs that were released, by the newest incarnation with a lease or a later one
 	failing  map[string]int64  // groups whose starts fail here, until a true time
+	wedged   int64             // stops of scripts fail here, until a true time
 	leaving  bool              // an operator is taking the node out
 	off      bool              // a scenario took it down: it starts only when that says so
 	driven   bool              // someone else says when its agent starts (driven.go)
@@ -182,10 +183,21 @@ func (h *host) spawnMonitor(s seat) {
 	}
 	mon := h.newMonitor(s)
 	a.mons[s] = mon
-	h.w.after(h.cleanUpTime(s), func() {
+	h.cleanUp(mon, len(a.m.State().Covering(h.nodeID)) > 0, h.cleanUpTime(s))
+}
+
+// cleanUp has a new monitor stop what the last one left. Where a fence covers the
+// node, it is not ready before that has succeeded.
+func (h *host) cleanUp(mon *monitor, fenced bool, took time.Duration) {
+	s := mon.seat
+	h.w.after(took, func() {
 		mon.run(func() {
+			h.drop(func(t thing) bool { return t.by == s && (t.kind != kindMount || !h.failsToStop()) }) // what the last one left
+			if fenced && h.left(s) {
+				h.cleanUp(mon, fenced, stopAgain)
+				return
+			}
 			h.hadFreezer = h.hadFreezer || s == freezerSeat
-			h.drop(func(t thing) bool { return t.by == s }) // what the last one left
 			up := member.MonitorUp{Freezer: s == freezerSeat}
 			if s != freezerSeat {
 				mon.armWatchdog()
@@ -195,6 +207,9 @@ func (h *host) spawnMonitor(s seat) {
 		})
 	})
 }
+
+// failsToStop tells whether stops of scripts fail here now.
+func (h *host) failsToStop() bool { return h.w.faults.on && h.wedged > h.w.now }
 
 // killAgent is kill -9 of the agent. Its monitor, if it lives, goes on until
 // its lease ends.

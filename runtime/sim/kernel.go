@@ -284,15 +284,54 @@ func (m *monitor) stop(o member.StopResource) {
 		m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource, State: spec.StateOffline})
 		return
 	}
-	m.h.w.after(m.stopTime(g), func() {
+	m.stopping(o.Group, g, o.Resource, m.stopTime(g))
+}
+
+// stopping ends a resource's stop, once it has lasted so long and the script's own
+// doesn't fail.
+func (m *monitor) stopping(group string, g *monGroup, resource string, took time.Duration) {
+	m.h.w.after(took, func() {
 		m.run(func() {
-			if m.groups[o.Group] == g {
-				m.h.stopProcess(o.Group, o.Resource)
+			switch {
+			case m.groups[group] != g || m.h.kernel.running[group][resource].epoch != g.epoch:
+			case m.h.wedges(group, resource):
+				m.stopping(group, g, resource, stopAgain)
+			default:
+				m.h.stopProcess(group, resource)
 				m.armKernel()
-				m.tell(member.ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource, State: spec.StateOffline})
+				m.tell(member.ResourceChanged{Group: group, Epoch: g.epoch, Resource: resource, State: spec.StateOffline})
 			}
 		})
 	})
+}
+
+// stopAgain is between two tries of a script's stop that fails.
+const stopAgain = 100 * time.Millisecond
+
+// wedges tells whether the stop of a resource fails now.
+func (h *host) wedges(group, resource string) bool {
+	return h.failsToStop() && h.kernel.running[group][resource].kind == kindMount
+}
+
+// wedge has the stops of this host's scripts fail for a time. One that is on fails
+// as well then, and its monitor stops it.
+func (h *host) wedge(d time.Duration) {
+	h.tell("stops of scripts fail for %v", d)
+	h.wedged = h.w.now + int64(d)
+	for _, m := range h.monitors() {
+		for _, id := range sortedKeys(m.groups) {
+			g := m.groups[id]
+			for _, r := range sortedKeys(h.kernel.running[id]) {
+				if t := h.kernel.running[id][r]; t.kind == kindMount && t.by == m.seat && t.epoch == g.epoch && !g.stopping {
+					h.w.rep.Wedged++
+					m.run(func() {
+						m.tell(member.ResourceChanged{Group: id, Epoch: t.epoch, Resource: r, State: spec.StateFailed, Reason: "check failed", Stopping: true})
+						m.stopping(id, g, r, stopAgain)
+					})
+				}
+			}
+		}
+	}
 }
 
 // stopTime is how long a stop takes; now and then it hangs until the dead man
@@ -331,14 +370,26 @@ func (m *monitor) takeDown(group string, g *monGroup) {
 		return
 	}
 	g.stopping = true
-	m.h.w.after(min(m.stopTime(g), g.stopWithin), func() {
+	m.takingDown(group, g, min(m.stopTime(g), g.stopWithin))
+}
+
+func (m *monitor) takingDown(group string, g *monGroup, took time.Duration) {
+	m.h.w.after(took, func() {
 		m.run(func() {
 			if m.groups[group] != g {
 				return
 			}
 			for _, r := range sortedKeys(m.h.kernel.running[group]) {
+				if m.h.wedges(group, r) {
+					m.tell(member.ResourceChanged{Group: group, Epoch: g.epoch, Resource: r, State: spec.StateOfflinePending, Reason: "its stop fails"})
+					continue
+				}
 				m.h.stopProcess(group, r)
 				m.tell(member.ResourceChanged{Group: group, Epoch: g.epoch, Resource: r, State: spec.StateOffline})
+			}
+			if m.h.kernel.runs(group) {
+				m.takingDown(group, g, stopAgain)
+				return
 			}
 			delete(m.groups, group)
 			m.armKernel()

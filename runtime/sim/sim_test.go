@@ -50,7 +50,7 @@ func TestFaults(t *testing.T) {
 func TestAllFaultsCome(t *testing.T) {
 	kinds, edges := map[string]int{}, map[string]int{}
 	for seed := range 60 {
-		cfg := Config{Seed: uint64(5000 + seed), Nodes: 3 + seed%2, For: 40 * time.Second}
+		cfg := Config{Seed: uint64(5000 + seed), Nodes: 3 + seed%2, For: 40 * time.Second, Fence: seed%3 == 1}
 		if seed%3 == 2 {
 			cfg.Model = spec.SingleQuorum // the device's faults too
 		}

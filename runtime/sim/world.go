@@ -118,6 +118,7 @@ type Report struct {
 	PutBack    int             // disks put back to an older state
 	Older      int             // times that a node said that its disk was put back to an older state
 	Frozen     int             // times that groups went on after their node's lease was over
+	Wedged     int             // scripts that were on when their stops began to fail
 	Resets     int             // of hosts by their watchdog
 	Grown      int             // times that a single node's database became a majority's
 	Acked      int             // updates acknowledged to clients
