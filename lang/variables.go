@@ -1,9 +1,11 @@
 package lang
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -245,6 +247,7 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 			all = append(all, given{name: in.Name, text: in.Text, source: source})
 		}
 	}
+	diags = append(diags, c.terraformFiles()...)
 	last := map[string]given{}
 	for _, g := range all {
 		if _, ok := c.vars[g.name]; !ok {
@@ -270,8 +273,14 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 		case val == cty.NilVal && c.opts.AllowUnset:
 			val = cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep())
 		case val == cty.NilVal:
-			diags = append(diags, errorAt(v.rng, "No value for a variable", fmt.Sprintf("var.%s has no default and was given no value. Use --var '%s=...', a line in auto%s, or the environment variable %s%s.", name, name, varsSuffix, EnvPrefix, name)))
+			detail := fmt.Sprintf("var.%s has no default and was given no value. Use --var '%s=...', a line in auto%s, or the environment variable %s%s.", name, name, varsSuffix, EnvPrefix, name)
+			if c.forTerraform(name) {
+				detail += fmt.Sprintf(" %s%[2]s is set, which only Terraform reads.", terraformEnv, name)
+			}
+			diags = append(diags, errorAt(v.rng, "No value for a variable", detail))
 			val = cty.UnknownVal(v.typ.WithoutOptionalAttributesDeep())
+		case !c.opts.AllowUnset && c.forTerraform(name):
+			diags = append(diags, warningAt(v.rng, "A value for Terraform is not read", fmt.Sprintf("var.%s keeps its default, though %[2]s%[1]s is set: only Terraform reads that. The environment variable is %[3]s%[1]s here.", name, terraformEnv, EnvPrefix)))
 		}
 		if v.sensitive {
 			val = val.Mark(schema.Sensitive)
@@ -281,6 +290,47 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 	}
 	c.varsValue = cty.ObjectVal(attrs)
 	return diags
+}
+
+// terraformEnv starts the names of the environment variables that Terraform reads.
+const terraformEnv = "TF_VAR_"
+
+// forTerraform tells whether the environment has a value of Terraform's for a variable.
+func (c *Config) forTerraform(name string) bool {
+	return slices.ContainsFunc(c.opts.Env, func(kv string) bool { return strings.HasPrefix(kv, terraformEnv+name+"=") })
+}
+
+// terraformFiles warns of vars files that only Terraform reads by itself. Beside
+// files of its own they are nothing to wonder about, nor are those that --var-file named.
+func (c *Config) terraformFiles() hcl.Diagnostics {
+	if c.opts.FS == nil || c.opts.AllowUnset {
+		return nil
+	}
+	entries, err := fs.ReadDir(c.opts.FS, ".")
+	if err != nil {
+		return nil // told by readFiles
+	}
+	var names []string
+	for _, e := range entries {
+		name := e.Name()
+		stem := strings.TrimSuffix(name, ".json")
+		switch {
+		case e.IsDir():
+		case strings.HasSuffix(stem, ".tf"):
+			return nil
+		case stem == "terraform.tfvars", strings.HasSuffix(stem, ".auto.tfvars"):
+			src, err := fs.ReadFile(c.opts.FS, name)
+			if err == nil && slices.ContainsFunc(c.opts.Vars, func(in VarInput) bool { return in.File != "" && bytes.Equal(in.Src, src) }) {
+				continue
+			}
+			names = append(names, path.Join(c.opts.Dir, name))
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: "Values for Terraform are not read", Detail: fmt.Sprintf(
+		"Only Terraform reads %s by itself. Here auto%[2]s and *.auto%[2]s in the definition's directory are read so, which are written the same way: rename it, or name it with --var-file.", strings.Join(names, ", "), varsSuffix)}}
 }
 
 func upperFirst(s string) string {
