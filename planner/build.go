@@ -19,9 +19,7 @@ import (
 type wanted struct {
 	*lang.Object
 	config cty.Value      // its value, with the attributes that stay as they are
-	hard   []addr.Address // what it needs
-	soft   []addr.Address // what only comes first
-	on     []addr.Address // what it stands on
+	needs  []addr.Address // as hard has it, once it was asked for: of most objects nobody asks
 }
 
 // item is one object on the way from what is to what is to be.
@@ -477,7 +475,7 @@ func (b *builder) change(it *item) {
 	b.moved(it)
 	b.imported(it)
 	if it.want != nil && it.acts() {
-		c.DependsOn = it.want.hard
+		c.DependsOn = it.want.hard()
 	}
 	b.protect(it)
 }

@@ -235,7 +235,7 @@ func (b *builder) runtime() lang.Live {
 			if it.want == nil {
 				continue
 			}
-			for _, dep := range it.want.hard {
+			for _, dep := range it.want.hard() {
 				is = is || dep.Type == addr.TypeGroup && dep.Owner() != a && changes(dep.Owner())
 			}
 		}

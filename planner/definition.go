@@ -6,7 +6,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
-	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
 )
@@ -18,31 +17,50 @@ func (b *builder) readDefinition() {
 	b.wanted = make([]wanted, 0, len(def.Objects))
 	for i := range def.Objects {
 		o := &def.Objects[i]
-		w := wanted{Object: o, config: o.Value}
-		w.hard, w.soft = needs(o)
-		for _, e := range o.DependsOn {
-			if e.On {
-				w.on = append(w.on, e.To)
-			}
-		}
-		b.wanted = append(b.wanted, w)
+		b.wanted = append(b.wanted, wanted{Object: o, config: o.Value})
 	}
 	slices.SortStableFunc(b.wanted, func(x, y wanted) int { return addr.Compare(x.Addr, y.Addr) })
 }
 
-// needs is what an object needs, and what only comes before it.
-func needs(o *lang.Object) (hard, soft []addr.Address) {
-	if o.Addr.Type != addr.TypeCluster && !o.Addr.IsResource() && !addr.Machinery(o.Addr.Type) {
-		hard = append(hard, addr.Cluster())
+// onlyCluster is what most objects need.
+var onlyCluster = []addr.Address{addr.Cluster()}
+
+// hard is what an object needs. Not to be written.
+func (w *wanted) hard() []addr.Address {
+	if w.needs != nil {
+		return w.needs
 	}
-	for _, e := range o.DependsOn {
+	if w.Addr.Type != addr.TypeCluster && !w.Addr.IsResource() && !addr.Machinery(w.Addr.Type) {
+		w.needs = slices.Clip(onlyCluster)
+	}
+	for _, e := range w.DependsOn {
 		if e.Hard {
-			hard = append(hard, e.To)
-		} else {
-			soft = append(soft, e.To)
+			w.needs = append(w.needs, e.To)
 		}
 	}
-	return hard, soft
+	return w.needs
+}
+
+// soft is what only comes before an object.
+func (w *wanted) soft() []addr.Address {
+	var out []addr.Address
+	for _, e := range w.DependsOn {
+		if !e.Hard {
+			out = append(out, e.To)
+		}
+	}
+	return out
+}
+
+// on is what an object stands on.
+func (w *wanted) on() []addr.Address {
+	var out []addr.Address
+	for _, e := range w.DependsOn {
+		if e.On {
+			out = append(out, e.To)
+		}
+	}
+	return out
 }
 
 // outputs compares the outputs with the last apply's.

@@ -50,7 +50,7 @@ func (i *Import) stored(def *lang.Definition) ([]statefile.Object, error) {
 		}
 		o := statefile.Object{Addr: a, Type: typ, Provider: i.Provider, ID: id, Attributes: text, Private: private}
 		if w, ok := def.Object(a); ok {
-			o.DependsOn, _ = needs(w)
+			o.DependsOn = (&wanted{Object: w}).hard()
 			o.PreventDestroy, o.Sensitive = w.PreventDestroy, schema.SensitiveNames(w.Value)
 		}
 		out = append(out, o)

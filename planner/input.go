@@ -33,6 +33,9 @@ type Input struct {
 	// Pairs has the failure matrix hold pairs of nodes also where there are more
 	// than 64.
 	Pairs bool
+	// Only: nobody applies the plan, so that its work leaves out what an apply would
+	// only note.
+	Only bool
 }
 
 // World is what planner/refresh saw. The zero value is a world that was not

@@ -151,7 +151,7 @@ func (b *builder) stay(it *item) {
 func (b *builder) triggers() {
 	var waiting []*item
 	for _, it := range b.items {
-		if it.want != nil && len(it.want.ReplaceBy)+len(it.want.on) > 0 && it.prior != nil && !it.left {
+		if it.want != nil && len(it.want.ReplaceBy)+len(it.want.on()) > 0 && it.prior != nil && !it.left {
 			waiting = append(waiting, it)
 		}
 	}

@@ -25,7 +25,7 @@ func (b *builder) sinks(it *item) *item {
 	if it.want == nil {
 		return nil
 	}
-	for _, a := range it.want.on {
+	for _, a := range it.want.on() {
 		if on := b.at.At(a); on != nil && on.change.Action() == "replace" {
 			return on
 		}
@@ -43,12 +43,12 @@ func (b *builder) underneath(it *item) string {
 		return ""
 	}
 	machine := func(a addr.Address) bool { return a.Type == addr.TypeMachine }
-	i := slices.IndexFunc(it.want.on, machine)
+	i := slices.IndexFunc(it.want.on(), machine)
 	if i < 0 || !slices.ContainsFunc(it.old.DependsOn, machine) ||
-		slices.ContainsFunc(it.want.on, func(a addr.Address) bool { return machine(a) && slices.Contains(it.old.DependsOn, a) }) {
+		slices.ContainsFunc(it.want.on(), func(a addr.Address) bool { return machine(a) && slices.Contains(it.old.DependsOn, a) }) {
 		return ""
 	}
-	return "it stands on another machine, " + it.want.on[i].String()
+	return "it stands on another machine, " + it.want.on()[i].String()
 }
 
 // reboots is what a node stands on that reboots by its change; nil: nothing does.
@@ -56,7 +56,7 @@ func (b *builder) reboots(it *item) *item {
 	if it.want == nil || it.addr.Type != addr.TypeNode {
 		return nil
 	}
-	for _, a := range it.want.on {
+	for _, a := range it.want.on() {
 		if on := b.at.At(a); on != nil && on.addr.Type == addr.TypeMachine && on.change.Action() == "update" && on.change.Impact == spec.ImpactReboot {
 			return on
 		}
@@ -101,7 +101,7 @@ func (b *builder) rebootNodes() {
 		c.Impact = stronger(c.Impact, spec.ImpactReboot)
 		c.Why = append(c.Why, on.addr.String()+" reboots")
 		c.Phases = it.phases
-		c.DependsOn = it.want.hard
+		c.DependsOn = it.want.hard()
 	}
 }
 
@@ -127,7 +127,7 @@ func (b *builder) standing(on addr.Address) []*item {
 	for grown := true; grown; {
 		grown = false
 		for _, it := range b.items {
-			if it.want == nil || seen[it.addr] || !slices.ContainsFunc(it.want.on, func(a addr.Address) bool { return seen[a] }) {
+			if it.want == nil || seen[it.addr] || !slices.ContainsFunc(it.want.on(), func(a addr.Address) bool { return seen[a] }) {
 				continue
 			}
 			seen[it.addr], grown = true, true
@@ -323,7 +323,7 @@ func (o *orderer) machineryEdges() {
 	for _, it := range o.items {
 		first, goes := o.ends(it)
 		if it.want != nil && first != nil && !o.destroy {
-			for _, needed := range [][]addr.Address{it.want.hard, it.want.soft} {
+			for _, needed := range [][]addr.Address{it.want.hard(), it.want.soft()} {
 				for _, dep := range needed {
 					if u := o.units[Key{dep, StageWhole}]; addr.Machinery(dep.Type) && u != nil && u.Action != "forget" {
 						o.g.AddEdge(first.Key, u.Key, graph.Hard)
@@ -357,7 +357,7 @@ func (o *orderer) machineryEdges() {
 }
 
 func refersTo(w *wanted, dep addr.Address) bool {
-	return slices.Contains(w.hard, dep) || slices.Contains(w.soft, dep)
+	return slices.Contains(w.hard(), dep) || slices.Contains(w.soft(), dep)
 }
 
 // ends are the unit with which an object begins to be made, and the one with which

@@ -102,15 +102,23 @@ func (b *builder) order() {
 	}
 	w := &Work{Graph: o.g, Renames: b.in.Renames, Deposes: statefile.Then(b.swapped, b.deposes), Adoptions: b.adoptions(), Dropped: b.dropped, First: b.fresh, AllowQuorumLoss: b.in.AllowQuorumLoss, Destroy: b.destroy, KeepOutputs: b.partly()}
 	if b.in.World.Objects != nil && !b.destroy {
-		w.Kept = make([]Kept, 0, b.plan.Summary.NoOp)
+		if !b.in.Only {
+			w.Kept = make([]Kept, 0, b.plan.Summary.NoOp)
+		}
 		for _, it := range b.items {
 			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr) {
 				k := Kept{it.addr, it.prior.Value, false, it.old.Sensitive, it.old.DependsOn}
 				if it.want != nil {
-					k.Prevent, k.Sensitive, k.DependsOn = it.want.PreventDestroy, schema.SensitiveNames(it.want.config), it.want.hard
+					k.Prevent, k.Sensitive = it.want.PreventDestroy, schema.SensitiveNames(it.want.config)
+				}
+				b.remember = b.remember || k.Prevent != it.old.PreventDestroy || !slices.Equal(k.Sensitive, it.old.Sensitive)
+				if b.in.Only && !addr.Machinery(it.addr.Type) { // Plan.Known looks at those
+					continue
+				}
+				if it.want != nil {
+					k.DependsOn = it.want.hard()
 				}
 				w.Kept = append(w.Kept, k)
-				b.remember = b.remember || k.Prevent != it.old.PreventDestroy || !slices.Equal(k.Sensitive, it.old.Sensitive)
 			}
 		}
 	}
@@ -137,7 +145,7 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 	}
 	if it.want != nil {
 		u.Provider, u.Config, u.Prevent = it.want.Provider, it.want.config, it.want.PreventDestroy
-		u.DependsOn = it.want.hard
+		u.DependsOn = it.want.hard()
 		if it.addr.Type == addr.TypeNode {
 			u.gives = votesIn(it.want.config)
 		}
@@ -285,7 +293,7 @@ func (o *orderer) group(it *item) {
 			u.Gone = append(u.Gone, p.addr)
 			continue
 		}
-		part := Part{Addr: p.addr, ID: p.id, Type: p.want.Type, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard, Prevent: p.want.PreventDestroy}
+		part := Part{Addr: p.addr, ID: p.id, Type: p.want.Type, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard(), Prevent: p.want.PreventDestroy}
 		switch p.change.Action() {
 		case "replace":
 			part.ID = ""
@@ -524,7 +532,7 @@ func (o *orderer) groupEdges() {
 		}
 		it := o.at.At(u.Key.Addr)
 		if it.want != nil {
-			for _, dep := range append(slices.Clone(it.want.hard), o.partNeeds(it)...) {
+			for _, dep := range append(slices.Clone(it.want.hard()), o.partNeeds(it)...) {
 				o.waitChecked(u.Key, dep)
 				d := unit[dep.Owner()]
 				if d == nil || d == u || d.Config == cty.NilVal {
@@ -571,7 +579,7 @@ func (o *orderer) nodeNeeds() {
 		if it.want == nil {
 			continue
 		}
-		for _, dep := range it.want.hard {
+		for _, dep := range it.want.hard() {
 			for _, stage := range []Stage{StageUp, StageRoll} {
 				if k := (Key{dep, stage}); o.units[k] != nil && k != u.Key && u.Key.Stage != StageJoin {
 					o.g.AddEdge(u.Key, k, graph.Hard)
@@ -588,7 +596,7 @@ func (o *orderer) partNeeds(it *item) []addr.Address {
 		if p.want == nil {
 			continue
 		}
-		for _, dep := range p.want.hard {
+		for _, dep := range p.want.hard() {
 			if dep.Owner() != it.addr {
 				out = append(out, dep)
 			}

@@ -198,10 +198,10 @@ func (c *chooser) take(targets map[addr.Address]bool) {
 				if it.want == nil {
 					continue
 				}
-				for _, dep := range it.want.hard {
+				for _, dep := range it.want.hard() {
 					add(dep)
 				}
-				for _, dep := range it.want.soft {
+				for _, dep := range it.want.soft() {
 					if dep.Type == addr.TypeNode && !c.there(dep) {
 						add(dep)
 					}
@@ -244,7 +244,7 @@ func (c *chooser) leave(excluded map[addr.Address]bool) {
 		if it.want == nil {
 			continue
 		}
-		for _, dep := range it.want.hard {
+		for _, dep := range it.want.hard() {
 			if dep == addr.Cluster() && c.there(dep) {
 				continue // it runs, and goes on as it is
 			}

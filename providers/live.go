@@ -14,6 +14,8 @@ import (
 // without an error: the nodes answer, and none of them holds a cluster.
 type LiveReader interface {
 	Live(ctx context.Context) (*Live, error)
+	// Forget lets go of what was read: who asks for more of it has it read again.
+	Forget()
 }
 
 // Live is the cluster's own life: what a plan has to know and never compares.

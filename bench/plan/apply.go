@@ -86,7 +86,7 @@ func applyOnce(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer r.Close()
-	p, def, err := plan(ctx, dir, snap, r, func(int) {})
+	p, def, err := plan(ctx, dir, snap, r, false, func(int) {})
 	if err != nil {
 		return err
 	}

@@ -100,24 +100,24 @@ func planOnce(ctx context.Context, dir string) error {
 		return err
 	}
 	defer r.Close()
-	p, _, err := plan(ctx, dir, snap, r, burst.Planning) // as the command does
+	p, _, err := plan(ctx, dir, snap, r, true, burst.Planning) // as the command does
 	if err != nil {
 		return err
 	}
 	return tell(p)
 }
 
-func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *providers.Registry, parsed func(text int)) (*planner.Plan, *lang.Definition, error) {
+func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *providers.Registry, only bool, parsed func(text int)) (*planner.Plan, *lang.Definition, error) {
 	def, err := load(dir, r, parsed)
 	if err != nil {
 		return nil, nil, err
 	}
-	world, err := refresh.Run(ctx, refresh.Config{State: snap.State, Pending: snap.Pending, Providers: r, Definition: def})
+	world, err := refresh.Run(ctx, refresh.Config{State: snap.State, Pending: snap.Pending, Providers: r, Definition: def, Only: only})
 	if err != nil {
 		return nil, nil, err
 	}
 	burst.Looked()
-	p, diags := planner.Build(planner.Input{Definition: def, State: snap.State, Pending: snap.Pending, World: world, Providers: r})
+	p, diags := planner.Build(planner.Input{Definition: def, State: snap.State, Pending: snap.Pending, World: world, Providers: r, Only: only})
 	if diags.HasErrors() {
 		return nil, nil, diags
 	}

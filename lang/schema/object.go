@@ -14,7 +14,8 @@ import (
 // cty.ObjectVal makes a type, two maps of all attributes, for every object, which
 // of thousands of objects costs more than what they hold. cty has no other way to
 // make one, so that this looks into its values. Where they don't look as expected,
-// it leaves the work to cty.
+// it leaves the work to cty. What is null is not held at all: to cty an attribute
+// that is not there is null, and a map of fewer names takes less memory.
 func ObjectOf(ty cty.Type, attrs map[string]cty.Value) (cty.Value, bool) {
 	if !plain {
 		v := cty.ObjectVal(attrs)
@@ -24,13 +25,21 @@ func ObjectOf(ty cty.Type, attrs map[string]cty.Value) (cty.Value, bool) {
 	if len(want) != len(attrs) {
 		return cty.NilVal, false
 	}
-	raw := make(map[string]any, len(attrs))
+	there := 0
 	for name, v := range attrs {
 		t, ok := want[name]
 		if !ok || !equal(t, v.Type()) {
 			return cty.NilVal, false
 		}
-		raw[name] = (*value)(unsafe.Pointer(&v)).v
+		if (*value)(unsafe.Pointer(&v)).v != nil {
+			there++
+		}
+	}
+	raw := make(map[string]any, there)
+	for name, v := range attrs {
+		if held := (*value)(unsafe.Pointer(&v)).v; held != nil {
+			raw[name] = held
+		}
 	}
 	out := value{ty, raw}
 	return *(*cty.Value)(unsafe.Pointer(&out)), true

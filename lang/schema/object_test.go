@@ -1,10 +1,13 @@
 package schema
 
 import (
+	"fmt"
 	"testing"
+	"unsafe"
 
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
 
 // What ObjectOf makes is what cty.ObjectVal makes.
@@ -43,6 +46,58 @@ func TestObjectOf(t *testing.T) {
 	}
 	if v, ok := ObjectOf(text, map[string]cty.Value{"b": cty.StringVal("")}); ok {
 		t.Errorf("%#v has another attribute", v)
+	}
+}
+
+// What is null takes no place in what an object holds, and cty finds it there all
+// the same: most of what many objects could say is null.
+func TestObjectOfNulls(t *testing.T) {
+	attrs := map[string]cty.Value{"a": cty.StringVal("a"), "none": cty.NullVal(cty.String), "list": cty.NullVal(cty.List(cty.Number)), "empty": cty.MapValEmpty(cty.String)}
+	want := cty.ObjectVal(attrs)
+	got, ok := ObjectOf(want.Type(), attrs)
+	if !ok {
+		t.Fatal("no object")
+	}
+	if n := len((*value)(unsafe.Pointer(&got)).v.(map[string]any)); n != 2 {
+		t.Errorf("it holds %d attributes, want 2", n)
+	}
+	marked := func(v cty.Value) cty.Value {
+		v, err := cty.Transform(v, func(_ cty.Path, e cty.Value) (cty.Value, error) { return e.Mark(Sensitive), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	other := cty.Object(map[string]cty.Type{"a": cty.String, "none": cty.Number, "list": cty.Set(cty.Number), "empty": cty.Map(cty.String)})
+	for name, of := range map[string]func(cty.Value) any{
+		"shown":     func(v cty.Value) any { return v.GoString() },
+		"attribute": func(v cty.Value) any { return v.GetAttr("list").GoString() },
+		"equal":     func(v cty.Value) any { return v.Equals(want).GoString() + want.Equals(v).GoString() },
+		"the same":  func(v cty.Value) any { return v.RawEquals(want) && want.RawEquals(v) },
+		"hash":      func(v cty.Value) any { return v.Hash() },
+		"attributes": func(v cty.Value) any {
+			return fmt.Sprint(v.LengthInt(), len(v.AsValueMap()), cty.ObjectVal(v.AsValueMap()).RawEquals(want))
+		},
+		"known":         func(v cty.Value) any { return v.IsWhollyKnown() },
+		"marks":         func(v cty.Value) any { return marked(v).GoString() },
+		"without marks": func(v cty.Value) any { v, _ = marked(v).UnmarkDeep(); return v.GoString() },
+		"in a set":      func(v cty.Value) any { return cty.SetVal([]cty.Value{v, want}).LengthInt() },
+		"JSON": func(v cty.Value) any {
+			text, err := ctyjson.Marshal(v, v.Type())
+			return fmt.Sprint(string(text), err)
+		},
+		"converted": func(v cty.Value) any {
+			v, err := convert.Convert(v, other)
+			return fmt.Sprint(v.GoString(), err)
+		},
+		"a map": func(v cty.Value) any {
+			v, err := convert.Convert(v, cty.Map(cty.DynamicPseudoType))
+			return fmt.Sprint(v.GoString(), err != nil)
+		},
+	} {
+		if is, was := of(got), of(want); is != was {
+			t.Errorf("%s: %v, want %v", name, is, was)
+		}
 	}
 }
 

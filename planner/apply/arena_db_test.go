@@ -200,6 +200,9 @@ func (a *arena) cluster(ctx context.Context, req providers.ApplyRequest) error {
 	return nil
 }
 
+// Forget has nothing to let go of.
+func (*arenaDB) Forget() {}
+
 // Live is the cluster's own life.
 func (p *arenaDB) Live(context.Context) (l *providers.Live, err error) {
 	a := (*arena)(p)

@@ -17,6 +17,9 @@ type slow struct {
 	looks int
 }
 
+// Forget has nothing to let go of.
+func (*slow) Forget() {}
+
 func (s *slow) Live(context.Context) (*providers.Live, error) {
 	s.looks++
 	time.Sleep(s.takes)

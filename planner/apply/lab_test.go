@@ -1,11 +1,13 @@
 package apply_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -209,12 +211,27 @@ func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
 			l.t.Fatalf("import: %v", err)
 		}
 	}
-	p, _ := planner.Build(planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, Imports: imports, World: world, Providers: l.world.Registry(), Mode: mode})
-	shown := *p
-	shown.Diagnostics = planner.Diagnostics(nil) // the command line's
-	doc, err := json.Marshal(&shown)
+	in := planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, Imports: imports, World: world, Providers: l.world.Registry(), Mode: mode}
+	text := func(p *planner.Plan) ([]byte, error) {
+		shown := *p
+		shown.Diagnostics = planner.Diagnostics(nil) // the command line's
+		return json.Marshal(&shown)
+	}
+	p, _ := planner.Build(in)
+	doc, err := text(p)
 	if err == nil {
 		err = jsonschematest.Check([]string{"plan"}, doc)
+	}
+	if err == nil { // what is only shown says the same
+		in.Only = true
+		only, _ := planner.Build(in)
+		var short []byte
+		if short, err = text(only); !bytes.Equal(short, doc) {
+			l.t.Errorf("only shown, the plan says\n%s\nand to be applied\n%s", short, doc)
+		}
+		if w := only.Work(); w != nil && mode != planner.ModeRefreshOnly && slices.ContainsFunc(w.Kept, func(k planner.Kept) bool { return !addr.Machinery(k.Addr.Type) }) {
+			l.t.Errorf("a plan that is only shown keeps %v", w.Kept)
+		}
 	}
 	if err != nil {
 		l.t.Error(err)

@@ -192,6 +192,9 @@ func (w *World) put(req providers.ApplyRequest) error {
 	return nil
 }
 
+// Forget has nothing to let go of.
+func (*database) Forget() {}
+
 // Live is the cluster's own life.
 func (p *database) Live(context.Context) (*providers.Live, error) {
 	w := (*World)(p)

@@ -33,6 +33,9 @@ type Config struct {
 	// wants them are not read one by one (planner.Seen.Same).
 	Definition  *lang.Definition
 	Parallelism int // 0: DefaultParallelism
+	// Only: nobody applies what is planned, so that the providers need not keep what
+	// was read of groups that are as they are wanted.
+	Only bool
 }
 
 // target is one object to be read.
@@ -100,7 +103,22 @@ func Run(ctx context.Context, cfg Config) (planner.World, error) {
 			}
 		}
 	}
-	return world, all(later)
+	err = all(later)
+	if cfg.Only {
+		forget(cfg.Providers)
+	}
+	return world, err
+}
+
+// forget has the providers let go of the cluster's database.
+func forget(registry *providers.Registry) {
+	for _, name := range registry.Names() {
+		if p, err := registry.Provider(name); err == nil {
+			if reader, ok := p.(providers.LiveReader); ok {
+				reader.Forget()
+			}
+		}
+	}
 }
 
 // machines are those that nodes stand on. They are read first: one that is off says

@@ -42,14 +42,18 @@ func unchanged(def *lang.Definition, live *providers.Live, state *statefile.Stat
 }
 
 // share has a group point to what the definition holds anyway, in place of what
-// the database's answer said in the same words.
+// the database's answer said in the same words: so does what the provider keeps of
+// it, with the resources' ids. Of a group that is as it is wanted nobody else asks
+// for them.
 func share(there, wanted *spec.Group) {
-	there.Addr, there.Name, there.Description = wanted.Addr, wanted.Name, wanted.Description
 	for i := range there.Resources {
 		id := there.Resources[i].ID
 		there.Resources[i] = wanted.Resources[i]
 		there.Resources[i].ID = id
 	}
+	id, by, stated := there.ID, there.ManagedBy, there.Failover.Stated
+	*there = *wanted
+	there.ID, there.ManagedBy, there.Failover.Stated = id, by, stated
 }
 
 // known tells whether the state has the group and its resources under their

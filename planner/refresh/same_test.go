@@ -1,6 +1,7 @@
 package refresh
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/providers"
 )
 
 func full() spec.Group {
@@ -124,17 +126,44 @@ func TestSameGroupLooksAtEveryField(t *testing.T) {
 	}
 }
 
-// A group that is the same takes no memory of its own but for its ids.
+// A group that is the same takes no memory of its own but for its id; what the
+// provider keeps of it none but for ids.
 func TestShare(t *testing.T) {
 	there, wanted := full(), full()
 	wanted.ID, wanted.Resources[0].ID, wanted.Failover.Stated = "", "", false
-	before := full()
+	before, kept := full(), there.Resources
 	share(&there, &wanted)
+	if !reflect.DeepEqual(kept, before.Resources) {
+		t.Errorf("the provider's: %+v, want %+v", kept, before.Resources)
+	}
+	if &there.Resources[0] != &wanted.Resources[0] {
+		t.Error("it has resources of its own")
+	}
+	before.Resources = wanted.Resources
 	if !reflect.DeepEqual(there, before) {
 		t.Errorf("%+v, want %+v", there, before)
 	}
 	wanted.Resources[0].Attributes["s"] = "changed"
-	if there.Resources[0].Attributes["s"] != "changed" {
-		t.Error("its resource has attributes of its own")
+	if kept[0].Attributes["s"] != "changed" {
+		t.Error("the provider's has attributes of its own")
+	}
+}
+
+// remembers counts who is told to forget the database.
+type remembers struct {
+	shaped
+	forgotten int
+}
+
+func (*remembers) Live(context.Context) (*providers.Live, error) { return nil, nil }
+func (p *remembers) Forget()                                     { p.forgotten++ }
+
+// Where nobody applies the plan, the provider need not keep what it has read.
+func TestOnly(t *testing.T) {
+	for _, only := range []bool{false, true} {
+		p := &remembers{}
+		if _, err := Run(t.Context(), Config{Providers: providers.NewRegistry(map[string]providers.Provider{"p": p}), Only: only}); err != nil || p.forgotten > 0 != only {
+			t.Errorf("only %v: forgotten %d times, %v", only, p.forgotten, err)
+		}
 	}
 }

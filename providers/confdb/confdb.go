@@ -204,6 +204,13 @@ func (p *Provider) forget() {
 	p.mu.Unlock()
 }
 
+// Forget lets go of what was read of the database.
+func (p *Provider) Forget() {
+	p.mu.Lock()
+	p.cached = nil
+	p.mu.Unlock()
+}
+
 // recent is what was read last in this run, whatever was written since.
 func (p *Provider) recent(ctx context.Context) (*database, error) {
 	p.mu.Lock()

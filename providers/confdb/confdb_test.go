@@ -186,6 +186,28 @@ func TestWithoutQuorum(t *testing.T) {
 	}
 }
 
+// What was read of the database is kept until it is let go of.
+func TestForget(t *testing.T) {
+	f := newFake(t, "n1")
+	f.up()
+	f.db.conf.Groups = []client.ConfigGroup{{Spec: spec.Group{ID: "g1", Name: "web", Addr: web, ManagedBy: spec.ManagedBy}}}
+	p := f.provider()
+	defer p.Close()
+	if _, err := p.Live(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.db.mu.Lock()
+	f.db.conf.Groups = nil
+	f.db.mu.Unlock()
+	for _, there := range []bool{true, false} {
+		res, err := p.Read(t.Context(), providers.ReadRequest{Addr: web, Type: addr.TypeGroup, ID: "g1"})
+		if err != nil || res.Object != nil != there {
+			t.Errorf("%+v, %v, want it there: %v", res, err, there)
+		}
+		p.Forget()
+	}
+}
+
 func TestNoClusterForSure(t *testing.T) {
 	f := newFake(t, "n1", "n2")
 	if live, err := f.provider().Live(t.Context()); live != nil || err != nil {

@@ -80,6 +80,9 @@ func canonical(v cty.Value, attrs []spec.Attribute, blocks []spec.Block) cty.Val
 			out[b.Name] = cty.ListVal(elems)
 		}
 	}
+	if v, ok := schema.ObjectOf(v.Type(), out); ok { // all of a schema share one type
+		return v
+	}
 	return cty.ObjectVal(out)
 }
 

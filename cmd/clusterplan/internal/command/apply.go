@@ -157,6 +157,7 @@ exactly that, or refuses because the world has moved on.`, helpDone+"; with --de
 				a.asOf(f.ref, s)
 			}
 			burst.Planning(s.Config.Size())
+			o.Only = true
 			p, err := s.Plan(ctx, o)
 			return a.planned(s, p, o, err, planOutput{out, f.asJSON, detailed})
 		},

@@ -43,6 +43,8 @@ type PlanOptions struct {
 	// GenerateOut is a file to write blocks to, for what import blocks name and
 	// the definition doesn't have; "": none. It was looked at by CanGenerate.
 	GenerateOut string
+	// Only: the plan is shown or saved, and this run does not apply it.
+	Only bool
 }
 
 // Planned is a plan with what an apply needs to carry it out.
@@ -160,7 +162,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		Imports:    imports,
 		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Renames: renames, Providers: s.registry,
 		Mode: o.Mode, Replace: o.Replace, Targets: o.Targets, Excludes: o.Excludes, AllowQuorumLoss: o.AllowQuorumLoss,
-		AllowBrokenGuarantee: o.AllowBrokenGuarantee, Pairs: o.Pairs,
+		AllowBrokenGuarantee: o.AllowBrokenGuarantee, Pairs: o.Pairs, Only: o.Only,
 	}
 	var unclear hcl.Diagnostics
 	in.Version, unclear = s.version()
@@ -171,7 +173,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	if !o.NoRefresh {
 		var err error
 		in.World, err = refresh.Run(ctx, refresh.Config{
-			State: s.Snap.State, Pending: s.Snap.Pending, Definition: in.Definition, Providers: s.registry, Parallelism: o.Parallelism,
+			State: s.Snap.State, Pending: s.Snap.Pending, Definition: in.Definition, Providers: s.registry, Parallelism: o.Parallelism, Only: o.Only,
 		})
 		if err != nil {
 			return nil, interrupted(ctx, err)
