@@ -49,6 +49,7 @@ jsonschema = github.com/santhosh-tekuri/jsonschema/v6
 NONE < lang/addr < lang/spec          # the model is the standard library's only: agents use it too
 NONE < graph                          # generic, knows nothing of clusters
 NONE < internal/atomicfile
+NONE < internal/shell                 # words of commands, run or told
 sys, internal/atomicfile, netlink, nftables < internal/netlab   # namespaces and links by the kernel's own interface: no ip and nft programs
 internal/netlab, crypto < internal/sshlab  # hosts with sshd on one machine, for tests and benches
 sys < internal/ownpages               # what a process has in memory of its program's file
@@ -60,7 +61,7 @@ crypto < internal/gittest # real servers of git, over HTTP and SSH, to test with
 go-git < internal/gitremote # how a repository behind a network is told who asks, and what its errors mean
 go-git, go-billy < internal/revision  # definitions in git: which commit, and files as of one; knows nothing of definitions
 internal/revision, internal/gitremote, internal/atomicfile, hcl, sys < internal/gitmodule # modules from git: lock file, cache, and who fetches; knows nothing of definitions
-crypto, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
+internal/shell, crypto, ssh_config, knownhosts < internal/sshconn # connections to hosts over SSH: commands, files, forwarding; knows nothing of clusters and providers
 internal/sshconn, go-libvirt < internal/libvirtconn # a hypervisor's libvirtd, by any URI; knows nothing of clusters and providers
 NONE < internal/libvirtlab            # a libvirtd of its own for a test, with a guest that boots in seconds
 sys < internal/cgroup < internal/cgroup/cgrouptest   # ends what runs in control groups
@@ -72,7 +73,7 @@ lang/spec, lang/schema, graph, hcl, cty, cty-yaml, xtext < lang   # the language
 
 lang/addr, lang/spec, cty, crypto < statefile             # types and codecs, no files; a journal's records are sealed one by one; what stands for a sensitive value, everybody knows
 statefile, age < statefile/seal                           # encryption at rest
-statefile, internal/atomicfile, sys < statefile/localstore # files and locks
+statefile, internal/atomicfile, internal/shell, sys < statefile/localstore # files and locks
 statefile, internal/atomicfile < statefile/remote          # what stores elsewhere have in common: what is there, and what is written next; puts aside in files
 statefile, statefile/remote < statefile/httpstore          # behind an address, as Terraform's HTTP backend
 NONE < statefile/httpstore/httpstoretest                   # such a server, to test with

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/clusterplan/clusterplan/internal/shell"
 )
 
 // keyring holds what logs in: key files read once, and connections to agents.
@@ -169,12 +171,12 @@ func (k *keyring) open(ctx context.Context, f *keyFile) (ssh.Signer, error) {
 	case f.encrypted == nil:
 		return nil, fmt.Errorf("%s is a public key, and no agent has its private one", f.path)
 	case k.passphrase == nil:
-		return nil, fmt.Errorf("the key %s can't be used: %w. Run `ssh-add %s` so that an SSH agent has it", f.path, errNoPassphrase, quote(f.path))
+		return nil, fmt.Errorf("the key %s can't be used: %w. Run `ssh-add %s` so that an SSH agent has it", f.path, errNoPassphrase, shell.Quote(f.path))
 	}
 	secret, err := k.passphrase(ctx, f.path)
 	if err != nil {
 		if ctx.Err() == nil {
-			f.failed = fmt.Errorf("the passphrase of the key %s was not given: %w. Run `ssh-add %s` so that an SSH agent has it", f.path, err, quote(f.path))
+			f.failed = fmt.Errorf("the passphrase of the key %s was not given: %w. Run `ssh-add %s` so that an SSH agent has it", f.path, err, shell.Quote(f.path))
 			err = f.failed
 		}
 		return nil, err
@@ -182,7 +184,7 @@ func (k *keyring) open(ctx context.Context, f *keyFile) (ssh.Signer, error) {
 	signer, err := ssh.ParsePrivateKeyWithPassphrase(f.encrypted, secret)
 	clear(secret)
 	if err != nil {
-		f.failed = fmt.Errorf("the key %s does not open with that passphrase. Try again, or run `ssh-add %s` so that an SSH agent has it", f.path, quote(f.path))
+		f.failed = fmt.Errorf("the key %s does not open with that passphrase. Try again, or run `ssh-add %s` so that an SSH agent has it", f.path, shell.Quote(f.path))
 		return nil, f.failed
 	}
 	f.signer, f.public, f.encrypted = signer, signer.PublicKey(), nil

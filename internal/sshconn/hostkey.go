@@ -15,6 +15,8 @@ import (
 	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
 	xknownhosts "golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/clusterplan/clusterplan/internal/shell"
 )
 
 // wantedKey is a host key that the caller gave: a key or a fingerprint.
@@ -214,7 +216,7 @@ func (h *hostKeyCheck) known(remote net.Addr, key ssh.PublicKey) error {
 		}
 		return h.c.fail(ErrHostKey, nil,
 			fmt.Sprintf("Either the host has been installed anew or somebody is in between: compare with `ssh-keygen -lf /etc/ssh/ssh_host_%s_key.pub` on the host; if it is right, remove the old one with `ssh-keygen -f %s -R '%s'`",
-				kind(key), quote(h.file(wrong.Want[0].Filename)), xknownhosts.Normalize(h.address())),
+				kind(key), shell.Quote(h.file(wrong.Want[0].Filename)), xknownhosts.Normalize(h.address())),
 			"the host key has changed: the host shows %s, known is %s", shows, strings.Join(known, ", "))
 	case errors.As(err, &wrong):
 		if h.c.t.acceptNew {

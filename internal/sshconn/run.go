@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/clusterplan/clusterplan/internal/shell"
 )
 
 const (
@@ -146,24 +148,13 @@ func commandLine(cmd Command) (string, error) {
 		if strings.ContainsRune(w, 0) {
 			return "", fmt.Errorf("an argument of %s has a NUL in it", cmd.Argv[0])
 		}
-		words[i] = quote(w)
+		words[i] = shell.Quote(w)
 	}
 	line := anyShell(strings.Join(words, " "))
 	if len(line) > maxLine {
 		return "", fmt.Errorf("the arguments of %s are too long (%d bytes)", cmd.Argv[0], len(line))
 	}
 	return line, nil
-}
-
-// quote makes one word of s for a POSIX shell.
-func quote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:,+@", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // anyShell makes words of a line for sh, which every login shell passes on alike:
@@ -447,13 +438,13 @@ func (g *gate) line(command string) string {
 	how := ""
 	switch {
 	case g.sudo && g.password != "":
-		how = "sudo -S -p " + quote(g.mark+"?") + " -- "
+		how = "sudo -S -p " + shell.Quote(g.mark+"?") + " -- "
 	case g.sudo:
 		how = "sudo -n -- "
 	}
 	// The line is whole before it begins: a printf that is missing, or is ended in
 	// the middle, would have nothing run that succeeds, or half a line.
-	return how + "sh -c " + quote(`clusterplan=$(printf %b "$@") || exit; echo "$0"; echo "$0=$$" >&2; eval "exec $clusterplan"`) + " " + g.mark + " " + command
+	return how + "sh -c " + shell.Quote(`clusterplan=$(printf %b "$@") || exit; echo "$0"; echo "$0=$$" >&2; eval "exec $clusterplan"`) + " " + g.mark + " " + command
 }
 
 // Write gets standard error.

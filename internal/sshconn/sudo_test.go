@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/clusterplan/clusterplan/internal/shell"
 )
 
 const (
@@ -250,7 +252,7 @@ func FuzzText(f *testing.F) {
 		}
 		// A quoted word has no quote open at its end and nothing special outside.
 		open := false
-		q := quote(s)
+		q := shell.Quote(s)
 		for i := 0; i < len(q); i++ {
 			switch {
 			case q[i] == '\'':

@@ -83,6 +83,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/statefile"
 )
 
@@ -340,7 +341,7 @@ func (s *Store) wayBack() string {
 	what, ok := s.describe(s.backup())
 	switch {
 	case ok:
-		return fmt.Sprintf("The last good one is the backup (%s); to go back to it: cp %s %s", what, s.backup(), s.path)
+		return fmt.Sprintf("The last good one is the backup (%s); to go back to it: cp %s %s", what, shell.Quote(s.backup()), shell.Quote(s.path))
 	case errors.Is(err, fs.ErrNotExist):
 		what = "There is no backup beside it: that comes with the second apply"
 	default:

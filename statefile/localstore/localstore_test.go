@@ -519,3 +519,25 @@ func TestUnlockNothing(t *testing.T) {
 		}
 	}
 }
+
+// The way back that a damaged state names can be typed as it stands there, wherever
+// the state lies.
+func TestWayBackCanBeTyped(t *testing.T) {
+	path := DefaultPath(filepath.Join(t.TempDir(), "it's my $HOME"))
+	l := lock(t, open(t, path))
+	do(t, run(l, "r1", made("n1")), run(l, "r2", made("n2")), l.Release())
+	do(t, os.WriteFile(path, []byte("{"), 0o600))
+	read := func() error {
+		_, err := open(t, path).Read(context.Background())
+		return err
+	}
+	err := read()
+	if err == nil {
+		t.Fatal("a damaged state is read")
+	}
+	_, way, _ := strings.Cut(err.Error(), "to go back to it: ")
+	if out, err := exec.Command("sh", "-c", way).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", way, err, out)
+	}
+	do(t, read())
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/burst"
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
@@ -577,7 +578,7 @@ func program() string {
 	if !strings.Contains(os.Args[0], "/") || len(os.Args[0]) > 40 {
 		return "clusterplan"
 	}
-	return view.Quoted(os.Args[0])
+	return shell.Quote(os.Args[0])
 }
 
 // tellInterrupt tells what the first interrupt does, until the command ends.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/shell"
 )
 
 // planFileArg tells whether the argument of apply or show is a plan file:
@@ -77,7 +78,7 @@ func (a *app) save(s *run.Session, p *run.Planned, o run.PlanOptions, path strin
 		return err
 	}
 	path = a.fromStart(path)
-	_, err := fmt.Fprintf(a.out, "\nSaved to %s. To do exactly this:\n  %s apply %s\n", path, program(), view.Quoted(path))
+	_, err := fmt.Fprintf(a.out, "\nSaved to %s. To do exactly this:\n  %s apply %s\n", path, program(), shell.Quote(path))
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/statefile"
 	"github.com/clusterplan/clusterplan/statefile/seal"
 )
@@ -79,7 +80,7 @@ func (s *Session) lockToWrite(ctx context.Context, what string, wait time.Durati
 func unwritten(err error) error {
 	hint := "Nothing was written."
 	if file := os.Getenv(seal.EnvIdentityFile); file != "" && errors.Is(err, statefile.ErrSealed) {
-		hint += fmt.Sprintf(" The public key that belongs to an identity file is what age-keygen -y %s prints, of an SSH key ssh-keygen -y -f %[1]s.", file)
+		hint += fmt.Sprintf(" The public key that belongs to an identity file is what age-keygen -y %s prints, of an SSH key ssh-keygen -y -f %[1]s.", shell.Quote(file))
 	}
 	return &view.Hint{Err: err, Hint: hint}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/schema"
@@ -43,7 +44,7 @@ func again(o *planfile.Options) string {
 	case o.Rollback != "":
 		words = []string{"rollback", fmt.Sprintf("%.12s", o.Ref)}
 	case o.Ref != "":
-		words = append(words, "--ref", view.Quoted(o.Ref))
+		words = append(words, "--ref", shell.Quote(o.Ref))
 	}
 	for _, f := range []struct {
 		flag  string
@@ -61,7 +62,7 @@ func again(o *planfile.Options) string {
 		addresses []string
 	}{{"--target", o.Targets}, {"--exclude", o.Excludes}, {"--replace", o.Replace}} {
 		for _, a := range f.addresses {
-			words = append(words, f.flag, view.Quoted(a))
+			words = append(words, f.flag, shell.Quote(a))
 		}
 	}
 	return strings.Join(words, " ")

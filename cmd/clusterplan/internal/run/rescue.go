@@ -12,6 +12,7 @@ import (
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/atomicfile"
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
@@ -85,7 +86,7 @@ func withPending(res *apply.Result) statefile.State {
 
 func rescueHint(place, path string, remote bool) string {
 	if remote { // its journal tells more, also of what was begun
-		return fmt.Sprintf("Once %s answers again, clusterplan apply goes on from what it has, and the file can be removed. Only where it has lost the state: clusterplan state push %s.", place, view.Quoted(path))
+		return fmt.Sprintf("Once %s answers again, clusterplan apply goes on from what it has, and the file can be removed. Only where it has lost the state: clusterplan state push %s.", place, shell.Quote(path))
 	}
-	return fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(place), view.Quoted(path))
+	return fmt.Sprintf("It holds the cluster's keys. Make the state's place usable again (%s), then: clusterplan state push %s, and remove that file.", filepath.Dir(place), shell.Quote(path))
 }

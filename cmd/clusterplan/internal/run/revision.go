@@ -16,6 +16,7 @@ import (
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/view"
 	"github.com/clusterplan/clusterplan/internal/pki"
 	"github.com/clusterplan/clusterplan/internal/revision"
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/lang"
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
@@ -345,7 +346,7 @@ func Rollback(ctx context.Context, dir, rev string, o Options) (*Session, error)
 	to := appliedAs(snap.State.History, at.Hash)
 	if to == nil {
 		return nil, &view.Hint{Err: fmt.Errorf("revision %q: commit %s was never applied to this cluster, as far as the state knows", rev, at.Hash[:12]),
-			Hint: "clusterplan log lists what was. To apply another revision: clusterplan plan --ref " + view.Quoted(rev) + " --out FILE, and apply that."}
+			Hint: "clusterplan log lists what was. To apply another revision: clusterplan plan --ref " + shell.Quote(rev) + " --out FILE, and apply that."}
 	}
 	if to.Definition.Dirty {
 		o.tell(fmt.Sprintf("Note: commit %s was applied with changes that were not committed. They are not in git: this goes to the commit without them.", at.Hash[:12]))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/apply"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
@@ -75,7 +76,7 @@ func OutputValues(outputs map[string]statefile.Output) any { return outputsJSON(
 func (s Style) Next(w io.Writer, program, dir string, victim *Victim) error {
 	at := ""
 	if dir != "" {
-		at = " " + Quoted(dir)
+		at = " " + shell.Quote(dir)
 	}
 	rows := [][]string{
 		{"  look:", fmt.Sprintf("%s status%s", program, at)},

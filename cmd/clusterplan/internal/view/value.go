@@ -148,13 +148,3 @@ func Scalar(v any) bool {
 func Names[V any](m map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
 }
-
-// Quoted is a file's name for a shell.
-func Quoted(name string) string {
-	if strings.ContainsFunc(name, func(c rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./", c)
-	}) {
-		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
-	}
-	return name
-}
