@@ -44,6 +44,10 @@ func (r *Resource) notHeld() string {
 	return "this version doesn't know what its type leaves behind"
 }
 
+// StopsByCommand tells whether only a command of the definition's takes away what
+// the resource leaves, so that to end who hosts it is no help.
+func (r *Resource) StopsByCommand() bool { return r.Type == "script" }
+
 // exclusive warns of groups that nothing holds whole.
 func (c *checker) exclusive(g *Group) {
 	left := g.NotHeld()

@@ -44,6 +44,8 @@ type run struct {
 	stopAt    spec.Instant // when it began to stop
 	froze     bool         // frozen when last looked at
 	stuck     bool
+	held      bool // a script's stop keeps it here, and that was told
+	answered  bool // the monitor has said something of it since its end was ordered
 	dirty     bool
 	deadline  spec.Instant
 
@@ -150,7 +152,7 @@ func (r *run) find(name string) *resource {
 }
 
 func (r *run) allDown(reason string) {
-	r.phase, r.stuck, r.old = phaseDown, false, nil
+	r.phase, r.stuck, r.held, r.old = phaseDown, false, false, nil
 	for i := range r.resources {
 		switch x := &r.resources[i]; {
 		case x.failing != "":
@@ -391,7 +393,7 @@ func (m *Machine) driveDown(r *run) {
 		return
 	}
 	r.deadline = 0
-	r.phase, r.endAt = phaseEnding, m.now
+	r.phase, r.endAt, r.answered = phaseEnding, m.now, false
 	if m.hosted(r) {
 		m.emit(EndGroup{Group: r.id, Epoch: r.epoch, Freezer: r.freezes})
 	}
@@ -399,7 +401,7 @@ func (m *Machine) driveDown(r *run) {
 }
 
 // watchEnd: a stop that is never proven ends this node's lease, and with it,
-// by the kernel's hand, the monitor.
+// by the kernel's hand, the monitor; unless that would help nothing.
 func (m *Machine) watchEnd(r *run) {
 	if r.endAt == 0 || r.stuck {
 		return
@@ -409,8 +411,49 @@ func (m *Machine) watchEnd(r *run) {
 		earliest(&r.deadline, late)
 		return
 	}
+	if left := m.heldByScript(r); left != nil {
+		if !r.held {
+			r.held = true
+			m.say("error", "a script does not stop: its group stays with this node until it has, and the node goes on with its others", "group", r.name, "epoch", r.epoch, "resource", left.spec.Name)
+			r.note(KindGroupWaits, fmt.Sprintf("group %s stays on node %s, and runs nowhere, until resource %s has stopped: %s", r.name, m.cfg.Name, left.spec.Name, orElse(left.reason, "its stop has not come to an end")))
+		}
+		earliest(&r.deadline, m.now.Add(heldAgain))
+		return
+	}
 	r.stuck = true
+	r.note(KindGroupWaits, fmt.Sprintf("group %s does not stop on node %s, which takes no more leases until it has: its other groups go elsewhere", r.name, m.cfg.Name))
 	m.say("error", "a stopped group does not go away: this node takes no more leases until it has", "group", r.name, "epoch", r.epoch)
+}
+
+// heldAgain is when it is looked again whether a group has to stay.
+const heldAgain = 10 * time.Second
+
+// heldByScript is the script whose stop alone keeps a group from being down; nil:
+// something else does. A node that gave its lease up for one would lose its other
+// groups, and the next monitor could do no more than run the same command; others
+// would get the group, by W, while the script is on. So the node keeps the lease, and
+// with it the group. Where others wait for its being turned off or its reset, and so
+// get the group safely, it does give the lease up; on the leader's own node a fence
+// does nothing.
+func (m *Machine) heldByScript(r *run) *resource {
+	n := m.state.Nodes[m.cfg.Node]
+	if !r.answered || r.freezes || m.closing || n == nil {
+		return nil
+	}
+	rescued := n.Spec.Watchdog != "" || m.lead == nil && len(m.state.Covering(m.cfg.Node)) > 0
+	var held *resource
+	for _, list := range [][]resource{r.resources, r.old} {
+		for i := range list {
+			switch x := &list[i]; {
+			case isDown(x.state):
+			case !x.spec.StopsByCommand() || rescued && x.spec.MayOutlive():
+				return nil
+			default:
+				held = x
+			}
+		}
+	}
+	return held
 }
 
 // resourceChanged takes the monitor's word on a resource.
@@ -420,6 +463,7 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 		return
 	}
 	r.dirty, m.owner.dirty = true, true
+	r.answered = true
 	down := isDown(ev.State) && !ev.Stopping
 	if down {
 		if i := slices.IndexFunc(r.old, func(x resource) bool { return x.spec.Name == ev.Resource }); i >= 0 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
 )
@@ -103,6 +104,81 @@ func TestFailedThatDoesNotStop(t *testing.T) {
 		return e.Kind == "group_failed" && strings.Contains(e.Text, "its stop has not come to an end for 3m: check failed; group web gives up on this node")
 	}) {
 		t.Errorf("no word on why:\n%s", w.describe())
+	}
+}
+
+// A script whose stop goes on failing keeps its group on its node, for as long as that
+// takes, and costs the node's other groups nothing. Where a watchdog or a fence rescues
+// the group, the node gives its lease up, unless it is the leader's own, which nobody
+// fences. So it does where the monitor says nothing, which may hang.
+func TestScriptThatDoesNotStop(t *testing.T) {
+	fence := spec.Fence{ID: "f-power", Name: "power", Addr: addr.Fence("power", addr.NoKey), Agent: "fence_x", Level: 1}
+	for _, tt := range []struct {
+		name               string
+		typ                string
+		fence, leads, mute bool
+		exclusive          bool
+		gives              bool // its lease up
+	}{
+		{name: "script", typ: "script"},
+		{name: "of the leader", typ: "script", leads: true},
+		{name: "with a fence", typ: "script", fence: true, gives: true},
+		{name: "with a fence, of the leader", typ: "script", fence: true, leads: true},
+		{name: "with a fence, exclusive", typ: "script", fence: true, exclusive: true},
+		{name: "a process", typ: "generic_application", gives: true},
+		{name: "a monitor that hangs", typ: "script", mute: true, gives: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			on := w.leader().name
+			if !tt.leads {
+				on = map[bool]string{true: "n2", false: "n1"}[on == "n1"]
+			}
+			if tt.fence {
+				w.must(w.leader(), confdb.Command{PutFence: &fence})
+			}
+			g := groupSpec("web", on)
+			ip := &g.Resources[0]
+			ip.Type, ip.PendingTimeout = tt.typ, spec.Duration(2*time.Second)
+			if tt.exclusive {
+				ip.Attributes["exclusive"] = true
+			}
+			owner := w.put(g)
+			w.put(groupSpec("db", on))
+			w.run(time.Second)
+			if owner.name != on {
+				t.Fatalf("web is on %s", owner.name)
+			}
+			epoch := w.group("db").Owner.Epoch
+			owner.wedged, owner.mute = !tt.mute, tt.mute
+			w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: ""}})
+			gave := false
+			for range 200 {
+				w.run(100 * time.Millisecond)
+				gave = gave || owner.m.Status().LeaseEnd <= owner.clock()
+				if gave {
+					break
+				}
+			}
+			if gave != tt.gives {
+				t.Fatalf("its lease is given up: %v, want %v\n%s", gave, tt.gives, w.describe())
+			}
+			if tt.gives {
+				return
+			}
+			if w.group("db").Owner.Epoch != epoch || w.running["g-db"] != on || w.group("web").Owner.Node != "id-"+on {
+				t.Fatalf("db was stopped, or web released:\n%s", w.describe())
+			}
+			if !slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool {
+				return e.Kind == "group_waits" && e.Text == "group web stays on node "+on+", and runs nowhere, until resource ip has stopped: its stop command failed"
+			}) {
+				t.Errorf("no word on it:\n%s", w.describe())
+			}
+			owner.wedged = false
+			owner.endGroup("g-web")
+			owner.input(GroupDown{Group: "g-web", Epoch: w.group("web").Owner.Epoch})
+			w.until("web is elsewhere", 2*time.Second, func() bool { return w.online("web") && w.running["g-web"] != on })
+		})
 	}
 }
 

@@ -85,6 +85,7 @@ type host struct {
 	starts   []string                     // group/resource@epoch
 	logs     []string
 	landing  bool // a write under way is done although its agent dies
+	wedged   bool // ip's stop fails
 	mute     bool // the monitor never stops ip, and answers no EndGroup
 	hung     bool // the disk takes nothing
 	renewals int
@@ -279,6 +280,12 @@ func (h *host) output(o Output) {
 			h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource.Name, State: state, Reason: reason})
 		})
 	case StopResource:
+		if h.wedged && o.Resource == "ip" {
+			w.after(stopTime, func() {
+				h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: "ip", State: spec.StateOfflinePending, Reason: "its stop command failed"})
+			})
+			return
+		}
 		if !h.mute || o.Resource == "app" {
 			w.after(stopTime, func() {
 				h.end(o.Group, o.Resource)
@@ -286,6 +293,12 @@ func (h *host) output(o Output) {
 			})
 		}
 	case EndGroup:
+		if h.wedged && h.procs[o.Group]["ip"] != 0 {
+			w.after(stopTime, func() { // app is down by then
+				h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: "ip", State: spec.StateOfflinePending})
+			})
+			return
+		}
 		if !h.mute {
 			w.after(stopTime, func() {
 				if h.mon {

@@ -13,7 +13,8 @@ import (
 // the next monitor, which cleans up. As in Cluster Service, 300 s are enough for
 // any call; a start or a check that was given longer than that has that, and
 // some more. Stops are not watched here: a group whose end was ordered and does
-// not come costs the node its lease within seconds (runtime/core).
+// not come costs the node its lease within seconds, but where only a script's own
+// stop is in the way (runtime/core).
 const (
 	deadlockAfter  = 300 * time.Second
 	deadlockMargin = 30 * time.Second // a call's own time-out should have ended it

@@ -315,6 +315,9 @@ func (m *monitor) end(ref GroupRef) {
 	g.ends = append(g.ends, ref.Epoch)
 	g.ending = true
 	for _, in := range g.live {
+		if in.stopping || in.failed {
+			m.changed(in) // a sign of life of this process
+		}
 		m.ask(in)
 		m.kill(in)
 	}

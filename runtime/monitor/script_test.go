@@ -61,9 +61,13 @@ func TestScript(t *testing.T) {
 	flag := filepath.Join(r.dir, "let go")
 	r.send(script("true", fmt.Sprintf("%s; test -e '%s'", say("try"), flag)))
 	r.awaitState("s", spec.StateOnline)
-	r.send(Order{End: &GroupRef{"g", 7}})
+	r.send(Order{Stop: &ResourceRef{"g", 7, "s"}})
 	r.await("why its stop has failed", func(w Word) bool {
 		return w.Changed != nil && w.Changed.State == spec.StateOfflinePending && w.Changed.Reason == "its stop command failed and is run again: ended with exit status 1"
+	})
+	r.send(Order{End: &GroupRef{"g", 7}}) // whose taking is told, so that nobody takes the monitor for hung
+	r.await("a sign of life", func(w Word) bool {
+		return w.Changed != nil && w.Changed.State == spec.StateOfflinePending && w.Changed.Reason == ""
 	})
 	eventually(t, "tried again", func() bool { return len(lines(log)) >= 5 })
 	for _, w := range r.got {
