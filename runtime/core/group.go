@@ -420,6 +420,11 @@ func (m *Machine) watchEnd(r *run) {
 		earliest(&r.deadline, m.now.Add(heldAgain))
 		return
 	}
+	if r.held { // that has stopped: the proof that all is down has its time from now on
+		r.held, r.endAt = false, m.now
+		m.watchEnd(r)
+		return
+	}
 	r.stuck = true
 	r.note(KindGroupWaits, fmt.Sprintf("group %s does not stop on node %s, which takes no more leases until it has: its other groups go elsewhere", r.name, m.cfg.Name))
 	m.say("error", "a stopped group does not go away: this node takes no more leases until it has", "group", r.name, "epoch", r.epoch)

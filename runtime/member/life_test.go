@@ -174,9 +174,16 @@ func TestScriptThatDoesNotStop(t *testing.T) {
 			}) {
 				t.Errorf("no word on it:\n%s", w.describe())
 			}
+			// It stops at last. What proves that all of the group is down comes a little later.
 			owner.wedged = false
 			owner.endGroup("g-web")
-			owner.input(GroupDown{Group: "g-web", Epoch: w.group("web").Owner.Epoch})
+			web := w.group("web").Owner.Epoch
+			owner.input(ResourceChanged{Group: "g-web", Epoch: web, Resource: "ip", State: spec.StateOffline})
+			w.run(300 * time.Millisecond)
+			if slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool { return e.Kind == "node_down" }) {
+				t.Errorf("its node was taken for down as it stopped:\n%s", w.describe())
+			}
+			owner.input(GroupDown{Group: "g-web", Epoch: web})
 			w.until("web is elsewhere", 2*time.Second, func() bool { return w.online("web") && w.running["g-web"] != on })
 		})
 	}
