@@ -97,6 +97,10 @@ func (d *Definition) outputs() {
 			marked := schema.IsSensitive(v)
 			v, _ = v.UnmarkDeep()
 			out.Value = v
+			if schema.TooDeep(v.Type()) {
+				d.ev.add(errorAt(o.expr.Range(), "Output nested too deep", fmt.Sprintf("Lists and objects of an output lie in one another %d levels deep at most: a state keeps no more. Take a part of the value, or encode it with jsonencode().", schema.MaxDepth)))
+				out.Value = cty.DynamicVal
+			}
 			if marked && !o.sensitive {
 				d.ev.add(errorAt(o.expr.Range(), "Output of a sensitive value", "The value has sensitive parts, and outputs are printed. Add sensitive = true to the output, or use nonsensitive() on what may be shown."))
 				out.Sensitive = true

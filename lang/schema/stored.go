@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -22,7 +23,7 @@ func Stored(typ, value []byte) (v cty.Value, err error) {
 			v, err = cty.NilVal, fmt.Errorf("%v", r)
 		}
 	}()
-	if err := errors.Join(Bounded(typ), Bounded(value)); err != nil {
+	if err := Bounded(typ, value); err != nil {
 		return cty.NilVal, err
 	}
 	ty, err := ctyjson.UnmarshalType(typ)
@@ -32,13 +33,40 @@ func Stored(typ, value []byte) (v cty.Value, err error) {
 	return ctyjson.Unmarshal(value, ty)
 }
 
-// maxDepth is how deep lists and objects of a value may lie in one another.
-const maxDepth = 64
+// MaxDepth is how deep lists and objects of a value may lie in one another.
+const MaxDepth = 64
 
-// Bounded refuses JSON that ctyjson needs much more memory for than it has bytes:
-// it keeps a copy a level, and exponents, which it never writes, are numbers of a
-// billion digits in a few bytes.
-func Bounded(raw []byte) error {
+// TooDeep tells whether values of a type are nested deeper than MaxDepth.
+func TooDeep(t cty.Type) bool { return deeper(t, MaxDepth) }
+
+func deeper(t cty.Type, than int) bool {
+	switch {
+	case t.IsPrimitiveType() || t == cty.DynamicPseudoType || t.IsCapsuleType():
+		return false
+	case than == 0:
+		return true
+	case t.IsCollectionType():
+		return deeper(t.ElementType(), than-1)
+	case t.IsTupleType():
+		return slices.ContainsFunc(t.TupleElementTypes(), func(e cty.Type) bool { return deeper(e, than-1) })
+	}
+	for _, a := range t.AttributeTypes() {
+		if deeper(a, than-1) {
+			return true
+		}
+	}
+	return false
+}
+
+// Bounded refuses JSON of a type and a value of it that ctyjson needs much more memory
+// for than it has bytes: it keeps a copy a level, and exponents, which it never writes,
+// are numbers of a billion digits in a few bytes. A level of a type has two brackets:
+// ["object",{"a":"string"}].
+func Bounded(typ, value []byte) error {
+	return errors.Join(bounded(typ, 2*MaxDepth), bounded(value, MaxDepth))
+}
+
+func bounded(raw []byte, brackets int) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	for depth := 0; ; {
@@ -56,8 +84,8 @@ func Bounded(raw []byte) error {
 			} else {
 				depth--
 			}
-			if depth > maxDepth {
-				return fmt.Errorf("it is nested deeper than %d levels", maxDepth)
+			if depth > brackets {
+				return fmt.Errorf("it is nested deeper than %d levels", MaxDepth)
 			}
 		case json.Number:
 			if strings.ContainsAny(t.String(), "eE") {

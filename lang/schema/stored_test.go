@@ -6,7 +6,30 @@ import (
 	"testing"
 
 	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
+
+// Whatever may be an output is read back from the state.
+func TestStoredAsDeepAsItGoes(t *testing.T) {
+	for name, around := range map[string]func(cty.Value) cty.Value{
+		"object": func(v cty.Value) cty.Value { return cty.ObjectVal(map[string]cty.Value{"a": v}) },
+		"tuple":  func(v cty.Value) cty.Value { return cty.TupleVal([]cty.Value{v}) },
+		"map":    func(v cty.Value) cty.Value { return cty.MapVal(map[string]cty.Value{"a": v}) },
+	} {
+		v := cty.True
+		for depth := 1; depth <= MaxDepth+1; depth++ {
+			v = around(v)
+			typ, err := ctyjson.MarshalType(v.Type())
+			value, err2 := ctyjson.Marshal(v, v.Type())
+			if err != nil || err2 != nil {
+				t.Fatal(err, err2)
+			}
+			if got, err := Stored(typ, value); TooDeep(v.Type()) != (depth > MaxDepth) || (err != nil) != (depth > MaxDepth) || err == nil && !got.RawEquals(v) {
+				t.Errorf("%s, %d levels: too deep %v, %v", name, depth, TooDeep(v.Type()), err)
+			}
+		}
+	}
+}
 
 // What stands in a file is read, or is an error, within a bound of its bytes.
 func TestStored(t *testing.T) {

@@ -234,7 +234,7 @@ func VariableOf(name string, v cty.Value) (Variable, error) {
 	}
 	value, err := ctyjson.Marshal(v, v.Type())
 	if err == nil {
-		err = errors.Join(schema.Bounded(typ), schema.Bounded(value))
+		err = schema.Bounded(typ, value)
 	}
 	if err != nil {
 		return Variable{}, fmt.Errorf("write plan file: var.%s: %w", name, err)

@@ -208,7 +208,7 @@ func TestUnmarshalErrors(t *testing.T) {
 		{"a variable twice", change(`"name":"big"`, `"name":"any"`), ErrDamaged, "or twice"},
 		{"a variable of no type", change(`["list","string"]`, `["list","strong"]`), ErrDamaged, "var.list"},
 		{"a type that panics", change(`["list","string"]`, `["object",{},["x"]]`), ErrDamaged, "var.list"},
-		{"a type too deep", change(`["list","string"]`, strings.Repeat(`["list",`, 65)+`"string"`+strings.Repeat("]", 65)), ErrDamaged, "nested deeper"},
+		{"a type too deep", change(`["list","string"]`, strings.Repeat(`["list",`, 129)+`"string"`+strings.Repeat("]", 129)), ErrDamaged, "nested deeper"},
 		{"a number of a billion digits", change("12345678901234567890123456789012345.5", "1e1000000000"), ErrDamaged, "exponent"},
 		{"a path out of the directory", change(`"path":"no/such"`, `"path":"no/../../x"`), ErrDamaged, "no path in a directory"},
 		{"an entry out of the directory", change(`"name":"sub"`, `"name":"../x"`), ErrDamaged, "lists"},
