@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,10 +11,19 @@ import (
 // A group whose stop fails keeps its node running: an apply that has drained the node
 // ends there, with what keeps it and what to do, and no other node starts the group.
 // Once its stop goes through it leaves by itself, and the next apply goes on.
-func TestFailedStopKeepsItsNode(t *testing.T) {
+func TestFailedStopKeepsItsNode(t *testing.T) { failedStop(t, false) }
+
+// So does one whose resource has failed, and waits for its stop to start again.
+func TestFailedStopOfWhatFailedKeepsItsNode(t *testing.T) { failedStop(t, true) }
+
+func failedStop(t *testing.T, fails bool) {
 	l := newLab(t)
 	l.patient()
 	notes, busy := filepath.Join(t.TempDir(), "notes"), filepath.Join(t.TempDir(), "busy")
+	check := "true"
+	if fails {
+		check = "test ! -e " + busy
+	}
 	said := func() string {
 		text, err := os.ReadFile(notes)
 		if err != nil {
@@ -27,6 +37,10 @@ func TestFailedStopKeepsItsNode(t *testing.T) {
     start        = ["/bin/sh", "-c", "echo start:$CLUSTERPLAN_NODE >> `+notes+`"]
     stop         = ["/bin/sh", "-c", "test ! -e `+busy+` || { echo device is busy; exit 3; }; echo stop:$CLUSTERPLAN_NODE >> `+notes+`"]
     stop_timeout = "1s"
+    is_alive {
+      command  = ["/bin/sh", "-c", "`+check+`"]
+      interval = "1s"
+    }
   }
 }
 
@@ -35,6 +49,17 @@ output "url"`)
 	l.groupOnline("array", "n1")
 	if err := os.WriteFile(busy, nil, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if fails {
+		l.until("array has failed, and its stop fails", func() (bool, string) {
+			for _, g := range l.status().Groups {
+				if g.Name == "array" {
+					r := g.Resources[0]
+					return strings.Contains(r.Reason, "its stop command failed"), fmt.Sprintf("%+v", g)
+				}
+			}
+			return false, "no such group"
+		})
 	}
 	pid := l.node("n1").PID
 	l.must(1, "apply", "--auto-approve", "--replace", "node.n1").wants(t,

@@ -18,6 +18,7 @@ import (
 	"github.com/clusterplan/clusterplan/internal/cgroup"
 	"github.com/clusterplan/clusterplan/internal/ownpages"
 	"github.com/clusterplan/clusterplan/runtime/address"
+	"github.com/clusterplan/clusterplan/runtime/resource"
 )
 
 // Main is the monitor's main: the hidden command `clusterplan monitor`, started
@@ -221,11 +222,11 @@ func (m *monitor) prepare() error {
 	return nil
 }
 
-// Undoing is tried so often, each time for so long. What can't be undone stays
-// in the record, for the next monitor: a node must not be lost for it. Where there
-// is a watchdog, or a fence covers the node, it is tried for good, and the monitor is
-// not ready before: others rely on its reset, or on its being turned off, and a ready
-// node releases groups.
+// Undoing is tried so often, each time for so long (or for its stop_timeout, where that
+// is longer). What can't be undone stays in the record, for the next monitor: a node
+// must not be lost for it. Where there is a watchdog, or a fence covers the node, it is
+// tried for good, and the monitor is not ready before: others rely on its reset, or on
+// its being turned off, and a ready node releases groups.
 const (
 	undoTries   = 3
 	undoTimeout = 30 * time.Second
@@ -258,7 +259,8 @@ func (m *monitor) undo() {
 
 // undoOne runs one of them, which then is owed no more.
 func (m *monitor) undoOne(u undo) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), undoTimeout, fmt.Errorf("not ended after %s", undoTimeout))
+	within := undoWithin(u.Program)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), within, fmt.Errorf("not ended after %s", within))
 	defer cancel()
 	if err := m.host.Run(ctx, u.Program); err != nil {
 		if ctx.Err() != nil {
@@ -268,6 +270,9 @@ func (m *monitor) undoOne(u undo) error {
 	}
 	return m.record.undone(u.ID)
 }
+
+// undoWithin is how long one try of p may take: no less than its stop_timeout.
+func undoWithin(p resource.Program) time.Duration { return max(undoTimeout, p.Within) }
 
 // undoPause is between two tries after the first ones.
 const undoPause = time.Second

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -170,9 +171,18 @@ func TestScriptUndone(t *testing.T) {
 	t.Parallel()
 	r := ready(t)
 	log, pids := filepath.Join(r.dir, "said"), filepath.Join(r.dir, "pids")
-	r.send(script(fmt.Sprintf("( setsid sh -c 'echo $$ >> %s; exec sleep 1000' & )", pids), "echo stop >> "+log))
+	on := script(fmt.Sprintf("( setsid sh -c 'echo $$ >> %s; exec sleep 1000' & )", pids), "echo stop >> "+log)
+	on.Start.Resource.Attributes["stop_timeout"] = "45s"
+	r.send(on)
 	r.awaitState("s", spec.StateOnline)
 	kept := pidsIn(t, pids, 1)
+	var record recordData
+	if data, err := os.ReadFile(filepath.Join(r.dir, "run", "record.json")); err != nil || json.Unmarshal(data, &record) != nil || len(record.Undo) != 1 {
+		t.Fatalf("what is to be undone: %s, %v", data, err)
+	}
+	if within := undoWithin(record.Undo[0].Program); within != 45*time.Second {
+		t.Errorf("the next monitor gives its stop %s, of a stop_timeout of 45s", within)
+	}
 	r.p.Kill()
 	<-r.p.Done()
 	awaitGone(t, kept...)

@@ -80,11 +80,12 @@ type Program struct {
 	Args    []string // with the program's own name first
 	Env     []string
 	Dir     string
-	User    *User  // nil: the monitor's
-	Log     string // file for stdout and stderr; "": not kept
-	LogMax  int64  // bytes at which the log is rotated
-	LogKeep int    // rotated logs that are kept
-	Stays   bool   // what it leaves in the background when it ends well is kept, until Kill
+	User    *User         // nil: the monitor's
+	Log     string        // file for stdout and stderr; "": not kept
+	LogMax  int64         // bytes at which the log is rotated
+	LogKeep int           // rotated logs that are kept
+	Stays   bool          // what it leaves in the background when it ends well is kept, until Kill
+	Within  time.Duration // how long it may take, where it is run by another monitor than it was kept by; 0: not said
 }
 
 // User is whom a program runs as.
