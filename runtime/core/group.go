@@ -200,8 +200,8 @@ func (m *Machine) stepRun(r *run) {
 				m.say("warn", "a group is frozen: it goes on as it is until there is a lease again", "group", r.name, "epoch", r.epoch)
 			}
 		case !up && !(r.freezes && m.freezer.up && r.wanted && !m.closing):
-			r.phase, r.stopAt = phaseStopping, m.now
-			m.driveDown(r)
+			r.stopAt = m.now
+			m.stopRun(r)
 		case up:
 			if r.froze {
 				r.froze = false
@@ -259,15 +259,18 @@ func (m *Machine) driveUp(r *run) {
 			}
 			m.pendingDeadline(r, x)
 		case spec.StateOfflinePending:
-			if x.failing == "" || !x.spec.Restart.AffectGroup {
+			if !x.spec.Restart.AffectGroup {
 				break
 			}
-			end := x.stopEnd()
+			end := x.stopEnd(stopSlack)
 			if end != 0 && m.now >= end {
-				took := spec.Duration(end.Sub(x.since))
-				r.gaveUp, r.phase, x.since = true, phaseStopping, m.now
-				r.note(KindGroupFailed, fmt.Sprintf("resource %s of group %s failed, and its stop has not come to an end for %s: %s; group %s gives up on this node", x.spec.Name, r.name, took, x.reason, r.name))
-				m.driveDown(r)
+				took, what := spec.Duration(end.Sub(x.since)), "failed"
+				if x.failing == "" && x.timedOut == "" {
+					what = "went down with what it depends on"
+				}
+				r.gaveUp = true
+				r.note(KindGroupFailed, fmt.Sprintf("resource %s of group %s %s, and its stop has not come to an end for %s: %s; group %s gives up on this node", x.spec.Name, r.name, what, took, x.reason, r.name))
+				m.stopRun(r)
 				return
 			}
 			earliest(&r.deadline, end)
@@ -285,10 +288,13 @@ func (m *Machine) pendingDeadline(r *run, x *resource) {
 	}
 }
 
+// stopSlack is for the word of a stop that was cut off at its stop_timeout.
+const stopSlack = 5 * time.Second
+
 // stopEnd is when the stop of x has taken too long; 0: never.
-func (x *resource) stopEnd() spec.Instant {
+func (x *resource) stopEnd(slack time.Duration) spec.Instant {
 	if timeout := x.spec.PendingTimeout.D(); timeout > 0 {
-		return x.since.Add(max(timeout, x.spec.StopTimeout()))
+		return x.since.Add(max(timeout, x.spec.StopTimeout()+slack))
 	}
 	return 0
 }
@@ -358,6 +364,20 @@ func (m *Machine) stopOne(r *run, x *resource, reason string) {
 	m.emit(StopResource{Group: r.id, Epoch: r.epoch, Resource: x.spec.Name, Freezer: r.freezes})
 }
 
+// stopRun begins to stop a group. What is stopping already, for however long, counts
+// from now on: the rest of the group has its own time.
+func (m *Machine) stopRun(r *run) {
+	r.phase = phaseStopping
+	for _, list := range [][]resource{r.resources, r.old} {
+		for i := range list {
+			if x := &list[i]; x.state == spec.StateOfflinePending {
+				x.since = m.now
+			}
+		}
+	}
+	m.driveDown(r)
+}
+
 // driveDown stops in reverse; when all is down, or its time is over, the
 // monitor makes sure that nothing is left. While the lease holds, each
 // resource has the time that its type gives it; once the lease is over, all
@@ -374,7 +394,7 @@ func (m *Machine) driveDown(r *run) {
 			left = true
 			if !r.needed(x) {
 				m.stopOne(r, x, x.reason)
-				end := x.stopEnd()
+				end := x.stopEnd(0)
 				late = late || end != 0 && m.now >= end
 				earliest(&r.deadline, end)
 			}
@@ -543,6 +563,7 @@ func (m *Machine) resourceChanged(ev ResourceChanged) {
 		case m.frozen(r) && ev.Stopping:
 			x.timedOut = orElse(ev.Reason, "it failed")
 			x.set(spec.StateOfflinePending, x.timedOut)
+			x.since = m.now
 		case m.frozen(r) && x.state != spec.StateOfflinePending:
 			x.late = orElse(ev.Reason, "it failed")
 			x.set(spec.StateFailed, x.late)
@@ -592,9 +613,8 @@ func (m *Machine) failed(r *run, x *resource, reason string, stopping bool) {
 		r.note(KindResourceFailed, fmt.Sprintf("%s; restart %d of %d", what, len(x.starts), policy.Threshold))
 	case policy.AffectGroup:
 		r.gaveUp = true
-		r.phase = phaseStopping
 		r.note(KindGroupFailed, fmt.Sprintf("%s; group %s gives up on this node", what, r.name))
-		m.driveDown(r)
+		m.stopRun(r)
 	default:
 		x.resting = true
 		x.starts = nil
@@ -607,11 +627,10 @@ func (m *Machine) failed(r *run, x *resource, reason string, stopping bool) {
 func (m *Machine) giveUp(r *run, x *resource, reason string) {
 	x.set(spec.StateFailed, reason)
 	r.gaveUp = true
-	r.phase = phaseStopping
 	n := len(r.notes)
 	r.note(KindGroupFailed, fmt.Sprintf("resource %s of group %s is not started: %s; group %s gives up on this node", x.spec.Name, r.name, reason, r.name))
 	r.notes[n].root = true
-	m.driveDown(r)
+	m.stopRun(r)
 }
 
 // groupDown takes the monitor's proof: its answer to EndGroup, after which

@@ -107,6 +107,71 @@ func TestFailedThatDoesNotStop(t *testing.T) {
 	}
 }
 
+// What takes too long to stop while its group is up, for whatever reason, has the
+// group give up on its node: the resource can't be started again there.
+func TestStopThatHoldsAGroupBack(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		begin      func(w *world, owner *host, epoch uint64)
+	}{
+		{"its start took too long", "resource ip of group web failed, and its stop has not come to an end for 20s: ", func(_ *world, owner *host, epoch uint64) {
+			owner.hangs = map[string]bool{"ip": true}
+			owner.input(ResourceChanged{Group: "g-web", Epoch: epoch, Resource: "ip", State: spec.StateFailed, Reason: "exit 1"})
+		}},
+		{"what it depends on failed", "resource ip of group web went down with what it depends on, and its stop has not come to an end for 20s: ", func(_ *world, owner *host, epoch uint64) {
+			owner.end("g-web", "app")
+			owner.input(ResourceChanged{Group: "g-web", Epoch: epoch, Resource: "app", State: spec.StateFailed, Reason: "exit 1"})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			g := groupSpec("web", "n2")
+			if tt.name == "what it depends on failed" {
+				g.Resources[0].DependsOn, g.Resources[1].DependsOn = []string{"app"}, nil
+			}
+			g.Resources[0].PendingTimeout = spec.Duration(20 * time.Second)
+			owner := w.put(g)
+			w.run(time.Second)
+			owner.wedged = true
+			tt.begin(w, owner, w.group("web").Owner.Epoch)
+			w.until("it gives up", time.Minute, func() bool { return w.group("web").State == spec.StateFailed })
+			if !slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool {
+				return e.Kind == "group_failed" && strings.HasPrefix(e.Text, tt.text) && strings.HasSuffix(e.Text, "; group web gives up on this node")
+			}) {
+				t.Errorf("no word on why:\n%s", w.describe())
+			}
+		})
+	}
+}
+
+// What has failed and does not stop, for however long, takes nothing of the time that
+// the rest of its group has to stop: that is not ended at once when the group is to go.
+func TestMoveBesideAStopThatFails(t *testing.T) {
+	w := newWorld(t, 3)
+	g := groupSpec("web", "n2")
+	g.Resources[0].Restart.AffectGroup = false
+	g.Resources[0].Restart.Action = spec.RestartNone
+	g.Resources[1].DependsOn = nil
+	owner := w.put(g)
+	w.run(time.Second)
+	owner.wedged = true
+	owner.input(ResourceChanged{Group: "g-web", Epoch: w.group("web").Owner.Epoch, Resource: "ip", State: spec.StateFailed, Reason: "check failed", Stopping: true})
+	w.run(10 * time.Minute)
+	if w.group("web").Resources[1].State != spec.StateOnline {
+		t.Fatalf("app went down with it:\n%s", w.describe())
+	}
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n3"}})
+	w.until("app has stopped", time.Minute, func() bool { return owner.procs["g-web"]["app"] == 0 })
+	w.run(2 * time.Minute)
+	if owner.ends != 0 {
+		t.Errorf("the group was ended at once, though app had time to stop in order:\n%s", w.describe())
+	}
+	w.run(2 * time.Minute)
+	if owner.ends == 0 {
+		t.Errorf("the group was never ended:\n%s", w.describe())
+	}
+}
+
 // A script whose stop goes on failing keeps its group on its node, for as long as that
 // takes, and costs the node's other groups nothing. Where a watchdog or a fence rescues
 // the group, the node gives its lease up, unless it is the leader's own, which nobody

@@ -86,6 +86,7 @@ type host struct {
 	logs     []string
 	landing  bool // a write under way is done although its agent dies
 	wedged   bool // ip's stop fails
+	ends     int  // EndGroup orders
 	mute     bool // the monitor never stops ip, and answers no EndGroup
 	hung     bool // the disk takes nothing
 	renewals int
@@ -293,6 +294,7 @@ func (h *host) output(o Output) {
 			})
 		}
 	case EndGroup:
+		h.ends++
 		if h.wedged && h.procs[o.Group]["ip"] != 0 {
 			w.after(stopTime, func() { // app is down by then
 				h.input(ResourceChanged{Group: o.Group, Epoch: o.Epoch, Resource: "ip", State: spec.StateOfflinePending})
