@@ -324,6 +324,10 @@ func votesIn(v cty.Value) int {
 	return 1
 }
 
+// onlyVote tells of a unit of the rolls that the next ones wait for its node's vote to
+// be gone, and not for the node, which can't be reached.
+func (u *Unit) onlyVote() bool { return u.Silent && u.Action == "update" && u.gives == 0 }
+
 // nodeEdges: agents first, then the cluster, then joins, of nodes that vote one after the other,
 // then what takes votes away.
 func (o *orderer) nodeEdges(batches [][]*Unit) {
@@ -400,8 +404,8 @@ func (o *orderer) nodeEdges(batches [][]*Unit) {
 			if i > 0 {
 				for _, before := range batches[i-1] {
 					kind := graph.Hard // a node that does not come back ends the rolling
-					if before.Silent && before.Action == "update" && before.gives == 0 {
-						kind = graph.Soft // the others wait for its vote to be gone, not for it
+					if before.onlyVote() {
+						kind = graph.Soft
 					}
 					o.g.AddEdge(u.Key, before.Key, kind)
 				}

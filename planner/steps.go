@@ -124,7 +124,7 @@ func (o *orderer) batches() [][]*Unit {
 		}
 		for _, u := range rest[:n] {
 			t.play(u)
-			if !out[u.Key.Addr] {
+			if !out[u.Key.Addr] && !u.onlyVote() {
 				delete(out, u.Key.Addr) // it is back
 			}
 		}

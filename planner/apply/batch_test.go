@@ -3,6 +3,7 @@ package apply_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,78 @@ type slowStop struct{ providers.Provider }
 func (s slowStop) Apply(ctx context.Context, req providers.ApplyRequest) (providers.ApplyResponse, error) {
 	time.Sleep(time.Second)
 	return s.Provider.Apply(ctx, req)
+}
+
+// rolling counts the nodes that an apply has out.
+type rolling struct {
+	providers.Provider
+	mu        *sync.Mutex
+	now, most *int
+}
+
+func (r rolling) Apply(ctx context.Context, req providers.ApplyRequest) (providers.ApplyResponse, error) {
+	count := func(n int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		*r.now += n
+		*r.most = max(*r.most, *r.now)
+	}
+	if req.Phase == providers.PhaseDrain {
+		count(1)
+	}
+	time.Sleep(time.Second)
+	res, err := r.Provider.Apply(ctx, req)
+	if req.Phase == providers.PhaseResume {
+		count(-1)
+	}
+	return res, err
+}
+
+// A dead node gives its vote up, and the others are rolled after that though it does not
+// come back: it counts among those that are out.
+func TestDeadNodeCountsAsOut(t *testing.T) {
+	for _, dead := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t)
+			src := strings.Replace(threeNodes, `cluster "c" {`, "cluster \"c\" {\n  max_unavailable = 2", 1) + "node \"n4\" { provider = local }\n" + twoGroups
+			for _, n := range []string{"n5", "n6"} {
+				src += "node \"" + n + "\" {\n  provider = local\n  votes = 0\n}\n"
+			}
+			l.must(l.load(src), "")
+			l.host("n1").Lost, l.host("n1").Running = dead, !dead
+			l.world.Program = "p2"
+			var mu sync.Mutex
+			now, most := 0, 0
+			l.conf = func(c *apply.Config) {
+				local, err := c.Providers.Provider("local")
+				if err != nil {
+					t.Fatal(err)
+				}
+				db, _ := c.Providers.Provider("confdb")
+				c.Providers = providers.NewRegistry(map[string]providers.Provider{"local": rolling{local, &mu, &now, &most}, "confdb": db})
+			}
+			def := l.load(strings.Replace(src, `node "n1" { provider = local }`, "node \"n1\" {\n  provider = local\n  votes = 0\n}", 1))
+			res, p, err := l.apply(def, "")
+			if err != nil || p.Errored {
+				t.Fatal(err, p.Diagnostics)
+			}
+			if len(res.Skipped) != 0 {
+				t.Errorf("skipped %v", res.Skipped)
+			}
+			for _, n := range []string{"n2", "n3", "n4", "n5", "n6"} {
+				if l.host(n).Program != "p2" {
+					t.Errorf("%s has the old program", n)
+				}
+			}
+			want := 2
+			if dead {
+				want = 1
+			}
+			if most != want {
+				t.Errorf("n1 dead %v: %d others were out at once, want %d, of max_unavailable = 2", dead, most, want)
+			}
+		})
+	}
 }
 
 // Two nodes of five are to be out at once, and another one fails after the plan was
