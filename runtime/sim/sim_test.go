@@ -149,6 +149,14 @@ func TestReleasedBeforeTheFirstLease(t *testing.T) {
 	}
 }
 
+// A group that goes home at the very end is not taken for one that doesn't run. This
+// seed has it so.
+func TestGoingHomeAtTheEnd(t *testing.T) {
+	if r := Run(Config{Seed: 88224, Nodes: 7, Groups: 3, For: time.Minute, Learners: 1}); len(r.Violations) > 0 {
+		fail(t, r)
+	}
+}
+
 // Faults that are left out leave the others as they are.
 func TestKeep(t *testing.T) {
 	all := Run(Config{Seed: 4, For: 20 * time.Second})

@@ -300,6 +300,9 @@ func Run(cfg Config) Report {
 	if len(w.rep.Violations) == 0 {
 		w.heal()
 		w.runUntil(w.now + int64(w.cfg.Settle))
+		for end := w.now + int64(2*time.Second); w.now < end && w.moving(); { // as one may be on its way home just now
+			w.runUntil(w.now + int64(50*time.Millisecond))
+		}
 	}
 	if len(w.rep.Violations) == 0 {
 		w.check.settled()
@@ -308,6 +311,20 @@ func Run(cfg Config) Report {
 		w.clients.judge()
 	}
 	return w.finish()
+}
+
+// moving tells whether a group is between two owners, in order.
+func (w *world) moving() bool {
+	l := w.leader()
+	if l == nil {
+		return false
+	}
+	for id, g := range l.agent.m.State().Groups {
+		if owner := w.hostOf(g.Owner.Node); g.Handover != nil || owner != nil && g.State == spec.StatePending && !owner.kernel.runs(id) {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *world) finish() Report {
