@@ -35,7 +35,8 @@ const (
 	logDir     = "log"
 	pidFile    = "agent.pid"
 	socketFile = "api.sock"
-	modelFile  = "model" // in dataDir: written before the first entry of a cluster that is no majority's
+	modelFile  = "model"  // in dataDir: written before the first entry of a cluster that is no majority's
+	joinedFile = "joined" // in dataDir, with a quorum device: this server was a member
 )
 
 // fileConfig is agent.json.

@@ -68,6 +68,7 @@ type Node struct {
 	member  *member.Member
 	quorum  spec.Quorum    // which database it has; no model: a majority's, or none yet
 	device  *device.Device // nil without a quorum device
+	joined  bool           // with one: this server is a member, or was
 	monitor seat
 	freezer seat
 	start   func(*seat) // supervises one from now on
@@ -117,6 +118,9 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the node's database: %w", err)
 	}
+	if n.joined, err = readJoined(f.dir); err != nil {
+		return nil, fmt.Errorf("read the node's database: %w", err)
+	}
 	n.member, err = n.newMember(quorum, stored)
 	return n, err
 }
@@ -139,7 +143,7 @@ func (n *Node) newMember(quorum spec.Quorum, stored confdb.Stored) (*member.Memb
 		}
 	case spec.SingleQuorum:
 		conf.Driver, conf.State, conf.StateIndex, err = diskdb.New(diskdb.Config{
-			ServerID: n.facts.ServerID, ClusterID: n.facts.ClusterID, Device: quorum.Device, Seed: n.seed, Now: now,
+			ServerID: n.facts.ServerID, ClusterID: n.facts.ClusterID, Device: quorum.Device, Member: n.joined, Seed: n.seed, Now: now,
 		})
 	default:
 		conf.Driver, conf.State, conf.StateIndex, err = raftdb.New(raftdb.Config{ServerID: n.facts.ServerID, Seed: n.seed, Stored: stored, Now: now})
@@ -272,6 +276,7 @@ func (n *Node) do(out member.Output) {
 			ch <- o.Result // capacity 1
 		}
 	case member.Applied:
+		n.markJoined()
 		n.followLinks()
 		n.fences.look(o.Events)
 		n.mu.Lock()
@@ -372,21 +377,22 @@ func (n *Node) Membership(ctx context.Context, m member.Membership) (confdb.Resu
 	})
 }
 
-// Bootstrap makes this node the first of a new cluster. Where that isn't a
-// majority's database, it is made the model's, for good; this is written down
-// first.
+// Bootstrap makes this node the first of a new cluster. Its database is made the
+// model's; this is written down first. (It may be another's since a bootstrap
+// that was refused.)
 func (n *Node) Bootstrap(ctx context.Context, q spec.Quorum) (confdb.Result, error) {
-	if q.Model != spec.MajorityNodeSet {
-		if q.Model == spec.SingleNode {
-			q.Device = ""
-		}
-		var err error
-		if lerr := n.inLoop(ctx, func() { err = n.become(q) }); lerr != nil {
-			return confdb.Result{}, lerr
-		}
-		if err != nil {
-			return confdb.Result{}, err
-		}
+	switch q.Model {
+	case spec.SingleNode:
+		q.Device = ""
+	case spec.MajorityNodeSet:
+		q = spec.Quorum{}
+	}
+	var err error
+	if lerr := n.inLoop(ctx, func() { err = n.become(q) }); lerr != nil {
+		return confdb.Result{}, lerr
+	}
+	if err != nil {
+		return confdb.Result{}, err
 	}
 	return n.Membership(ctx, member.Membership{Op: "bootstrap"})
 }

@@ -37,17 +37,13 @@ func readModel(dir string) (spec.Quorum, error) {
 }
 
 // become replaces the member of a waiting node, which holds nothing yet, by one
-// of that model. It is written down first, for good.
+// of that model (none: a majority's). It is written down first.
 func (n *Node) become(q spec.Quorum) error {
 	st := n.member.Status()
-	if st.Driver.Role != confdb.Outside || len(st.Driver.Voters) > 0 || n.quorum == q {
+	if st.Driver.Role != confdb.Outside || len(st.Driver.Voters) > 0 || n.quorum == q || n.joined {
 		return nil // the member itself refuses what follows
 	}
-	text := string(q.Model) + "\n"
-	if q.Device != "" {
-		text += q.Device + "\n"
-	}
-	if err := atomicfile.Write(filepath.Join(n.files.dir, dataDir, modelFile), []byte(text), 0o600); err != nil {
+	if err := n.writeModel(q); err != nil {
 		return fmt.Errorf("write the database's model: %w", err)
 	}
 	stored, err := n.store.Load()
@@ -66,6 +62,42 @@ func (n *Node) become(q spec.Quorum) error {
 		}
 	}
 	return nil
+}
+
+// writeModel writes down which database the directory is for.
+func (n *Node) writeModel(q spec.Quorum) error {
+	path := filepath.Join(n.files.dir, dataDir, modelFile)
+	if q.Model == "" { // a majority's: nothing is
+		return errors.Join(os.Remove(path), atomicfile.SyncDir(filepath.Dir(path)))
+	}
+	text := string(q.Model) + "\n"
+	if q.Device != "" {
+		text += q.Device + "\n"
+	}
+	return atomicfile.Write(path, []byte(text), 0o600)
+}
+
+// readJoined tells whether the directory's server was a member of a cluster with
+// a quorum device. The device alone has the database: without this mark a member
+// that starts over an emptied device would pass for one that waits.
+func readJoined(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, dataDir, joinedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// markJoined writes that mark, once this node has some of the database.
+func (n *Node) markJoined() {
+	if n.joined || n.quorum.Model != spec.SingleQuorum {
+		return
+	}
+	if err := atomicfile.Write(filepath.Join(n.files.dir, dataDir, joinedFile), nil, 0o600); err != nil {
+		n.log.Error("it can't be written down that this node is a member; it is tried again with the next update", "err", err)
+		return
+	}
+	n.joined = true
 }
 
 // invited makes a waiting node one of a cluster with a quorum device, once the

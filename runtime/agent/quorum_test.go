@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -101,4 +102,65 @@ func TestQuorumDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.answers(first.name, "")
+}
+
+// A bootstrap on a device that another cluster has used is refused with the reason,
+// and the same agent can be bootstrapped again: on the emptied device, or with
+// another quorum model. An agent that was a member takes no emptied device afresh,
+// not even after a restart, when nothing but its directory tells that it was one.
+func TestBootstrapOnAUsedDevice(t *testing.T) {
+	t.Parallel()
+	gone := newRig(t, 1)
+	gone.device = filepath.Join(t.TempDir(), "quorum")
+	gone.form(spec.SingleQuorum)
+	gone.nodes[0].kill()
+
+	r := newRig(t, 2)
+	n1, n2 := r.nodes[0], r.nodes[1]
+	n1.start(t)
+	n2.start(t)
+	admin := r.client(client.RoleAdmin)
+	bootstrap := func(n *nodeRig, q spec.Quorum, refused string) {
+		t.Helper()
+		cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: q, Heartbeat: calm}
+		_, err := admin.Bootstrap(r.ctx(), n.endpoint, client.Bootstrap{Cluster: cl, Member: r.request(n)})
+		var e *client.Error
+		switch {
+		case refused == "" && err != nil:
+			t.Fatal(err)
+		case refused != "" && (!errors.As(err, &e) || e.Code != "bad_request" || !strings.Contains(e.Message, "quorum device "+gone.device+": "+refused)):
+			t.Fatalf("not refused for %q: %v", refused, err)
+		}
+	}
+	device := spec.Quorum{Model: spec.SingleQuorum, Device: gone.device}
+	bootstrap(n1, device, "it belongs to another cluster (id "+gone.id.ID+")")
+	bootstrap(n2, device, "it belongs to another cluster (id "+gone.id.ID+")")
+	if err := os.Remove(gone.device); err != nil {
+		t.Fatal(err)
+	}
+	bootstrap(n1, device, "")
+	bootstrap(n1, device, "") // sent again
+
+	n1.kill()
+	n1.monitorsGone()
+	if err := os.Remove(gone.device); err != nil {
+		t.Fatal(err)
+	}
+	n1.start(t)
+	const lost = "it is not what it was: this node is a member of a cluster whose database it held"
+	bootstrap(n1, device, lost)
+	bootstrap(n1, spec.Quorum{Model: spec.MajorityNodeSet}, lost)
+	if _, err := os.Stat(gone.device); err == nil {
+		t.Error("it made the device anew")
+	}
+
+	bootstrap(n2, spec.Quorum{Model: spec.MajorityNodeSet}, "")
+	n2.kill() // what it is stands in its directory
+	n2.start(t)
+	r.settled(r.client(client.RoleAdmin, n2.endpoint), func(s client.Status) string {
+		if s.Leader != n2.name || s.Quorum.Model != spec.MajorityNodeSet {
+			return "n2 doesn't lead"
+		}
+		return ""
+	})
 }

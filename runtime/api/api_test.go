@@ -280,7 +280,7 @@ func TestOutcomes(t *testing.T) {
 		name   string
 	}{
 		{result: confdb.Result{Code: "no_leader"}, code: 503, name: "no_quorum"},
-		{result: confdb.Result{Code: "unknown"}, code: 503, name: "unknown_outcome"},
+		{result: confdb.Result{Code: "unknown", Detail: "it was not seen committed in time"}, code: 503, name: "unknown_outcome"},
 		{result: confdb.Result{Code: "busy"}, code: 503, name: "busy"},
 		{result: confdb.Result{Code: confdb.CodeConflict, Detail: "x"}, code: 409, name: "conflict"},
 		{result: confdb.Result{Code: confdb.CodeInvalid, Detail: "x"}, code: 400, name: "bad_request"},

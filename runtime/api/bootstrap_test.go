@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/clusterplan/clusterplan/runtime/api/client"
@@ -71,6 +72,24 @@ func TestBootstrapUnderTheChangeLease(t *testing.T) {
 		t.Errorf("somebody else's goes on: %d, %s", code, text)
 	}
 	if code, text := ask(t, h, client.RoleAdmin, "POST", client.PathBootstrap, first, client.HeaderChange, "a"); code != 200 || !f.state.Nodes["id1"].Joined {
+		t.Errorf("%d, %s", code, text)
+	}
+}
+
+// A node that can't use its quorum device says so where it can't do what it is asked.
+func TestNoQuorumNamesTheDevice(t *testing.T) {
+	t.Parallel()
+	const why = "quorum device /dev/q: it belongs to another cluster (id x)"
+	f := newFake(t)
+	f.status.Driver.DeviceProblem = why
+	f.submit = func(confdb.Command) (confdb.Result, error) { return confdb.Result{Code: "no_leader"}, nil }
+	if code, text := ask(t, New(f), client.RoleAdmin, "PUT", client.PathCluster, testCluster()); code != 503 || !strings.Contains(text, why) {
+		t.Errorf("%d, %s", code, text)
+	}
+	f.submit = func(confdb.Command) (confdb.Result, error) {
+		return confdb.Result{Code: "unknown", Detail: "not seen committed"}, nil
+	}
+	if code, text := ask(t, New(f), client.RoleAdmin, "PUT", client.PathCluster, testCluster()); code != 503 || !strings.Contains(text, `"not seen committed`) {
 		t.Errorf("%d, %s", code, text)
 	}
 }

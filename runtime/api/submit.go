@@ -106,6 +106,10 @@ func (s *server) noQuorum(ctx context.Context) *client.Error {
 		Message: "the cluster has no quorum or no leader here now",
 		Hint:    "see which nodes are up (clusterplan status) and start those that are not (clusterplan apply)"}
 	_ = s.b.Read(ctx, func(st *confdb.State, ms member.Status) {
+		if p := ms.Driver.DeviceProblem; p != "" {
+			e.Message += ": " + p
+			e.Hint = "see that the device answers on the nodes that are up (clusterplan status)"
+		}
 		if n, ok := st.Nodes[ms.LeaderNode]; ok && ms.LeaderNode != s.b.Facts().NodeID {
 			e.Leader = n.Endpoint
 		}
@@ -152,7 +156,7 @@ func (s *server) refused(ctx context.Context, r confdb.Result, cmd confdb.Comman
 		return busy(r.Detail)
 	case "unknown":
 		return &client.Error{Status: http.StatusServiceUnavailable, Code: "unknown_outcome",
-			Message: "the leader changed before the write was seen committed; it may still be",
+			Message: r.Detail,
 			Hint:    "send it again with the same " + client.HeaderCommand + ": it is done once"}
 	}
 	return &client.Error{Status: http.StatusInternalServerError, Code: "internal", Message: r.Code + ": " + r.Detail}

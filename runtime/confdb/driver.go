@@ -36,12 +36,14 @@ type Status struct {
 	// With a quorum device (DeviceDriver) no votes are counted: a leader's
 	// authority is Authority (0: none) until AuthorityUntil, and no older
 	// leader's began after OldLeases. DeviceProblem says why the device can't
-	// be used now ("": it can).
+	// be used now ("": it can), BootRefused why a Bootstrap came to nothing ("":
+	// none was asked for, it is under way, or done).
 	ByDevice       bool
 	Authority      spec.Instant
 	AuthorityUntil spec.Instant
 	OldLeases      spec.Instant
 	DeviceProblem  string
+	BootRefused    string
 
 	// Single: nobody else can take part, and none is asked (model single_node).
 	Single bool

@@ -118,7 +118,7 @@ func (m *Member) retry() {
 		p := m.proposals[id]
 		if p.until != 0 && m.now >= p.until {
 			m.drop(id)
-			r := confdb.Result{Code: CodeUnknown, Detail: "the command was not seen committed in time; it may be, or be later: ask again with the same id"}
+			r := confdb.Result{Code: CodeUnknown, Detail: "the command was not seen committed in time; it may be, or be later"}
 			if !p.tried {
 				r = confdb.Result{Code: CodeNoLeader, Detail: p.why()}
 			}
@@ -238,11 +238,12 @@ func (m *Member) checkChanges() {
 	}
 	s := m.drv.Status()
 	m.changes = slices.DeleteFunc(m.changes, func(c change) bool {
+		refused := ""
 		voter, learner := slices.Contains(s.Voters, c.in.Server), slices.Contains(s.Learners, c.in.Server)
 		done := false
 		switch c.in.Op {
 		case "bootstrap":
-			done = s.Role == confdb.Leader && s.Ready
+			done, refused = s.Role == confdb.Leader && s.Ready, s.BootRefused
 		case "add_learner":
 			done = learner || voter && !c.voted
 		case "promote":
@@ -255,8 +256,15 @@ func (m *Member) checkChanges() {
 		switch {
 		case done:
 			m.emit(Reply{Token: c.in.Token, Result: confdb.Result{Revision: m.state.Revision}})
+		case refused != "":
+			m.emit(Reply{Token: c.in.Token, Result: confdb.Result{Code: confdb.CodeInvalid, Detail: refused}})
+			done = true
 		case m.now >= c.until:
-			m.emit(Reply{Token: c.in.Token, Result: confdb.Result{Code: CodeUnknown, Detail: "the change of membership was not seen done in time; look at the members before you try again"}})
+			why := "the change of membership was not seen done in time; it may be, or be later"
+			if s.DeviceProblem != "" {
+				why += ": " + s.DeviceProblem
+			}
+			m.emit(Reply{Token: c.in.Token, Result: confdb.Result{Code: CodeUnknown, Detail: why}})
 			done = true
 		default:
 			m.sooner(c.until)

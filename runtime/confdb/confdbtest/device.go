@@ -12,7 +12,10 @@ import (
 // and its end.
 type Device struct {
 	Blocks map[int64][]byte // by number; missing ones are zeros
+	Absent bool             // there is no such file, until one is made
 	Gone   bool             // it answers with errors
+	Full   bool             // writes fail
+	Failed int              // writes that did
 	Hangs  bool             // it doesn't answer, until it is mended
 	Slow   time.Duration    // added to each operation, at most
 	Size   int64            // 0: a file
@@ -20,22 +23,43 @@ type Device struct {
 	// Late, where set, adds to the time until a server's operation is done; it counts at the very end.
 	Late func(server uint64, op confdb.DeviceOp) time.Duration
 
-	hung []func()
+	files int // that were at its path
+	hung  []func()
 }
 
 // block is the size of what is written at once.
 const block = 4096
 
-func (d *Device) read(offset int64, into []byte) {
+func read(file map[int64][]byte, offset int64, into []byte) {
 	for i := 0; i < len(into); i += block {
-		copy(into[i:min(i+block, len(into))], d.Blocks[(offset+int64(i))/block])
+		copy(into[i:min(i+block, len(into))], file[(offset+int64(i))/block])
 	}
 }
 
-func (d *Device) write(offset int64, data []byte) {
+func write(file map[int64][]byte, offset int64, data []byte) {
 	b := make([]byte, block)
 	copy(b, data)
-	d.Blocks[offset/block] = b
+	file[offset/block] = b
+}
+
+// Swap puts another file in its place. Who has the old one open goes on with it
+// until the next read, which fails; then the new one is opened.
+func (d *Device) Swap(blocks map[int64][]byte) {
+	d.Blocks, d.Absent = blocks, false
+	d.files++
+}
+
+// Remove takes the file away.
+func (d *Device) Remove() {
+	d.Swap(map[int64][]byte{})
+	d.Absent = true
+}
+
+// Empty is what dd from /dev/zero does to a device's first MiB.
+func (d *Device) Empty() {
+	for n := range int64(1 << 20 / block) {
+		delete(d.Blocks, n)
+	}
 }
 
 // Mend lets a device answer again; what hung goes on.
@@ -77,10 +101,21 @@ func (s *Server) operate(op confdb.DeviceOp) {
 			moment = func() time.Duration { return took - 1 }
 		}
 	}
-	life := s.life
+	life, file := s.life, s.file
+	if file == nil && !dev.Gone && (!dev.Absent || op.Create) {
+		dev.Absent = false
+		file, s.opened = dev.Blocks, dev.files
+	}
 	switch {
 	case dev.Gone:
 		r.Err = "input/output error"
+	case dev.Absent && (file == nil || op.Data == nil):
+		r.Err, r.Missing = "no such file or directory", true
+	case op.Data == nil && s.opened != dev.files:
+		r.Err = "it is another file than it was"
+	case op.Data != nil && dev.Full:
+		dev.Failed++
+		r.Err = "no space left on device"
 	case op.Data != nil:
 		dev.Writes++
 		whole := w.Rng.IntN(2) == 0
@@ -89,7 +124,7 @@ func (s *Server) operate(op confdb.DeviceOp) {
 			w.After(moment(), func() {
 				// The writes of a process that died are done before it starts again, or never.
 				if s.life == life || whole {
-					dev.write(at, part)
+					write(file, at, part)
 				}
 			})
 		}
@@ -98,16 +133,20 @@ func (s *Server) operate(op confdb.DeviceOp) {
 		for i := 0; i < op.Length; i += block {
 			at, part := op.Offset+int64(i), r.Data[i:min(i+block, op.Length)]
 			if op.Length > 1<<20 || at >= 1<<20 { // areas: at once is enough
-				dev.read(at, part)
+				read(file, at, part)
 				continue
 			}
-			if dev.Blocks[at/block] == nil && w.Rng.IntN(8) != 0 {
+			if file[at/block] == nil && w.Rng.IntN(8) != 0 {
 				continue // most are empty: no event for each
 			}
-			w.After(moment(), func() { dev.read(at, part) })
+			w.After(moment(), func() { read(file, at, part) })
 		}
 	}
+	s.file = file
 	s.in(took, func() {
+		if r.Err != "" {
+			s.file = nil // and opened anew
+		}
 		s.Driver.(confdb.DeviceDriver).DeviceDone(s.now(), r)
 		s.pump()
 	})

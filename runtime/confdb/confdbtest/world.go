@@ -80,6 +80,8 @@ type Server struct {
 	held      []func() // what comes in while it is paused
 	compacted uint64
 	writing   []confdb.Persist // handed to the disk, not done
+	file      map[int64][]byte // the quorum device as it has it open; nil: it doesn't
+	opened    int              // which of Device.files
 }
 
 type event struct {
@@ -254,7 +256,7 @@ func (w *World) Form() {
 // Start brings a server up from its store.
 func (s *Server) Start() {
 	s.life++
-	s.busy, s.Paused, s.Broken, s.held, s.wake = false, false, false, nil, 0
+	s.busy, s.Paused, s.Broken, s.held, s.wake, s.file = false, false, false, nil, 0, nil
 	s.Results = map[string]confdb.Result{}
 	stored := s.Stored
 	var err error

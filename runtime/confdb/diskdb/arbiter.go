@@ -69,7 +69,9 @@ type arbiter struct {
 
 	failRead, failWrite spec.Instant // since when they fail; 0: they don't
 	lastErr             string
-	wrong               string // why this can't be the cluster's device
+	wrong               string // why what the newest look found isn't the cluster's device
+	doubt               bool   // something failed since the last look that went well: nothing is written before the next
+	doubtBy             uint64 // the newest op then
 	lost                string // why the device was given up, until it is owned or followed again
 }
 
@@ -146,7 +148,7 @@ func (a *arbiter) mayRead() bool {
 
 // write writes the own sector if it has to say something else.
 func (a *arbiter) write() {
-	if a.writeOp != 0 || a.slot < 0 || !a.read || a.tab.damaged[a.slot] && a.own.server == 0 {
+	if a.writeOp != 0 || a.slot < 0 || !a.read || a.doubt || a.tab.damaged[a.slot] && a.own.server == 0 {
 		return
 	}
 	next := a.own
@@ -205,6 +207,7 @@ func (a *arbiter) wrote(now spec.Instant, failed string) {
 		a.lastErr = failed
 		a.renewing = false
 		a.renewAt = a.now.Add(a.want / 2)
+		a.distrust()
 		if a.phase == claiming {
 			a.withdraw()
 		}
@@ -253,25 +256,29 @@ func (a *arbiter) looked(now spec.Instant, op uint64, b []byte, failed string) {
 	if op > a.wantAfter {
 		a.wantAfter = 0
 	}
+	a.wrong = ""
 	if failed == "" {
 		var t table
-		if err := decodeTable(b, &t); err != nil {
-			failed = err.Error()
-		} else if t.header.cluster != a.cluster {
-			failed = fmt.Sprintf("it belongs to another cluster (id %s)", t.header.cluster)
-			a.wrong = failed
-		} else if a.read && t.header != a.tab.header {
-			failed = "it is another quorum device than it was"
-		} else {
+		if failed = a.recognise(b, &t); failed == "" {
 			a.take(&t)
+		} else if a.slot >= 0 {
+			a.wrong = failed
+			a.giveUp()
+		} else { // a server without a slot holds to no device
+			a.read = false
+			if failed != errBlank.Error() {
+				a.wrong = failed
+			}
 		}
 	}
 	if failed != "" {
 		a.lastErr = failed
+		a.doubt, a.doubtBy = true, a.io.newest()
 		a.nextRead = a.now.Add(a.d())
 		return
 	}
-	a.failRead, a.lastErr, a.wrong = 0, "", ""
+	a.failRead, a.lastErr = 0, ""
+	a.doubt = a.doubt && op <= a.doubtBy
 	for _, r := range slices.Backward(a.reads) {
 		if r.op > op {
 			a.failRead = r.at // of the oldest that is newer
@@ -288,6 +295,42 @@ func (a *arbiter) looked(now spec.Instant, op uint64, b []byte, failed string) {
 		a.verify(op)
 	}
 	a.pace()
+}
+
+// distrust has the device looked at before it is written again: what failed is
+// opened anew at the next operation, and may be another one by then.
+func (a *arbiter) distrust() {
+	a.doubt, a.doubtBy = true, a.io.newest()
+	a.nextRead = min(a.nextRead, a.now)
+}
+
+// recognise reads what stands on the device, and tells why it isn't this
+// cluster's, or not the one that this server has its slot on.
+func (a *arbiter) recognise(b []byte, t *table) string {
+	if err := decodeTable(b, t); err != nil {
+		return err.Error()
+	}
+	if t.header.cluster != a.cluster {
+		return fmt.Sprintf("it belongs to another cluster (id %s)", t.header.cluster)
+	}
+	if a.read && t.header != a.tab.header {
+		if a.slot >= 0 {
+			return "it is another quorum device than it was"
+		}
+		a.read = false
+	}
+	return ""
+}
+
+// giveUp ends at once what rests on a device that has another in its place.
+func (a *arbiter) giveUp() {
+	switch a.phase {
+	case owning:
+		a.lost = a.wrong
+		a.release()
+	case claiming, holding:
+		a.withdraw()
+	}
 }
 
 // take notes what the sectors say, and since when.
@@ -498,14 +541,14 @@ func (a *arbiter) deadline() spec.Instant {
 	}
 	if a.phase == owning {
 		sooner(max(a.until, a.wonAt.Add(spec.DeviceLease(a.d()))))
-		if a.writeOp == 0 && !a.renewing {
+		if a.writeOp == 0 && !a.renewing && !a.doubt {
 			sooner(a.renewAt)
 		}
 	}
 	if a.phase == holding {
 		sooner(a.heldFrom.Add(2 * spec.DeviceLease(a.d())))
 	}
-	if a.phase == idle && a.writeOp == 0 && a.slot >= 0 && a.read && (a.unsure || a.own.state != stateIdle) {
+	if a.phase == idle && a.writeOp == 0 && a.slot >= 0 && a.read && !a.doubt && (a.unsure || a.own.state != stateIdle) {
 		sooner(max(a.renewAt, a.now+1))
 	}
 	for _, since := range [...]spec.Instant{a.failRead, a.failWrite} {

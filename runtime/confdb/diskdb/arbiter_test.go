@@ -329,3 +329,51 @@ func TestClaimsWhileRetimed(t *testing.T) {
 		}
 	}
 }
+
+// counter is an issuer that only counts.
+type counter struct{ ops, reads, writes uint64 }
+
+func (c *counter) newest() uint64 { return c.ops }
+
+func (c *counter) readTable() uint64 {
+	c.ops++
+	c.reads++
+	return c.ops
+}
+
+func (c *counter) writeRecord(record) uint64 {
+	c.ops++
+	c.writes++
+	return c.ops
+}
+
+// After a write that failed nothing is written before a look that began afterwards
+// went well: one that was under way may have found what is no more at the path.
+func TestNothingIsWrittenInDoubt(t *testing.T) {
+	device := make([]byte, headLen)
+	copy(device, header{device: 5, founder: 1, area: areaLeast, cluster: "c"}.encode())
+	c := &counter{}
+	now := spec.Instant(time.Hour)
+	a := &arbiter{io: c, rng: rand.New(rand.NewPCG(1, 1)), now: now, id: 1, cluster: "c", want: spec.DefaultDeviceIO.D()}
+	wants := func(when string, writes uint64) {
+		t.Helper()
+		now = now.Add(10 * time.Second)
+		if a.run(now); c.writes != writes {
+			t.Fatalf("%s: %d writes, not %d", when, c.writes, writes)
+		}
+	}
+	a.run(now)
+	a.looked(now, c.ops, device, "")
+	wants("it has looked", 1) // and looks again
+	if c.reads != 2 {
+		t.Fatalf("%d reads", c.reads)
+	}
+	a.wrote(now, "input/output error")
+	wants("the write failed", 1)
+	a.looked(now, c.ops, device, "")
+	wants("a look that began before went well", 1)
+	a.looked(now, c.ops, nil, "input/output error")
+	wants("a look failed", 1)
+	a.looked(now, c.ops, device, "")
+	wants("a look went well", 2)
+}

@@ -11,6 +11,7 @@
 package diskdb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -28,6 +29,7 @@ type Config struct {
 	ServerID  uint64
 	ClusterID string
 	Device    string // its path, for invitations and for people
+	Member    bool   // this server was a member in an earlier life: a device that holds nothing has lost the database
 	Seed      uint64
 	DeviceIO  time.Duration // until the definition says otherwise; default spec.DefaultDeviceIO
 	Now       spec.Instant
@@ -99,13 +101,7 @@ func New(cfg Config) (*Driver, *confdb.State, uint64, error) {
 // Status is what this server knows now.
 func (d *Driver) Status() confdb.Status {
 	s := confdb.Status{Self: d.cfg.ServerID, Term: d.term, Role: confdb.Outside, Leader: d.leader, Applied: d.applied, Commit: d.commit, Needed: 1,
-		ByDevice: true, DeviceProblem: d.a.problem()}
-	if s.DeviceProblem == "" {
-		s.DeviceProblem = d.own.problem
-	}
-	if s.DeviceProblem != "" && d.cfg.Device != "" {
-		s.DeviceProblem = "quorum device " + d.cfg.Device + ": " + s.DeviceProblem
-	}
+		ByDevice: true, DeviceProblem: d.onDevice(cmp.Or(d.a.problem(), d.own.problem, d.booting.problem)), BootRefused: d.onDevice(d.booting.refused)}
 	for _, m := range d.who.members {
 		if m.voter {
 			s.Voters = append(s.Voters, m.server)
@@ -127,6 +123,14 @@ func (d *Driver) Status() confdb.Status {
 		s.SnapshotWanted = d.own.wantCompact || d.peersWantState()
 	}
 	return s
+}
+
+// onDevice has a problem say which device it is of.
+func (d *Driver) onDevice(problem string) string {
+	if problem == "" || d.cfg.Device == "" {
+		return problem
+	}
+	return "quorum device " + d.cfg.Device + ": " + problem
 }
 
 func (d *Driver) isMember() bool {
@@ -196,12 +200,14 @@ func (d *Driver) Deadline() spec.Instant {
 	}
 	sooner(d.own.retryAt)
 	sooner(d.own.patience)
+	sooner(d.booting.until)
 	return at
 }
 
 // settle brings everything up to now; after every call.
 func (d *Driver) settle() {
 	d.follow()
+	d.runBoot()
 	d.a.run(d.now)
 	d.runOwner()
 	d.a.run(d.now)
@@ -291,11 +297,13 @@ func (d *Driver) DeviceDone(now spec.Instant, r confdb.DeviceResult) {
 // tableRead finds this server's slot, and goes on with a bootstrap.
 func (d *Driver) tableRead(r confdb.DeviceResult) {
 	for _, rec := range d.a.tab.records {
-		if rec.server == d.cfg.ServerID && d.a.slot < 0 {
+		if rec.server == d.cfg.ServerID && d.a.slot < 0 && d.a.read {
 			d.a.slot = int(rec.slot)
 		}
 	}
-	d.bootRead(r)
+	if d.a.looks == r.ID {
+		d.bootRead(r)
+	}
 }
 
 // Now takes the messages that may leave.

@@ -273,7 +273,7 @@ func (d *Driver) AddLearner(server uint64) error {
 			}
 			return nil
 		case m.next >= Slots:
-			return errors.New("the quorum device has no slot left: each of the 32 servers that ever joined (a node with a new or emptied data directory is another one) keeps its own for good, since its writes may still be on their way; those that are members go on; to take another in, make the cluster anew on an empty device: clusterplan destroy, empty the device (" + howEmptied + "), then clusterplan apply")
+			return errors.New("the quorum device has no slot left: each of the 32 servers that ever joined (a node with a new or emptied data directory is another one) keeps its own for good, since its writes may still be on their way; those that are members go on; to take another in, make the cluster anew on an empty device: clusterplan destroy, empty the device (" + howEmptied(d.cfg.Device) + "), then clusterplan apply")
 		case i < 0:
 			i = len(m.members)
 		}

@@ -108,7 +108,7 @@ func TestDeviceSize(t *testing.T) {
 		s.Do(func(d confdb.Driver) { _ = d.Bootstrap() })
 		w.Run(3 * time.Second)
 		st := s.Driver.Status()
-		if leads := st.Role == confdb.Leader; leads != (want == "") || !strings.Contains(st.DeviceProblem, want) || !leads && w.Device.Writes > 0 {
+		if leads := st.Role == confdb.Leader; leads != (want == "") || !strings.Contains(st.BootRefused, want) || !leads && w.Device.Writes > 0 {
 			t.Errorf("a device of %d MiB: %+v, %d writes", size>>20, st, w.Device.Writes)
 		}
 	}

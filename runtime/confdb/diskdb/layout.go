@@ -2,6 +2,7 @@ package diskdb
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,7 +55,9 @@ type header struct {
 const headerSize = 512
 
 // howEmptied is how a person empties a device: all before the areas has to be blank.
-const howEmptied = "remove the file, or write zeros to the block device's first MiB: dd if=/dev/zero of=DEVICE bs=1M count=1"
+func howEmptied(device string) string {
+	return "remove the file, or write zeros to the block device's first MiB: dd if=/dev/zero of=" + cmp.Or(device, "DEVICE") + " bs=1M count=1"
+}
 
 var headerMagic = []byte("CPQUORUM")
 

@@ -237,6 +237,10 @@ func (d *Driver) startImage(p pointer) {
 
 func (d *Driver) writeChunk() {
 	o := &d.own
+	if d.a.doubt {
+		o.retryAt = d.now.Add(d.a.d() / 4)
+		return
+	}
 	data := o.write[o.wrote:min(len(o.write), o.wrote+chunk)]
 	op := confdb.DeviceOp{Offset: d.area(o.fresh.area) + int64(o.wrote), Data: data}
 	if o.wrote == 0 {
@@ -278,6 +282,9 @@ func (d *Driver) writeArea(n uint8, op confdb.DeviceOp, then func(failed string)
 	d.areaBusy[n]++
 	d.issue(op, func(r confdb.DeviceResult) {
 		d.areaBusy[n]--
+		if r.Err != "" {
+			d.a.distrust()
+		}
 		then(r.Err)
 	})
 }
@@ -339,7 +346,7 @@ func (d *Driver) runLog() {
 	if o.at-o.snapLen > area/4 {
 		o.wantCompact = true
 	}
-	if o.written >= d.last() || d.now < o.retryAt {
+	if o.written >= d.last() || d.now < o.retryAt || d.a.doubt {
 		return
 	}
 	rest := d.log[o.written+1-d.first:]
