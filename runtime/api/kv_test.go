@@ -309,7 +309,7 @@ func TestWritesAfterALongSilence(t *testing.T) {
 		if tries++; tries == 1 {
 			f.state.Apply(confdb.Command{ID: "other", KV: &confdb.KVWrite{Key: "k", Value: []byte("newer")}})
 			pass()
-			return confdb.Result{Code: "unknown"}, nil
+			return confdb.Result{Code: "unknown", Detail: "it was not seen committed in time"}, nil
 		}
 		return r, nil
 	}
