@@ -125,7 +125,10 @@ func TestNetnsLabCommands(t *testing.T) {
 		}
 	}
 	l.must(0, "lab", "heal")
-	l.must(0, "lab", "isolate", "n1")
+	look.Faults = nil
+	if r := l.must(0, "lab", "isolate", "n1", "--json"); json.Unmarshal([]byte(r.out), &look) != nil || len(look.Faults) != 1 || look.Faults[0].Kind != netlab.FaultIsolate {
+		t.Errorf("the lab once n1 is isolated: %s", r)
+	}
 	l.groupOnline("web", "n2")
 	l.until("n2 answers the client", func() (bool, string) { got := l.fetch(); return got == "n2", got })
 	l.must(0, "lab", "heal")
@@ -135,7 +138,7 @@ func TestNetnsLabCommands(t *testing.T) {
 	l.must(1, "lab", "kill", "n2").wants(t, "No process")
 	l.until("n3 answers the client", func() (bool, string) { got := l.fetch(); return got == "n3", got })
 	l.must(0, "lab", "hang", "n3")
-	l.must(0, "lab", "wake", "n3")
+	l.must(0, "lab", "wake", "n3", "--json").wants(t, `"faults": []`)
 	l.apply()
 	l.settled()
 	l.must(0, "lab", "kill", "n3") // what its monitor and its guardians would have taken away, destroy does

@@ -41,6 +41,7 @@ func TestQuickstart(t *testing.T) {
 	l.must(0, "status").wants(t, "n1", "web", "online")
 	l.must(0, "events").wants(t, "web")
 	l.must(0, "logs", "worker").wants(t, "n1")
+	l.must(0, "logs", "worker", "--json").wants(t, `"address":"group.worker.resource.worker","node":"n2","text":"`)
 	l.settled()
 
 	var plan struct {

@@ -47,10 +47,10 @@ func (c Change) MarshalJSON() ([]byte, error) {
 		out.Importing = &importingJSON{*c.Importing}
 	}
 	var err error
-	if out.Before, err = publicJSON(c.Before); err != nil {
+	if out.Before, err = PublicJSON(c.Before); err != nil {
 		return nil, err
 	}
-	if out.After, err = publicJSON(c.After); err != nil {
+	if out.After, err = PublicJSON(c.After); err != nil {
 		return nil, err
 	}
 	if out.AfterUnknown, err = json.Marshal(where(c.After, func(v cty.Value) bool { u, _ := v.Unmark(); return !u.IsKnown() })); err != nil {
@@ -65,13 +65,13 @@ func (c Change) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// MarshalJSON writes the values as publicJSON does.
+// MarshalJSON writes the values as PublicJSON does.
 func (a AttributeChange) MarshalJSON() ([]byte, error) {
-	before, err := publicJSON(a.Before)
+	before, err := PublicJSON(a.Before)
 	if err != nil {
 		return nil, err
 	}
-	after, err := publicJSON(a.After)
+	after, err := PublicJSON(a.After)
 	if err != nil {
 		return nil, err
 	}
@@ -86,18 +86,18 @@ func (a AttributeChange) MarshalJSON() ([]byte, error) {
 	}{a.Path, before, after, a.After != cty.NilVal && !a.After.IsWhollyKnown(), a.Sensitive, a.Impact, a.Cause})
 }
 
-// MarshalJSON writes the values as publicJSON does, null where sensitive.
+// MarshalJSON writes the values as PublicJSON does, null where sensitive.
 func (o OutputChange) MarshalJSON() ([]byte, error) {
 	before, after := o.Before, o.After
 	unknown := after != cty.NilVal && !after.IsWhollyKnown()
 	if o.Sensitive {
 		before, after = cty.NilVal, cty.NilVal
 	}
-	beforeJSON, err := publicJSON(before)
+	beforeJSON, err := PublicJSON(before)
 	if err != nil {
 		return nil, err
 	}
-	afterJSON, err := publicJSON(after)
+	afterJSON, err := PublicJSON(after)
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +110,8 @@ func (o OutputChange) MarshalJSON() ([]byte, error) {
 	}{o.Actions, beforeJSON, afterJSON, unknown, o.Sensitive})
 }
 
-// publicJSON is v for readers: whatever is unknown or marked (sensitive) is null.
-func publicJSON(v cty.Value) (json.RawMessage, error) {
+// PublicJSON is v for readers: whatever is unknown or marked (sensitive) is null.
+func PublicJSON(v cty.Value) (json.RawMessage, error) {
 	if v == cty.NilVal {
 		return json.RawMessage("null"), nil
 	}

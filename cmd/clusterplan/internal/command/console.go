@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/zclconf/go-cty/cty"
 	"golang.org/x/term"
 
 	"github.com/clusterplan/clusterplan/cmd/clusterplan/internal/run"
@@ -18,6 +19,7 @@ import (
 func (a *app) consoleCommand() *cobra.Command {
 	var dir string
 	var vars variables
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "console",
 		Short: "Try expressions of a definition",
@@ -29,7 +31,8 @@ will know is (known after apply), and sensitive values are not shown. Nothing is
 changed or locked, and no node is asked.
 
 On a terminal, Tab completes names, and exit or Ctrl-D ends it. From elsewhere the
-lines are read to their end, or to the first that is wrong.`, helpDone, helpError+"; from no terminal also of an expression", helpInterrupted),
+lines are read to their end, or to the first that is wrong; with --json each is
+answered with a JSON object in a line.`, helpDone, helpError+"; from no terminal also of an expression", helpInterrupted),
 		Example: "  clusterplan --chdir examples/quickstart console\n  echo 'cidrhost(\"10.0.0.0/24\", 5)' | clusterplan console --dir examples/quickstart",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,18 +50,19 @@ lines are read to their end, or to the first that is wrong.`, helpDone, helpErro
 				return err
 			}
 			a.errStyle.Diagnostics(a.err, con.Diags, s.Config.Files())
-			return a.console(con)
+			return a.console(con, asJSON)
 		},
 	}
 	dirFlag(c, &dir)
 	vars.flags(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line (docs/json.md)")
 	return c
 }
 
 // console asks line after line.
-func (a *app) console(con *run.Console) error {
+func (a *app) console(con *run.Console, asJSON bool) error {
 	read, talks := a.lines(), false
-	if in, ok := a.in.(*os.File); ok && a.canAsk() && a.screen {
+	if in, ok := a.in.(*os.File); ok && a.canAsk() && a.screen && !asJSON {
 		read, talks = terminalLines(in, a.out, con.Words), true
 	}
 	for {
@@ -74,13 +78,19 @@ func (a *app) console(con *run.Console) error {
 			continue
 		case line == "exit":
 			return nil
-		case line == "help":
+		case line == "help" && !asJSON:
 			if _, err := fmt.Fprintln(a.out, "An expression, as var.x, node.n, length(local.list), or type(...) around one. exit ends this."); err != nil {
 				return err
 			}
 			continue
 		}
 		v, onlyType, err := con.Ask(line)
+		if asJSON {
+			if err := a.answerJSON(line, v, onlyType, err); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil && talks && !cutOff(err) {
 			a.errStyle.Error(a.err, err)
 			continue
@@ -92,6 +102,19 @@ func (a *app) console(con *run.Console) error {
 			return err
 		}
 	}
+}
+
+// answerJSON prints an answer as a line of JSON; of an expression that is wrong its
+// diagnostics, which end the command.
+func (a *app) answerJSON(expression string, v cty.Value, onlyType bool, err error) error {
+	var wrong *view.DiagnosticsError
+	if err != nil && (!errors.As(err, &wrong) || cutOff(err)) {
+		return err
+	}
+	if wrong != nil {
+		return errors.Join(view.AnswerJSON(a.out, expression, v, onlyType, view.JSONDiagnostics(wrong.Diags, wrong.Files)), status(exitError))
+	}
+	return view.AnswerJSON(a.out, expression, v, onlyType, nil)
 }
 
 // nextLine is a line, or the end of the program while it waits for one.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -58,20 +59,48 @@ func (a *app) lab(dir string, do func(*run.Lab) error) error {
 	return do(l)
 }
 
-// inflict adds faults and tells them.
-func (a *app) inflict(dir string, faults ...netlab.Fault) error {
-	return a.lab(dir, func(l *run.Lab) error {
-		done, err := l.Inflict(faults...)
-		for _, f := range done {
-			fmt.Fprintln(a.out, f)
-		}
+// labFlags are the flags of what is done to a lab.
+type labFlags struct {
+	dir, network string
+	asJSON       bool
+}
+
+func (f *labFlags) register(c *cobra.Command) {
+	dirFlag(c, &f.dir)
+	c.Flags().BoolVar(&f.asJSON, "json", false, "print the lab as it is then, one JSON object (docs/json.md)")
+}
+
+// done tells what was done to a lab: words, or with --json the lab as it is now.
+func (a *app) done(l *run.Lab, f *labFlags, words string, err error) error {
+	if !f.asJSON {
+		_, werr := fmt.Fprint(a.out, words)
+		return errors.Join(err, werr)
+	}
+	if err != nil {
 		return err
+	}
+	look, err := l.Look()
+	if err != nil {
+		return err
+	}
+	return view.JSON(a.out, look)
+}
+
+// inflict adds faults and tells them.
+func (a *app) inflict(flags *labFlags, faults ...netlab.Fault) error {
+	return a.lab(flags.dir, func(l *run.Lab) error {
+		done, err := l.Inflict(faults...)
+		var words strings.Builder
+		for _, f := range done {
+			fmt.Fprintln(&words, f)
+		}
+		return a.done(l, flags, words.String(), err)
 	})
 }
 
 func (a *app) labCutCommand() *cobra.Command {
 	var oneWay bool
-	var dir, network string
+	var f labFlags
 	c := &cobra.Command{
 		Use:   "cut A B",
 		Short: "Have nothing get from one node to another",
@@ -81,17 +110,17 @@ those from A to B only. Other nodes still reach both. Either may be "client".`, 
 		Example: "  clusterplan lab cut n1 n2\n  clusterplan lab cut n1 n3 --one-way\n  clusterplan lab cut n1 n2 --network spare",
 		Args:    exactly("a node A", "a node B"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			faults := []netlab.Fault{{Kind: netlab.FaultCut, From: args[0], To: args[1], Network: network}}
+			faults := []netlab.Fault{{Kind: netlab.FaultCut, From: args[0], To: args[1], Network: f.network}}
 			if !oneWay {
-				faults = append(faults, netlab.Fault{Kind: netlab.FaultCut, From: args[1], To: args[0], Network: network})
+				faults = append(faults, netlab.Fault{Kind: netlab.FaultCut, From: args[1], To: args[0], Network: f.network})
 			}
-			return a.inflict(dir, faults...)
+			return a.inflict(&f, faults...)
 		},
 		ValidArgsFunction: a.completeSeats(2),
 	}
 	c.Flags().BoolVar(&oneWay, "one-way", false, "only what A sends to B")
-	networkFlag(c, &network)
-	dirFlag(c, &dir)
+	networkFlag(c, &f.network)
+	f.register(c)
 	return c
 }
 
@@ -101,7 +130,7 @@ func networkFlag(c *cobra.Command, network *string) {
 }
 
 func (a *app) labIsolateCommand() *cobra.Command {
-	var dir, network string
+	var f labFlags
 	c := &cobra.Command{
 		Use:   "isolate NODE",
 		Short: "Have nothing get to a node and nothing from it",
@@ -111,17 +140,17 @@ client. The node sees its link up.`, helpDone, helpError),
 		Example: "  clusterplan lab isolate n1\n  clusterplan lab isolate n1 --network spare",
 		Args:    exactly("a NODE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultIsolate, From: args[0], Network: network})
+			return a.inflict(&f, netlab.Fault{Kind: netlab.FaultIsolate, From: args[0], Network: f.network})
 		},
 		ValidArgsFunction: a.completeSeats(1),
 	}
-	networkFlag(c, &network)
-	dirFlag(c, &dir)
+	networkFlag(c, &f.network)
+	f.register(c)
 	return c
 }
 
 func (a *app) labLossCommand() *cobra.Command {
-	var dir, network string
+	var f labFlags
 	c := &cobra.Command{
 		Use:   "loss PERCENT [A B]",
 		Short: "Lose some of the frames",
@@ -141,19 +170,19 @@ between A and B, both ways.`, helpDone, helpError),
 				return hint(fmt.Errorf("%q is no loss", args[0]), "Give a number above 0, at most 100. clusterplan lab heal ends a loss.")
 			}
 			if len(args) == 1 {
-				return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, Percent: percent, Network: network})
+				return a.inflict(&f, netlab.Fault{Kind: netlab.FaultLoss, Percent: percent, Network: f.network})
 			}
-			return a.inflict(dir, netlab.Fault{Kind: netlab.FaultLoss, From: args[1], To: args[2], Percent: percent, Network: network},
-				netlab.Fault{Kind: netlab.FaultLoss, From: args[2], To: args[1], Percent: percent, Network: network})
+			return a.inflict(&f, netlab.Fault{Kind: netlab.FaultLoss, From: args[1], To: args[2], Percent: percent, Network: f.network},
+				netlab.Fault{Kind: netlab.FaultLoss, From: args[2], To: args[1], Percent: percent, Network: f.network})
 		},
 	}
-	networkFlag(c, &network)
-	dirFlag(c, &dir)
+	networkFlag(c, &f.network)
+	f.register(c)
 	return c
 }
 
 func (a *app) labHealCommand() *cobra.Command {
-	var dir string
+	var f labFlags
 	c := &cobra.Command{
 		Use:     "heal",
 		Short:   "End all cuts and losses",
@@ -161,16 +190,15 @@ func (a *app) labHealCommand() *cobra.Command {
 		Example: "  clusterplan lab heal",
 		Args:    none,
 		RunE: func(*cobra.Command, []string) error {
-			return a.lab(dir, func(l *run.Lab) error {
+			return a.lab(f.dir, func(l *run.Lab) error {
 				if err := l.Heal(); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintln(a.out, "Nothing is cut and nothing is lost.")
-				return err
+				return a.done(l, &f, "Nothing is cut and nothing is lost.\n", nil)
 			})
 		},
 	}
-	dirFlag(c, &dir)
+	f.register(c)
 	return c
 }
 
@@ -237,25 +265,24 @@ network alone. Files are those of this machine.`, "0    done; else the command's
 }
 
 func (a *app) labSignalCommand(use, short, text, done string, sig syscall.Signal) *cobra.Command {
-	var dir string
+	var f labFlags
 	c := &cobra.Command{
 		Use: use, Short: short,
 		Long:    long(text, helpDone, helpError),
 		Example: "  clusterplan lab " + strings.Replace(use, "NODE", "n1", 1),
 		Args:    exactly("a NODE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.lab(dir, func(l *run.Lab) error {
+			return a.lab(f.dir, func(l *run.Lab) error {
 				n, err := l.Signal(args[0], sig)
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(a.out, "%d processes of %s were %s.\n", n, args[0], done)
-				return err
+				return a.done(l, &f, fmt.Sprintf("%d processes of %s were %s.\n", n, args[0], done), nil)
 			})
 		},
 		ValidArgsFunction: a.completeSeats(1),
 	}
-	dirFlag(c, &dir)
+	f.register(c)
 	return c
 }
 

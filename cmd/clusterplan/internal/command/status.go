@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -75,7 +76,7 @@ func (a *app) status(ctx context.Context, s *run.Session, asJSON, watch bool) er
 }
 
 func (a *app) logsCommand() *cobra.Command {
-	var follow bool
+	var follow, asJSON bool
 	var bytes int64
 	var dir string
 	c := &cobra.Command{
@@ -96,18 +97,29 @@ several programs, name the resource: web.server.`, helpDone, helpError, helpInte
 			}
 			defer s.Close()
 			out := a.out
-			if a.screen { // into a file or a program they go as they are
+			if a.screen && !asJSON { // into a file or a program they go as they are
 				out = view.TameWriter(out)
 			}
-			return s.Logs(ctx, args[0], bytes, follow, out)
+			return s.Logs(ctx, args[0], bytes, follow, func(from run.LogSource) io.WriteCloser {
+				if asJSON {
+					return view.NewLogLines(out, from.Resource, from.Node)
+				}
+				return asIs{out}
+			})
 		},
 		ValidArgsFunction: a.complete("group"),
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
 	c.Flags().Int64Var(&bytes, "bytes", 64<<10, "begin with the last `N` bytes of the log")
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line (docs/json.md)")
 	dirFlag(c, &dir)
 	return c
 }
+
+// asIs is what a program prints, unchanged.
+type asIs struct{ io.Writer }
+
+func (asIs) Close() error { return nil }
 
 // dirFlag is for commands whose arguments are names: --chdir would do as well.
 func dirFlag(c *cobra.Command, dir *string) {

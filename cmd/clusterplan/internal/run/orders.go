@@ -223,7 +223,7 @@ func (s *Session) Events(ctx context.Context, last uint, follow bool, fn func(cl
 
 // Logs writes a resource's log from the node that owns its group, or had it
 // last. With follow it goes with the group to its next owner.
-func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow bool, w io.Writer) error {
+func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow bool, to func(from LogSource) io.WriteCloser) error {
 	c, err := s.Client()
 	if err != nil {
 		return err
@@ -234,9 +234,10 @@ func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow boo
 		return err
 	}
 	for {
-		endpoint, id, err := s.owner(ctx, c, group, follow)
+		endpoint, id, node, err := s.owner(ctx, c, group, follow)
 		if err == nil {
-			err = c.Logs(ctx, endpoint, id, resource, bytes, follow, w)
+			w := to(LogSource{Resource: s.resource(group, resource), Node: node})
+			err = errors.Join(c.Logs(ctx, endpoint, id, resource, bytes, follow, w), w.Close())
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -260,6 +261,22 @@ func (s *Session) Logs(ctx context.Context, text string, bytes int64, follow boo
 		case <-t.C:
 		}
 	}
+}
+
+// LogSource is whose log it is.
+type LogSource struct {
+	Resource addr.Address
+	Node     string // by its name
+}
+
+// resource is the address of a group's resource of that name.
+func (s *Session) resource(group addr.Address, name string) addr.Address {
+	for i := range s.Snap.State.Objects {
+		if o := &s.Snap.State.Objects[i]; o.Addr.IsResource() && o.Addr.Owner() == group && nameOf(o) == name {
+			return o.Addr
+		}
+	}
+	return group // logOf has seen it
 }
 
 // logOf finds the group and the resource in `web`, `web.server`, or an address.
@@ -315,14 +332,14 @@ func (s *Session) logOf(text string) (group addr.Address, resource string, err e
 
 // owner is where the group lives now. Without follow, a group that nobody owns
 // is where it was last: what it printed when it failed is there.
-func (s *Session) owner(ctx context.Context, c *client.Client, group addr.Address, follow bool) (endpoint, id string, err error) {
+func (s *Session) owner(ctx context.Context, c *client.Client, group addr.Address, follow bool) (endpoint, id, node string, err error) {
 	o := s.Snap.State.Find(group)
 	if o == nil {
-		return "", "", fmt.Errorf("the state knows no %s", group)
+		return "", "", "", fmt.Errorf("the state knows no %s", group)
 	}
 	conf, err := c.Config(ctx, false)
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
 	for _, g := range conf.Groups {
 		if g.Spec.ID != o.ID {
@@ -332,18 +349,18 @@ func (s *Session) owner(ctx context.Context, c *client.Client, group addr.Addres
 		if owner == "" && !follow {
 			list, err := c.Events(ctx, 0)
 			if err != nil {
-				return "", "", err
+				return "", "", "", err
 			}
 			owner = lastOwner(list, group, conf.Members)
 		}
 		for _, m := range conf.Members {
 			if owner != "" && m.Spec.Name == owner {
-				return m.Endpoint, o.ID, nil
+				return m.Endpoint, o.ID, owner, nil
 			}
 		}
-		return "", "", fmt.Errorf("nobody owns %s now (it is %s)", group, g.State)
+		return "", "", "", fmt.Errorf("nobody owns %s now (it is %s)", group, g.State)
 	}
-	return "", "", fmt.Errorf("the cluster has no %s", group)
+	return "", "", "", fmt.Errorf("the cluster has no %s", group)
 }
 
 // lastOwner is the node of the group's last event on a node that is still a

@@ -1,13 +1,45 @@
 package view
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/clusterplan/clusterplan/planner"
 )
+
+// answerJSON is a line of `console --json`.
+type answerJSON struct {
+	FormatVersion string               `json:"format_version"`
+	Expression    string               `json:"expression"`
+	Type          string               `json:"type,omitempty"`
+	Value         json.RawMessage      `json:"value,omitempty"`
+	Unknown       bool                 `json:"unknown"`
+	Sensitive     bool                 `json:"sensitive"`
+	Diagnostics   []planner.Diagnostic `json:"diagnostics"`
+}
+
+// AnswerJSON writes what an expression is, in one line; or its type alone, or what
+// is wrong with it.
+func AnswerJSON(w io.Writer, expression string, v cty.Value, onlyType bool, diags []planner.Diagnostic) error {
+	out := answerJSON{FormatVersion: planner.FormatVersion, Expression: expression, Diagnostics: diags}
+	if len(diags) == 0 {
+		out.Diagnostics = []planner.Diagnostic{} // none, not null
+		out.Type = typeexpr.TypeString(v.Type())
+		if !onlyType {
+			out.Unknown, out.Sensitive = !v.IsWhollyKnown(), v.ContainsMarked()
+			var err error
+			if out.Value, err = planner.PublicJSON(v); err != nil {
+				return err
+			}
+		}
+	}
+	return JSONLine(w, out)
+}
 
 // Answer prints a value as a definition would write it, over many lines where
 // it has parts; or its type.

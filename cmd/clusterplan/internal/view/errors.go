@@ -171,6 +171,13 @@ func ValidateJSON(w io.Writer, diags []planner.Diagnostic) error {
 	return JSON(w, out)
 }
 
+// JSONLine writes one object of a stream, in a line.
+func JSONLine(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
 // JSON writes one object, indented.
 func JSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)

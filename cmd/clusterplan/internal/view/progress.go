@@ -1,7 +1,6 @@
 package view
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -274,7 +273,5 @@ func (p *Progress) Diagnostic(d planner.Diagnostic) {
 func (p *Progress) put(l line) {
 	l.FormatVersion = planner.FormatVersion
 	l.Timestamp = l.Timestamp.UTC()
-	enc := json.NewEncoder(p.w)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(l)
+	_ = JSONLine(p.w, l)
 }
