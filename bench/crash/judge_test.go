@@ -81,3 +81,15 @@ func TestJudge(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// What --json prints is one object with these keys, which others read.
+func TestFiguresForPrograms(t *testing.T) {
+	var b strings.Builder
+	if err := (figures{Objects: 60, Runs: 50, Kills: 75, Seed: 1 << 63, Orphans: 1, Duplicates: 2, Lost: 3}).write(&b, true); err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"objects":60,"runs":50,"kills":75,"seed":9223372036854775808,"orphans":1,"duplicates":2,"lost":3}` + "\n"
+	if b.String() != want {
+		t.Errorf("%s, want %s", b.String(), want)
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -63,10 +64,8 @@ func main() {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	f, err := measure(ctx, *objects, *nodes, *runs, *seed)
-	if err == nil && *asJSON {
-		err = json.NewEncoder(os.Stdout).Encode(f)
-	} else if err == nil {
-		_, err = fmt.Printf("%d applies of %d objects, killed %d times: %d orphans, %d duplicates, %d lost\n", f.Runs, f.Objects, f.Kills, f.Orphans, f.Duplicates, f.Lost)
+	if err == nil {
+		err = f.write(os.Stdout, *asJSON)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "crash:", err)
@@ -75,6 +74,15 @@ func main() {
 	if f.Orphans+f.Duplicates+f.Lost > 0 {
 		os.Exit(1)
 	}
+}
+
+// write prints the figures, for people or as one JSON object.
+func (f figures) write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(f)
+	}
+	_, err := fmt.Fprintf(w, "%d applies of %d objects, killed %d times: %d orphans, %d duplicates, %d lost\n", f.Runs, f.Objects, f.Kills, f.Orphans, f.Duplicates, f.Lost)
+	return err
 }
 
 // bench is what the runs share.
