@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
+	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 )
@@ -100,10 +101,28 @@ func refuseLast(a addr.Address, on *item) *hcl.Diagnostic {
 		fmt.Sprintf("%s has the last vote, and the cluster is no more once it leaves.%s Have another node with a vote join first (quorum model majority_node_set). To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a, why))
 }
 
-// refuseOnlyCopy is of a node whose data directory was removed below its agent.
-func refuseOnlyCopy(a addr.Address) *hcl.Diagnostic {
+// refuseCopy is of a node whose data directory was removed below its agent, where too
+// few others have the database.
+func refuseCopy(a addr.Address, t *tally, needed int) *hcl.Diagnostic {
+	what := "the only copy of the cluster's database is in its agent's memory, and ends with that"
+	if have := t.copies(); have > 0 {
+		what = fmt.Sprintf("its copy of the cluster's database is in its agent's memory, and ends with that; after it others with %d votes have one, and %d are needed, or the database is lost", have, needed)
+	}
+	way := "Its groups go on while it runs; --target changes them meanwhile."
+	if t.model == spec.MajorityNodeSet {
+		way = "Have another node with a vote join first, or one that is down come back. " + way
+		var memory []string
+		for n, v := range t.voters {
+			if v.memory {
+				memory = append(memory, n.String())
+			}
+		}
+		if slices.Sort(memory); len(memory) > 0 {
+			way += " The same holds for " + strings.Join(memory, ", ") + ": end no agent of these. Where they do not answer, see what keeps them from it."
+		}
+	}
 	return problem(hcl.DiagError, QuorumLost,
-		fmt.Sprintf("%s has the last vote, and its data directory is gone: the only copy of the cluster's database is in its agent's memory, and ends with that. Its groups go on while it runs; --target changes them meanwhile. To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a))
+		fmt.Sprintf("%s: its data directory is gone: %s. --allow-quorum-loss does not allow that. %s To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a, what, way))
 }
 
 // refuse names what is down and votes: that it is not up is what the others lack.

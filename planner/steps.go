@@ -175,16 +175,6 @@ func (o *orderer) grows() bool {
 	return o.cluster != nil && o.cluster.Action == "update" && !o.destroy && o.before.Cluster.Quorum.Model == spec.SingleNode && o.after.Cluster.Quorum.Model == spec.MajorityNodeSet
 }
 
-// onlyCopy tells whether a node that votes alone is to end with what its agent knows,
-// and come back with an empty data directory: the database would be nobody's.
-func (b *builder) onlyCopy(t *tally, u *Unit) bool {
-	if b.fresh || b.destroy || t.model == spec.SingleQuorum || !slices.Contains(u.Phases, providers.PhaseJoin) || slices.Contains(u.Remove, providers.PhaseLeave) {
-		return false
-	}
-	votes, _ := t.count()
-	return votes == t.voters[u.Key.Addr].votes
-}
-
 // steps lists every phase that touches a node, counts the votes that are up
 // during it, and refuses what would leave the cluster without quorum.
 func (b *builder) steps(o *orderer, batches [][]*Unit) {
@@ -192,10 +182,11 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 	exempt := func() bool { return b.fresh || b.destroy || b.in.AllowQuorumLoss || t.model == spec.SingleNode }
 	lost := false
 	emit := func(u *Unit, phase string, alsoDown int, why string) {
+		copies := t.copies()
 		takes := t.begin(u.Key.Addr, phase)
 		if phase == providers.PhaseBootstrap && len(o.joins) > 0 {
 			first := max(slices.IndexFunc(o.joins, func(u *Unit) bool { return u.gives > 0 }), 0)
-			t.voters[o.joins[first].Key.Addr] = &voter{votes: 1, up: true}
+			t.voters[o.joins[first].Key.Addr] = &voter{votes: 1, up: true, has: true}
 		}
 		votes, up := t.count()
 		up -= alsoDown
@@ -207,10 +198,10 @@ func (b *builder) steps(o *orderer, batches [][]*Unit) {
 				b.diags = append(b.diags, refuseLast(u.Key.Addr, b.sinks(b.at.At(u.Key.Addr))))
 			}
 			lost = true
-		case takes && phase == providers.PhaseStop && up == 0 && b.onlyCopy(t, u): // so it is here
+		case phase == providers.PhaseStop && t.copies() < min(copies, max(step.Needed, 1)) && !b.fresh && !b.destroy && t.model != spec.SingleQuorum: // so it is here
 			step.Refused = true
 			if !lost {
-				b.diags = append(b.diags, refuseOnlyCopy(u.Key.Addr))
+				b.diags = append(b.diags, refuseCopy(u.Key.Addr, t, max(step.Needed, 1)))
 			}
 			lost = true
 		case takes && up < max(step.Needed, 1) && !exempt():

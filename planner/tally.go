@@ -2,6 +2,7 @@ package planner
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/lang/spec"
@@ -18,8 +19,10 @@ type tally struct {
 }
 
 type voter struct {
-	votes int
-	up    bool
+	votes  int
+	up     bool
+	has    bool // the cluster's database, as far as anybody knows
+	memory bool // its agent has, which forgets it when it ends: its data directory was removed
 }
 
 // tally is the votes as they are now.
@@ -30,8 +33,39 @@ func (b *builder) tally() *tally {
 			t.silent[it.addr] = true
 		}
 	}
+	for a, v := range t.voters {
+		it := b.at.At(a)
+		v.has = true
+		if it == nil || it.prior == nil {
+			continue
+		}
+		switch found := func(h string) bool {
+			return slices.ContainsFunc(it.prior.Health, func(have string) bool { return strings.HasPrefix(have, h) })
+		}; {
+		case found(providers.HealthServer): // what answers is another
+			v.has = false
+		case found(providers.HealthGone):
+			v.memory = found(providers.HealthHomeless)
+			v.has = v.memory
+		case found(providers.HealthNoData):
+			v.memory = !found(providers.HealthNotRunning)
+			v.has = v.memory
+		}
+	}
 	_, t.lowest = t.count()
 	return t
+}
+
+// copies are the votes of those that have the cluster's database. Fewer than a quorum
+// needs, and it is lost: nobody can tell what was committed, nor elect a leader.
+func (t *tally) copies() int {
+	n := 0
+	for _, v := range t.voters {
+		if v.has {
+			n += v.votes
+		}
+	}
+	return n
 }
 
 func (t *tally) count() (votes, up int) {
@@ -55,6 +89,9 @@ func (t *tally) needed() int {
 // begin is what a phase takes away as it is done. It tells whether that is a vote.
 func (t *tally) begin(a addr.Address, phase string) bool {
 	v := t.voters[a]
+	if v != nil && phase == providers.PhaseStop && v.memory {
+		v.has, v.memory = false, false
+	}
 	switch {
 	case v == nil:
 	case phase == providers.PhaseStop && v.up:
@@ -76,8 +113,13 @@ func (t *tally) end(u *Unit, phase string) {
 			v.up = true
 		}
 	case providers.PhasePromote:
-		if v == nil && u.gives > 0 && !t.silent[u.Key.Addr] {
-			t.voters[u.Key.Addr] = &voter{votes: u.gives, up: true}
+		if t.silent[u.Key.Addr] {
+			break
+		}
+		if v != nil {
+			v.has = v.has || t.copies() >= t.needed() // else there is none that it could get
+		} else if u.gives > 0 {
+			t.voters[u.Key.Addr] = &voter{votes: u.gives, up: true, has: true}
 		}
 	}
 }

@@ -41,6 +41,7 @@ type lab struct {
 	conf    func(*apply.Config)
 	planned *planner.Plan // what the next apply does; nil: it plans itself
 	ahead   bool          // as with a state that lies far away
+	allow   bool          // plans are made with --allow-quorum-loss
 }
 
 // journal is a store's, in memory: what was appended is what survives.
@@ -211,7 +212,7 @@ func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
 			l.t.Fatalf("import: %v", err)
 		}
 	}
-	in := planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, Imports: imports, World: world, Providers: l.world.Registry(), Mode: mode}
+	in := planner.Input{Definition: def, State: state, Pending: pending, Renames: moves, Imports: imports, World: world, Providers: l.world.Registry(), Mode: mode, AllowQuorumLoss: l.allow}
 	text := func(p *planner.Plan) ([]byte, error) {
 		shown := *p
 		shown.Diagnostics = planner.Diagnostics(nil) // the command line's

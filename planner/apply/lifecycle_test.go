@@ -8,6 +8,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
+	"github.com/clusterplan/clusterplan/planner/plannertest"
 )
 
 // What ignore_changes names counts at create, and never again: not when the
@@ -265,7 +266,7 @@ func TestDataRemovedBelowAgents(t *testing.T) {
 		h.Emptied = true
 	}
 	p = l.plan(def, "")
-	if text := diagnostics(p); p.Applyable || !p.Quorum.Lost || !strings.Contains(text, "node.n1 has the last vote, and its data directory is gone") {
+	if text := diagnostics(p); p.Applyable || !p.Quorum.Lost || !strings.Contains(text, "node.n1: its data directory is gone: the only copy of the cluster's database") {
 		t.Errorf("applyable %v, quorum %+v, %s", p.Applyable, p.Quorum, text)
 	}
 	for _, h := range l.world.Hosts { // nobody has it any more: there is nothing to spare
@@ -273,5 +274,62 @@ func TestDataRemovedBelowAgents(t *testing.T) {
 	}
 	if p = l.plan(def, ""); !p.Applyable {
 		t.Errorf("a node that is down: %s", diagnostics(p))
+	}
+}
+
+// What agents whose data directories were removed below them have in their memory is
+// not ended where too few others have the database, whether they answer or not, and
+// whatever is allowed: nobody would elect a leader any more.
+func TestCopiesInMemoryAreNotEnded(t *testing.T) {
+	var l *lab
+	node := func(name string) *plannertest.Host {
+		for id, m := range l.world.Members {
+			if m.Spec.Name == name {
+				return l.world.Hosts[id]
+			}
+		}
+		t.Fatalf("no node %s", name)
+		return nil
+	}
+	for _, c := range []struct {
+		name, src string
+		change    func()
+		refused   string // "": nothing is
+		says      string
+	}{
+		{"all, and none answers", threeNodes, func() {
+			for _, n := range []string{"n1", "n2", "n3"} {
+				node(n).Emptied, node(n).Hung = true, true
+			}
+		}, "node.n2 stop, node.n3 stop", "node.n2: its data directory is gone: its copy of the cluster's database is in its agent's memory, and ends with that; after it others with 1 votes have one, and 2 are needed"},
+		{"the only one, which does not answer", oneNode, func() { node("n1").Emptied, node("n1").Hung = true, true },
+			"node.n1 stop", "node.n1: its data directory is gone: the only copy of the cluster's database"},
+		{"one beside one that is down and has lost its own, whatever is allowed", threeNodes, func() {
+			node("n1").Emptied = true
+			node("n3").Emptied, node("n3").Running = true, false
+			node("n2").Emptied, node("n2").Running = true, false
+		}, "node.n1 stop", ""},
+		{"one of three that does not answer", threeNodes, func() { node("n1").Emptied, node("n1").Hung = true, true }, "", ""},
+		{"all of three that answer", threeNodes, func() {
+			for _, n := range []string{"n1", "n2", "n3"} {
+				node(n).Emptied = true
+			}
+		}, "", ""},
+	} {
+		l = newLab(t)
+		def := l.load(c.src)
+		l.must(def, "")
+		c.change()
+		l.allow = true
+		p := l.plan(def, "")
+		var refused []string
+		for _, s := range p.Steps {
+			if s.Refused {
+				refused = append(refused, s.Address.String()+" "+s.Phase)
+			}
+		}
+		if got := strings.Join(refused, ", "); got != c.refused || p.Applyable != (c.refused == "") || !strings.Contains(diagnostics(p), c.says) {
+			t.Errorf("%s: refused %q, applyable %v: %s", c.name, got, p.Applyable, diagnostics(p))
+		}
 	}
 }
