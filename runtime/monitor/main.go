@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -225,8 +226,9 @@ func (m *monitor) prepare() error {
 // Undoing is tried so often, each time for so long (or for its stop_timeout, where that
 // is longer). What can't be undone stays in the record, for the next monitor: a node
 // must not be lost for it. Where there is a watchdog, or a fence covers the node, it is
-// tried for good, and the monitor is not ready before: others rely on its reset, or on
-// its being turned off, and a ready node releases groups.
+// tried for good, ever more seldom, and the monitor is not ready before: others rely on
+// its reset, or on its being turned off, and a ready node releases groups. No fence comes
+// for a group that nobody waits for (Configure.Alone), which so loses no node.
 const (
 	undoTries   = 3
 	undoTimeout = 30 * time.Second
@@ -234,8 +236,9 @@ const (
 
 // undo runs the stop commands of scripts that an earlier monitor left on.
 func (m *monitor) undo() {
-	forGood := (m.conf.Watchdog != "" || m.conf.Fenced) && !m.record.rebooted
 	for _, u := range m.record.toUndo() {
+		forGood := (m.conf.Watchdog != "" || m.conf.Fenced && !slices.Contains(m.conf.Alone, u.Program.Name)) && !m.record.rebooted
+		pause := undoPause
 		for try := 1; ; try++ {
 			err := m.undoOne(u)
 			if err == nil {
@@ -251,7 +254,8 @@ func (m *monitor) undo() {
 				if !forGood {
 					break
 				}
-				time.Sleep(undoPause)
+				time.Sleep(pause)
+				pause = min(2*pause, undoPauseMost)
 			}
 		}
 	}
@@ -274,8 +278,11 @@ func (m *monitor) undoOne(u undo) error {
 // undoWithin is how long one try of p may take: no less than its stop_timeout.
 func undoWithin(p resource.Program) time.Duration { return max(undoTimeout, p.Within) }
 
-// undoPause is between two tries after the first ones.
-const undoPause = time.Second
+// undoPause is between two tries after the first ones, and then twice as long each time.
+const (
+	undoPause     = time.Second
+	undoPauseMost = 10 * time.Second
+)
 
 // tellWaiting says, ever more seldom, that an earlier monitor still lives.
 func (m *monitor) tellWaiting(holder string, done <-chan struct{}) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/resource"
 )
 
 // A monitor's urgency reaches its guardians, and never what they run.
@@ -55,6 +56,42 @@ func TestProgramsAreNotUrgent(t *testing.T) {
 		if got, _ := urgency(g.PID); got != policy {
 			t.Errorf("its guardian runs with policy %d, the monitor with %d", got, policy)
 		}
+	}
+}
+
+// What was undone and could not be written down so is owed still, under its number: another
+// script's would be dropped with the next try.
+func TestUndoneThatIsNotWritten(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := openRecord(filepath.Join(dir, recordFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := r.undo(resource.Program{Name: "first"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.undone(first); err == nil {
+		t.Fatal("written to nowhere")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.undo(resource.Program{Name: "second"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.undone(first); err != nil {
+		t.Fatal(err)
+	}
+	if owed := r.toUndo(); len(owed) != 1 || owed[0].Program.Name != "second" {
+		t.Errorf("owed: %+v", owed)
 	}
 }
 

@@ -256,9 +256,16 @@ func (r *record) undone(id uint64) error {
 	r.saving.Lock()
 	defer r.saving.Unlock()
 	r.mu.Lock()
+	was := slices.Clone(r.data.Undo)
 	r.data.Undo = slices.DeleteFunc(r.data.Undo, func(u undo) bool { return u.ID == id })
 	r.mu.Unlock()
-	return r.save()
+	err := r.save()
+	if err != nil { // still owed, and its number no other's
+		r.mu.Lock()
+		r.data.Undo = was
+		r.mu.Unlock()
+	}
+	return err
 }
 
 // toUndo is what is to be run, in that order.
