@@ -133,6 +133,9 @@ func (n *Node) newMember(quorum spec.Quorum, stored confdb.Stored) (*member.Memb
 		Version: n.facts.Version, ServerID: n.facts.ServerID, Incarnation: n.incar, Seed: n.seed, Timings: spec.Timings{}.WithDefaults(),
 		Wall: time.Now(), Location: time.LoadLocation, Freezer: n.hadFreezer,
 	}
+	if n.member != nil { // frames of one incarnation are numbered in one row
+		conf.Sent = n.member.Sent()
+	}
 	var err error
 	n.alone.Store(quorum.Model == spec.SingleNode)
 	switch quorum.Model {

@@ -102,6 +102,12 @@ func TestQuorumDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.answers(first.name, "")
+	for _, n := range r.nodes { // n2 has sent frames before it was asked to take part
+		log, err := os.ReadFile(filepath.Join(n.dir, "agent.log"))
+		if err != nil || strings.Contains(string(log), "a frame can't be sealed") {
+			t.Errorf("the log of %s (%v) tells of frames that it could not send:\n%s", n.name, err, log)
+		}
+	}
 }
 
 // A bootstrap on a device that another cluster has used is refused with the reason,

@@ -31,6 +31,7 @@ type Config struct {
 	Name        string
 	Server      uint64
 	Incarnation uint64       // random at each start, never 0
+	Sent        uint64       // the newest Seq of a machine before this one, of the same Incarnation; 0: there was none
 	Timings     spec.Timings // until the database says otherwise
 	Wall        time.Time    // the time of day now
 	Location    func(name string) (*time.Location, error)
@@ -232,13 +233,16 @@ func New(cfg Config, now spec.Instant, state *confdb.State) *Machine {
 	if state == nil {
 		state = confdb.NewState()
 	}
-	m := &Machine{cfg: cfg, now: now, start: now, wall: cfg.Wall, wallAt: now, peers: map[uint64]*peer{}}
+	m := &Machine{cfg: cfg, seq: cfg.Sent, now: now, start: now, wall: cfg.Wall, wallAt: now, peers: map[uint64]*peer{}}
 	m.answered.old = now
 	m.owner.runs, m.owner.reports = map[string]*run{}, map[string]*run{}
 	m.setState(state)
 	m.reconcile()
 	return m
 }
+
+// Sent is the Seq of its newest frame.
+func (m *Machine) Sent() uint64 { return m.seq }
 
 // Step takes an event and returns what is to be done. The slice is valid
 // until the next Step.

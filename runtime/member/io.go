@@ -272,6 +272,7 @@ type Config struct {
 	Version     string
 	ServerID    uint64
 	Incarnation uint64       // random at each start of the agent
+	Sent        uint64       // Sent of the member before it in the same life of the agent
 	Seed        uint64       // of the node's own jitter
 	Timings     spec.Timings // until the database says otherwise
 	Wall        time.Time    // the time of day at New's now

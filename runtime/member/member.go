@@ -92,7 +92,7 @@ func New(cfg Config, now spec.Instant) *Member {
 		m.state = confdb.NewState()
 	}
 	m.core = core.New(core.Config{
-		Node: cfg.NodeID, Name: cfg.NodeName, Server: cfg.ServerID, Incarnation: cfg.Incarnation,
+		Node: cfg.NodeID, Name: cfg.NodeName, Server: cfg.ServerID, Incarnation: cfg.Incarnation, Sent: cfg.Sent,
 		Timings: cfg.Timings, Wall: cfg.Wall, Location: cfg.Location, Freezer: cfg.Freezer,
 	}, now, m.state)
 	m.stateIndexed()
@@ -233,6 +233,9 @@ func (m *Member) Status() Status {
 
 // StopBound is how long what runs here may take to stop in order.
 func (m *Member) StopBound() time.Duration { return m.core.StopBound() }
+
+// Sent is the Seq of its newest frame.
+func (m *Member) Sent() uint64 { return m.core.Sent() }
 
 // Authority is the term that this node leads, and the moment that its grants
 // rest on (core.Machine.Authority).
