@@ -74,6 +74,7 @@ func (b *builder) order() {
 	if o.wakeForRolls(); o.rollDeposed() {
 		o.sortRolls()
 	}
+	o.sortNames()
 	batches := o.batches()
 	o.nameTurns(batches)
 	if b.destroy {

@@ -11,7 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// releases finds addresses that change their group: {who gets it, who gives it up}.
+// releases finds addresses, and names of groups, that change their group: {who gets it, who gives it up}.
 func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool {
 	type holding struct{ typ, value string }
 	held := map[holding]addr.Address{}
@@ -28,18 +28,29 @@ func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool
 		return holding{typ, host}, true
 	}
 	for _, it := range o.items {
-		if it.addr.IsResource() && it.prior != nil {
+		switch {
+		case it.prior == nil:
+		case it.addr.IsResource():
 			if h, ok := value(it.change.Type, it.prior.Value); ok {
 				held[h] = it.addr.Owner()
 			}
+		case it.addr.Type == addr.TypeGroup:
+			held[holding{addr.TypeGroup, nameIn(it.prior.Value, it.addr)}] = it.addr
 		}
 	}
 	out := map[[2]addr.Address]bool{}
 	for _, it := range o.items {
-		if !it.addr.IsResource() || it.want == nil {
+		if it.want == nil {
 			continue
 		}
-		h, ok := value(it.want.Type, it.want.config)
+		var h holding
+		ok := false
+		switch {
+		case it.addr.IsResource():
+			h, ok = value(it.want.Type, it.want.config)
+		case it.addr.Type == addr.TypeGroup:
+			h, ok = holding{addr.TypeGroup, nameIn(it.want.config, it.addr)}, true
+		}
 		if !ok {
 			continue
 		}
@@ -81,9 +92,14 @@ func nameOf(u *Unit) string {
 	if v == cty.NilVal && u.Prior != nil {
 		v = u.Prior.Value
 	}
+	return nameIn(v, u.Key.Addr)
+}
+
+// nameIn is the name in the value of a node or group.
+func nameIn(v cty.Value, a addr.Address) string {
 	name := unmark(attribute(v, "name"))
 	if name == cty.NilVal || !name.IsKnown() || name.IsNull() {
-		return u.Key.Addr.DefaultName()
+		return a.DefaultName()
 	}
 	return name.AsString()
 }

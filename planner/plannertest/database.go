@@ -145,11 +145,6 @@ func (w *World) put(req providers.ApplyRequest) error {
 	g := w.Groups[req.ID]
 	if g == nil {
 		w.made[req.ID]++
-		for id, other := range w.Groups {
-			if other.Value.GetAttr("name").RawEquals(req.Planned.GetAttr("name")) {
-				w.violate("%s was made twice: %s and %s", req.Addr, id, req.ID)
-			}
-		}
 		g = &Group{ManagedBy: spec.ManagedBy, Want: spec.WantOnline}
 		w.Groups[req.ID] = g
 	}
@@ -157,6 +152,11 @@ func (w *World) put(req providers.ApplyRequest) error {
 		w.violate("%s was put, and %q manages it", req.Addr, g.ManagedBy)
 	}
 	g.ManagedBy = spec.ManagedBy
+	for id, other := range w.Groups {
+		if id != req.ID && other.Value.GetAttr("name").RawEquals(req.Planned.GetAttr("name")) {
+			w.violate("%s has the name of %s: two groups %s and %s", req.Addr, other.Addr, id, req.ID)
+		}
+	}
 	for _, r := range req.Resources {
 		if r.ID == "" {
 			w.violate("%s has no id", r.Addr)
