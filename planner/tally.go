@@ -15,6 +15,7 @@ type tally struct {
 	model  spec.QuorumModel
 	voters map[addr.Address]*voter
 	silent map[addr.Address]bool // nodes that can't be reached: nothing brings them up
+	anew   map[addr.Address]bool // nodes that start as other servers, which vote once they are promoted
 	lowest int
 }
 
@@ -27,8 +28,11 @@ type voter struct {
 
 // tally is the votes as they are now.
 func (b *builder) tally() *tally {
-	t := &tally{model: b.model(), voters: b.voters(), silent: map[addr.Address]bool{}}
+	t := &tally{model: b.model(), voters: b.voters(), silent: map[addr.Address]bool{}, anew: map[addr.Address]bool{}}
 	for _, it := range b.items {
+		if slices.Contains(it.phases, providers.PhaseJoin) {
+			t.anew[it.addr] = true
+		}
 		if it.silent && it.addr.Type == addr.TypeNode && !b.comesBack(it) {
 			t.silent[it.addr] = true
 		}
@@ -109,7 +113,7 @@ func (t *tally) end(u *Unit, phase string) {
 	v := t.voters[u.Key.Addr]
 	switch phase {
 	case providers.PhaseStart:
-		if v != nil && !t.silent[u.Key.Addr] {
+		if v != nil && !t.silent[u.Key.Addr] && !t.anew[u.Key.Addr] {
 			v.up = true
 		}
 	case providers.PhasePromote:
@@ -117,6 +121,7 @@ func (t *tally) end(u *Unit, phase string) {
 			break
 		}
 		if v != nil {
+			v.up = v.up || t.anew[u.Key.Addr]
 			v.has = v.has || t.copies() >= t.needed() // else there is none that it could get
 		} else if u.gives > 0 {
 			t.voters[u.Key.Addr] = &voter{votes: u.gives, up: true, has: true}

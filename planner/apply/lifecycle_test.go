@@ -249,6 +249,15 @@ func TestDataRemovedBelowAgents(t *testing.T) {
 	if got := len(p.Drift); got != 3 || !p.Applyable || p.Quorum.Lowest != 2 {
 		t.Errorf("%d drifted, applyable %v, quorum %+v, %v", got, p.Applyable, p.Quorum, p.Diagnostics)
 	}
+	var steps []string
+	for _, s := range p.Steps {
+		if s.Address == addr.Node("n2", addr.NoKey) {
+			steps = append(steps, fmt.Sprintf("%s %d/%d", s.Phase, s.Up, s.Needed))
+		}
+	}
+	if want := []string{"drain 3/2", "stop 2/2", "start 2/2", "join 2/2", "promote 2/2", "resume 3/2"}; !slices.Equal(steps, want) {
+		t.Errorf("the steps of n2 %q, want %q", steps, want)
+	}
 	l.world.Calls = nil
 	l.must(def, "")
 	for _, node := range []string{"n1", "n2", "n3"} {
