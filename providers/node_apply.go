@@ -126,7 +126,11 @@ func (p *Nodes) phase(ctx context.Context, req ApplyRequest, s *site, identity *
 	case PhaseStart:
 		return p.doStart(ctx, s, identity, n)
 	case PhaseStop:
-		if err := p.doStop(ctx, s, identity, n); err != nil {
+		err := p.mayEnd(ctx, req, s, n)
+		if err == nil {
+			err = p.doStop(ctx, s, identity, n)
+		}
+		if err != nil {
 			return fmt.Errorf("stop node %s: %w", n.Name, err)
 		}
 		return nil
@@ -222,6 +226,26 @@ func (p *Nodes) doRemove(ctx context.Context, s *site, n *node) error {
 	}
 	p.env.Nodes.Remove(s.id)
 	return p.prune(ctx, s.host)
+}
+
+// mayEnd refuses to end an agent whose data directory was removed without the plan's
+// knowing: it may have the only copy of the database, in its memory.
+func (p *Nodes) mayEnd(ctx context.Context, req ApplyRequest, s *site, n *node) error {
+	if !req.ComesBack || n.ServerID == 0 {
+		return nil
+	}
+	q, ok := s.host.(Prober) // Files may go by an earlier look
+	if !ok {
+		return nil
+	}
+	data, err := q.Probe(ctx, "cd "+shellWord(s.abs(DataDirName))+" 2>/dev/null && ls -A\n:")
+	if err != nil || len(data) > 0 {
+		return err
+	}
+	if pid, err := s.host.Alive(ctx, s.dir); err != nil || pid == 0 {
+		return err
+	}
+	return fmt.Errorf("%s is gone, which the plan did not know: what its agent knows of the cluster is in its memory alone, and would end with it. Apply again, not with --refresh=false: that sees whether others have the database too", s.abs(DataDirName))
 }
 
 // doStop ends the agent, and with it what it runs, which nothing cuts off that keeps

@@ -47,14 +47,15 @@ func (p *Nodes) Read(ctx context.Context, req ReadRequest) (ReadResponse, error)
 		if n.ServerID == 0 { // it never got so far that anyone could know it
 			return ReadResponse{}, nil
 		}
-		p.env.Nodes.Remove(req.ID) // its data is gone: it holds no database any more
-		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint, Spec: n.Node})
 		health = []string{HealthGone + p.emptied(ctx, s.host, "", s.dir)}
 		if pid, err := s.host.Alive(ctx, s.dir); err != nil {
 			return ReadResponse{}, fmt.Errorf("read %s: %w", req.Addr, err)
 		} else if pid != 0 {
 			health = append(health, HealthHomeless)
+		} else {
+			p.env.Nodes.Remove(req.ID) // its data is gone, and nobody has it in memory: it holds no database any more
 		}
+		p.env.Nodes.Put(Entry{NodeID: req.ID, Name: n.Name, Endpoint: n.Endpoint, Spec: n.Node})
 	} else {
 		n.Name = firstOf(n.Name, s.conf.Name)
 		n.Endpoint = firstOf(n.Endpoint, s.conf.Address)

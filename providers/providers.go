@@ -215,6 +215,9 @@ type ApplyRequest struct {
 	// Beside: another node of its name, whose place it takes, is in the cluster
 	// still. The cluster is to know it by its SuccessorName.
 	Beside bool
+	// ComesBack: of a node that is stopped, no phase after it has it join anew. What
+	// its data directory has is what it comes back with.
+	ComesBack bool
 	// Nodes maps names to ids of nodes as far as they are known: owner lists name nodes by name.
 	Nodes    map[string]string
 	Progress func(text string)

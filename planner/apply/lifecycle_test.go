@@ -9,6 +9,7 @@ import (
 	"github.com/clusterplan/clusterplan/lang/addr"
 	"github.com/clusterplan/clusterplan/planner"
 	"github.com/clusterplan/clusterplan/planner/plannertest"
+	"github.com/clusterplan/clusterplan/providers"
 )
 
 // What ignore_changes names counts at create, and never again: not when the
@@ -340,5 +341,38 @@ func TestCopiesInMemoryAreNotEnded(t *testing.T) {
 		if got := strings.Join(refused, ", "); got != c.refused || p.Applyable != (c.refused == "") || !strings.Contains(diagnostics(p), c.says) {
 			t.Errorf("%s: refused %q, applyable %v: %s", c.name, got, p.Applyable, diagnostics(p))
 		}
+	}
+}
+
+// A data directory that is removed between the plan and the stop of its agent, which is
+// to come back with it: the provider is told so, ends nothing, and the next plan knows.
+func TestDataRemovedSincePlan(t *testing.T) {
+	for name, src := range map[string]string{"three nodes": threeNodes, "one node": oneNode} {
+		l := newLab(t)
+		def := l.load(src)
+		l.must(def, "")
+		l.world.Program = "newer"
+		p := l.plan(def, "")
+		for _, h := range l.world.Hosts {
+			h.Emptied = true
+		}
+		l.planned = p
+		res, _, err := l.apply(def, "")
+		if err != nil || len(res.Failed) != 1 || res.Failed[0].Phase != providers.PhaseStop || !strings.Contains(res.Failed[0].Err.Error(), "which the plan did not know") {
+			t.Errorf("%s: %+v, %v", name, res, err)
+		}
+		for _, h := range l.world.Hosts {
+			if !h.Running || !h.Emptied {
+				t.Errorf("%s: an agent was ended: %+v", name, h)
+			}
+		}
+		if name == "one node" {
+			if p := l.plan(def, ""); p.Applyable {
+				t.Errorf("%s: the next plan may be applied", name)
+			}
+			continue
+		}
+		l.must(def, "")
+		l.settled(def)
 	}
 }

@@ -480,6 +480,9 @@ func (r *runner) call(ctx context.Context, j *job, phase string, planned cty.Val
 	}
 	if phase == providers.PhaseStop {
 		r.stops(j.u.Key.Addr)
+		req.ComesBack = planned != cty.NilVal && !slices.ContainsFunc(r.work.Units, func(u *planner.Unit) bool {
+			return u.Key.Addr == j.u.Key.Addr && slices.Contains(u.Phases, providers.PhaseJoin)
+		})
 	}
 	wait := r.cfg.Poll
 	for try := 1; ; try++ {

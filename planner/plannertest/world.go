@@ -416,6 +416,9 @@ func (w *World) phase(req providers.ApplyRequest) error {
 		}
 		return nil
 	case providers.PhaseStop:
+		if h != nil && h.Running && h.Emptied && req.ComesBack {
+			return fmt.Errorf("the data directory of %s is gone, which the plan did not know", req.Addr)
+		}
 		if h != nil {
 			h.Running, h.Hung = false, false
 			w.takeVote(had, req.Addr.String()+" stop")

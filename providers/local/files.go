@@ -119,6 +119,9 @@ func (f files) List(ctx context.Context, dir string) ([]string, error) {
 	}
 	entries, err := os.ReadDir(f.path(dir))
 	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(f.path(dir)); err == nil { // to a disk that isn't mounted, perhaps
+			return nil, fmt.Errorf("%s is a link to what isn't there", f.path(dir))
+		}
 		return nil, nil
 	}
 	var names []string

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"os/signal"
@@ -112,6 +113,7 @@ type node struct {
 	id     string
 	config cty.Value
 	prior  *providers.Object
+	back   bool // the phases to come have it come back as it is
 }
 
 func (n *node) addr() addr.Address { return addr.Node(n.name, addr.NoKey) }
@@ -130,7 +132,7 @@ func (n *node) phase(phase string) error {
 	if n.config != cty.NilVal {
 		plan = n.plan()
 	}
-	res, err := n.p.Apply(n.t.Context(), providers.ApplyRequest{Addr: n.addr(), Type: "node", ID: n.id, Phase: phase, Prior: n.prior, Planned: plan.Planned})
+	res, err := n.p.Apply(n.t.Context(), providers.ApplyRequest{Addr: n.addr(), Type: "node", ID: n.id, Phase: phase, Prior: n.prior, Planned: plan.Planned, ComesBack: n.back})
 	if err == nil {
 		n.prior = res.Object
 	}
@@ -323,6 +325,56 @@ func TestDrift(t *testing.T) {
 				t.Fatalf("a second plan does %q:\n%#v\n%#v", plan.Phases, plan.Planned, n.prior.Value)
 			}
 		})
+	}
+}
+
+// An agent whose data directory was removed since the plan was made, which has it come
+// back with what it had, is not ended: its memory may be all that there is. A link to a
+// disk that isn't there is not a directory that is gone.
+func TestDataGoneSincePlan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := newNode(t, w.provider(t, nil), "n1", nil)
+	n.phases(create...)
+	data, away := filepath.Join(resolve(w.dir), "nodes", "n1", "data"), filepath.Join(t.TempDir(), "disk")
+	n.back = true
+	for _, c := range []struct {
+		name string
+		lose func() error
+	}{
+		{"removed", func() error { return os.Rename(data, away) }},
+		{"empty", func() error { return os.Mkdir(data, 0o700) }},
+		{"its disk not there", func() error { return errors.Join(os.Remove(data), os.Symlink(filepath.Join(away, "none"), data)) }},
+	} {
+		if err := c.lose(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.phase(providers.PhaseStop); err == nil || !strings.Contains(err.Error(), "stop node n1: "+data+" is gone, which the plan did not know") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	if _, err := n.p.Read(t.Context(), providers.ReadRequest{Addr: n.addr(), Type: "node", ID: n.id, Prior: n.prior}); err == nil || !strings.Contains(err.Error(), data+" is a link to what isn't there") {
+		t.Errorf("a link to nowhere: %v", err)
+	}
+	if err := errors.Join(os.Remove(data), os.Rename(away, data)); err != nil {
+		t.Fatal(err)
+	}
+
+	// Where all of its directory is gone, its agent has the database still: nobody may
+	// make a cluster anew beside it.
+	if err := os.Rename(filepath.Dir(data), away); err != nil {
+		t.Fatal(err)
+	}
+	holds := func() bool {
+		return slices.ContainsFunc(w.nodes.All(), func(e providers.Entry) bool { return e.NodeID == n.id && e.ServerID != 0 })
+	}
+	if health := n.read(); !slices.Contains(health, providers.HealthHomeless) || !holds() {
+		t.Errorf("%q, its agent may hold the database %v", health, holds())
+	}
+	n.back = false
+	n.phases(providers.PhaseStop)
+	if n.read(); holds() {
+		t.Error("nothing is left of it, and it may hold the database")
 	}
 }
 
