@@ -13,6 +13,7 @@ import (
 // cluster has no two of one name at any moment. Where nobody can be first that is
 // refused.
 func (o *orderer) sortNames() {
+	o.keptNames()
 	gives := map[string]*Unit{} // by the name that its node has now
 	for _, u := range slices.Concat(o.joins, o.rolls) {
 		if u.Action == "update" && u.Prior != nil {
@@ -59,5 +60,31 @@ func (o *orderer) sortNames() {
 	if len(stuck) > 0 {
 		o.diags = append(o.diags, problem(hcl.DiagError, "Names that are not free",
 			strings.Join(words, "; ")+". Names are unique at every moment, so none of these can be the first. Do it in two applies: first give one of them a name that nobody has."))
+	}
+}
+
+// keptNames refuses what takes the name of a node that leaves: that has it until the end.
+func (o *orderer) keptNames() {
+	if o.in.World.Live == nil || o.destroy {
+		return
+	}
+	leaves := map[string]*Unit{} // by id
+	for _, u := range slices.Concat(o.early, o.leaves) {
+		if u.Key.Addr.Deposed() == "" {
+			leaves[u.ID] = u
+		}
+	}
+	kept := map[string]*Unit{} // by name
+	for _, m := range o.in.World.Live.Members {
+		if u := leaves[m.Spec.ID]; u != nil {
+			kept[m.Spec.Name] = u
+		}
+	}
+	for _, u := range slices.Concat(o.joins, o.rolls) {
+		if k := kept[nameOf(u)]; k != nil && !u.Beside {
+			o.diags = append(o.diags, problem(hcl.DiagError, u.Key.Addr.String()+" takes a name that is not free",
+				k.Key.Addr.String()+" is called "+nameOf(u)+", and leaves only after others have joined. If they are one node, say so with a moved block from "+k.Key.Addr.String()+" to "+u.Key.Addr.String()+
+					"; else give the new one another name, or have "+k.Key.Addr.String()+" leave in an apply before."))
+		}
 	}
 }

@@ -72,3 +72,30 @@ func TestNamesPassOn(t *testing.T) {
 		}
 	}
 }
+
+// A node that leaves has its name until the end: another one can't take it in the same
+// plan, for it would fail as it joins. A moved block says that they are one.
+func TestNameOfOneThatLeaves(t *testing.T) {
+	const other = "node \"other\" {\n  provider = local\n  name     = \"n3\"\n}"
+	now := threeNodes + twoGroups
+	for what, src := range map[string]string{
+		"a new one":      strings.Replace(now, `node "n3" { provider = local }`, other, 1),
+		"another's name": strings.Replace(strings.Replace(now, `node "n3" { provider = local }`, "", 1), `node "n2" { provider = local }`, "node \"n2\" {\n  provider = local\n  name     = \"n3\"\n}", 1),
+	} {
+		l := newLab(t)
+		l.must(l.load(now), "")
+		p := l.plan(l.load(src), "")
+		if text := fmt.Sprint(p.Diagnostics); !p.Errored || !strings.Contains(text, "takes a name that is not free") || !strings.Contains(text, "node.n3 is called n3, and leaves only after") {
+			t.Errorf("%s: %v", what, p.Diagnostics)
+		}
+		l.must(l.load(strings.Replace(now, `node "n3" { provider = local }`, "", 1)), "")
+		def := l.load(src)
+		l.must(def, "")
+		l.settled(def)
+	}
+	l := newLab(t)
+	l.must(l.load(now), "")
+	def := l.load(strings.Replace(now, `node "n3" { provider = local }`, other, 1) + "moved {\n  from = node.n3\n  to   = node.other\n}\n")
+	l.must(def, "")
+	l.settled(def)
+}
