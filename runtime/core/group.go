@@ -75,6 +75,7 @@ type resource struct {
 	failed   bool           // failed and not online since
 	timedOut string         // it is stopped because it came online too slowly, or failed while the group was frozen: why
 	failing  string         // it has failed, and is StateFailed once its stop has come to an end: why
+	stop     time.Duration  // stop_timeout as it was started with; a change counts from the next start on
 	late     string         // it failed while the group was frozen: why
 }
 
@@ -248,7 +249,7 @@ func (m *Machine) driveUp(r *run) {
 			}
 			x.retryAt, x.resting = 0, false
 			x.set(spec.StateOnlinePending, "")
-			x.since = m.now
+			x.since, x.stop = m.now, x.spec.StopTimeout()
 			m.emit(StartResource{Group: r.id, GroupName: r.name, Epoch: r.epoch, StopWithin: r.stopWithin, Resource: x.spec, Freezer: r.freezes})
 			m.pendingDeadline(r, x)
 		case spec.StateOnlinePending:
@@ -294,7 +295,7 @@ const stopSlack = 5 * time.Second
 // stopEnd is when the stop of x has taken too long; 0: never.
 func (x *resource) stopEnd(slack time.Duration) spec.Instant {
 	if timeout := x.spec.PendingTimeout.D(); timeout > 0 {
-		return x.since.Add(max(timeout, x.spec.StopTimeout()+slack))
+		return x.since.Add(max(timeout, max(x.stop, x.spec.StopTimeout())+slack))
 	}
 	return 0
 }

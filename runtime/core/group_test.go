@@ -75,13 +75,14 @@ func TestStopHasItsTime(t *testing.T) {
 	if bound := m.StopBound(); bound != 0 {
 		t.Errorf("nothing runs, and may take %s to stop", bound)
 	}
-	r.phase, r.resources[0].state = phaseUp, spec.StateOnline
-	r.define(web("10s"))
+	r.phase = phaseUp
+	m.driveUp(r)
+	r.resources[0].state = spec.StateOnline
+	r.define(web("10s")) // from its next start on
 	if bound := m.StopBound(); bound != 10*time.Minute {
 		t.Errorf("it runs with a stop_timeout of 10m, and may take %s", bound)
 	}
-	r.define(web("10m"))
-	r.phase = phaseStopping
+	r.phase, r.deadline = phaseStopping, 0
 	for _, tt := range []struct {
 		at   time.Duration
 		want phase
