@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
-	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/member"
 	"github.com/clusterplan/clusterplan/runtime/monitor"
 )
@@ -99,14 +98,6 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 		Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
 		Freezer: s.freezer,
 	}
-	if err := n.inLoop(ctx, func() {
-		state := n.member.State()
-		if conf.Fenced = len(state.Covering(n.facts.NodeID)) > 0; conf.Fenced {
-			conf.Alone = unfencedFor(state)
-		}
-	}); err != nil {
-		return
-	}
 	if !s.freezer { // what freezes waits for a fence
 		conf.Watchdog, conf.WatchdogTimeout = n.files.conf.Watchdog, n.files.conf.WatchdogTimeout
 	}
@@ -146,23 +137,6 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 		n.step(member.MonitorDown{Freezer: s.freezer})
 	}})
 	n.log.Error("the "+s.name()+" ended; another is started", "err", p.Err())
-}
-
-// unfencedFor are the scripts, as group/resource, for which no node is fenced, though
-// one could be: waiting alone frees their groups, as they are exclusive by their own word.
-func unfencedFor(s *confdb.State) []string {
-	var out []string
-	for _, g := range s.Groups {
-		if g.Owner.Open || g.Spec.OutlivesLease() {
-			continue
-		}
-		for i := range g.Spec.Resources {
-			if r := &g.Spec.Resources[i]; r.StopsByCommand() {
-				out = append(out, g.Spec.Name+"/"+r.Name)
-			}
-		}
-	}
-	return out
 }
 
 // endMonitor has the monitor end when the agent does: it hangs up, which stops

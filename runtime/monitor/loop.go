@@ -252,6 +252,7 @@ func (m *monitor) launch(g *group, s Start) {
 		Dir:     m.conf.Dir,
 		BinDir:  filepath.Dir(m.conf.Program),
 		Socket:  m.conf.Socket,
+		Fenced:  s.Fenced,
 	}
 	if s.Socket != "" {
 		env.Socket = s.Socket

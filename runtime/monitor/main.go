@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -225,10 +224,11 @@ func (m *monitor) prepare() error {
 
 // Undoing is tried so often, each time for so long (or for its stop_timeout, where that
 // is longer). What can't be undone stays in the record, for the next monitor: a node
-// must not be lost for it. Where there is a watchdog, or a fence covers the node, it is
+// must not be lost for it. Where there is a watchdog, or a fence covered the node when the
+// script was started (what its agent knows at its own start is older, or nothing), it is
 // tried for good, ever more seldom, and the monitor is not ready before: others rely on
 // its reset, or on its being turned off, and a ready node releases groups. No fence comes
-// for a group that nobody waits for (Configure.Alone), which so loses no node.
+// for a group that nobody waits for (it is exclusive), which so loses no node.
 const (
 	undoTries   = 3
 	undoTimeout = 30 * time.Second
@@ -237,7 +237,7 @@ const (
 // undo runs the stop commands of scripts that an earlier monitor left on.
 func (m *monitor) undo() {
 	for _, u := range m.record.toUndo() {
-		forGood := (m.conf.Watchdog != "" || m.conf.Fenced && !slices.Contains(m.conf.Alone, u.Program.Name)) && !m.record.rebooted
+		forGood := (m.conf.Watchdog != "" || u.Program.Fenced) && !m.record.rebooted
 		pause := undoPause
 		for try := 1; ; try++ {
 			err := m.undoOne(u)

@@ -19,15 +19,13 @@ type Order struct {
 
 // Configure says whom the monitor works for.
 type Configure struct {
-	Cluster string   `json:"cluster"`           // name
-	Node    string   `json:"node"`              // name
-	Dir     string   `json:"dir"`               // the node's directory: lock, record, logs
-	Program string   `json:"program"`           // this program's file; its directory comes first in the resources' PATH
-	Socket  string   `json:"socket"`            // the local API
-	Freezer bool     `json:"freezer,omitempty"` // it hosts what goes on without a lease (freezer.go)
-	Apart   *Apart   `json:"apart,omitempty"`   // to a separate monitor
-	Fenced  bool     `json:"fenced,omitempty"`  // a fence covers the node: others rely on it for what scripts leave on
-	Alone   []string `json:"alone,omitempty"`   // scripts, as group/resource, for which no fence comes
+	Cluster string `json:"cluster"`           // name
+	Node    string `json:"node"`              // name
+	Dir     string `json:"dir"`               // the node's directory: lock, record, logs
+	Program string `json:"program"`           // this program's file; its directory comes first in the resources' PATH
+	Socket  string `json:"socket"`            // the local API
+	Freezer bool   `json:"freezer,omitempty"` // it hosts what goes on without a lease (freezer.go)
+	Apart   *Apart `json:"apart,omitempty"`   // to a separate monitor
 
 	Watchdog        string        `json:"watchdog,omitempty"` // the device (watchdog.go); "": none
 	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`
@@ -42,6 +40,7 @@ type Start struct {
 	Kill       spec.Duration `json:"kill"` // within which the kernel has to have killed it after that
 	Resource   spec.Resource `json:"resource"`
 	Socket     string        `json:"socket,omitempty"` // the group's own, in Configure.Socket's place
+	Fenced     bool          `json:"fenced,omitempty"` // others wait for what it leaves on until a fence has turned the node off
 }
 
 // ResourceRef names a resource of a group under an epoch.

@@ -95,7 +95,7 @@ func (k *script) start(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("stop: %w", err) // better now than when it is needed
 		}
-		undo.Within = k.stopTimeout
+		undo.Within, undo.Fenced = k.stopTimeout, k.env.Fenced
 		if k.undone, err = k.host.Undo(undo); err != nil {
 			return err
 		}

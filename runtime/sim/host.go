@@ -183,18 +183,18 @@ func (h *host) spawnMonitor(s seat) {
 	}
 	mon := h.newMonitor(s)
 	a.mons[s] = mon
-	h.cleanUp(mon, len(a.m.State().Covering(h.nodeID)) > 0, h.cleanUpTime(s))
+	h.cleanUp(mon, h.cleanUpTime(s))
 }
 
-// cleanUp has a new monitor stop what the last one left. Where a fence covers the
-// node, it is not ready before that has succeeded.
-func (h *host) cleanUp(mon *monitor, fenced bool, took time.Duration) {
+// cleanUp has a new monitor stop what the last one left. It is not ready before that
+// has succeeded with what others wait for.
+func (h *host) cleanUp(mon *monitor, took time.Duration) {
 	s := mon.seat
 	h.w.after(took, func() {
 		mon.run(func() {
 			h.drop(func(t thing) bool { return t.by == s && (t.kind != kindMount || !h.failsToStop()) }) // what the last one left
-			if fenced && h.left(s) {
-				h.cleanUp(mon, fenced, stopAgain)
+			if h.leftFenced(s) {
+				h.cleanUp(mon, stopAgain)
 				return
 			}
 			h.hadFreezer = h.hadFreezer || s == freezerSeat
@@ -206,6 +206,19 @@ func (h *host) cleanUp(mon *monitor, fenced bool, took time.Duration) {
 			mon.tell(up)
 		})
 	})
+}
+
+// leftFenced tells whether something of that monitor, or of those before it, is there
+// that others wait for a fence to take away.
+func (h *host) leftFenced(s seat) bool {
+	for _, group := range h.kernel.running {
+		for _, t := range group {
+			if t.by == s && t.fenced {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // failsToStop tells whether stops of scripts fail here now.

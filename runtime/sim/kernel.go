@@ -21,6 +21,8 @@ type thing struct {
 	kind  string // of the resource: its type
 	by    seat   // whose it is
 	up    bool   // its start is over
+
+	fenced bool // others wait for a fence to take it away
 }
 
 // seat is which of a host's two monitors: the node's, or the freezer.
@@ -244,7 +246,7 @@ func (m *monitor) start(o member.StartResource) {
 	}
 	g.stopWithin = o.StopWithin.D()
 	g.resources[o.Resource.Name] = o.Resource
-	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, kind: o.Resource.Type, by: m.seat})
+	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, kind: o.Resource.Type, by: m.seat, fenced: o.Fenced})
 	m.armKernel()
 	w := m.h.w
 	if w.faults.on && w.chance(0.01) {
