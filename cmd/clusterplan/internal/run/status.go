@@ -58,17 +58,24 @@ func (s *Session) Status(ctx context.Context) (*client.Status, error) {
 
 // addSelves adds to the cluster's answer what each agent says of itself (nil: nothing),
 // and the nodes that the state has and the cluster doesn't. While a node is replaced two
-// agents have its name: the member is who has its address too.
+// agents have its name: the member is who has its address too. The new one joins under a
+// name of its own, and has the other's once that has left.
 func addSelves(status *client.Status, nodes []providers.Entry, selves []*client.Self) {
 	if status.Nodes == nil {
 		status.Nodes = []client.StatusNode{}
 	}
 	members := len(status.Nodes)
+	member := func(n providers.Entry) int {
+		return slices.IndexFunc(status.Nodes[:members], func(x client.StatusNode) bool {
+			return x.Address == n.Endpoint && (x.Name == n.Name || x.Name == providers.SuccessorName(n.Name, n.NodeID))
+		})
+	}
 	for i, n := range nodes {
 		self := selves[i]
-		at := slices.IndexFunc(status.Nodes[:members], func(x client.StatusNode) bool { return x.Name == n.Name && x.Address == n.Endpoint })
+		at := member(n)
 		if at < 0 && !slices.ContainsFunc(nodes, func(x providers.Entry) bool {
-			return x.Name == n.Name && slices.ContainsFunc(status.Nodes[:members], func(m client.StatusNode) bool { return m.Name == x.Name && m.Address == x.Endpoint })
+			at := member(x)
+			return at >= 0 && status.Nodes[at].Name == n.Name
 		}) { // it has another address by now
 			at = slices.IndexFunc(status.Nodes[:members], func(x client.StatusNode) bool { return x.Name == n.Name })
 		}

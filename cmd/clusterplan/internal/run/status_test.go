@@ -27,8 +27,12 @@ func TestStatusOfReplacedNode(t *testing.T) {
 		"new one first":          {[]providers.Entry{entry("n1", "a", "127.0.0.1:9"), entry("n1", "b", "127.0.0.1:1"), entry("n2", "c", "127.0.0.1:2")}, []*client.Self{self(9), self(1), self(2)}, []string{"n1 up 1", "n1 unknown 9", "n2 up 2"}},
 		"member says nothing":    {[]providers.Entry{entry("n1", "a", "127.0.0.1:9"), entry("n1", "b", "127.0.0.1:1"), entry("n2", "c", "127.0.0.1:2")}, []*client.Self{self(9), nil, self(2)}, []string{"n1 up 0", "n1 unknown 9", "n2 up 2"}},
 		"member's other address": {[]providers.Entry{entry("n1", "a", "127.0.0.1:7"), entry("n2", "c", "127.0.0.1:2")}, []*client.Self{self(7), self(2)}, []string{"n1 up 7", "n2 up 2"}},
+		"both are members":       {[]providers.Entry{entry("n1", "a", "127.0.0.1:1"), entry("n1", "b", "127.0.0.1:3"), entry("n2", "c", "127.0.0.1:2")}, []*client.Self{self(1), self(3), self(2)}, []string{"n1 up 1", "n1-b up 3", "n2 up 2"}},
 	} {
 		status := client.Status{Nodes: []client.StatusNode{{Name: "n1", State: spec.NodeUp, Address: "127.0.0.1:1"}, {Name: "n2", State: spec.NodeUp, Address: "127.0.0.1:2"}}}
+		if name == "both are members" {
+			status.Nodes = append(status.Nodes, client.StatusNode{Name: "n1-b", State: spec.NodeUp, Address: "127.0.0.1:3"})
+		}
 		addSelves(&status, c.nodes, c.self)
 		var got []string
 		for _, n := range status.Nodes {
