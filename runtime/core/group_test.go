@@ -71,7 +71,7 @@ func TestStopHasItsTime(t *testing.T) {
 	m := New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, now, nil)
 	m.now, m.monitor, m.leaseEnd = now, true, now.Add(time.Hour)
 	r := newRun("g", web("10m"))
-	m.owner.runs["g"] = r
+	m.owner.runs["g"], m.state.Groups["g"] = r, web("10m")
 	if bound := m.StopBound(); bound != 0 {
 		t.Errorf("nothing runs, and may take %s to stop", bound)
 	}
