@@ -260,7 +260,7 @@ func (n *Node) do(out member.Output) {
 		}
 		path, users := n.apps.socket(o.Group, resources)
 		n.apps.starts(o.Group, path, users)
-		n.order(n.seat(o.Freezer), monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Kill: kill, Resource: o.Resource, Socket: path, Fenced: o.Fenced}})
+		n.order(n.seat(o.Freezer), monitor.Order{Start: &monitor.Start{Group: o.Group, GroupName: o.GroupName, Epoch: o.Epoch, StopWithin: o.StopWithin, Kill: kill, Resource: o.Resource, Socket: path}})
 	case member.StopResource:
 		n.order(n.seat(o.Freezer), monitor.Order{Stop: &monitor.ResourceRef{Group: o.Group, Epoch: o.Epoch, Resource: o.Resource}})
 	case member.EndGroup:

@@ -3,11 +3,14 @@ package agent
 import (
 	"context"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
+	"github.com/clusterplan/clusterplan/runtime/confdb"
 	"github.com/clusterplan/clusterplan/runtime/member"
 	"github.com/clusterplan/clusterplan/runtime/monitor"
 )
@@ -98,6 +101,9 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 		Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
 		Freezer: s.freezer,
 	}
+	if err := n.inLoop(ctx, func() { conf.Fences = n.fencesNow() }); err != nil {
+		return
+	}
 	if !s.freezer { // what freezes waits for a fence
 		conf.Watchdog, conf.WatchdogTimeout = n.files.conf.Watchdog, n.files.conf.WatchdogTimeout
 	}
@@ -119,12 +125,24 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 	if !n.give(job{fn: func() { s.process = p }}) {
 		p.Kill()
 	}
+	fences, look := conf.Fences, time.NewTicker(fencesAgain)
+	defer look.Stop()
 	for open := true; open; {
 		select {
 		case w, ok := <-p.Words():
 			if open = ok; ok {
 				n.word(s, w)
 			}
+			if w.Ready != nil {
+				look.Stop()
+			}
+		case <-look.C:
+			n.give(job{fn: func() {
+				if now := n.fencesNow(); s.process == p && !reflect.DeepEqual(now, fences) {
+					fences = now
+					n.order(s, monitor.Order{Fences: &now})
+				}
+			}})
 		case <-ctx.Done():
 			n.endMonitor(s, p)
 			return
@@ -137,6 +155,39 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 		n.step(member.MonitorDown{Freezer: s.freezer})
 	}})
 	n.log.Error("the "+s.name()+" ended; another is started", "err", p.Err())
+}
+
+// fencesAgain is how often it is looked whether a fence covers the node while a monitor
+// is not ready, which may depend on it.
+const fencesAgain = 500 * time.Millisecond
+
+// fencesNow is what the loop knows of that. The state that an agent begins with may be
+// old, or none: as long as no leader has told of a newer one, a fence may cover the node.
+func (n *Node) fencesNow() monitor.Fences {
+	covers, known := n.member.FenceCovers()
+	f := monitor.Fences{Covered: covers || !known}
+	if covers && known {
+		f.Alone = unfencedFor(n.member.State())
+	}
+	return f
+}
+
+// unfencedFor are the scripts, as group/resource, for which no node is fenced, though
+// one could be: waiting alone frees their groups, as they are exclusive by their own word.
+func unfencedFor(s *confdb.State) []string {
+	var out []string
+	for _, g := range s.Groups {
+		if g.Owner.Open || g.Spec.OutlivesLease() {
+			continue
+		}
+		for i := range g.Spec.Resources {
+			if r := &g.Spec.Resources[i]; r.StopsByCommand() {
+				out = append(out, g.Spec.Name+"/"+r.Name)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // endMonitor has the monitor end when the agent does: it hangs up, which stops

@@ -131,7 +131,6 @@ type (
 		Epoch      uint64
 		StopWithin spec.Duration
 		Resource   spec.Resource
-		Fenced     bool // no wait frees the group from this node, but a fence
 		Freezer    bool // for the monitor of groups that freeze; so below
 	}
 	// StopResource stops one resource gracefully.

@@ -41,6 +41,22 @@ func (m *Machine) beingFenced(node string) bool {
 	return f != nil && (f.id != 0 || f.proof != nil)
 }
 
+// FenceCovers tells whether others may wait for this node's being turned off, as the
+// state says, and whether that is known, or the state may be an old one.
+func (m *Machine) FenceCovers() (covers, known bool) {
+	return len(m.state.Covering(m.cfg.Node)) > 0, m.current()
+}
+
+// current tells whether the state is as new as its leader's, and no old one that this
+// node has begun with, nor none: a quorum device's is there once it was read.
+func (m *Machine) current() bool {
+	if m.lead != nil {
+		return m.lead.ready
+	}
+	p := m.peers[m.drv.Leader]
+	return p != nil && p.leads && p.term == m.drv.Term && p.echo != 0 && m.state.Cluster.ID != "" && m.state.Revision >= p.revision
+}
+
 // isOpen tells whether waiting doesn't free the group from its owner: it goes on
 // without a lease; or something of it may outlive one, and there is a fence that
 // can tell.

@@ -250,7 +250,7 @@ func (m *Machine) driveUp(r *run) {
 			x.retryAt, x.resting = 0, false
 			x.set(spec.StateOnlinePending, "")
 			x.since, x.stop = m.now, x.spec.StopTimeout()
-			m.emit(StartResource{Group: r.id, GroupName: r.name, Epoch: r.epoch, StopWithin: r.stopWithin, Resource: x.spec, Fenced: m.isOpen(m.state.Groups[r.id]), Freezer: r.freezes})
+			m.emit(StartResource{Group: r.id, GroupName: r.name, Epoch: r.epoch, StopWithin: r.stopWithin, Resource: x.spec, Freezer: r.freezes})
 			m.pendingDeadline(r, x)
 		case spec.StateOnlinePending:
 			if timeout := x.spec.PendingTimeout.D(); timeout > 0 && m.now >= x.since.Add(timeout) {

@@ -97,44 +97,32 @@ func TestStopHasItsTime(t *testing.T) {
 	}
 }
 
-// A node waits with what an earlier monitor left on for the scripts alone that a fence
-// comes for: not for those of groups that a wait frees.
-func TestStartsThatAFenceIsWaitedFor(t *testing.T) {
-	script := func(name string, exclusive bool) spec.Resource {
-		return spec.Resource{Name: name, Type: "script", Attributes: map[string]any{"exclusive": exclusive}}
-	}
-	owner := confdb.Ownership{Node: "n1", Epoch: 1}
-	open := owner
-	open.Open = true
-	for _, fenced := range []bool{true, false} {
-		s := confdb.NewState()
-		s.Nodes["n1"] = &confdb.Node{Spec: spec.Node{ID: "n1", Name: "n1"}, ServerID: 1, Joined: true}
-		for _, g := range []*confdb.Group{
-			{Owner: owner, Spec: spec.Group{ID: "alone", Resources: []spec.Resource{script("s", true), {Name: "ip", Type: "ip_address"}}}},
-			{Owner: owner, Spec: spec.Group{ID: "waits", Resources: []spec.Resource{script("s", false)}}},
-			{Owner: owner, Spec: spec.Group{ID: "both", Resources: []spec.Resource{script("s", true), script("t", false)}}},
-			{Owner: open, Spec: spec.Group{ID: "was", Resources: []spec.Resource{script("s", true)}}},
-		} {
-			g.Spec.Name, g.Want = g.Spec.ID, spec.WantOnline
-			s.Groups[g.Spec.ID] = g
-		}
-		if fenced {
-			s.Fences["f"] = &confdb.Fence{Spec: spec.Fence{ID: "f", Name: "f", Level: 1}}
-		}
-		now := spec.Instant(10 * time.Hour)
-		m := New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, now, s)
-		m.leaseEnd = now.Add(time.Hour)
-		started := 0
-		for _, e := range m.Step(now, MonitorUp{}) {
-			if e, ok := e.(StartResource); ok {
-				started++
-				if want := fenced && e.Group != "alone"; e.Fenced != want {
-					t.Errorf("a fence: %v, group %s: waited for %v, want %v", fenced, e.Group, e.Fenced, want)
-				}
-			}
-		}
-		if started != 6 {
-			t.Errorf("%d resources started, want 6", started)
+// Whether a fence covers the node is known once its state is as new as that of a leader
+// who is proven to speak now.
+func TestFenceCoversIsKnown(t *testing.T) {
+	m := New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, 1, nil)
+	known := func(want bool, when string) {
+		t.Helper()
+		if _, got := m.FenceCovers(); got != want {
+			t.Errorf("%s: known %v", when, got)
 		}
 	}
+	known(false, "at the start")
+	m.drv = confdb.Status{Leader: 2, Term: 3}
+	p := m.peer(2)
+	p.leads, p.term = true, 3
+	known(false, "a leader whose state is empty as well")
+	m.state = confdb.NewState()
+	m.state.Cluster.ID, m.state.Revision, p.revision = "c", 9, 10
+	known(false, "a recording of a leader")
+	p.echo = 1
+	known(false, "its state is newer")
+	m.state.Revision = 10
+	known(true, "the same state")
+	m.drv.Term = 4
+	known(false, "a leader of before")
+	m.lead = &leadership{}
+	known(false, "it leads, and has not applied what others did")
+	m.lead.ready = true
+	known(true, "it leads")
 }

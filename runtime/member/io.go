@@ -184,7 +184,6 @@ type StartResource struct {
 	Epoch      uint64
 	StopWithin spec.Duration
 	Resource   spec.Resource
-	Fenced     bool // no wait frees the group from this node, but a fence
 	Freezer    bool // for the monitor of groups that freeze, not the node's; so below
 }
 

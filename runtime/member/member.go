@@ -223,6 +223,10 @@ func (m *Member) NextDeadline() spec.Instant {
 // State is the state as applied; read-only, and until the next Step.
 func (m *Member) State() *confdb.State { return m.state }
 
+// FenceCovers tells whether others may wait for this node's being turned off, as the
+// state says, and whether that is known, or the state may be an old one.
+func (m *Member) FenceCovers() (covers, known bool) { return m.core.FenceCovers() }
+
 // Status is what the member knows now.
 func (m *Member) Status() Status {
 	return Status{

@@ -150,6 +150,7 @@ func (m *monitor) startApart(name string) (*apart, error) {
 	}
 	a := &apart{child: ch, conn: conn, words: make(chan Word)}
 	conf := m.conf
+	conf.Fences = Fences{} // this monitor undoes
 	conf.Apart = &Apart{Token: m.record.token, Cgroup: m.host.cgroups.dir}
 	if err := a.send(Order{Configure: &conf}); err != nil {
 		a.end(m.host)

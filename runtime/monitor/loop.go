@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/clusterplan/clusterplan/internal/boottime"
@@ -42,6 +43,9 @@ type monitor struct {
 	watchdog   *watchdog // nil: there is none, or it isn't armed
 	noWatchdog string    // why the one of conf isn't
 	early      []Order   // Ends that came before all was cleaned up
+
+	fences   atomic.Pointer[Fences] // as the agent said last
+	refenced chan struct{}          // it said something else; capacity 1
 }
 
 // alonePatience bounds how long the monitor serves without an agent, however
@@ -146,6 +150,12 @@ func (m *monitor) order(o Order) {
 		m.tellApart()
 	case o.Recorded != nil && m.remote != nil:
 		m.remote.answers <- *o.Recorded
+	case o.Fences != nil:
+		m.fences.Store(o.Fences)
+		select {
+		case m.refenced <- struct{}{}:
+		default:
+		}
 	case o.Start != nil:
 		m.start(*o.Start)
 	case !m.isReady && (o.Stop != nil || o.End != nil):
@@ -252,7 +262,6 @@ func (m *monitor) launch(g *group, s Start) {
 		Dir:     m.conf.Dir,
 		BinDir:  filepath.Dir(m.conf.Program),
 		Socket:  m.conf.Socket,
-		Fenced:  s.Fenced,
 	}
 	if s.Socket != "" {
 		env.Socket = s.Socket

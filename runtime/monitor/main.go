@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,19 +111,21 @@ func serve(conn net.Conn, board *board, memory *os.File) error {
 	ready := make(chan error, 1)
 	orders := make(chan Order, 16)
 	m := &monitor{
-		conf:    conf,
-		board:   board,
-		memory:  memory,
-		deadman: deadman,
-		timer:   timer,
-		out:     out,
-		orders:  orders,
-		ready:   ready,
-		quit:    quit,
-		reports: make(chan report),
-		groups:  map[string]*group{},
-		host:    &host{kids: kids, addrs: address.New(out.log), program: ownProgram(conf.Program), say: func(w LogWord) { out.say(Word{Log: &w}) }},
+		conf:     conf,
+		board:    board,
+		memory:   memory,
+		deadman:  deadman,
+		timer:    timer,
+		out:      out,
+		orders:   orders,
+		ready:    ready,
+		quit:     quit,
+		reports:  make(chan report),
+		groups:   map[string]*group{},
+		refenced: make(chan struct{}, 1),
+		host:     &host{kids: kids, addrs: address.New(out.log), program: ownProgram(conf.Program), say: func(w LogWord) { out.say(Word{Log: &w}) }},
 	}
+	m.fences.Store(&conf.Fences)
 	go m.listen(in, orders)
 	go func() {
 		if conf.Apart != nil {
@@ -224,11 +227,10 @@ func (m *monitor) prepare() error {
 
 // Undoing is tried so often, each time for so long (or for its stop_timeout, where that
 // is longer). What can't be undone stays in the record, for the next monitor: a node
-// must not be lost for it. Where there is a watchdog, or a fence covered the node when the
-// script was started (what its agent knows at its own start is older, or nothing), it is
+// must not be lost for it. Where there is a watchdog, or a fence covers the node, it is
 // tried for good, ever more seldom, and the monitor is not ready before: others rely on
 // its reset, or on its being turned off, and a ready node releases groups. No fence comes
-// for a group that nobody waits for (it is exclusive), which so loses no node.
+// for a group that nobody waits for (Fences.Alone), which so loses no node.
 const (
 	undoTries   = 3
 	undoTimeout = 30 * time.Second
@@ -237,7 +239,6 @@ const (
 // undo runs the stop commands of scripts that an earlier monitor left on.
 func (m *monitor) undo() {
 	for _, u := range m.record.toUndo() {
-		forGood := (m.conf.Watchdog != "" || u.Program.Fenced) && !m.record.rebooted
 		pause := undoPause
 		for try := 1; ; try++ {
 			err := m.undoOne(u)
@@ -245,6 +246,8 @@ func (m *monitor) undo() {
 				m.out.log("warn", "ran the stop command of what an earlier monitor had left", map[string]any{"resource": u.Program.Name})
 				break
 			}
+			fences := m.fences.Load()
+			forGood := (m.conf.Watchdog != "" || fences.Covered && !slices.Contains(fences.Alone, u.Program.Name)) && !m.record.rebooted
 			args := map[string]any{"resource": u.Program.Name, "err": err.Error(), "try": try}
 			if !forGood {
 				args["of"] = undoTries
@@ -254,8 +257,11 @@ func (m *monitor) undo() {
 				if !forGood {
 					break
 				}
-				time.Sleep(pause)
-				pause = min(2*pause, undoPauseMost)
+				select {
+				case <-m.refenced:
+				case <-time.After(pause):
+					pause = min(2*pause, undoPauseMost)
+				}
 			}
 		}
 	}

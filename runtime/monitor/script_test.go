@@ -202,23 +202,29 @@ func TestScriptUndone(t *testing.T) {
 
 // Where a fence covers the node, others wait for what its scripts leave on: a monitor
 // is not ready before its predecessor's is off, however often that takes. Where none
-// does, a node is not lost for it.
+// does, or nobody waits for that script, a node is not lost for it.
 func TestScriptLeftOnANodeWithAFence(t *testing.T) {
 	t.Parallel()
-	for _, fenced := range []bool{true, false} {
-		t.Run(fmt.Sprintf("fenced %v", fenced), func(t *testing.T) {
+	for _, tt := range []struct{ fenced, alone, waits, told bool }{
+		{true, false, true, false}, {true, true, false, false}, {false, false, false, false},
+		{true, false, true, true}, // and later its agent knows that no fence covers it
+	} {
+		t.Run(fmt.Sprintf("fenced %v, alone %v, told otherwise %v", tt.fenced, tt.alone, tt.told), func(t *testing.T) {
 			t.Parallel()
 			r := ready(t)
 			flag := filepath.Join(r.dir, "let go")
-			o := script("true", fmt.Sprintf("test -e '%s'", flag))
-			o.Start.Fenced = fenced
-			r.send(o)
+			r.send(script("true", fmt.Sprintf("test -e '%s'", flag)))
 			r.awaitState("s", spec.StateOnline)
 			r.p.Kill()
 			<-r.p.Done()
-			r = startRig(t, r.dir)
+			conf := configureOf(r.dir)
+			conf.Fences.Covered = tt.fenced
+			if tt.alone {
+				conf.Fences.Alone = []string{"other/s", "web/s"}
+			}
+			r = startRigWith(t, nil, Options{Configure: conf})
 			tries := undoTries
-			if fenced {
+			if tt.waits {
 				tries += 2
 			}
 			for range tries {
@@ -229,7 +235,10 @@ func TestScriptLeftOnANodeWithAFence(t *testing.T) {
 					t.Fatal("ready before what was left on is off")
 				}
 			}
-			if fenced {
+			switch {
+			case tt.told:
+				r.send(Order{Fences: &Fences{}})
+			case tt.waits:
 				if err := os.WriteFile(flag, nil, 0o600); err != nil {
 					t.Fatal(err)
 				}

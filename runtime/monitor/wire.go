@@ -15,6 +15,14 @@ type Order struct {
 	Stop      *ResourceRef   `json:"stop,omitempty"`     // by its stop signal, after its stop_timeout by killing
 	End       *GroupRef      `json:"end,omitempty"`      // kill what is left of it; Down follows
 	Recorded  *RecordedOrder `json:"recorded,omitempty"` // to a separate monitor
+	Fences    *Fences        `json:"fences,omitempty"`   // other than it said before; until the monitor is ready
+}
+
+// Fences says who relies on the node's being turned off for what its scripts leave on.
+// The agent says it anew (Order) until the monitor is ready.
+type Fences struct {
+	Covered bool     `json:"covered,omitempty"` // a fence covers the node, or may
+	Alone   []string `json:"alone,omitempty"`   // scripts, as group/resource, for which no fence comes all the same
 }
 
 // Configure says whom the monitor works for.
@@ -26,6 +34,7 @@ type Configure struct {
 	Socket  string `json:"socket"`            // the local API
 	Freezer bool   `json:"freezer,omitempty"` // it hosts what goes on without a lease (freezer.go)
 	Apart   *Apart `json:"apart,omitempty"`   // to a separate monitor
+	Fences  Fences `json:"fences"`
 
 	Watchdog        string        `json:"watchdog,omitempty"` // the device (watchdog.go); "": none
 	WatchdogTimeout spec.Duration `json:"watchdog_timeout,omitempty"`
@@ -40,7 +49,6 @@ type Start struct {
 	Kill       spec.Duration `json:"kill"` // within which the kernel has to have killed it after that
 	Resource   spec.Resource `json:"resource"`
 	Socket     string        `json:"socket,omitempty"` // the group's own, in Configure.Socket's place
-	Fenced     bool          `json:"fenced,omitempty"` // others wait for what it leaves on until a fence has turned the node off
 }
 
 // ResourceRef names a resource of a group under an epoch.

@@ -32,7 +32,6 @@ type Env struct {
 	Dir     string // the node's directory
 	BinDir  string // first in PATH
 	Socket  string // the local API
-	Fenced  bool   // others wait for what it leaves on until a fence has turned the node off
 }
 
 // Host runs programs for resources. The monitor is one.
@@ -86,7 +85,6 @@ type Program struct {
 	LogMax  int64         // bytes at which the log is rotated
 	LogKeep int           // rotated logs that are kept
 	Stays   bool          // what it leaves in the background when it ends well is kept, until Kill
-	Fenced  bool          // as Env.Fenced
 	Within  time.Duration // how long it may take, where it is run by another monitor than it was kept by; 0: not said
 }
 

@@ -95,7 +95,7 @@ func (k *script) start(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("stop: %w", err) // better now than when it is needed
 		}
-		undo.Within, undo.Fenced = k.stopTimeout, k.env.Fenced
+		undo.Within = k.stopTimeout
 		if k.undone, err = k.host.Undo(undo); err != nil {
 			return err
 		}

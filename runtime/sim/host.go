@@ -183,18 +183,18 @@ func (h *host) spawnMonitor(s seat) {
 	}
 	mon := h.newMonitor(s)
 	a.mons[s] = mon
-	h.cleanUp(mon, h.cleanUpTime(s))
+	h.cleanUp(a, mon, h.cleanUpTime(s))
 }
 
-// cleanUp has a new monitor stop what the last one left. It is not ready before that
-// has succeeded with what others wait for.
-func (h *host) cleanUp(mon *monitor, took time.Duration) {
+// cleanUp has a new monitor stop what the last one left. Where a fence covers the
+// node, or may, as its agent knows, it is not ready before that has succeeded.
+func (h *host) cleanUp(a *agent, mon *monitor, took time.Duration) {
 	s := mon.seat
 	h.w.after(took, func() {
 		mon.run(func() {
 			h.drop(func(t thing) bool { return t.by == s && (t.kind != kindMount || !h.failsToStop()) }) // what the last one left
-			if h.leftFenced(s) {
-				h.cleanUp(mon, stopAgain)
+			if covers, known := a.m.FenceCovers(); (covers || !known) && h.left(s) {
+				h.cleanUp(a, mon, stopAgain)
 				return
 			}
 			h.hadFreezer = h.hadFreezer || s == freezerSeat
@@ -206,19 +206,6 @@ func (h *host) cleanUp(mon *monitor, took time.Duration) {
 			mon.tell(up)
 		})
 	})
-}
-
-// leftFenced tells whether something of that monitor, or of those before it, is there
-// that others wait for a fence to take away.
-func (h *host) leftFenced(s seat) bool {
-	for _, group := range h.kernel.running {
-		for _, t := range group {
-			if t.by == s && t.fenced {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // failsToStop tells whether stops of scripts fail here now.

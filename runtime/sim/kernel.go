@@ -21,8 +21,6 @@ type thing struct {
 	kind  string // of the resource: its type
 	by    seat   // whose it is
 	up    bool   // its start is over
-
-	fenced bool // others wait for a fence to take it away
 }
 
 // seat is which of a host's two monitors: the node's, or the freezer.
@@ -246,7 +244,7 @@ func (m *monitor) start(o member.StartResource) {
 	}
 	g.stopWithin = o.StopWithin.D()
 	g.resources[o.Resource.Name] = o.Resource
-	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, kind: o.Resource.Type, by: m.seat, fenced: o.Fenced})
+	m.h.startProcess(o.Group, o.Resource.Name, thing{epoch: o.Epoch, kind: o.Resource.Type, by: m.seat})
 	m.armKernel()
 	w := m.h.w
 	if w.faults.on && w.chance(0.01) {
