@@ -124,7 +124,7 @@ func (o *Object) rangeOf(attribute string) *hcl.Range {
 		i := strings.LastIndexByte(name, '.')
 		name = name[:max(i, 0)]
 	}
-	r := o.Range
+	r := o.block.rng
 	return &r
 }
 

@@ -117,6 +117,16 @@ func (ev *evaluation) shed() {
 	}
 }
 
+// Settle lets go of how the objects were worked out, which takes as much memory as
+// what they hold: of one that only a plan is made of. Resolve then finds no object
+// any more, and ResolveOutputs, Ask, ValueOf, Generate and Blocks are not to be called.
+// A definition with conditions keeps it all: a plan works them out.
+func (d *Definition) Settle() {
+	if !d.ev.c.conditions {
+		d.ev = &evaluation{world: &world{}, c: d.ev.c}
+	}
+}
+
 // list makes the objects from the instances.
 func (d *Definition) list() {
 	ev := d.ev
@@ -132,7 +142,7 @@ func (d *Definition) list() {
 	for _, in := range all {
 		o := Object{
 			Addr: in.addr, Type: in.block.kind, Provider: "confdb", Value: in.value, DependsOn: compact(in.deps), Unknown: in.unknown,
-			PreventDestroy: in.block.preventDestroy, Ignore: in.block.ignore, Range: in.block.rng, block: in.block,
+			PreventDestroy: in.block.preventDestroy, Ignore: in.block.ignore, block: in.block,
 		}
 		in.deps = nil
 		in.block.eachCondition(func(c *condition) { o.Checked = o.Checked || c.kind == Postcondition })
@@ -176,6 +186,9 @@ func (d *Definition) Object(a addr.Address) (*Object, bool) {
 	o := d.index.At(a)
 	return o, o != nil
 }
+
+// Range is the block's header.
+func (o *Object) Range() hcl.Range { return o.block.rng }
 
 // Computed are the attributes of the object that its provider works out.
 func (o *Object) Computed() []string {

@@ -229,6 +229,55 @@ group "counted" {
 	}
 }
 
+// What only a plan is made of says the same once it is settled, and holds none of
+// the instances any more, unless conditions are still to be worked out.
+func TestSettle(t *testing.T) {
+	const src = `
+cluster "c" {
+  quorum { model = "majority_node_set" }
+}
+node "n" {
+  provider = local
+  for_each = toset(["a", "b", "c"])
+  %s
+}
+group "g" {
+  for_each    = toset(["x", "y"])
+  description = node.n["a"].endpoint
+  resource "generic_application" "app" {
+    command = ["app", group_each.key]
+  }
+}
+output "all" { value = keys(group.g) }
+moved {
+  from = node.old
+  to   = node.n
+}
+`
+	for conditions, more := range map[bool]string{false: "", true: `lifecycle {
+    precondition {
+      condition     = length(each.key) > 0
+      error_message = "No votes."
+    }
+  }`} {
+		d := evaluate(t, fmt.Sprintf(src, more))
+		said := func() string {
+			return dump(d) + fmt.Sprint(d.Spec(), d.Moves().None(), d.HasConditions(), len(d.Conditions(addr.Node("n", addr.StringKey("a")), Precondition, View{})))
+		}
+		before := said()
+		d.Settle()
+		if after := said(); after != before {
+			t.Errorf("settled:\n%s\nbefore:\n%s", after, before)
+		}
+		if n := d.ev.byAddr.Len(); n > 0 != conditions {
+			t.Errorf("with conditions %v, it holds %d instances", conditions, n)
+		}
+		if _, diags := d.Resolve(addr.Group("g", addr.StringKey("x")), allKnown); diags.HasErrors() == conditions {
+			t.Errorf("with conditions %v: %s", conditions, render(diags))
+		}
+	}
+}
+
 // What an apply learns can be wrong for the attribute that takes it.
 func TestResolveReportsErrors(t *testing.T) {
 	d := evaluate(t, `

@@ -18,7 +18,7 @@ func (d *Definition) guarantees() []spec.Guarantee {
 		switch {
 		case schema.IsSensitive(o.Value):
 			in.broken = true
-			d.ev.add(errorAt(o.Range, "Sensitive guarantee", "What is guaranteed is shown in every plan, and an attribute of this one has a sensitive value. Put nonsensitive() around it."))
+			d.ev.add(errorAt(o.block.rng, "Sensitive guarantee", "What is guaranteed is shown in every plan, and an attribute of this one has a sensitive value. Put nonsensitive() around it."))
 		case o.Value.IsWhollyKnown() && !o.Value.GetAttr("max_downtime").IsNull() && g.MaxDowntime == 0 && !in.broken:
 			in.broken = true
 			d.ev.add(errorAt(*o.rangeOf("max_downtime"), "Invalid value for max_downtime", "A failover takes some time. Leave max_downtime out where any is well."))

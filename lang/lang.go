@@ -120,7 +120,6 @@ type Object struct {
 	Checked        bool       // it has postconditions
 	Ignore         []cty.Path // attributes that only count at create; shared, not to be written
 	ReplaceBy      []Trigger  // what has it made anew when it changes
-	Range          hcl.Range  // the block's header
 
 	block *block
 }

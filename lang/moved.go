@@ -288,7 +288,7 @@ func (d *Definition) checkMoved() hcl.Diagnostics {
 			}
 			all := m.To.Key.IsNone() && m.To.ResourceKey.IsNone()
 			if o := there.find(from, all); o != nil {
-				diags = append(diags, errorAt(m.Range, "Moved object is still there", fmt.Sprintf("The definition has %s still, at %s, and by this block it has moved to %s. Remove one of the two.", o.Addr, o.Range, to)))
+				diags = append(diags, errorAt(m.Range, "Moved object is still there", fmt.Sprintf("The definition has %s still, at %s, and by this block it has moved to %s. Remove one of the two.", o.Addr, o.block.rng, to)))
 			}
 		}
 	}

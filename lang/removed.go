@@ -145,7 +145,7 @@ func (d *Definition) checkRemoved() hcl.Diagnostics {
 					diags = append(diags, errorAt(r.Range, "Removed module is still there", fmt.Sprintf("The definition has %s, at %s. Remove that block, or this one.", d.ev.all[k].path, d.ev.all[k].call.block.rng)))
 				}
 			} else if o := there.find(from, true); o != nil {
-				diags = append(diags, errorAt(r.Range, "Removed object is still there", fmt.Sprintf("The definition has %s, at %s. Remove that block, or this one.", o.Addr, o.Range)))
+				diags = append(diags, errorAt(r.Range, "Removed object is still there", fmt.Sprintf("The definition has %s, at %s. Remove that block, or this one.", o.Addr, o.block.rng)))
 			}
 		}
 	}

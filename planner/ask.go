@@ -114,7 +114,7 @@ func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (prov
 func (b *builder) fail(it *item, summary, detail string) {
 	d := problem(hcl.DiagError, summary, detail)
 	if it.want != nil {
-		d.Subject = &it.want.Range
+		d.Subject = it.want.Range().Ptr()
 	}
 	b.diags = append(b.diags, d)
 }

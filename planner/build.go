@@ -28,21 +28,17 @@ type item struct {
 	want    *wanted
 	old     *statefile.Object // nil: the state has none
 	id      string            // "": not given yet
-	typ     string            // of a resource, as it was seen
 	prior   *providers.Object // what is there, or is taken to be there
 	applied cty.Value         // what the last apply left
+	knownAs *addr.Address     // its address in the cluster's database, where that is another one
 	change  *Change           // in plan.Changes
 	remove  []string          // phases that take the old object away
 	phases  []string          // phases that bring the new one about
 	partial bool              // a create or delete that was cut off
 	silent  bool              // could not be read
 	same    bool              // it was seen to be just as it is wanted
-	knownAs *addr.Address     // its address in the cluster's database, where that is another one
 	moves   bool              // the database has to learn of its address, if of nothing else
-	trigger string            // what has it made anew, by replace_triggered_by
-	under   string            // why it is made anew with what it stands on
 	left    bool              // the plan is of a part, and this stays as it is
-	deposed []*item           // of a node: whose place it takes, and who have not left yet
 	instead bool              // of a node that is made anew, join before leave: the new one and the old one
 }
 
@@ -62,6 +58,9 @@ type builder struct {
 	items   []*item // in address order
 	at      *addr.Index[item]
 	parts   map[addr.Address][]*item      // a group's resources
+	trigger map[*item]string              // what has it made anew, by replace_triggered_by
+	under   map[*item]string              // why it is made anew with what it stands on
+	deposed map[*item][]*item             // of a node: whose place it takes, and who have not left yet
 	former  map[addr.Address]addr.Address // by address: the one before the moved blocks
 	// importing are what comes into the state with this plan; dropped is what an
 	// import had begun and nobody goes on with.
@@ -101,7 +100,7 @@ func build(in Input, moves []statefile.Move) *builder {
 	b := &builder{
 		in: in, swapped: moves, shapes: map[string]shape{}, made: map[string]*shape{}, types: map[string]cty.Type{},
 		state: addr.NewIndex(func(o *statefile.Object) *addr.Address { return &o.Addr }, len(in.State.Objects)), pending: map[addr.Address]*statefile.Pending{},
-		parts: map[addr.Address][]*item{}, destroy: in.Mode == ModeDestroy, rereads: in.Mode == ModeRefreshOnly,
+		parts: map[addr.Address][]*item{}, trigger: map[*item]string{}, under: map[*item]string{}, deposed: map[*item][]*item{}, destroy: in.Mode == ModeDestroy, rereads: in.Mode == ModeRefreshOnly,
 		plan: &Plan{
 			FormatVersion: FormatVersion, Mode: in.Mode, Complete: true, Serial: in.State.Serial, Definition: in.Version,
 			Drift: []Drift{}, Operator: []Operator{}, Unreachable: []Unreachable{}, Unmanaged: []Unmanaged{},
@@ -175,14 +174,14 @@ func (b *builder) collect() {
 		b.wanted = nil
 	}
 	want := addr.NewIndex(func(w *wanted) *addr.Address { return &w.Addr }, len(b.wanted))
-	addrs := make([]addr.Address, 0, len(b.wanted)+8)
+	addrs := make([]*addr.Address, 0, len(b.wanted)+8) // an address is large
 	for i := range b.wanted {
 		want.Put(&b.wanted[i])
-		addrs = append(addrs, b.wanted[i].Addr)
+		addrs = append(addrs, &b.wanted[i].Addr)
 	}
 	b.cutOff(want)
 	for i := range b.in.State.Objects {
-		if a := b.in.State.Objects[i].Addr; want.At(a) == nil {
+		if a := &b.in.State.Objects[i].Addr; want.At(*a) == nil {
 			addrs = append(addrs, a)
 		}
 	}
@@ -190,7 +189,7 @@ func (b *builder) collect() {
 		// A create that was cut off before its first result, of something that
 		// the definition does not have any more.
 		if want.At(a) == nil && b.state.At(a) == nil && p.Object != nil {
-			addrs = append(addrs, a)
+			addrs = append(addrs, &a)
 		}
 	}
 	var ids map[string]bool // of the state, made when first asked for: most groups are not read one by one
@@ -201,23 +200,24 @@ func (b *builder) collect() {
 				ids[o.ID] = true
 			}
 		}
-		for _, r := range seen.Resources {
+		for i := range seen.Resources {
+			r := &seen.Resources[i]
 			// In one of our groups, and nobody knows of it: made by hand, or by an
 			// apply that was cut off.
 			if r.Addr.IsResource() && r.Addr.Owner() == a && want.At(r.Addr) == nil && b.state.At(r.Addr) == nil && !ids[r.ID] {
-				addrs = append(addrs, r.Addr)
+				addrs = append(addrs, &r.Addr)
 			}
 		}
 	}
-	slices.SortFunc(addrs, addr.Compare)
-	addrs = slices.Compact(addrs)
+	slices.SortFunc(addrs, func(x, y *addr.Address) int { return addr.Compare(*x, *y) })
+	addrs = slices.CompactFunc(addrs, func(x, y *addr.Address) bool { return *x == *y })
 	b.items = make([]*item, len(addrs))
 	b.at = addr.NewIndex(func(it *item) *addr.Address { return &it.addr }, len(addrs))
 	b.plan.Changes = make([]Change, len(addrs))
 	all := make([]item, len(addrs))
 	parts := make([]*item, 0, len(addrs)) // a group's stand beside each other
-	for i, a := range addrs {
-		it := &all[i]
+	for i, at := range addrs {
+		a, it := *at, &all[i]
 		*it = item{addr: a, want: want.At(a), old: b.state.At(a), change: &b.plan.Changes[i]}
 		b.items[i] = it
 		b.at.Put(it)
@@ -357,7 +357,7 @@ func (b *builder) seePart(it *item) {
 	for i := range seen.Resources {
 		r := &seen.Resources[i]
 		if r.Addr == it.addr || it.id != "" && r.ID == it.id {
-			it.prior, it.typ = &providers.Object{ID: r.ID, Value: r.Value}, r.Type
+			it.prior, it.change.Type = &providers.Object{ID: r.ID, Value: r.Value}, r.Type
 			if it.id == "" {
 				it.id = r.ID
 			}
@@ -412,8 +412,7 @@ func (b *builder) change(it *item) {
 		c.Type = it.want.Type
 	case it.old != nil:
 		c.Type = it.old.Type
-	case it.addr.IsResource():
-		c.Type = it.typ
+	case it.addr.IsResource(): // as it was seen
 	default:
 		c.Type = b.pending[it.addr].Object.Type
 	}

@@ -18,7 +18,7 @@ func (b *builder) compare(it *item) {
 		b.fail(it, "The cluster can't be replaced", "All nodes, groups and certificates hang on its identity. To begin anew, destroy it and apply; to make a node anew, name the node.")
 		requested = false
 	}
-	if it.same && !requested && it.trigger+it.under == "" {
+	if it.same && !requested && b.trigger[it]+b.under[it] == "" {
 		it.change.Actions = ActionNoOp
 		return
 	}
@@ -41,7 +41,7 @@ func (b *builder) compare(it *item) {
 	}
 	otherType := it.old != nil && it.old.Type != it.want.Type
 	tainted := it.old != nil && it.old.Tainted != ""
-	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested && it.trigger+it.under == "" {
+	if equal && len(words) == 0 && len(resp.Phases) == 0 && !it.partial && !otherType && !tainted && !requested && b.trigger[it]+b.under[it] == "" {
 		return // Before and After of a no-op are left out: nothing is to be shown, and there are many
 	}
 	if it.partial || b.mayHaveLeft(it) {
@@ -80,8 +80,8 @@ func (b *builder) compare(it *item) {
 	case otherType:
 		c.Reason, c.ReplacePaths = ReasonCannotUpdate, []string{"type"}
 		c.Why = append(c.Why, "type: forces replacement")
-	case it.under != "": // its own attributes, as an address, follow from that
-		c.Reason, c.Why = ReasonStandsOn, append(c.Why, it.under)
+	case b.under[it] != "": // its own attributes, as an address, follow from that
+		c.Reason, c.Why = ReasonStandsOn, append(c.Why, b.under[it])
 	case len(c.ReplacePaths) > 0:
 		c.Reason = ReasonCannotUpdate
 		for _, p := range c.ReplacePaths {
@@ -91,8 +91,8 @@ func (b *builder) compare(it *item) {
 		c.Reason, c.Why = ReasonTainted, append(c.Why, "an earlier apply left it broken: "+it.old.Tainted)
 	case requested:
 		c.Reason, c.Why = ReasonRequested, append(c.Why, "asked for")
-	case it.trigger != "":
-		c.Reason, c.Why = ReasonTriggered, append(c.Why, it.trigger+" changes: replace_triggered_by")
+	case b.trigger[it] != "":
+		c.Reason, c.Why = ReasonTriggered, append(c.Why, b.trigger[it]+" changes: replace_triggered_by")
 	case it.partial: // also where nothing is left to do: the state has to learn of it
 		c.Reason, c.Actions = ReasonCutOff, ActionCreate
 		c.Why = append(c.Why, "an apply was cut off before it was done")

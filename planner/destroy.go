@@ -1,9 +1,6 @@
 package planner
 
-import (
-	"github.com/clusterplan/clusterplan/graph"
-	"github.com/clusterplan/clusterplan/lang/addr"
-)
+import "github.com/clusterplan/clusterplan/graph"
 
 // destroyEdges: groups go dependents first, then fences, then every node, then what is left.
 func (o *orderer) destroyEdges() {
@@ -50,12 +47,12 @@ func (o *orderer) destroyEdges() {
 // was written (of two groups that exchange who depends on whom, each would wait for
 // the other), else as the state has it.
 func (o *orderer) leanings() func(*Unit) []*Unit {
-	at, byID := make(map[addr.Address]*Unit, len(o.groups)), make(map[string]*Unit, len(o.groups))
-	for _, u := range o.groups {
-		at[u.Key.Addr], byID[u.ID] = u, u
-	}
 	byName, live := map[string]*Unit{}, map[*Unit][]string{}
 	if l := o.in.World.Live; l != nil {
+		byID := make(map[string]*Unit, len(o.groups))
+		for _, u := range o.groups {
+			byID[u.ID] = u
+		}
 		for i := range l.Groups {
 			g := &l.Groups[i].Spec
 			if u := byID[g.ID]; g.ID != "" && u != nil {
@@ -75,7 +72,7 @@ func (o *orderer) leanings() func(*Unit) []*Unit {
 			}
 		} else if u.Old != nil {
 			for _, dep := range u.Old.DependsOn {
-				add(at[dep.Owner()])
+				add(o.unitOf(dep.Owner()))
 			}
 		}
 		return needs

@@ -158,23 +158,23 @@ func (b *builder) triggers() {
 	for more := len(waiting) > 0; more; {
 		more = false
 		for _, it := range waiting {
-			if c := it.change; it.under == "" && c.Action() == "replace" {
-				if it.under = b.underneath(it); it.under != "" { // from which the rest follows
-					c.Reason, c.Why = ReasonStandsOn, append([]string{it.under}, c.Why...)
+			if c := it.change; b.under[it] == "" && c.Action() == "replace" {
+				if b.under[it] = b.underneath(it); b.under[it] != "" { // from which the rest follows
+					c.Reason, c.Why = ReasonStandsOn, append([]string{b.under[it]}, c.Why...)
 				}
 			}
-			if action := it.change.Action(); it.trigger+it.under != "" || action != "no-op" && action != "update" {
+			if action := it.change.Action(); b.trigger[it]+b.under[it] != "" || action != "no-op" && action != "update" {
 				continue
 			}
 			for _, tr := range it.want.ReplaceBy {
-				if it.trigger = b.fired(tr, it); it.trigger != "" {
+				if b.trigger[it] = b.fired(tr, it); b.trigger[it] != "" {
 					break
 				}
 			}
-			if it.trigger == "" {
-				it.under = b.underneath(it)
+			if b.trigger[it] == "" {
+				b.under[it] = b.underneath(it)
 			}
-			if it.trigger+it.under == "" {
+			if b.trigger[it]+b.under[it] == "" {
 				continue
 			}
 			more = true

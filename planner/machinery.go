@@ -320,6 +320,9 @@ func (b *builder) standsOn(it *item) []addr.Address {
 
 // machineryEdges: what stands on something is made after it, and goes before it.
 func (o *orderer) machineryEdges() {
+	if !slices.ContainsFunc(o.items, func(it *item) bool { return addr.Machinery(it.addr.Type) }) {
+		return
+	}
 	for _, it := range o.items {
 		first, goes := o.ends(it)
 		if it.want != nil && first != nil && !o.destroy {

@@ -275,6 +275,14 @@ func (o *orderer) unitsByName() map[string][]Key {
 	return byName
 }
 
+// unitOf is a group's unit; nil: it has none, or a is no group.
+func (o *orderer) unitOf(a addr.Address) *Unit {
+	if a.Type != addr.TypeGroup {
+		return nil
+	}
+	return o.units[Key{a, StageWhole}]
+}
+
 // group makes one unit of a group and its resources.
 func (o *orderer) group(it *item) {
 	parts := o.parts[it.addr]
@@ -286,12 +294,15 @@ func (o *orderer) group(it *item) {
 		return
 	}
 	u := o.add(it, StageWhole)
-	if it.change.Action() == "create" {
+	if it.change.Action() == "create" && !o.in.Only {
 		u.Parts = make([]Part, 0, len(parts))
 	}
 	for _, p := range parts {
 		if p.want == nil {
 			u.Gone = append(u.Gone, p.addr)
+			continue
+		}
+		if o.in.Only { // they are in no edge of their own
 			continue
 		}
 		part := Part{Addr: p.addr, ID: p.id, Type: p.want.Type, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard(), Prevent: p.want.PreventDestroy}
@@ -509,11 +520,7 @@ func (o *orderer) needQuorum(k Key) {
 // what gives up an address that they take.
 func (o *orderer) groupEdges() {
 	byName, needs := o.unitsByName(), o.leanings()
-	unit := make(map[addr.Address]*Unit, len(o.groups))
-	for _, u := range o.groups {
-		unit[u.Key.Addr] = u
-	}
-	release := o.releases(unit)
+	release := o.releases()
 	for _, u := range o.groups {
 		if u.Action == "forget" {
 			continue // of the state alone
@@ -539,7 +546,7 @@ func (o *orderer) groupEdges() {
 		if it.want != nil {
 			for _, dep := range append(slices.Clone(it.want.hard()), o.partNeeds(it)...) {
 				o.waitChecked(u.Key, dep)
-				d := unit[dep.Owner()]
+				d := o.unitOf(dep.Owner())
 				if d == nil || d == u || d.Config == cty.NilVal {
 					continue
 				}

@@ -12,7 +12,7 @@ import (
 )
 
 // releases finds addresses, and names of groups, that change their group: {who gets it, who gives it up}.
-func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool {
+func (o *orderer) releases() map[[2]addr.Address]bool {
 	type holding struct{ typ, value string }
 	held := map[holding]addr.Address{}
 	value := func(typ string, v cty.Value) (holding, bool) {
@@ -57,8 +57,8 @@ func (o *orderer) releases(unit map[addr.Address]*Unit) map[[2]addr.Address]bool
 		to := it.addr.Owner()
 		from, ok := held[h]
 		switch {
-		case !ok || from == to || unit[to] == nil:
-		case unit[from] != nil:
+		case !ok || from == to || o.unitOf(to) == nil:
+		case o.unitOf(from) != nil:
 			out[[2]addr.Address{to, from}] = true
 		case o.at.At(from) != nil && o.at.At(from).left:
 			o.diags = append(o.diags, problem(hcl.DiagError, fmt.Sprintf("%s takes %s, which %s still has", to, h.value, from),

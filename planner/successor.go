@@ -53,7 +53,7 @@ func (b *builder) depose() {
 			continue
 		}
 		if next := b.at.At(it.addr.Current()); next != nil && next.want != nil && !next.left {
-			next.deposed = append(next.deposed, it)
+			b.deposed[next] = append(b.deposed[next], it)
 		}
 	}
 }
@@ -148,7 +148,7 @@ func (b *builder) split(it *item) {
 // one: it gets its name, which the cluster knows only one node by, once the other
 // one has left.
 func (o *orderer) succeeds(it *item) {
-	if len(it.deposed) == 0 || it.want == nil {
+	if len(o.deposed[it]) == 0 || it.want == nil {
 		return
 	}
 	for _, stage := range []Stage{StageUp, StageJoin, StageRoll} {
@@ -163,7 +163,7 @@ func (o *orderer) succeeds(it *item) {
 	}
 	o.names = append(o.names, u)
 	if it.instead {
-		it.change.Phases = slices.Concat(it.phases, it.deposed[0].remove, u.Phases)
+		it.change.Phases = slices.Concat(it.phases, o.deposed[it][0].remove, u.Phases)
 	}
 }
 
@@ -226,13 +226,13 @@ func (o *orderer) nameEdges(batches [][]*Unit) {
 				continue
 			}
 			o.g.AddEdge(u.Key, own.Key, graph.Hard)
-			for _, d := range o.at.At(u.Key.Addr).deposed {
+			for _, d := range o.deposed[o.at.At(u.Key.Addr)] {
 				if leave := o.units[Key{d.addr, StageLeave}]; leave != nil && stage != StageRoll {
 					o.g.AddEdge(leave.Key, own.Key, graph.Hard)
 				}
 			}
 		}
-		for _, d := range o.at.At(u.Key.Addr).deposed {
+		for _, d := range o.deposed[o.at.At(u.Key.Addr)] {
 			if leave := o.units[Key{d.addr, StageLeave}]; leave != nil {
 				o.g.AddEdge(u.Key, leave.Key, graph.Hard)
 			}
@@ -253,7 +253,7 @@ type succession struct {
 func (b *builder) successions() map[addr.Address]succession {
 	out := map[addr.Address]succession{}
 	for _, it := range b.items {
-		for _, d := range it.deposed {
+		for _, d := range b.deposed[it] {
 			m := b.member(d.id)
 			i := slices.IndexFunc(b.after.Nodes, func(n spec.Node) bool { return n.Addr == it.addr })
 			if m == nil || i < 0 {

@@ -66,8 +66,8 @@ func registry(state *statefile.State) (*providers.Registry, error) {
 }
 
 // load reads a definition; parsed is told the bytes of its text before it is
-// evaluated.
-func load(dir string, r *providers.Registry, parsed func(text int)) (*lang.Definition, error) {
+// evaluated. only: nobody applies it.
+func load(dir string, r *providers.Registry, only bool, parsed func(text int)) (*lang.Definition, error) {
 	blocks := map[string]spec.Schema{}
 	for name, s := range r.Schemas() {
 		blocks[name] = s.Config
@@ -81,7 +81,11 @@ func load(dir string, r *providers.Registry, parsed func(text int)) (*lang.Defin
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	burst.Evaluated(len(def.Objects), def.Blocks())
+	from := def.Blocks()
+	if only {
+		def.Settle()
+	}
+	burst.Evaluated(len(def.Objects), from)
 	return def, nil
 }
 
@@ -108,7 +112,7 @@ func planOnce(ctx context.Context, dir string) error {
 }
 
 func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *providers.Registry, only bool, parsed func(text int)) (*planner.Plan, *lang.Definition, error) {
-	def, err := load(dir, r, parsed)
+	def, err := load(dir, r, only, parsed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,7 +153,7 @@ func settle(dir string, groups bool) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	def, err := load(dir, r, func(int) {})
+	def, err := load(dir, r, false, func(int) {})
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,16 @@ const long = 128 << 10
 // short is the floor of such a definition, in bytes.
 const short = 32 << 20
 
+// Of one with less text than this, in bytes, whatever is many comes of few blocks.
+const few = 8 << 10
+
+// shortest is the floor of such a definition, in bytes.
+const shortest = 24 << 20
+
+// small is a heap, in bytes, that takes so little time to collect that it may be done
+// for each fiftieth that it grows by. A larger one grows by a tenth.
+const small = 64 << 20
+
 // alike is how many objects the blocks of a definition have made, in the mean, from
 // where on time is no matter: who has so many of one block would wait for minutes
 // for them elsewhere.
@@ -66,15 +76,19 @@ func Begin(floor uint64) {
 
 // Planning tells, after Begin, that a definition of so many bytes of text was
 // parsed, and that the command ends with a plan of it. With a short one the heap is
-// collected earlier, and with each collection the program's pages are let go of that
-// are not in use just then.
+// collected earlier, with a very short one still earlier and more often; and with each
+// collection the program's pages are let go of that are not in use just then.
 func Planning(text int) {
 	now := current.Load()
 	if now == nil {
 		return
 	}
 	current.Store(&pace{now.floor, now.growth, true})
-	if text < long {
+	switch {
+	case text < few:
+		follow(pace{min(now.floor, shortest), 10, true})
+		ownpages.Drop() // else they are resident beside the first heap that is collected
+	case text < long:
 		follow(pace{min(now.floor, short), now.growth, true})
 	}
 }
@@ -82,14 +96,14 @@ func Planning(text int) {
 // Evaluated tells, after Planning, that so many blocks made so many objects. What is
 // left to do works on these: the program's pages that only the start and the
 // language needed are let go of, and where most objects are alike the heap grows by
-// a tenth from one collection to the next.
+// a fiftieth from one collection to the next, or by a tenth once it is not small.
 func Evaluated(objects, blocks int) {
 	now := current.Load()
 	if now == nil || !now.planning {
 		return
 	}
 	if objects >= alike*blocks {
-		follow(pace{min(now.floor, short), 10, true})
+		follow(pace{min(now.floor, short), 2, true})
 	}
 	next()
 }
@@ -102,10 +116,14 @@ func Looked() {
 	}
 }
 
+// Planned tells, after Looked, that the plan is worked out, and is shown next, without
+// what it was worked out with.
+func Planned() { Looked() }
+
 // next gives back what the part of the work before needed and the next does not.
 func next() {
 	ownpages.Drop()
-	if current.Load().growth < 50 {
+	if current.Load().growth < 10 {
 		debug.FreeOSMemory()
 	}
 }
@@ -118,7 +136,7 @@ func follow(p pace) {
 func arm() {
 	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
 		adjust()
-		if p := current.Load(); p.planning && p.floor == short {
+		if p := current.Load(); p.planning && p.floor <= short {
 			ownpages.Drop() // a millisecond, for pages that are as much as a third of the heap
 		}
 		arm()
@@ -135,7 +153,7 @@ func alive() uint64 {
 }
 
 // percent of growth that leads from live to the floor, and never less than p's
-// growth, or where live is twice the floor, and Floor, to twice as much.
+// growth, a tenth where live is not small, or where live is twice the floor, and Floor, to twice as much.
 func (p *pace) percent(live uint64) int {
 	if live == 0 {
 		return int(p.floor * 100 / minimum)
@@ -143,5 +161,9 @@ func (p *pace) percent(live uint64) int {
 	if live >= 2*max(p.floor, Floor) {
 		return 100
 	}
-	return max(p.growth, (int(p.floor)-int(live))*100/int(live))
+	growth := p.growth
+	if live > small {
+		growth = max(growth, 10)
+	}
+	return max(growth, (int(p.floor)-int(live))*100/int(live))
 }

@@ -20,6 +20,9 @@ func TestPercent(t *testing.T) {
 		{100 << 20, pace{floor: 64 << 20, growth: 50}, 50},
 		{500 << 20, pace{floor: 64 << 20, growth: 50}, 100},
 		{50 << 20, pace{floor: short, growth: 10}, 10},
+		{64 << 20, pace{floor: short, growth: 2}, 2},
+		{65 << 20, pace{floor: short, growth: 2}, 10},
+		{31 << 20, pace{floor: short, growth: 2}, 3},
 		{191 << 20, pace{floor: short, growth: 10}, 10},
 		{192 << 20, pace{floor: short, growth: 10}, 100},
 	} {
@@ -48,8 +51,10 @@ func TestPlanning(t *testing.T) {
 	}{
 		{"another command", false, 0, 10000, 5, pace{Floor, 50, false}},
 		{"a block each", true, 1 << 20, 10000, 10000, pace{Floor, 50, true}},
-		{"short, a few of each block", true, 1000, 100, 10, pace{short, 50, true}},
-		{"all of one block", true, 1000, 10000, 9, pace{short, 10, true}},
+		{"short, a few of each block", true, 10000, 100, 10, pace{short, 50, true}},
+		{"short, all of one block", true, 10000, 10000, 9, pace{short, 2, true}},
+		{"very short, a few of each block", true, 1000, 100, 10, pace{shortest, 10, true}},
+		{"very short, all of one block", true, 1000, 10000, 9, pace{shortest, 2, true}},
 	} {
 		Begin(Floor)
 		if tc.planning {
@@ -75,7 +80,8 @@ func TestLooked(t *testing.T) {
 	}{
 		{pace{Floor, 50, false}, 0},
 		{pace{Floor, 50, true}, 0},
-		{pace{short, 10, true}, 1},
+		{pace{shortest, 10, true}, 0},
+		{pace{short, 2, true}, 1},
 	} {
 		current.Store(&tc.pace)
 		before := collected()

@@ -108,7 +108,11 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 	known := s.known()
 	p.Definition, p.Diags = s.Config.Evaluate(known)
 	if p.Definition != nil {
-		burst.Evaluated(len(p.Definition.Objects), p.Definition.Blocks())
+		blocks := p.Definition.Blocks()
+		if o.Only && o.GenerateOut == "" {
+			p.Definition.Settle()
+		}
+		burst.Evaluated(len(p.Definition.Objects), blocks)
 	}
 	p.Diags = append(s.Diags, p.Diags...)
 	if p.Diags.HasErrors() {
@@ -205,6 +209,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		}
 		plan, diags = planner.Build(in)
 	}
+	burst.Planned()
 	if wrong := checkPlanned(plan, o); wrong.HasErrors() {
 		return nil, &view.DiagnosticsError{Diags: append(p.Diags, wrong...), Files: s.Config.Files()}
 	}
