@@ -16,6 +16,7 @@ import (
 	"github.com/clusterplan/clusterplan/providers"
 	"github.com/clusterplan/clusterplan/providers/local"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
+	"github.com/clusterplan/clusterplan/statefile"
 )
 
 // Lab is the definition's network lab, with nodes by their names.
@@ -40,14 +41,7 @@ func (s *Session) Lab() (*Lab, error) {
 	if err := netlab.Allowed(); err != nil {
 		return nil, err
 	}
-	for i := range s.Snap.State.Objects {
-		o := &s.Snap.State.Objects[i]
-		var own providers.NodePrivate
-		if o.Addr.Type == addr.TypeNode && json.Unmarshal(o.Private, &own) == nil {
-			l.names[own.Dir] = nameOf(o)
-			l.keys[o.Addr.String()] = own.Dir
-		}
-	}
+	l.know(s.Snap.State.Objects)
 	for key := range l.record.Seats {
 		if l.names[key] == "" {
 			l.names[key] = key // an apply was cut off before the state knew it
@@ -55,6 +49,30 @@ func (s *Session) Lab() (*Lab, error) {
 		l.keys[l.names[key]] = key
 	}
 	return l, nil
+}
+
+// know takes the seats' names from the state. While a node is replaced two have one name:
+// it is the old one's, as in the cluster, which knows the new one by a name of its own.
+func (l *Lab) know(objects []statefile.Object) {
+	taken := map[string]bool{}
+	for _, old := range []bool{true, false} {
+		for i := range objects {
+			o := &objects[i]
+			var own providers.NodePrivate
+			if o.Addr.Type != addr.TypeNode || (o.Addr.Deposed() != "") != old || json.Unmarshal(o.Private, &own) != nil {
+				continue
+			}
+			l.keys[o.Addr.String()] = own.Dir
+			if _, there := l.record.Seats[own.Dir]; !there {
+				continue
+			}
+			name := nameOf(o)
+			if taken[name] {
+				name = providers.SuccessorName(name, o.ID)
+			}
+			l.names[own.Dir], taken[name] = name, true
+		}
+	}
 }
 
 // seat is the seat of a node, or of the client.
