@@ -17,7 +17,7 @@ type booting struct {
 	after   uint64       // the newest op as it was asked for: older reads don't count
 	held    spec.Instant // since when the own header was seen to stand there; 0: it wasn't
 	until   spec.Instant // if the device can't be used then, it is given up
-	problem string       // why it doesn't go on now
+	problem string       // why it doesn't go on now: of the newest operation that decides that
 	refused string       // why it came to nothing
 	founded bool         // the slot is of this bootstrap, and nothing was committed yet
 }
@@ -64,7 +64,6 @@ func (d *Driver) bootRead(r confdb.DeviceResult) {
 	if !b.wanted || b.busy || r.ID <= b.after {
 		return
 	}
-	b.problem = ""
 	empty := "empty it (" + howEmptied(d.cfg.Device) + ") and apply again"
 	switch {
 	case d.a.slot >= 0: // a member, as it turns out
@@ -78,12 +77,12 @@ func (d *Driver) bootRead(r confdb.DeviceResult) {
 	case blank(r.Data[:Block]):
 		b.busy = true
 		d.issue(confdb.DeviceOp{Length: areasAt}, func(r confdb.DeviceResult) {
-			b.busy, b.until = false, d.now.Add(bootPatience)
+			b.busy = false
 			switch {
 			case r.Err != "":
 				b.problem = r.Err
 			case !blank(r.Data[:Block]): // since the last look
-				d.a.nextRead = d.now
+				b.problem, d.a.nextRead = "", d.now
 			case !blank(r.Data):
 				d.refuseBoot(errForeign.Error() + "; if that is needed no more, " + empty)
 			default:
@@ -95,6 +94,7 @@ func (d *Driver) bootRead(r confdb.DeviceResult) {
 	case d.a.tab.header.founder != d.cfg.ServerID || !blank(r.Data[tableAt:]):
 		d.refuseBoot("it holds this cluster already, or what another bootstrap left that was cut off or went on at the same time; if no cluster ever ran on it, " + empty)
 	default:
+		b.problem = ""
 		if b.held == 0 {
 			b.held = d.now
 		}
@@ -128,13 +128,14 @@ func (d *Driver) format(size int64) {
 		return
 	}
 	h := header{device: d.rng.Uint64() | 1, founder: d.cfg.ServerID, area: area, cluster: d.cfg.ClusterID}
-	b.busy = true
+	b.busy, b.held = true, 0
 	d.issue(confdb.DeviceOp{Data: h.encode(), Create: true}, func(r confdb.DeviceResult) {
-		b.busy, b.until = false, d.now.Add(bootPatience)
+		b.busy = false
 		if b.problem = r.Err; r.Err != "" {
 			d.a.nextRead = d.now.Add(d.a.d())
 			return
 		}
+		b.until = d.now.Add(bootPatience)
 		d.a.nextRead = d.now // what stands there is looked at: another may have been faster
 	})
 }

@@ -124,18 +124,39 @@ func TestInterruptedBootstrapEmptied(t *testing.T) {
 // A device that can't be used for seconds ends a bootstrap, with the reason; it
 // isn't made later, by itself.
 func TestBootstrapWithoutDevice(t *testing.T) {
-	w := strangers(t, 2, 1)
-	s := w.Servers[0]
-	w.Device.Gone = true
-	bootstrap(t, s)
-	refused(t, w, s, 4*time.Second, "input/output error")
-	w.Device.Mend()
-	w.Run(10 * time.Second)
-	if w.Device.Writes > 0 || s.Driver.Status().Role != confdb.Outside {
-		t.Fatalf("it was made afterwards: %+v", s.Driver.Status())
+	for name, c := range map[string]struct {
+		fails func(*confdbtest.Device, confdb.DeviceOp)
+		says  string
+	}{
+		"all fails":          {func(d *confdbtest.Device, _ confdb.DeviceOp) { d.Gone = true }, "input/output error"},
+		"can't be written":   {func(d *confdbtest.Device, _ confdb.DeviceOp) { d.Full = true }, "no space left on device"},
+		"a bad block behind": {func(d *confdbtest.Device, op confdb.DeviceOp) { d.Gone = op.Length >= 1<<20 }, "input/output error"},
+	} {
+		for _, absent := range []bool{false, true} {
+			if absent && name == "a bad block behind" {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, absent %v", name, absent), func(t *testing.T) {
+				w := strangers(t, 2, 1)
+				s := w.Servers[0]
+				w.Device.Absent = absent
+				w.Device.Late = func(_ uint64, op confdb.DeviceOp) time.Duration {
+					c.fails(w.Device, op)
+					return 0
+				}
+				bootstrap(t, s)
+				refused(t, w, s, 4*time.Second, c.says)
+				w.Device.Late, w.Device.Full = nil, false
+				w.Device.Mend()
+				w.Run(10 * time.Second)
+				if w.Device.Writes > 0 || s.Driver.Status().Role != confdb.Outside {
+					t.Fatalf("it was made afterwards: %+v", s.Driver.Status())
+				}
+				bootstrap(t, s)
+				w.Must("it leads", 3*time.Second, func() bool { return leads(s) })
+			})
+		}
 	}
-	bootstrap(t, s)
-	w.Must("it leads", 3*time.Second, func() bool { return leads(s) })
 }
 
 // Two clusters are made on one device at the same moment: one has it, and the
@@ -197,6 +218,26 @@ func TestTwoClustersOnOneDevice(t *testing.T) {
 	t.Logf("won: %v", won)
 	if won[1] < 20 || won[2] < 20 {
 		t.Errorf("too tame: %v", won)
+	}
+}
+
+// A device is emptied while it is being made: the header that is written anew is
+// held as the first one was, so that one of two clusters has it still.
+func TestEmptiedAmidTwoBootstraps(t *testing.T) {
+	for seed := range uint64(200) {
+		w := strangers(t, seed, 2)
+		one, two := w.Servers[0], w.Servers[1]
+		bootstrap(t, one)
+		w.Until(time.Second, func() bool { return w.Device.Blocks[0] != nil })
+		w.Run(time.Duration(w.Rng.Int64N(int64(spec.DeviceHold(spec.DefaultDeviceIO.D())))))
+		w.Device.Empty()
+		formed := w.Device.Writes
+		w.Until(time.Second, func() bool { return w.Device.Writes > formed })
+		bootstrap(t, two)
+		w.Run(5 * time.Second)
+		if leads(one) == leads(two) {
+			t.Errorf("seed %d: %+v, %+v", seed, one.Driver.Status(), two.Driver.Status())
+		}
 	}
 }
 
