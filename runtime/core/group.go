@@ -432,6 +432,10 @@ func (m *Machine) watchEnd(r *run) {
 		earliest(&r.deadline, late)
 		return
 	}
+	if r.freezes && !m.freezer.up && !m.rescued(true) {
+		earliest(&r.deadline, m.now.Add(heldAgain)) // the next freezer goes on cleaning up after the last one; the lease is no help
+		return
+	}
 	if left := m.heldByScript(r); left != nil {
 		if !r.held {
 			r.held = true
@@ -454,6 +458,14 @@ func (m *Machine) watchEnd(r *run) {
 // heldAgain is when it is looked again whether a group has to stay.
 const heldAgain = 10 * time.Second
 
+// rescued tells whether a group is freed from this node, safely, once that gives its
+// lease up: by a fence, which the leader's own node has none of, or by its watchdog, but
+// for a group that freezes.
+func (m *Machine) rescued(freezes bool) bool {
+	n := m.state.Nodes[m.cfg.Node]
+	return !freezes && n != nil && n.Spec.Watchdog != "" || m.lead == nil && len(m.state.Covering(m.cfg.Node)) > 0
+}
+
 // heldByScript is the script whose stop alone keeps a group from being down; nil:
 // something else does. A node that gave its lease up for one would lose its other
 // groups, and the next monitor could do no more than run the same command; others
@@ -466,7 +478,7 @@ func (m *Machine) heldByScript(r *run) *resource {
 	if !r.answered || r.freezes || m.closing || n == nil {
 		return nil
 	}
-	rescued := n.Spec.Watchdog != "" || m.lead == nil && len(m.state.Covering(m.cfg.Node)) > 0
+	rescued := m.rescued(false)
 	var held *resource
 	for _, list := range [][]resource{r.resources, r.old} {
 		for i := range list {

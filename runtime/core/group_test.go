@@ -126,3 +126,55 @@ func TestFenceCoversIsKnown(t *testing.T) {
 	m.lead.ready = true
 	known(true, "it leads")
 }
+
+// A freezer that died and whose successor does not get ready, as a script that was left on
+// does not stop, leaves its node up: where a fence covers that, it gives its lease up after
+// the time that the stop may take, so that it is fenced. Else that is no help.
+func TestFreezerThatDoesNotComeBack(t *testing.T) {
+	for _, tt := range []struct{ fence, leads, gives bool }{{true, false, true}, {false, false, false}, {true, true, false}} {
+		now := spec.Instant(10 * time.Hour)
+		s := confdb.NewState()
+		s.Nodes["n1"] = &confdb.Node{Spec: spec.Node{ID: "n1", Name: "n1"}, ServerID: 1, Joined: true}
+		g := &confdb.Group{Want: spec.WantOnline, Owner: confdb.Ownership{Node: "n1", Epoch: 1, Freeze: true}, Spec: spec.Group{ID: "g", Name: "g", NoQuorum: spec.NoQuorumFreeze,
+			Resources: []spec.Resource{{Name: "a", Type: "script", Attributes: map[string]any{"stop_timeout": "10s"}}}}}
+		s.Groups["g"] = g
+		if tt.fence {
+			s.Fences["f"] = &confdb.Fence{Spec: spec.Fence{ID: "f", Name: "f", Level: 1}}
+		}
+		m := New(Config{Node: "n1", Name: "n1", Server: 1, Incarnation: 11, Wall: time.Unix(0, 0)}, now, s)
+		m.leaseEnd = now.Add(time.Hour)
+		m.Step(now, MonitorUp{})
+		m.Step(now, MonitorUp{Freezer: true})
+		if r := m.owner.runs["g"]; r.phase != phaseUp {
+			t.Fatalf("the group does not run: phase %d", r.phase)
+		}
+		if tt.leads {
+			m.lead = &leadership{}
+		}
+		died := now.Add(time.Minute)
+		m.Step(died, MonitorDown{Freezer: true})
+		at := spec.Instant(0)
+		for end := died.Add(10 * time.Minute); at == 0 && m.now < end; {
+			next := m.owner.deadline
+			if next <= m.now {
+				break
+			}
+			m.now = next
+			m.stepGroups()
+			if !m.asksForLease() {
+				at = m.now
+			}
+		}
+		switch took := at.Sub(died); {
+		case tt.gives != (at != 0):
+			t.Errorf("%+v: no leases from %s on", tt, took)
+		case tt.gives && (took < 10*time.Second || took > 30*time.Second):
+			t.Errorf("%+v: after %s", tt, took)
+		}
+		m.lead = nil
+		m.Step(m.now, MonitorUp{Freezer: true})
+		if !m.asksForLease() {
+			t.Errorf("%+v: the next freezer is ready, and the node takes no lease", tt)
+		}
+	}
+}

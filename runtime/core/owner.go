@@ -197,6 +197,10 @@ func (m *Machine) monitorDown(freezer bool) {
 		if r.phase != phaseDown {
 			r.phase = phaseEnding // until the next monitor has cleaned up
 			r.endAt = 0
+			if freezer {
+				r.endAt = m.now.Add(max(r.stopBound, heldAgain)) // the node is up without it: see watchEnd
+				m.watchEnd(r)
+			}
 		}
 		for i := range r.resources {
 			r.resources[i].set(spec.StateOffline, "the monitor process died")
