@@ -221,9 +221,10 @@ func (o *orderer) node(it *item) {
 		// quorum, and perhaps none until it is started again. So that comes first.
 		first = append(first, providers.PhaseStop)
 	}
-	if stranger { // it owns nothing that it could hand over
+	if stranger { // it owns nothing that it could hand over; an earlier apply, cut off, may have had it do so
+		drained := it.prior != nil && slices.Contains(it.prior.Health, providers.HealthDrained)
 		it.phases = slices.DeleteFunc(slices.Clone(it.phases), func(p string) bool {
-			return p == providers.PhaseDrain || p == providers.PhaseDemote || p == providers.PhaseResume
+			return p == providers.PhaseDrain || p == providers.PhaseDemote || p == providers.PhaseResume && !drained
 		})
 		it.change.Phases = it.phases
 	}

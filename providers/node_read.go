@@ -287,18 +287,22 @@ func (p *Nodes) inspectMember(ctx context.Context, s *site, n *node) ([]string, 
 	case err != nil:
 		return nil, err
 	}
-	switch {
-	case m.State == "":
+	if m.State == "" {
 		return []string{HealthNotMember}, nil
-	case n.ServerID != 0 && m.ServerID != n.ServerID:
-		return []string{HealthServer}, nil
 	}
 	var health []string
-	if m.State == MemberJoining || (m.State == MemberLearner && n.Votes > 0) {
+	other := n.ServerID != 0 && m.ServerID != n.ServerID
+	switch {
+	case other:
+		health = append(health, HealthServer)
+	case m.State == MemberJoining, m.State == MemberLearner && n.Votes > 0:
 		health = append(health, HealthNotCaught)
 	}
 	if m.DrainedByApply {
 		health = append(health, HealthDrained)
+	}
+	if other { // it joins with its settings
+		return health, nil
 	}
 	if m.Endpoint != n.Endpoint || !sameSettings(m.Spec, n.Node) {
 		health = append(health, HealthSettings)

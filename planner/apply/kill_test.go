@@ -137,6 +137,11 @@ func killed() []deadly {
 		{"a resource less", third, second, "", nil, false},
 		{"one node grows to three", oneNode + strings.ReplaceAll(twoGroups, "[node.n1, node.n2]", "[node.n1]"), first, "", nil, false},
 		{"upgrade", first, first, "", func(l *lab) { l.world.Program = "p2" }, false},
+		{"data removed below all agents", first, first, "", func(l *lab) {
+			for _, h := range l.world.Hosts {
+				h.Emptied = true
+			}
+		}, false},
 		{"a node made anew", first, anew(first, "n2"), "", nil, false},
 		{"two nodes made anew", first, anew(first, "n1", "n2"), "", nil, false},
 		{"renamed", first, renamedAll, "", nil, false},

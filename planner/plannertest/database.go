@@ -215,9 +215,9 @@ func (p *database) Live(context.Context) (*providers.Live, error) {
 		if m.Voter {
 			lm.State = "voter"
 		}
-		if h := w.Hosts[id]; h != nil && h.up() && h.late > 0 {
+		if h := w.Hosts[id]; w.serves(id) && h.late > 0 {
 			h.late--
-		} else if h != nil && h.up() {
+		} else if w.serves(id) {
 			lm.Node = spec.NodeUp
 		} else if !l.Quorum {
 			lm.Node = spec.NodeUnknown // nobody can tell

@@ -154,12 +154,18 @@ func (w *World) end(c Call) error {
 	return nil
 }
 
+// serves tells whether a member's agent answers, with the data directory that joined.
+func (w *World) serves(id string) bool {
+	m, h := w.Members[id], w.Hosts[id]
+	return m != nil && h != nil && h.up() && m.Server == h.Server
+}
+
 // votes counts the cluster's votes, and those that are up.
 func (w *World) votes() (all, up int) {
 	for id, m := range w.Members {
 		if m.Voter {
 			all++
-			if h := w.Hosts[id]; h != nil && h.up() {
+			if w.serves(id) {
 				up++
 			}
 		}
@@ -187,7 +193,7 @@ func (w *World) commit() error {
 // answers tells whether any member's agent runs.
 func (w *World) answers() bool {
 	for id := range w.Members {
-		if h := w.Hosts[id]; h != nil && h.up() {
+		if w.serves(id) {
 			return true
 		}
 	}
@@ -207,12 +213,12 @@ func (w *World) place() {
 		return
 	}
 	for _, g := range w.Groups {
-		if m := w.Members[g.Owner]; m != nil && !m.Drain && m.Paused == nil && w.Hosts[g.Owner] != nil && w.Hosts[g.Owner].up() && w.mayOwn(g, g.Owner) {
+		if m := w.Members[g.Owner]; w.serves(g.Owner) && !m.Drain && m.Paused == nil && w.mayOwn(g, g.Owner) {
 			continue
 		}
 		g.Owner = ""
 		for _, id := range sorted(w.Members) {
-			if m, h := w.Members[id], w.Hosts[id]; h != nil && h.up() && !m.Drain && m.Paused == nil && w.mayOwn(g, id) {
+			if m := w.Members[id]; w.serves(id) && !m.Drain && m.Paused == nil && w.mayOwn(g, id) {
 				g.Owner = id
 				break
 			}
@@ -274,7 +280,7 @@ func (p *hosts) Plan(req providers.PlanRequest) (providers.PlanResponse, error) 
 	}
 	has := func(h string) bool { return slices.Contains(req.Prior.Health, h) }
 	upgrade, emptied := !old["program"].RawEquals(attrs["program"]), has(providers.HealthNoData)
-	restart, rejoin := upgrade || emptied, emptied || has(providers.HealthNotMember)
+	restart, rejoin := upgrade || emptied, emptied || has(providers.HealthNotMember) || has(providers.HealthServer)
 	down, hung := has(providers.HealthNotRunning), has(providers.HealthNoAnswer)
 	settings, votes := false, !old["votes"].RawEquals(attrs["votes"])
 	for _, name := range []string{"name", "zone", "labels", "spare", "role"} {
@@ -332,6 +338,8 @@ func (p *hosts) Read(_ context.Context, req providers.ReadRequest) (providers.Re
 		m := w.Members[req.ID]
 		if m == nil {
 			o.Health = append(o.Health, providers.HealthNotMember)
+		} else if m.Server != h.Server {
+			o.Health = append(o.Health, providers.HealthServer)
 		} else if !m.Voter && m.Spec.Votes > 0 {
 			o.Health = append(o.Health, providers.HealthNotCaught)
 		}

@@ -253,6 +253,17 @@ func TestDrift(t *testing.T) {
 			}
 			n.phases("start")
 		}, []string{"a new data directory, not the one that joined"}, "join promote"},
+		// As a roll leaves it that was killed before its join.
+		{"data emptied, and left drained", func(n *node) {
+			if err := w.cluster.Drain(t.Context(), n.id, ""); err != nil {
+				t.Fatal(err)
+			}
+			n.phases("stop")
+			if err := os.RemoveAll(filepath.Join(dirOf(n), "data")); err != nil {
+				t.Fatal(err)
+			}
+			n.phases("start")
+		}, []string{"a new data directory, not the one that joined", "still drained by an earlier apply"}, "join promote resume"},
 		{"data gone", func(n *node) {
 			kill(n)
 			if err := os.RemoveAll(filepath.Join(dirOf(n), "data")); err != nil {
