@@ -9,23 +9,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clusterplan/clusterplan/internal/rawio"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
 // Timer is one timer on the boot clock: a timerfd, which goes off at its moment
 // even if the host slept meanwhile (package time's clock stops then). Go's
-// poller waits for it, so no thread does. One goroutine runs Run, one other
-// calls Set and Fired and receives from C.
+// poller waits for it, so no thread does. One goroutine runs Run or Follow; Set and
+// Fired are called by one at a time.
 type Timer struct {
 	C     <-chan struct{} // capacity 1; call Fired for each that comes
 	c     chan struct{}
 	file  *os.File
-	raw   *rawio.Conn
+	conn  syscall.RawConn
 	armed spec.Instant
 
 	set struct { // Set's call, kept, so that it costs no garbage
-		conn  syscall.RawConn
 		call  func(fd uintptr)
 		when  unix.ItimerSpec
 		errno syscall.Errno
@@ -43,10 +41,7 @@ func NewTimer() (*Timer, error) {
 	t.set.call = func(fd uintptr) {
 		_, _, t.set.errno = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, fd, unix.TFD_TIMER_ABSTIME, uintptr(unsafe.Pointer(&t.set.when)), 0, 0, 0)
 	}
-	if t.raw, err = rawio.New(t.file); err == nil {
-		t.set.conn, err = t.file.SyscallConn()
-	}
-	if err != nil {
+	if t.conn, err = t.file.SyscallConn(); err != nil {
 		t.file.Close()
 		return nil, fmt.Errorf("make a boot-clock timer: %w", err)
 	}
@@ -62,7 +57,7 @@ func (t *Timer) Set(at spec.Instant) {
 	}
 	t.armed = at
 	t.set.when.Value = unix.NsecToTimespec(int64(at))
-	if err := t.set.conn.Control(t.set.call); err != nil {
+	if err := t.conn.Control(t.set.call); err != nil {
 		return // closed: the number may be another file's by now
 	}
 	// It fails for a negative time only, a bug that would stop the node's clock, so
@@ -77,17 +72,37 @@ func (t *Timer) Fired() { t.armed = -1 }
 
 // Run fills C until ctx ends, then closes the timer.
 func (t *Timer) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { t.file.Close() })
-	defer stop()
-	var buf [8]byte
-	err := t.raw.Follow(buf[:], func() {
+	return t.Follow(ctx, func() {
 		select {
 		case t.c <- struct{}{}:
 		default:
 		}
 	})
+}
+
+// Follow calls fire, in place of filling C, each time that the timer goes off, until
+// ctx ends; then it closes the timer. fire may call Fired and Set.
+//
+// Go's poller tells once each time that the timer goes off (it asks for edges), and
+// Set has the kernel forget what was told before, so that nothing has to be read:
+// but once, for what there was before the poller was asked.
+func (t *Timer) Follow(ctx context.Context, fire func()) error {
+	stop := context.AfterFunc(ctx, func() { t.file.Close() })
+	defer stop()
+	first := true
+	err := t.conn.Read(func(fd uintptr) bool {
+		if first {
+			first = false
+			var buf [8]byte
+			if _, err := unix.Read(int(fd), buf[:]); err != nil {
+				return false // not yet
+			}
+		}
+		fire()
+		return false
+	})
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("read the boot-clock timer: %w", err)
+	return fmt.Errorf("wait for the boot-clock timer: %w", err)
 }

@@ -5,8 +5,8 @@
 // runtime's own watcher thread for a fifth of a millisecond each time. To a
 // process that wakes twenty times a second for a moment that is most of what
 // it costs. So descriptors here are non-blocking and watched by Go's poller
-// (net.Conn, os.File of a timerfd): when there is nothing to read or no room to
-// write, the goroutine waits there as ever.
+// (net.Conn): when there is nothing to read or no room to write, the goroutine
+// waits there as ever.
 package rawio
 
 import (
@@ -125,37 +125,6 @@ func (c *Conn) Write(p []byte) (int, error) {
 		written += n
 	}
 	return written, nil
-}
-
-// Follow reads into p each time that there is something, and calls got, until an
-// error, which it returns; io.EOF at the end. It is for a descriptor that one
-// call empties, as a timerfd is: that nothing is left needs no second call.
-func (c *Conn) Follow(p []byte, got func()) error {
-	var errno syscall.Errno
-	var eof bool
-	err := c.raw.Read(func(fd uintptr) bool {
-		var n uintptr
-		n, _, errno = unix.RawSyscall(unix.SYS_READ, fd, uintptr(pointer(p)), uintptr(len(p)))
-		switch {
-		case errno == unix.EAGAIN || errno == unix.EINTR:
-			return false
-		case errno != 0:
-			return true
-		}
-		if eof = n == 0; !eof {
-			got()
-		}
-		// Whatever made it readable since then stands with the poller, which tells
-		// at once.
-		return eof
-	})
-	switch {
-	case err != nil:
-		return err
-	case eof:
-		return io.EOF
-	}
-	return errno
 }
 
 // Batch is the most datagrams that one call receives.

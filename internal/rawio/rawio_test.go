@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -204,36 +203,5 @@ func TestRefusal(t *testing.T) {
 	c.Close()
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Fatalf("it ended by %v", err)
-	}
-}
-
-// What a timerfd tells is followed by one call each time, until the end.
-func TestFollow(t *testing.T) {
-	t.Parallel()
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
-		t.Fatal(err)
-	}
-	r, w := os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w")
-	defer r.Close()
-	in, err := New(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 8)
-	got, want := "", "abc"
-	if _, err := w.WriteString(want[:1]); err != nil {
-		t.Fatal(err)
-	}
-	err = in.Follow(buf, func() {
-		got += string(buf[:1])
-		if len(got) < len(want) {
-			_, _ = w.WriteString(want[len(got):][:1])
-		} else {
-			w.Close()
-		}
-	})
-	if err != io.EOF || got != want {
-		t.Fatalf("got %q, %v", got, err)
 	}
 }

@@ -154,7 +154,7 @@ func (n *Node) run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
-	g.Go(func() error { return n.timer.Run(life) })
+	g.Go(func() error { return n.timer.Follow(life, n.tick) })
 	g.Go(func() error { return n.udp.read(life, n.udp.main) })
 	g.Go(func() error { return n.write(life) })
 	n.spawn = g.Go
