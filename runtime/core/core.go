@@ -165,6 +165,8 @@ type (
 		Text  string
 		Args  []any
 	}
+	// HandLead asks that another node lead, which can fence this one.
+	HandLead struct{}
 	// Drained says that Shutdown has done what it could.
 	Drained struct{}
 )
@@ -179,6 +181,7 @@ func (StartFreezer) effect()  {}
 func (StartFence) effect()    {}
 func (CancelFence) effect()   {}
 func (Say) effect()           {}
+func (HandLead) effect()      {}
 func (Drained) effect()       {}
 
 // CodeLost is the Result.Code of a proposal that will never be applied.

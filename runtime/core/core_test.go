@@ -60,6 +60,8 @@ func (s *script) tell(effects []Effect) string {
 			fmt.Fprintf(&b, "cancel the fence: %v\n", e.ID == s.fence)
 		case Say:
 			fmt.Fprintf(&b, "log %s: %s\n", e.Level, e.Text)
+		case HandLead:
+			fmt.Fprintf(&b, "hand leadership over\n")
 		case Drained:
 			fmt.Fprintf(&b, "drained\n")
 		}

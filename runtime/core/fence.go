@@ -71,12 +71,12 @@ func (m *Machine) isOpen(g *confdb.Group) bool {
 // it from: always where only a fence can, else if a fence is to be faster.
 func (m *Machine) wantFence(g *confdb.Group, open bool) {
 	node := g.Owner.Node
-	if len(m.state.Fences) == 0 || node == m.cfg.Node || m.lead.fenceWanted[node] {
+	if len(m.state.Fences) == 0 || m.lead.fenceWanted[node] {
 		return
 	}
 	for _, level := range m.state.Covering(node) {
 		for _, f := range level {
-			if open || f.When == spec.FenceAlways {
+			if open || f.When == spec.FenceAlways && node != m.cfg.Node {
 				m.lead.fenceWanted[node] = true
 			}
 		}
@@ -114,8 +114,31 @@ func (m *Machine) stepFences() {
 			delete(l.fencings, node) // it is back: the next loss starts anew
 		}
 	}
+	m.handLead()
 	clear(l.fenceWanted)
 	l.causes = causes{}
+}
+
+// handLead hands leadership over where only a fence of this leader's own node frees a
+// group, once that has lasted, and if the others can do without this node.
+func (m *Machine) handLead() {
+	l, want := m.lead, m.lead.fenceWanted[m.cfg.Node]
+	for _, r := range m.owner.runs {
+		want = want || r.unfenced && r.phase == phaseEnding && len(m.state.Covering(m.cfg.Node)) > 0
+	}
+	switch {
+	case !want || m.closing || m.answering(m.cfg.Server) < m.drv.Needed && !m.drv.ByDevice:
+		l.handAt = 0
+		return
+	case l.handAt != 0 && m.now >= l.handAt:
+		m.say("warn", "a group waits until this node is fenced, which only another leader does: leadership is handed over")
+		m.emit(HandLead{})
+		l.handAt = 0
+	}
+	if l.handAt == 0 {
+		l.handAt = m.now.Add(heldAgain)
+	}
+	earliest(&l.manageAt, l.handAt)
 }
 
 // answers tells whether a node is heard and would be up, fenced or not.
@@ -160,13 +183,18 @@ func (m *Machine) majorityWithout(node string) bool {
 	if m.drv.ByDevice {
 		return true
 	}
-	answer, target := 0, m.nodeServer(node)
+	return m.answering(m.nodeServer(node)) >= m.drv.Needed
+}
+
+// answering is how many voters answer now, this one among them, beside a server.
+func (m *Machine) answering(beside uint64) int {
+	n := 0
 	for _, v := range m.drv.Voters {
-		if p := m.peers[v]; v == m.cfg.Server || v != target && p != nil && p.fresh != 0 && !m.silent(p) {
-			answer++
+		if p := m.peers[v]; v != beside && (v == m.cfg.Server || p != nil && p.fresh != 0 && !m.silent(p)) {
+			n++
 		}
 	}
-	return answer >= m.drv.Needed
+	return n
 }
 
 // startFence has a node turned off, if this leader may: a majority stands

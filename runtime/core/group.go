@@ -45,6 +45,7 @@ type run struct {
 	froze     bool         // frozen when last looked at
 	stuck     bool
 	held      bool // a script's stop keeps it here, and that was told
+	unfenced  bool // so it does, or a freezer that isn't back, for want of a fence
 	answered  bool // the monitor has said something of it since its end was ordered
 	dirty     bool
 	deadline  spec.Instant
@@ -153,7 +154,7 @@ func (r *run) find(name string) *resource {
 }
 
 func (r *run) allDown(reason string) {
-	r.phase, r.stuck, r.held, r.old = phaseDown, false, false, nil
+	r.phase, r.stuck, r.held, r.unfenced, r.old = phaseDown, false, false, false, nil
 	for i := range r.resources {
 		switch x := &r.resources[i]; {
 		case x.failing != "":
@@ -433,7 +434,7 @@ func (m *Machine) watchEnd(r *run) {
 		return
 	}
 	if r.freezes && !m.freezer.up && !m.rescued(true) {
-		earliest(&r.deadline, m.now.Add(heldAgain)) // the next freezer goes on cleaning up after the last one; the lease is no help
+		m.waitUnfenced(r) // the next freezer goes on cleaning up after the last one; the lease is no help
 		return
 	}
 	if left := m.heldByScript(r); left != nil {
@@ -442,7 +443,7 @@ func (m *Machine) watchEnd(r *run) {
 			m.say("error", "a script does not stop: its group stays with this node until it has, and the node goes on with its others", "group", r.name, "epoch", r.epoch, "resource", left.spec.Name)
 			r.note(KindGroupWaits, fmt.Sprintf("group %s stays on node %s, and runs nowhere, until resource %s has stopped: %s", r.name, m.cfg.Name, left.spec.Name, orElse(left.reason, "its stop has not come to an end")))
 		}
-		earliest(&r.deadline, m.now.Add(heldAgain))
+		m.waitUnfenced(r)
 		return
 	}
 	if r.held { // that has stopped: the proof that all is down has its time from now on
@@ -453,6 +454,16 @@ func (m *Machine) watchEnd(r *run) {
 	r.stuck = true
 	r.note(KindGroupWaits, fmt.Sprintf("group %s does not stop on node %s, which takes no more leases until it has: its other groups go elsewhere", r.name, m.cfg.Name))
 	m.say("error", "a stopped group does not go away: this node takes no more leases until it has", "group", r.name, "epoch", r.epoch)
+}
+
+// waitUnfenced looks again at a group that has to stay, and has the leader whose own node
+// that is know where a fence would free it.
+func (m *Machine) waitUnfenced(r *run) {
+	earliest(&r.deadline, m.now.Add(heldAgain))
+	if g := m.state.Groups[r.id]; g != nil && m.isOpen(g) {
+		r.unfenced = true
+		m.leadDirty()
+	}
 }
 
 // heldAgain is when it is looked again whether a group has to stay.

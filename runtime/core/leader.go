@@ -50,6 +50,7 @@ type leadership struct {
 	scratch     []spec.Instant
 	fencings    map[string]*fencing // by node id (fence.go)
 	fenceWanted map[string]bool     // node ids, as manage found just now
+	handAt      spec.Instant        // when leadership is handed over, as the own node is one of them; 0: it isn't
 }
 
 type proposal struct {

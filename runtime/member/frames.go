@@ -165,6 +165,17 @@ func (m *Member) stopWhenDone() {
 	m.emit(Stopped{})
 }
 
+// handOver hands leadership to another voter, if one is caught up; the core asks again.
+func (m *Member) handOver() {
+	s := m.drv.Status()
+	if s.Role != confdb.Leader || m.broken {
+		return
+	}
+	if to := m.heir(s); to != 0 && m.drv.Transfer(to) == nil {
+		m.pump()
+	}
+}
+
 // heir is the voter to hand leadership to: the first in id order that is
 // caught up, witnesses last; 0: none.
 func (m *Member) heir(s confdb.Status) uint64 {

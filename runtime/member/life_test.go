@@ -174,8 +174,8 @@ func TestMoveBesideAStopThatFails(t *testing.T) {
 
 // A script whose stop goes on failing keeps its group on its node, for as long as that
 // takes, and costs the node's other groups nothing. Where a watchdog or a fence rescues
-// the group, the node gives its lease up, unless it is the leader's own, which nobody
-// fences. So it does where the monitor says nothing, which may hang.
+// the group, the node gives its lease up; the leader's own, which nobody fences, once it
+// has handed leadership over. So it does where the monitor says nothing, which may hang.
 func TestScriptThatDoesNotStop(t *testing.T) {
 	fence := spec.Fence{ID: "f-power", Name: "power", Addr: addr.Fence("power", addr.NoKey), Agent: "fence_x", Level: 1}
 	for _, tt := range []struct {
@@ -188,7 +188,7 @@ func TestScriptThatDoesNotStop(t *testing.T) {
 		{name: "script", typ: "script"},
 		{name: "of the leader", typ: "script", leads: true},
 		{name: "with a fence", typ: "script", fence: true, gives: true},
-		{name: "with a fence, of the leader", typ: "script", fence: true, leads: true},
+		{name: "with a fence, of the leader", typ: "script", fence: true, leads: true, gives: true}, // once another leads
 		{name: "with a fence, exclusive", typ: "script", fence: true, exclusive: true},
 		{name: "a process", typ: "generic_application", gives: true},
 		{name: "a monitor that hangs", typ: "script", mute: true, gives: true},
@@ -218,7 +218,7 @@ func TestScriptThatDoesNotStop(t *testing.T) {
 			owner.wedged, owner.mute = !tt.mute, tt.mute
 			w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: ""}})
 			gave := false
-			for range 200 {
+			for range 400 {
 				w.run(100 * time.Millisecond)
 				gave = gave || owner.m.Status().LeaseEnd <= owner.clock()
 				if gave {
@@ -250,6 +250,44 @@ func TestScriptThatDoesNotStop(t *testing.T) {
 			}
 			owner.input(GroupDown{Group: "g-web", Epoch: web})
 			w.until("web is elsewhere", 2*time.Second, func() bool { return w.online("web") && w.running["g-web"] != on })
+		})
+	}
+}
+
+// The leader's own node is fenced as well where only that frees a group: another node
+// leads then. It does not before the monitor had time to come back, nor where no fence
+// covers the node.
+func TestLeaderThatIsToBeFenced(t *testing.T) {
+	fence := spec.Fence{ID: "f-power", Name: "power", Addr: addr.Fence("power", addr.NoKey), Agent: "fence_x", Level: 1}
+	for _, fenced := range []bool{true, false} {
+		w := newWorld(t, 3)
+		if fenced {
+			w.must(w.leader(), confdb.Command{PutFence: &fence})
+		}
+		on := w.leader().name
+		g := groupSpec("web", on)
+		g.Resources[0].Type = "script"
+		owner := w.put(g)
+		w.run(time.Second)
+		if owner.name != on {
+			t.Fatalf("web is on %s", owner.name)
+		}
+		owner.mon = false
+		owner.monLife++ // the next one stops what this one left, and does not succeed
+		owner.input(MonitorDown{})
+		w.run(9 * time.Second)
+		if w.leader() != owner {
+			t.Fatalf("fence %v: another leads, and its monitor had no time to come back", fenced)
+		}
+		w.run(10 * time.Second)
+		if moved := w.leader() != owner; moved != fenced {
+			t.Fatalf("fence %v: another leads: %v\n%s", fenced, moved, w.describe())
+		}
+		if !fenced {
+			continue
+		}
+		w.until("it is being fenced", 5*time.Second, func() bool {
+			return slices.ContainsFunc(w.state().Events, func(e confdb.Event) bool { return e.Kind == "fence_started" && e.Node == on })
 		})
 	}
 }

@@ -69,6 +69,7 @@ type Member struct {
 
 	closing, drained, stopped bool
 	transferring              bool
+	handLead                  bool // another node is to lead
 	drainedAt                 spec.Instant
 }
 
@@ -196,6 +197,10 @@ func (m *Member) due() {
 	m.tellLinks()
 	if m.retryAt != 0 && m.now >= m.retryAt {
 		m.retry()
+	}
+	if m.handLead {
+		m.handLead = false
+		m.handOver()
 	}
 	m.stopWhenDone()
 }
@@ -473,6 +478,8 @@ func (m *Member) carryOut(effects []core.Effect) {
 			m.emit(CancelFence(e))
 		case core.Say:
 			m.log(e.Level, e.Text, e.Args...)
+		case core.HandLead:
+			m.handLead = true
 		case core.Drained:
 			m.drained, m.drainedAt = true, m.now
 		}
