@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -421,14 +422,15 @@ func (n *Node) Bootstrap(ctx context.Context, q spec.Quorum) (confdb.Result, err
 	case spec.MajorityNodeSet:
 		q = spec.Quorum{}
 	}
-	var err error
-	if lerr := n.inLoop(ctx, func() { err = n.become(q) }); lerr != nil {
-		return confdb.Result{}, lerr
-	}
-	if err != nil {
-		return confdb.Result{}, err
-	}
-	return n.Membership(ctx, member.Membership{Op: "bootstrap"})
+	var failed error
+	r, err := n.ask(ctx, func(token uint64) member.Input {
+		if failed = n.become(q); failed != nil {
+			n.do(member.Reply{Token: token})
+			return member.Tick{}
+		}
+		return member.Membership{Token: token, Op: "bootstrap"} // in the same step: no other's model comes between
+	})
+	return r, cmp.Or(err, failed)
 }
 
 // Read calls fn in the loop, between two steps. fn is quick and keeps no pointer

@@ -39,8 +39,10 @@ func readModel(dir string) (spec.Quorum, error) {
 // become replaces the member of a waiting node, which holds nothing yet, by one
 // of that model (none: a majority's). It is written down first.
 func (n *Node) become(q spec.Quorum) error {
-	st := n.member.Status()
-	if st.Driver.Role != confdb.Outside || len(st.Driver.Voters) > 0 || n.quorum == q || n.joined {
+	if n.quorum == q || n.joined {
+		return nil
+	}
+	if st := n.member.Status(); st.Driver.Role != confdb.Outside || len(st.Driver.Voters) > 0 {
 		return nil // the member itself refuses what follows
 	}
 	if err := n.writeModel(q); err != nil {
@@ -68,7 +70,10 @@ func (n *Node) become(q spec.Quorum) error {
 func (n *Node) writeModel(q spec.Quorum) error {
 	path := filepath.Join(n.files.dir, dataDir, modelFile)
 	if q.Model == "" { // a majority's: nothing is
-		return errors.Join(os.Remove(path), atomicfile.SyncDir(filepath.Dir(path)))
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return atomicfile.SyncDir(filepath.Dir(path))
 	}
 	text := string(q.Model) + "\n"
 	if q.Device != "" {
@@ -101,17 +106,22 @@ func (n *Node) markJoined() {
 }
 
 // invited makes a waiting node one of a cluster with a quorum device, once the
-// device's owner asks it to take part.
+// device's owner asks it to take part; and one that was to be the first of such a
+// cluster, and was refused, one of the cluster that another is the first of.
 func (n *Node) invited(in member.MessageIn) {
-	if n.quorum.Model != "" {
+	if n.joined || n.quorum.Model == spec.SingleNode {
 		return
 	}
-	path, ok := diskdb.Invitation(in.Message.Data)
-	if !ok {
-		return
+	var q spec.Quorum // a majority's
+	if diskdb.Speaks(in.Message.Data) {
+		path, ok := diskdb.Invitation(in.Message.Data)
+		if !ok {
+			return
+		}
+		q = spec.Quorum{Model: spec.SingleQuorum, Device: path}
 	}
-	if err := n.become(spec.Quorum{Model: spec.SingleQuorum, Device: path}); err != nil {
-		n.log.Error("this node can't take part in the cluster", "device", path, "err", err)
+	if err := n.become(q); err != nil {
+		n.log.Error("this node can't take part in the cluster", "device", q.Device, "err", err)
 	}
 }
 

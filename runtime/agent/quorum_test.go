@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -169,4 +170,82 @@ func TestBootstrapOnAUsedDevice(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// A bootstrap that was cut off once its database was there is gone on with; with
+// another quorum model or device it is refused, for that database is not its.
+func TestBootstrapCutOffAndChanged(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	n := r.nodes[0]
+	n.start(t)
+	r.device = filepath.Join(t.TempDir(), "quorum")
+	admin := r.client(client.RoleAdmin)
+	first := spec.Quorum{Model: spec.SingleQuorum, Device: r.device}
+	bootstrap := func(ctx context.Context, q spec.Quorum) error {
+		cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: q, Heartbeat: calm}
+		_, err := admin.Bootstrap(ctx, n.endpoint, client.Bootstrap{Cluster: cl, Member: r.request(n)})
+		return err
+	}
+	ctx, cancel := context.WithCancel(r.ctx())
+	cut := make(chan error, 1)
+	go func() { cut <- bootstrap(ctx, first) }()
+	eventually(t, func() string { // until a sector is written: it has its slot
+		if info, err := os.Stat(r.device); err != nil || info.Size() <= 4096 {
+			return "nothing behind the header"
+		}
+		return ""
+	})
+	cancel()
+	if err := <-cut; err == nil {
+		t.Fatal("it was not cut off")
+	}
+	for _, q := range []spec.Quorum{{Model: spec.MajorityNodeSet}, {Model: spec.SingleNode}, {Model: spec.SingleQuorum, Device: r.device + "2"}} {
+		var e *client.Error
+		if err := bootstrap(r.ctx(), q); !errors.As(err, &e) || e.Code != "conflict" || !strings.Contains(e.Message, "single_quorum on "+r.device+",") {
+			t.Errorf("%+v: %v", q, err)
+		}
+	}
+	if err := bootstrap(r.ctx(), first); err != nil {
+		t.Error(err)
+	}
+}
+
+// A node whose bootstrap was refused takes part in the cluster that another node
+// is the first of, whatever its quorum model, also after a restart.
+func TestRefusedBootstrapThenJoins(t *testing.T) {
+	t.Parallel()
+	for _, model := range []spec.QuorumModel{spec.MajorityNodeSet, spec.SingleQuorum} {
+		t.Run(string(model), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 2)
+			n1, n2 := r.nodes[0], r.nodes[1]
+			n1.start(t)
+			n2.start(t)
+			admin := r.client(client.RoleAdmin)
+			dir := t.TempDir()
+			used := filepath.Join(dir, "used")
+			if err := os.WriteFile(used, []byte("something else"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			bootstrap := func(n *nodeRig, q spec.Quorum) error {
+				cl := spec.Cluster{ID: r.id.ID, Name: "test", Quorum: q, Heartbeat: calm}
+				_, err := admin.Bootstrap(r.ctx(), n.endpoint, client.Bootstrap{Cluster: cl, Member: r.request(n)})
+				return err
+			}
+			if err := bootstrap(n1, spec.Quorum{Model: spec.SingleQuorum, Device: used}); err == nil {
+				t.Fatal("it was not refused")
+			}
+			n1.kill()
+			n1.start(t)
+			q := spec.Quorum{Model: model}
+			if model == spec.SingleQuorum {
+				q.Device = filepath.Join(dir, "quorum")
+			}
+			if err := bootstrap(n2, q); err != nil {
+				t.Fatal(err)
+			}
+			r.join(admin, n1)
+		})
+	}
 }

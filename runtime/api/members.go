@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/api/client"
@@ -139,6 +140,10 @@ func (s *server) bootstrap(c *call) error {
 		return s.done(c, 0)
 	case len(voters) > 1:
 		return memberAlready(f.Name)
+	case l.id == "":
+		if err := madeFor(f.Name, l.ms.Driver, b.Cluster.Quorum); err != nil {
+			return err
+		}
 	}
 	var last confdb.Result
 	for _, step := range []confdb.Command{
@@ -152,6 +157,27 @@ func (s *server) bootstrap(c *call) error {
 		}
 	}
 	return s.done(c, last.Revision)
+}
+
+// madeFor refuses a cluster of another quorum than the node's database is for: one
+// that was asked for before, by a bootstrap that was cut off.
+func madeFor(node string, db confdb.Status, want spec.Quorum) error {
+	is := spec.Quorum{Model: spec.MajorityNodeSet}
+	text := string(is.Model)
+	switch {
+	case db.ByDevice:
+		is = spec.Quorum{Model: spec.SingleQuorum, Device: db.Device}
+		text = string(is.Model) + " on " + is.Device
+	case db.Single:
+		is.Model = spec.SingleNode
+		text = string(is.Model)
+	}
+	if want.Model == is.Model && (is.Device == "" || want.Device == is.Device) {
+		return nil
+	}
+	return &client.Error{Status: http.StatusConflict, Code: "conflict",
+		Message: fmt.Sprintf("the database of %s is made for %s, by a bootstrap that was cut off; it is asked for %s", node, text, strings.TrimSpace(string(want.Model)+" "+want.Device)),
+		Hint:    "apply with the quorum that it was made for; for another one clusterplan destroy after that, then apply"}
 }
 
 func memberAlready(node string) error {

@@ -39,6 +39,7 @@ type Status struct {
 	// be used now ("": it can), BootRefused why a Bootstrap came to nothing ("":
 	// none was asked for, it is under way, or done).
 	ByDevice       bool
+	Device         string // its path
 	Authority      spec.Instant
 	AuthorityUntil spec.Instant
 	OldLeases      spec.Instant

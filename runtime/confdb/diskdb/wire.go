@@ -256,10 +256,13 @@ func decodeMessage(data []byte) (message, error) {
 	return m, r.end()
 }
 
+// Speaks tells whether a message is of servers with a quorum device.
+func Speaks(data []byte) bool { return bytes.HasPrefix(data, magic) }
+
 // Invitation tells whether a message that came to a node without a database
 // asks it to take part in a cluster with a quorum device, and which device.
 func Invitation(data []byte) (device string, ok bool) {
-	if !bytes.HasPrefix(data, magic) {
+	if !Speaks(data) {
 		return "", false
 	}
 	m, err := decodeMessage(data)
