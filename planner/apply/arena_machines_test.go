@@ -101,6 +101,8 @@ func TestNeverWithoutQuorumOnMachines(t *testing.T) {
 		seeds = append(seeds, 343386305658)
 		// Without quorum: a group can't go to a node that is down, and leaves first.
 		seeds = append(seeds, 74977871185)
+		// Two fail back at once, each to where the other one was.
+		seeds = append(seeds, 47417621630)
 	}
 	if *quorumSeed != 0 {
 		seeds = []uint64{*quorumSeed}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,11 +29,8 @@ func (m *Machine) manage() {
 	outcomes := m.settled()
 	leaving := map[string][]string{} // node name -> groups that are to leave it
 	for i, o := range outcomes {
-		if g := m.ix.groups[i]; g.Handover != nil && g.Handover.Why == WhyShed && m.isReleased(m.ix.groupIDs[i], g) {
-			continue // it has made its room
-		}
-		if g := m.ix.groups[i]; o.To != "" && !m.dependenciesOnline(g) && m.isReleased(m.ix.groupIDs[i], g) {
-			continue // it waits for what it depends on, which perhaps waits for the room that it has left
+		if g := m.ix.groups[i]; (g.Handover != nil || o.To != "" && !m.dependenciesOnline(g)) && m.isReleased(m.ix.groupIDs[i], g) {
+			continue // it has made its room, which what it waits for perhaps waits for
 		}
 		if o.From != "" && o.From != o.To {
 			leaving[o.From] = append(leaving[o.From], o.Group)
@@ -134,6 +132,10 @@ func (m *Machine) act(id string, g *confdb.Group, o placement.Outcome, leaving m
 		// It waits for a new epoch: elsewhere, or where it was.
 		if to == "" && o.Why == WhyShed || to == "" && g.Handover != nil && g.Handover.To == "" {
 			m.assign(id, g, "", WhyShed, false, fmt.Sprintf("group %s makes room for one of higher priority", g.Spec.Name))
+			return
+		}
+		if (to == "" || to == owner) && m.crowded(g) {
+			m.assign(id, g, "", WhyShed, false, fmt.Sprintf("group %s can't go back to node %s: others have taken its place there", g.Spec.Name, m.state.NodeName(owner)))
 			return
 		}
 		why := o.Why
@@ -247,6 +249,33 @@ func (m *Machine) mayStart(id string, g *confdb.Group, to string, leaving map[st
 		return false
 	}
 	return true
+}
+
+// crowded tells whether a group that was released to go elsewhere can't go back to
+// its owner: others have its room by now, or it is kept apart from one that is there.
+func (m *Machine) crowded(g *confdb.Group) bool {
+	n := m.state.Nodes[g.Owner.Node]
+	if g.Handover == nil || n == nil {
+		return false
+	}
+	used := maps.Clone(g.Spec.Demand)
+	for i, other := range m.ix.groups {
+		if other == g || other.Owner.Node != g.Owner.Node || other.Handover != nil && m.isReleased(m.ix.groupIDs[i], other) {
+			continue
+		}
+		if slices.Contains(g.Spec.KeepApart, other.Spec.Name) || slices.Contains(other.Spec.KeepApart, g.Spec.Name) {
+			return true
+		}
+		for what := range used {
+			used[what] += other.Spec.Demand[what]
+		}
+	}
+	for what, sum := range used {
+		if room, limited := n.Spec.Capacity[what]; limited && g.Spec.Demand[what] > 0 && sum > room {
+			return true
+		}
+	}
+	return false
 }
 
 // dependenciesOnline tells whether all that the group depends on is online. A

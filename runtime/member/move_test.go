@@ -48,3 +48,47 @@ func TestMovesThatNeedEachOther(t *testing.T) {
 		return w.online("db") && w.online("web") && w.running["g-db"] == "n1" && w.running["g-web"] == "n3"
 	})
 }
+
+// Two groups that change places, where each would have room beside the other: each
+// has left by then, and neither waits for the other.
+func TestMovesThatExchange(t *testing.T) {
+	w := newWorld(t, 3)
+	w.configure("", func(_ int, n *spec.Node) { n.Capacity = map[string]int64{"cpu": 2} })
+	for name, at := range map[string]string{"db": "n1", "web": "n2"} {
+		g := groupSpec(name, at)
+		g.Demand = map[string]int64{"cpu": 1}
+		w.put(g)
+	}
+	lead := w.leader()
+	w.must(lead, confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-db", To: "id-n2"}})
+	w.must(lead, confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n1"}})
+	w.until("db is on n2, web on n1", 5*time.Second, func() bool {
+		return w.online("db") && w.online("web") && w.running["g-db"] == "n2" && w.running["g-web"] == "n1"
+	})
+}
+
+// A group that is on its way, and whose place others have taken, does not go back
+// there when it can't go where it was to: it has no owner until some node has room.
+func TestNoWayBackToATakenPlace(t *testing.T) {
+	w := newWorld(t, 3)
+	w.configure("", func(_ int, n *spec.Node) { n.Capacity = map[string]int64{"cpu": 2} })
+	db, web, other := groupSpec("db", "n2"), groupSpec("web", "n1"), groupSpec("other", "n3")
+	web.Demand, web.DependsOn = map[string]int64{"cpu": 2}, []string{"db"}
+	other.Demand = map[string]int64{"cpu": 2}
+	w.put(db)
+	w.put(web)
+	w.put(other)
+	w.hosts[2].hangs = map[string]bool{"ip": true}
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-db", To: "id-n3"}})
+	w.until("db is on its way up on n3", 2*time.Second, func() bool { return w.state().NodeName(w.group("db").Owner.Node) == "n3" })
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-web", To: "id-n2"}})
+	w.until("web waits for db", 2*time.Second, func() bool { return w.group("web").Handover != nil && w.running["g-web"] == "" })
+	w.must(w.leader(), confdb.Command{MoveGroup: &confdb.MoveGroup{Group: "g-other", To: "id-n1"}})
+	w.until("other is on n1", 2*time.Second, func() bool { return w.online("other") && w.running["g-other"] == "n1" })
+	w.must(w.leader(), confdb.Command{PauseNode: &confdb.PauseNode{Node: "id-n2"}})
+	w.until("web has no owner", 2*time.Second, func() bool { return w.group("web").Owner.Node == "" })
+	w.run(2 * time.Second)
+	if w.running["g-web"] != "" || w.running["g-other"] != "n1" {
+		t.Errorf("web on %q, other on %q", w.running["g-web"], w.running["g-other"])
+	}
+}
