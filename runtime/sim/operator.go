@@ -298,12 +298,10 @@ func (o *operator) replace(h *host) {
 
 // newMachine puts one in the place of a node that is out of the cluster.
 func (o *operator) newMachine(h *host) {
-	h.killMonitors()
-	h.killAgent()
+	h.powerOff() // the one before it, asleep or not
 	h.disk.stored, h.disk.past = confdb.Stored{}, nil
 	h.newServer()
 	h.leaving = false
-	h.leaseTop = 0 // what ran by the old one's leases is gone with it
 	h.tell("is a new machine, server %d", h.server)
 	o.w.restartLater(h, o.w.between(10*time.Millisecond, time.Second))
 	o.promote(h)

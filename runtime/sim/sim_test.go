@@ -255,3 +255,13 @@ func TestSameSeedSameStory(t *testing.T) {
 		t.Fatalf("%d steps, then %d", a.Steps, b.Steps)
 	}
 }
+
+// A node that sleeps while a new machine takes its place is off, and runs nothing more
+// when it would have gone on.
+func TestNewMachineForOneThatSleeps(t *testing.T) {
+	r := Run(Config{Seed: 88200125, Nodes: 3, Groups: 3, For: time.Minute, Witnesses: 1,
+		Keep: []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 23, 24, 25, 26, 28, 29, 30, 33, 34}})
+	if len(r.Violations) > 0 {
+		fail(t, r)
+	}
+}
