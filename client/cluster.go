@@ -15,7 +15,7 @@ type Self struct {
 	ClusterID  string `json:"cluster_id"`
 	NodeID     string `json:"node_id"`
 	Node       string `json:"name"`
-	Membership string `json:"membership"` // waiting | learner | voter | removed
+	Membership string `json:"membership"` // waiting | learner | voter | removed | unread (a member that has not read yet of what)
 	Leader     string `json:"leader"`     // node name, "": unknown
 	Quorum     bool   `json:"quorum"`
 	Revision   uint64 `json:"revision"`

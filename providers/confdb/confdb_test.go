@@ -121,6 +121,14 @@ func TestBootstrapOnceOnly(t *testing.T) {
 			t.Errorf("%v, n2 %v", err, f.nodes[1].member)
 		}
 	})
+	t.Run("a member of a database that can't be read has a word in it", func(t *testing.T) {
+		f := newFake(t, "n1", "n2")
+		c.ID = f.identity.ID
+		f.nodes[1].unread = true
+		if _, err := f.provider().Apply(t.Context(), c); err == nil || f.nodes[0].member {
+			t.Errorf("a second cluster was made: %v", err)
+		}
+	})
 	t.Run("never on a node without a vote", func(t *testing.T) {
 		f := newFake(t, "n1", "n2")
 		c.ID = f.identity.ID

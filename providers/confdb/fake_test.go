@@ -43,6 +43,7 @@ type fakeNode struct {
 	name   string
 	server uint64
 	member bool
+	unread bool // was a member, by its directory
 	silent bool
 	hangs  bool           // takes a call and never answers
 	held   atomic.Int32   // calls that it holds
@@ -144,6 +145,10 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == client.PathBootstrap {
 			var b client.Bootstrap
 			_ = json.NewDecoder(r.Body).Decode(&b)
+			if n.unread {
+				n.fail(w, http.StatusBadRequest, "bad_request")
+				return
+			}
 			n.member = true
 			db.conf.Cluster, db.conf.Revision = b.Cluster, 1
 			n.put(b.Member, "voter")
@@ -155,6 +160,8 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s := client.Self{NodeID: n.id, Name: n.name, ServerID: n.server, Membership: "waiting", Quorum: n.member && db.quorum, Leader: n.name}
 		if n.member {
 			s.Membership = "voter"
+		} else if n.unread {
+			s.Membership = "unread"
 		}
 		if !db.older {
 			s.Features = []string{client.FeatureChange}

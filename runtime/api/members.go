@@ -175,7 +175,7 @@ func madeFor(node string, db confdb.Status, want spec.Quorum) error {
 	if want.Model == is.Model && (is.Device == "" || want.Device == is.Device) {
 		return nil
 	}
-	return &client.Error{Status: http.StatusConflict, Code: "conflict",
+	return &client.Error{Status: http.StatusBadRequest, Code: "bad_request",
 		Message: fmt.Sprintf("the database of %s is made for %s, by a bootstrap that was cut off; it is asked for %s", node, text, strings.TrimSpace(string(want.Model)+" "+want.Device)),
 		Hint:    "apply with the quorum that it was made for; for another one clusterplan destroy after that, then apply"}
 }

@@ -53,6 +53,8 @@ func membership(st *confdb.State, ms member.Status, node string, server uint64) 
 		return "learner"
 	case st.Cluster.ID != "" && (!known || n.ServerID != server || ms.Driver.Role == confdb.Outside):
 		return "removed"
+	case st.Cluster.ID == "" && ms.Driver.Former:
+		return "unread"
 	}
 	return "waiting"
 }

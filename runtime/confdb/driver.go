@@ -40,6 +40,7 @@ type Status struct {
 	// none was asked for, it is under way, or done).
 	ByDevice       bool
 	Device         string // its path
+	Former         bool   // it was a member in an earlier life, and knows of what only once it has read it
 	Authority      spec.Instant
 	AuthorityUntil spec.Instant
 	OldLeases      spec.Instant

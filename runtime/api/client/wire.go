@@ -71,7 +71,7 @@ type Self struct {
 	Name          string        `json:"name"`
 	ServerID      uint64        `json:"server_id,string"`
 	Endpoint      string        `json:"endpoint"`
-	Membership    string        `json:"membership"` // waiting | learner | voter | removed
+	Membership    string        `json:"membership"` // waiting | learner | voter | removed | unread (a member that has not read yet of what)
 	Leader        string        `json:"leader"`     // node name, "": unknown
 	Quorum        bool          `json:"quorum"`
 	Revision      uint64        `json:"revision"`

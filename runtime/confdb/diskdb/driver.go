@@ -101,7 +101,7 @@ func New(cfg Config) (*Driver, *confdb.State, uint64, error) {
 // Status is what this server knows now.
 func (d *Driver) Status() confdb.Status {
 	s := confdb.Status{Self: d.cfg.ServerID, Term: d.term, Role: confdb.Outside, Leader: d.leader, Applied: d.applied, Commit: d.commit, Needed: 1,
-		ByDevice: true, Device: d.cfg.Device, DeviceProblem: d.onDevice(cmp.Or(d.a.problem(), d.own.problem, d.booting.problem)), BootRefused: d.onDevice(d.booting.refused)}
+		ByDevice: true, Device: d.cfg.Device, Former: d.cfg.Member && !d.known, DeviceProblem: d.onDevice(cmp.Or(d.a.problem(), d.own.problem, d.booting.problem)), BootRefused: d.onDevice(d.booting.refused)}
 	for _, m := range d.who.members {
 		if m.voter {
 			s.Voters = append(s.Voters, m.server)
