@@ -180,6 +180,15 @@ func TestDataGone(t *testing.T) {
 	must(os.RemoveAll(filepath.Join(nodes, "n1", "data")))
 	drifts("n1", "data directory gone")
 	mended()
+	// Below all of them: one after the other joins anew, and the others have the database.
+	revision := l.status().Revision
+	for _, node := range []string{"n1", "n2", "n3"} {
+		must(os.RemoveAll(filepath.Join(nodes, node, "data")))
+	}
+	mended()
+	if now := l.status().Revision; now < revision {
+		t.Errorf("the database is another: revision %d, was %d", now, revision)
+	}
 	l.kill("n2")
 	must(os.RemoveAll(filepath.Join(nodes, "n2")))
 	drifts("n2", "directory gone")
