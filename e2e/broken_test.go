@@ -254,3 +254,66 @@ func TestNetnsHalfIsolated(t *testing.T) {
 	l.settled()
 	l.destroyed()
 }
+
+// The database of a cluster with a quorum device is on that: nodes whose data
+// directories were removed below their agents join anew, also all of them.
+func TestDataGoneWithDevice(t *testing.T) {
+	l := copyExample(t, "single-quorum")
+	l.env = append(l.env, "CLUSTERPLAN_VAR_listen="+l.address)
+	l.apply()
+	l.groupOnline("web", "a")
+	for _, nodes := range [][]string{{"a"}, {"a", "b"}} {
+		for _, node := range nodes {
+			if err := os.RemoveAll(filepath.Join(l.dir, ".clusterplan", "nodes", node, "data")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p := l.look(); len(p.Drift) != len(nodes) {
+			t.Errorf("%v drifted: %+v", nodes, p.Drift)
+		}
+		l.apply()
+		l.settled()
+		l.groupOnline("web", "")
+	}
+	l.destroyed()
+}
+
+// The only copy of a single node's database is in its agent's memory once its data
+// directory was removed: no apply ends it, whether it answers or not. Others can have it.
+func TestDataGoneOfTheOnlyNode(t *testing.T) {
+	l := newLab(t)
+	const others = "node \"n2\" {\n  provider = local\n}\n\nnode \"n3\" {\n  provider = local\n}\n"
+	l.edit(others, "")
+	l.edit(`"majority_node_set"`, `"single_node"`)
+	l.edit("[node.n1, node.n2, node.n3]", "[node.n1]")
+	l.edit("[node.n2, node.n3, node.n1]", "[node.n1]")
+	l.apply()
+	l.served("n1")
+	before := l.node("n1").PID
+	if err := os.RemoveAll(filepath.Join(l.dir, ".clusterplan", "nodes", "n1", "data")); err != nil {
+		t.Fatal(err)
+	}
+	signal := func(s syscall.Signal) {
+		t.Helper()
+		for _, p := range l.of("n1") {
+			if err := syscall.Kill(p.pid, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, args := range []string{"plan", "apply --auto-approve", "apply --auto-approve --allow-quorum-loss"} {
+		l.must(6, strings.Fields(args)...).wants(t, "node.n1: its data directory is gone: the only copy of the cluster's database")
+	}
+	signal(syscall.SIGSTOP)
+	l.must(6, "apply", "--auto-approve").wants(t, "node.n1: its data directory is gone: the only copy of the cluster's database")
+	signal(syscall.SIGCONT)
+	l.until("it answers again", func() (bool, string) { return l.node("n1").PID == before, "another agent" })
+	l.served("n1")
+	// The way out: others get the database, then it joins anew.
+	l.edit("node \"n1\" {\n  provider = local\n}\n", "node \"n1\" {\n  provider = local\n}\n\n"+others)
+	l.edit(`"single_node"`, `"majority_node_set"`)
+	l.apply()
+	l.settled()
+	l.up(3, 3)
+	l.destroyed()
+}

@@ -124,9 +124,10 @@ func refuseCopy(a addr.Address, t *tally, needed int) *hcl.Diagnostic {
 	if have := t.copies(); have > 0 {
 		what = fmt.Sprintf("its copy of the cluster's database is in its agent's memory, and ends with that; after it others with %d votes have one, and %d are needed, or the database is lost", have, needed)
 	}
-	way := "Its groups go on while it runs; --target changes them meanwhile."
+	const meanwhile = " Its groups go on while it runs; --target changes them meanwhile."
+	way := "Have two other nodes with votes join first (quorum model majority_node_set): they get the database, then it joins anew." + meanwhile
 	if t.model == spec.MajorityNodeSet {
-		way = "Have another node with a vote join first, or one that is down come back. " + way
+		way = "Have another node with a vote join first, or one that is down come back." + meanwhile
 		var memory []string
 		for n, v := range t.voters {
 			if v.memory {

@@ -49,7 +49,10 @@ func growSteps(dir string, server uint64, write func() error) []func() error {
 			if err := os.Remove(filepath.Join(dir, dataDir, modelFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			return atomicfile.SyncDir(filepath.Join(dir, dataDir))
+			if err := atomicfile.SyncDir(filepath.Join(dir, dataDir)); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil // it was removed below this agent, whose database goes to others so
 		},
 	}
 }

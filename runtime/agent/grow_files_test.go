@@ -15,6 +15,16 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/confdb/store"
 )
 
+// A data directory that was removed below its agent keeps no other node from getting
+// the database.
+func TestGrowStepsWithoutDataDirectory(t *testing.T) {
+	for i, step := range growSteps(t.TempDir(), 1, func() error { return nil }) {
+		if err := step(); err != nil {
+			t.Errorf("step %d: %v", i, err)
+		}
+	}
+}
+
 // A kill between any two writes of the change leaves one database, whole, that
 // the next start finds; and after its end the one from before is refused.
 func TestGrowStepsThroughKills(t *testing.T) {
