@@ -74,3 +74,33 @@ func TestLongStopIsNotCutOff(t *testing.T) {
 		t.Errorf("systemd heard %q, want 60 s: 40 for the stop, 10 for its end, 10 to spare", got)
 	}
 }
+
+// Where no fence covers a node, as its agent knows once it has a leader, its monitor does
+// not wait for good for what a script left on and does not stop: the node is not lost for it.
+func TestScriptLeftOnWithoutAFence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	n := r.nodes[0]
+	admin := r.form(spec.SingleNode)
+	notes := filepath.Join(t.TempDir(), "notes")
+	g := r.webGroup()
+	g.Resources[0].Type = "script"
+	g.Resources[0].Attributes = map[string]any{"start": []any{"/bin/sh", "-c", "echo started >>" + notes}, "stop": []any{"/bin/sh", "-c", "echo stop >>" + notes + "; exit 1"}}
+	if _, err := admin.PutGroup(r.ctx(), g, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.settled(admin, allUp)
+	n.kill()
+	n.monitorsGone()
+	n.start(t)
+	eventually(t, func() string {
+		said, err := os.ReadFile(notes)
+		if err != nil {
+			return err.Error()
+		}
+		if !strings.Contains(strings.TrimPrefix(string(said), "started\n"), "stop\nstop\nstop\nstarted\n") {
+			return "ran " + strings.Join(strings.Fields(string(said)), " ")
+		}
+		return ""
+	})
+}
