@@ -255,10 +255,12 @@ func voters(m *membership) (n int) {
 	return n
 }
 
-// AddLearner gives a server a slot; it may not own the device yet (or no more).
+// AddLearner gives a server a slot, or the one back that it had before it was
+// removed; it may not own the device yet (or no more).
 func (d *Driver) AddLearner(server uint64) error {
 	return d.change(func(m *membership) error {
 		i := slices.IndexFunc(m.members, func(x member) bool { return x.server >= server })
+		had := slices.IndexFunc(d.a.tab.records[:], func(r record) bool { return r.server == server })
 		switch {
 		case i >= 0 && m.members[i].server == server:
 			switch x := &m.members[i]; {
@@ -272,13 +274,17 @@ func (d *Driver) AddLearner(server uint64) error {
 				x.voter = false
 			}
 			return nil
-		case m.next >= Slots:
+		case had < 0 && m.next >= Slots:
 			return errors.New("the quorum device has no slot left: each of the 32 servers that ever joined (a node with a new or emptied data directory is another one) keeps its own for good, since its writes may still be on their way; those that are members go on; to take another in, make the cluster anew on an empty device: clusterplan destroy, empty the device (" + howEmptied(d.cfg.Device) + "), then clusterplan apply")
 		case i < 0:
 			i = len(m.members)
 		}
-		m.members = slices.Insert(m.members, i, member{server: server, slot: uint8(m.next)})
-		m.next++
+		slot := uint8(had)
+		if had < 0 {
+			slot = uint8(m.next)
+			m.next++
+		}
+		m.members = slices.Insert(m.members, i, member{server: server, slot: slot})
 		return nil
 	})
 }

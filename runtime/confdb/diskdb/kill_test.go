@@ -77,6 +77,53 @@ func TestSlotsRunOut(t *testing.T) {
 	}
 }
 
+// A server that was removed and is taken in again has its slot still: it goes on
+// there, whether it was restarted in between or not, and also when no slot is left.
+func TestRemovedServerComesBack(t *testing.T) {
+	for seed := range uint64(10) {
+		w := world(t, seed, 3)
+		owner := w.Leader()
+		back := w.Servers[0]
+		if back == owner {
+			back = w.Servers[1]
+		}
+		do := func(what string, fn func(d confdb.Driver) error, done func(st confdb.Status) bool) {
+			t.Helper()
+			owner.Do(func(d confdb.Driver) {
+				if err := fn(d); err != nil {
+					t.Fatalf("seed %d: %s: %v", seed, what, err)
+				}
+			})
+			w.Must(what, 2*time.Second, func() bool { return done(owner.Driver.Status()) })
+		}
+		if seed%2 == 0 {
+			back.Crash()
+		}
+		do("removed", func(d confdb.Driver) error { return d.Remove(back.ID) }, func(st confdb.Status) bool { return len(st.Voters) == 2 })
+		for id := uint64(100); id < 100+diskdb.Slots-3; id++ {
+			do("another is in", func(d confdb.Driver) error { return d.AddLearner(id) }, func(st confdb.Status) bool { return len(st.Learners) == 1 })
+			do("and out", func(d confdb.Driver) error { return d.Remove(id) }, func(st confdb.Status) bool { return len(st.Learners) == 0 })
+		}
+		if seed%2 == 0 {
+			back.Start()
+			w.Run(2 * time.Second)
+		}
+		do("taken in again", func(d confdb.Driver) error { return d.AddLearner(back.ID) }, func(st confdb.Status) bool { return len(st.Learners) == 1 })
+		w.Must("it is caught up", 5*time.Second, func() bool { return owner.Driver.(interface{ CaughtUp() map[uint64]bool }).CaughtUp()[back.ID] })
+		do("promoted", func(d confdb.Driver) error { return d.Promote(back.ID) }, func(st confdb.Status) bool { return len(st.Voters) == 3 })
+		propose(w, owner, "kept")
+		for _, s := range w.Servers {
+			if s != back {
+				s.Crash()
+			}
+		}
+		w.Must("it goes on alone", 10*time.Second, func() bool { return w.Leader() == back })
+		if got := confdbtest.Notes(back.State); len(got) != 1 {
+			t.Errorf("seed %d: its notes: %v", seed, got)
+		}
+	}
+}
+
 // A device so slow that the default device_io is too short for it: all servers
 // start anew, without the definition that says so, and one owns it again.
 func TestSlowDeviceAfterRestart(t *testing.T) {
