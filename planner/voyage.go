@@ -67,7 +67,11 @@ type trip struct {
 // come about, the worst for each group.
 func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 	live := b.in.World.Live
-	if live == nil || b.fresh || !b.plan.Summary.Any() {
+	switch {
+	case b.fresh || !b.plan.Summary.Any():
+		return
+	case live == nil:
+		b.refuseUnseen(o, batches)
 		return
 	}
 	ways := []way{{}}
@@ -121,9 +125,7 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 // refuseStuck refuses a plan where a group may keep a node from leaving: for sure, or
 // in some of the ways (maybe).
 func (b *builder) refuseStuck(v *voyage, maybe map[string]string, nodeAt map[string]addr.Address) {
-	refuse := func(node, text string, args ...any) {
-		b.diags = append(b.diags, problem(hcl.DiagError, nodeAt[node].String()+" can't leave the cluster", fmt.Sprintf(text, args...)))
-	}
+	refuse := func(node, text string, args ...any) { b.cantLeave(nodeAt[node], text, args...) }
 	perhaps := func(g *spec.Group) {
 		if node, ok := maybe[g.Name]; ok && v.stuck[g.Name] == "" {
 			refuse(node, "%s may be on it when the node is drained, and then be able to run on no other node: that turns on when groups go back by their failback policies, and in which order nodes are drained, which this plan does not settle. Have the node leave in an apply after this one (--exclude %s now), or give the group another possible owner with room for it.", g.Addr, nodeAt[node])
@@ -147,6 +149,11 @@ func (b *builder) refuseStuck(v *voyage, maybe map[string]string, nodeAt map[str
 		}
 		perhaps(g)
 	}
+}
+
+// cantLeave refuses the plan, for a node can't leave the cluster.
+func (b *builder) cantLeave(node addr.Address, text string, args ...any) {
+	b.diags = append(b.diags, problem(hcl.DiagError, node.String()+" can't leave the cluster", fmt.Sprintf(text, args...)))
 }
 
 // nodeAddresses are the nodes' addresses by name, now and then.

@@ -2,6 +2,7 @@ package apply_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -193,5 +194,49 @@ func TestNoDrainBeforeWhatIsRefused(t *testing.T) {
 	l.settled(def)
 	for _, v := range l.world.Violations() {
 		t.Error(v)
+	}
+}
+
+// No agent answers, so that nobody knows where groups are: a node that has to start,
+// for it takes its vote to let it go, does not leave while it may hold one for which
+// the others have no place, and leaves where they have.
+func TestUnseenGroupKeepsItsNode(t *testing.T) {
+	groups := func(owners, apart string) string {
+		return fmt.Sprintf(`
+group "web" {
+  possible_owners = [%[1]s]
+  resource "generic_application" "app" { command = ["true"] }
+}
+group "worker" {
+  possible_owners = [%[1]s]
+  %[2]s
+  resource "generic_application" "app" { command = ["true"] }
+}`, owners, apart)
+	}
+	apart := "keep_apart = [group.web]"
+	four := threeNodes + `node "n4" { provider = local }`
+	without := strings.Replace(threeNodes, `node "n3" { provider = local }`, "", 1)
+	for _, c := range []struct{ name, after, refused string }{
+		{"no place", groups("node.n2", apart), "No agent answers, so that it isn't known which groups are on it; and when it is drained, group.worker may be on it and able to run on no other node."},
+		{"a place", groups("node.n1, node.n2", apart), ""},
+		{"one place for both", groups("node.n2", ""), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			l.must(l.load(four+groups("node.n2, node.n3", apart)), "")
+			for _, h := range l.world.Hosts {
+				h.Running = false
+			}
+			p := l.plan(l.load(without+c.after), "")
+			var got string
+			for _, d := range p.Diagnostics {
+				if d.Severity == "error" {
+					got += d.Summary + ": " + d.Detail
+				}
+			}
+			if c.refused == "" && got != "" || !strings.Contains(got, c.refused) || c.refused != "" && !strings.HasPrefix(got, "node.n3 can't leave the cluster: ") {
+				t.Errorf("the plan's errors: %q, want %q", got, c.refused)
+			}
+		})
 	}
 }
