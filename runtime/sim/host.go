@@ -94,7 +94,10 @@ func (h *host) startProcess(group, resource string, t thing) {
 	if h.kernel.running[group] == nil {
 		h.kernel.running[group] = map[string]thing{}
 	}
-	fresh := len(h.kernel.running[group]) == 0
+	fresh := true // beside what an earlier epoch left on, too
+	for _, other := range h.kernel.running[group] {
+		fresh = fresh && other.epoch != t.epoch
+	}
 	h.kernel.running[group][resource] = t
 	h.w.lab.look(group)
 	if fresh {

@@ -265,3 +265,16 @@ func TestNewMachineForOneThatSleeps(t *testing.T) {
 		fail(t, r)
 	}
 }
+
+// A group starts on its node beside a script that an earlier epoch left on there.
+func TestStartBesideWhatWasLeftOn(t *testing.T) {
+	w := newWorld(Config{Seed: 1, Nodes: 1})
+	h := w.hosts[0]
+	w.check.owners["g"] = map[uint64]ownership{1: {node: h.nodeID}, 2: {node: h.nodeID}}
+	h.startProcess("g", "left", thing{epoch: 1, kind: kindMount})
+	h.startProcess("g", "first", thing{epoch: 2, kind: kindAddress})
+	h.startProcess("g", "second", thing{epoch: 2, kind: kindAddress})
+	if w.check.ran["g"][2] != h || w.rep.Starts != 2 || len(w.rep.Violations) > 0 {
+		t.Errorf("ran: %v, %d starts, violations: %v", w.check.ran["g"], w.rep.Starts, w.rep.Violations)
+	}
+}
