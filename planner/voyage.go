@@ -59,6 +59,7 @@ type trip struct {
 	from, to string
 	times    int
 	drained  int // of them: its node was drained
+	stopped  int // and could not be left: the group stopped with it
 	why      string
 	maxMS    int64
 }
@@ -75,7 +76,8 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 		return
 	}
 	ways := []way{{}}
-	if slices.ContainsFunc(batches, func(batch []*Unit) bool { return len(batch) > 1 }) {
+	atATime := slices.ContainsFunc(batches, func(batch []*Unit) bool { return len(batch) > 1 })
+	if atATime {
 		ways = append(ways, way{order: oneByOne}, way{order: backwards}, way{order: apart}, way{order: apartBackwards})
 	}
 	goes := func(g *spec.Group) bool { return g.Failback.Mode == spec.FailbackImmediate }
@@ -97,8 +99,14 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 	nodeAt := b.nodeAddresses()
 	var worst *voyage
 	maybe := map[string]string{} // stuck in some other way
+	stops := map[string][]int{}  // how often a group stops with its node, of the ways in which it does
 	for _, w := range ways {
 		v := b.sail(o, batches, w)
+		for name, t := range v.trips {
+			if t.stopped > 0 {
+				stops[name] = append(stops[name], t.stopped)
+			}
+		}
 		if worst == nil {
 			worst = v
 			continue
@@ -116,6 +124,17 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 			} else {
 				known.maxMS = max(known.maxMS, t.maxMS)
 			}
+		}
+	}
+	if atATime {
+		for name, times := range stops {
+			// It may be on its way to a node that another group then goes to, and come back
+			// to the one that it stops with.
+			least := 0
+			if len(times) == len(ways) {
+				least = slices.Min(times)
+			}
+			worst.trips[name].times += slices.Max(times) - least
 		}
 	}
 	b.plan.Availability = worst.availability(nodeAt)
@@ -483,6 +502,7 @@ func (v *voyage) drain(batch []*Unit, why string) {
 			v.stuck[g.Name] = owner
 		case stops(batch[k]):
 			v.record(g, owner, owner, why+", and no other node can run it", -1)
+			v.trips[g.Name].stopped++
 		}
 	}
 }
