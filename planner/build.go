@@ -68,6 +68,7 @@ type builder struct {
 	dropped   []addr.Address
 	after     spec.Definition
 	before    spec.Definition
+	called    map[string]string // what the cluster calls its nodes now, by id
 	destroy   bool
 	rereads   bool             // refresh-only
 	deposes   []statefile.Move // nodes that are made anew, with the addresses under which they leave

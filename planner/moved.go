@@ -76,7 +76,14 @@ func (b *builder) relabel() {
 		b.former[m.To] = m.From
 	}
 	live := b.in.World.Live
-	if live == nil || !b.calledOtherwise(live) {
+	if live == nil {
+		return
+	}
+	b.called = make(map[string]string, len(live.Members))
+	for _, m := range live.Members {
+		b.called[m.Spec.ID] = m.Spec.Name
+	}
+	if !b.calledOtherwise(live) {
 		return
 	}
 	byID := make(map[string]*item, len(b.items))

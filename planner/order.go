@@ -77,6 +77,7 @@ func (b *builder) order() {
 	o.sortNames()
 	batches := o.batches()
 	o.nameTurns(batches)
+	o.passNames(batches)
 	if b.destroy {
 		o.destroyEdges()
 	} else {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/clusterplan/clusterplan/planner"
 )
 
 // named is threeNodes with twoGroups under these names, in the order of their labels.
@@ -98,4 +100,125 @@ func TestNameOfOneThatLeaves(t *testing.T) {
 	def := l.load(strings.Replace(now, `node "n3" { provider = local }`, other, 1) + "moved {\n  from = node.n3\n  to   = node.other\n}\n")
 	l.must(def, "")
 	l.settled(def)
+}
+
+// renamed is threeNodes and twoGroups with these nodes, by their labels, in the place of its own.
+func renamed(nodes map[string]string) string {
+	src := threeNodes + twoGroups
+	for label, body := range nodes {
+		own := fmt.Sprintf("node %q { provider = local }", label)
+		block := fmt.Sprintf("node %q {\n  provider = local\n  %s\n}\n", label, strings.ReplaceAll(body, "; ", "\n  "))
+		if body == "" {
+			block = ""
+		}
+		if !strings.Contains(src, own) {
+			src += block
+		}
+		src = strings.Replace(src, own, block, 1)
+	}
+	return src
+}
+
+// Names pass on in every stage in which nodes change, killed at any write or not, and also
+// where the old definition is put back after that. Nothing else is refused than what would
+// be taken before it is free.
+func TestNamesPassOnInEveryStage(t *testing.T) {
+	const there = `; address = "127.0.0.31"`
+	for what, c := range map[string]struct {
+		nodes   map[string]string
+		upgrade bool
+		more    string // in both definitions
+		down    string // a node that is
+		once    bool   // killed nowhere
+		refused string
+	}{
+		"joins":                                 {nodes: map[string]string{"n1": `name = "n2"`, "n2": `name = "n3"`, "n3": `name = "n4"`}},
+		"joins, the other way":                  {nodes: map[string]string{"n1": `name = "n0"`, "n2": `name = "n1"`, "n3": `name = "n2"`}},
+		"rolls":                                 {nodes: map[string]string{"n1": `name = "n2"`, "n2": `name = "n3"`, "n3": `name = "n4"`}, upgrade: true},
+		"to a new node":                         {nodes: map[string]string{"n1": `name = "n4"`, "new": `name = "n1"`}},
+		"to one that is made anew":              {nodes: map[string]string{"n1": `name = "n2"` + there, "n2": `name = "nx"`}},
+		"from one that is made anew, as well":   {nodes: map[string]string{"n2": `name = "n1"` + there, "n1": `name = "nx"; address = "127.0.0.32"`}},
+		"from one that is made anew, by a roll": {nodes: map[string]string{"n2": `name = "nx"` + there, "n1": `name = "n2"`}, upgrade: true, once: true},
+		"made anew under the same names":        {nodes: map[string]string{"n1": `address = "127.0.0.32"`, "n2": `name = "n2"` + there}, once: true},
+		"from one that leaves early, by a roll": {nodes: map[string]string{"n1": `name = "n5"`}, more: "node \"n4\" { provider = local }\n", down: "n5", upgrade: true, once: true},
+
+		"from one that leaves, to one that is made anew": {nodes: map[string]string{"n1": `name = "n3"` + there, "n3": ""}, refused: "node.n3 is called n3, and leaves only after"},
+		"from one that is made anew, by a join":          {nodes: map[string]string{"n1": `name = "nx"` + there, "n2": `name = "n1"`}, refused: "node.n2 takes n1, which node.n1 has"},
+		"exchanged by two that are made anew":            {nodes: map[string]string{"n1": `name = "n2"` + there, "n2": `name = "n1"; address = "127.0.0.32"`}, refused: "Names that are not free"},
+		"from a roll, to a join":                         {nodes: map[string]string{"n1": `name = "n2"`, "n2": `name = "nx"; votes = 0`}, refused: "node.n1 takes n2, which node.n2 has"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			for at, back := 0, false; ; at, back = at+1, !back {
+				l := newLab(t)
+				now := renamed(nil) + c.more
+				if c.down != "" {
+					l.must(l.load(now+fmt.Sprintf("node %q { provider = local }\n", c.down)), "")
+					l.host(c.down).Running = false
+					for _, g := range l.world.Groups {
+						g.Owner = l.idsByAddress()["node.n2"]
+					}
+				} else {
+					l.must(l.load(now), "")
+				}
+				if c.upgrade {
+					l.world.Program = "p2"
+				}
+				next := renamed(c.nodes) + c.more
+				if _, gone := c.nodes["n3"]; gone && c.nodes["n3"] == "" {
+					next = strings.ReplaceAll(next, ", node.n3", "")
+				}
+				def := l.load(next)
+				if c.refused != "" {
+					if p := l.plan(def, ""); !p.Errored || !strings.Contains(fmt.Sprint(p.Diagnostics), c.refused) {
+						t.Errorf("%v, want %q", p.Diagnostics, c.refused)
+					}
+					break
+				}
+				if at > 0 {
+					l.journal.appends, l.journal.killAt, l.journal.after = 0, at, at%4 < 2
+				}
+				res, p, err := l.apply(def, "")
+				switch over := at > 0 && err == nil; {
+				case err != nil && !errors.Is(err, errKilled), at == 0 && len(res.Failed)+len(res.Skipped) > 0:
+					t.Fatalf("%v %v %+v", err, p.Diagnostics, res)
+				case over:
+				default:
+					l.journal.dead.Store(false)
+					l.journal.killAt = 0
+					if back {
+						if p := l.plan(l.load(now), ""); !p.Errored {
+							def = l.load(now)
+						} else if text := fmt.Sprint(p.Diagnostics); !strings.Contains(text, "not free") { // it has gone so far that this takes two applies
+							t.Fatalf("killed at %d, put back: %s", at, text)
+						}
+					}
+					if res, p, err := l.apply(def, ""); err != nil || len(res.Failed)+len(res.Skipped) > 0 {
+						t.Errorf("killed at %d, put back %v: %v %v %+v", at, back, err, p.Diagnostics, res)
+					}
+					l.settled(def)
+					if t.Failed() || len(l.world.Violations()) > 0 {
+						t.Fatalf("killed at %d, put back %v: %v", at, back, l.world.Violations())
+					}
+					if !c.once {
+						continue
+					}
+				}
+				break
+			}
+		})
+	}
+}
+
+// Of two nodes of which one takes the other's name, --target takes the one alone: the
+// other one has its name still.
+func TestTargetTakesAName(t *testing.T) {
+	l := newLab(t)
+	l.must(l.load(threeNodes+twoGroups), "")
+	def := l.load(renamed(map[string]string{"n1": `name = "n2"`, "n2": `name = "nx"`}))
+	for target, want := range map[string]string{"n1": "node.n2 is called n2, and is left out of this plan", "n2": ""} {
+		p, _ := l.part(def, func(in *planner.Input) { in.Targets = addrs(t, "node."+target) })
+		if text := fmt.Sprint(p.Diagnostics); p.Errored != (want != "") || !strings.Contains(text, want) {
+			t.Errorf("--target node.%s: %v", target, p.Diagnostics)
+		}
+	}
 }

@@ -401,8 +401,8 @@ func (w *World) phase(req providers.ApplyRequest) error {
 	case providers.PhaseInstall:
 		if h == nil {
 			w.made[req.ID]++
-			for id, other := range w.Hosts {
-				if !req.Beside && other.Value.GetAttr("name").RawEquals(req.Planned.GetAttr("name")) {
+			for id, other := range w.Hosts { // a member may give its name up before this one joins
+				if !req.Beside && w.Members[id] == nil && other.Value.GetAttr("name").RawEquals(req.Planned.GetAttr("name")) {
 					w.violate("%s was made twice: %s and %s", req.Addr, id, req.ID)
 				}
 			}
