@@ -19,7 +19,7 @@ type booting struct {
 	until   spec.Instant // if the device can't be used then, it is given up
 	problem string       // why it doesn't go on now: of the newest operation that decides that
 	refused string       // why it came to nothing
-	founded bool         // the slot is of this bootstrap, and nothing was committed yet
+	founded bool         // the slot is of this bootstrap, or of one that was cut off, and nothing was committed yet
 }
 
 // bootPatience is how long a bootstrap waits for a device that can't be used.
@@ -104,6 +104,17 @@ func (d *Driver) bootRead(r confdb.DeviceResult) {
 		}
 		d.booting = booting{founded: true}
 		d.a.slot = 0
+	}
+}
+
+// foundAgain notices the slot of a bootstrap that this server was killed amid.
+func (d *Driver) foundAgain(r confdb.DeviceResult) {
+	a := &d.a
+	if r.Err != "" || a.wrong != "" || !a.read || a.slot < 0 || d.known || d.cfg.Member || a.tab.header.founder != d.cfg.ServerID {
+		return
+	}
+	if image, _ := a.tab.best(); image.epoch == 0 {
+		d.booting.founded = true
 	}
 }
 

@@ -121,6 +121,53 @@ func TestInterruptedBootstrapEmptied(t *testing.T) {
 	w.Must("it leads on a new file", 3*time.Second, func() bool { return leads(s) })
 }
 
+// A bootstrap is killed at any moment, again and again, and its device may be emptied
+// as it starts anew or is up again: in the end it leads, by what an apply asks for.
+func TestBootstrapKilled(t *testing.T) {
+	cut := 0
+	for seed := range uint64(300) {
+		w := strangers(t, seed, 1)
+		s := w.Servers[0]
+		w.Device.Absent = seed%2 == 0
+		empty := []func(*confdbtest.Device){func(*confdbtest.Device) {}, (*confdbtest.Device).Empty, (*confdbtest.Device).Remove}[seed%3]
+		soon := seed%4 < 2
+		for range 1 + seed%5 {
+			_ = s.Driver.Bootstrap() // or it is under way by itself
+			s.Do(func(confdb.Driver) {})
+			w.Run(time.Duration(w.Rng.Int64N(int64(1500 * time.Millisecond))))
+			if len(s.Driver.Status().Voters) > 0 {
+				break // it is a cluster by now, and emptying its device ends it
+			}
+			cut++
+			s.Crash()
+			w.Run(time.Duration(w.Rng.Int64N(int64(50 * time.Millisecond))))
+			if soon {
+				empty(w.Device)
+			}
+			s.Start()
+			w.Run(time.Duration(w.Rng.Int64N(int64(500 * time.Millisecond))))
+			if len(s.Driver.Status().Voters) > 0 {
+				break
+			}
+			if !soon {
+				empty(w.Device)
+			}
+		}
+		for tries := 0; !leads(s); tries++ {
+			if tries == 3 {
+				t.Errorf("seed %d: %+v", seed, s.Driver.Status())
+				break
+			}
+			_ = s.Driver.Bootstrap()
+			s.Do(func(confdb.Driver) {})
+			w.Until(6*time.Second, func() bool { return leads(s) || s.Driver.Status().BootRefused != "" })
+		}
+	}
+	if cut < 300 {
+		t.Errorf("too tame: %d were cut off", cut)
+	}
+}
+
 // A device that can't be used for seconds ends a bootstrap, with the reason; it
 // isn't made later, by itself.
 func TestBootstrapWithoutDevice(t *testing.T) {

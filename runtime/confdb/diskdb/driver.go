@@ -303,6 +303,7 @@ func (d *Driver) tableRead(r confdb.DeviceResult) {
 	}
 	if d.a.looks == r.ID {
 		d.bootRead(r)
+		d.foundAgain(r)
 	}
 }
 
