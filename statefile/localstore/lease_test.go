@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -311,5 +312,59 @@ func TestOlderFormats(t *testing.T) {
 				t.Errorf("the state before is not the backup: %v", err)
 			}
 		})
+	}
+}
+
+// A run over a state of an older format may be killed before any of its effects: what was
+// there is there, the state that it began with is kept once it is written anew, and the
+// next run goes on.
+func TestOlderFormatsKilled(t *testing.T) {
+	dirs, err := filepath.Glob("testdata/formats/*/*")
+	if err != nil || len(dirs) < 4 {
+		t.Fatal(dirs, err)
+	}
+	for _, dir := range dirs {
+		format := strings.Split(filepath.Base(filepath.Dir(dir)), "-")[0]
+		path, copies := filepath.Join(t.TempDir(), "state.json"), t.TempDir()
+		do(t, os.CopyFS(filepath.Dir(path), os.DirFS(dir)))
+		s := open(t, path)
+		first, err := s.Read(context.Background())
+		do(t, err)
+		var at []string
+		s.step = func(what string) {
+			to := filepath.Join(copies, fmt.Sprintf("%02d %s", len(at), what))
+			do(t, os.CopyFS(to, os.DirFS(filepath.Dir(path))))
+			at = append(at, to)
+		}
+		l := lock(t, s)
+		do(t, l.Append(begin("r")), l.Append(made("zz")))
+		snap, err := l.Read(context.Background())
+		do(t, err, l.Finish(snap.State), l.Release())
+		if len(at) < 8 {
+			t.Fatalf("%s: %d effects", dir, len(at))
+		}
+		for _, to := range append(at, filepath.Dir(path)) {
+			do(t, os.RemoveAll(filepath.Join(to, "state.json.lock"))) // of who was killed
+			s := open(t, filepath.Join(to, "state.json"))
+			l := lock(t, s)
+			do(t, l.Append(begin("next")), l.Append(made("yy")))
+			snap, err := l.Read(context.Background())
+			do(t, err, l.Finish(snap.State), l.Release())
+			if snap, err = s.Read(context.Background()); err != nil {
+				t.Errorf("%s, %s: %v", dir, filepath.Base(to), err)
+				continue
+			}
+			for _, o := range first.State.Objects {
+				if now := snap.State.Find(o.Addr); now == nil || !reflect.DeepEqual(*now, o) {
+					t.Errorf("%s, %s: %s was %+v and is %+v", dir, filepath.Base(to), o.Addr, o, now)
+				}
+			}
+			if snap.State.Serial <= first.State.Serial || !reflect.DeepEqual(snap.State.Cluster, first.State.Cluster) || snap.State.Find(made("yy").Result.Addr) == nil {
+				t.Errorf("%s, %s: %+v", dir, filepath.Base(to), snap.State)
+			}
+			if _, err := os.Stat(filepath.Join(to, fmt.Sprintf("state.json.%d.format-%s.backup", first.State.Serial, format))); err != nil {
+				t.Errorf("%s, %s: %v", dir, filepath.Base(to), err)
+			}
+		}
 	}
 }
