@@ -27,6 +27,7 @@ type scene struct {
 	paused map[string]bool   // by node name
 	drain  map[string]bool   // paused, and its groups leave
 	owner  map[string]string // group name -> node name; absent: nobody
+	home   map[string]string // group name -> the node that a failure or a drain took it from; absent: it is there
 	want   map[string]string // group name -> an operator's online or offline
 }
 
@@ -41,7 +42,7 @@ func (s *scene) placementInput() placement.Input {
 		})
 	}
 	for _, g := range s.def.Groups {
-		in.Groups = append(in.Groups, placement.Group{Spec: g, Owner: s.owner[g.Name], Want: s.want[g.Name]})
+		in.Groups = append(in.Groups, placement.Group{Spec: g, Owner: s.owner[g.Name], Home: s.home[g.Name], Want: s.want[g.Name]})
 	}
 	return in
 }

@@ -312,6 +312,7 @@ func (v *voyage) part(s succession) {
 			delete(v.scene.owner, name)
 		}
 	}
+	maps.DeleteFunc(v.scene.home, func(_, home string) bool { return home == s.name })
 	for _, state := range []map[string]bool{v.scene.up, v.scene.paused, v.scene.drain} {
 		delete(state, s.name)
 	}
@@ -323,6 +324,11 @@ func (v *voyage) succeed(s succession) {
 	for name, owner := range v.scene.owner {
 		if owner == s.next {
 			v.scene.owner[name] = s.to.Name
+		}
+	}
+	for name, home := range v.scene.home {
+		if home == s.next {
+			v.scene.home[name] = s.to.Name
 		}
 	}
 	for i := range def.Nodes {

@@ -194,7 +194,7 @@ func (b *builder) nodeAddresses() map[string]addr.Address {
 func (b *builder) harbour(o *orderer) scene {
 	live := b.in.World.Live
 	names := map[string]string{} // node id -> name
-	s := scene{def: spec.Definition{Cluster: b.after.Cluster}, owner: map[string]string{}, paused: map[string]bool{}, drain: map[string]bool{}, up: map[string]bool{}, want: map[string]string{}}
+	s := scene{def: spec.Definition{Cluster: b.after.Cluster}, owner: map[string]string{}, home: map[string]string{}, paused: map[string]bool{}, drain: map[string]bool{}, up: map[string]bool{}, want: map[string]string{}}
 	starts := map[string]bool{}
 	for _, it := range b.items {
 		if it.addr.Type == addr.TypeNode && !it.silent && (slices.Contains(it.phases, providers.PhaseStart) || slices.Contains(it.phases, providers.PhaseJoin)) {
@@ -237,6 +237,9 @@ func (b *builder) harbour(o *orderer) scene {
 		s.def.Groups = append(s.def.Groups, g.Spec)
 		if owner := names[g.Owner]; owner != "" && g.State != spec.StateOffline && g.Want != spec.WantOffline {
 			s.owner[g.Spec.Name] = owner
+		}
+		if home := names[g.Home]; home != "" {
+			s.home[g.Spec.Name] = home
 		}
 		if g.WantBy != nil { // operators' online and offline
 			s.want[g.Spec.Name] = g.Want
@@ -313,10 +316,11 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		}
 	}
 	b.remake(v)
-	for _, n := range late {
-		v.scene.up[n] = true
-	}
 	if len(late) > 0 {
+		v.settle("", w.back == atOnce) // to the best that is up
+		for _, n := range late {
+			v.scene.up[n] = true
+		}
 		v.settle("", w.back == atOnce)
 	}
 	for _, u := range o.leaves {
@@ -393,6 +397,10 @@ func (b *builder) rewrite(v *voyage) {
 		if owner, ok := v.scene.owner[g.Name]; ok && next.Name != g.Name {
 			delete(v.scene.owner, g.Name)
 			v.scene.owner[next.Name] = owner
+		}
+		if home, ok := v.scene.home[g.Name]; ok && next.Name != g.Name {
+			delete(v.scene.home, g.Name)
+			v.scene.home[next.Name] = home
 		}
 		if t := v.trips[g.Name]; t != nil && next.Name != g.Name {
 			delete(v.trips, g.Name)
@@ -553,6 +561,12 @@ func (v *voyage) settle(why string, failback bool) {
 			delete(v.scene.owner, g.Name)
 		} else {
 			v.scene.owner[g.Name] = o.To
+		}
+		switch home := v.scene.home[g.Name]; {
+		case o.To == home:
+			delete(v.scene.home, g.Name)
+		case home == "" && (o.Why == placement.WhyDrain || o.Why == placement.WhyFailover):
+			v.scene.home[g.Name] = o.From
 		}
 	}
 }

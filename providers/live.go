@@ -43,6 +43,7 @@ type LiveMember struct {
 type LiveGroup struct {
 	Spec   spec.Group // with its id
 	Owner  string     // node id; "": nobody
+	Home   string     // node id: where a failure or a drain took it from; "": it is there, or an operator moved it
 	State  string     // spec.State*
 	Want   string     // online | offline
 	WantBy *Order     // an operator said so

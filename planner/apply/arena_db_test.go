@@ -246,7 +246,7 @@ func (p *arenaDB) Live(context.Context) (l *providers.Live, err error) {
 		}
 		for _, id := range ids(state.Groups) {
 			g := state.Groups[id]
-			l.Groups = append(l.Groups, providers.LiveGroup{Spec: g.Spec, Owner: g.Owner.Node, State: g.State, Want: g.Want})
+			l.Groups = append(l.Groups, providers.LiveGroup{Spec: g.Spec, Owner: g.Owner.Node, Home: g.HomeFrom, State: g.State, Want: g.Want})
 		}
 	})
 	return l, err

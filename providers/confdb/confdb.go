@@ -372,7 +372,7 @@ func (p *Provider) Live(ctx context.Context) (*providers.Live, error) {
 	}
 	for i := range db.Groups {
 		g := &db.Groups[i]
-		l.Groups = append(l.Groups, providers.LiveGroup{Spec: g.Spec, Owner: names[g.Owner], State: g.State, Want: g.Want, WantBy: order(g.WantBy), Move: order(g.Move)})
+		l.Groups = append(l.Groups, providers.LiveGroup{Spec: g.Spec, Owner: names[g.Owner], Home: names[g.Home], State: g.State, Want: g.Want, WantBy: order(g.WantBy), Move: order(g.Move)})
 	}
 	for i := range db.Fences {
 		l.Fences = append(l.Fences, db.Fences[i].Spec.Shown())

@@ -169,12 +169,15 @@ func TestWithoutQuorum(t *testing.T) {
 	old := f.db.conf
 	old.Revision, old.Groups = 3, nil
 	f.nodes[0].lag = &old
-	f.db.conf.Groups = []client.ConfigGroup{{Spec: spec.Group{ID: "g1", Name: "web", Addr: web, ManagedBy: spec.ManagedBy}}}
+	f.db.conf.Groups = []client.ConfigGroup{{Spec: spec.Group{ID: "g1", Name: "web", Addr: web, ManagedBy: spec.ManagedBy}, Owner: "n1", Home: "n2"}}
 	f.nodes[2].http.Close()
 	p := f.provider()
 	live, err := p.Live(t.Context())
 	if err != nil || live.Revision != 7 || live.Quorum || len(live.Groups) != 1 {
 		t.Fatalf("live: %+v, %v; want the newest copy that answers", live, err)
+	}
+	if g := live.Groups[0]; g.Owner != f.nodes[0].id || g.Home != f.nodes[1].id {
+		t.Errorf("on %q, at home on %q; want the ids of n1 and n2", g.Owner, g.Home)
 	}
 	res, err := p.Read(t.Context(), providers.ReadRequest{Addr: web, Type: addr.TypeGroup, ID: "g1"})
 	if err != nil || res.Object == nil || !res.NoQuorum || res.AsOf != 7 {

@@ -471,6 +471,22 @@ func TestWaitingNode(t *testing.T) {
 	}
 }
 
+// The configuration tells where a failure took a group from, until it is back.
+func TestConfigTellsHome(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	f.state.Apply(confdb.Command{ID: "a", Assign: &confdb.Assign{Group: "g1", Node: "id2"}})
+	for _, tc := range []struct{ to, home string }{{"id1", "n2"}, {"id2", ""}} {
+		g := f.state.Groups["g1"]
+		f.state.Apply(confdb.Command{ID: "to " + tc.to, Assign: &confdb.Assign{Group: "g1", From: g.Owner.Epoch, Node: tc.to, Failover: true}})
+		var conf client.Config
+		code, text := ask(t, h, client.RoleReader, "GET", client.PathConfig, nil)
+		if err := json.Unmarshal([]byte(text), &conf); err != nil || code != 200 || conf.Groups[0].Home != tc.home {
+			t.Errorf("on %s: %d %s, want home %q", tc.to, code, text, tc.home)
+		}
+	}
+}
+
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	f, h := formed(t)

@@ -93,7 +93,7 @@ func (s *server) config(c *call) error {
 		}
 		for _, id := range sortedGroups(st) {
 			g := st.Groups[id]
-			cg := client.ConfigGroup{Spec: g.Spec, Want: g.Want, WantBy: intent(g.WantBy), Owner: nameOf(st, g.Owner.Node), Epoch: g.Owner.Epoch, State: g.State}
+			cg := client.ConfigGroup{Spec: g.Spec, Want: g.Want, WantBy: intent(g.WantBy), Owner: nameOf(st, g.Owner.Node), Home: nameOf(st, g.HomeFrom), Epoch: g.Owner.Epoch, State: g.State}
 			if g.Move != nil {
 				cg.Move = intent(&g.Move.Intent)
 				cg.Move.To = nameOf(st, g.Move.To)

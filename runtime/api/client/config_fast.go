@@ -77,6 +77,8 @@ func (s *scan) group(g *ConfigGroup) bool {
 			return s.once(4) && s.word(&g.Owner)
 		case "epoch":
 			return s.once(5) && s.uint(&g.Epoch)
+		case "home":
+			return s.once(7) && s.word(&g.Home)
 		case "state":
 			return s.once(6) && s.word(&g.State)
 		}

@@ -163,7 +163,8 @@ type ConfigGroup struct {
 	Want   string     `json:"want"`
 	WantBy *Intent    `json:"want_by,omitempty"`
 	Move   *Intent    `json:"move,omitempty"`
-	Owner  string     `json:"owner"` // node name, "" nobody
+	Owner  string     `json:"owner"`          // node name, "" nobody
+	Home   string     `json:"home,omitempty"` // node name: where a failure or a drain took it from, until it is back
 	Epoch  uint64     `json:"epoch"`
 	State  string     `json:"state"`
 }
