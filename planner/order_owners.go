@@ -58,6 +58,9 @@ func (o *orderer) releases() map[[2]addr.Address]bool {
 		from, ok := held[h]
 		switch {
 		case !ok || from == to || o.unitOf(to) == nil:
+		case o.unitOf(from) != nil && o.unitOf(from).Action == "forget":
+			o.diags = append(o.diags, problem(hcl.DiagError, fmt.Sprintf("%s takes %s, which %s still has", to, h.value, from),
+				fmt.Sprintf("The state forgets %s, which stays in the cluster. If they are one, use a moved block in place of the removed one; else give %s another.", from, to)))
 		case o.unitOf(from) != nil:
 			out[[2]addr.Address{to, from}] = true
 		case o.at.At(from) != nil && o.at.At(from).left:

@@ -222,3 +222,17 @@ func TestTargetTakesAName(t *testing.T) {
 		}
 	}
 }
+
+// A group that the state forgets goes on in the cluster, with its name and its addresses:
+// another one can't have them.
+func TestForgottenGroupKeepsItsName(t *testing.T) {
+	l := newLab(t)
+	l.must(l.load(threeNodes+twoGroups), "")
+	front := strings.Replace(strings.Replace(twoGroups, `group "web" {`, "group \"front\" {\n  name = \"web\"", 1), "depends_on = [group.web]", "", 1)
+	p := l.plan(l.load(threeNodes+front+"removed {\n  from = group.web\n  lifecycle { destroy = false }\n}\n"), "")
+	for _, want := range []string{"group.front takes web, which group.web still has", "group.front takes 127.0.0.9, which group.web still has", "The state forgets group.web, which stays in the cluster"} {
+		if text := fmt.Sprint(p.Diagnostics); !p.Errored || !strings.Contains(text, want) {
+			t.Errorf("%v, want %q", p.Diagnostics, want)
+		}
+	}
+}
