@@ -102,7 +102,7 @@ func (s *Server) operate(op confdb.DeviceOp) {
 		}
 	}
 	life, file := s.life, s.file
-	if file == nil && !dev.Gone && (!dev.Absent || op.Create) {
+	if file == nil && (op.Data == nil || op.Create) && !dev.Gone && (!dev.Absent || op.Create) {
 		dev.Absent = false
 		file, s.opened = dev.Blocks, dev.files
 	}
@@ -111,6 +111,8 @@ func (s *Server) operate(op confdb.DeviceOp) {
 		r.Err = "input/output error"
 	case dev.Absent && (file == nil || op.Data == nil):
 		r.Err, r.Missing = "no such file or directory", true
+	case op.Data != nil && !op.Create && file == nil:
+		r.Err = "it failed, and is read before it is written again"
 	case op.Data == nil && s.opened != dev.files:
 		r.Err = "it is another file than it was"
 	case op.Data != nil && dev.Full:

@@ -6,8 +6,10 @@
 // Each operation has a goroutine of its own, so that one that hangs (a disk or
 // a server that doesn't answer) keeps nobody else; there are never more than the
 // driver has under way, which are a few. What fails is opened anew at the next
-// operation, and before each read the path has to name the file that is open:
-// so a device that was taken away is lost, and one that is back is found.
+// read, and before each read the path has to name the file that is open: so a
+// device that was taken away is lost, and one that is back is found. A write, but
+// one that creates, goes to the file that was open when it was asked for: never
+// to one that was put in its place and that nobody has looked at.
 package device
 
 import (
@@ -53,8 +55,9 @@ func New(path string) *Device { return &Device{path: path} }
 // Do carries op out in a goroutine of its own and then calls then with what
 // became of it. The result's data may be used during the call only.
 func (d *Device) Do(op confdb.DeviceOp, then func(confdb.DeviceResult)) {
+	f := d.current()
 	go func() {
-		r, buf := d.operate(op)
+		r, buf := d.operate(op, f)
 		then(r)
 		d.keep(buf)
 	}()
@@ -69,7 +72,7 @@ func (d *Device) Close() {
 	d.drop(d.open)
 }
 
-func (d *Device) operate(op confdb.DeviceOp) (r confdb.DeviceResult, buf []byte) {
+func (d *Device) operate(op confdb.DeviceOp, f *opened) (r confdb.DeviceResult, buf []byte) {
 	r.ID = op.ID
 	fail := func(err error) (confdb.DeviceResult, []byte) {
 		r.Err, r.Missing, r.Data = err.Error(), errors.Is(err, fs.ErrNotExist) && isDir(filepath.Dir(d.path)), nil
@@ -78,10 +81,16 @@ func (d *Device) operate(op confdb.DeviceOp) (r confdb.DeviceResult, buf []byte)
 		}
 		return r, buf
 	}
-	f, err := d.use(op.Create)
-	if err != nil {
-		return fail(err)
+	if f == nil {
+		if op.Data != nil && !op.Create {
+			return fail(errLost)
+		}
+		var err error
+		if f, err = d.use(op.Create); err != nil {
+			return fail(err)
+		}
 	}
+	var err error
 	r.Size = f.size
 	if op.Data != nil {
 		buf = d.buffer((len(op.Data) + block - 1) / block * block)
@@ -108,15 +117,21 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// use returns the open file, for release.
-func (d *Device) use(create bool) (*opened, error) {
+var errLost = errors.New("it failed, and is read before it is written again")
+
+// current is the open file, for release; nil: none is.
+func (d *Device) current() *opened {
 	d.mu.Lock()
-	f := d.open
-	if f != nil {
-		f.users++
+	defer d.mu.Unlock()
+	if d.open != nil {
+		d.open.users++
 	}
-	d.mu.Unlock()
-	if f != nil {
+	return d.open
+}
+
+// use returns the open file, for release, and opens it where none is.
+func (d *Device) use(create bool) (*opened, error) {
+	if f := d.current(); f != nil {
 		return f, nil
 	}
 	f, err := openFile(d.path, create) // may hang

@@ -23,6 +23,11 @@ func do(d *Device, op confdb.DeviceOp) confdb.DeviceResult {
 func use(t *testing.T, path string, create bool) {
 	d := New(path)
 	defer d.Close()
+	if !create { // what is open is written alone
+		if r := do(d, confdb.DeviceOp{Length: 4096}); r.Err != "" {
+			t.Fatalf("first read: %+v", r)
+		}
+	}
 	data := append([]byte("header"), make([]byte, 4090)...)
 	if r := do(d, confdb.DeviceOp{ID: 1, Data: data, Create: create}); r.Err != "" || r.ID != 1 {
 		t.Fatalf("first write: %+v", r)
@@ -38,6 +43,46 @@ func use(t *testing.T, path string, create bool) {
 	}
 	if r := do(d, confdb.DeviceOp{ID: 4, Length: 4096}); r.Err != "" || !bytes.Equal(r.Data, data) {
 		t.Fatalf("read of the header: %q", r.Err)
+	}
+}
+
+// A file that is put in a device's place is never written by who has not read it:
+// a write that a failed read overtook goes to the old one, or nowhere.
+func TestWriteAfterASwap(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "quorum")
+	d := New(path)
+	defer d.Close()
+	zeros := make([]byte, 4096)
+	if r := do(d, confdb.DeviceOp{Data: zeros, Create: true}); r.Err != "" {
+		t.Fatal(r.Err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, zeros, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write := confdb.DeviceOp{Data: bytes.Repeat([]byte("x"), 4096)}
+	asked := d.current() // of a write that is asked for now, and carried out after the read
+	if r := do(d, confdb.DeviceOp{Length: 4096}); r.Err == "" {
+		t.Fatal("another file is read as the old one")
+	}
+	if r := do(d, write); r.Err == "" {
+		t.Error("a write without a read opens the device")
+	}
+	if r := do(d, confdb.DeviceOp{Length: 4096}); r.Err != "" {
+		t.Fatal(r.Err)
+	}
+	if r, _ := d.operate(write, asked); r.Err != "" {
+		t.Error(r.Err)
+	}
+	for name, want := range map[string]byte{path: 0, path + ".away": 'x'} {
+		if b, err := os.ReadFile(name); err != nil || b[0] != want {
+			t.Errorf("%s: %q, %v", name, b[:1], err)
+		}
+	}
+	if r := do(d, write); r.Err != "" {
+		t.Errorf("a write after a read: %s", r.Err)
 	}
 }
 
