@@ -413,7 +413,7 @@ func (m *monitor) kill() {
 	m.alive = false
 	h := m.h
 	h.dropAddresses(m.seat)
-	if h.waking {
+	if h.waking || h.suspended { // before it does anything again
 		h.dropProcesses(m.seat)
 	} else {
 		h.w.after(h.w.between(0, 40*time.Millisecond), func() { h.dropProcesses(m.seat) })

@@ -278,3 +278,16 @@ func TestStartBesideWhatWasLeftOn(t *testing.T) {
 		t.Errorf("ran: %v, %d starts, violations: %v", w.check.ran["g"], w.rep.Starts, w.rep.Violations)
 	}
 }
+
+// What a monitor hosts that dies while its host sleeps is gone when that goes on.
+func TestKilledAsleep(t *testing.T) {
+	w := newWorld(Config{Seed: 1, Nodes: 1})
+	h := w.hosts[0]
+	w.check.owners["g"] = map[uint64]ownership{1: {node: h.nodeID}}
+	h.startProcess("g", "p", thing{epoch: 1, by: nodeSeat})
+	h.suspended = true
+	h.newMonitor(nodeSeat).kill()
+	if h.kernel.runs("g") {
+		t.Error("it runs still")
+	}
+}
