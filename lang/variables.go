@@ -319,6 +319,9 @@ func (c *Config) terraformFiles() hcl.Diagnostics {
 		case strings.HasSuffix(stem, ".tf"):
 			return nil
 		case stem == "terraform.tfvars", strings.HasSuffix(stem, ".auto.tfvars"):
+			if fi, err := fs.Stat(c.opts.FS, name); err != nil || !fi.Mode().IsRegular() {
+				continue // to read a pipe takes until somebody writes to it
+			}
 			src, err := fs.ReadFile(c.opts.FS, name)
 			if err == nil && slices.ContainsFunc(c.opts.Vars, func(in VarInput) bool { return in.File != "" && bytes.Equal(in.Src, src) }) {
 				continue

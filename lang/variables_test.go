@@ -1,9 +1,14 @@
 package lang
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -180,5 +185,27 @@ func TestVersionConstraints(t *testing.T) {
 		if got != tc.want && !tc.bad || (err != nil) != tc.bad {
 			t.Errorf("%q %q: %v, %v", tc.version, tc.constraint, got, err)
 		}
+	}
+}
+
+// A pipe is not read, though its name is that of a vars file of Terraform's: that would
+// wait for whoever writes to it.
+func TestPipeOfTerraforms(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte(varsMain), 0o600), syscall.Mkfifo(filepath.Join(dir, "terraform.tfvars"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	loaded := make(chan hcl.Diagnostics, 1)
+	go func() {
+		_, diags := Load(Options{FS: os.DirFS(dir), Providers: localProvider})
+		loaded <- diags
+	}()
+	select {
+	case diags := <-loaded:
+		if len(diags) > 0 {
+			t.Error(render(diags))
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the pipe is read")
 	}
 }
