@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
@@ -29,7 +30,7 @@ func AnswerJSON(w io.Writer, expression string, v cty.Value, onlyType bool, diag
 	out := answerJSON{FormatVersion: planner.FormatVersion, Expression: expression, Diagnostics: diags}
 	if len(diags) == 0 {
 		out.Diagnostics = []planner.Diagnostic{} // none, not null
-		out.Type = typeexpr.TypeString(v.Type())
+		out.Type = typeexpr.TypeString(shownType(v))
 		if !onlyType {
 			out.Unknown, out.Sensitive = !v.IsWhollyKnown(), v.ContainsMarked()
 			var err error
@@ -41,11 +42,48 @@ func AnswerJSON(w io.Writer, expression string, v cty.Value, onlyType bool, diag
 	return JSONLine(w, out)
 }
 
+// shownType is a value's type. The names in a sensitive object may be what is secret, so
+// that is any.
+func shownType(v cty.Value) cty.Type {
+	switch t := v.Type(); {
+	case !v.ContainsMarked():
+		return t
+	case v.IsMarked() || !v.IsKnown() || v.IsNull() || !t.IsObjectType() && !t.IsTupleType():
+		if hasNames(t) {
+			return cty.DynamicPseudoType
+		}
+		return t
+	case t.IsTupleType():
+		var elems []cty.Type
+		for _, e := range v.AsValueSlice() {
+			elems = append(elems, shownType(e))
+		}
+		return cty.Tuple(elems)
+	default:
+		attrs := map[string]cty.Type{}
+		for name, e := range v.AsValueMap() {
+			attrs[name] = shownType(e)
+		}
+		return cty.Object(attrs)
+	}
+}
+
+// hasNames tells whether a type has names in it.
+func hasNames(t cty.Type) bool {
+	switch {
+	case t.IsCollectionType():
+		return hasNames(t.ElementType())
+	case t.IsTupleType():
+		return slices.ContainsFunc(t.TupleElementTypes(), hasNames)
+	}
+	return t.IsObjectType()
+}
+
 // Answer prints a value as a definition would write it, over many lines where
 // it has parts; or its type.
 func Answer(w io.Writer, v cty.Value, onlyType bool) error {
 	if onlyType {
-		_, err := fmt.Fprintln(w, typeexpr.TypeString(v.Type()))
+		_, err := fmt.Fprintln(w, typeexpr.TypeString(shownType(v)))
 		return err
 	}
 	var b strings.Builder
