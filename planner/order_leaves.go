@@ -51,6 +51,9 @@ func (o *orderer) startLeaving(leave *Unit) {
 // wakeForRolls starts nodes that are to leave and are down, where the others can't
 // be rolled without their votes. They leave after that.
 func (o *orderer) wakeForRolls() {
+	if o.loses() {
+		o.ownersFirst()
+	}
 	if !o.loses() {
 		return
 	}
@@ -72,6 +75,21 @@ func (o *orderer) wakeForRolls() {
 		}
 	}
 	o.early = slices.DeleteFunc(o.early, func(u *Unit) bool { return woken[u] })
+}
+
+// ownersFirst has nodes whose hosts can't be reached leave before any node is rolled
+// although they own groups, which are freed by that: their votes only count against
+// the others.
+func (o *orderer) ownersFirst() {
+	t := o.tally()
+	o.leaves = slices.DeleteFunc(o.leaves, func(u *Unit) bool {
+		v := t.voters[u.Key.Addr]
+		if u.Action == "forget" || v == nil || v.up || !t.silent[u.Key.Addr] {
+			return false
+		}
+		o.early = append(o.early, u)
+		return true
+	})
 }
 
 // loses tells whether a roll would be refused, each done alone.

@@ -274,6 +274,11 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		}
 	}
 	become(o.joins)
+	for _, u := range o.early {
+		if u.Key.Addr.Deposed() == "" { // who prefers it has one place less to prefer
+			v.part(succession{name: v.nameOf(u)})
+		}
+	}
 	if slices.ContainsFunc(o.early, func(u *Unit) bool { return u.Key.Addr.Deposed() != "" }) {
 		v.passed(o.early, o.rolls)
 		v.settle("", w.back == atOnce)

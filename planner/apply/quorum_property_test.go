@@ -543,6 +543,9 @@ func TestNeverWithoutQuorum(t *testing.T) {
 	all = append(all, 809781402311)
 	// The head of a group's new list is not up yet: it fails back twice.
 	all = append(all, 843392147646)
+	// A vote is given up, and another one's host is dead, whose node owns a group and goes:
+	// that one goes first.
+	all = append(all, 1047551576472)
 	if *quorumFresh > 0 {
 		all = nil
 		for range *quorumFresh {
