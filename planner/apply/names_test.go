@@ -3,6 +3,7 @@ package apply_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -234,5 +235,65 @@ func TestForgottenGroupKeepsItsName(t *testing.T) {
 		if text := fmt.Sprint(p.Diagnostics); !p.Errored || !strings.Contains(text, want) {
 			t.Errorf("%v, want %q", p.Diagnostics, want)
 		}
+	}
+}
+
+// Whatever passes names on, with nodes that are rolled, made anew, added, removed and down:
+// what the plan does not refuse goes, with no two nodes of one name at any moment, and no
+// names have changes wait for each other.
+func TestNamesPassOnAtRandom(t *testing.T) {
+	refused, done := 0, 0
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		now := func(next bool) string {
+			src := fmt.Sprintf("cluster \"c\" {\n  max_unavailable = %d\n  quorum { model = \"majority_node_set\" }\n}\n", 1+rng.IntN(2))
+			names := []string{"n1", "n2", "n3", "n4", "n5", "n6", "n7"}
+			if next {
+				for range rng.IntN(4) {
+					i, j := rng.IntN(7), rng.IntN(7)
+					names[i], names[j] = names[j], names[i]
+				}
+			}
+			for i := 1; i <= 6; i++ {
+				if i == 6 && (!next || rng.IntN(2) == 0) || next && i > 1 && i < 6 && rng.IntN(7) == 0 {
+					continue
+				}
+				src += fmt.Sprintf("node \"n%d\" {\n  provider = local\n  name = %q\n", i, names[i-1])
+				if next && rng.IntN(4) == 0 {
+					src += fmt.Sprintf("  address = \"127.0.1.%d\"\n", i)
+				}
+				if i == 5 || next && i > 2 && rng.IntN(4) == 0 {
+					src += "  votes = 0\n"
+				}
+				src += "}\n"
+			}
+			return src + strings.Replace(twoGroups, "  preferred_owners = [node.n1, node.n2]\n", "", 1)
+		}
+		l := newLab(t)
+		l.must(l.load(now(false)), "")
+		if rng.IntN(3) == 0 {
+			l.world.Program = "p2"
+		}
+		if rng.IntN(4) == 0 {
+			l.host(fmt.Sprintf("n%d", 1+rng.IntN(5))).Running = false
+		}
+		def := l.load(now(true))
+		p := l.plan(def, "")
+		if text := fmt.Sprint(p.Diagnostics); p.Errored {
+			if strings.Contains(text, "Changes wait for each other") {
+				t.Errorf("seed %d: %s", seed, text)
+			}
+			refused++
+			continue
+		}
+		if res, _, err := l.apply(def, ""); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		} else if len(res.Failed)+len(res.Skipped)+len(l.world.Violations()) > 0 {
+			t.Errorf("seed %d: failed %+v, skipped %v, %v", seed, res.Failed, res.Skipped, l.world.Violations())
+		}
+		done++
+	}
+	if refused < 10 || done < 20 {
+		t.Errorf("%d were refused and %d done", refused, done)
 	}
 }
