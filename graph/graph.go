@@ -18,6 +18,7 @@ package graph
 
 import (
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (k Kind) String() string {
 
 // Graph of keys K. The zero value is empty and ready to use.
 type Graph[K comparable] struct {
-	index map[K]int32
+	slots []int32 // where the keys are, from 1, by their hashes: a map would hold every key, which may be large, once more
 	keys  []K
 	out   [][]half        // to dependencies
 	in    [][]half        // to dependents
@@ -62,9 +63,10 @@ func New[K comparable]() *Graph[K] { return new(Graph[K]) }
 
 // Grow makes room for n vertices, so that adding them moves none.
 func (g *Graph[K]) Grow(n int) {
-	if g.index == nil {
-		g.index, g.edges = make(map[K]int32, n), make(map[uint64]Kind, n)
+	if g.edges == nil {
+		g.edges = make(map[uint64]Kind, n)
 	}
+	g.room(len(g.keys) + n)
 	g.keys, g.out, g.in = slices.Grow(g.keys, n), slices.Grow(g.out, n), slices.Grow(g.in, n)
 }
 
@@ -76,20 +78,57 @@ func (g *Graph[K]) AddVertex(k K) bool {
 }
 
 func (g *Graph[K]) vertex(k K) int32 {
-	if i, ok := g.index[k]; ok {
+	if i, ok := g.find(k); ok {
 		return i
 	}
-	if g.index == nil {
-		g.index = make(map[K]int32)
+	if g.edges == nil {
 		g.edges = make(map[uint64]Kind)
 	}
 	i := int32(len(g.keys))
-	g.index[k] = i
+	g.room(len(g.keys) + 1)
 	g.keys = append(g.keys, k)
+	g.slots[g.slot(k)] = i + 1
 	g.out = append(g.out, nil)
 	g.in = append(g.in, nil)
 	return i
 }
+
+// find is the number of k. False: it is no vertex.
+func (g *Graph[K]) find(k K) (int32, bool) {
+	if len(g.slots) == 0 {
+		return 0, false
+	}
+	i := g.slots[g.slot(k)] - 1
+	return i, i >= 0
+}
+
+// slot is where k is, or would be.
+func (g *Graph[K]) slot(k K) int {
+	mask := len(g.slots) - 1
+	for i := int(maphash.Comparable(seed, k)) & mask; ; i = (i + 1) & mask {
+		if at := g.slots[i]; at == 0 || g.keys[at-1] == k {
+			return i
+		}
+	}
+}
+
+// room makes the slots be enough for n keys: a power of two, at least a quarter of
+// them free.
+func (g *Graph[K]) room(n int) {
+	size := max(len(g.slots), 8)
+	for size*3/4 < n {
+		size *= 2
+	}
+	if size == len(g.slots) {
+		return
+	}
+	g.slots = make([]int32, size)
+	for i, k := range g.keys {
+		g.slots[g.slot(k)] = int32(i) + 1
+	}
+}
+
+var seed = maphash.MakeSeed()
 
 // AddEdge says that from depends on to, and adds either where it is missing.
 func (g *Graph[K]) AddEdge(from, to K, kind Kind) {
@@ -110,12 +149,12 @@ func (g *Graph[K]) Len() int { return len(g.keys) }
 func (g *Graph[K]) Edges() int { return len(g.edges) }
 
 // Has tells whether k is a vertex.
-func (g *Graph[K]) Has(k K) bool { _, ok := g.index[k]; return ok }
+func (g *Graph[K]) Has(k K) bool { _, ok := g.find(k); return ok }
 
 // Edge tells whether from depends directly on to, and how.
 func (g *Graph[K]) Edge(from, to K) (Kind, bool) {
-	f, ok1 := g.index[from]
-	t, ok2 := g.index[to]
+	f, ok1 := g.find(from)
+	t, ok2 := g.find(to)
 	if !ok1 || !ok2 {
 		return Soft, false
 	}
@@ -137,7 +176,7 @@ func (g *Graph[K]) Vertices() iter.Seq[K] {
 // Dependencies yields what k depends on directly, in the order of AddEdge.
 func (g *Graph[K]) Dependencies(k K) iter.Seq2[K, Kind] {
 	return func(yield func(K, Kind) bool) {
-		i, ok := g.index[k]
+		i, ok := g.find(k)
 		if !ok {
 			return
 		}
@@ -152,7 +191,7 @@ func (g *Graph[K]) Dependencies(k K) iter.Seq2[K, Kind] {
 // Dependents yields what depends directly on k, in the order of AddEdge.
 func (g *Graph[K]) Dependents(k K) iter.Seq2[K, Kind] {
 	return func(yield func(K, Kind) bool) {
-		i, ok := g.index[k]
+		i, ok := g.find(k)
 		if !ok {
 			return
 		}
@@ -181,7 +220,7 @@ func (g *Graph[K]) reach(kind Kind, roots []K, next [][]half, edge func(at, othe
 	seen := make([]bool, len(g.keys))
 	var stack []int32
 	for _, k := range roots {
-		if i, ok := g.index[k]; ok {
+		if i, ok := g.find(k); ok {
 			stack = append(stack, i)
 		}
 	}

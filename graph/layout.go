@@ -81,7 +81,7 @@ func (g *Graph[K]) items(d *Drawing[K], nested bool) *item {
 	at, frames := make([]*item, len(g.keys)), map[K]*item{}
 	var box func(k K) *item
 	box = func(k K) *item {
-		i, vertex := g.index[k]
+		i, vertex := g.find(k)
 		switch {
 		case vertex && at[i] != nil:
 			return at[i]

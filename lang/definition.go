@@ -70,12 +70,7 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 	d.list()
 	d.outputs()
 	d.imports()
-	d.spec = d.typed()
-	d.spec.Guarantees = d.guarantees()
-	ev.diags = append(ev.diags, d.check()...)
-	ev.diags = append(ev.diags, d.checkMoved()...)
-	ev.diags = append(ev.diags, d.checkRemoved()...)
-	ev.diags = append(ev.diags, d.checkTriggers()...)
+	// What is of no more use goes before the typed definition is made, which is as large.
 	ev.types = nil
 	for _, m := range ev.all {
 		m.shares, m.sealed, m.spares = nil, nil, nil
@@ -88,6 +83,12 @@ func (c *Config) evaluate(known Known) (*Definition, hcl.Diagnostics) {
 			m.shed()
 		}
 	}
+	d.spec = d.typed()
+	d.spec.Guarantees = d.guarantees()
+	ev.diags = append(ev.diags, d.check()...)
+	ev.diags = append(ev.diags, d.checkMoved()...)
+	ev.diags = append(ev.diags, d.checkRemoved()...)
+	ev.diags = append(ev.diags, d.checkTriggers()...)
 	diags := tidy(ev.diags)
 	ev.diags = nil
 	return d, diags
@@ -313,12 +314,15 @@ func (d *Definition) Spec() *spec.Definition { return d.spec }
 
 func (d *Definition) typed() *spec.Definition {
 	out := &spec.Definition{}
-	count := map[string]int{}
+	count, parts := map[string]int{}, 0
 	for i := range d.Objects {
-		if a := &d.Objects[i].Addr; !a.IsResource() {
+		if a := &d.Objects[i].Addr; a.IsResource() {
+			parts++
+		} else {
 			count[a.Type]++
 		}
 	}
+	resources := make([]spec.Resource, 0, parts) // of all groups
 	out.Nodes = make([]spec.Node, 0, count[addr.TypeNode])
 	out.Groups = make([]spec.Group, 0, count[addr.TypeGroup])
 	// Of the instances of one block, the first is decoded; of the others, a
@@ -328,7 +332,7 @@ func (d *Definition) typed() *spec.Definition {
 		ev *evaluation
 		b  *block
 	}
-	groups, resources := map[key]*spec.Group{}, map[key]*spec.Resource{}
+	groups, parted := map[key]*spec.Group{}, map[key]*spec.Resource{}
 	defaults := map[string]*spec.Resource{}
 	var group *spec.Group
 	for i := range d.Objects {
@@ -341,12 +345,11 @@ func (d *Definition) typed() *spec.Definition {
 				continue
 			}
 			typ := d.ev.c.opts.ResourceTypes[o.Type]
-			if group.Resources == nil {
-				group.Resources = make([]spec.Resource, 0, len(b.parent.resources))
-			}
-			group.Resources = append(group.Resources, spec.Resource{})
-			r := &group.Resources[len(group.Resources)-1]
-			if first := resources[of]; first != nil {
+			resources = append(resources, spec.Resource{})
+			n := len(resources)
+			group.Resources = resources[n-1-len(group.Resources) : n : n] // they stand behind each other
+			r := &resources[n-1]
+			if first := parted[of]; first != nil {
 				*r = *first
 				names := b.body.varying()
 				if b.body.varyLists {
@@ -364,7 +367,7 @@ func (d *Definition) typed() *spec.Definition {
 				d.decoded(schema.DecodeSomeResource(o.Value, typ, r, b.body.given()))
 				if b.repeated() || b.parent.repeated() {
 					first := *r
-					resources[of] = &first
+					parted[of] = &first
 				}
 			}
 			r.Addr, r.Name = o.Addr, in.name

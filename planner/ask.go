@@ -24,7 +24,7 @@ func oneCall(a addr.Address) bool { return a.Type == addr.TypeGroup || a.Type ==
 // goOn adds what a cut-off create has not done yet, where the provider does
 // not ask for it by itself.
 func (b *builder) goOn(it *item) {
-	if it.addr.IsResource() || oneCall(it.addr) {
+	if it.addr().IsResource() || oneCall(it.addr()) {
 		return
 	}
 	var done []string
@@ -42,7 +42,7 @@ func (b *builder) goOn(it *item) {
 	if !ok {
 		return
 	}
-	if addr.Machinery(it.addr.Type) { // which finishes what was begun
+	if addr.Machinery(it.addr().Type) { // which finishes what was begun
 		it.phases = whole.Phases
 		return
 	}
@@ -60,8 +60,8 @@ func (b *builder) goOn(it *item) {
 // that can commit tells whether it is a member still. One that is may join: it stays
 // what it is.
 func (b *builder) mayHaveLeft(it *item) bool {
-	p, live := b.pending[it.addr], b.in.World.Live
-	return it.addr.Type == addr.TypeNode && it.old != nil && p != nil && (p.Action == "delete" || p.Action == "replace") &&
+	p, live := b.pending[it.addr()], b.in.World.Live
+	return it.addr().Type == addr.TypeNode && it.old != nil && p != nil && (p.Action == "delete" || p.Action == "replace") &&
 		(p.Object == nil || p.Object.ID == it.old.ID) && (live == nil || !live.Quorum)
 }
 
@@ -72,7 +72,7 @@ func inSequence(phases []string) {
 
 // replace asks for the phases of the way out and of the way back in.
 func (b *builder) replace(it *item) {
-	if it.addr.IsResource() || oneCall(it.addr) {
+	if it.addr().IsResource() || oneCall(it.addr()) {
 		return
 	}
 	if out, ok := b.ask(it, it.prior, cty.NilVal); ok {
@@ -93,7 +93,7 @@ func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (prov
 	case it.old != nil:
 		name = it.old.Provider
 	default:
-		name = b.pending[it.addr].Object.Provider
+		name = b.pending[it.addr()].Object.Provider
 	}
 	if config == cty.NilVal && it.old != nil {
 		name = it.old.Provider // it goes where it is
@@ -103,9 +103,9 @@ func (b *builder) ask(it *item, prior *providers.Object, config cty.Value) (prov
 		b.fail(it, "No such provider", err.Error()+".")
 		return providers.PlanResponse{}, false
 	}
-	resp, err := p.Plan(providers.PlanRequest{Addr: it.addr, Type: typ, Prior: prior, Config: unmark(config)})
+	resp, err := p.Plan(providers.PlanRequest{Addr: it.addr(), Type: typ, Prior: prior, Config: unmark(config)})
 	if err != nil {
-		b.fail(it, "Can't plan "+it.addr.String(), Sentence(err.Error()))
+		b.fail(it, "Can't plan "+it.addr().String(), Sentence(err.Error()))
 		return providers.PlanResponse{}, false
 	}
 	return resp, true
@@ -128,11 +128,11 @@ func (b *builder) protect(it *item) {
 	}
 	switch {
 	case it.want != nil && it.want.PreventDestroy:
-		b.fail(it, it.addr.String()+" may not be destroyed",
+		b.fail(it, it.addr().String()+" may not be destroyed",
 			"Its lifecycle says prevent_destroy. Take that out, or leave the object as it is.")
 	case it.want == nil && it.old != nil && it.old.PreventDestroy:
-		b.fail(it, it.addr.String()+" may not be destroyed",
-			"Its lifecycle said prevent_destroy at the last apply, which holds also now that its block is gone, and for a destroy. To have it destroyed, take prevent_destroy out of its block and apply that first. To have it go on without being managed, take its block out and write a removed block with from = "+it.addr.String()+" and destroy = false.")
+		b.fail(it, it.addr().String()+" may not be destroyed",
+			"Its lifecycle said prevent_destroy at the last apply, which holds also now that its block is gone, and for a destroy. To have it destroyed, take prevent_destroy out of its block and apply that first. To have it go on without being managed, take its block out and write a removed block with from = "+it.addr().String()+" and destroy = false.")
 	}
 }
 
@@ -145,7 +145,7 @@ func (b *builder) drift(it *item, gone bool, words, paths []string) {
 		what = append(what, "gone")
 	}
 	b.plan.Drift = append(b.plan.Drift, Drift{
-		Address: it.addr, Type: it.change.Type, Gone: gone, What: what, Paths: orEmpty(paths), Actions: it.change.Actions,
+		Address: it.addr(), Type: it.change.Type, Gone: gone, What: what, Paths: orEmpty(paths), Actions: it.change.Actions,
 	})
 }
 

@@ -24,14 +24,13 @@ type wanted struct {
 
 // item is one object on the way from what is to what is to be.
 type item struct {
-	addr    addr.Address
 	want    *wanted
 	old     *statefile.Object // nil: the state has none
 	id      string            // "": not given yet
 	prior   *providers.Object // what is there, or is taken to be there
 	applied cty.Value         // what the last apply left
 	knownAs *addr.Address     // its address in the cluster's database, where that is another one
-	change  *Change           // in plan.Changes
+	change  *Change           // in plan.Changes, with its address
 	remove  []string          // phases that take the old object away
 	phases  []string          // phases that bring the new one about
 	partial bool              // a create or delete that was cut off
@@ -41,6 +40,8 @@ type item struct {
 	left    bool              // the plan is of a part, and this stays as it is
 	instead bool              // of a node that is made anew, join before leave: the new one and the old one
 }
+
+func (it *item) addr() addr.Address { return it.change.Address }
 
 func (it *item) acts() bool { return !it.left && (it.moves || it.change.Action() != "no-op") }
 
@@ -122,6 +123,9 @@ func build(in Input, moves []statefile.Move) *builder {
 	b.stays()
 	b.refuseSwaps()
 	b.world()
+	if in.Foreseen != nil {
+		in.Foreseen()
+	}
 	if b.rereads {
 		b.rereadWork()
 	} else {
@@ -213,13 +217,14 @@ func (b *builder) collect() {
 	slices.SortFunc(addrs, func(x, y *addr.Address) int { return addr.Compare(*x, *y) })
 	addrs = slices.CompactFunc(addrs, func(x, y *addr.Address) bool { return *x == *y })
 	b.items = make([]*item, len(addrs))
-	b.at = addr.NewIndex(func(it *item) *addr.Address { return &it.addr }, len(addrs))
+	b.at = addr.NewIndex(func(it *item) *addr.Address { return &it.change.Address }, len(addrs))
 	b.plan.Changes = make([]Change, len(addrs))
 	all := make([]item, len(addrs))
 	parts := make([]*item, 0, len(addrs)) // a group's stand beside each other
 	for i, at := range addrs {
 		a, it := *at, &all[i]
-		*it = item{addr: a, want: want.At(a), old: b.state.At(a), change: &b.plan.Changes[i]}
+		*it = item{want: want.At(a), old: b.state.At(a), change: &b.plan.Changes[i]}
+		it.change.Address = a
 		b.items[i] = it
 		b.at.Put(it)
 		if a.IsResource() {
@@ -234,7 +239,7 @@ func (b *builder) collect() {
 func (b *builder) undivided() int {
 	n := 0
 	for _, it := range b.items {
-		if !it.addr.IsResource() && it.acts() {
+		if !it.addr().IsResource() && it.acts() {
 			n++
 		}
 	}
@@ -285,10 +290,10 @@ func (b *builder) changes() {
 func (b *builder) see(it *item) {
 	if it.old != nil {
 		it.id = it.old.ID
-	} else if p := b.pending[it.addr]; p != nil && p.Object != nil {
+	} else if p := b.pending[it.addr()]; p != nil && p.Object != nil {
 		it.id, it.partial = p.Object.ID, true
 	}
-	if it.addr.IsResource() {
+	if it.addr().IsResource() {
 		b.seePart(it)
 		return
 	}
@@ -296,8 +301,8 @@ func (b *builder) see(it *item) {
 		it.prior = b.stored(it)
 		return
 	}
-	seen, looked := b.in.World.Objects[it.addr]
-	if b.nowhere && begun(it) && (it.addr.Type == addr.TypeCluster || oneCall(it.addr)) {
+	seen, looked := b.in.World.Objects[it.addr()]
+	if b.nowhere && begun(it) && (it.addr().Type == addr.TypeCluster || oneCall(it.addr())) {
 		seen, looked = Seen{}, true
 	}
 	switch {
@@ -306,7 +311,7 @@ func (b *builder) see(it *item) {
 		it.silent = true
 		it.prior = b.stored(it)
 		if it.old != nil && len(it.old.Phases) > 0 {
-			if it.partial = true; it.addr.Type != addr.TypeNode && (it.want != nil || !addr.Machinery(it.addr.Type)) {
+			if it.partial = true; it.addr().Type != addr.TypeNode && (it.want != nil || !addr.Machinery(it.addr().Type)) {
 				it.prior = nil // begun, and nobody knows better: it is begun again; what is to go is no less there
 			}
 		}
@@ -315,7 +320,7 @@ func (b *builder) see(it *item) {
 			if !looked {
 				reason = "it was not read"
 			}
-			b.plan.Unreachable = append(b.plan.Unreachable, Unreachable{Address: it.addr, Reason: reason})
+			b.plan.Unreachable = append(b.plan.Unreachable, Unreachable{Address: it.addr(), Reason: reason})
 			b.plan.Complete = false
 		}
 	case seen.Same:
@@ -339,8 +344,8 @@ func (it *item) beSame() {
 }
 
 func (b *builder) seePart(it *item) {
-	group := b.at.At(it.addr.Owner())
-	seen, looked := b.in.World.Objects[it.addr.Owner()]
+	group := b.at.At(it.addr().Owner())
+	seen, looked := b.in.World.Objects[it.addr().Owner()]
 	if b.in.World.Objects == nil || group == nil || group.silent || !looked {
 		if it.old != nil {
 			it.prior = b.stored(it)
@@ -357,7 +362,7 @@ func (b *builder) seePart(it *item) {
 	}
 	for i := range seen.Resources {
 		r := &seen.Resources[i]
-		if r.Addr == it.addr || it.id != "" && r.ID == it.id {
+		if r.Addr == it.addr() || it.id != "" && r.ID == it.id {
 			it.prior, it.change.Type = &providers.Object{ID: r.ID, Value: r.Value}, r.Type
 			if it.id == "" {
 				it.id = r.ID
@@ -394,7 +399,7 @@ func (b *builder) attributes(it *item) cty.Value {
 	}
 	v, err := schema.FromJSON(b.in.State.Known(it.old, like...), ty)
 	if err != nil {
-		b.diags = append(b.diags, problem(hcl.DiagWarning, "State of "+it.addr.String()+" doesn't fit its type",
+		b.diags = append(b.diags, problem(hcl.DiagWarning, "State of "+it.addr().String()+" doesn't fit its type",
 			fmt.Sprintf("What the state holds of it could not be read (%s). It is taken for changed, and written anew by the next apply.", err)))
 		return cty.NilVal
 	}
@@ -407,15 +412,14 @@ func (b *builder) attributes(it *item) cty.Value {
 // change decides what happens to one object.
 func (b *builder) change(it *item) {
 	c := it.change
-	c.Address = it.addr
 	switch {
 	case it.want != nil:
 		c.Type = it.want.Type
 	case it.old != nil:
 		c.Type = it.old.Type
-	case it.addr.IsResource(): // as it was seen
+	case it.addr().IsResource(): // as it was seen
 	default:
-		c.Type = b.pending[it.addr].Object.Type
+		c.Type = b.pending[it.addr()].Object.Type
 	}
 	if b.rereads {
 		b.reread(it)
@@ -429,7 +433,7 @@ func (b *builder) change(it *item) {
 	switch {
 	case it.want == nil && !there && b.joined(it) && !b.destroy && !b.forgets(it):
 		if it.old == nil { // as an apply would keep it that is about something else
-			o := *b.pending[it.addr].Object
+			o := *b.pending[it.addr()].Object
 			o.Phases = []string{PhaseBegun}
 			it.old = &o
 		}
@@ -439,7 +443,7 @@ func (b *builder) change(it *item) {
 	case it.want == nil && !there && b.neverMade(it):
 		b.takeAway(it, ActionForget, ReasonCutOff)
 		c.Why = []string{"an apply that was cut off had begun to make it, and nothing of it is there"}
-	case it.want == nil && !there && it.old != nil && (!addr.Machinery(it.addr.Type) || it.old.PreventDestroy):
+	case it.want == nil && !there && it.old != nil && (!addr.Machinery(it.addr().Type) || it.old.PreventDestroy):
 		b.takeAway(it, ActionForget, ReasonGone)
 		c.Why = []string{"it is gone already"}
 		b.drift(it, true, nil, nil)
@@ -489,15 +493,15 @@ func begun(it *item) bool {
 // neverMade tells whether nothing is there of what an apply had begun, and came to
 // no first result of.
 func (b *builder) neverMade(it *item) bool {
-	_, looked := b.in.World.Objects[it.addr]
-	looked = looked || b.nowhere && (it.addr.Type == addr.TypeCluster || oneCall(it.addr))
-	return begun(it) && looked && !it.silent && it.prior == nil && !addr.Machinery(it.addr.Type) // some of that may be there without it
+	_, looked := b.in.World.Objects[it.addr()]
+	looked = looked || b.nowhere && (it.addr().Type == addr.TypeCluster || oneCall(it.addr()))
+	return begun(it) && looked && !it.silent && it.prior == nil && !addr.Machinery(it.addr().Type) // some of that may be there without it
 }
 
 // joined tells whether the cluster has a node as a member that is nowhere, and that no
 // apply has made whole: its vote counts until it leaves.
 func (b *builder) joined(it *item) bool {
-	return it.addr.Type == addr.TypeNode && !it.silent && (it.old == nil || len(it.old.Phases) > 0) && b.member(it.id) != nil
+	return it.addr().Type == addr.TypeNode && !it.silent && (it.old == nil || len(it.old.Phases) > 0) && b.member(it.id) != nil
 }
 
 // emptyWorld tells whether there is no node for sure that could have a cluster's
@@ -525,7 +529,7 @@ func (b *builder) takeAway(it *item, actions []string, reason string) {
 	} else {
 		c.Before = it.veil(b.shapes[c.Type].guard(b.attributes(it)))
 	}
-	if it.addr.IsResource() || oneCall(it.addr) {
+	if it.addr().IsResource() || oneCall(it.addr()) {
 		return
 	}
 	resp, ok := b.ask(it, it.prior, cty.NilVal)
@@ -533,7 +537,7 @@ func (b *builder) takeAway(it *item, actions []string, reason string) {
 		it.remove = resp.Phases
 		c.Phases = resp.Phases
 	}
-	if !b.destroy || addr.Machinery(it.addr.Type) {
+	if !b.destroy || addr.Machinery(it.addr().Type) {
 		return
 	}
 	// The cluster ends as a whole: no one drains to no one.
@@ -557,7 +561,7 @@ func (b *builder) bringAbout(it *item) {
 		c.Why = []string{"an apply that was cut off had begun to make it"}
 	}
 	planned := it.want.config
-	if !it.addr.IsResource() {
+	if !it.addr().IsResource() {
 		resp, ok := b.ask(it, nil, it.want.config)
 		if ok {
 			planned, it.phases = likeMarks(resp.Planned, it.want.config), resp.Phases

@@ -13,8 +13,8 @@ import (
 
 // compare plans an object that is there and is wanted.
 func (b *builder) compare(it *item) {
-	requested := slices.Contains(b.in.Replace, it.addr)
-	if requested && it.addr == addr.Cluster() {
+	requested := slices.Contains(b.in.Replace, it.addr())
+	if requested && it.addr() == addr.Cluster() {
 		b.fail(it, "The cluster can't be replaced", "All nodes, groups and certificates hang on its identity. To begin anew, destroy it and apply; to make a node anew, name the node.")
 		requested = false
 	}
@@ -24,7 +24,7 @@ func (b *builder) compare(it *item) {
 	}
 	c, s := it.change, b.shapes[it.want.Type]
 	resp := providers.PlanResponse{Planned: it.want.config}
-	if !it.addr.IsResource() {
+	if !it.addr().IsResource() {
 		var ok bool
 		if resp, ok = b.ask(it, it.prior, it.want.config); !ok {
 			resp.Planned = it.want.config
@@ -105,7 +105,7 @@ func (b *builder) compare(it *item) {
 		it.want.config = it.want.Value // it is made by what the definition says
 		c.Actions, c.Impact = ActionDeleteThenCreate, spec.ImpactReplace
 		b.replace(it)
-		if !it.addr.IsResource() && !oneCall(it.addr) { // what is worked out anew, too
+		if !it.addr().IsResource() && !oneCall(it.addr()) { // what is worked out anew, too
 			c.Attributes = b.differ.diff(s, c.Before, c.After, b.attributes(it))
 			for i := range c.Attributes {
 				if a := &c.Attributes[i]; s.attrs[a.Path].Computed {

@@ -130,8 +130,8 @@ func (b *builder) conditions() {
 		if it.want == nil || it.left {
 			continue
 		}
-		list := def.Conditions(it.addr, lang.Precondition, lang.View{Live: live})
-		if after := def.Conditions(it.addr, lang.Postcondition, lang.View{Live: live, Self: it.self()}); it.silent {
+		list := def.Conditions(it.addr(), lang.Precondition, lang.View{Live: live})
+		if after := def.Conditions(it.addr(), lang.Postcondition, lang.View{Live: live, Self: it.self()}); it.silent {
 			list = append(list, unseen(after)...)
 		} else {
 			list = append(list, after...)
@@ -139,7 +139,7 @@ func (b *builder) conditions() {
 		if len(list) == 0 {
 			continue
 		}
-		c := CheckOf(it.addr.String(), CheckObject, list)
+		c := CheckOf(it.addr().String(), CheckObject, list)
 		b.plan.Checks = append(b.plan.Checks, c)
 		for i := range list {
 			if list[i].Diag != nil {
@@ -147,7 +147,7 @@ func (b *builder) conditions() {
 			}
 		}
 		if c.Status == lang.Unknown && !it.silent && b.plan.work != nil && !b.worksOn(it) {
-			b.plan.work.Recheck = append(b.plan.work.Recheck, Recheck{it.addr, it.self()})
+			b.plan.work.Recheck = append(b.plan.work.Recheck, Recheck{it.addr(), it.self()})
 		}
 	}
 	for _, o := range def.Outputs {
@@ -165,7 +165,7 @@ func (b *builder) conditions() {
 	left := map[addr.Address]bool{}
 	for _, it := range b.items {
 		if it.left {
-			left[it.addr] = true
+			left[it.addr()] = true
 		}
 	}
 	if b.plan.work != nil {
@@ -199,7 +199,7 @@ func (it *item) self() cty.Value {
 // worksOn tells whether the apply has a unit for the object, which looks at its
 // conditions.
 func (b *builder) worksOn(it *item) bool {
-	return slices.ContainsFunc(b.allOf(it.addr.Owner()), func(i *item) bool { return i.acts() })
+	return slices.ContainsFunc(b.allOf(it.addr().Owner()), func(i *item) bool { return i.acts() })
 }
 
 // allOf are an object's items: a group's with its resources.
@@ -219,7 +219,7 @@ func (b *builder) runtime() lang.Live {
 	}
 	nodes := false
 	for _, it := range b.items {
-		nodes = nodes || it.acts() && (it.addr.Type == addr.TypeNode || it.addr.Type == addr.TypeCluster)
+		nodes = nodes || it.acts() && (it.addr().Type == addr.TypeNode || it.addr().Type == addr.TypeCluster)
 	}
 	// A group changes with what it depends on.
 	settled := map[addr.Address]bool{}

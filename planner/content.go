@@ -19,10 +19,10 @@ func (b *builder) content(it *item) (string, bool) {
 	if !b.writeContent(&out, it) {
 		return "", false
 	}
-	parts := slices.Clone(b.parts[it.addr])
-	slices.SortFunc(parts, func(x, y *item) int { return addr.Compare(x.addr, y.addr) })
+	parts := slices.Clone(b.parts[it.addr()])
+	slices.SortFunc(parts, func(x, y *item) int { return addr.Compare(x.addr(), y.addr()) })
 	for _, p := range parts {
-		out.WriteString("\n" + p.addr.DefaultName() + " ")
+		out.WriteString("\n" + p.addr().DefaultName() + " ")
 		if !b.writeContent(&out, p) {
 			return "", false
 		}

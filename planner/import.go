@@ -198,7 +198,7 @@ func (b *builder) refuseImports() {
 
 // imported tells of an object that comes into the state with this plan.
 func (b *builder) imported(it *item) {
-	one := b.importing[it.addr]
+	one := b.importing[it.addr()]
 	if one == nil || it.left || it.want == nil {
 		return
 	}
@@ -213,7 +213,7 @@ func (b *builder) imported(it *item) {
 		c.Why = append(c.Why, "managed by "+cmp.Or(one.ManagedBy, "nobody")+" until now")
 	}
 	if c.Action() == "replace" && one.Foreign() {
-		b.fail(it, it.addr.String()+" can't be imported and replaced at once", "It is not clusterplan's yet. Import it first, in an apply of its own.")
+		b.fail(it, it.addr().String()+" can't be imported and replaced at once", "It is not clusterplan's yet. Import it first, in an apply of its own.")
 	}
 }
 
@@ -224,7 +224,7 @@ func (b *builder) comes(a addr.Address) bool { return b.importing[a.Owner()] != 
 func (b *builder) adoptions() []Adoption {
 	var out []Adoption
 	for _, it := range b.items {
-		if one := b.importing[it.addr]; one != nil && it.change.Importing != nil && !one.Foreign() {
+		if one := b.importing[it.addr()]; one != nil && it.change.Importing != nil && !one.Foreign() {
 			out = append(out, b.adoption(it))
 		}
 	}
@@ -232,6 +232,6 @@ func (b *builder) adoptions() []Adoption {
 }
 
 func (b *builder) adoption(it *item) Adoption {
-	stored, _ := b.importing[it.addr].stored(b.in.Definition) // it was asked before
-	return Adoption{Addr: it.addr, Objects: stored}
+	stored, _ := b.importing[it.addr()].stored(b.in.Definition) // it was asked before
+	return Adoption{Addr: it.addr(), Objects: stored}
 }

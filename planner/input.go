@@ -36,6 +36,9 @@ type Input struct {
 	// Only: nobody applies the plan, so that its work leaves out what an apply would
 	// only note.
 	Only bool
+	// Foreseen, unless nil, is called once what the changes and faults do is worked out,
+	// before the changes are put in order: what that took is of no more use.
+	Foreseen func()
 }
 
 // World is what planner/refresh saw. The zero value is a world that was not

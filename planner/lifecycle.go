@@ -115,15 +115,15 @@ func (b *builder) stay(it *item) {
 		}
 	}
 	config := it.want.config
-	switch owner := it.addr.Owner(); {
-	case it.addr.Type == addr.TypeCluster:
+	switch owner := it.addr().Owner(); {
+	case it.addr().Type == addr.TypeCluster:
 		_ = schema.DecodeSome(config, &b.after.Cluster, names)
-	case it.addr.Type == addr.TypeNode:
-		if i := slices.IndexFunc(b.after.Nodes, func(n spec.Node) bool { return n.Addr == it.addr }); i >= 0 {
+	case it.addr().Type == addr.TypeNode:
+		if i := slices.IndexFunc(b.after.Nodes, func(n spec.Node) bool { return n.Addr == it.addr() }); i >= 0 {
 			_ = schema.DecodeSome(config, &b.after.Nodes[i], names)
 		}
-	case it.addr.Type == addr.TypeFence:
-		if i := slices.IndexFunc(b.after.Fences, func(f spec.Fence) bool { return f.Addr == it.addr }); i >= 0 {
+	case it.addr().Type == addr.TypeFence:
+		if i := slices.IndexFunc(b.after.Fences, func(f spec.Fence) bool { return f.Addr == it.addr() }); i >= 0 {
 			_ = schema.DecodeSome(config, &b.after.Fences[i], names)
 		}
 	default:
@@ -132,13 +132,13 @@ func (b *builder) stay(it *item) {
 			return
 		}
 		g := &b.after.Groups[i]
-		if !it.addr.IsResource() {
+		if !it.addr().IsResource() {
 			_ = schema.DecodeSome(config, g, names)
 			return
 		}
 		g.Resources = slices.Clone(g.Resources)
 		for k := range g.Resources {
-			if g.Resources[k].Addr == it.addr {
+			if g.Resources[k].Addr == it.addr() {
 				_ = schema.DecodeSomeResource(config, spec.ResourceTypes()[it.want.Type], &g.Resources[k], names)
 			}
 		}
@@ -178,8 +178,8 @@ func (b *builder) triggers() {
 				continue
 			}
 			more = true
-			b.plan.Drift = slices.DeleteFunc(b.plan.Drift, func(d Drift) bool { return d.Address == it.addr })
-			*it.change, it.remove, it.phases, it.moves = Change{}, nil, nil, false
+			b.plan.Drift = slices.DeleteFunc(b.plan.Drift, func(d Drift) bool { return d.Address == it.addr() })
+			*it.change, it.remove, it.phases, it.moves = Change{Address: it.addr()}, nil, nil, false
 			b.change(it)
 		}
 	}
@@ -193,15 +193,15 @@ func (b *builder) fired(tr lang.Trigger, self *item) string {
 		switch {
 		case it == self:
 		case c.Action() == "replace":
-			return it.addr.String()
+			return it.addr().String()
 		case c.Action() != "update":
 		case tr.Attribute == "":
-			return it.addr.String()
+			return it.addr().String()
 		case slices.ContainsFunc(c.Attributes, func(a AttributeChange) bool {
 			rest, ok := strings.CutPrefix(a.Path, tr.Attribute)
 			return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 		}):
-			return it.addr.String() + "." + tr.Attribute
+			return it.addr().String() + "." + tr.Attribute
 		}
 	}
 	return ""
@@ -214,7 +214,7 @@ func (b *builder) named(a addr.Address) []*item {
 	}
 	var out []*item
 	for _, it := range b.items {
-		block := it.addr.WithoutKey()
+		block := it.addr().WithoutKey()
 		if a.IsResource() && a.Key.IsNone() {
 			block.Key = addr.NoKey
 		}

@@ -37,9 +37,9 @@ func (b *builder) sinks(it *item) *item {
 // anew, or, of a node, it is another machine than before. "": it is not.
 func (b *builder) underneath(it *item) string {
 	if on := b.sinks(it); on != nil {
-		return "it stands on " + on.addr.String() + ", which is made anew"
+		return "it stands on " + on.addr().String() + ", which is made anew"
 	}
-	if it.addr.Type != addr.TypeNode || it.want == nil || it.old == nil {
+	if it.addr().Type != addr.TypeNode || it.want == nil || it.old == nil {
 		return ""
 	}
 	machine := func(a addr.Address) bool { return a.Type == addr.TypeMachine }
@@ -53,11 +53,11 @@ func (b *builder) underneath(it *item) string {
 
 // reboots is what a node stands on that reboots by its change; nil: nothing does.
 func (b *builder) reboots(it *item) *item {
-	if it.want == nil || it.addr.Type != addr.TypeNode {
+	if it.want == nil || it.addr().Type != addr.TypeNode {
 		return nil
 	}
 	for _, a := range it.want.on() {
-		if on := b.at.At(a); on != nil && on.addr.Type == addr.TypeMachine && on.change.Action() == "update" && on.change.Impact == spec.ImpactReboot {
+		if on := b.at.At(a); on != nil && on.addr().Type == addr.TypeMachine && on.change.Action() == "update" && on.change.Impact == spec.ImpactReboot {
 			return on
 		}
 	}
@@ -74,7 +74,7 @@ var afterReboot = []string{providers.PhaseInstall, providers.PhaseStart, provide
 func (b *builder) rebootNodes() {
 	for _, it := range b.items {
 		c := it.change
-		if it.left || it.prior == nil || it.addr.Deposed() != "" || c.Action() != "no-op" && c.Action() != "update" {
+		if it.left || it.prior == nil || it.addr().Deposed() != "" || c.Action() != "no-op" && c.Action() != "update" {
 			continue
 		}
 		on := b.reboots(it)
@@ -99,7 +99,7 @@ func (b *builder) rebootNodes() {
 			c.After = c.Before
 		}
 		c.Impact = stronger(c.Impact, spec.ImpactReboot)
-		c.Why = append(c.Why, on.addr.String()+" reboots")
+		c.Why = append(c.Why, on.addr().String()+" reboots")
 		c.Phases = it.phases
 		c.DependsOn = it.want.hard()
 	}
@@ -127,16 +127,16 @@ func (b *builder) standing(on addr.Address) []*item {
 	for grown := true; grown; {
 		grown = false
 		for _, it := range b.items {
-			if it.want == nil || seen[it.addr] || !slices.ContainsFunc(it.want.on(), func(a addr.Address) bool { return seen[a] }) {
+			if it.want == nil || seen[it.addr()] || !slices.ContainsFunc(it.want.on(), func(a addr.Address) bool { return seen[a] }) {
 				continue
 			}
-			seen[it.addr], grown = true, true
-			if it.addr.Type == addr.TypeNode {
+			seen[it.addr()], grown = true, true
+			if it.addr().Type == addr.TypeNode {
 				out = append(out, it)
 			}
 		}
 	}
-	slices.SortFunc(out, func(x, y *item) int { return addr.Compare(x.addr, y.addr) })
+	slices.SortFunc(out, func(x, y *item) int { return addr.Compare(x.addr(), y.addr()) })
 	return out
 }
 
@@ -144,7 +144,7 @@ func (b *builder) standing(on addr.Address) []*item {
 // address that the machine has.
 func (b *builder) stoodOn(it, on *item) bool {
 	address := unmark(attribute(it.prior.Value, "address"))
-	if it.old == nil || on.old == nil || !slices.Contains(it.old.DependsOn, on.addr) || isAbsent(address) || !address.IsKnown() {
+	if it.old == nil || on.old == nil || !slices.Contains(it.old.DependsOn, on.addr()) || isAbsent(address) || !address.IsKnown() {
 		return false
 	}
 	host := address.AsString()
@@ -172,26 +172,26 @@ func (b *builder) groundRules() {
 		return
 	}
 	for _, on := range b.items {
-		if !addr.Machinery(on.addr.Type) || on.left {
+		if !addr.Machinery(on.addr().Type) || on.left {
 			continue
 		}
 		action := on.change.Action()
 		if action == "delete" && on.change.Reason != ReasonGone {
 			for _, it := range b.items {
-				if it.addr.Type != addr.TypeNode || it.prior == nil || it.want == nil || it.change.Action() == "replace" || !b.stoodOn(it, on) {
+				if it.addr().Type != addr.TypeNode || it.prior == nil || it.want == nil || it.change.Action() == "replace" || !b.stoodOn(it, on) {
 					continue
 				}
-				b.fail(it, fmt.Sprintf("%s can't go from under %s", on.addr, it.addr),
-					fmt.Sprintf("The definition has no %s any more, and %s stands on it and is not made anew. Leave it in; or to have it go on without being managed: removed { from = %s, lifecycle { destroy = false } }.", on.addr, it.addr, on.addr))
+				b.fail(it, fmt.Sprintf("%s can't go from under %s", on.addr(), it.addr()),
+					fmt.Sprintf("The definition has no %s any more, and %s stands on it and is not made anew. Leave it in; or to have it go on without being managed: removed { from = %s, lifecycle { destroy = false } }.", on.addr(), it.addr(), on.addr()))
 			}
 		}
 		if action != "replace" && (action != "update" || on.change.Impact != spec.ImpactReboot) {
 			continue
 		}
-		for _, it := range b.standing(on.addr) {
+		for _, it := range b.standing(on.addr()) {
 			if it.left && it.prior != nil {
-				b.fail(it, fmt.Sprintf("%s stands on %s, and is left out", it.addr, on.addr),
-					fmt.Sprintf("It has to be taken out of the cluster before %s %s. Take it into the plan as well, or leave both out.", on.addr, anew(action)))
+				b.fail(it, fmt.Sprintf("%s stands on %s, and is left out", it.addr(), on.addr()),
+					fmt.Sprintf("It has to be taken out of the cluster before %s %s. Take it into the plan as well, or leave both out.", on.addr(), anew(action)))
 			}
 		}
 	}
@@ -211,13 +211,13 @@ func (o *orderer) together() bool {
 	told := map[string]bool{}
 	for _, on := range o.items {
 		action := on.change.Action()
-		if !addr.Machinery(on.addr.Type) || on.left || action != "replace" && (action != "update" || on.change.Impact != spec.ImpactReboot) {
+		if !addr.Machinery(on.addr().Type) || on.left || action != "replace" && (action != "update" || on.change.Impact != spec.ImpactReboot) {
 			continue
 		}
 		var names []string
-		for _, it := range o.standing(on.addr) {
-			if o.units[Key{it.addr, StageRoll}] != nil {
-				names = append(names, it.addr.String())
+		for _, it := range o.standing(on.addr()) {
+			if o.units[Key{it.addr(), StageRoll}] != nil {
+				names = append(names, it.addr().String())
 			}
 		}
 		if len(names) < 2 {
@@ -230,7 +230,7 @@ func (o *orderer) together() bool {
 		}
 		told[all] = true
 		o.diags = append(o.diags, problem(hcl.DiagError, QuorumLost,
-			fmt.Sprintf("%s %s, and %s stand on it: all of them would be out at once. Add another one beside it, and let one node after the other move there (each gets a machine of its own on it), in applies of their own; remove this one once nothing stands on it.", on.addr, anew(action), all)))
+			fmt.Sprintf("%s %s, and %s stand on it: all of them would be out at once. Add another one beside it, and let one node after the other move there (each gets a machine of its own on it), in applies of their own; remove this one once nothing stands on it.", on.addr(), anew(action), all)))
 	}
 	return refused
 }
@@ -312,7 +312,7 @@ func (b *builder) standsOn(it *item) []addr.Address {
 	if it.old != nil {
 		return it.old.DependsOn
 	}
-	if p := b.pending[it.addr]; p != nil && p.Object != nil {
+	if p := b.pending[it.addr()]; p != nil && p.Object != nil {
 		return p.Object.DependsOn
 	}
 	return nil
@@ -320,7 +320,7 @@ func (b *builder) standsOn(it *item) []addr.Address {
 
 // machineryEdges: what stands on something is made after it, and goes before it.
 func (o *orderer) machineryEdges() {
-	if !slices.ContainsFunc(o.items, func(it *item) bool { return addr.Machinery(it.addr.Type) }) {
+	if !slices.ContainsFunc(o.items, func(it *item) bool { return addr.Machinery(it.addr().Type) }) {
 		return
 	}
 	for _, it := range o.items {
@@ -334,7 +334,7 @@ func (o *orderer) machineryEdges() {
 				}
 			}
 		}
-		if out, whole := o.units[Key{it.addr, StageOut}], o.units[Key{it.addr, StageWhole}]; addr.Machinery(it.addr.Type) && out != nil && whole != nil {
+		if out, whole := o.units[Key{it.addr(), StageOut}], o.units[Key{it.addr(), StageWhole}]; addr.Machinery(it.addr().Type) && out != nil && whole != nil {
 			o.g.AddEdge(whole.Key, out.Key, graph.Hard)
 		}
 		if goes == nil || it.old == nil && goes.Action != "delete" {
@@ -352,9 +352,9 @@ func (o *orderer) machineryEdges() {
 		}
 	}
 	for _, it := range o.items {
-		out := o.units[Key{it.addr, StageOut}]
+		out := o.units[Key{it.addr(), StageOut}]
 		if on := o.reboots(it); out != nil && on != nil {
-			o.g.AddEdge(Key{on.addr, StageWhole}, out.Key, graph.Hard)
+			o.g.AddEdge(Key{on.addr(), StageWhole}, out.Key, graph.Hard)
 		}
 	}
 }
@@ -368,21 +368,21 @@ func refersTo(w *wanted, dep addr.Address) bool {
 func (o *orderer) ends(it *item) (first, goes *Unit) {
 	unit := func(stages ...Stage) *Unit {
 		for _, s := range stages {
-			if u := o.units[Key{it.addr, s}]; u != nil && u.Action != "forget" {
+			if u := o.units[Key{it.addr(), s}]; u != nil && u.Action != "forget" {
 				return u
 			}
 		}
 		return nil
 	}
-	if it.addr.Type == addr.TypeNode {
+	if it.addr().Type == addr.TypeNode {
 		return unit(StageUp, StageRoll, StageJoin), unit(StageLeave, StageOut, StageRoll, StageJoin, StageUp)
 	}
-	owner := it.addr.Owner() // a resource comes and goes with its group
+	owner := it.addr().Owner() // a resource comes and goes with its group
 	u := o.units[Key{owner, StageWhole}]
 	if u != nil && u.Action == "forget" {
 		return nil, nil
 	}
-	if out := unit(StageOut); out != nil && !it.addr.IsResource() {
+	if out := unit(StageOut); out != nil && !it.addr().IsResource() {
 		return u, out
 	}
 	if o.destroy {

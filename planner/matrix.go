@@ -58,34 +58,31 @@ type board struct {
 	owner   map[string]string   // the same, of those that have a node
 	votes   []quorum.Node
 	nodeAt  map[string]*addr.Address
-	groupAt map[string]addr.Address
+	groupAt map[string]*addr.Address
 }
 
 // board lets the scene come to rest: where groups are then is where each fault
 // finds them.
 func (s *scene) board() *board {
-	in := s.placementInput()
+	asked := placement.Compile(s.placementInput())
 	b := &board{
-		scene: s, rest: placement.Compile(in).Settle(), votes: make([]quorum.Node, len(s.def.Nodes)),
+		scene: s, asked: asked, rest: asked.Settle(), votes: make([]quorum.Node, len(s.def.Nodes)),
 		owner:  make(map[string]string, len(s.def.Groups)),
-		nodeAt: make(map[string]*addr.Address, len(s.def.Nodes)), groupAt: make(map[string]addr.Address, len(s.def.Groups)),
+		nodeAt: make(map[string]*addr.Address, len(s.def.Nodes)), groupAt: make(map[string]*addr.Address, len(s.def.Groups)),
 	}
 	for i := range s.def.Nodes {
 		b.nodeAt[s.def.Nodes[i].Name] = &s.def.Nodes[i].Addr
 		b.votes[i] = quorum.Node{Spec: s.def.Nodes[i]}
 	}
 	for i := range s.def.Groups {
-		b.groupAt[s.def.Groups[i].Name] = s.def.Groups[i].Addr
+		b.groupAt[s.def.Groups[i].Name] = &s.def.Groups[i].Addr
 	}
-	for _, o := range b.rest {
+	for i, o := range b.rest {
 		if o.To != "" {
 			b.owner[o.Group] = o.To
 		}
+		asked.Group(i).Owner = o.To
 	}
-	for i := range in.Groups { // a board that nobody asks any more has had it
-		in.Groups[i].Owner = b.owner[in.Groups[i].Spec.Name]
-	}
-	b.asked = placement.Compile(in)
 	return b
 }
 
@@ -137,7 +134,7 @@ func (b *board) row(fault quorum.Fault) MatrixRow {
 		if stays(o) {
 			continue
 		}
-		one := MatrixGroup{Group: b.groupAt[o.Group], From: b.nodeAt[o.From], To: b.nodeAt[o.To], State: o.State}
+		one := MatrixGroup{Group: *b.groupAt[o.Group], From: b.nodeAt[o.From], To: b.nodeAt[o.To], State: o.State}
 		if o.State != spec.StateOnline {
 			one.Reason = o.Why
 		}

@@ -94,9 +94,9 @@ func (b *builder) relabel() {
 	}
 	address := func(id string, a *addr.Address) *item {
 		it := byID[id]
-		if it != nil && *a != it.addr {
+		if it != nil && *a != it.addr() {
 			was := *a
-			it.knownAs, *a = &was, it.addr
+			it.knownAs, *a = &was, it.addr()
 		}
 		return it
 	}
@@ -141,8 +141,8 @@ func (b *builder) relabel() {
 // that it goes by another name there.
 func (b *builder) beside(live *providers.Live, it *item) bool {
 	return slices.ContainsFunc(live.Members, func(m providers.LiveMember) bool {
-		o := b.at.At(it.addr.Depose(m.Spec.ID))
-		return m.Spec.ID != it.id && o != nil && o.addr != it.addr
+		o := b.at.At(it.addr().Depose(m.Spec.ID))
+		return m.Spec.ID != it.id && o != nil && o.addr() != it.addr()
 	})
 }
 
@@ -215,7 +215,7 @@ func renamed(list []string, names map[string]string) []string {
 // cluster's database learn of it, also where nothing else changes.
 func (b *builder) moved(it *item) {
 	c := it.change
-	from, moves := b.former[it.addr]
+	from, moves := b.former[it.addr()]
 	if moves {
 		was := from // alone: of most objects there is none to keep
 		c.PreviousAddress = &was
@@ -227,11 +227,11 @@ func (b *builder) moved(it *item) {
 	switch action := c.Action(); {
 	case action != "no-op" && action != "update":
 		return // it is written anew with that
-	case it.addr.IsResource() && it.runsAs(from) != it.addr.DefaultName():
+	case it.addr().IsResource() && it.runsAs(from) != it.addr().DefaultName():
 		// What runs of it goes by its name: under another it stops and starts again.
 		c.Impact = stronger(c.Impact, spec.ImpactRestartResource)
 		c.Why = append(c.Why, "it runs under its name: it stops, and starts again under the new one")
-	case it.addr.Type == addr.TypeNode && !b.tellMember(it):
+	case it.addr().Type == addr.TypeNode && !b.tellMember(it):
 		return // nobody keeps its address, or it is told with its join
 	}
 	it.moves = true
@@ -239,7 +239,7 @@ func (b *builder) moved(it *item) {
 		return
 	}
 	word := "known to the cluster as " + it.knownAs.String()
-	if b.comes(it.addr) && c.Action() == "no-op" {
+	if b.comes(it.addr()) && c.Action() == "no-op" {
 		c.Why = append(c.Why, word)
 	} else if c.Action() == "no-op" {
 		c.Actions, c.Reason = ActionUpdate, ReasonDrifted
@@ -254,13 +254,13 @@ func (it *item) tellName() {
 	if c.Action() != "update" || !slices.ContainsFunc(c.Attributes, func(a AttributeChange) bool { return a.Path == "name" }) {
 		return
 	}
-	switch it.addr.Type {
+	switch it.addr().Type {
 	case addr.TypeNode:
 		if !slices.Contains(it.phases, providers.PhaseStart) {
 			c.Why = append(c.Why, "nothing stops for the new name; the running agent logs under the old one until it starts again")
 		}
 	case addr.TypeGroup:
-		if it.addr.IsResource() {
+		if it.addr().IsResource() {
 			return
 		}
 		c.Why = append(c.Why, "nothing stops for the new name; what runs keeps the old one, in its environment and for its log file, until it starts again")
@@ -273,7 +273,7 @@ func (it *item) runsAs(from addr.Address) string {
 		return it.knownAs.DefaultName()
 	}
 	if from == (addr.Address{}) {
-		from = it.addr
+		from = it.addr()
 	}
 	return from.DefaultName()
 }
@@ -306,7 +306,7 @@ func (b *builder) suggest() {
 	gone, made := map[string][]*item{}, map[string][]*item{}
 	sort := func(reason string, into map[string][]*item) {
 		for _, it := range b.items {
-			if it.change.Reason != reason || it.addr.IsResource() || it.addr.Type == addr.TypeCluster {
+			if it.change.Reason != reason || it.addr().IsResource() || it.addr().Type == addr.TypeCluster {
 				continue
 			}
 			if text, ok := b.content(it); ok {
@@ -322,7 +322,7 @@ func (b *builder) suggest() {
 	for text, from := range gone {
 		for _, f := range from {
 			if t := partner(f, from, made[text]); t != nil {
-				pairs[f.addr] = t.addr
+				pairs[f.addr()] = t.addr()
 			}
 		}
 	}
@@ -334,13 +334,13 @@ func (b *builder) suggest() {
 func partner(f *item, from, to []*item) *item {
 	sameKey := func(list []*item) (found []*item) {
 		for _, it := range list {
-			if it.addr.Key == f.addr.Key {
+			if it.addr().Key == f.addr().Key {
 				found = append(found, it)
 			}
 		}
 		return found
 	}
-	if !f.addr.Key.IsNone() {
+	if !f.addr().Key.IsNone() {
 		if a, b := sameKey(from), sameKey(to); len(a) == 1 && len(b) == 1 {
 			return b[0]
 		}
@@ -355,8 +355,8 @@ func partner(f *item, from, to []*item) *item {
 func (b *builder) whole(pairs map[addr.Address]addr.Address) []SuggestedMove {
 	has := map[addr.Address]int{} // instances by block: in the state, or wanted
 	for _, it := range b.items {
-		if !it.addr.IsResource() {
-			has[it.addr.WithoutKey()]++
+		if !it.addr().IsResource() {
+			has[it.addr().WithoutKey()]++
 		}
 	}
 	count := map[SuggestedMove]int{}

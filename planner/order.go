@@ -48,15 +48,15 @@ func (b *builder) order() {
 	o.g.Grow(b.undivided())
 	for _, it := range b.items {
 		switch {
-		case it.addr.IsResource():
-		case it.addr.Type == addr.TypeNode:
+		case it.addr().IsResource():
+		case it.addr().Type == addr.TypeNode:
 			o.node(it)
 			o.succeeds(it)
-		case addr.Machinery(it.addr.Type):
+		case addr.Machinery(it.addr().Type):
 			o.machinery(it)
-		case it.addr.Type == addr.TypeFence:
+		case it.addr().Type == addr.TypeFence:
 			o.fence(it)
-		case it.addr.Type == addr.TypeGroup:
+		case it.addr().Type == addr.TypeGroup:
 			o.group(it)
 		case it.acts():
 			o.cluster = o.add(it, StageWhole)
@@ -108,13 +108,13 @@ func (b *builder) order() {
 			w.Kept = make([]Kept, 0, b.plan.Summary.NoOp)
 		}
 		for _, it := range b.items {
-			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr) {
-				k := Kept{it.addr, it.prior.Value, false, it.old.Sensitive, it.old.DependsOn}
+			if !it.acts() && !it.left && !it.silent && it.old != nil && it.prior != nil && !b.comes(it.addr()) {
+				k := Kept{it.addr(), it.prior.Value, false, it.old.Sensitive, it.old.DependsOn}
 				if it.want != nil {
 					k.Prevent, k.Sensitive = it.want.PreventDestroy, schema.SensitiveNames(it.want.config)
 				}
 				b.remember = b.remember || k.Prevent != it.old.PreventDestroy || !slices.Equal(k.Sensitive, it.old.Sensitive)
-				if b.in.Only && !addr.Machinery(it.addr.Type) { // Plan.Known looks at those
+				if b.in.Only && !addr.Machinery(it.addr().Type) { // Plan.Known looks at those
 					continue
 				}
 				if it.want != nil {
@@ -132,7 +132,7 @@ func (b *builder) order() {
 
 func (o *orderer) add(it *item, stage Stage) *Unit {
 	u := &Unit{
-		Key: Key{it.addr, stage}, Action: it.change.Action(), Type: it.change.Type, ID: it.id,
+		Key: Key{it.addr(), stage}, Action: it.change.Action(), Type: it.change.Type, ID: it.id,
 		Prior: it.prior, Old: it.old, Last: true, Silent: it.silent,
 	}
 	switch {
@@ -148,10 +148,10 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 	if it.want != nil {
 		u.Provider, u.Config, u.Prevent = it.want.Provider, it.want.config, it.want.PreventDestroy
 		u.DependsOn = it.want.hard()
-		if it.addr.Type == addr.TypeNode {
+		if it.addr().Type == addr.TypeNode {
 			u.gives = votesIn(it.want.config)
 		}
-	} else if p := o.pending[it.addr]; it.old == nil && p != nil && p.Object != nil {
+	} else if p := o.pending[it.addr()]; it.old == nil && p != nil && p.Object != nil {
 		u.Provider = p.Object.Provider
 	}
 	if u.Action == "create" || u.Action == "update" || u.Action == "replace" {
@@ -160,7 +160,7 @@ func (o *orderer) add(it *item, stage Stage) *Unit {
 	if u.Action == "update" {
 		u.Keep = it.keeper()
 	}
-	if one := o.importing[it.addr]; one != nil && one.Foreign() {
+	if one := o.importing[it.addr()]; one != nil && one.Foreign() {
 		u.Adopt = o.adoption(it).Objects
 	}
 	if u.Action == "replace" || u.Action == "delete" {
@@ -253,7 +253,7 @@ func (o *orderer) node(it *item) {
 		}
 		o.joins = append(o.joins, u)
 		if n > 0 {
-			o.g.AddEdge(u.Key, Key{it.addr, StageUp}, graph.Hard)
+			o.g.AddEdge(u.Key, Key{it.addr(), StageUp}, graph.Hard)
 		}
 	}
 }
@@ -287,7 +287,7 @@ func (o *orderer) unitOf(a addr.Address) *Unit {
 
 // group makes one unit of a group and its resources.
 func (o *orderer) group(it *item) {
-	parts := o.parts[it.addr]
+	parts := o.parts[it.addr()]
 	acts := it.acts()
 	for _, p := range parts {
 		acts = acts || p.acts()
@@ -301,13 +301,13 @@ func (o *orderer) group(it *item) {
 	}
 	for _, p := range parts {
 		if p.want == nil {
-			u.Gone = append(u.Gone, p.addr)
+			u.Gone = append(u.Gone, p.addr())
 			continue
 		}
 		if o.in.Only { // they are in no edge of their own
 			continue
 		}
-		part := Part{Addr: p.addr, ID: p.id, Type: p.want.Type, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard(), Prevent: p.want.PreventDestroy}
+		part := Part{Addr: p.addr(), ID: p.id, Type: p.want.Type, Config: p.want.config, Old: p.old, Change: p.change, Depends: p.want.hard(), Prevent: p.want.PreventDestroy}
 		switch p.change.Action() {
 		case "replace":
 			part.ID = ""
@@ -479,7 +479,7 @@ func (o *orderer) founders() []*Unit {
 // anyRuns tells whether a node's agent runs already.
 func (o *orderer) anyRuns() bool {
 	for _, it := range o.items {
-		if it.addr.Type == addr.TypeNode && it.prior != nil && o.units[Key{it.addr, StageUp}] == nil && !o.down(it) {
+		if it.addr().Type == addr.TypeNode && it.prior != nil && o.units[Key{it.addr(), StageUp}] == nil && !o.down(it) {
 			return true
 		}
 	}
@@ -606,12 +606,12 @@ func (o *orderer) nodeNeeds() {
 // partNeeds is what a group's resources refer to outside of it.
 func (o *orderer) partNeeds(it *item) []addr.Address {
 	var out []addr.Address
-	for _, p := range o.parts[it.addr] {
+	for _, p := range o.parts[it.addr()] {
 		if p.want == nil {
 			continue
 		}
 		for _, dep := range p.want.hard() {
-			if dep.Owner() != it.addr {
+			if dep.Owner() != it.addr() {
 				out = append(out, dep)
 			}
 		}

@@ -52,7 +52,7 @@ func (b *builder) refuseSwaps() {
 	}
 	stays := map[string]*item{}
 	for _, it := range b.items {
-		if it.want != nil && it.addr.Type == addr.TypeMachine {
+		if it.want != nil && it.addr().Type == addr.TypeMachine {
 			if name := it.want.config.GetAttr("name"); name.IsKnown() && !name.IsNull() && !name.IsMarked() {
 				stays[name.AsString()] = it
 			}
@@ -81,7 +81,7 @@ func (b *builder) refuseSwaps() {
 			if len(f.Nodes) > 0 && !slices.Contains(f.Nodes, n.Name) || old == next || stays[old] == nil || node == nil || node.change.Action() != "replace" {
 				continue
 			}
-			b.fail(it, "Fence that would turn off another machine", fmt.Sprintf("%s goes from machine %s to %s, and %s stays (%s). Until this fence is told, which is after the node has moved, it would turn off %[2]s for it, and take the node for off while it runs. First have the fence cover the node no more, in an apply of its own (nodes of its block; of the default one, enabled = false in block fence of the provider), then move it, then have it covered again.", n.Addr, old, next, old, stays[old].addr))
+			b.fail(it, "Fence that would turn off another machine", fmt.Sprintf("%s goes from machine %s to %s, and %s stays (%s). Until this fence is told, which is after the node has moved, it would turn off %[2]s for it, and take the node for off while it runs. First have the fence cover the node no more, in an apply of its own (nodes of its block; of the default one, enabled = false in block fence of the provider), then move it, then have it covered again.", n.Addr, old, next, old, stays[old].addr()))
 		}
 	}
 }

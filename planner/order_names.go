@@ -26,8 +26,8 @@ func (o *orderer) namesNow() map[string]string {
 	}
 	now := map[string]string{}
 	for _, it := range o.items {
-		if it.addr.Type == addr.TypeNode && it.id != "" && it.prior != nil {
-			now[it.id] = nameIn(it.prior.Value, it.addr)
+		if it.addr().Type == addr.TypeNode && it.id != "" && it.prior != nil {
+			now[it.id] = nameIn(it.prior.Value, it.addr())
 		}
 	}
 	return now
@@ -137,12 +137,12 @@ func (o *orderer) passNames(batches [][]*Unit) {
 // keeps says why the node with the id still has the name that u takes, or refuses u, with
 // what to do, where that is another thing than to go by another name.
 func (o *orderer) keeps(u *Unit, id, name string) string {
-	i := slices.IndexFunc(o.items, func(it *item) bool { return it.addr.Type == addr.TypeNode && it.id == id })
+	i := slices.IndexFunc(o.items, func(it *item) bool { return it.addr().Type == addr.TypeNode && it.id == id })
 	if i < 0 {
 		return "" // somebody else's, or one that comes in this plan, which the definition has twice
 	}
 	it, at := o.items[i], u.Key.Addr.String()
-	who := it.addr.Current().String()
+	who := it.addr().Current().String()
 	refuse := func(detail string) string {
 		o.diags = append(o.diags, problem(hcl.DiagError, at+" takes a name that is not free", who+" is called "+name+", and "+detail))
 		return ""
@@ -150,7 +150,7 @@ func (o *orderer) keeps(u *Unit, id, name string) string {
 	switch {
 	case it.left:
 		return refuse("is left out of this plan. Take it into the plan as well, or give " + at + " another name.")
-	case it.want != nil || it.addr.Deposed() != "":
+	case it.want != nil || it.addr().Deposed() != "":
 		return at + " takes " + name + ", which " + who + " has"
 	case it.change.Action() == "forget":
 		return refuse("stays in the cluster when the state forgets it. Give " + at + " another name.")

@@ -30,12 +30,12 @@ func (o *orderer) releases() map[[2]addr.Address]bool {
 	for _, it := range o.items {
 		switch {
 		case it.prior == nil:
-		case it.addr.IsResource():
+		case it.addr().IsResource():
 			if h, ok := value(it.change.Type, it.prior.Value); ok {
-				held[h] = it.addr.Owner()
+				held[h] = it.addr().Owner()
 			}
-		case it.addr.Type == addr.TypeGroup:
-			held[holding{addr.TypeGroup, nameIn(it.prior.Value, it.addr)}] = it.addr
+		case it.addr().Type == addr.TypeGroup:
+			held[holding{addr.TypeGroup, nameIn(it.prior.Value, it.addr())}] = it.addr()
 		}
 	}
 	out := map[[2]addr.Address]bool{}
@@ -46,15 +46,15 @@ func (o *orderer) releases() map[[2]addr.Address]bool {
 		var h holding
 		ok := false
 		switch {
-		case it.addr.IsResource():
+		case it.addr().IsResource():
 			h, ok = value(it.want.Type, it.want.config)
-		case it.addr.Type == addr.TypeGroup:
-			h, ok = holding{addr.TypeGroup, nameIn(it.want.config, it.addr)}, true
+		case it.addr().Type == addr.TypeGroup:
+			h, ok = holding{addr.TypeGroup, nameIn(it.want.config, it.addr())}, true
 		}
 		if !ok {
 			continue
 		}
-		to := it.addr.Owner()
+		to := it.addr().Owner()
 		from, ok := held[h]
 		switch {
 		case !ok || from == to || o.unitOf(to) == nil:
@@ -114,7 +114,7 @@ const QuorumLost = "The cluster would lose its quorum"
 func refuseLast(a addr.Address, on *item) *hcl.Diagnostic {
 	why := ""
 	if on != nil {
-		why = fmt.Sprintf(" %s is made anew, and the only copy of the cluster's database goes with it, and what its groups keep there.", on.addr)
+		why = fmt.Sprintf(" %s is made anew, and the only copy of the cluster's database goes with it, and what its groups keep there.", on.addr())
 	}
 	return problem(hcl.DiagError, QuorumLost,
 		fmt.Sprintf("%s has the last vote, and the cluster is no more once it leaves.%s Have another node with a vote join first (quorum model majority_node_set). To begin anew, with nothing of what there is: clusterplan destroy, then apply.", a, why))

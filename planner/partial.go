@@ -29,8 +29,8 @@ func (b *builder) choose() {
 		for _, a := range list {
 			found := false
 			for _, it := range b.items {
-				if Names(a, it.addr) {
-					out[it.addr.Owner()], found = true, true
+				if Names(a, it.addr()) {
+					out[it.addr().Owner()], found = true, true
 				}
 			}
 			if !found {
@@ -49,21 +49,21 @@ func (b *builder) choose() {
 		c.leave(named(b.in.Excludes))
 	}
 	for _, it := range b.items { // whose place a node takes goes with it, or stays with it
-		if next := it.addr.Current(); next != it.addr && b.at.At(next) != nil {
-			c.set[it.addr] = c.set[next]
+		if next := it.addr().Current(); next != it.addr() && b.at.At(next) != nil {
+			c.set[it.addr()] = c.set[next]
 		}
 	}
 	left := 0
 	for _, it := range b.items {
-		it.left = c.set[it.addr.Owner()] != (len(b.in.Targets) > 0)
+		it.left = c.set[it.addr().Owner()] != (len(b.in.Targets) > 0)
 		if it.left {
 			left++
-			if was, moves := b.former[it.addr]; moves && !it.addr.IsResource() {
-				b.diags = append(b.diags, problem(hcl.DiagError, it.addr.String()+" has moved, and is left out",
+			if was, moves := b.former[it.addr()]; moves && !it.addr().IsResource() {
+				b.diags = append(b.diags, problem(hcl.DiagError, it.addr().String()+" has moved, and is left out",
 					fmt.Sprintf("A moved block says that it was called %s. Take it into the plan as well, or plan without --target and --exclude first.", was)))
 			}
-			if slices.Contains(b.in.Replace, it.addr) {
-				b.diags = append(b.diags, problem(hcl.DiagError, it.addr.String()+" is to be replaced, and is left out",
+			if slices.Contains(b.in.Replace, it.addr()) {
+				b.diags = append(b.diags, problem(hcl.DiagError, it.addr().String()+" is to be replaced, and is left out",
 					"It is named by --replace, and --target or --exclude leave it as it is. Name it in one of them only."))
 			}
 		}
@@ -114,7 +114,7 @@ func (b *builder) warnPartly(left int) {
 func (b *builder) unknown(a addr.Address) *hcl.Diagnostic {
 	known := make([]string, len(b.items))
 	for i, it := range b.items {
-		known[i] = it.addr.String()
+		known[i] = it.addr().String()
 	}
 	return NoSuchObject(a, known)
 }
@@ -179,7 +179,7 @@ func (c *chooser) take(targets map[addr.Address]bool) {
 	for _, it := range c.items {
 		if it.want == nil {
 			for _, dep := range c.standsOn(it) {
-				before[dep.Owner()] = append(before[dep.Owner()], it.addr.Owner())
+				before[dep.Owner()] = append(before[dep.Owner()], it.addr().Owner())
 			}
 		}
 	}
@@ -215,8 +215,8 @@ func (c *chooser) take(targets map[addr.Address]bool) {
 		}
 	}
 	for _, it := range c.items {
-		if targets[it.addr.Owner()] {
-			add(it.addr)
+		if targets[it.addr().Owner()] {
+			add(it.addr())
 		}
 	}
 	work()
@@ -225,13 +225,13 @@ func (c *chooser) take(targets map[addr.Address]bool) {
 	}
 	// A cluster is made on nodes: where no target names one, on all.
 	for _, it := range c.items {
-		if it.addr.Type == addr.TypeNode && it.want != nil && c.set[it.addr] {
+		if it.addr().Type == addr.TypeNode && it.want != nil && c.set[it.addr()] {
 			return
 		}
 	}
 	for _, it := range c.items {
-		if it.addr.Type == addr.TypeNode && it.want != nil {
-			add(it.addr)
+		if it.addr().Type == addr.TypeNode && it.want != nil {
+			add(it.addr())
 		}
 	}
 	work()
@@ -248,8 +248,8 @@ func (c *chooser) leave(excluded map[addr.Address]bool) {
 			if dep == addr.Cluster() && c.there(dep) {
 				continue // it runs, and goes on as it is
 			}
-			if dep = dep.Owner(); dep != it.addr.Owner() {
-				needed[dep] = append(needed[dep], it.addr.Owner())
+			if dep = dep.Owner(); dep != it.addr().Owner() {
+				needed[dep] = append(needed[dep], it.addr().Owner())
 			}
 		}
 	}
@@ -261,8 +261,8 @@ func (c *chooser) leave(excluded map[addr.Address]bool) {
 		}
 	}
 	for _, it := range c.items {
-		if excluded[it.addr.Owner()] {
-			add(it.addr)
+		if excluded[it.addr().Owner()] {
+			add(it.addr())
 		}
 	}
 	for len(todo) > 0 {

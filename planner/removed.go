@@ -17,7 +17,7 @@ func (b *builder) forgets(it *item) bool {
 	if b.in.Definition == nil || b.destroy {
 		return false
 	}
-	r := b.in.Definition.Removed(it.addr)
+	r := b.in.Definition.Removed(it.addr())
 	return r != nil && !r.Destroy
 }
 
@@ -29,12 +29,12 @@ func (b *builder) forget(it *item) {
 	if it.prior != nil {
 		c.Before = it.veil(b.shapes[c.Type].guard(it.prior.Value))
 	}
-	if it.addr.Type != addr.TypeNode {
+	if it.addr().Type != addr.TypeNode {
 		return
 	}
-	d := problem(hcl.DiagWarning, it.addr.String()+" stays a member",
-		fmt.Sprintf("The state forgets it, and the cluster doesn't: it keeps its vote, may own groups, and nobody starts its agent again or renews its certificate. To take it out of the cluster, remove the block for %s.", it.addr))
-	if r := b.in.Definition.Removed(it.addr); r != nil {
+	d := problem(hcl.DiagWarning, it.addr().String()+" stays a member",
+		fmt.Sprintf("The state forgets it, and the cluster doesn't: it keeps its vote, may own groups, and nobody starts its agent again or renews its certificate. To take it out of the cluster, remove the block for %s.", it.addr()))
+	if r := b.in.Definition.Removed(it.addr()); r != nil {
 		d.Subject = &r.Range
 	}
 	b.diags = append(b.diags, d)
@@ -49,11 +49,11 @@ func (b *builder) leftBehind() {
 	}
 	for _, it := range b.items {
 		action := it.change.Action()
-		if it.addr.Type != addr.TypeNode || !it.silent || it.old == nil || action != "replace" && (action != "delete" || it.addr.Deposed() == "") ||
+		if it.addr().Type != addr.TypeNode || !it.silent || it.old == nil || action != "replace" && (action != "delete" || it.addr().Deposed() == "") ||
 			b.sinks(it) != nil || slices.ContainsFunc(it.old.DependsOn, goes) {
 			continue
 		}
-		b.diags = append(b.diags, problem(hcl.DiagWarning, "The host that "+it.addr.Current().String()+" leaves can't be reached",
+		b.diags = append(b.diags, problem(hcl.DiagWarning, "The host that "+it.addr().Current().String()+" leaves can't be reached",
 			"Its agent may still run there, and nobody stops it. It loses its lease before any of its groups starts elsewhere, and gets none again: it is no member any more. But its directory stays, and what outlives a lease (\"not held\") may run on: where that must not be, turn the host off or fence it before this is applied. Once it is back, stop the agent and remove the directory, or make the host anew."))
 	}
 }

@@ -62,9 +62,9 @@ func (b *builder) rereadWork() {
 		switch {
 		case it.left || it.silent || it.old == nil || len(it.old.Phases) > 0:
 		case it.change.Action() == "forget":
-			w.Gone = append(w.Gone, it.addr)
+			w.Gone = append(w.Gone, it.addr())
 		case it.prior != nil && it.prior.Value != cty.NilVal:
-			w.Kept = append(w.Kept, Kept{it.addr, it.prior.Value, it.old.PreventDestroy, it.old.Sensitive, it.old.DependsOn})
+			w.Kept = append(w.Kept, Kept{it.addr(), it.prior.Value, it.old.PreventDestroy, it.old.Sensitive, it.old.DependsOn})
 		}
 	}
 	if len(b.in.Pending) > 0 {

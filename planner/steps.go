@@ -144,8 +144,8 @@ func (o *orderer) unavailable() map[addr.Address]bool {
 	}
 	byID := map[string]addr.Address{}
 	for _, it := range o.items {
-		if it.addr.Type == addr.TypeNode && it.id != "" {
-			byID[it.id] = it.addr
+		if it.addr().Type == addr.TypeNode && it.id != "" {
+			byID[it.id] = it.addr()
 		}
 	}
 	for _, m := range o.in.World.Live.Members {
@@ -301,7 +301,7 @@ func (b *builder) restarts(group addr.Address) (string, int) {
 		}
 		switch p.change.Impact {
 		case spec.ImpactRestartResource, spec.ImpactRestartGroup, spec.ImpactReplace:
-			out = append(out, p.addr.Resource+p.addr.ResourceKey.String())
+			out = append(out, p.addr().Resource+p.addr().ResourceKey.String())
 		}
 	}
 	switch len(out) {

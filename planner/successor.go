@@ -35,7 +35,7 @@ func (b *builder) depose() {
 		}
 	}
 	for _, it := range slices.Clone(b.items) {
-		if it.addr.Type != addr.TypeNode || it.left || it.change.Action() != "replace" {
+		if it.addr().Type != addr.TypeNode || it.left || it.change.Action() != "replace" {
 			continue
 		}
 		why, both := b.bothUp(it)
@@ -49,10 +49,10 @@ func (b *builder) depose() {
 		}
 	}
 	for _, it := range b.items {
-		if it.addr.Deposed() == "" || it.left || it.change.Action() != "delete" {
+		if it.addr().Deposed() == "" || it.left || it.change.Action() != "delete" {
 			continue
 		}
-		if next := b.at.At(it.addr.Current()); next != nil && next.want != nil && !next.left {
+		if next := b.at.At(it.addr().Current()); next != nil && next.want != nil && !next.left {
 			b.deposed[next] = append(b.deposed[next], it)
 		}
 	}
@@ -63,8 +63,8 @@ func (b *builder) depose() {
 // stays then, and has its address again; the other one leaves in its stead.
 func (b *builder) atOnePlace() {
 	for _, gone := range b.items {
-		next := b.at.At(gone.addr.Current())
-		if gone.addr.Deposed() == "" || gone.left || gone.change.Action() != "delete" || gone.prior == nil || b.member(gone.id) == nil && b.down(gone) ||
+		next := b.at.At(gone.addr().Current())
+		if gone.addr().Deposed() == "" || gone.left || gone.change.Action() != "delete" || gone.prior == nil || b.member(gone.id) == nil && b.down(gone) ||
 			next == nil || next.want == nil || next.left || next.change.Action() != "create" && next.change.Action() != "replace" {
 			continue
 		}
@@ -72,9 +72,9 @@ func (b *builder) atOnePlace() {
 		if isAbsent(was) || isAbsent(is) || !was.IsKnown() || !is.IsKnown() || !was.RawEquals(is) {
 			continue
 		}
-		b.back = append(b.back, statefile.Move{From: gone.addr, To: next.addr})
+		b.back = append(b.back, statefile.Move{From: gone.addr(), To: next.addr()})
 		if next.id != "" {
-			b.back = append(b.back, statefile.Move{From: next.addr, To: next.addr.Depose(next.id)})
+			b.back = append(b.back, statefile.Move{From: next.addr(), To: next.addr().Depose(next.id)})
 		}
 	}
 }
@@ -125,20 +125,20 @@ func (b *builder) member(id string) *providers.LiveMember {
 // split makes two items of a node that is made anew. The plan tells of both as one
 // change.
 func (b *builder) split(it *item) {
-	a := it.addr.Depose(it.id)
+	a := it.addr().Depose(it.id)
 	old := *it.old
 	old.Addr = a
 	gone := *it
-	gone.addr, gone.old, gone.want, gone.phases, gone.moves, gone.instead = a, &old, nil, nil, false, true
+	gone.old, gone.want, gone.phases, gone.moves, gone.instead = &old, nil, nil, false, true
 	c := it.change
 	gone.change = &Change{Address: a, Type: c.Type, Actions: ActionDelete, Reason: c.Reason, Before: c.Before, Phases: it.remove, Why: c.Why}
 	b.items = append(b.items, &gone)
 	b.at.Put(&gone)
-	if p := b.pending[it.addr]; p != nil {
+	if p := b.pending[it.addr()]; p != nil {
 		b.pending[a] = p
-		delete(b.pending, it.addr)
+		delete(b.pending, it.addr())
 	}
-	b.deposes = append(b.deposes, statefile.Move{From: it.addr, To: a})
+	b.deposes = append(b.deposes, statefile.Move{From: it.addr(), To: a})
 	it.old, it.prior, it.id, it.remove, it.applied, it.knownAs = nil, nil, "", nil, cty.NilVal, nil
 	it.silent, it.partial, it.moves, it.instead = false, false, false, true
 	c.Actions = ActionCreateThenDelete
@@ -152,7 +152,7 @@ func (o *orderer) succeeds(it *item) {
 		return
 	}
 	for _, stage := range []Stage{StageUp, StageJoin, StageRoll} {
-		if u := o.units[Key{it.addr, stage}]; u != nil {
+		if u := o.units[Key{it.addr(), stage}]; u != nil {
 			u.Last, u.Beside = false, true
 		}
 	}
@@ -227,13 +227,13 @@ func (o *orderer) nameEdges(batches [][]*Unit) {
 			}
 			o.g.AddEdge(u.Key, own.Key, graph.Hard)
 			for _, d := range o.deposed[o.at.At(u.Key.Addr)] {
-				if leave := o.units[Key{d.addr, StageLeave}]; leave != nil && stage != StageRoll {
+				if leave := o.units[Key{d.addr(), StageLeave}]; leave != nil && stage != StageRoll {
 					o.g.AddEdge(leave.Key, own.Key, graph.Hard)
 				}
 			}
 		}
 		for _, d := range o.deposed[o.at.At(u.Key.Addr)] {
-			if leave := o.units[Key{d.addr, StageLeave}]; leave != nil {
+			if leave := o.units[Key{d.addr(), StageLeave}]; leave != nil {
 				o.g.AddEdge(u.Key, leave.Key, graph.Hard)
 			}
 		}
@@ -255,16 +255,16 @@ func (b *builder) successions() map[addr.Address]succession {
 	for _, it := range b.items {
 		for _, d := range b.deposed[it] {
 			m := b.member(d.id)
-			i := slices.IndexFunc(b.after.Nodes, func(n spec.Node) bool { return n.Addr == it.addr })
+			i := slices.IndexFunc(b.after.Nodes, func(n spec.Node) bool { return n.Addr == it.addr() })
 			if m == nil || i < 0 {
 				continue
 			}
-			s := succession{leaves: d.addr, name: m.Spec.Name, to: &b.after.Nodes[i]}
+			s := succession{leaves: d.addr(), name: m.Spec.Name, to: &b.after.Nodes[i]}
 			s.next = providers.SuccessorName(s.to.Name, it.id)
 			if next := b.member(it.id); next != nil {
 				s.next = next.Spec.Name
 			}
-			out[d.addr] = s
+			out[d.addr()] = s
 		}
 	}
 	return out

@@ -31,10 +31,10 @@ func (b *builder) tally() *tally {
 	t := &tally{model: b.model(), voters: b.voters(), silent: map[addr.Address]bool{}, anew: map[addr.Address]bool{}}
 	for _, it := range b.items {
 		if slices.Contains(it.phases, providers.PhaseJoin) {
-			t.anew[it.addr] = true
+			t.anew[it.addr()] = true
 		}
-		if it.silent && it.addr.Type == addr.TypeNode && !b.comesBack(it) {
-			t.silent[it.addr] = true
+		if it.silent && it.addr().Type == addr.TypeNode && !b.comesBack(it) {
+			t.silent[it.addr()] = true
 		}
 	}
 	for a, v := range t.voters {
@@ -142,7 +142,7 @@ func (b *builder) voters() map[addr.Address]*voter {
 	out := map[addr.Address]*voter{}
 	byID := map[string]*item{}
 	for _, it := range b.items {
-		if it.addr.Type == addr.TypeNode && it.id != "" {
+		if it.addr().Type == addr.TypeNode && it.id != "" {
 			byID[it.id] = it
 		}
 	}
@@ -151,7 +151,7 @@ func (b *builder) voters() map[addr.Address]*voter {
 			a := m.Spec.Addr
 			down := false
 			if it := byID[m.Spec.ID]; it != nil {
-				a, down = it.addr, b.down(it) || !live.Quorum && b.hung(it)
+				a, down = it.addr(), b.down(it) || !live.Quorum && b.hung(it)
 			}
 			// In a majority who votes counts, also where its settings have no vote
 			// any more: taking it away was cut off.
@@ -171,9 +171,9 @@ func (b *builder) voters() map[addr.Address]*voter {
 		return out
 	}
 	for _, it := range b.items {
-		if it.addr.Type == addr.TypeNode && it.old != nil && !it.partial {
+		if it.addr().Type == addr.TypeNode && it.old != nil && !it.partial {
 			if votes := votesOf(it); votes > 0 {
-				out[it.addr] = &voter{votes: votes, up: it.prior != nil && !b.down(it) && !b.hung(it)}
+				out[it.addr()] = &voter{votes: votes, up: it.prior != nil && !b.down(it) && !b.hung(it)}
 			}
 		}
 	}

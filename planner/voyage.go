@@ -197,7 +197,7 @@ func (b *builder) harbour(o *orderer) scene {
 	s := scene{def: spec.Definition{Cluster: b.after.Cluster}, owner: map[string]string{}, home: map[string]string{}, paused: map[string]bool{}, drain: map[string]bool{}, up: map[string]bool{}, want: map[string]string{}}
 	starts := map[string]bool{}
 	for _, it := range b.items {
-		if it.addr.Type == addr.TypeNode && !it.silent && (slices.Contains(it.phases, providers.PhaseStart) || slices.Contains(it.phases, providers.PhaseJoin)) {
+		if it.addr().Type == addr.TypeNode && !it.silent && (slices.Contains(it.phases, providers.PhaseStart) || slices.Contains(it.phases, providers.PhaseJoin)) {
 			starts[it.id] = true
 		}
 	}

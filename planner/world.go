@@ -54,26 +54,26 @@ func (b *builder) fromState() spec.Definition {
 			continue
 		}
 		switch {
-		case it.addr.IsResource():
-			if i, ok := groups[it.addr.Owner()]; ok {
-				def.Groups[i].Resources = append(def.Groups[i].Resources, spec.Resource{ID: it.old.ID, Addr: it.addr, Type: it.old.Type})
+		case it.addr().IsResource():
+			if i, ok := groups[it.addr().Owner()]; ok {
+				def.Groups[i].Resources = append(def.Groups[i].Resources, spec.Resource{ID: it.old.ID, Addr: it.addr(), Type: it.old.Type})
 			}
-		case it.addr.Type == addr.TypeCluster:
+		case it.addr().Type == addr.TypeCluster:
 			_ = schema.DecodeKnown(v, &def.Cluster)
-		case it.addr.Type == addr.TypeNode:
-			n := spec.Node{ID: it.old.ID, Addr: it.addr, Provider: it.old.Provider}
+		case it.addr().Type == addr.TypeNode:
+			n := spec.Node{ID: it.old.ID, Addr: it.addr(), Provider: it.old.Provider}
 			if schema.DecodeKnown(v, &n) == nil {
 				def.Nodes = append(def.Nodes, n)
 			}
-		case it.addr.Type == addr.TypeFence:
-			f := spec.Fence{ID: it.old.ID, Addr: it.addr}
+		case it.addr().Type == addr.TypeFence:
+			f := spec.Fence{ID: it.old.ID, Addr: it.addr()}
 			if schema.DecodeKnown(v, &f) == nil {
 				def.Fences = append(def.Fences, f)
 			}
-		case it.addr.Type == addr.TypeGroup:
-			g := spec.Group{ID: it.old.ID, Addr: it.addr}
+		case it.addr().Type == addr.TypeGroup:
+			g := spec.Group{ID: it.old.ID, Addr: it.addr()}
 			if schema.DecodeKnown(v, &g) == nil {
-				groups[it.addr] = len(def.Groups)
+				groups[it.addr()] = len(def.Groups)
 				def.Groups = append(def.Groups, g)
 			}
 		}
@@ -204,7 +204,7 @@ func (b *builder) operators(live *providers.Live) {
 func (b *builder) strangers(live *providers.Live) {
 	known := make(map[string]bool, len(b.items))
 	for _, it := range b.items {
-		known[it.id] = !it.left || !b.comes(it.addr)
+		known[it.id] = !it.left || !b.comes(it.addr())
 	}
 	for i := range live.Members {
 		// Nobody else makes nodes, so that this state had it once.
@@ -269,13 +269,13 @@ func (b *builder) namesTaken(live *providers.Live) {
 // wayOut is what can be done about something that has an object's name in the
 // cluster: commands that work as things are.
 func (b *builder) wayOut(it *item, u *Unmanaged, name string) string {
-	arg, text, word := it.addr.Arg(), "", "To take it into the state: "
+	arg, text, word := it.addr().Arg(), "", "To take it into the state: "
 	if m := b.member(u.ID); u.Type == addr.TypeNode && m != nil && m.Node == spec.NodeDown {
-		text = fmt.Sprintf("It is down. Where its host, or its directory there, is lost for good: clusterplan evict %s takes it out of the cluster, and an apply makes %s anew. ", name, it.addr)
+		text = fmt.Sprintf("It is down. Where its host, or its directory there, is lost for good: clusterplan evict %s takes it out of the cluster, and an apply makes %s anew. ", name, it.addr())
 		word = "Where that is there still: "
 	}
 	if it.old != nil {
-		word = fmt.Sprintf("This state has another %s. To take the cluster's into the state in place of that: clusterplan state rm %s, and then ", it.addr, arg)
+		word = fmt.Sprintf("This state has another %s. To take the cluster's into the state in place of that: clusterplan state rm %s, and then ", it.addr(), arg)
 	}
-	return text + word + fmt.Sprintf("clusterplan import %s %s, or an import block. Or give %s another name.", arg, name, it.addr)
+	return text + word + fmt.Sprintf("clusterplan import %s %s, or an import block. Or give %s another name.", arg, name, it.addr())
 }

@@ -121,7 +121,7 @@ func plan(ctx context.Context, dir string, snap *statefile.Snapshot, r *provider
 		return nil, nil, err
 	}
 	burst.Looked()
-	p, diags := planner.Build(planner.Input{Definition: def, State: snap.State, Pending: snap.Pending, World: world, Providers: r, Only: only})
+	p, diags := planner.Build(planner.Input{Definition: def, State: snap.State, Pending: snap.Pending, World: world, Providers: r, Only: only, Foreseen: burst.Foreseen})
 	if diags.HasErrors() {
 		return nil, nil, diags
 	}

@@ -116,7 +116,11 @@ func Looked() {
 	}
 }
 
-// Planned tells, after Looked, that the plan is worked out, and is shown next, without
+// Foreseen tells, after Looked, that what the changes and faults do is worked out, and
+// that the changes are put in order next.
+func Foreseen() { Looked() }
+
+// Planned tells, after Foreseen, that the plan is worked out, and is shown next, without
 // what it was worked out with.
 func Planned() { Looked() }
 

@@ -51,7 +51,7 @@ func (d decoder) some(v cty.Value, dst reflect.Value, names []string) error {
 }
 
 // DecodeSomeResource is DecodeSome for a resource, whose Attributes are then a
-// map of its own.
+// map of its own. Its lists are v's: not to be written.
 func DecodeSomeResource(v cty.Value, typ spec.Schema, r *spec.Resource, names []string) error {
 	v, _ = v.Unmark()
 	copied := false
@@ -296,7 +296,7 @@ func (d decoder) toAny(v cty.Value, path cty.Path) (any, error) {
 		return m, nil
 	case ty.IsListType() || ty.IsTupleType() || ty.IsSetType():
 		if raw, ok := Elements(v); ok {
-			return append(make([]any, 0, len(raw)), raw...), nil
+			return raw, nil // as v has it: thousands of instances have lists
 		}
 		l := make([]any, 0, v.LengthInt())
 		for it := v.ElementIterator(); it.Next(); {

@@ -224,8 +224,12 @@ func (l *lab) plan(def *lang.Definition, mode string) *planner.Plan {
 		err = jsonschematest.Check([]string{"plan"}, doc)
 	}
 	if err == nil { // what is only shown says the same
-		in.Only = true
+		foreseen := 0
+		in.Only, in.Foreseen = true, func() { foreseen++ }
 		only, _ := planner.Build(in)
+		if foreseen == 0 {
+			l.t.Error("nobody was told that what the changes do is worked out")
+		}
 		var short []byte
 		if short, err = text(only); !bytes.Equal(short, doc) {
 			l.t.Errorf("only shown, the plan says\n%s\nand to be applied\n%s", short, doc)

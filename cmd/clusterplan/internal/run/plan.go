@@ -166,7 +166,7 @@ func (s *Session) plan(ctx context.Context, o PlanOptions, read func() error) (*
 		Imports:    imports,
 		Definition: p.Definition, State: s.Snap.State, Pending: s.Snap.Pending, Renames: renames, Providers: s.registry,
 		Mode: o.Mode, Replace: o.Replace, Targets: o.Targets, Excludes: o.Excludes, AllowQuorumLoss: o.AllowQuorumLoss,
-		AllowBrokenGuarantee: o.AllowBrokenGuarantee, Pairs: o.Pairs, Only: o.Only,
+		AllowBrokenGuarantee: o.AllowBrokenGuarantee, Pairs: o.Pairs, Only: o.Only, Foreseen: burst.Foreseen,
 	}
 	var unclear hcl.Diagnostics
 	in.Version, unclear = s.version()
