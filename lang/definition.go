@@ -314,15 +314,12 @@ func (d *Definition) Spec() *spec.Definition { return d.spec }
 
 func (d *Definition) typed() *spec.Definition {
 	out := &spec.Definition{}
-	count, parts := map[string]int{}, 0
+	count := map[string]int{}
 	for i := range d.Objects {
-		if a := &d.Objects[i].Addr; a.IsResource() {
-			parts++
-		} else {
+		if a := &d.Objects[i].Addr; !a.IsResource() {
 			count[a.Type]++
 		}
 	}
-	resources := make([]spec.Resource, 0, parts) // of all groups
 	out.Nodes = make([]spec.Node, 0, count[addr.TypeNode])
 	out.Groups = make([]spec.Group, 0, count[addr.TypeGroup])
 	// Of the instances of one block, the first is decoded; of the others, a
@@ -332,7 +329,7 @@ func (d *Definition) typed() *spec.Definition {
 		ev *evaluation
 		b  *block
 	}
-	groups, parted := map[key]*spec.Group{}, map[key]*spec.Resource{}
+	groups, resources := map[key]*spec.Group{}, map[key]*spec.Resource{}
 	defaults := map[string]*spec.Resource{}
 	var group *spec.Group
 	for i := range d.Objects {
@@ -345,11 +342,12 @@ func (d *Definition) typed() *spec.Definition {
 				continue
 			}
 			typ := d.ev.c.opts.ResourceTypes[o.Type]
-			resources = append(resources, spec.Resource{})
-			n := len(resources)
-			group.Resources = resources[n-1-len(group.Resources) : n : n] // they stand behind each other
-			r := &resources[n-1]
-			if first := parted[of]; first != nil {
+			if group.Resources == nil {
+				group.Resources = make([]spec.Resource, 0, len(b.parent.resources))
+			}
+			group.Resources = append(group.Resources, spec.Resource{})
+			r := &group.Resources[len(group.Resources)-1]
+			if first := resources[of]; first != nil {
 				*r = *first
 				names := b.body.varying()
 				if b.body.varyLists {
@@ -367,7 +365,7 @@ func (d *Definition) typed() *spec.Definition {
 				d.decoded(schema.DecodeSomeResource(o.Value, typ, r, b.body.given()))
 				if b.repeated() || b.parent.repeated() {
 					first := *r
-					parted[of] = &first
+					resources[of] = &first
 				}
 			}
 			r.Addr, r.Name = o.Addr, in.name
