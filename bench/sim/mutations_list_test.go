@@ -1,7 +1,7 @@
 package main
 
 // claims is the adversary of the quorum device's claims, for longer than in its own package's tests.
-const claims = "./runtime/confdb/diskdb -run ^TestClaims$ -claims 150"
+const claims = "./runtime/confdb/diskdb -run ^TestClaims$ -claims 300"
 
 // mutations are the rules that make "never two owners" and "never lost", each
 // broken. What the pages of the design list comes first. The search begins at the seed
@@ -45,7 +45,7 @@ var mutations = []mutation{
 	{name: "an older epoch accepted from an owner's report", edits: []edit{{"runtime/confdb/apply_groups.go", "case r.Epoch != g.Owner.Epoch || r.Node != g.Owner.Node:", "case false:"}}},
 	{name: "an older epoch accepted from an application", edits: []edit{{"runtime/confdb/apply_kv.go", "case epoch != 0 && epoch != g.Owner.Epoch:", "case false:"}}},
 	{name: "a group goes on under an older epoch", edits: []edit{{"runtime/core/owner.go", "case r.epoch != g.Owner.Epoch:", "case false:"}, {"runtime/core/owner.go", "!m.owns(g) || g.Owner.Epoch != r.epoch || r.released", "!m.owns(g) || r.released"}}},
-	{name: "the address left in the kernel", edits: []edit{{"runtime/sim/kernel.go", "	h.dropAddresses(m.seat)\n	if h.waking {", "	if h.waking {"}}},
+	{name: "the address left in the kernel", edits: []edit{{"runtime/sim/kernel.go", "	h.dropAddresses(m.seat)\n	if h.waking || h.suspended {", "	if h.waking || h.suspended {"}}},
 	{name: "no dead man's timer", edits: []edit{{"runtime/sim/kernel.go", "	if m.alive {\n		h.tell(\"the kernel kills", "	if false {\n		h.tell(\"the kernel kills"}}},
 	{name: "a lease longer than it was granted", edits: []edit{{"runtime/sim/kernel.go", "	m.lease = end\n", "	m.lease = end.Add(400 * time.Millisecond)\n"}}},
 	{name: "a release before all is down", edits: []edit{{"runtime/sim/kernel.go", "	g.ends, g.waiting = append(g.ends, epoch), nil\n", "	g.ends, g.waiting = append(g.ends, epoch), nil\n	m.tell(member.GroupDown{Group: group, Epoch: g.epoch})\n"}}, hint: "--seed 36 --nodes 3 --mix shutdown=3,cut=1"},

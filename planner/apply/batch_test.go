@@ -160,11 +160,13 @@ group "b" {
   resource "generic_application" "app" { command = ["true"] }
 }
 `
+	l.conf = func(c *apply.Config) { c.Parallelism = 1 } // ids in one order: of equals, the lowest goes first
 	l.must(l.load(src), "")
+	l.own("a", "n3")
+	l.own("b", "n3") // plannertest keeps nothing apart
 	l.world.Program = "p2"
 	p := l.plan(l.load(src), "")
-	// Batches are n2 and n3, n4 and n5, n1. Both groups are on n3, as plannertest keeps
-	// nothing apart; with n2 gone first b has no other place, and with n3 gone first it has.
+	// Batches are n2 and n3, n4 and n5, n1. With n2 gone first b has no other place, and with n3 gone first it has.
 	for _, v := range p.Availability {
 		if v.Interruptions != 3 || v.MaxMS != -1 {
 			t.Errorf("%s: %d interruptions of %d ms, want 3, of unknown length", v.Group, v.Interruptions, v.MaxMS)
