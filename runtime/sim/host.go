@@ -43,6 +43,7 @@ type host struct {
 	failing  map[string]int64  // groups whose starts fail here, until a true time
 	wedged   int64             // stops of scripts fail here, until a true time
 	leaving  bool              // an operator is taking the node out
+	deleter  *agent            // was asked to delete the node, and has not answered
 	off      bool              // a scenario took it down: it starts only when that says so
 	driven   bool              // someone else says when its agent starts (driven.go)
 }

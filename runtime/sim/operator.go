@@ -283,7 +283,7 @@ func (o *operator) replace(h *host) {
 			d := l.agent.m.Status().Driver
 			switch {
 			case l.agent.m.State().Nodes[h.nodeID] != nil:
-				o.submit(l, confdb.Command{DeleteNode: &confdb.NodeRef{Node: h.nodeID}}, nil) // refused while it owns groups
+				o.deleteNode(l, h) // refused while it owns groups
 			case slices.Contains(d.Voters, old) || slices.Contains(d.Learners, old):
 				o.membership(l, member.Membership{Op: "remove", Server: old}, func(confdb.Result) {})
 			default:
@@ -348,13 +348,29 @@ func (o *operator) evict(h *host) {
 				o.membership(l, member.Membership{Op: "remove", Server: old}, func(confdb.Result) {})
 			}
 		case n != nil:
-			o.submit(l, confdb.Command{DeleteNode: &confdb.NodeRef{Node: h.nodeID}}, nil)
+			o.deleteNode(l, h)
 		default:
 			step = func() {}
 			o.newMachine(h)
 		}
 	}
 	w.after(300*time.Millisecond, step)
+}
+
+// deleteNode has the leader delete a node, one command at a time: a second one might
+// be committed when a new machine has joined under the same id.
+func (o *operator) deleteNode(l, h *host) {
+	asked := func(x *host) bool { return x.agent != nil && x.agent == h.deleter }
+	if slices.ContainsFunc(o.w.hosts, asked) {
+		return
+	}
+	a := l.agent
+	h.deleter = a
+	o.submit(l, confdb.Command{DeleteNode: &confdb.NodeRef{Node: h.nodeID}}, func(confdb.Result) {
+		if h.deleter == a {
+			h.deleter = nil
+		}
+	})
 }
 
 func (o *operator) owns(s *confdb.State, node string) bool {

@@ -157,6 +157,14 @@ func TestGoingHomeAtTheEnd(t *testing.T) {
 	}
 }
 
+// A node that is taken out is deleted once, however long that takes: a second command
+// deleted the new machine in its place. This seed has the device away meanwhile.
+func TestDeletedOnce(t *testing.T) {
+	if r := Run(Config{Seed: 31001373, Nodes: 4, Groups: 3, For: time.Minute, Model: spec.SingleQuorum, Watchdog: true}); len(r.Violations) > 0 {
+		fail(t, r)
+	}
+}
+
 // Faults that are left out leave the others as they are.
 func TestKeep(t *testing.T) {
 	all := Run(Config{Seed: 4, For: 20 * time.Second})
