@@ -282,13 +282,7 @@ func TestDataGoneWithDevice(t *testing.T) {
 // directory was removed: no apply ends it, whether it answers or not. Others can have it.
 func TestDataGoneOfTheOnlyNode(t *testing.T) {
 	l := newLab(t)
-	const others = "node \"n2\" {\n  provider = local\n}\n\nnode \"n3\" {\n  provider = local\n}\n"
-	l.edit(others, "")
-	l.edit(`"majority_node_set"`, `"single_node"`)
-	l.edit("[node.n1, node.n2, node.n3]", "[node.n1]")
-	l.edit("[node.n2, node.n3, node.n1]", "[node.n1]")
-	l.apply()
-	l.served("n1")
+	l.oneNode()
 	before := l.node("n1").PID
 	if err := os.RemoveAll(filepath.Join(l.dir, ".clusterplan", "nodes", "n1", "data")); err != nil {
 		t.Fatal(err)
@@ -310,7 +304,7 @@ func TestDataGoneOfTheOnlyNode(t *testing.T) {
 	l.until("it answers again", func() (bool, string) { return l.node("n1").PID == before, "another agent" })
 	l.served("n1")
 	// The way out: others get the database, then it joins anew.
-	l.edit("node \"n1\" {\n  provider = local\n}\n", "node \"n1\" {\n  provider = local\n}\n\n"+others)
+	l.edit("node \"n1\" {\n  provider = local\n}\n", "node \"n1\" {\n  provider = local\n}\n\n"+otherNodes)
 	l.edit(`"single_node"`, `"majority_node_set"`)
 	l.apply()
 	l.settled()

@@ -9,19 +9,26 @@ import (
 	app "github.com/clusterplan/clusterplan/client"
 )
 
+const otherNodes = "node \"n2\" {\n  provider = local\n}\n\nnode \"n3\" {\n  provider = local\n}\n"
+
+// oneNode brings the example up as a cluster of n1 alone.
+func (l *lab) oneNode() {
+	l.t.Helper()
+	l.edit(otherNodes, "")
+	l.edit(`"majority_node_set"`, `"single_node"`)
+	l.edit("[node.n1, node.n2, node.n3]", "[node.n1]")
+	l.edit("[node.n2, node.n3, node.n1]", "[node.n1]")
+	l.apply()
+	l.served("n1")
+}
+
 // One node with a group that runs and keys in the database becomes three, by an
 // apply that is killed on the way and one that goes on with it: the group is
 // never stopped. Then the first node dies, and another has all of it.
 func TestOneNodeGrowsToThree(t *testing.T) {
 	l := newLab(t)
 	l.patient()
-	const others = "node \"n2\" {\n  provider = local\n}\n\nnode \"n3\" {\n  provider = local\n}\n"
-	l.edit(others, "")
-	l.edit(`"majority_node_set"`, `"single_node"`)
-	l.edit("[node.n1, node.n2, node.n3]", "[node.n1]")
-	l.edit("[node.n2, node.n3, node.n1]", "[node.n1]")
-	l.apply()
-	l.served("n1")
+	l.oneNode()
 	ask := func(node string) *app.Space {
 		c, err := app.New(app.Config{Socket: filepath.Join(l.dir, ".clusterplan", "nodes", node, "run", "api.sock")})
 		if err != nil {
@@ -46,7 +53,7 @@ func TestOneNodeGrowsToThree(t *testing.T) {
 	web := runs()
 
 	// A second node beside single_node is an error of the definition.
-	l.edit("node \"n1\" {\n  provider = local\n}\n", "node \"n1\" {\n  provider = local\n}\n\n"+others)
+	l.edit("node \"n1\" {\n  provider = local\n}\n", "node \"n1\" {\n  provider = local\n}\n\n"+otherNodes)
 	l.must(1, "validate").wants(t, "single_node with more than one node")
 	l.edit(`"single_node"`, `"majority_node_set"`)
 	l.edit("preferred_owners = [node.n1]\n\n  failback", "preferred_owners = [node.n1, node.n2, node.n3]\n\n  failback")
@@ -95,7 +102,7 @@ func TestOneNodeGrowsToThree(t *testing.T) {
 
 	// There is no way back.
 	l.edit(`"majority_node_set"`, `"single_node"`)
-	l.edit(others, "")
+	l.edit(otherNodes, "")
 	l.edit("preferred_owners = [node.n1, node.n2, node.n3]", "preferred_owners = [node.n1]")
 	l.must(1, "plan").wants(t, "keep majority_node_set and remove the other nodes")
 	l.destroyed()

@@ -91,6 +91,10 @@ func (n *Node) supervise(ctx context.Context, s *seat) error {
 
 // watchMonitor runs one monitor to its end.
 func (n *Node) watchMonitor(ctx context.Context, s *seat) {
+	var fences monitor.Fences
+	if err := n.inLoop(ctx, func() { fences = n.fencesNow() }); err != nil {
+		return
+	}
 	// Who starts a process keeps one of Go's processors until the kernel has
 	// found the program, perhaps on a busy disk: frames have the other meanwhile.
 	if !n.cfg.Embedded {
@@ -99,10 +103,7 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 	conf := monitor.Configure{
 		Cluster: n.files.conf.Cluster, Node: n.facts.Name, Dir: n.files.dir,
 		Program: n.cfg.Program, Socket: filepath.Join(n.files.dir, runDir, socketFile),
-		Freezer: s.freezer,
-	}
-	if err := n.inLoop(ctx, func() { conf.Fences = n.fencesNow() }); err != nil {
-		return
+		Freezer: s.freezer, Fences: fences,
 	}
 	if !s.freezer { // what freezes waits for a fence
 		conf.Watchdog, conf.WatchdogTimeout = n.files.conf.Watchdog, n.files.conf.WatchdogTimeout
@@ -125,7 +126,7 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 	if !n.give(job{fn: func() { s.process = p }}) {
 		p.Kill()
 	}
-	fences, look := conf.Fences, time.NewTicker(fencesAgain)
+	look := time.NewTicker(fencesAgain)
 	defer look.Stop()
 	for open := true; open; {
 		select {
