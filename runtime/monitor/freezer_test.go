@@ -127,7 +127,7 @@ func TestFreezerAlone(t *testing.T) {
 			frozen := node.startFreezer()
 			frozen.renew(time.Hour)
 			out := filepath.Join(node.dir, "out")
-			frozen.send(app(fmt.Sprintf("echo $$ > %s; trap 'echo bye >> %s; exit 0' TERM; while :; do sleep 0.05; done", out, out), func(s *Start) { s.StopWithin = spec.Duration(10 * time.Second) }))
+			frozen.send(app(fmt.Sprintf("trap 'echo bye >> %[1]s; exit 0' TERM; echo $$ > %[1]s; while :; do sleep 0.05; done", out), func(s *Start) { s.StopWithin = spec.Duration(10 * time.Second) }))
 			frozen.awaitState("a", spec.StateOnline)
 			pid := pidsIn(t, out, 1)[0]
 			frozen.renew(time.Millisecond)

@@ -52,6 +52,7 @@ func TestKilledAtEachStage(t *testing.T) {
 				online()
 				r.send(Order{Stop: &ref})
 			case "the program asked to stop":
+				there("begun") // and what it does when asked is set: online is before that
 				online()
 				r.send(Order{Stop: &ref})
 				there("asked")
