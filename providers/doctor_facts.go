@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/clusterplan/clusterplan/internal/shell"
 )
 
 // facts are what a host's script has told.
@@ -50,9 +52,6 @@ func (r reading) span(before, after time.Time) clockSpan {
 	return s
 }
 
-// shellWord quotes for a POSIX shell.
-func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
 // script asks a host for everything at once.
 func (w wants) script(root string) string {
 	var b strings.Builder
@@ -60,7 +59,7 @@ func (w wants) script(root string) string {
 echo "clock $(date +%s.%N)"
 echo "system $(uname -s)"; echo "kernel $(uname -r)"; echo "uid $(id -u)"
 `)
-	fmt.Fprintf(&b, "d=%s\n", shellWord(root))
+	fmt.Fprintf(&b, "d=%s\n", shell.Quote(root))
 	b.WriteString(`root=$d
 while [ ! -d "$d" ] && [ -n "$d" ]; do d=${d%/*}; done; d=${d:-/}
 place() { # DIRECTORY OPTIONS
@@ -89,7 +88,7 @@ below() { # RELATIVE-DIRECTORY...: those on which something is mounted
 	b.WriteString(`[ "$d" != "$root" ] || below ` + BinDir + " " + NodesDir)
 	for _, dir := range w.dirs {
 		for _, name := range []string{"", DataDirName, path.Dir(AgentLog), path.Dir(AgentSocket)} {
-			b.WriteString(" " + shellWord(path.Join(dir, name)))
+			b.WriteString(" " + shell.Quote(path.Join(dir, name)))
 		}
 	}
 	b.WriteString(`
@@ -97,7 +96,7 @@ below() { # RELATIVE-DIRECTORY...: those on which something is mounted
 echo "memlock $(ulimit -l 2>/dev/null)"
 has() { echo "has $1"; }
 `)
-	test := func(flag, path string) { fmt.Fprintf(&b, "[ %s %s ] && has %[2]s\n", flag, shellWord(path)) }
+	test := func(flag, path string) { fmt.Fprintf(&b, "[ %s %s ] && has %[2]s\n", flag, shell.Quote(path)) }
 	test("-c", tunDevice)
 	test("-w", sysrqTrigger)
 	for _, path := range w.devices {
@@ -111,7 +110,7 @@ has() { echo "has $1"; }
 			test("-x", agent)
 			continue
 		}
-		fmt.Fprintf(&b, "for d in /usr/sbin /sbin /usr/bin; do [ -x \"$d\"/%s ] && { has %[1]s; break; }; done\n", shellWord(agent))
+		fmt.Fprintf(&b, "for d in /usr/sbin /sbin /usr/bin; do [ -x \"$d\"/%s ] && { has %[1]s; break; }; done\n", shell.Quote(agent))
 	}
 	b.WriteString("echo end\n)\n")
 	return b.String()

@@ -15,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/internal/shell"
 	"github.com/clusterplan/clusterplan/lang/spec"
 )
 
@@ -238,7 +239,7 @@ func (p *Nodes) mayEnd(ctx context.Context, req ApplyRequest, s *site, n *node) 
 	if !ok {
 		return nil
 	}
-	data, err := q.Probe(ctx, "cd "+shellWord(s.abs(DataDirName))+" 2>/dev/null && ls -A\n:")
+	data, err := q.Probe(ctx, "cd "+shell.Quote(s.abs(DataDirName))+" 2>/dev/null && ls -A\n:")
 	if err != nil || len(data) > 0 {
 		return err
 	}
@@ -249,7 +250,9 @@ func (p *Nodes) mayEnd(ctx context.Context, req ApplyRequest, s *site, n *node) 
 }
 
 // doStop ends the agent, and with it what it runs, which nothing cuts off that keeps
-// to its stop_timeout. An agent that doesn't answer has no lease: what it ran has ended.
+// to its stop_timeout. One that doesn't answer can't tell how long that is: it has
+// StopGrace. Most have no lease any more, so that what they ran has ended; one whose
+// certificate has expired may have.
 func (p *Nodes) doStop(ctx context.Context, s *site, identity *pki.Identity, n *node) error {
 	grace := p.cfg.StopGrace
 	if identity != nil && n.Endpoint != "" {

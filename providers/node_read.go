@@ -15,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/clusterplan/clusterplan/internal/pki"
+	"github.com/clusterplan/clusterplan/internal/shell"
 )
 
 // Read says what is there of a node: nothing, or its value with what is not as
@@ -97,7 +98,7 @@ func (p *Nodes) emptied(ctx context.Context, host Host, dirs ...string) string {
 	}
 	script := "for d in"
 	for _, dir := range dirs {
-		script += " " + shellWord(path.Join(host.Root(), dir))
+		script += " " + shell.Quote(path.Join(host.Root(), dir))
 	}
 	out, err := q.Probe(ctx, script+`; do if [ -d "$d" ] && [ -z "$(ls -A "$d")" ]; then echo "$d"; exit; fi; done`)
 	dir := strings.TrimSpace(string(out))

@@ -82,7 +82,7 @@ statefile, statefile/remote, internal/gitremote, go-git < statefile/gitstore # i
 lang/spec < runtime/api/client                            # and the wire types, which servers and clients share
 NONE < runtime/eventlog                                   # pure: events in, a story out
 NONE < client                                             # for programs that run in a group: the standard library's only
-lang/addr, lang/spec, lang/schema, cty, internal/pki < providers   # the interface, and the lifecycle over Host
+lang/addr, lang/spec, lang/schema, cty, internal/pki, internal/shell < providers   # the interface, and the lifecycle over Host
 providers, internal/atomicfile, internal/cgroup, internal/netlab, sys < providers/local     # places know no other place, and never the planner
 providers, runtime/api/client, sync < providers/confdb    # through the agents' API only
 providers, internal/libvirtconn, go-libvirt, iso9660 < providers/libvirt   # machines, networks, volumes; seeds for cloud-init

@@ -162,13 +162,18 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 // is not ready, which may depend on it.
 const fencesAgain = 500 * time.Millisecond
 
-// fencesNow is what the loop knows of that. The state that an agent begins with may be
-// old, or none: as long as no leader has told of a newer one, a fence may cover the node.
+// fencesNow is what the loop knows of that.
 func (n *Node) fencesNow() monitor.Fences {
 	covers, known := n.member.FenceCovers()
+	return fencesOf(covers, known, n.member.State())
+}
+
+// fencesOf is what a monitor is told. The state that an agent begins with may be old, or
+// none: as long as no leader has told of a newer one, a fence may cover the node.
+func fencesOf(covers, known bool, s *confdb.State) monitor.Fences {
 	f := monitor.Fences{Covered: covers || !known}
 	if covers && known {
-		f.Alone = unfencedFor(n.member.State())
+		f.Alone = unfencedFor(s)
 	}
 	return f
 }

@@ -1,16 +1,17 @@
 package agent
 
 import (
-	"slices"
+	"reflect"
 	"testing"
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/confdb"
+	"github.com/clusterplan/clusterplan/runtime/monitor"
 )
 
 // A node waits with what an earlier monitor left on for the scripts alone that a fence
 // comes for: not for those of groups that a wait frees.
-func TestUnfencedFor(t *testing.T) {
+func TestFencesOf(t *testing.T) {
 	script := func(name string, exclusive bool) spec.Resource {
 		return spec.Resource{Name: name, Type: "script", Attributes: map[string]any{"exclusive": exclusive}}
 	}
@@ -21,7 +22,17 @@ func TestUnfencedFor(t *testing.T) {
 		"4": {Spec: spec.Group{Name: "was", Resources: []spec.Resource{script("s", true)}}, Owner: confdb.Ownership{Open: true}},
 		"5": {Spec: spec.Group{Name: "frozen", NoQuorum: spec.NoQuorumFreeze, Resources: []spec.Resource{script("s", true)}}},
 	}}
-	if got := unfencedFor(s); !slices.Equal(got, []string{"alone/s"}) {
-		t.Errorf("%q", got)
+	for _, c := range []struct {
+		covers, known bool
+		want          monitor.Fences
+	}{
+		{true, true, monitor.Fences{Covered: true, Alone: []string{"alone/s"}}},
+		{false, true, monitor.Fences{}},
+		{true, false, monitor.Fences{Covered: true}}, // the state may be old, and so may what it says of groups
+		{false, false, monitor.Fences{Covered: true}},
+	} {
+		if got := fencesOf(c.covers, c.known, s); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("covers %v, known %v: %+v, want %+v", c.covers, c.known, got, c.want)
+		}
 	}
 }
