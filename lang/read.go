@@ -64,12 +64,18 @@ func openFiles(o *Options, r *reader) *files {
 			return out
 		}
 		for _, e := range entries {
-			if name := e.Name(); !e.IsDir() && !strings.HasPrefix(name, ".") && (strings.HasSuffix(name, hclSuffix) || strings.HasSuffix(name, jsonSuffix)) {
+			name := e.Name()
+			switch {
+			case e.IsDir() || strings.HasPrefix(name, ".") || !strings.HasSuffix(name, hclSuffix) && !strings.HasSuffix(name, jsonSuffix):
+			case !ends(e):
+				out.unread = true
+				out.diags = append(out.diags, endless("Can't read a file of the definition", path.Join(o.Dir, name)))
+			default:
 				names = append(names, name)
 			}
 		}
 	}
-	if len(names) == 0 {
+	if len(names) == 0 && len(out.diags) == 0 {
 		out.unread = true
 		out.diags = hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No definition here",
 			Detail: fmt.Sprintf("Directory %s has no file whose name ends in %s or %s. Name another directory, or write a main%s.", o.Dir, hclSuffix, jsonSuffix, hclSuffix)}}
@@ -97,6 +103,16 @@ func openFiles(o *Options, r *reader) *files {
 		}()
 	}
 	return out
+}
+
+// ends tells whether what is found in a directory can be read to its end: to read a pipe
+// takes until somebody writes to it.
+func ends(e fs.DirEntry) bool {
+	return e.Type()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) == 0
+}
+
+func endless(summary, full string) *hcl.Diagnostic {
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: full + ": it is a pipe, a socket or a device, and no file. Put a file there, or name it otherwise; a vars file that --var-file names may be a pipe."}
 }
 
 // bodies waits for a module's files.

@@ -220,8 +220,12 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 			all = append(all, given{name: name, text: text, source: "environment variable " + key, env: true})
 		}
 	}
-	for _, name := range c.autoVarsFiles() {
-		full := path.Join(c.opts.Dir, name)
+	for _, e := range c.autoVarsFiles() {
+		name, full := e.Name(), path.Join(c.opts.Dir, e.Name())
+		if !ends(e) {
+			diags = append(diags, endless("Can't read a vars file", full))
+			continue
+		}
 		src, err := fs.ReadFile(c.opts.FS, name)
 		if err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Can't read a vars file", Detail: fmt.Sprintf("%s: %s.", full, err)})
@@ -343,8 +347,8 @@ func upperFirst(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-func (c *Config) autoVarsFiles() []string {
-	var first, rest []string
+func (c *Config) autoVarsFiles() []fs.DirEntry {
+	var first, rest []fs.DirEntry
 	if c.opts.FS == nil {
 		return nil
 	}
@@ -356,9 +360,9 @@ func (c *Config) autoVarsFiles() []string {
 		switch name := e.Name(); {
 		case e.IsDir():
 		case name == "auto"+varsSuffix:
-			first = append(first, name)
+			first = append(first, e)
 		case strings.HasSuffix(name, ".auto"+varsSuffix):
-			rest = append(rest, name)
+			rest = append(rest, e)
 		}
 	}
 	return append(first, rest...)

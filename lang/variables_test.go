@@ -2,6 +2,7 @@ package lang
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,24 +189,32 @@ func TestVersionConstraints(t *testing.T) {
 	}
 }
 
-// A pipe is not read, though its name is that of a vars file of Terraform's: that would
-// wait for whoever writes to it.
-func TestPipeOfTerraforms(t *testing.T) {
-	dir := t.TempDir()
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte(varsMain), 0o600), syscall.Mkfifo(filepath.Join(dir, "terraform.tfvars"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	loaded := make(chan hcl.Diagnostics, 1)
-	go func() {
-		_, diags := Load(Options{FS: os.DirFS(dir), Providers: localProvider})
-		loaded <- diags
-	}()
-	select {
-	case diags := <-loaded:
-		if len(diags) > 0 {
-			t.Error(render(diags))
+// A pipe is not read, whatever its name: that would wait for whoever writes to it.
+func TestPipes(t *testing.T) {
+	for name, want := range map[string]string{
+		"terraform.tfvars": "",
+		"a.auto.vars.hcl":  "Can't read a vars file; conf/a.auto.vars.hcl: it is a pipe",
+		"auto.vars.hcl":    "Can't read a vars file; conf/auto.vars.hcl: it is a pipe",
+		"b.cluster.hcl":    "Can't read a file of the definition; conf/b.cluster.hcl: it is a pipe",
+		"c.cluster.json":   "Can't read a file of the definition; conf/c.cluster.json: it is a pipe",
+		"d.hcl":            "",
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte(varsMain), 0o600), syscall.Mkfifo(filepath.Join(dir, name), 0o600)); err != nil {
+			t.Fatal(err)
 		}
-	case <-time.After(30 * time.Second):
-		t.Error("the pipe is read")
+		loaded := make(chan hcl.Diagnostics, 1)
+		go func() {
+			_, diags := Load(Options{FS: os.DirFS(dir), Dir: "conf", Providers: localProvider})
+			loaded <- diags
+		}()
+		select {
+		case diags := <-loaded:
+			if got := fmt.Sprint(diags); want == "" && len(diags) > 0 || !strings.Contains(got, want) {
+				t.Errorf("%s: %s", name, got)
+			}
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s is read", name)
+		}
 	}
 }

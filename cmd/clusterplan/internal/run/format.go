@@ -32,7 +32,7 @@ func Format(paths []string, write bool, changed func(Formatted) error) error {
 		if err != nil {
 			return fmt.Errorf("fmt: %w", err)
 		}
-		if !info.IsDir() && !lang.Formattable(root) {
+		if !info.IsDir() && (!lang.Formattable(root) || !info.Mode().IsRegular()) {
 			return &view.Hint{Err: fmt.Errorf("fmt: %s is no file of a definition", root), Hint: "They are called *.cluster.hcl, *.vars.hcl and *.scenario.hcl."}
 		}
 		err = filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
@@ -57,6 +57,13 @@ func Format(paths []string, write bool, changed func(Formatted) error) error {
 }
 
 func formatFile(name string, write bool, bad *view.DiagnosticsError, changed func(Formatted) error) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() { // to read a pipe takes until somebody writes to it
+		return nil
+	}
 	src, err := os.ReadFile(name)
 	if err != nil {
 		return err
@@ -71,10 +78,6 @@ func formatFile(name string, write bool, bad *view.DiagnosticsError, changed fun
 		return nil
 	}
 	if write {
-		info, err := os.Stat(name)
-		if err != nil {
-			return err
-		}
 		if err := atomicfile.Write(name, out, info.Mode().Perm()); err != nil {
 			return errors.Join(errors.New("left as it was"), err)
 		}
