@@ -94,7 +94,9 @@ func (b *Board) candidates(g int, reason string) []int {
 }
 
 // chooseHome finds a preferred owner that comes before the present one; for a
-// group without preferred owners, the node that failure took it from.
+// group without preferred owners, the node that failure took it from. A spare,
+// and a node with what it is softly kept apart from, is a home only for one that
+// is on no better place: it would be sent away from there again.
 func (b *Board) chooseHome(g, here int) (int, string) {
 	why := WhyNoNode
 	homes := b.preferred[g]
@@ -110,8 +112,8 @@ func (b *Board) chooseHome(g, here int) (int, string) {
 		if slices.Contains(b.groups[g].NoHome, b.nodes[n].Spec.Name) {
 			continue
 		}
-		_, not := b.fits(g, n)
-		if not == "" {
+		tier, not := b.fits(g, n)
+		if not == "" && (here == none || tier <= b.tier(g, here)) {
 			return n, WhyFailback
 		}
 		why = nearer(why, not)
@@ -134,16 +136,20 @@ func (b *Board) fits(g, n int) (tier int, not string) {
 			return 0, WhyApart
 		}
 	}
-	if node.Spec.Spare { // owns nothing while a primary can
+	return b.tier(g, n), ""
+}
+
+// tier is the lower, the better a place n is for g, whatever it prefers.
+func (b *Board) tier(g, n int) (tier int) {
+	if b.nodes[n].Spec.Spare { // owns nothing while a primary can
 		tier += 2
 	}
 	for _, other := range b.soft[g] {
 		if b.at[other] == n {
-			tier++
-			break
+			return tier + 1
 		}
 	}
-	return tier, ""
+	return tier
 }
 
 func (b *Board) hasRoom(g, n int) bool {

@@ -136,6 +136,10 @@ func (r *reference) fits(g *Group, n *Node) (int, string) {
 	case r.meets(g, n, false):
 		return 0, WhyApart
 	}
+	return r.tier(g, n), ""
+}
+
+func (r *reference) tier(g *Group, n *Node) int {
 	tier := 0
 	if n.Spec.Spare {
 		tier = 2
@@ -143,7 +147,7 @@ func (r *reference) fits(g *Group, n *Node) (int, string) {
 	if r.meets(g, n, true) {
 		tier++
 	}
-	return tier, ""
+	return tier
 }
 
 // candidates are the preferred owners in order and the others by node order;
@@ -210,7 +214,9 @@ func (r *reference) choose(g *Group, reason string) (string, string) {
 		if not != "" {
 			why = max(why, slices.Index(obstacles, not))
 		} else if reason == WhyFailback {
-			return name, WhyFailback
+			if tier <= r.tier(g, r.node(here)) {
+				return name, WhyFailback
+			}
 		} else {
 			places = append(places, place{name, tier})
 		}
