@@ -17,6 +17,7 @@ package raftdb
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -303,8 +304,10 @@ func (d *Driver) sort(m *pb.Message, r *confdb.Ready) {
 	}
 }
 
-// persist fills in what the store is to write. A commit index alone is worth
-// no write: it goes along with the next one, and is found out again after a crash.
+// persist fills in what the store is to write. A commit index alone is worth no
+// write: it goes along with the next one, and is found out again after a crash. But
+// for that of a change of membership: who starts without it counts votes by the
+// membership before, which may have no majority any more.
 func (d *Driver) persist(rd *raft.Ready, p *confdb.Persist) {
 	if !raft.IsEmptyHardState(rd.HardState) {
 		d.hardState, d.hardSaved = encodeHardState(rd.HardState), false
@@ -318,7 +321,8 @@ func (d *Driver) persist(rd *raft.Ready, p *confdb.Persist) {
 		p.Entries = append(p.Entries, encodeEntry(e))
 		d.lastIndex = e.GetIndex()
 	}
-	if len(p.Entries) == 0 && p.Snapshot == nil && !rd.MustSync {
+	change := !d.hardSaved && slices.ContainsFunc(rd.CommittedEntries, func(e *pb.Entry) bool { return e.GetType() != pb.EntryNormal })
+	if len(p.Entries) == 0 && p.Snapshot == nil && !rd.MustSync && !change {
 		p.Empty = true
 		return
 	}
