@@ -278,6 +278,53 @@ func TestDataGoneWithDevice(t *testing.T) {
 	l.destroyed()
 }
 
+// Nodes that have all started anew know of their cluster once they have read it from the
+// quorum device. Before that, and where it is lost, a plan can't see the cluster: it never
+// says that there is none.
+func TestNodesOfADeviceStartAnew(t *testing.T) {
+	l := copyExample(t, "single-quorum")
+	l.env = append(l.env, "CLUSTERPLAN_VAR_listen="+l.address)
+	l.apply()
+	l.groupOnline("web", "a")
+	anew := func(between func() error) {
+		t.Helper()
+		for _, node := range []string{"a", "b"} {
+			l.kill(node)
+		}
+		if err := between(); err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range []string{"a", "b"} {
+			dir := filepath.Join(l.dir, ".clusterplan", "nodes", node)
+			agent := exec.Command(filepath.Join(dir, "bin", "clusterplan"), "agent", "--dir", dir)
+			agent.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			if err := agent.Start(); err != nil {
+				t.Fatal(err)
+			}
+			go func() { _ = agent.Wait() }()
+		}
+	}
+	anew(func() error { return nil })
+	if p := l.look(); !p.Complete && p.AsOf == nil || len(p.Drift) > 0 {
+		t.Errorf("as they start: %+v", p)
+	}
+	l.groupOnline("web", "")
+
+	anew(func() error { return os.Rename(l.device, l.device+".away") })
+	const unread = "is a member and has not read the cluster's database yet: "
+	l.until("the device is lost", func() (bool, string) {
+		p := l.look()
+		return !p.Complete && len(p.Drift) == 0 && len(p.Unreachable) > 0 && strings.Contains(p.Unreachable[0].Reason, unread+"quorum device "+l.device+": there is no such file"), fmt.Sprintf("%+v", p)
+	})
+	l.must(1, "status").wants(t, unread)
+	if err := os.Rename(l.device+".away", l.device); err != nil {
+		t.Fatal(err)
+	}
+	l.settled()
+	l.groupOnline("web", "")
+	l.destroyed()
+}
+
 // The only copy of a single node's database is in its agent's memory once its data
 // directory was removed: no apply ends it, whether it answers or not. Others can have it.
 func TestDataGoneOfTheOnlyNode(t *testing.T) {

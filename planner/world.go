@@ -87,7 +87,7 @@ func (b *builder) world() {
 	if live == nil {
 		if b.in.World.LiveErr != "" && !b.fresh {
 			p.Complete = false
-			p.AsOf = &AsOf{Text: "no agent answers; what the last apply left is taken for the cluster's configuration"}
+			p.AsOf = &AsOf{Text: "no agent can tell; what the last apply left is taken for the cluster's configuration"}
 			if !b.destroy {
 				b.diags = append(b.diags, problem(hcl.DiagWarning, "The cluster can't be seen", Sentence(b.in.World.LiveErr)))
 			}

@@ -62,7 +62,8 @@ type Provider struct {
 
 	leaveWait time.Duration // of a drain
 
-	reading sync.Mutex // one reading at a time: who waits gets what the first one read
+	reading  sync.Mutex // one reading at a time: who waits gets what the first one read
+	unreadBy time.Time  // until when members that have not read their database are waited for
 }
 
 // database is one reading of the cluster's database.
@@ -232,7 +233,7 @@ func wrap(err error) error {
 		return fmt.Errorf("%w: %w", providers.ErrUnreachable, err)
 	case errors.As(err, &e):
 		switch e.Code {
-		case "no_quorum", "not_leader", "waiting":
+		case "no_quorum", "not_leader", "waiting", "unread":
 			return fmt.Errorf("%w: %w", providers.ErrNoQuorum, err)
 		case "busy", "unknown_outcome", "precondition":
 			return fmt.Errorf("%w: %w", providers.ErrRetry, err)
@@ -264,6 +265,9 @@ func (p *Provider) database(ctx context.Context) (*database, error) {
 		return db, nil
 	}
 	db, err := p.read(ctx)
+	for code(err) == "unread" && p.untilRead(ctx) {
+		db, err = p.read(ctx)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
@@ -272,6 +276,30 @@ func (p *Provider) database(ctx context.Context) (*database, error) {
 	}
 	p.cached = db
 	return db, nil
+}
+
+// Nodes that have all just started own a quorum device, and know what is on it, within
+// unread (5.2 s by default), unless it is lost. They have it once in a run.
+const (
+	unread      = 8 * time.Second
+	unreadAgain = 200 * time.Millisecond
+)
+
+// untilRead waits a moment, and tells whether to ask members again that have not read
+// their database.
+func (p *Provider) untilRead(ctx context.Context) bool {
+	if p.unreadBy.IsZero() {
+		p.unreadBy = time.Now().Add(unread)
+	}
+	if time.Now().After(p.unreadBy) {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(unreadAgain):
+		return true
+	}
 }
 
 func (p *Provider) read(ctx context.Context) (*database, error) {

@@ -296,6 +296,27 @@ func TestTheLastVoterStays(t *testing.T) {
 	}
 }
 
+// A member that has not read its database again is no node that waits to be joined: a
+// plan that took it for one showed a cluster that is gone.
+func TestMemberThatHasNotRead(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	h := New(f)
+	for problem, hint := range map[string]string{"": "by itself", "quorum device /dev/q: it is lost": "bring the quorum device back"} {
+		f.status.Driver.Former, f.status.Driver.DeviceProblem = true, problem
+		for _, path := range []string{client.PathStatus, client.PathConfig, client.PathConfig + "?fresh=1", client.PathEvents} {
+			code, text := ask(t, h, client.RoleReader, "GET", path, nil)
+			if code != 503 || !strings.Contains(text, `"unread"`) || !strings.Contains(text, problem) || !strings.Contains(text, hint) {
+				t.Errorf("%s: %d %s", path, code, text)
+			}
+		}
+		code, text := ask(t, h, client.RoleAdmin, "PUT", client.PathChange, client.TakeChange{ID: "a", What: "apply"})
+		if code != 503 || !strings.Contains(text, `"unread"`) {
+			t.Errorf("the change lease: %d %s", code, text)
+		}
+	}
+}
+
 func TestWaitingNode(t *testing.T) {
 	t.Parallel()
 	h := New(newFake(t))

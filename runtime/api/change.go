@@ -21,7 +21,7 @@ func (s *server) takeChange(c *call) error {
 		return err
 	}
 	if !known {
-		return waiting(s.b.Facts().Name)
+		return s.waiting(c.ctx)
 	}
 	cmd, err := c.command("")
 	if err != nil {

@@ -111,7 +111,7 @@ func (s *server) fresh(c *call) error {
 		return err
 	}
 	if !known {
-		return waiting(s.b.Facts().Name)
+		return s.waiting(c.ctx)
 	}
 	return s.wait(c.ctx)
 }

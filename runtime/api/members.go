@@ -62,7 +62,7 @@ func (s *server) look(ctx context.Context, node string) (snapshot, error) {
 func (s *server) lookAsLeader(ctx context.Context, node string) (snapshot, error) {
 	l, err := s.look(ctx, node)
 	if err == nil && l.id == "" {
-		err = waiting(s.b.Facts().Name)
+		err = s.waiting(ctx)
 	}
 	if err == nil {
 		err = s.atLeader(ctx, l.ms)
@@ -294,7 +294,7 @@ func (s *server) updateMember(c *call) error {
 		return err
 	}
 	if l.id == "" {
-		return waiting(s.b.Facts().Name)
+		return s.waiting(c.ctx)
 	}
 	if l.node == nil {
 		return unknown("member", id, nil)

@@ -84,7 +84,7 @@ func (s *server) eventsAfter(c *call, since uint64, quorum bool) (list []client.
 		}
 	})
 	if err == nil && !known {
-		err = waiting(s.b.Facts().Name)
+		err = s.waiting(c.ctx)
 	}
 	if err == nil && quorum && alone {
 		err = &client.Error{Status: http.StatusServiceUnavailable, Code: "no_quorum", Hint: "ask another node, or without ?quorum=1",

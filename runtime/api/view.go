@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,7 +16,26 @@ import (
 	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
-func waiting(name string) *client.Error {
+// waiting is the error of a node that knows no cluster: it is no member yet, or was one
+// and has not read its database again.
+func (s *server) waiting(ctx context.Context) error {
+	name, former, problem := s.b.Facts().Name, false, ""
+	err := s.read(ctx, func(st *confdb.State, ms member.Status) {
+		former, problem = st.Cluster.ID == "" && ms.Driver.Former, ms.Driver.DeviceProblem
+	})
+	switch {
+	case err != nil:
+		return err
+	case former:
+		e := &client.Error{Status: http.StatusServiceUnavailable, Code: "unread",
+			Message: fmt.Sprintf("the node %s is a member and has not read the cluster's database yet", name),
+			Hint:    "it does by itself, from the quorum device"}
+		if problem != "" {
+			e.Message += ": " + problem
+			e.Hint = "bring the quorum device back; it goes on by itself then"
+		}
+		return e
+	}
 	return &client.Error{Status: http.StatusServiceUnavailable, Code: "waiting",
 		Message: fmt.Sprintf("the node %s is not a member of the cluster (yet); it waits to be bootstrapped or joined", name),
 		Hint:    "clusterplan apply does that"}
@@ -68,7 +88,7 @@ func (s *server) config(c *call) error {
 			return err
 		}
 		if !known { // nothing will be committed here: others may answer
-			return waiting(s.b.Facts().Name)
+			return s.waiting(c.ctx)
 		}
 		if _, err := s.submit(c.ctx, confdb.Command{ID: newID(), Time: time.Now().UTC(), Nothing: true}); err != nil {
 			return err
@@ -107,7 +127,7 @@ func (s *server) config(c *call) error {
 		return err
 	}
 	if out.Cluster.ID == "" {
-		return waiting(s.b.Facts().Name)
+		return s.waiting(c.ctx)
 	}
 	return c.answer(out)
 }
@@ -163,7 +183,7 @@ func (s *server) status(c *call) error {
 		return err
 	}
 	if !known {
-		return waiting(f.Name)
+		return s.waiting(c.ctx)
 	}
 	return c.answer(out)
 }

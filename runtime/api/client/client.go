@@ -330,7 +330,7 @@ func (c *Client) call(ctx context.Context, endpoints []string, r request, out an
 	var last *Error
 	for {
 		if asked == len(queue) {
-			again := last != nil && retry(last)
+			again := last != nil && r.retry(last)
 			for _, t := range tries { // perhaps done: only asking with the same command id can tell
 				again = again || (r.method != http.MethodGet && t.sent)
 			}
@@ -355,7 +355,7 @@ func (c *Client) call(ctx context.Context, endpoints []string, r request, out an
 			if !another(e) {
 				return e
 			}
-			if last == nil || !retry(last) {
+			if last == nil || !r.retry(last) {
 				last = e
 			}
 			if e.Leader != "" && c.http != nil && !slices.Contains(queue[asked:], e.Leader) && len(queue) < len(endpoints)+4 {
@@ -370,14 +370,17 @@ func (c *Client) call(ctx context.Context, endpoints []string, r request, out an
 // another tells whether another node, or the same one later, may answer otherwise.
 func another(e *Error) bool {
 	switch e.Code {
-	case "not_leader", "no_quorum", "unknown_outcome", "busy", "waiting":
+	case "not_leader", "no_quorum", "unknown_outcome", "busy", "waiting", "unread":
 		return true
 	}
 	return e.Status == http.StatusServiceUnavailable || e.Status == http.StatusBadGateway
 }
 
 // retry tells whether time may mend it: a node that waits to be joined goes on waiting.
-func retry(e *Error) bool { return another(e) && e.Code != "waiting" }
+// What a member can't read, its reader decides how long to wait for.
+func (r request) retry(e *Error) bool {
+	return another(e) && e.Code != "waiting" && (e.Code != "unread" || r.method != http.MethodGet)
+}
 
 func (c *Client) outcome(ctx context.Context, last *Error, tries []Try) error {
 	if last != nil {

@@ -28,7 +28,7 @@ func (c *Client) newest(ctx context.Context, endpoints []string, r request, ok e
 		if body != nil {
 			return decode(body, out)
 		}
-		if last == nil || !retry(last) || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
+		if last == nil || !r.retry(last) || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
 			return c.outcome(ctx, last, tries)
 		}
 		select {
@@ -96,7 +96,7 @@ func (c *Client) round(ctx context.Context, endpoints []string, r request, ok en
 		switch {
 		case err == nil:
 		case errors.As(err, &e):
-			if last == nil || !retry(last) {
+			if last == nil || !r.retry(last) {
 				last = e
 			}
 		default:
