@@ -31,6 +31,7 @@ type voyage struct {
 // its own.
 type way struct {
 	order order
+	turn  int // in which order, of those of turns
 	back  back
 	late  bool // nodes that come are up only once the groups have changed
 }
@@ -39,12 +40,36 @@ type way struct {
 type order int
 
 const (
-	together  order = iota
-	oneByOne        // each is drained while those before it are out
-	backwards       // the same, the last one first
-	apart           // each is back before the next one goes
-	apartBackwards
+	together order = iota
+	oneByOne       // each is drained while those before it are out
+	apart          // each is back before the next one goes
 )
+
+// turns are the orders of three nodes.
+var turns = [...][3]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {0, 2, 1}, {1, 0, 2}, {2, 0, 1}}
+
+// manyMoves is how many nodes to take out times groups are too many to look at more
+// than two orders, for a plan is to take no seconds.
+const manyMoves = 5_000
+
+// turned is a batch in the order in which its nodes are taken out; of more than three
+// there are more orders than are looked at.
+func (w way) turned(batch []*Unit) []*Unit {
+	out := slices.Clone(batch)
+	switch n := len(batch); {
+	case n == 3:
+		for i, at := range turns[w.turn] {
+			out[i] = batch[at]
+		}
+	default:
+		if w.turn%2 == 1 {
+			slices.Reverse(out)
+		}
+		first := w.turn / 2 * n / 3
+		out = slices.Concat(out[first:], out[:first])
+	}
+	return out
+}
 
 // back is when groups go back, by their failback policies.
 type back int
@@ -58,6 +83,7 @@ const (
 type trip struct {
 	from, to string
 	times    int
+	backs    int // of them: it went back by its failback policy
 	drained  int // of them: its node was drained
 	stopped  int // and could not be left: the group stopped with it
 	why      string
@@ -76,16 +102,22 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 		return
 	}
 	ways := []way{{}}
-	atATime := slices.ContainsFunc(batches, func(batch []*Unit) bool { return len(batch) > 1 })
-	if atATime {
-		ways = append(ways, way{order: oneByOne}, way{order: backwards}, way{order: apart}, way{order: apartBackwards})
+	largest, units := 0, 0
+	for _, batch := range batches {
+		largest, units = max(largest, len(batch)), units+len(batch)
+	}
+	atATime := largest > 1
+	for turn := range turns {
+		if atATime && (turn < 2 || largest > 2 && units*len(live.Groups) < manyMoves) {
+			ways = append(ways, way{order: oneByOne, turn: turn}, way{order: apart, turn: turn})
+		}
 	}
 	goes := func(g *spec.Group) bool { return g.Failback.Mode == spec.FailbackImmediate }
 	moves := slices.ContainsFunc(live.Groups, func(g providers.LiveGroup) bool { return goes(&g.Spec) }) ||
 		slices.ContainsFunc(b.after.Groups, func(g spec.Group) bool { return goes(&g) })
 	if len(o.ups)+len(batches)+len(o.leaves) > 0 && moves {
 		for _, w := range slices.Clone(ways) {
-			ways = append(ways, way{order: w.order, back: later}, way{order: w.order, back: atEnd})
+			ways = append(ways, way{order: w.order, turn: w.turn, back: later}, way{order: w.order, turn: w.turn, back: atEnd})
 		}
 	}
 	// Before a node is drained the apply waits for those that it has started, and before
@@ -118,7 +150,10 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 				worst.trips[name] = t
 				continue
 			}
-			known.times, known.drained = max(known.times, t.times), max(known.drained, t.drained)
+			// Each failback may come about early or late, whatever the others do.
+			away := max(known.times-known.backs, t.times-t.backs)
+			known.backs = max(known.backs, t.backs)
+			known.times, known.drained = away+known.backs, max(known.drained, t.drained)
 			if t.maxMS < 0 || known.maxMS < 0 {
 				known.maxMS = -1
 			} else {
@@ -297,7 +332,7 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		case len(out) == 1:
 			why = batch[0].Key.Addr.String() + " restarts"
 		}
-		v.drain(batch, why)
+		v.drain(w.turned(batch), why)
 		become(batch)
 		for i, n := range out {
 			delete(v.scene.drain, n)
@@ -371,15 +406,12 @@ func (v *voyage) late(live *providers.Live) []string {
 
 // split is the batches as they are taken out.
 func (w way) split(batches [][]*Unit) [][]*Unit {
-	if w.order != apart && w.order != apartBackwards {
+	if w.order != apart {
 		return batches
 	}
 	var out [][]*Unit
 	for _, batch := range batches {
-		batch = slices.Clone(batch)
-		if w.order == apartBackwards {
-			slices.Reverse(batch)
-		}
+		batch = w.turned(batch)
 		for i := range batch {
 			out = append(out, batch[i:i+1])
 		}
@@ -398,17 +430,12 @@ func (v *voyage) drain(batch []*Unit, why string) {
 	names := make([]string, len(batch))
 	for i, u := range batch {
 		names[i] = v.nameOf(u)
-		if v.way.order != oneByOne && v.way.order != backwards {
+		if v.way.order != oneByOne {
 			v.scene.drain[names[i]] = true
 		}
 	}
 	for i := range names {
-		switch v.way.order {
-		case oneByOne:
-			v.scene.drain[names[i]] = true
-		case backwards:
-			v.scene.drain[names[len(names)-1-i]] = true
-		}
+		v.scene.drain[names[i]] = true
 		had := make(map[string]string, len(v.scene.owner))
 		for name, owner := range v.scene.owner {
 			had[name] = owner
@@ -474,6 +501,9 @@ func (v *voyage) settle(why string, failback bool) {
 				reason = "it goes back by its failback policy"
 			}
 			v.record(g, o.From, o.To, reason, bound)
+			if o.Why == placement.WhyFailback {
+				v.trips[g.Name].backs++
+			}
 		} else if t := v.trips[g.Name]; t != nil {
 			t.to = o.To
 		}

@@ -109,6 +109,11 @@ func TestNeverWithoutQuorumOnMachines(t *testing.T) {
 		// The only node that groups prefer is down and leaves first: they have no preference
 		// any more as others are drained.
 		seeds = append(seeds, 215268176256)
+		// Three nodes of one batch go, the first of them last.
+		seeds = append(seeds, 338234487364)
+		// A group that was drained past a node with what it is softly kept apart from does
+		// not fail back to that.
+		seeds = append(seeds, 726655597197)
 	}
 	if *quorumSeed != 0 {
 		seeds = []uint64{*quorumSeed}
