@@ -296,12 +296,20 @@ func TestNodesOfADeviceStartAnew(t *testing.T) {
 		}
 		for _, node := range []string{"a", "b"} {
 			dir := filepath.Join(l.dir, ".clusterplan", "nodes", node)
+			socket := filepath.Join(dir, "run", "api.sock")
+			if err := os.Remove(socket); err != nil { // the killed one's
+				t.Fatal(err)
+			}
 			agent := exec.Command(filepath.Join(dir, "bin", "clusterplan"), "agent", "--dir", dir)
 			agent.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 			if err := agent.Start(); err != nil {
 				t.Fatal(err)
 			}
 			go func() { _ = agent.Wait() }()
+			l.until("the agent of "+node+" answers", func() (bool, string) {
+				_, err := os.Stat(socket)
+				return err == nil, fmt.Sprint(err)
+			})
 		}
 	}
 	anew(func() error { return nil })
@@ -320,8 +328,8 @@ func TestNodesOfADeviceStartAnew(t *testing.T) {
 	if err := os.Rename(l.device+".away", l.device); err != nil {
 		t.Fatal(err)
 	}
-	l.settled()
 	l.groupOnline("web", "")
+	l.settled()
 	l.destroyed()
 }
 

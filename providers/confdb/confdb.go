@@ -368,8 +368,12 @@ func index(conf client.Config) *database {
 func nobody(answers []answer) (*database, error) {
 	var silent []string
 	for _, n := range answers {
-		if n.err != nil && n.ServerID != 0 {
+		switch {
+		case n.err != nil && n.ServerID != 0:
 			silent = append(silent, n.Name)
+		case n.err == nil && n.self.Membership == "unread": // an older agent, which says so of itself alone
+			return nil, wrap(&client.Error{Code: "unread", Message: fmt.Sprintf("the node %s is a member and has not read the cluster's database yet", n.Name),
+				Hint: "it does by itself, once it sees its quorum device"})
 		}
 	}
 	if len(silent) > 0 {

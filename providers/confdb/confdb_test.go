@@ -162,6 +162,30 @@ func TestBootstrapOnceOnly(t *testing.T) {
 	})
 }
 
+// Where one node is a member that has not read its database, there is a cluster, whatever
+// the others wait for: it is waited for once, and then can't be told.
+func TestMembersThatHaveNotRead(t *testing.T) {
+	for _, older := range []bool{false, true} {
+		for unread := range 3 {
+			f := newFake(t, "n1", "n2", "n3")
+			f.nodes[unread].unread, f.db.older = true, older
+			p := f.provider()
+			p.unreadBy = time.Now() // its time is over
+			live, err := p.Live(t.Context())
+			if !errors.Is(err, providers.ErrNoQuorum) || live != nil {
+				t.Errorf("node %d of three, older agents %v: %+v, %v", unread, older, live, err)
+			}
+			f.up()
+			f.nodes[0].member, f.nodes[1].member, f.nodes[2].member = false, false, false
+			f.nodes[unread].looks = 2
+			p = f.provider()
+			if live, err = p.Live(t.Context()); err != nil || live == nil || live.Revision != 7 {
+				t.Errorf("node %d of three reads a moment later, older agents %v: %+v, %v", unread, older, live, err)
+			}
+		}
+	}
+}
+
 func TestWithoutQuorum(t *testing.T) {
 	f := newFake(t, "n1", "n2", "n3")
 	f.up()

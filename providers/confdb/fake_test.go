@@ -44,6 +44,7 @@ type fakeNode struct {
 	server uint64
 	member bool
 	unread bool // was a member, by its directory
+	looks  int  // at an unread one until it has read; 0: it never does
 	silent bool
 	hangs  bool           // takes a call and never answers
 	held   atomic.Int32   // calls that it holds
@@ -170,7 +171,14 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !n.member {
-		n.fail(w, http.StatusServiceUnavailable, "waiting")
+		code := "waiting"
+		if n.unread && !db.older {
+			code = "unread"
+		}
+		n.fail(w, http.StatusServiceUnavailable, code)
+		if n.looks--; n.looks == 0 {
+			n.member = true
+		}
 		return
 	}
 	if r.Method != http.MethodGet && !db.quorum || r.URL.Query().Has("fresh") && !db.quorum {

@@ -223,7 +223,7 @@ func (c *Client) Follow(ctx context.Context, since uint64, fn func(Event)) error
 			if errors.As(err, &e) && !another(e) {
 				return e
 			}
-			alone = alone || e != nil && e.Code == "no_quorum"
+			alone = alone || e != nil && (e.Code == "no_quorum" || e.Code == "unread")
 			if got {
 				pause, silent = retryFirst, time.Now()
 				break

@@ -355,7 +355,7 @@ func (c *Client) call(ctx context.Context, endpoints []string, r request, out an
 			if !another(e) {
 				return e
 			}
-			if last == nil || !r.retry(last) {
+			if last == nil || r.tells(e) > r.tells(last) {
 				last = e
 			}
 			if e.Leader != "" && c.http != nil && !slices.Contains(queue[asked:], e.Leader) && len(queue) < len(endpoints)+4 {
@@ -378,8 +378,18 @@ func another(e *Error) bool {
 
 // retry tells whether time may mend it: a node that waits to be joined goes on waiting.
 // What a member can't read, its reader decides how long to wait for.
-func (r request) retry(e *Error) bool {
-	return another(e) && e.Code != "waiting" && (e.Code != "unread" || r.method != http.MethodGet)
+func (r request) retry(e *Error) bool { return r.tells(e) > 1 }
+
+// tells ranks what nodes refuse with. A node that waits to be joined knows least: one
+// beside it that has not read its database is a member of a cluster.
+func (r request) tells(e *Error) int {
+	switch {
+	case !another(e) || e.Code == "waiting":
+		return 0
+	case e.Code == "unread" && r.method == http.MethodGet:
+		return 1
+	}
+	return 2
 }
 
 func (c *Client) outcome(ctx context.Context, last *Error, tries []Try) error {

@@ -237,6 +237,40 @@ func TestReadsPreferQuorumThenTheNewest(t *testing.T) {
 	}
 }
 
+// A member that has not read its database is told before nodes that wait to be joined,
+// whoever is asked first, and at once; a write waits until it has.
+func TestUnreadBesideWaiting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	says := func(code string) *node {
+		return w.node(func(_ *node, call int, rw http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet && code == "unread" && call > 2 {
+				answer(rw, client.Done{})
+				return
+			}
+			refuse(rw, client.Error{Status: 503, Code: code, Message: code})
+		})
+	}
+	for _, codes := range [][]string{{"waiting", "unread"}, {"unread", "waiting"}, {"waiting", "unread", "waiting"}} {
+		var endpoints []string
+		for _, c := range codes {
+			endpoints = append(endpoints, says(c).endpoint())
+		}
+		c := w.client(client.Options{Endpoints: endpoints, Patience: time.Hour})
+		_, status := c.Status(t.Context())
+		_, fresh := c.Config(t.Context(), true)
+		for _, err := range []error{status, fresh} {
+			var e *client.Error
+			if !errors.As(err, &e) || e.Code != "unread" {
+				t.Errorf("%q: %v", codes, err)
+			}
+		}
+		if _, err := c.PutCluster(t.Context(), spec.Cluster{}, 0); err != nil {
+			t.Errorf("%q: a write: %v", codes, err)
+		}
+	}
+}
+
 func TestNobodyThereSaysWhereAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -373,6 +407,22 @@ func TestEventsPreferQuorum(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || fmt.Sprint(ids) != "[1 2 3 4 5 6]" {
 		t.Errorf("without quorum: %v, %v", ids, err)
+	}
+	// Nor does it give up where members have not read their database: they answer.
+	var since time.Time
+	unread := w.node(func(_ *node, call int, rw http.ResponseWriter, _ *http.Request) {
+		if call == 1 {
+			since = time.Now()
+		} else if time.Since(since) > 3*time.Second {
+			cancel()
+		}
+		refuse(rw, client.Error{Status: 503, Code: "unread", Message: "unread"})
+	})
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	c = w.client(client.Options{Endpoints: []string{unread.endpoint()}, Patience: 2 * time.Second})
+	if err := c.Follow(ctx, 0, func(client.Event) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("unread: %v", err)
 	}
 	healed.Store(true)
 	ids = nil

@@ -96,7 +96,7 @@ func (c *Client) round(ctx context.Context, endpoints []string, r request, ok en
 		switch {
 		case err == nil:
 		case errors.As(err, &e):
-			if last == nil || !r.retry(last) {
+			if last == nil || r.tells(e) > r.tells(last) {
 				last = e
 			}
 		default:
