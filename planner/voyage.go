@@ -48,9 +48,20 @@ const (
 // turns are the orders of three nodes.
 var turns = [...][3]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {0, 2, 1}, {1, 0, 2}, {2, 0, 1}}
 
-// manyMoves is how many nodes to take out times groups are too many to look at more
-// than two orders, for a plan is to take no seconds.
+// manyMoves is how many nodes to take out times groups, or times themselves, are too
+// many to look at more than two orders, for a plan is to take no seconds.
 const manyMoves = 5_000
+
+// orders are the ways to take units out, in batches of largest at most.
+func orders(largest, units, groups int) []way {
+	ways := []way{{}}
+	for turn := range turns {
+		if largest > 1 && (turn < 2 || largest > 2 && units*max(units, groups) < manyMoves) {
+			ways = append(ways, way{order: oneByOne, turn: turn}, way{order: apart, turn: turn})
+		}
+	}
+	return ways
+}
 
 // turned is a batch in the order in which its nodes are taken out; of more than three
 // there are more orders than are looked at.
@@ -101,17 +112,11 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 		b.refuseUnseen(o, batches)
 		return
 	}
-	ways := []way{{}}
 	largest, units := 0, 0
 	for _, batch := range batches {
 		largest, units = max(largest, len(batch)), units+len(batch)
 	}
-	atATime := largest > 1
-	for turn := range turns {
-		if atATime && (turn < 2 || largest > 2 && units*len(live.Groups) < manyMoves) {
-			ways = append(ways, way{order: oneByOne, turn: turn}, way{order: apart, turn: turn})
-		}
-	}
+	ways := orders(largest, units, len(live.Groups))
 	goes := func(g *spec.Group) bool { return g.Failback.Mode == spec.FailbackImmediate }
 	moves := slices.ContainsFunc(live.Groups, func(g providers.LiveGroup) bool { return goes(&g.Spec) }) ||
 		slices.ContainsFunc(b.after.Groups, func(g spec.Group) bool { return goes(&g) })
@@ -161,7 +166,7 @@ func (b *builder) voyage(o *orderer, batches [][]*Unit) {
 			}
 		}
 	}
-	if atATime {
+	if largest > 1 {
 		for name, times := range stops {
 			// It may be on its way to a node that another group then goes to, and come back
 			// to the one that it stops with.
