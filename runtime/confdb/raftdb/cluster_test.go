@@ -393,3 +393,90 @@ func TestVoteGivenLast(t *testing.T) {
 		w.Must("the others elect", 10*time.Second, func() bool { return w.Leader() != nil })
 	}
 }
+
+// All are killed at every moment after a change of votes, and those that start anew are a
+// majority: they elect. What is left: all are killed within a beat of the change, and a
+// server that is gone had a vote before.
+func TestKilledAfterAChange(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		servers int
+		do      func(confdb.Driver, uint64) error
+	}{
+		{"promote", 2, confdb.Driver.Promote}, {"promote", 3, confdb.Driver.Promote}, {"promote", 4, confdb.Driver.Promote},
+		{"demote", 2, confdb.Driver.AddLearner}, {"demote", 3, confdb.Driver.AddLearner}, {"demote", 4, confdb.Driver.AddLearner},
+		{"remove", 2, confdb.Driver.Remove}, {"remove", 3, confdb.Driver.Remove}, {"remove", 4, confdb.Driver.Remove},
+	} {
+		t.Run(fmt.Sprintf("%s one of %d", c.what, c.servers), func(t *testing.T) {
+			t.Parallel()
+			ask := func(w *confdbtest.World, do func(confdb.Driver, uint64) error) {
+				var err error
+				w.Leader().Do(func(d confdb.Driver) { err = do(d, w.Servers[c.servers-1].ID) })
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			// after is the cluster so many events after the change was asked for, the voters
+			// before and by that, and for how long the leader has known these.
+			after := func(events int) (w *confdbtest.World, before, voters []uint64, known time.Duration, more bool) {
+				w = world(t, confdbtest.Config{Seed: 1, Servers: c.servers})
+				l := w.Leader()
+				if l != w.Servers[0] {
+					t.Fatal("the first server doesn't lead")
+				}
+				if c.what == "promote" {
+					ask(w, confdb.Driver.AddLearner)
+				}
+				w.Run(time.Second)
+				before = slices.Clone(l.Driver.Status().Voters)
+				ask(w, c.do)
+				if voters = before[:len(before)-1]; c.what == "promote" {
+					voters = append(slices.Clone(before), uint64(c.servers))
+				}
+				changed := w.Now
+				more = w.Until(3*w.Cfg.Interval, func() bool {
+					if !slices.Equal(l.Driver.Status().Voters, voters) {
+						changed = w.Now
+					}
+					events--
+					return events < 0
+				})
+				return w, before, voters, w.Now.Sub(changed), more
+			}
+			for events := 0; ; events++ {
+				w, before, voters, known, more := after(events)
+				if !more {
+					break
+				}
+				for up := range 1 << c.servers {
+					starts := func(v uint64) bool { return up>>(v-1)&1 == 1 }
+					most := func(voters []uint64) bool {
+						n := 0
+						for _, v := range voters {
+							if starts(v) {
+								n++
+							}
+						}
+						return n > len(voters)/2
+					}
+					lost := slices.ContainsFunc(voters, func(v uint64) bool { return slices.Contains(before, v) && !starts(v) })
+					if !most(voters) || known == 0 && !most(before) || known <= w.Cfg.Interval && lost {
+						continue
+					}
+					w, _, _, _, _ := after(events)
+					for _, s := range w.Servers {
+						s.Crash()
+					}
+					for i, s := range w.Servers {
+						if up>>i&1 == 1 {
+							s.Start()
+						}
+					}
+					if !w.Until(10*time.Second, func() bool { return w.Leader() != nil }) {
+						t.Errorf("after %d events, and %v as voters %v: %b start anew and don't elect", events, known, voters, up)
+					}
+				}
+			}
+		})
+	}
+}
