@@ -67,7 +67,7 @@ func openFiles(o *Options, r *reader) *files {
 			name := e.Name()
 			switch {
 			case e.IsDir() || strings.HasPrefix(name, ".") || !strings.HasSuffix(name, hclSuffix) && !strings.HasSuffix(name, jsonSuffix):
-			case !ends(e):
+			case !ends(o.FS, e):
 				out.unread = true
 				out.diags = append(out.diags, endless("Can't read a file of the definition", path.Join(o.Dir, name)))
 			default:
@@ -105,10 +105,16 @@ func openFiles(o *Options, r *reader) *files {
 	return out
 }
 
-// ends tells whether what is found in a directory can be read to its end: to read a pipe
-// takes until somebody writes to it.
-func ends(e fs.DirEntry) bool {
-	return e.Type()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) == 0
+// ends tells whether what is found in a directory, or what that is a link to, can be read
+// to its end: to read a pipe takes until somebody writes to it.
+func ends(dir fs.FS, e fs.DirEntry) bool {
+	mode := e.Type()
+	if mode&fs.ModeSymlink != 0 {
+		if info, err := fs.Stat(dir, e.Name()); err == nil { // else reading it says why
+			mode = info.Mode()
+		}
+	}
+	return mode&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) == 0
 }
 
 func endless(summary, full string) *hcl.Diagnostic {

@@ -222,7 +222,7 @@ func (c *Config) assignVariables() hcl.Diagnostics {
 	}
 	for _, e := range c.autoVarsFiles() {
 		name, full := e.Name(), path.Join(c.opts.Dir, e.Name())
-		if !ends(e) {
+		if !ends(c.opts.FS, e) {
 			diags = append(diags, endless("Can't read a vars file", full))
 			continue
 		}

@@ -189,7 +189,7 @@ func TestVersionConstraints(t *testing.T) {
 	}
 }
 
-// A pipe is not read, whatever its name: that would wait for whoever writes to it.
+// A pipe is not read, whatever its name, nor what is a link to one: that would wait for whoever writes to it.
 func TestPipes(t *testing.T) {
 	for name, want := range map[string]string{
 		"terraform.tfvars": "",
@@ -199,22 +199,33 @@ func TestPipes(t *testing.T) {
 		"c.cluster.json":   "Can't read a file of the definition; conf/c.cluster.json: it is a pipe",
 		"d.hcl":            "",
 	} {
-		dir := t.TempDir()
-		if err := errors.Join(os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte(varsMain), 0o600), syscall.Mkfifo(filepath.Join(dir, name), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		loaded := make(chan hcl.Diagnostics, 1)
-		go func() {
-			_, diags := Load(Options{FS: os.DirFS(dir), Dir: "conf", Providers: localProvider})
-			loaded <- diags
-		}()
-		select {
-		case diags := <-loaded:
-			if got := fmt.Sprint(diags); want == "" && len(diags) > 0 || !strings.Contains(got, want) {
-				t.Errorf("%s: %s", name, got)
+		for _, link := range []bool{false, true} {
+			dir := t.TempDir()
+			file := filepath.Join(dir, name)
+			pipe := file
+			if link {
+				pipe = filepath.Join(dir, "pipe")
 			}
-		case <-time.After(30 * time.Second):
-			t.Errorf("%s is read", name)
+			err := errors.Join(os.WriteFile(filepath.Join(dir, "main.cluster.hcl"), []byte(varsMain), 0o600), syscall.Mkfifo(pipe, 0o600))
+			if link {
+				err = errors.Join(err, os.Symlink("pipe", file))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			loaded := make(chan hcl.Diagnostics, 1)
+			go func() {
+				_, diags := Load(Options{FS: os.DirFS(dir), Dir: "conf", Providers: localProvider})
+				loaded <- diags
+			}()
+			select {
+			case diags := <-loaded:
+				if got := fmt.Sprint(diags); want == "" && len(diags) > 0 || !strings.Contains(got, want) {
+					t.Errorf("%s, a link %v: %s", name, link, got)
+				}
+			case <-time.After(30 * time.Second):
+				t.Errorf("%s, a link %v, is read", name, link)
+			}
 		}
 	}
 }
