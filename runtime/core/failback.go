@@ -59,15 +59,42 @@ func (m *Machine) homeSince(g *confdb.Group) spec.Instant {
 		if id == g.Owner.Node {
 			return 0 // it is as far home as it can be
 		}
-		if id == m.cfg.Node {
-			if m.lead.selfUp != 0 {
-				return m.lead.selfUp
-			}
-		} else if p := m.peers[m.nodeServer(id)]; p != nil && p.upSince != 0 {
-			return p.upSince
+		if since := m.upSince(id); since != 0 {
+			return since
 		}
 	}
 	return 0
+}
+
+// upSince is since when a node has been up; 0: it isn't.
+func (m *Machine) upSince(id string) spec.Instant {
+	if id == m.cfg.Node {
+		return m.lead.selfUp
+	}
+	if p := m.peers[m.nodeServer(id)]; p != nil {
+		return p.upSince
+	}
+	return 0
+}
+
+// noHomes are the nodes that a group may not fail back to where its best home lets it,
+// should it not be had there: those where it failed, and preferred owners that have not
+// been up for the delay.
+func (m *Machine) noHomes(g *confdb.Group) []string {
+	var out []string
+	for _, id := range g.FailedOn {
+		if m.failedOn(g, id) {
+			out = append(out, m.state.NodeName(id))
+		}
+	}
+	for _, name := range g.Spec.PreferredOwners {
+		since := m.upSince(m.nodeID(name))
+		if at := since.Add(g.Spec.Failback.Delay.D()); since != 0 && m.now < at {
+			earliest(&m.lead.manageAt, at)
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // failedOn tells whether a group itself failed on a node that has not come up

@@ -80,11 +80,7 @@ func (m *Machine) placementGroup(g *confdb.Group, want byte, p *placement.Group)
 		}
 	case g.HomeFrom != "":
 		if p.Failback = m.failbackDue(g); p.Failback {
-			for _, id := range g.FailedOn {
-				if m.failedOn(g, id) {
-					p.NoHome = append(p.NoHome, m.state.NodeName(id))
-				}
-			}
+			p.NoHome = m.noHomes(g)
 		}
 	}
 }

@@ -140,6 +140,25 @@ func TestFailbackWaitsForTheBestHome(t *testing.T) {
 	}
 }
 
+// Where the best home is none, for what the group is softly kept apart from is there, the
+// next one has its delay too.
+func TestFailbackDelayOfTheNextHome(t *testing.T) {
+	w := newWorld(t, 4)
+	n2, n3 := w.hosts[1], w.hosts[2]
+	w.put(groupSpec("db", "n1"))
+	g := homing(groupSpec("web", "n1", "n2", "n3"), spec.FailbackImmediate, 10*time.Second)
+	g.KeepApartSoft = []string{"db"}
+	w.put(g)
+	w.runsOn("web", n2, 5*time.Second)
+	n2.kill()
+	w.runsOn("web", n3, 10*time.Second)
+	w.run(20 * time.Second)
+	n2.start()
+	if took := w.runsOn("web", n2, 30*time.Second); took < 10*time.Second {
+		t.Errorf("back %v after its node", took)
+	}
+}
+
 // Failback waits for its window; a failed owner doesn't.
 func TestFailbackWindow(t *testing.T) {
 	w := newWorld(t, 3)

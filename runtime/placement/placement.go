@@ -38,7 +38,7 @@ type Group struct {
 	Move       bool     // an operator ordered a move, to MoveTo
 	MoveTo     string   // node name; "": any other node
 	Failback   bool     // its failback policy allows a failback now
-	NoHome     []string // node names that it may not fail back to: it failed there
+	NoHome     []string // node names that it may not fail back to: it failed there, or they are not up for long enough
 }
 
 // Input is the cluster as placement sees it, in any order: node order ("the
