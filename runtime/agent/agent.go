@@ -219,6 +219,7 @@ type Facts struct {
 	LogDir       string
 	Trouble      string // why the database can't be written now; "": it can
 	NoReset      string // why the node can't reset itself, though it should
+	NotReady     string // why its monitor can run no group yet
 }
 
 type pid struct{ v atomic.Int64 }

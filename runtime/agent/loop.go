@@ -460,6 +460,11 @@ func (n *Node) Facts() Facts {
 	f := n.facts
 	f.Program, f.MonitorPID, f.FreezerPID = n.sum(), n.monitor.pid.get(), n.freezer.pid.get()
 	f.NoReset = n.noReset
+	for _, s := range [...]*seat{&n.freezer, &n.monitor} {
+		if why := s.waits.Load(); why != nil {
+			f.NotReady = *why
+		}
+	}
 	_, life := n.cert.current()
 	f.CertNotAfter = life.until
 	if t := n.trouble.Load(); t != nil {

@@ -82,17 +82,29 @@ func TestScriptLeftOnWithoutAFence(t *testing.T) {
 	r := newRig(t, 1)
 	n := r.nodes[0]
 	admin := r.form(spec.SingleNode)
-	notes := filepath.Join(t.TempDir(), "notes")
+	notes, hold := filepath.Join(t.TempDir(), "notes"), filepath.Join(t.TempDir(), "hold")
 	g := r.webGroup()
 	g.Resources[0].Type = "script"
-	g.Resources[0].Attributes = map[string]any{"start": []any{"/bin/sh", "-c", "echo started >>" + notes}, "stop": []any{"/bin/sh", "-c", "echo stop >>" + notes + "; exit 1"}}
+	g.Resources[0].Attributes = map[string]any{"start": []any{"/bin/sh", "-c", "echo started >>" + notes}, "stop": []any{"/bin/sh", "-c", "echo stop >>" + notes + "; rmdir " + hold + "/first || while [ -e " + hold + " ]; do sleep 0.05; done; exit 1"}}
 	if _, err := admin.PutGroup(r.ctx(), g, 0); err != nil {
 		t.Fatal(err)
 	}
 	r.settled(admin, allUp)
 	n.kill()
 	n.monitorsGone()
+	if err := os.MkdirAll(filepath.Join(hold, "first"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	n.start(t)
+	eventually(t, func() string { // as the second try is under way
+		if why := r.self(n).NotReady; !strings.Contains(why, g.Name+"/"+g.Resources[0].Name+", which an earlier monitor left on, can't be stopped: ") {
+			return "not_ready is " + why
+		}
+		return ""
+	})
+	if err := os.Remove(hold); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, func() string {
 		said, err := os.ReadFile(notes)
 		if err != nil {
@@ -100,6 +112,9 @@ func TestScriptLeftOnWithoutAFence(t *testing.T) {
 		}
 		if !strings.Contains(strings.TrimPrefix(string(said), "started\n"), "stop\nstop\nstop\nstarted\n") {
 			return "ran " + strings.Join(strings.Fields(string(said)), " ")
+		}
+		if why := r.self(n).NotReady; why != "" {
+			return "not_ready is " + why
 		}
 		return ""
 	})

@@ -33,8 +33,9 @@ type seat struct {
 	ready   member.MonitorUp // the loop's: what it said then
 	on      bool             // the loop's: it is supervised
 	pid     pid
-	watched atomic.Int32  // monitors that the resetter watches
-	poke    chan struct{} // its supervisor's, to who watches the present one: something may have been started; capacity 1
+	waits   atomic.Pointer[string] // why it is not ready yet, as it says; nil: it is, or has said nothing
+	watched atomic.Int32           // monitors that the resetter watches
+	poke    chan struct{}          // its supervisor's, to who watches the present one: something may have been started; capacity 1
 }
 
 func (s *seat) name() string {
@@ -120,6 +121,7 @@ func (n *Node) watchMonitor(ctx context.Context, s *seat) {
 		return
 	}
 	s.pid.set(p.PID())
+	defer s.waits.Store(nil)
 	if n.resetter != nil && !s.freezer {
 		n.watchRemains(s, p)
 	}
@@ -214,8 +216,12 @@ func (n *Node) word(s *seat, w monitor.Word) {
 	if w.Log == nil {
 		n.log.Debug("word of the "+s.name(), "ready", w.Ready, "changed", w.Changed, "gone", w.Gone, "down", w.Down)
 	}
+	if w.Waits != "" {
+		s.waits.Store(&w.Waits)
+	}
 	switch {
 	case w.Ready != nil:
+		s.waits.Store(nil)
 		ready := member.MonitorUp{Freezer: s.freezer, Watchdog: w.Ready.Watchdog, NoWatchdog: w.Ready.NoWatchdog}
 		n.give(job{fn: func() {
 			s.up, s.ready = true, ready

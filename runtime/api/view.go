@@ -45,7 +45,7 @@ func (s *server) self(c *call) error {
 	f := s.b.Facts()
 	out := client.Self{FormatVersion: client.FormatVersion, ClusterID: f.ClusterID, NodeID: f.NodeID, Name: f.Name,
 		ServerID: f.ServerID, Endpoint: f.Endpoint, Version: f.Version, Program: f.Program,
-		CertNotAfter: f.CertNotAfter, Features: []string{client.FeatureChange}, PID: f.PID, MonitorPID: f.MonitorPID, FreezerPID: f.FreezerPID, NoReset: f.NoReset}
+		CertNotAfter: f.CertNotAfter, Features: []string{client.FeatureChange}, PID: f.PID, MonitorPID: f.MonitorPID, FreezerPID: f.FreezerPID, NoReset: f.NoReset, NotReady: f.NotReady}
 	err := s.read(c.ctx, func(st *confdb.State, ms member.Status) {
 		out.Membership = membership(st, ms, f.NodeID, f.ServerID)
 		out.Quorum, out.Revision, out.StopBound = ms.Quorum, st.Revision, spec.Duration(ms.StopBound)
@@ -166,7 +166,7 @@ func (s *server) status(c *call) error {
 			}
 			sn.Fenced = fencedStatus(n)
 			if id == f.NodeID {
-				sn.PID, sn.MonitorPID, sn.FreezerPID, sn.NoReset = f.PID, f.MonitorPID, f.FreezerPID, f.NoReset
+				sn.PID, sn.MonitorPID, sn.FreezerPID, sn.NoReset, sn.NotReady = f.PID, f.MonitorPID, f.FreezerPID, f.NoReset, f.NotReady
 			}
 			if voter, _ := has(ms.Driver, n.ServerID); voter && (sn.State == spec.NodeUp || sn.State == spec.NodePaused) {
 				out.Quorum.Up++

@@ -187,7 +187,7 @@ func (m *monitor) prepare() error {
 	}
 	killed := cleanUp(record, func(pids []int) {
 		m.out.log("error", "processes of an earlier monitor can't be killed yet", map[string]any{"pids": fmt.Sprint(pids)})
-		m.out.say(Word{Stuck: fmt.Sprintf("processes %v", pids)})
+		m.out.say(Word{Stuck: fmt.Sprintf("processes %v", pids), Waits: fmt.Sprintf("processes %v of an earlier monitor can't be killed yet", pids)})
 	})
 	if killed > 0 {
 		m.out.log("warn", "killed what an earlier monitor had left", map[string]any{"processes": killed})
@@ -195,7 +195,7 @@ func (m *monitor) prepare() error {
 	for _, dir := range record.cgroups() {
 		cgroup.Empty(dir, func(since time.Duration) {
 			m.out.log("error", "processes of an earlier monitor can't be killed yet", map[string]any{"cgroup": dir, "since": since.Round(time.Second).String()})
-			m.out.say(Word{Stuck: "processes in " + dir})
+			m.out.say(Word{Stuck: "processes in " + dir, Waits: "processes of an earlier monitor in " + dir + " can't be killed yet"})
 		})
 	}
 	removed, err := address.CleanUp(record.devices())
@@ -253,6 +253,7 @@ func (m *monitor) undo() {
 				args["of"] = undoTries
 			}
 			m.out.log("error", "what an earlier monitor left can't be stopped", args)
+			m.out.say(Word{Waits: fmt.Sprintf("%s, which an earlier monitor left on, can't be stopped: %s", u.Program.Name, err)})
 			if try >= undoTries {
 				if !forGood {
 					break
@@ -295,6 +296,7 @@ func (m *monitor) tellWaiting(holder string, done <-chan struct{}) {
 	wait := time.Second
 	for {
 		m.out.log("info", "waiting for the node's lock: an earlier monitor still lives", map[string]any{"pid": holder})
+		m.out.say(Word{Waits: fmt.Sprintf("an earlier monitor (pid %s) still lives", holder)})
 		select {
 		case <-done:
 			return

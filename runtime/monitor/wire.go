@@ -72,6 +72,7 @@ type Word struct {
 	Down    *GroupRef    `json:"down,omitempty"` // the answer to an End: nothing of the group is left under this epoch or an older one
 	Log     *LogWord     `json:"log,omitempty"`
 	Record  *RecordWord  `json:"record,omitempty"` // of a separate monitor
+	Waits   string       `json:"waits,omitempty"`  // why it is not ready yet, for a person
 	Stuck   string       `json:"stuck,omitempty"`  // what of an earlier monitor doesn't go, though it was killed
 }
 

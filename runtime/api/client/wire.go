@@ -83,6 +83,7 @@ type Self struct {
 	FreezerPID    int           `json:"freezer_pid,omitempty"` // of the monitor for groups with no_quorum = "freeze"; 0: none
 	StopBound     spec.Duration `json:"stop_bound,omitempty"`  // how long what runs there may take to stop in order, by stop_timeout
 	NoReset       string        `json:"no_reset,omitempty"`    // why the node can't reset itself, though its definition says so
+	NotReady      string        `json:"not_ready,omitempty"`   // why it can run no group yet: what an earlier monitor has left
 	Group         string        `json:"group,omitempty"`       // by a group's socket: its name
 	Features      []string      `json:"features,omitempty"`    // that an older agent lacks: Feature*
 }
@@ -205,7 +206,7 @@ type StatusQuorum struct {
 	DeviceProblem string `json:"device_problem,omitempty"`
 }
 
-// StatusNode is one node. PID, MonitorPID, FreezerPID and NoReset are the agent's own report (0
+// StatusNode is one node. PID, MonitorPID, FreezerPID, NoReset and NotReady are the agent's own report (0
 // where this answer's node does not know: the CLI asks each node itself).
 type StatusNode struct {
 	Name       string `json:"name"`
@@ -219,8 +220,9 @@ type StatusNode struct {
 	PID        int    `json:"pid"`
 	MonitorPID int    `json:"monitor_pid"`
 	FreezerPID int    `json:"freezer_pid,omitempty"`
-	NoReset    string `json:"no_reset,omitempty"` // why it can't reset itself, though it should
-	Reason     string `json:"reason,omitempty"`   // of paused, quarantined, unknown; what is wrong with one that is up
+	NoReset    string `json:"no_reset,omitempty"`  // why it can't reset itself, though it should
+	NotReady   string `json:"not_ready,omitempty"` // why it can run no group yet
+	Reason     string `json:"reason,omitempty"`    // of paused, quarantined, unknown; what is wrong with one that is up
 
 	Fenced *StatusFenced `json:"fenced,omitempty"` // when it was last proven off
 

@@ -86,7 +86,7 @@ func addSelves(status *client.Status, nodes []providers.Entry, selves []*client.
 		}
 		if self != nil {
 			n := &status.Nodes[at]
-			n.PID, n.MonitorPID, n.FreezerPID, n.NoReset, n.Version = self.PID, self.MonitorPID, self.FreezerPID, self.NoReset, self.Version
+			n.PID, n.MonitorPID, n.FreezerPID, n.NoReset, n.NotReady, n.Version = self.PID, self.MonitorPID, self.FreezerPID, self.NoReset, self.NotReady, self.Version
 		}
 	}
 	slices.SortStableFunc(status.Nodes, func(a, b client.StatusNode) int { return compare(a.Name, b.Name) })

@@ -118,6 +118,9 @@ func notes(n client.StatusNode) string {
 	if n.FreezerPID != 0 {
 		all = append(all, "freezer "+strconv.Itoa(n.FreezerPID))
 	}
+	if n.NotReady != "" {
+		all = append(all, "can run no group yet: "+n.NotReady)
+	}
 	if n.NoReset != "" {
 		all = append(all, n.NoReset)
 	}
