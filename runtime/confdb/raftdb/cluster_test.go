@@ -275,6 +275,63 @@ func TestVoteTakenAway(t *testing.T) {
 	})
 }
 
+// Leadership goes to nobody whose vote is being taken: it would end once that is applied,
+// and the others would wait a suspicion for it.
+func TestNoTransferToWhoLosesItsVote(t *testing.T) {
+	for _, remove := range []bool{false, true} {
+		w := world(t, confdbtest.Config{Seed: 3})
+		l := w.Leader()
+		loses, stays := w.Servers[l.ID%3].ID, w.Servers[(l.ID+1)%3].ID
+		l.Do(func(d confdb.Driver) {
+			take := d.AddLearner
+			if remove {
+				take = d.Remove
+			}
+			if err := take(loses); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Transfer(loses); !errors.Is(err, confdb.ErrNotCaughtUp) || d.CaughtUp()[loses] {
+				t.Errorf("remove %v: a transfer to it: %v", remove, err)
+			}
+		})
+		w.Must("the other one leads", time.Second, func() bool {
+			n := w.Leader()
+			if n != nil && n.ID == loses {
+				t.Fatal("it leads")
+			}
+			if n == l { // whom it asks before that has applied the change does not campaign
+				l.Do(func(d confdb.Driver) { _ = d.Transfer(0) })
+			}
+			return n != nil && n.ID == stays
+		})
+	}
+}
+
+// A leader that loses its own vote names who is to lead, so that nobody has to miss it.
+func TestLeaderLosesItsVote(t *testing.T) {
+	for seed := range uint64(10) {
+		for _, remove := range []bool{false, true} {
+			w := world(t, confdbtest.Config{Seed: seed})
+			l := w.Leader()
+			l.Do(func(d confdb.Driver) {
+				take := d.AddLearner
+				if remove {
+					take = d.Remove
+				}
+				if err := take(l.ID); err != nil {
+					t.Fatal(err)
+				}
+			})
+			w.Must("its vote is taken", time.Second, func() bool { return !slices.Contains(l.Driver.Status().Voters, l.ID) })
+			start := w.Now
+			w.Must("another leads", time.Second, func() bool { n := w.Leader(); return n != nil && n != l })
+			if took := w.Now.Sub(start); took > 100*time.Millisecond {
+				t.Errorf("seed %d, remove %v: another led after %v", seed, remove, took)
+			}
+		}
+	}
+}
+
 func TestTransfer(t *testing.T) {
 	for seed := range uint64(10) {
 		w := world(t, confdbtest.Config{Seed: seed})

@@ -73,11 +73,14 @@ type Driver struct {
 	lastLeader uint64
 	suspectAt  spec.Instant // 0: no leader to suspect
 	campaignAt spec.Instant // 0: no campaign planned
+	called     *pb.Message  // a leader's word to take over, once what is committed is applied; nil: none
+	calledAt   spec.Instant
 
 	// The leader's chores.
 	heard       map[uint64]spec.Instant // newest message of each server
 	snapSent    map[uint64]spec.Instant
 	confPending bool
+	losing      uint64 // whose vote that takes; 0: nobody's
 	stuck       stuck
 	muted       bool
 	tickAt      spec.Instant      // when Raft is ticked next
@@ -355,6 +358,12 @@ func (d *Driver) finish() {
 	}
 	d.rn.Advance(*rd)
 	d.watch()
+	if m := d.called; m != nil && d.applied >= d.seen.commit {
+		if d.called = nil; m.GetTerm() == d.seen.term && d.now.Sub(d.calledAt) < d.set.Suspicion {
+			_ = d.rn.Step(m)
+			d.watch()
+		}
+	}
 }
 
 // Compact lets the log up to index go. What is a little behind it stays in

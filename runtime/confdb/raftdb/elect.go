@@ -41,6 +41,11 @@ func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 		d.answered[m.GetFrom()] = d.ticks
 	}
 	d.promised(m)
+	if m.GetType() == pb.MsgTimeoutNow && d.applied < d.seen.commit {
+		// Raft drops it while a change of membership waits to be applied.
+		d.called, d.calledAt = &pb.Message{Type: pb.MsgTimeoutNow.Enum(), To: new(d.id), From: new(m.GetFrom()), Term: new(m.GetTerm())}, d.now
+		return
+	}
 	if !d.knows(m) {
 		_ = d.rn.Step(m) // from a server that is no member (any more), or a proposal in vain: nothing is promised
 		d.watch()
@@ -168,7 +173,7 @@ func (d *Driver) watch() {
 	d.seen = seen{term: b.GetTerm(), vote: b.GetVote(), lead: b.Lead, commit: b.GetCommit(), state: b.RaftState}
 	leads := d.seen.state == raft.StateLeader
 	if leads != (was.state == raft.StateLeader) || d.seen.term != was.term {
-		d.confPending, d.muted = false, false
+		d.confPending, d.losing, d.muted = false, 0, false
 		d.stuck = stuck{since: d.now, commit: d.seen.commit}
 		d.tickAt, d.ticks = d.now, 0
 		clear(d.snapSent)

@@ -79,6 +79,9 @@ func (d *Driver) change(kind pb.ConfChangeType, server uint64) error {
 		return confdb.ErrBusy
 	}
 	d.confPending = true
+	if kind != pb.ConfChangeAddNode {
+		d.losing = server
+	}
 	d.watch()
 	return nil
 }
@@ -132,6 +135,9 @@ func (d *Driver) heir(witnesses bool) uint64 {
 func (d *Driver) caughtUp(id uint64, pr progress) bool {
 	if id == d.id {
 		return true
+	}
+	if id == d.losing {
+		return false // as leader it would end once it has applied that
 	}
 	at, ok := d.heard[id]
 	return ok && pr.Match > 0 && pr.Match+closeEnough >= d.seen.commit && d.now.Sub(at) < 2*d.set.Suspicion

@@ -167,7 +167,14 @@ func (d *Driver) applyChange(e *pb.Entry) {
 	if cc.GetType() != pb.ConfChangeAddNode && len(d.status.Voters) == 1 && d.isVoter(cc.GetNodeId()) {
 		return // no leader proposes to remove the last voter; Raft would panic
 	}
+	var heir uint64
+	if cc.GetType() != pb.ConfChangeAddNode && cc.GetNodeId() == d.id && d.seen.state == raft.StateLeader {
+		heir = d.heir(true)
+	}
 	d.log.conf, d.log.confIndex = d.rn.ApplyConfChange(cc), e.GetIndex()
-	d.confPending = false
+	d.confPending, d.losing = false, 0
 	d.members(d.log.conf)
+	if heir != 0 { // this leader ends here, and the others would miss it only after a suspicion
+		d.send(&pb.Message{Type: pb.MsgTimeoutNow.Enum(), To: new(heir), From: new(d.id), Term: new(d.seen.term)})
+	}
 }
