@@ -17,14 +17,15 @@ import (
 // voyage follows the groups through an apply: who owns them, and how often
 // each is interrupted.
 type voyage struct {
-	scene scene
-	way   way
-	trips map[string]*trip // by group name
-	comes bool             // a node comes back that was down
-	heirs map[addr.Address]succession
-	done  map[addr.Address]bool // nodes that have left, and that were rolled
-	born  map[string]bool       // groups that the apply makes
-	stuck map[string]string     // group name -> node that is to leave, and can't: the group runs nowhere else
+	scene  scene
+	way    way
+	trips  map[string]*trip // by group name
+	comes  bool             // a node comes back that was down
+	heirs  map[addr.Address]succession
+	done   map[addr.Address]bool // nodes that have left, and that were rolled
+	born   map[string]bool       // groups that the apply makes
+	edited map[string]bool       // groups that prefer others since, or go back otherwise
+	stuck  map[string]string     // group name -> node that is to leave, and can't: the group runs nowhere else
 }
 
 // way is how it may come about: what the apply does not wait for has no moment of
@@ -348,7 +349,7 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		v.passed(batch, o.rolls)
 		v.settle(why, w.back == atOnce)
 	}
-	b.rewrite(v)
+	edited := b.rewrite(v)
 	b.bear(v)
 	v.settle("its owner is no possible owner any more", false)
 	for i := range v.scene.def.Groups {
@@ -361,6 +362,8 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		}
 	}
 	b.remake(v)
+	v.edited = edited
+	v.settle("", false) // another owner may be the best one now
 	if len(late) > 0 {
 		v.settle("", w.back == atOnce) // to the best that is up
 		for _, n := range late {
@@ -424,6 +427,14 @@ func (w way) split(batches [][]*Unit) [][]*Unit {
 	return out
 }
 
+// drains tells whether a unit takes its node's groups away: one that only gives its vote
+// up keeps them.
+func drains(u *Unit) bool {
+	return slices.ContainsFunc(slices.Concat(u.Remove, u.Phases), func(phase string) bool {
+		return phase == providers.PhaseDrain || phase == providers.PhaseStop || phase == providers.PhaseLeave
+	})
+}
+
 // stops tells whether a unit ends its node's agent.
 func stops(u *Unit) bool {
 	return slices.Contains(u.Remove, providers.PhaseStop) || slices.Contains(u.Phases, providers.PhaseStop)
@@ -432,6 +443,7 @@ func stops(u *Unit) bool {
 // drain takes nodes out together. What can't leave them stops with them; from a
 // node that leaves the cluster all has to go.
 func (v *voyage) drain(batch []*Unit, why string) {
+	batch = slices.DeleteFunc(slices.Clone(batch), func(u *Unit) bool { return !drains(u) })
 	names := make([]string, len(batch))
 	for i, u := range batch {
 		names[i] = v.nameOf(u)
@@ -487,9 +499,8 @@ func (v *voyage) record(g *spec.Group, from, to, why string, bound int64) {
 func (v *voyage) settle(why string, failback bool) {
 	in := v.scene.placementInput()
 	for i := range in.Groups {
-		if failback && in.Groups[i].Spec.Failback.Mode == spec.FailbackImmediate {
-			in.Groups[i].Failback = true
-		}
+		g := &in.Groups[i]
+		g.Failback = g.Spec.Failback.Mode == spec.FailbackImmediate && (failback || v.edited[g.Spec.Name] && v.scene.home[g.Spec.Name] != "")
 	}
 	for i, o := range placement.Settle(in) {
 		g := &v.scene.def.Groups[i]
@@ -517,8 +528,13 @@ func (v *voyage) settle(why string, failback bool) {
 		} else {
 			v.scene.owner[g.Name] = o.To
 		}
-		switch home := v.scene.home[g.Name]; {
-		case o.To == home:
+		home := v.scene.home[g.Name]
+		best := home
+		if len(g.PreferredOwners) > 0 {
+			best = g.PreferredOwners[0]
+		}
+		switch {
+		case o.To == best:
 			delete(v.scene.home, g.Name)
 		case home == "" && (o.Why == placement.WhyDrain || o.Why == placement.WhyFailover):
 			v.scene.home[g.Name] = o.From

@@ -8,7 +8,8 @@ import (
 )
 
 // rewrite gives the groups their new definitions; those that go are gone.
-func (b *builder) rewrite(v *voyage) {
+func (b *builder) rewrite(v *voyage) (edited map[string]bool) {
+	edited = map[string]bool{}
 	after := make(map[addr.Address]*spec.Group, len(b.after.Groups))
 	for i := range b.after.Groups {
 		after[b.after.Groups[i].Addr] = &b.after.Groups[i]
@@ -31,9 +32,11 @@ func (b *builder) rewrite(v *voyage) {
 			delete(v.trips, g.Name)
 			v.trips[next.Name] = t
 		}
+		edited[next.Name] = !slices.Equal(g.PreferredOwners, next.PreferredOwners) || g.Failback != next.Failback
 		kept = append(kept, *next)
 	}
 	v.scene.def.Groups = kept
+	return edited
 }
 
 // bear adds the groups that the apply makes: they start where they may, also on a

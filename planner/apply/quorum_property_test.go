@@ -419,6 +419,10 @@ func TestNeverWithoutQuorum(t *testing.T) {
 	all = append(all, 1047551576472)
 	// A group fails back while the second node after its own is out, neither at once nor last.
 	all = append(all, 942089900368)
+	// A group that is away gets another list of preferred owners, and goes to its head.
+	all = append(all, 373757127351)
+	// A node gives its vote up and keeps its groups, one of which another can't be with.
+	all = append(all, 129810898637)
 	if *quorumFresh > 0 {
 		all = nil
 		for range *quorumFresh {
