@@ -427,11 +427,11 @@ func (w way) split(batches [][]*Unit) [][]*Unit {
 	return out
 }
 
-// drains tells whether a unit takes its node's groups away: one that only gives its vote
-// up keeps them.
+// drains tells whether a unit takes its node out, or brings it in: one that only gives
+// its vote up keeps its groups.
 func drains(u *Unit) bool {
 	return slices.ContainsFunc(slices.Concat(u.Remove, u.Phases), func(phase string) bool {
-		return phase == providers.PhaseDrain || phase == providers.PhaseStop || phase == providers.PhaseLeave
+		return phase != providers.PhaseDemote && phase != providers.PhasePromote && phase != providers.PhaseUpdate
 	})
 }
 

@@ -116,6 +116,9 @@ func TestNeverWithoutQuorumOnMachines(t *testing.T) {
 		seeds = append(seeds, 726655597197)
 		// Two give their votes up at once, the leader among them: it hands over to the other.
 		seeds = append(seeds, 229513275574)
+		// A node that is down gives its vote up and starts, in one batch with one whose groups
+		// could go to it.
+		seeds = append(seeds, 497640181323, 1077263961801)
 	}
 	if *quorumSeed != 0 {
 		seeds = []uint64{*quorumSeed}
