@@ -362,8 +362,10 @@ func (b *builder) sail(o *orderer, batches [][]*Unit, w way) *voyage {
 		}
 	}
 	b.remake(v)
-	v.edited = edited
-	v.settle("", false) // another owner may be the best one now
+	if w.back == atOnce {
+		v.edited = edited
+		v.settle("", false) // another owner may be the best one now
+	}
 	if len(late) > 0 {
 		v.settle("", w.back == atOnce) // to the best that is up
 		for _, n := range late {

@@ -421,6 +421,8 @@ func TestNeverWithoutQuorum(t *testing.T) {
 	all = append(all, 942089900368)
 	// A group that is away gets another list of preferred owners, and goes to its head.
 	all = append(all, 373757127351)
+	// An edited group fails back only after the node that it is on has left as well.
+	all = append(all, 413038965482)
 	// A node gives its vote up and keeps its groups, one of which another can't be with.
 	all = append(all, 129810898637)
 	if *quorumFresh > 0 {
