@@ -225,7 +225,8 @@ func inDirectories(_ fs.FS, source, from string) (dir, home string, err error) {
 	return path.Join(from, source), "", nil
 }
 
-// names are the directory's files whose names end in one of the suffixes.
+// names are the directory's files whose names end in one of the suffixes. Pipes are
+// none: to read one takes until somebody writes to it.
 func (v *view) names(suffixes ...string) []string {
 	entries, err := v.fsys.ReadDir(".")
 	if err != nil {
@@ -234,7 +235,10 @@ func (v *view) names(suffixes ...string) []string {
 	var out []string
 	for _, e := range entries {
 		for _, suffix := range suffixes {
-			if !e.IsDir() && strings.HasSuffix(e.Name(), suffix) && !strings.HasPrefix(e.Name(), ".") {
+			if e.IsDir() || !strings.HasSuffix(e.Name(), suffix) || strings.HasPrefix(e.Name(), ".") {
+				continue
+			}
+			if info, err := v.fsys.Stat(e.Name()); err == nil && info.Mode().IsRegular() {
 				out = append(out, e.Name())
 			}
 		}

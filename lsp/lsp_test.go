@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -51,6 +52,31 @@ func messages(list []diagnostic) string {
 		out = append(out, fmt.Sprintf("%d:%d-%d:%d %d %s", d.Range.Start.Line, d.Range.Start.Character, d.Range.End.Line, d.Range.End.Character, d.Severity, d.Message))
 	}
 	return strings.Join(out, "\n")
+}
+
+// Pipes beside a definition are not read, whatever their names, nor are links to one: that
+// would wait for whoever writes to them. Those that would be part of it are told of.
+func TestBesidePipes(t *testing.T) {
+	files := map[string]string{"main.cluster.hcl": small}
+	e := start(t, files)
+	for _, name := range []string{"prod.vars.hcl", "a.scenario.hcl"} {
+		if err := errors.Join(syscall.Mkfifo(filepath.Join(e.dir, name), 0o600), os.Symlink(name, filepath.Join(e.dir, "link-"+name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask[struct{}](e, "initialize", map[string]any{"rootUri": uriOf(e.dir), "capabilities": map[string]any{}})
+	e.notify("initialized", map[string]any{})
+	e.open("main.cluster.hcl", small)
+	if d := e.diagnostics("main.cluster.hcl", 1); len(d) != 0 {
+		t.Fatalf("a definition without fault: %s", messages(d))
+	}
+	if err := os.Symlink("prod.vars.hcl", filepath.Join(e.dir, "b.cluster.hcl")); err != nil {
+		t.Fatal(err)
+	}
+	e.change("main.cluster.hcl", 2, small+"\n")
+	if d := e.diagnostics("main.cluster.hcl", 2); len(d) != 1 || !strings.Contains(d[0].Message, "b.cluster.hcl: it is a pipe") {
+		t.Errorf("a link to a pipe in it: %s", messages(d))
+	}
 }
 
 // A whole conversation: what is typed is told of, and nothing else is.

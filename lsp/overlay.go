@@ -18,6 +18,16 @@ func (h homed) Open(name string) (fs.File, error) {
 	return os.OpenInRoot(h.home, filepath.Join(h.dir, filepath.FromSlash(name)))
 }
 
+// Stat tells of a file without opening it: to open a pipe takes until somebody writes to it.
+func (h homed) Stat(name string) (fs.FileInfo, error) {
+	root, err := os.OpenRoot(h.home)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.Stat(filepath.Join(h.dir, filepath.FromSlash(name)))
+}
+
 // overlay is a directory on disk under an editor's unsaved buffers.
 type overlay struct {
 	fs.FS
@@ -41,6 +51,14 @@ func (o *overlay) Open(name string) (fs.File, error) {
 		return &bufferFile{bytes.NewReader(text), buffer{path.Base(name), int64(len(text))}}, nil
 	}
 	return o.FS.Open(name)
+}
+
+// Stat is of a buffer, or the file.
+func (o *overlay) Stat(name string) (fs.FileInfo, error) {
+	if text, ok := o.buffers[name]; ok {
+		return buffer{path.Base(name), int64(len(text))}, nil
+	}
+	return fs.Stat(o.FS, name)
 }
 
 // ReadFile is a buffer's text, or the file's.
