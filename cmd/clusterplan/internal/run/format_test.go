@@ -33,3 +33,18 @@ func TestFormatBesideAPipe(t *testing.T) {
 		t.Error("the pipe is read")
 	}
 }
+
+// Nor is one of a directory of scenarios.
+func TestScenariosBesideAPipe(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "a.scenario.hcl"), filepath.Join(dir, "b.scenario.hcl")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600), os.Symlink("pipe", link)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := scenarioFiles([]string{dir}); err == nil || !strings.Contains(err.Error(), link+" is a pipe") {
+		t.Errorf("%v", err)
+	}
+	if names, err := scenarioFiles([]string{file, link}); err != nil || len(names) != 2 {
+		t.Errorf("named themselves: %q, %v", names, err)
+	}
+}

@@ -99,9 +99,15 @@ func scenarioFiles(paths []string) ([]string, error) {
 		}
 		var names []string
 		for _, e := range entries {
-			if ok, _ := filepath.Match("*"+scenario.Suffix, e.Name()); ok && !e.IsDir() {
-				names = append(names, e.Name())
+			ok, _ := filepath.Match("*"+scenario.Suffix, e.Name())
+			if !ok || e.IsDir() {
+				continue
 			}
+			file := filepath.Join(p, e.Name())
+			if fi, err := os.Stat(file); err == nil && !fi.Mode().IsRegular() { // to open a pipe takes until somebody writes to it
+				return nil, &view.Hint{Err: fmt.Errorf("%s is a pipe, a socket, a device or a directory, and no scenario file", file), Hint: "Put a file there, or name it otherwise. A scenario file that is named itself may be a pipe."}
+			}
+			names = append(names, e.Name())
 		}
 		if len(names) == 0 {
 			return nil, &view.Hint{Err: fmt.Errorf("directory %s has no scenario file", p), Hint: "Names of scenario files end in " + scenario.Suffix + "."}
