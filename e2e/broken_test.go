@@ -318,7 +318,8 @@ func TestNodesOfADeviceStartAnew(t *testing.T) {
 	}
 	l.groupOnline("web", "")
 
-	anew(func() error { return os.Rename(l.device, l.device+".away") })
+	lost := func() error { return os.Rename(l.device, l.device+".away") }
+	anew(lost)
 	const unread = "is a member and has not read the cluster's database yet: "
 	l.until("the device is lost", func() (bool, string) {
 		p := l.look()
@@ -330,6 +331,8 @@ func TestNodesOfADeviceStartAnew(t *testing.T) {
 	}
 	l.groupOnline("web", "")
 	l.settled()
+
+	anew(lost) // for good: so is the database, and there is an end to be made of the rest
 	l.destroyed()
 }
 
