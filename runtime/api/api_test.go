@@ -193,6 +193,27 @@ func TestMembershipsLife(t *testing.T) {
 	step("no leader at all", "POST", client.PathMembers, request(4), 503, "no_quorum")
 }
 
+// A vote that is given or taken is told of once something has been committed after it:
+// before that, only the leader may know that it was.
+func TestVoteIsToldOfOnceItHolds(t *testing.T) {
+	t.Parallel()
+	f, h := formed(t)
+	f.status.UpNodes = []string{"id1", "id2"}
+	f.submit = func(c confdb.Command) (confdb.Result, error) {
+		if c.Nothing {
+			f.ops = append(f.ops, "commit")
+		}
+		return f.state.Apply(c), nil
+	}
+	m := request(2)
+	for votes, want := range [][]string{{"add_learner 2", "commit"}, {"promote 2", "commit"}} {
+		f.ops, m.Spec.Votes = nil, votes
+		if code, text := ask(t, h, client.RoleAdmin, "PUT", client.PathMembers+"/id2", m); code != 200 || !slices.Equal(f.ops, want) {
+			t.Errorf("votes = %d: %d %s, operations %q", votes, code, text, f.ops)
+		}
+	}
+}
+
 // Nobody's vote is taken while too few of the other voters are up, by whichever
 // way: then nothing could bring the cluster back. A dead one's is.
 func TestNoVoteIsTakenThatIsNeeded(t *testing.T) {

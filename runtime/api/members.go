@@ -234,7 +234,7 @@ func (s *server) remove(ctx context.Context, server uint64, st confdb.Status) er
 	if voter, learner := has(st, server); !voter && !learner {
 		return nil
 	}
-	return s.membership(ctx, member.Membership{Op: "remove", Server: server})
+	return s.revote(ctx, member.Membership{Op: "remove", Server: server})
 }
 
 // promote lets a learner that has caught up vote (where its settings give it a
@@ -262,7 +262,7 @@ func (s *server) promote(c *call) error {
 			return busy(l.node.Spec.Name + " has not caught up with the log yet")
 		}
 		if l.node.Spec.Votes > 0 || l.model == spec.SingleQuorum {
-			if err := s.membership(c.ctx, member.Membership{Op: "promote", Server: l.node.ServerID}); err != nil {
+			if err := s.revote(c.ctx, member.Membership{Op: "promote", Server: l.node.ServerID}); err != nil {
 				return err
 			}
 		}
@@ -340,9 +340,9 @@ func (s *server) updateMember(c *call) error {
 	}
 	switch {
 	case gains:
-		err = s.membership(c.ctx, member.Membership{Op: "promote", Server: l.node.ServerID})
+		err = s.revote(c.ctx, member.Membership{Op: "promote", Server: l.node.ServerID})
 	case loses:
-		err = s.membership(c.ctx, member.Membership{Op: "add_learner", Server: l.node.ServerID, Endpoint: cmd.PutNode.Endpoint})
+		err = s.revote(c.ctx, member.Membership{Op: "add_learner", Server: l.node.ServerID, Endpoint: cmd.PutNode.Endpoint})
 	}
 	if err != nil {
 		return err

@@ -81,6 +81,16 @@ func (s *server) membership(ctx context.Context, m member.Membership) error {
 	}
 }
 
+// revote is membership for who votes. It is done once something has been committed after
+// it: then so many know of it that are a majority by it, should all be killed now.
+func (s *server) revote(ctx context.Context, m member.Membership) error {
+	if err := s.membership(ctx, m); err != nil {
+		return err
+	}
+	_, err := s.submit(ctx, confdb.Command{ID: newID(), Time: time.Now().UTC(), Nothing: true})
+	return err
+}
+
 // undone is what is known of a write whose end this node did not see.
 func (s *server) undone(ctx context.Context, err error) error {
 	if errors.Is(err, agent.ErrStopping) {
