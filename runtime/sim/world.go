@@ -300,7 +300,7 @@ func Run(cfg Config) Report {
 	if len(w.rep.Violations) == 0 {
 		w.heal()
 		w.runUntil(w.now + int64(w.cfg.Settle))
-		for end := w.now + int64(2*time.Second); w.now < end && w.moving(); { // as one may be on its way home just now
+		for end := w.now + int64(2*time.Second); w.now < end && len(w.rep.Violations) == 0 && w.moving(); { // as one may be on its way home just now
 			w.runUntil(w.now + int64(50*time.Millisecond))
 		}
 	}
