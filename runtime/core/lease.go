@@ -398,8 +398,9 @@ func (m *Machine) mayGrant(p *peer) bool {
 // oldIncarnationGone tells whether nothing can run by a lease of an earlier
 // incarnation of that node, or of another server that the node was: it has none
 // of the groups; or had released them; or their last lease is over. That began
-// before this incarnation's agent did, or, another server's, was granted by this
-// leader, or by an older one: this incarnation then never had a lease.
+// before this incarnation's agent did (but another server's may have begun since, by an
+// older leader, where this incarnation never had a lease); and no later than this leader
+// last granted the node one, or an older one anybody.
 func (m *Machine) oldIncarnationGone(p *peer) bool {
 	if p.granted == p.inc {
 		return true
@@ -412,10 +413,8 @@ func (m *Machine) oldIncarnationGone(p *peer) bool {
 	if p.held == 0 {
 		since = max(since, m.oldLeases())
 	}
+	since = min(since, max(m.lead.nodeLeases[p.node], m.oldLeases()))
 	if m.now.Sub(since) >= wait {
-		return true
-	}
-	if p.granted != 0 && m.now.Sub(max(m.lead.nodeLeases[p.node], m.oldLeases())) >= wait {
 		return true
 	}
 	earliest(&m.lead.retryGrants, since.Add(wait))
