@@ -217,21 +217,21 @@ func TestCrashes(t *testing.T) {
 
 // A planned move waits for commits and not for frames: beside the monitor's proof
 // (1 to 30 ms here) a group is away for a few milliseconds, and less than the time
-// between two frames in all. Were anything on its way left to the next frame, which
-// takes half of that on average, half of them would take longer than 40 ms.
+// between two frames in all. Were anything on its way left to the next frame, half
+// of them would take longer than half of that. (Of 12 moves, luck may have it too.)
 func TestMoves(t *testing.T) {
 	for _, nodes := range []int{3, 6} {
-		r := Moves(Config{Seed: uint64(nodes), Nodes: nodes, Groups: 4}, 36)
+		r := Moves(Config{Seed: uint64(nodes), Nodes: nodes, Groups: 4}, 120)
 		if len(r.Violations) > 0 {
 			fail(t, r)
 		}
-		if len(r.Times) < 36 {
-			t.Fatalf("%d nodes: %d of 36 moves", nodes, len(r.Times))
+		if len(r.Times) < 120 {
+			t.Fatalf("%d nodes: %d of 120 moves", nodes, len(r.Times))
 		}
 		slices.Sort(r.Times)
 		t.Logf("%d nodes: %v", nodes, r.Times)
 		frame := (&world{}).timings().Interval.D()
-		if median, most := r.Times[18], r.Times[35]; median > frame*3/5 || most > frame {
+		if median, most := r.Times[60], r.Times[119]; median > frame/2 || most > frame {
 			t.Errorf("%d nodes: away for %v in the median, %v at most", nodes, median, most)
 		}
 	}
