@@ -41,7 +41,7 @@ func (d *Driver) Step(now spec.Instant, in confdb.Message) {
 		d.answered[m.GetFrom()] = d.ticks
 	}
 	d.promised(m)
-	if m.GetType() == pb.MsgTimeoutNow && d.applied < d.seen.commit {
+	if m.GetType() == pb.MsgTimeoutNow && m.GetTerm() == d.seen.term && d.applied < d.seen.commit {
 		// Raft drops it while a change of membership waits to be applied.
 		d.called, d.calledAt = &pb.Message{Type: pb.MsgTimeoutNow.Enum(), To: new(d.id), From: new(m.GetFrom()), Term: new(m.GetTerm())}, d.now
 		return
