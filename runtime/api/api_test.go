@@ -372,6 +372,7 @@ func TestConfigTellsHome(t *testing.T) {
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	f, h := formed(t)
+	f.facts.NoReset, f.facts.NotReady = "no reset", "not ready"
 	f.state.Apply(confdb.Command{ID: "v", SetView: &confdb.SetView{Up: []string{"id1", "id2"}}})
 	f.state.Apply(confdb.Command{ID: "a", Assign: &confdb.Assign{Group: "g1", Node: "id2"}})
 	f.state.Apply(confdb.Command{ID: "p", Author: "ann", Reason: "disks", PauseNode: &confdb.PauseNode{Node: "id2"}})
@@ -382,6 +383,11 @@ func TestStatus(t *testing.T) {
 			t.Fatalf("%d %s", code, text)
 		}
 		return s
+	}
+	for _, n := range look().Nodes {
+		if own := n.Name == "n1"; (n.NoReset == "no reset") != own || (n.NotReady == "not ready") != own {
+			t.Errorf("%s: %q, %q", n.Name, n.NoReset, n.NotReady)
+		}
 	}
 	states := func(s client.Status) map[string]string {
 		m := map[string]string{"web": s.Groups[0].State + " on " + s.Groups[0].Owner}

@@ -17,7 +17,9 @@ func TestStatusOfReplacedNode(t *testing.T) {
 	entry := func(name, id, endpoint string) providers.Entry {
 		return providers.Entry{NodeID: id, Endpoint: endpoint, Spec: spec.Node{Name: name}, Name: name}
 	}
-	self := func(pid int) *client.Self { return &client.Self{PID: pid, Membership: "waiting"} }
+	self := func(pid int) *client.Self {
+		return &client.Self{PID: pid, Membership: "waiting", NoReset: fmt.Sprint("reset ", pid), NotReady: fmt.Sprint("ready ", pid)}
+	}
 	for name, c := range map[string]struct {
 		nodes []providers.Entry
 		self  []*client.Self
@@ -37,6 +39,9 @@ func TestStatusOfReplacedNode(t *testing.T) {
 		var got []string
 		for _, n := range status.Nodes {
 			got = append(got, fmt.Sprintf("%s %s %d", n.Name, n.State, n.PID))
+			if n.PID != 0 && (n.NoReset != fmt.Sprint("reset ", n.PID) || n.NotReady != fmt.Sprint("ready ", n.PID)) {
+				t.Errorf("%s: %s of pid %d: %s, %s", name, n.Name, n.PID, n.NoReset, n.NotReady)
+			}
 			if n.State == spec.NodeUnknown && !strings.Contains(n.Reason, "not a member of the cluster: waiting") {
 				t.Errorf("%s: %s: %s", name, n.Name, n.Reason)
 			}

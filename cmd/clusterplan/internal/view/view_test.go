@@ -236,7 +236,7 @@ func TestStatus(t *testing.T) {
 		Quorum: client.StatusQuorum{Model: spec.MajorityNodeSet, Have: true, Votes: 3, Up: 2, Needed: 2},
 		Nodes: []client.StatusNode{
 			{Name: "n1", State: "up", Address: "127.0.0.1:7401", Role: "member", Votes: 1, Version: "0.1.0", PID: 4711, MonitorPID: 4712, FreezerPID: 4713, Zone: "a", Spare: true},
-			{Name: "node-2", State: "down", Role: "witness", Votes: 1, Reason: "silent"},
+			{Name: "node-2", State: "down", Role: "witness", Votes: 1, Reason: "silent", NotReady: "an earlier monitor (pid 7) still lives", NoReset: "can't reset itself"},
 		},
 		Groups: []client.StatusGroup{
 			{Name: "web", State: "online", Owner: "n1", Since: now.Add(-90 * time.Minute), Resources: []client.StatusResource{
