@@ -76,7 +76,10 @@ func main() {
 	}
 	out := measure(*groups, *nodes, *runs)
 	if *asJSON {
-		_ = json.NewEncoder(os.Stdout).Encode(out)
+		if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+			fmt.Fprintln(os.Stderr, "matrix:", err)
+			os.Exit(1)
+		}
 		return
 	}
 	fmt.Printf("%d scenarios of %d groups on %d nodes: %.1f ms (longest %.1f ms, processor %.1f ms)\n", out.Scenarios, out.Groups, out.Nodes, out.MS, out.MaxMS, out.CPUMS)

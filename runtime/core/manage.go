@@ -46,7 +46,8 @@ func (m *Machine) manage() {
 
 // placementGroup tells placement what is known of a group.
 func (m *Machine) placementGroup(g *confdb.Group, want byte, p *placement.Group) {
-	*p = placement.Group{Spec: p.Spec, Want: spec.WantOnline, Asked: g.WantBy != nil, LeftFailed: g.LeftFailed != "", Failed: g.GaveUp}
+	p.Forget()
+	p.Want, p.Asked, p.LeftFailed, p.Failed = spec.WantOnline, g.WantBy != nil, g.LeftFailed != "", g.GaveUp
 	if want == wantOffline {
 		p.Want = spec.WantOffline
 	}

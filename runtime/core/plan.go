@@ -49,6 +49,10 @@ func (m *Machine) settled() []placement.Outcome {
 	b, l := m.board(), m.lead
 	if l.plan == nil || !m.goesOn(l.plan, b) {
 		p := &plan{board: b, outcomes: b.Settle()}
+		if l.plan != nil { // its memory: fresh one costs more than all the rest here
+			p.nodes, p.groups = l.plan.nodes[:0], l.plan.groups[:0]
+		}
+		p.nodes, p.groups = slices.Grow(p.nodes, len(m.ix.nodes)), slices.Grow(p.groups, len(m.ix.groups))
 		for i := range m.ix.nodes {
 			p.nodes = append(p.nodes, factsOfNode(b.Node(i)))
 		}

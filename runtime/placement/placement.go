@@ -41,6 +41,13 @@ type Group struct {
 	NoHome     []string // node names that it may not fail back to: it failed there, or they are not up for long enough
 }
 
+// Forget leaves nothing of what is known of g but its Spec, which is large and
+// which it doesn't touch.
+func (g *Group) Forget() {
+	g.Owner, g.Want, g.Last, g.Home, g.MoveTo, g.NoHome = "", "", "", "", "", nil
+	g.Asked, g.Failed, g.LeftFailed, g.Move, g.Failback = false, false, false, false, false
+}
+
 // Input is the cluster as placement sees it, in any order: node order ("the
 // other possible owners in node order") is the order of addresses, then names.
 type Input struct {

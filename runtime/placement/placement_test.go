@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +26,28 @@ func cluster(letters string, groups ...Group) Input {
 
 func group(name, owner string, preferred ...string) Group {
 	return Group{Spec: spec.Group{Name: name, Addr: addr.Group(name, addr.NoKey), Priority: 2000, PreferredOwners: preferred}, Owner: owner}
+}
+
+// Whatever is known of a group is forgotten but its Spec.
+func TestForget(t *testing.T) {
+	g := group("g", "A", "B")
+	want := Group{Spec: g.Spec}
+	for v, i := reflect.ValueOf(&g).Elem(), 0; i < v.NumField(); i++ {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.String:
+			f.SetString("x")
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.Slice:
+			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+		case reflect.Struct: // Spec
+		default:
+			t.Fatalf("this test has no value for %s", v.Type().Field(i).Name)
+		}
+	}
+	if g.Forget(); !reflect.DeepEqual(g, want) {
+		t.Errorf("left: %+v", g)
+	}
 }
 
 // Microsoft KB 299631: the next after the present owner, round and round.
