@@ -3,10 +3,10 @@
 //
 //	go run ./bench/idle --seconds 60 --json
 //
-// prints for each node rss_mib (agent and monitor together: resident memory of
-// /proc/PID/statm, shared pages counted in both), pss_mib (smaps_rollup: shared
-// pages divided among those that share them) and cpu_percent (of one core, from
-// /proc/PID/stat over the time). The guardians of resources, one small process
+// prints for each node, and as "mean" of all of them, rss_mib (agent and monitor
+// together: resident memory of /proc/PID/statm, shared pages counted in both),
+// pss_mib (smaps_rollup: shared pages divided among those that share them) and
+// cpu_percent (of one core, from /proc/PID/stat over the time). The guardians of resources, one small process
 // each, stand apart; the resources themselves are not counted.
 package main
 
@@ -100,8 +100,13 @@ func run(ctx context.Context, seconds int, asJSON bool, address string, verbose 
 		}
 		result[n.Name] = r
 	}
+	mean := meanOf(result)
 	if asJSON {
-		data, err := json.Marshal(result)
+		out := map[string]any{"mean": mean}
+		for name, r := range result {
+			out[name] = r
+		}
+		data, err := json.Marshal(out)
 		if err != nil {
 			return err
 		}
@@ -113,7 +118,16 @@ func run(ctx context.Context, seconds int, asJSON bool, address string, verbose 
 		fmt.Printf("%s: agent %.1f MiB %.2f %%, monitor %.1f MiB %.2f %%, together %.1f MiB (%.1f MiB less what is shared), %.2f %% of a core; %d guardians %.1f MiB %.2f %%\n",
 			n.Name, r.Agent.RSS, r.Agent.CPU, r.Monitor.RSS, r.Monitor.CPU, r.RSS, r.PSS, r.CPU, r.Guardians.Count, r.Guardians.RSS, r.Guardians.CPU)
 	}
+	fmt.Printf("a node's mean: %.1f MiB (%.1f MiB less what is shared), %.2f %% of a core\n", mean.RSS, mean.PSS, mean.CPU)
 	return nil
+}
+
+func meanOf(nodes map[string]node) (m figures) {
+	for _, n := range nodes {
+		m = sum(m, n.figures)
+	}
+	of := float64(len(nodes))
+	return figures{RSS: round(m.RSS / of), PSS: round(m.PSS / of), CPU: round(m.CPU / of)}
 }
 
 // look reads the agents, the monitors and their children.
