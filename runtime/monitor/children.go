@@ -94,7 +94,9 @@ func (c *children) reap() {
 	defer c.mu.Unlock()
 	for {
 		var ws syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil)
+		var pid int
+		var err error
+		ordinarily(func() { pid, err = syscall.Wait4(-1, &ws, syscall.WNOHANG, nil) })
 		if err == syscall.EINTR {
 			continue
 		}
@@ -127,12 +129,6 @@ func (c *children) signal(ch *child, sig unix.Signal) {
 	_ = unix.Kill(ch.pid, sig)
 }
 
-func (c *children) isKnown(pid int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.known[pid] != nil
-}
-
 // strays tells whether there is a child that this process didn't start.
 func (c *children) strays() bool {
 	c.mu.Lock() // no start or reaping meanwhile: the list is one moment's
@@ -150,7 +146,9 @@ func (c *children) strays() bool {
 func (c *children) sweep(tell func(since time.Duration)) {
 	began, told := time.Now(), time.Second
 	for wait := time.Millisecond; c.strays(); wait = min(wait*2, 50*time.Millisecond) {
-		signalDescendants(unix.SIGKILL, 0, c.isKnown)
+		c.mu.Lock() // what is looked up in /proc the while is not reaped (ordinarily says why)
+		signalDescendants(unix.SIGKILL, 0, func(pid int) bool { return c.known[pid] != nil })
+		c.mu.Unlock()
 		time.Sleep(wait)
 		c.reap()
 		if since := time.Since(began); since > told {

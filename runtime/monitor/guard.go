@@ -154,7 +154,7 @@ func (g *guard) run() int {
 		var again <-chan time.Time
 		if killing {
 			cgroup.Kill(g.cgroup)
-			signalDescendants(unix.SIGKILL, 0, nil)
+			g.signalAll(unix.SIGKILL, 0)
 			again = time.After(5 * time.Millisecond)
 		}
 		select {
@@ -178,11 +178,11 @@ func (g *guard) run() int {
 			} else if stopping != 0 && !killing {
 				// What is left in other groups is asked to stop as well, and
 				// all may take the time that the program has.
-				signalDescendants(stopping, pid, nil)
+				g.signalAll(stopping, pid)
 			} else {
 				killing = true
 				cgroup.Kill(g.cgroup)
-				signalDescendants(unix.SIGKILL, 0, nil)
+				g.signalAll(unix.SIGKILL, 0)
 			}
 			g.say(guardWord{Exit: g.exitOf(ws)})
 		case <-again:
@@ -334,7 +334,8 @@ func (g *guard) reap(leader int, exits chan<- syscall.WaitStatus, gone chan<- st
 		}
 		g.mu.Lock()
 		var ws syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil)
+		var pid int
+		ordinarily(func() { pid, err = syscall.Wait4(-1, &ws, syscall.WNOHANG, nil) })
 		if err == nil && pid == leader {
 			g.leader = 0
 			exits <- ws
@@ -350,6 +351,14 @@ func (g *guard) signalGroup(sig unix.Signal) {
 	if g.leader != 0 {
 		_ = unix.Kill(-g.leader, sig)
 	}
+}
+
+// signalAll signals all descendants but those in the process group notGroup. What is
+// looked up in /proc the while is not reaped (ordinarily says why).
+func (g *guard) signalAll(sig unix.Signal, notGroup int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	signalDescendants(sig, notGroup, nil)
 }
 
 // monitorDied tells whether the thread that started this process is gone or

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 
@@ -77,6 +78,26 @@ func hurryThread(tid int, rr bool) error {
 		return fmt.Errorf("nice %d: %w", niceness, err)
 	}
 	return nil
+}
+
+// ordinarily calls fn, which reaps, with this thread among ordinary programs.
+//
+// Who reaps a process lets go of its entries in /proc (the kernel's d_walk), and where
+// another program is just doing so for the same ones, as whoever reads /proc may, it
+// asks again and again whether that is done. As SCHED_RR it keeps the processor from
+// that program the while, and from all others: until the kernel throttles it, after
+// 0.95 s. Agents on that processor have lost their leases by then.
+func ordinarily(fn func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err == nil && attr.Policy == unix.SCHED_RR {
+		plain := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: niceness, Flags: attr.Flags}
+		if unix.SchedSetAttr(0, &plain, 0) == nil {
+			defer func() { _ = unix.SchedSetAttr(0, attr, 0) }() // what it had, it may have
+		}
+	}
+	fn()
 }
 
 // plainChildren has what this thread starts run at the priority of any program,

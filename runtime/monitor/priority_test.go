@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,32 @@ func TestProgramsAreNotUrgent(t *testing.T) {
 		if got, _ := urgency(g.PID); got != policy {
 			t.Errorf("its guardian runs with policy %d, the monitor with %d", got, policy)
 		}
+	}
+}
+
+// A thread of real time reaps among ordinary programs, and has its priority again after.
+func TestReapsOrdinarily(t *testing.T) {
+	t.Parallel()
+	runtime.LockOSThread() // and never unlocked: the thread ends with this test
+	before := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: realTime, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+	if err := unix.SchedSetAttr(0, &before, 0); err != nil {
+		t.Skip("no right to raise priorities:", err)
+	}
+	now := func() unix.SchedAttr {
+		t.Helper()
+		a, err := unix.SchedGetAttr(0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *a
+	}
+	ordinarily(func() {
+		if a := now(); a.Policy != unix.SCHED_NORMAL || a.Nice != niceness {
+			t.Errorf("it reaps with policy %d, nice %d", a.Policy, a.Nice)
+		}
+	})
+	if a := now(); a.Policy != unix.SCHED_RR || a.Priority != realTime || a.Flags&unix.SCHED_FLAG_RESET_ON_FORK == 0 {
+		t.Errorf("after that: %+v", a)
 	}
 }
 
