@@ -6,8 +6,9 @@
 // prints for each node, and as "mean" of all of them, rss_mib (agent and monitor
 // together: resident memory of /proc/PID/statm, shared pages counted in both),
 // pss_mib (smaps_rollup: shared pages divided among those that share them) and
-// cpu_percent (of one core, from /proc/PID/stat over the time). The guardians of resources, one small process
-// each, stand apart; the resources themselves are not counted.
+// cpu_percent (of one core, from /proc/PID/stat over the time). The guardians of
+// resources, one small process each, stand apart; the resources themselves are not
+// counted.
 package main
 
 import (

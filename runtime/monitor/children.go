@@ -94,9 +94,7 @@ func (c *children) reap() {
 	defer c.mu.Unlock()
 	for {
 		var ws syscall.WaitStatus
-		var pid int
-		var err error
-		ordinarily(func() { pid, err = syscall.Wait4(-1, &ws, syscall.WNOHANG, nil) })
+		pid, err := reapOne(&ws, syscall.WNOHANG)
 		if err == syscall.EINTR {
 			continue
 		}
@@ -146,7 +144,7 @@ func (c *children) strays() bool {
 func (c *children) sweep(tell func(since time.Duration)) {
 	began, told := time.Now(), time.Second
 	for wait := time.Millisecond; c.strays(); wait = min(wait*2, 50*time.Millisecond) {
-		c.mu.Lock() // what is looked up in /proc the while is not reaped (ordinarily says why)
+		c.mu.Lock() // what is looked up in /proc the while is not reaped (reapOne says why)
 		signalDescendants(unix.SIGKILL, 0, func(pid int) bool { return c.known[pid] != nil })
 		c.mu.Unlock()
 		time.Sleep(wait)

@@ -334,8 +334,7 @@ func (g *guard) reap(leader int, exits chan<- syscall.WaitStatus, gone chan<- st
 		}
 		g.mu.Lock()
 		var ws syscall.WaitStatus
-		var pid int
-		ordinarily(func() { pid, err = syscall.Wait4(-1, &ws, syscall.WNOHANG, nil) })
+		pid, err := reapOne(&ws, syscall.WNOHANG)
 		if err == nil && pid == leader {
 			g.leader = 0
 			exits <- ws
@@ -354,7 +353,7 @@ func (g *guard) signalGroup(sig unix.Signal) {
 }
 
 // signalAll signals all descendants but those in the process group notGroup. What is
-// looked up in /proc the while is not reaped (ordinarily says why).
+// looked up in /proc the while is not reaped (reapOne says why).
 func (g *guard) signalAll(sig unix.Signal, notGroup int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,14 +81,15 @@ func hurryThread(tid int, rr bool) error {
 	return nil
 }
 
-// ordinarily calls fn, which reaps, with this thread among ordinary programs.
+// reapOne reaps a child that has ended, as wait4 with these options does, with this
+// thread among ordinary programs.
 //
 // Who reaps a process lets go of its entries in /proc (the kernel's d_walk), and where
 // another program is just doing so for the same ones, as whoever reads /proc may, it
 // asks again and again whether that is done. As SCHED_RR it keeps the processor from
 // that program the while, and from all others: until the kernel throttles it, after
 // 0.95 s. Agents on that processor have lost their leases by then.
-func ordinarily(fn func()) {
+func reapOne(ws *syscall.WaitStatus, options int) (pid int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	attr, err := unix.SchedGetAttr(0, 0)
@@ -97,7 +99,7 @@ func ordinarily(fn func()) {
 			defer func() { _ = unix.SchedSetAttr(0, attr, 0) }() // what it had, it may have
 		}
 	}
-	fn()
+	return syscall.Wait4(-1, ws, options, nil)
 }
 
 // plainChildren has what this thread starts run at the priority of any program,

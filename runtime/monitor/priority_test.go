@@ -3,9 +3,11 @@ package monitor
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,27 +65,71 @@ func TestProgramsAreNotUrgent(t *testing.T) {
 // A thread of real time reaps among ordinary programs, and has its priority again after.
 func TestReapsOrdinarily(t *testing.T) {
 	t.Parallel()
-	runtime.LockOSThread() // and never unlocked: the thread ends with this test
-	before := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: realTime, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
-	if err := unix.SchedSetAttr(0, &before, 0); err != nil {
-		t.Skip("no right to raise priorities:", err)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "reap") // alone: it takes whatever child ends
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	now := func() unix.SchedAttr {
-		t.Helper()
-		a, err := unix.SchedGetAttr(0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return *a
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	ordinarily(func() {
-		if a := now(); a.Policy != unix.SCHED_NORMAL || a.Nice != niceness {
-			t.Errorf("it reaps with policy %d, nice %d", a.Policy, a.Nice)
-		}
+	var thread, child int
+	if _, err := fmt.Fscanln(out, &thread, &child); err != nil {
+		t.Fatal(err)
+	}
+	if thread == 0 {
+		_ = cmd.Wait()
+		t.Skip("no right to raise priorities")
+	}
+	defer unix.Kill(child, unix.SIGKILL)
+	eventually(t, "it waits for its child among ordinary programs, before most of them", func() bool {
+		a, err := unix.SchedGetAttr(thread, 0)
+		return err == nil && a.Policy == unix.SCHED_NORMAL && a.Nice == niceness && a.Flags&unix.SCHED_FLAG_RESET_ON_FORK != 0
 	})
-	if a := now(); a.Policy != unix.SCHED_RR || a.Priority != realTime || a.Flags&unix.SCHED_FLAG_RESET_ON_FORK == 0 {
-		t.Errorf("after that: %+v", a)
+	if err := unix.Kill(child, unix.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
+	var reaped int
+	var policy, priority uint32
+	var flags uint64
+	if _, err := fmt.Fscanln(out, &reaped, &policy, &priority, &flags); err != nil {
+		t.Fatal(err)
+	}
+	if reaped != child || policy != unix.SCHED_RR || priority != realTime || flags&unix.SCHED_FLAG_RESET_ON_FORK == 0 {
+		t.Errorf("it reaped %d of %d, and has policy %d, priority %d, flags %d", reaped, child, policy, priority, flags)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// reapMain reaps a program from a thread of real time, and tells the thread and the
+// program (0 0: it may have no such thread), then what was reaped and what the thread has.
+func reapMain() int {
+	runtime.LockOSThread()
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: realTime, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+	if unix.SchedSetAttr(0, &attr, 0) != nil {
+		fmt.Println(0, 0)
+		return 0
+	}
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println(unix.Gettid(), cmd.Process.Pid)
+	var ws syscall.WaitStatus
+	pid, err := reapOne(&ws, 0)
+	for err == syscall.EINTR {
+		pid, err = reapOne(&ws, 0)
+	}
+	now, aerr := unix.SchedGetAttr(0, 0)
+	if err != nil || aerr != nil {
+		fmt.Fprintln(os.Stderr, err, aerr)
+		return 1
+	}
+	fmt.Println(pid, now.Policy, now.Priority, now.Flags)
+	return 0
 }
 
 // What was undone and could not be written down so is owed still, under its number: another

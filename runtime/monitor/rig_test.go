@@ -31,6 +31,8 @@ func TestMain(m *testing.M) {
 			os.Exit(GuardMain(os.Args[2:]))
 		case "agent":
 			os.Exit(agentMain(os.Args[2:]))
+		case "reap":
+			os.Exit(reapMain())
 		}
 	}
 	os.Exit(m.Run())
