@@ -1,13 +1,14 @@
 // Package agent is the node's process: it wires the pure member (core, driver
 // and frames; runtime/member) to sockets, disk, clock and the monitor process.
 //
-// One loop goroutine owns the member. Everything that happens reaches it as a
-// job on one channel, in order: frames from the UDP reader, messages from TLS
-// streams, words of the monitor, requests of the API, what the store made
-// durable, and one boot-clock timer. What the member wants done leaves by the
-// same goroutine at once and never blocks it: frames by a UDP socket, messages,
-// writes and orders by queues. So a lease never waits for a disk, a slow peer or
-// a request.
+// The member is stepped by one goroutine at a time, whose turn it is. What happens
+// reaches the loop's as a job on one channel, in order: messages from TLS streams,
+// words of the monitor, requests of the API, and what the store made durable. What
+// an idle node does all the time, the poller wakes a goroutine for, and that takes
+// its turn itself: the UDP reader with each frame, and one boot-clock timer. What the
+// member wants done leaves by the same goroutine at once and never blocks it: frames
+// by a UDP socket, messages, writes and orders by queues. So a lease never waits for
+// a disk, a slow peer or a request.
 //
 // It decides nothing about the cluster; that is the member's. It never starts a
 // resource either; that is the monitor's. Start reading at Run, then Node.loop.
@@ -31,6 +32,7 @@ import (
 
 	"github.com/clusterplan/clusterplan/internal/boottime"
 	"github.com/clusterplan/clusterplan/runtime/confdb/store"
+	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
 // Config says which node to run.
@@ -154,14 +156,13 @@ func (n *Node) run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
-	g.Go(func() error { return n.timer.Follow(life, n.tick) })
-	g.Go(func() error { return n.udp.read(life, n.udp.main) })
-	g.Go(func() error { return n.write(life) })
 	n.spawn = g.Go
 	n.start = func(s *seat) {
 		s.on = true
 		g.Go(func() error { return n.supervise(life, s) })
 	}
+	g.Go(func() error { return n.write(life) })
+	n.begin(life)
 	n.start(&n.monitor)
 	if n.hadFreezer {
 		n.start(&n.freezer)
@@ -195,6 +196,14 @@ func (n *Node) run(ctx context.Context) error {
 	err = g.Wait()
 	n.log.Info("the agent ends", "err", err)
 	return err
+}
+
+// begin has the member take its first step, with what the store held, and then lets
+// ticks and frames in: those may have waited in the socket for long.
+func (n *Node) begin(life context.Context) {
+	n.turn(func() { n.step(member.Tick{}) })
+	n.spawn(func() error { return n.timer.Follow(life, n.tick) })
+	n.spawn(func() error { return n.udp.read(life, n.udp.main) })
 }
 
 func random64() uint64 {

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -124,6 +125,11 @@ func newRig(t *testing.T, n int) *clusterRig {
 		}
 		for _, n := range r.nodes {
 			n.monitorsGone()
+		}
+		for _, n := range r.nodes {
+			if log, _ := os.ReadFile(filepath.Join(n.dir, "agent.log")); bytes.Contains(log, []byte("DATA RACE")) {
+				t.Errorf("the race detector spoke in %s", n.name)
+			}
 		}
 		if t.Failed() {
 			for _, n := range r.nodes {

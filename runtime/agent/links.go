@@ -257,7 +257,7 @@ func (n *Node) closeLink(name string) {
 	if s == nil {
 		return
 	}
-	go s.conn.Close() // it waits for who reads, who may be waiting for the loop
+	go s.conn.Close() // it waits for who reads, who may be waiting for a turn, or have this one
 	n.links.tcp[name].Close()
 	delete(n.udp.links, name)
 	delete(n.links.tcp, name)

@@ -9,20 +9,14 @@ import (
 
 	"github.com/clusterplan/clusterplan/lang/spec"
 	"github.com/clusterplan/clusterplan/runtime/heartbeat"
-	"github.com/clusterplan/clusterplan/runtime/member"
 )
 
-// The loop closes a link's socket while who reads it waits for the loop to take a
-// frame, as after a moment in which many have come: neither waits for the other.
+// A step closes a link's socket while who reads it has a frame and waits for its turn:
+// neither waits for the other.
 func TestLinkClosesWhileItsReaderWaits(t *testing.T) {
 	t.Parallel()
 	key := make([]byte, 32)
-	reads := make(chan struct{}, 1)
-	n := &Node{log: slog.New(slog.DiscardHandler), incar: 7, jobs: make(chan job), ended: make(chan struct{})}
-	n.frames.New = func() any {
-		reads <- struct{}{}
-		return new(member.FrameIn)
-	}
+	n := &Node{log: slog.New(slog.DiscardHandler), incar: 7}
 	s, err := listenUDP("back", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +27,7 @@ func TestLinkClosesWhileItsReaderWaits(t *testing.T) {
 	}
 	n.udp = &udp{n: n, peers: map[string]*peer{}, links: map[string]*socket{"back": s}}
 	n.links.init()
+	n.links.many.Store(true) // who is heard is noted
 	n.links.tcp["back"], n.links.opened["back"] = tcp, spec.Instant(1)
 	if n.udp.open, err = heartbeat.NewOpener("c", key, 1); err != nil {
 		t.Fatal(err)
@@ -50,12 +45,23 @@ func TestLinkClosesWhileItsReaderWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer from.Close()
+	n.turns.Lock() // a step is under way
 	var reader sync.WaitGroup
 	reader.Go(func() { _ = n.udp.read(t.Context(), s) })
 	if _, err := from.Write(packet); err != nil {
 		t.Fatal(err)
 	}
-	<-reads // it has the frame, which nobody takes
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		n.udp.mu.Lock()
+		has := s.heard[2] != 0
+		n.udp.mu.Unlock()
+		if has {
+			break // and waits, or will at once
+		}
+		if time.Now().After(end) {
+			t.Fatal("the reader did not hear the frame")
+		}
+	}
 	closed := make(chan struct{})
 	go func() {
 		n.closeLink("back")
@@ -64,12 +70,10 @@ func TestLinkClosesWhileItsReaderWaits(t *testing.T) {
 	select {
 	case <-closed:
 	case <-time.After(30 * time.Second):
-		t.Error("the loop waits for the reader, who waits for the loop")
+		t.Error("the step waits for the reader, who waits for its turn")
 	}
-	j := <-n.jobs // the loop goes on
-	if f, ok := j.in.(*member.FrameIn); !ok || f.Frame.From != 2 {
-		t.Errorf("the reader had %+v", j.in)
-	}
-	reader.Wait()
+	n.stopped = true // there is no member here
+	n.turns.Unlock()
 	<-closed
+	reader.Wait() // its socket is closed
 }

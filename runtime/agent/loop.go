@@ -49,7 +49,6 @@ type Node struct {
 	cert       *certificate
 
 	jobs   chan job
-	frames sync.Pool     // of *member.FrameIn: one comes each moment, and only the loop needs it
 	halted chan struct{} // closed when the member has stopped
 	ended  chan struct{} // closed when the loop has ended
 	writes chan member.Persist
@@ -66,7 +65,7 @@ type Node struct {
 
 	askedKeys atomic.Int64 // when askKeys did, in nanoseconds of the time of day
 
-	// The loop's: of who has the turn, the loop itself or the timer's tick.
+	// The loop's: of who has the turn, the loop itself, the timer's tick or a frame's reader.
 	turns   sync.Mutex
 	member  *member.Member
 	quorum  spec.Quorum    // which database it has; no model: a majority's, or none yet
@@ -99,7 +98,6 @@ func newNode(cfg Config, f *files, st *store.Store) (*Node, error) {
 		ended:   make(chan struct{}),
 		writes:  make(chan member.Persist, 256),
 		waiting: make(map[uint64]chan confdb.Result),
-		frames:  sync.Pool{New: func() any { return new(member.FrameIn) }},
 		freezer: seat{freezer: true}, hadFreezer: monitor.HadFreezer(f.dir),
 	}
 	n.facts = Facts{
@@ -168,8 +166,8 @@ func (n *Node) newMember(quorum spec.Quorum, stored confdb.Stored) (*member.Memb
 // hand leadership over, and write.
 const endWithin = 10 * time.Second
 
-// loop owns the member until it has stopped; ticks take their turns beside it. ctx
-// asks it to stop; life ends when another part of the agent has failed.
+// loop owns the member until it has stopped; ticks and frames take their turns beside
+// it. ctx asks it to stop; life ends when another part of the agent has failed.
 func (n *Node) loop(ctx, life context.Context) error {
 	defer close(n.ended)
 	defer func() {
@@ -183,7 +181,6 @@ func (n *Node) loop(ctx, life context.Context) error {
 	asked := ctx.Done()
 	var late <-chan time.Time
 	within := n.cfg.StopWithin
-	n.turn(func() { n.step(member.Tick{}) }) // what the store held is applied, and the first deadline set
 	for {
 		select {
 		case j := <-n.jobs:
@@ -193,9 +190,6 @@ func (n *Node) loop(ctx, life context.Context) error {
 					return
 				}
 				n.step(j.in)
-				if f, ok := j.in.(*member.FrameIn); ok {
-					n.frames.Put(f)
-				}
 			})
 		case <-asked:
 			asked = nil

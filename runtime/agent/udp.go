@@ -22,8 +22,8 @@ const (
 )
 
 // udp is what frames come and go by: a socket at the node's address and, where
-// the cluster has links, one at each of the node's addresses on them. The loop
-// seals and sends; readers open, one at a time.
+// the cluster has links, one at each of the node's addresses on them. Who has the
+// turn seals and sends; readers open, one at a time.
 type udp struct {
 	n      *Node
 	seal   *heartbeat.Sealer
@@ -174,8 +174,9 @@ func (u *udp) resolve(endpoint string) {
 	}})
 }
 
-// read opens what comes to one socket and hands it to the loop, until it is
-// closed.
+// read opens what comes to one socket and steps the member with it, in the goroutine
+// that the poller has woken (as tick does), until the socket is closed. A step that
+// closes this very socket must not wait for it (closeLink).
 func (u *udp) read(ctx context.Context, s *socket) error {
 	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
 	defer stop()
@@ -185,10 +186,10 @@ func (u *udp) read(ctx context.Context, s *socket) error {
 	}
 	n := u.n
 	names := make(map[netip.AddrPort]string) // peers are few, and a string a frame is garbage
+	var f member.FrameIn                     // the member keeps nothing of one
+	step := func() { n.step(&f) }
 	err = in.Follow(func(packet []byte, at netip.AddrPort) {
-		f := n.frames.Get().(*member.FrameIn)
 		if !u.take(s, packet, at, &f.Frame) {
-			n.frames.Put(f)
 			return
 		}
 		from, ok := names[at]
@@ -200,7 +201,7 @@ func (u *udp) read(ctx context.Context, s *socket) error {
 			names[at] = from
 		}
 		f.From = from
-		n.input(f) // the loop puts it back
+		n.turn(step)
 	})
 	if ctx.Err() != nil {
 		return nil

@@ -198,6 +198,7 @@ type Machine struct {
 	state   *confdb.State
 	ix      index
 	timings spec.Timings
+	limit   time.Duration // the timings' SuspicionLimit: every frame asks for it
 	retimed retimed
 	effects []Effect
 	serial  uint64 // of command ids

@@ -42,7 +42,7 @@ func (j *jitter) note(now spec.Instant, gap time.Duration) {
 
 // suspicion is how long a peer may be silent.
 func (m *Machine) suspicion(p *peer) time.Duration {
-	least, most := m.timings.Suspicion.D(), m.timings.SuspicionLimit()
+	least, most := m.timings.Suspicion.D(), m.limit
 	d := jitterFactor * min(p.jitter.now(m.now), most)
 	if d <= least || len(m.state.Fences) > 0 && len(m.state.Covering(p.node)) > 0 { // what a fence frees waits for no W
 		return least

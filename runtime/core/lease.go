@@ -1,7 +1,6 @@
 package core
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -359,8 +358,8 @@ func (m *Machine) authority() spec.Instant {
 	if len(l.scratch) < m.drv.Needed {
 		return 0
 	}
-	slices.SortFunc(l.scratch, func(a, b spec.Instant) int { return cmp.Compare(b, a) })
-	return l.scratch[m.drv.Needed-1]
+	slices.Sort(l.scratch)
+	return l.scratch[len(l.scratch)-m.drv.Needed]
 }
 
 // oldLeases is the moment after which no lease of an older term began: the

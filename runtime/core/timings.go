@@ -31,7 +31,7 @@ func (m *Machine) retime(t spec.Timings) {
 			p.settled, p.settleSeq = false, 0
 		}
 	}
-	m.timings = t
+	m.timings, m.limit = t, t.SuspicionLimit()
 	n := m.state.Nodes[m.cfg.Node]
 	m.retimed.open = n != nil && n.ServerID == m.cfg.Server && n.Lease > t.Lease
 }

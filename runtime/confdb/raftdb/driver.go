@@ -86,7 +86,8 @@ type Driver struct {
 	tickAt      spec.Instant      // when Raft is ticked next
 	ticks       uint64            // of this term
 	answered    map[uint64]uint64 // the last of them after which each server spoke in this term
-	triedHome   spec.Instant      // last try of a witness to hand over
+	level       level
+	triedHome   spec.Instant // last try of a witness to hand over
 
 	// Messages that wait for nothing.
 	urgent []confdb.Message
@@ -116,6 +117,13 @@ type Driver struct {
 	appliedTerm uint64
 
 	status confdb.Status
+}
+
+// level is a commit index that every member is known to hold, as the leader of that
+// term has seen. A term has one leader, once, and to it nobody loses what it held; who
+// is new to the membership may hold less.
+type level struct {
+	term, commit uint64 // 0: not known
 }
 
 // seen is what the last look at Raft's state showed.

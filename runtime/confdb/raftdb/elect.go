@@ -232,14 +232,9 @@ func (d *Driver) Beat(now spec.Instant) {
 		return
 	}
 	d.getOn()
-	d.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) {
-		if id == d.id || d.muted {
-			return
-		}
-		// Never more than the follower is known to have: it would panic.
-		commit := min(pr.Match, d.seen.commit)
-		d.sendBeat(beatAsks, id, commit)
-	})
+	if !d.muted {
+		d.beats()
+	}
 	for _, id := range d.unanswered() {
 		d.rn.ReportSnapshot(id, raft.SnapshotFailure)
 		delete(d.snapSent, id)
@@ -251,6 +246,31 @@ func (d *Driver) Beat(now spec.Instant) {
 		}
 	}
 	d.watch()
+}
+
+// beats asks each member for an answer, and tells it what is committed: never more
+// than it is known to have, for it would panic.
+func (d *Driver) beats() {
+	if d.level.term == d.seen.term && d.level.commit == d.seen.commit { // as nearly always
+		for _, members := range [...][]uint64{d.status.Voters, d.status.Learners} {
+			for _, id := range members {
+				if id != d.id {
+					d.sendBeat(beatAsks, id, d.seen.commit)
+				}
+			}
+		}
+		return
+	}
+	d.level.term, d.level.commit = d.seen.term, d.seen.commit
+	d.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) {
+		if id == d.id {
+			return
+		}
+		if pr.Match < d.seen.commit {
+			d.level.term = 0
+		}
+		d.sendBeat(beatAsks, id, min(pr.Match, d.seen.commit))
+	})
 }
 
 // tick has Raft check that a majority answered within a suspicion, which it

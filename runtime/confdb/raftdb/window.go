@@ -142,6 +142,7 @@ func (d *Driver) members(cs *pb.ConfState) {
 	slices.Sort(learners)
 	d.status.Voters, d.status.Learners = slices.Compact(voters), slices.Compact(learners)
 	d.status.Needed = len(cs.GetVoters())/2 + 1
+	d.level = level{}
 	maps.DeleteFunc(d.heard, func(id uint64, _ spec.Instant) bool { return !d.isMember(id) })
 }
 
